@@ -1,0 +1,160 @@
+"""The command line's view of a running server: find it or start it, submit, follow, save. HTTP only.
+
+Everything goes through the public API, so what works here works for any other client.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from backend.core.errors import GenerationFailed, WanError
+from backend.core.paths import Home
+from backend.core.settings import Settings
+
+POLL_SECONDS = 0.15
+START_TIMEOUT = 120.0  # seconds; the first start of a cold disk imports torch and loads a model
+_FINISHED = {"completed", "failed", "cancelled"}
+
+
+class ServerUnreachable(WanError):
+    """No server answers."""
+
+    code = "server_unreachable"
+    suggestions = ("Start one with `wan22 serve`.",)
+
+
+class ApiClient:
+    """A few calls of the API with its errors turned back into exceptions."""
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        headers = {}
+        if settings.api_key is not None:
+            headers["Authorization"] = f"Bearer {settings.api_key.get_secret_value()}"
+        self.url = url.rstrip("/")
+        self._http = httpx2.Client(base_url=self.url, headers=headers, timeout=30.0)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def call(self, method: str, path: str, **options: Any) -> Any:
+        """Send a request and return the JSON answer.
+
+        Raises:
+            ServerUnreachable: nothing answers at the address.
+            WanError: the server refused; message and next steps are the server's own.
+        """
+        try:
+            response = self._http.request(method, path, **options)
+        except httpx2.TransportError as error:
+            raise ServerUnreachable(f"No server answers at {self.url}: {error}") from error
+        if response.is_success:
+            return response.json()
+        try:
+            body = response.json()
+        except ValueError:
+            body = {}
+        raise WanError(
+            body.get("message") or f"{self.url} answered {response.status_code}",
+            suggestions=tuple(body.get("suggestions") or ()),
+            details=body.get("details"),
+        )
+
+    def submit(self, wish: dict[str, Any]) -> dict[str, Any]:
+        """Queue a task; fields that are None are left to the model's defaults."""
+        body = {key: value for key, value in wish.items() if value is not None}
+        answer: dict[str, Any] = self.call("POST", "/api/v1/generation/submit", json=body)
+        return answer
+
+    def follow(self, task_id: str) -> Iterator[dict[str, Any]]:
+        """Yield the task as it changes, until it is finished; a server that restarts meanwhile is waited for."""
+        lost_since: float | None = None
+        while True:
+            try:
+                task: dict[str, Any] = self.call("GET", f"/api/v1/queue/{task_id}")
+            except ServerUnreachable:
+                lost_since = lost_since or time.monotonic()
+                if time.monotonic() - lost_since > START_TIMEOUT:
+                    raise
+            else:
+                lost_since = None
+                yield task
+                if task["status"] in _FINISHED:
+                    return
+            time.sleep(POLL_SECONDS)
+
+    def save_video(self, task_id: str, target: Path) -> None:
+        """Download the finished video to a file, which appears complete or not at all."""
+        part = target.with_name(target.name + ".part")
+        with self._http.stream("GET", f"/api/v1/outputs/{task_id}/download") as response:
+            response.raise_for_status()
+            with part.open("wb") as file:
+                for chunk in response.iter_bytes():
+                    file.write(chunk)
+        part.replace(target)
+
+
+def find_server(settings: Settings) -> str | None:
+    """Return the address of this home's running server, if it answers."""
+    try:
+        announced = json.loads(settings.paths.server_file.read_text())
+        httpx2.get(f"{announced['url']}/live", timeout=5.0).raise_for_status()
+    except (OSError, ValueError, KeyError, httpx2.HTTPError):
+        return None
+    return str(announced["url"])
+
+
+@contextmanager
+def own_server(settings: Settings) -> Iterator[str]:
+    """Start a server of our own on a free port, yield its address when it is ready, and stop it at the end.
+
+    Raises:
+        GenerationFailed: it did not come up; the message has the end of its log.
+    """
+    home = settings.paths.create()
+    log_file = home.logs / "server.log"
+    command = [sys.executable, "-m", "backend.cli", "serve", "--port", "0"]
+    with log_file.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=os.environ | {"WAN22_HOME": str(home.root)},
+        )
+    try:
+        yield _wait_until_ready(process, home, log_file)
+    finally:
+        process.terminate()
+        try:
+            process.wait(settings.stop_grace_seconds + 10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], home: Home, log_file: Path) -> str:
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            announced = json.loads(home.server_file.read_text())
+            if announced["pid"] == process.pid:
+                httpx2.get(f"{announced['url']}/ready", timeout=5.0).raise_for_status()
+                return str(announced["url"])
+        except (OSError, ValueError, KeyError, httpx2.HTTPError):
+            pass  # not yet: no file, no listener, or no worker
+        time.sleep(POLL_SECONDS)
+    tail = "\n".join(log_file.read_text(errors="replace").splitlines()[-8:])
+    raise GenerationFailed(
+        f"The server did not start. The end of {log_file}:\n{tail}", suggestions=("Run `wan22 doctor`.",)
+    )

@@ -1,0 +1,184 @@
+"""The vocabulary of tasks: states and their transitions, stages, events.
+
+The transition table here is the only one. The database's CHECK constraint, the store's updates and
+the diagram in docs/architecture.md are tested against it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+
+class TaskStatus(StrEnum):
+    """Where a task is in its life; the words of the API and of the database."""
+
+    PENDING = "pending"  # waits in the queue
+    PROCESSING = "processing"  # a worker holds a lease on it
+    PAUSED = "paused"  # kept by the user's wish; no worker takes it
+    COMPLETED = "completed"  # one output exists
+    FAILED = "failed"  # given up; the error says why
+    CANCELLED = "cancelled"  # stopped by the user
+
+
+#: Every legal change of state (design, section 4). A same-state update is not a transition.
+TRANSITIONS: frozenset[tuple[TaskStatus, TaskStatus]] = frozenset(
+    {
+        (TaskStatus.PENDING, TaskStatus.PROCESSING),  # claimed by a worker
+        (TaskStatus.PENDING, TaskStatus.CANCELLED),  # cancelled before it ran
+        (TaskStatus.PENDING, TaskStatus.PAUSED),  # held back by the user
+        (TaskStatus.PROCESSING, TaskStatus.COMPLETED),  # output recorded
+        (TaskStatus.PROCESSING, TaskStatus.FAILED),  # error, or attempts used up
+        (TaskStatus.PROCESSING, TaskStatus.CANCELLED),  # worker saw the user's wish
+        (TaskStatus.PROCESSING, TaskStatus.PENDING),  # lease lost, or the operator stops the worker
+        (TaskStatus.PROCESSING, TaskStatus.PAUSED),  # worker saw the user's wish
+        (TaskStatus.PAUSED, TaskStatus.PENDING),  # resumed by the user
+        (TaskStatus.PAUSED, TaskStatus.CANCELLED),  # cancelled while held back
+        (TaskStatus.FAILED, TaskStatus.PENDING),  # retried by the user
+        (TaskStatus.CANCELLED, TaskStatus.PENDING),  # retried by the user
+    }
+)
+
+TERMINAL: frozenset[TaskStatus] = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED})
+
+
+class Stage(StrEnum):
+    """What a worker is doing for a task; the words of the WebSocket messages (contract 3.4)."""
+
+    INITIALIZING = "initializing"
+    LOADING_MODEL = "loading_model"
+    PREPARING_INPUTS = "preparing_inputs"
+    GENERATING = "generating"
+    POST_PROCESSING = "post_processing"
+    SAVING = "saving"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class EventType(StrEnum):
+    """What can happen to a task; each is a numbered row that is never changed."""
+
+    SUBMITTED = "submitted"
+    STARTED = "started"
+    PROGRESS = "progress"
+    CANCEL_REQUESTED = "cancel_requested"
+    ATTEMPT_LOST = "attempt_lost"
+    RELEASED = "released"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    DELETED = "deleted"
+
+
+class Priority(StrEnum):
+    """How urgent a task is; within one priority the oldest runs first."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+    @property
+    def rank(self) -> int:
+        """The number the queue sorts by; higher runs earlier."""
+        return {Priority.LOW: -1, Priority.NORMAL: 0, Priority.HIGH: 1}[self]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far one attempt is, as the worker reports it."""
+
+    stage: Stage
+    fraction: float  #: 0..1 over all phases of the attempt
+    message: str
+    step: int | None = None
+    total_steps: int | None = None
+    eta_seconds: float | None = None
+    preview_step: int | None = None  #: step of the newest preview picture, if there is one
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEvent:
+    """One row of the event log."""
+
+    id: int  #: grows over all tasks in commit order; WebSocket clients replay from it
+    task_id: str
+    number: int  #: 1, 2, 3 ... within the task, without gaps
+    type: EventType
+    data: dict[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task as the database has it now."""
+
+    id: str
+    status: TaskStatus
+    model: str
+    request: dict[str, Any]
+    adjustments: tuple[str, ...]
+    priority: int
+    attempt: int
+    max_attempts: int
+    created_at: datetime
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    worker_id: str | None = None
+    lease_token: str | None = None
+    cancel_requested: bool = False
+    stage: str | None = None
+    progress: float = 0.0
+    message: str | None = None
+    step: int | None = None
+    total_steps: int | None = None
+    eta_seconds: float | None = None
+    preview_step: int | None = None
+    error_code: str | None = None
+    error_message: str | None = None
+    error_suggestions: tuple[str, ...] = ()
+
+    @property
+    def prompt(self) -> str:
+        """The user's prompt."""
+        return str(self.request["prompt"])
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One finished video; its id is its task's id."""
+
+    task_id: str
+    filename: str
+    size_bytes: int
+    sha256: str
+    width: int
+    height: int
+    num_frames: int
+    fps: float
+    generation_seconds: float
+    warnings: tuple[str, ...] = ()
+    metadata: dict[str, Any] = field(default_factory=dict)
+    created_at: datetime | None = None
+
+    @property
+    def duration_seconds(self) -> float:
+        """How long the clip plays."""
+        return self.num_frames / self.fps
+
+
+def new_task_id() -> str:
+    """Return a fresh task id: a random UUID in its usual text form."""
+    return str(uuid.uuid4())
+
+
+def utcnow() -> datetime:
+    """Return the time now, with its zone."""
+    return datetime.now(UTC)
+
+
+def iso(moment: datetime) -> str:
+    """Write a time as ISO-8601 UTC with a trailing Z, as browsers need it (contract, conventions)."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

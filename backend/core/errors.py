@@ -1,0 +1,289 @@
+"""All errors of the product, in one tree.
+
+Each class carries a stable machine code, an HTTP status, a category, a sentence for the user and at
+least one next step. Raise them anywhere; `api/errors.py` renders them, the worker records them.
+
+    WanError                         500 internal_error
+    ├── InvalidRequest               422 invalid_request
+    │   ├── UnknownModel             422 unknown_model
+    │   ├── ImageNotAccepted         422 image_not_accepted
+    │   ├── ImageRequired            422 image_required
+    │   ├── LoraNotFound             422 lora_not_found
+    │   ├── MalformedBody            400 malformed_body
+    │   ├── InvalidFilter            400 invalid_filter
+    │   └── BodyTooLarge             413 body_too_large
+    ├── NotFound                     404 not_found
+    │   ├── TaskNotFound             404 task_not_found
+    │   ├── OutputNotFound           404 output_not_found
+    │   └── OutputFileMissing        404 output_file_missing
+    ├── StateConflict                400 state_conflict
+    │   └── IdempotencyConflict      409 idempotency_conflict
+    ├── Forbidden                    403 forbidden
+    ├── ModelUnavailable             409 model_not_available
+    ├── ModelDamaged                 500 model_damaged
+    ├── StoreUnavailable             503 store_unavailable
+    ├── StorageFull                  507 storage_full
+    ├── GenerationFailed             500 generation_failed
+    │   ├── NonFiniteLatents         500 non_finite_latents
+    │   ├── OutOfMemory              500 out_of_memory
+    │   ├── EncodingFailed           500 encoding_failed
+    │   └── WorkerLost               500 worker_lost
+    ├── HomeInUse                    500 home_in_use
+    ├── UnsafeBind                   500 unsafe_bind
+    ├── BadSettings                  500 bad_settings
+    └── Interrupted                  (control flow; never reaches a client)
+        ├── TaskCancelled
+        ├── WorkerStopping
+        └── LeaseLost
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class WanError(Exception):
+    """Something inside the server went wrong."""
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+    #: One of contract 5: vram_memory, model_loading, generation_pipeline, input_validation, system_resource.
+    category: ClassVar[str] = "system_resource"
+    suggestions: ClassVar[tuple[str, ...]] = ("Look at the server's log; the request id finds the lines.",)
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        suggestions: tuple[str, ...] | None = None,
+        details: dict[str, Any] | list[Any] | None = None,
+    ) -> None:
+        self.message: str = message or (self.__doc__ or "").strip().splitlines()[0]
+        self.next_steps: tuple[str, ...] = suggestions if suggestions is not None else type(self).suggestions
+        self.details = details
+        super().__init__(self.message)
+
+
+class InvalidRequest(WanError):
+    """The request does not fit what the model can do."""
+
+    code = "invalid_request"
+    status = 422
+    category = "input_validation"
+    suggestions = ("Correct the named field and send the request again; nothing was queued.",)
+
+
+class UnknownModel(InvalidRequest):
+    """No model has this name."""
+
+    code = "unknown_model"
+    suggestions = ("Use one of the listed names, or `auto`.",)
+
+
+class ImageNotAccepted(InvalidRequest):
+    """This model makes video from text alone and takes no image."""
+
+    code = "image_not_accepted"
+    suggestions = ("Leave the image out, or choose an I2V or TI2V model.",)
+
+
+class ImageRequired(InvalidRequest):
+    """This model needs a start image."""
+
+    code = "image_required"
+    suggestions = ("Add an `image` file (JPEG, PNG or WebP), or choose a T2V model.",)
+
+
+class LoraNotFound(InvalidRequest):
+    """No LoRA with this name is installed."""
+
+    code = "lora_not_found"
+    suggestions = ("Send the request without `lora_path`.",)
+
+
+class MalformedBody(InvalidRequest):
+    """The body could not be read."""
+
+    code = "malformed_body"
+    status = 400
+    suggestions = ("Send JSON (application/json) or a form (multipart/form-data).",)
+
+
+class InvalidFilter(InvalidRequest):
+    """The list cannot be filtered this way."""
+
+    code = "invalid_filter"
+    status = 400
+    suggestions = ("Use a task status: pending, processing, paused, completed, failed or cancelled.",)
+
+
+class BodyTooLarge(InvalidRequest):
+    """The request is larger than the server accepts."""
+
+    code = "body_too_large"
+    status = 413
+    suggestions = ("Send a smaller file; images may have at most 10 MiB.",)
+
+
+class NotFound(WanError):
+    """There is nothing here."""
+
+    code = "not_found"
+    status = 404
+    category = "input_validation"
+    suggestions = ("Check the address; the API is described at /docs.",)
+
+
+class TaskNotFound(NotFound):
+    """Task not found"""
+
+    code = "task_not_found"
+    suggestions = ("List the tasks with GET /api/v1/queue.",)
+
+
+class OutputNotFound(NotFound):
+    """Video not found"""
+
+    code = "output_not_found"
+    suggestions = ("List the videos with GET /api/v1/outputs.",)
+
+
+class OutputFileMissing(NotFound):
+    """Video file not found"""
+
+    code = "output_file_missing"
+    suggestions = ("The file was moved or deleted outside the server; run the same request and seed again.",)
+
+
+class StateConflict(WanError):
+    """The task is in a state that does not allow this."""
+
+    code = "state_conflict"
+    status = 400
+    category = "input_validation"
+    suggestions = ("Look at the task's status and try what fits it.",)
+
+
+class IdempotencyConflict(StateConflict):
+    """This idempotency key was used before, for another request."""
+
+    code = "idempotency_conflict"
+    status = 409
+    suggestions = ("Use a new key for a new request.",)
+
+
+class Forbidden(WanError):
+    """This request may not come from here."""
+
+    code = "forbidden"
+    status = 403
+    category = "input_validation"
+    suggestions = ("Open the server under its own address, or add the origin to WAN22_CORS_ORIGINS.",)
+
+
+class ModelUnavailable(WanError):
+    """The model's files are not on this machine."""
+
+    code = "model_not_available"
+    status = 409
+    category = "model_loading"
+    suggestions = ("Use `auto`, which takes a model that is here.",)
+
+
+class ModelDamaged(WanError):
+    """The model's files are incomplete or damaged."""
+
+    code = "model_damaged"
+    category = "model_loading"
+    suggestions = ("Install the model again.",)
+
+
+class StoreUnavailable(WanError):
+    """The database is busy or cannot be reached."""
+
+    code = "store_unavailable"
+    status = 503
+    suggestions = ("Try again in a few seconds.",)
+
+
+class StorageFull(WanError):
+    """The disk is full."""
+
+    code = "storage_full"
+    status = 507
+    suggestions = ("Free some disk space, then try again; queued tasks are kept.",)
+
+
+class GenerationFailed(WanError):
+    """The video could not be generated."""
+
+    code = "generation_failed"
+    category = "generation_pipeline"
+    suggestions: ClassVar[tuple[str, ...]] = ("Try again; if it fails again, the server's log has the details.",)
+
+
+class NonFiniteLatents(GenerationFailed):
+    """The model produced values that are not numbers, so the run was stopped."""
+
+    code = "non_finite_latents"
+    suggestions = ("Check the model's files", "Try another precision or a lower guidance scale")
+
+
+class OutOfMemory(GenerationFailed):
+    """The device ran out of memory."""
+
+    code = "out_of_memory"
+    category = "vram_memory"
+    suggestions = ("Choose a smaller size or fewer frames.",)
+
+
+class EncodingFailed(GenerationFailed):
+    """The frames could not be written as a video."""
+
+    code = "encoding_failed"
+    suggestions = ("Check the free space of the outputs folder.",)
+
+
+class WorkerLost(GenerationFailed):
+    """The process that made this video died, as often as it was tried."""
+
+    code = "worker_lost"
+    suggestions = ("Choose a smaller size or fewer frames, then try again.", "Look at the server's log.")
+
+
+class HomeInUse(WanError):
+    """Another server already uses this home folder."""
+
+    code = "home_in_use"
+    suggestions = ("Stop the other server, or set WAN22_HOME to another folder.",)
+
+
+class UnsafeBind(WanError):
+    """The server would be reachable from outside without a key."""
+
+    code = "unsafe_bind"
+    suggestions = ("Keep the default --host 127.0.0.1, or set WAN22_API_KEY to a long random text.",)
+
+
+class BadSettings(WanError):
+    """A setting has a value that cannot be used."""
+
+    code = "bad_settings"
+    category = "input_validation"
+    suggestions = ("Correct the named environment variable or option.",)
+
+
+class Interrupted(WanError):
+    """The attempt was stopped from outside."""
+
+
+class TaskCancelled(Interrupted):
+    """The user cancelled the task."""
+
+
+class WorkerStopping(Interrupted):
+    """The operator stops this worker."""
+
+
+class LeaseLost(Interrupted):
+    """Another worker owns this task now; everything written by this attempt is void."""

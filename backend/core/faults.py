@@ -1,0 +1,36 @@
+"""Named points at which a test can make this process die or stall.
+
+`WAN22_FAULTS="denoise.step:3=kill"` sends SIGKILL to the process at the third passage of that point;
+`=hang` blocks there for ever. Without the variable a point costs one dictionary look-up.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+
+def _read(text: str) -> dict[str, dict[int, str]]:
+    plan: dict[str, dict[int, str]] = {}
+    for entry in filter(None, text.split(",")):
+        place, _, action = entry.partition("=")
+        point, _, count = place.partition(":")
+        plan.setdefault(point, {})[int(count or 1)] = action
+    return plan
+
+
+_PLAN = _read(os.environ.get("WAN22_FAULTS", ""))
+_passed: dict[str, int] = {}
+
+
+def fault_point(name: str) -> None:
+    """Pass a named point; do what `WAN22_FAULTS` says about it."""
+    if name not in _PLAN:
+        return
+    _passed[name] = _passed.get(name, 0) + 1
+    action = _PLAN[name].get(_passed[name])
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if action == "hang":
+        threading.Event().wait()

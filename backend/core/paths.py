@@ -1,0 +1,89 @@
+"""The home folder and the names inside it. Clients never name paths: they name ids, and this file maps them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.core.errors import NotFound
+
+_SAFE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,126}$")
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """`WAN22_HOME`: everything the product keeps on disk."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file that is used when no other database is configured."""
+        return self.root / "wan22.db"
+
+    @property
+    def models(self) -> Path:
+        """Model folders, one for each model id."""
+        return self.root / "models"
+
+    @property
+    def outputs(self) -> Path:
+        """Finished videos and their thumbnails. A file that is here is complete."""
+        return self.root / "outputs"
+
+    @property
+    def work(self) -> Path:
+        """What a running task keeps: previews, parts. Safe to delete when nothing runs."""
+        return self.root / "work"
+
+    @property
+    def logs(self) -> Path:
+        """The servers' log files."""
+        return self.root / "logs"
+
+    @property
+    def server_file(self) -> Path:
+        """Where the running server says its address (JSON)."""
+        return self.root / "server.json"
+
+    @property
+    def server_lock(self) -> Path:
+        """The lock that keeps a second server out."""
+        return self.root / "server.lock"
+
+    def create(self) -> Home:
+        """Make the folders that are missing and return self."""
+        for folder in (self.root, self.models, self.outputs, self.work, self.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def work_of(self, task_id: str) -> Path:
+        """The folder for what one task keeps while it runs."""
+        return resolve_under(self.work, task_id)
+
+    def preview_of(self, task_id: str) -> Path:
+        """The newest preview picture of a running task."""
+        return self.work_of(task_id) / "preview.jpg"
+
+    def video_of(self, task_id: str) -> Path:
+        """The finished video of a task."""
+        return resolve_under(self.outputs, f"{task_id}.mp4")
+
+    def thumbnail_of(self, task_id: str) -> Path:
+        """The still picture of a finished video."""
+        return resolve_under(self.outputs, f"{task_id}_thumb.jpg")
+
+
+def resolve_under(root: Path, name: str) -> Path:
+    """Join a plain file name to a folder.
+
+    Raises:
+        NotFound: the name is not plain, or it leads out of the folder through a link.
+    """
+    if not _SAFE_NAME.fullmatch(name) or name.endswith("."):
+        raise NotFound
+    path = root / name
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise NotFound
+    return path

@@ -1,0 +1,76 @@
+"""Settings: one class, filled from `WAN22_*` environment variables. Nothing else reads the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from backend.core.errors import BadSettings
+from backend.core.paths import Home
+
+ENV_PREFIX = "WAN22_"
+
+
+class Settings(BaseSettings):
+    """What the operator can choose; every field is `WAN22_` + its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True)
+
+    home: Path = Field(default_factory=lambda: Path.home() / ".wan22", description="Folder for everything kept on disk")
+    database_url: str | None = Field(default=None, description="SQLAlchemy URL; default is SQLite in the home folder")
+    host: str = Field(default="127.0.0.1", description="Address the server listens on")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port the server listens on; 0 takes a free one")
+    api_key: SecretStr | None = Field(default=None, description="Key that clients send as `Authorization: Bearer`")
+    cors_origins: list[str] = Field(
+        default_factory=list, description="Other origins whose pages may call the API (JSON list)"
+    )
+    allowed_hosts: list[str] = Field(
+        default_factory=list, description="Further Host names the server answers to (JSON list)"
+    )
+    worker: bool = Field(default=True, description="Whether `serve` runs a worker of its own")
+    device: str = Field(default="auto", description="Device of the worker: auto, cpu, cuda or cuda:N")
+    lease_seconds: float = Field(default=30.0, gt=0, le=3600, description="How long a silent worker keeps its task")
+    heartbeat_seconds: float = Field(default=5.0, gt=0, le=600, description="How often a worker says that it lives")
+    recovery_seconds: float = Field(default=5.0, gt=0, le=600, description="How often expired leases are looked for")
+    max_attempts: int = Field(default=3, ge=1, le=100, description="How often a task is tried when its worker dies")
+    restart_limit: int = Field(
+        default=5, ge=0, le=1000, description="Worker restarts allowed within the restart window"
+    )
+    restart_window_seconds: float = Field(default=300.0, gt=0, description="Length of the restart window")
+    restart_backoff_seconds: float = Field(
+        default=0.5, ge=0, le=60, description="First pause before a restart; it doubles"
+    )
+    stop_grace_seconds: float = Field(default=10.0, ge=0, le=600, description="How long a stop waits for the worker")
+    poll_seconds: float = Field(
+        default=0.1, gt=0, le=10, description="How often the queue and the event log are looked at"
+    )
+    stats_seconds: float = Field(
+        default=1.0, gt=0, le=60, description="How often system statistics are sent to subscribers"
+    )
+    threads: int = Field(default=0, ge=0, le=256, description="CPU threads of the engine; 0 leaves it to torch")
+    log_json: bool = Field(default=False, description="Write the log as JSON lines")
+
+    @property
+    def paths(self) -> Home:
+        """The home folder, absolute."""
+        return Home(self.home.expanduser().resolve())
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL in use."""
+        return self.database_url or f"sqlite:///{self.paths.database}"
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings; keyword arguments go before the environment.
+
+    Raises:
+        BadSettings: a value breaks its rule. The message names the variable and the rule, never the value.
+    """
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        faults = [f"{ENV_PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+        raise BadSettings("; ".join(faults)) from None

@@ -1,0 +1,142 @@
+"""Which models are on this machine, and where.
+
+Decides by the files alone and never opens weights. A model is a folder in diffusers' layout, either
+inside this package (the tiny family) or in the home folder under the model's id.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from backend.core.errors import ModelDamaged, ModelUnavailable
+from backend.core.model_table import MODELS, Mode, ModelSpec
+from backend.core.paths import Home
+
+EMBEDDED_MODELS = Path(__file__).parent.parent / "assets" / "tiny"
+INDEX_FILE = "model_index.json"
+
+
+class Presence(StrEnum):
+    """What the disk has of a model."""
+
+    AVAILABLE = "available"
+    MISSING = "missing"
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """One model as it is on disk now."""
+
+    spec: ModelSpec
+    presence: Presence
+    folder: Path
+    reason: str | None  #: why it cannot be used, in one sentence; None when it can
+    size_bytes: int = 0
+
+    @property
+    def available(self) -> bool:
+        """Whether a task may use it."""
+        return self.presence is Presence.AVAILABLE
+
+
+class ModelManager:
+    """Answers what is here; a missing model is an answer, not an exception, until somebody needs it."""
+
+    def __init__(self, home: Home, *, has_gpu: bool, embedded: Path = EMBEDDED_MODELS) -> None:
+        self._home = home
+        self._has_gpu = has_gpu
+        self._embedded = embedded
+
+    def state(self, spec: ModelSpec) -> ModelState:
+        """Look at the model's folder."""
+        folder = (self._embedded if spec.embedded else self._home.models) / spec.id
+        if not (folder / INDEX_FILE).is_file():
+            return ModelState(spec, Presence.MISSING, folder, _missing_reason(spec))
+        reason = _damage(folder)
+        presence = Presence.AVAILABLE if reason is None else Presence.DAMAGED
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        return ModelState(spec, presence, folder, reason, size)
+
+    def states(self) -> list[ModelState]:
+        """Look at every model of the table."""
+        return [self.state(spec) for spec in MODELS.values()]
+
+    def folder(self, spec: ModelSpec) -> Path:
+        """Return where the model's files are.
+
+        Raises:
+            ModelUnavailable: they are not here.
+            ModelDamaged: some of them are not here.
+        """
+        state = self.state(spec)
+        if state.presence is Presence.DAMAGED:
+            raise ModelDamaged(f"{spec.id} is damaged: {state.reason}")
+        if not state.available:
+            here = [other.spec.id for other in self.states() if other.available]
+            suggestions = tuple(f"Use `{name}`, which is here." for name in here)
+            if not spec.embedded:
+                suggestions += (f"Put a copy of {spec.repo_id} in the folder {folder_hint(state)} of the server.",)
+            raise ModelUnavailable(
+                f"{spec.id} is not here: {state.reason}",
+                suggestions=suggestions,
+                details={"model": spec.id, "repository": spec.repo_id, "weights_gb": spec.weights_gb},
+            )
+        return state.folder
+
+    def default(self) -> ModelSpec:
+        """Return the model for requests that name none: the largest one from text that this machine can run.
+
+        Without a GPU that is a tiny one, even where the files of a large one are here: hours are no default.
+
+        Raises:
+            ModelUnavailable: there is no model at all.
+        """
+        from_text = [
+            state.spec
+            for state in self.states()
+            if state.available and state.spec.mode is not Mode.I2V and (self._has_gpu or state.spec.embedded)
+        ]
+        if not from_text:
+            raise ModelUnavailable("No model is here that makes video from text.", suggestions=("Run `wan22 doctor`.",))
+        return max(from_text, key=lambda spec: spec.weights_gb)
+
+
+def _missing_reason(spec: ModelSpec) -> str:
+    if spec.embedded:
+        return "its weights are not part of this release"
+    return f"it needs the files of {spec.repo_id} ({spec.weights_gb:g} GB of weights in 16 bit)"
+
+
+def folder_hint(state: ModelState) -> str:
+    """Name the model's folder relative to the home folder, so that no answer shows a server path."""
+    return f"models/{state.spec.id}"
+
+
+def _damage(folder: Path) -> str | None:
+    """Return what is missing from a model folder, or None when every listed part has its files."""
+    try:
+        index = json.loads((folder / INDEX_FILE).read_text())
+    except (OSError, ValueError):
+        return f"{INDEX_FILE} cannot be read"
+    parts = [name for name, value in index.items() if isinstance(value, list) and len(value) == 2 and value[0]]
+    for part in parts:
+        if not (folder / part).is_dir() or not any((folder / part).iterdir()):
+            return f"the folder {part} is missing or empty"
+    for shards in folder.glob("*/*.safetensors.index.json"):
+        try:
+            files = set(json.loads(shards.read_text())["weight_map"].values())
+        except (OSError, ValueError, KeyError, AttributeError):
+            return f"{shards.parent.name}/{shards.name} cannot be read"
+        for name in sorted(files):
+            if Path(name).name != name or not (shards.parent / name).is_file():
+                return f"the file {shards.parent.name}/{name} is missing"
+    for part in parts:
+        if part in {"transformer", "transformer_2", "vae", "text_encoder"} and not any(
+            (folder / part).glob("*.safetensors")
+        ):
+            return f"the folder {part} has no safetensors file"
+    return None

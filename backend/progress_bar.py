@@ -1,0 +1,60 @@
+"""A task's progress in the terminal: a live bar where there is a screen, plain lines where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+#: Without a screen a line is printed at each new stage and at each tenth of the way.
+LINE_EVERY = 10  # percent
+
+
+def follow_with_bar(tasks: Iterable[dict[str, Any]], console: Console) -> dict[str, Any]:
+    """Show every state of the task until the stream ends, and return the last one."""
+    return _bar(tasks, console) if console.is_terminal else _lines(tasks, console)
+
+
+def _bar(tasks: Iterable[dict[str, Any]], console: Console) -> dict[str, Any]:
+    last: dict[str, Any] = {}
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=32),
+        TaskProgressColumn(),
+        TextColumn("[dim]{task.fields[eta]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=False) as progress:
+        bar = progress.add_task("waiting", total=100, eta="")
+        for last in tasks:
+            progress.update(bar, completed=_percent(last), description=_describe(last), eta=_eta(last))
+    return last
+
+
+def _lines(tasks: Iterable[dict[str, Any]], console: Console) -> dict[str, Any]:
+    last: dict[str, Any] = {}
+    shown: tuple[str, int] | None = None
+    for last in tasks:
+        mark = (str(last.get("stage") or last["status"]), int(_percent(last)) // LINE_EVERY)
+        if mark != shown:
+            shown = mark
+            console.print(f"{_percent(last):5.1f} %  {_describe(last)}  {_eta(last)}".rstrip(), highlight=False)
+    return last
+
+
+def _percent(task: dict[str, Any]) -> float:
+    return float(task.get("progress_percent", task["progress"]))
+
+
+def _describe(task: dict[str, Any]) -> str:
+    if task["status"] == "pending":
+        position = task.get("queue_position")
+        return f"waiting, number {position} in the queue" if position else "waiting"
+    return str(task.get("message") or task.get("stage") or task["status"])
+
+
+def _eta(task: dict[str, Any]) -> str:
+    seconds = task.get("estimated_time_remaining")
+    return f"about {seconds:.0f} s left" if seconds and task["status"] == "processing" else ""

@@ -1,0 +1,126 @@
+"""The web process from start to end: lock the home, bind, announce the address, supervise a worker, serve.
+
+Imports neither the engine nor torch: the worker is another process.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import structlog
+import uvicorn
+from filelock import FileLock, Timeout
+
+from backend.app import create_app
+from backend.core.errors import BadSettings, HomeInUse, UnsafeBind
+from backend.core.paths import Home
+from backend.core.settings import Settings
+from backend.worker.supervisor import Supervisor
+
+log = structlog.get_logger(__name__)
+
+
+def serve(settings: Settings) -> None:
+    """Run the server until it is told to stop.
+
+    Raises:
+        UnsafeBind: the address can be reached from outside and there is no key.
+        HomeInUse: another server uses this home folder.
+        BadSettings: the address cannot be bound.
+    """
+    refuse_unsafe_bind(settings)
+    home = settings.paths.create()
+    with _exclusive(home), _listen(settings.host, settings.port) as listener:
+        port = listener.getsockname()[1]
+        settings = settings.model_copy(update={"port": port})
+        supervisor = Supervisor(settings) if settings.worker else None
+        config = uvicorn.Config(
+            create_app(settings, supervisor=supervisor),
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=5,
+            server_header=False,
+        )
+        with _announced(home, settings.host, port):
+            uvicorn.Server(config).run(sockets=[listener])
+
+
+def refuse_unsafe_bind(settings: Settings) -> None:
+    """Raise UnsafeBind unless the address is this machine's own or a key is set."""
+    if settings.api_key is None and not _is_loopback(settings.host):
+        raise UnsafeBind(f"{settings.host} can be reached from other machines and no API key is set")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@contextmanager
+def _exclusive(home: Home) -> Iterator[None]:
+    """Hold the home's lock; the system drops it when this process ends, however it ends."""
+    lock = FileLock(home.server_lock)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        owner = read_announcement(home)
+        whom = f" (process {owner['pid']}, {owner['url']})" if owner else ""
+        raise HomeInUse(f"Another server{whom} uses {home.root}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _listen(host: str, port: int) -> Iterator[socket.socket]:
+    """Bind before anything else starts, so that the real port is known and nobody can take it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            raise BadSettings(
+                f"Cannot listen on {host}:{port}: {error.strerror}", suggestions=("Choose another --port.",)
+            ) from error
+        listener.listen(socket.SOMAXCONN)
+        yield listener
+
+
+@contextmanager
+def _announced(home: Home, host: str, port: int) -> Iterator[None]:
+    """Write the address where the command line looks for it, and take it away at the end."""
+    name = f"[{host}]" if ":" in host else {"0.0.0.0": "127.0.0.1"}.get(host, host)
+    url = f"http://{name}:{port}"
+    part = home.server_file.with_suffix(".part")
+    part.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+    part.replace(home.server_file)
+    log.info("server.listening", url=url, docs=f"{url}/docs", home=str(home.root))
+    try:
+        yield
+    finally:
+        home.server_file.unlink(missing_ok=True)
+
+
+def read_announcement(home: Home) -> dict[str, object] | None:
+    """Return the url and pid of the server of this home, if one has announced itself."""
+    return _read(home.server_file)
+
+
+def _read(path: Path) -> dict[str, object] | None:
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) and {"url", "pid"} <= value.keys() else None
