@@ -1,0 +1,69 @@
+# Every target works from a fresh clone with nothing but Python 3.11+ and make.
+# The environment lives in .venv/; delete that folder to start over.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The versions every machine gets; torch is pinned there because a plain `torch` may pull gigabytes.
+CONSTRAINTS := constraints.txt
+PIP_VERSION := 26.3
+
+PROMPT ?= a red circle moving right on a navy background
+DEMO_HOME := $(CURDIR)/.demo
+DEMO_FILE ?= demo.mp4
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo serve test check format lock clean
+
+help: ## Say what there is
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+# One download at a time and a clear word when it fails: half an environment is worse than none.
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "error: Python 3.11 or newer is needed; set it with: make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "error: Python's venv module is missing; on Debian: apt-get install python3-venv"; exit 1; }
+	@echo "Installing into $(VENV) (a few minutes the first time) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip==$(PIP_VERSION)"
+	@$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable . || \
+	  { echo "error: the packages could not be installed; see the lines above"; exit 1; }
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --group dev || \
+	  { echo "error: the tools for developers could not be installed; see the lines above"; exit 1; }
+	@touch $@
+
+install: $(VENV)/.installed ## Install everything needed to run into .venv/
+
+demo: $(VENV)/.installed ## Generate a real clip from a prompt through the public API: make demo PROMPT="..."
+	@WAN22_HOME="$(DEMO_HOME)" $(BIN)/wan22 generate --standalone --output "$(DEMO_FILE)" "$(PROMPT)"
+	@echo
+	@echo "Next:  make demo PROMPT=\"a yellow triangle spinning on a teal background\""
+	@echo "       make serve                    then open http://127.0.0.1:8000/docs"
+	@echo "       $(BIN)/wan22 doctor           what is here and what this machine can run"
+
+serve: $(VENV)/.installed ## Start the server on http://127.0.0.1:8000
+	@$(BIN)/wan22 serve
+
+test: $(VENV)/.dev ## Run every test
+	@$(BIN)/pytest
+
+check: $(VENV)/.dev ## Format, lint, types, layers, dead code
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/vulture
+
+format: $(VENV)/.dev ## Put the code in order
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+lock: $(VENV)/.dev ## Write the installed versions into constraints.txt
+	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > $(CONSTRAINTS)
+
+clean: ## Remove the environment and the demo's files
+	@rm -rf $(VENV) $(DEMO_HOME)

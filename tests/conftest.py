@@ -1,0 +1,36 @@
+"""Fixtures for every test: an isolated home and environment, and real servers on demand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import LiveServer
+
+
+@pytest.fixture(autouse=True)
+def _isolated_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No test sees the developer's settings or touches the developer's home."""
+    for name in list(os.environ):
+        if name.startswith("WAN22_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("WAN22_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def live_server(tmp_path: Path) -> Iterator[Callable[..., LiveServer]]:
+    """Start real servers; keyword arguments become environment variables. All are stopped at the end."""
+    started: list[LiveServer] = []
+
+    def start(home: Path | None = None, **env: str) -> LiveServer:
+        server = LiveServer(home or tmp_path / f"server-{len(started)}", **env)
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            server.stop()
