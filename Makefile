@@ -63,7 +63,7 @@ format: $(VENV)/.dev ## Put the code in order
 	@$(BIN)/ruff check --quiet --fix .
 
 lock: $(VENV)/.dev ## Write the installed versions into constraints.txt
-	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > $(CONSTRAINTS)
+	@$(BIN)/python -m pip list --format freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/+cpu$$//' > $(CONSTRAINTS)
 
 clean: ## Remove the environment and the demo's files
 	@rm -rf $(VENV) $(DEMO_HOME)

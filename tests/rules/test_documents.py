@@ -1,0 +1,115 @@
+"""What the documents say is what the code does: tree map, settings, states, errors, commands."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from backend.core import errors
+from backend.core.domain import TRANSITIONS
+from backend.core.settings import ENV_PREFIX, Settings
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+SETTINGS = (ROOT / "docs" / "settings.md").read_text()
+
+
+def _tracked() -> set[str]:
+    """Files of this checkout: tracked ones and new ones that git does not ignore."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    return {name for name in listed if (ROOT / name).exists()}
+
+
+def _map() -> dict[str, str]:
+    """Read the README's tree map: path -> what it is for."""
+    block = re.search(r"<!-- tree -->\n```\n(.*?)```", README, re.DOTALL)
+    assert block, "README.md has no tree map"
+    entries: dict[str, str] = {}
+    folders: list[str] = []
+    for line in block[1].splitlines():
+        match = re.fullmatch(r"( *)(\S+)(?: {2,}(\S.*))?", line)
+        assert match, f"a line of the map cannot be read: {line!r}"
+        depth, name, purpose = len(match[1]) // 2, match[2], match[3]
+        assert purpose, f"{name} has no purpose in the map"
+        folders[depth:] = [name.rstrip("/")]
+        entries["/".join(folders)] = purpose
+    return entries
+
+
+def test_tree_map_names_every_room_and_every_module() -> None:
+    tracked = _tracked()
+    modules = {
+        name
+        for name in tracked
+        if name.endswith(".py")
+        and name.startswith(("backend/", "training/"))
+        and not name.endswith("__init__.py")
+        and "/versions/" not in name
+    }
+    folders = {str(parent) for name in tracked for parent in Path(name).parents if len(parent.parts) == 1}
+    mapped = set(_map())
+    assert modules - mapped == set(), "modules that the map lacks"
+    assert folders - mapped == set(), "folders that the map lacks"
+    assert {path for path in mapped if not (ROOT / path).exists()} == set(), "entries that do not exist"
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_documented_with_its_default(name: str) -> None:
+    field = Settings.model_fields[name]
+    row = re.search(rf"^\| `{ENV_PREFIX}{name.upper()}` \| (.*?) \| (.*?) \|$", SETTINGS, re.MULTILINE)
+    assert row, f"docs/settings.md has no row for {name}"
+    default = field.get_default(call_default_factory=True)
+    shown = {"home": "`~/.wan22`"}.get(name, "none" if default in (None, []) else f"`{default}`".replace("`True`", "`true`").replace("`False`", "`false`"))
+    assert row[1] == shown
+    assert row[2] == field.description
+
+
+def test_no_setting_is_documented_that_does_not_exist() -> None:
+    documented = set(re.findall(rf"`{ENV_PREFIX}([A-Z_]+)`", SETTINGS))
+    assert documented - {name.upper() for name in Settings.model_fields} == set()
+
+
+def test_state_diagram_is_the_transition_table() -> None:
+    block = re.search(r"```mermaid\nstateDiagram-v2\n(.*?)```", ARCHITECTURE, re.DOTALL)
+    assert block, "docs/architecture.md has no state diagram"
+    drawn = set(re.findall(r"^\s*(\w+) --> (\w+)", block[1], re.MULTILINE))
+    assert drawn == {(str(old), str(new)) for old, new in TRANSITIONS}
+
+
+def test_error_tree_in_the_docstring_is_the_class_tree() -> None:
+    document = inspect.getdoc(errors) or ""
+    found = {
+        name: value
+        for name, value in vars(errors).items()
+        if inspect.isclass(value) and issubclass(value, errors.WanError)
+    }
+    for name, error in found.items():
+        if issubclass(error, errors.Interrupted):
+            assert name in document
+            continue
+        assert re.search(rf"\b{name} +{error.status} {error.code}\n", document + "\n"), f"{name} is not in the tree"
+    drawn = set(re.findall(r"[├└]── (\w+)", document))
+    assert drawn == set(found) - {"WanError"}
+
+
+def test_error_codes_are_unique_and_have_a_next_step() -> None:
+    found = [v for v in vars(errors).values() if inspect.isclass(v) and issubclass(v, errors.WanError)]
+    public = [error for error in found if not issubclass(error, errors.Interrupted)]
+    codes = [error.code for error in public]
+    assert len(codes) == len(set(codes))
+    for error in public:
+        assert error.suggestions, error
+        assert error().message
+
+
+def test_documents_name_no_absolute_path_of_a_machine() -> None:
+    texts = [name for name in _tracked() if name.endswith((".md", ".py", ".toml", ".txt", "Makefile"))]
+    for name in texts:
+        text = (ROOT / name).read_text()
+        assert not re.search(r"(?<![\w.])/(?:work|root|home/\w+)/\w", text), name
