@@ -1,0 +1,121 @@
+"""`wan22 generate`, `queue` and `doctor` as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+
+from tests.support.server import LiveServer
+
+QUICK = ["--size", "64x64", "--frames", "5", "--steps", "4", "--seed", "7"]
+PROMPT = "a red circle moving right on a navy background"
+
+
+def _wan22(*arguments: str, home: Path | None = None, timeout: float = 110) -> subprocess.CompletedProcess[str]:
+    env = os.environ | ({"WAN22_HOME": str(home)} if home else {}) | {"COLUMNS": "160", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "backend.cli", *arguments], capture_output=True, text=True, env=env, timeout=timeout
+    )
+
+
+def _frames(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].codec_context.name == "h264"
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def test_generates_by_itself_and_cleans_up(tmp_path: Path) -> None:
+    target = tmp_path / "clip.mp4"
+    done = _wan22("generate", PROMPT, *QUICK, "-o", str(target), home=tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    assert _frames(target).shape == (5, 64, 64, 3)
+    assert "made by tiny-t2v-a14b, seed 7, 4 steps, unipc, guidance" in done.stdout
+    assert "100.0 %" in done.stderr
+    assert not (tmp_path / "home" / "server.json").exists()
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_same_command_same_frames_other_seed_other_frames(
+    live_server: Callable[..., LiveServer], tmp_path: Path
+) -> None:
+    server = live_server()
+    clips = []
+    for name, seed in (("one", "7"), ("two", "7"), ("three", "8")):
+        target = tmp_path / f"{name}.mp4"
+        done = _wan22("generate", PROMPT, *QUICK[:-1], seed, "-o", str(target), "--server", server.url)
+        assert done.returncode == 0, done.stderr
+        clips.append(_frames(target))
+    assert np.array_equal(clips[0], clips[1])
+    assert not np.array_equal(clips[0], clips[2])
+    listed = _wan22("queue", home=server.home)
+    assert listed.returncode == 0, listed.stderr
+    assert listed.stdout.count("completed") == 3
+    assert "0 waiting, 0 running" in listed.stdout
+
+
+def test_errors_are_sentences_with_a_next_step(live_server: Callable[..., LiveServer], tmp_path: Path) -> None:
+    server = live_server(WAN22_WORKER="false")
+    refused = _wan22("generate", PROMPT, "--size", "4000x4000", home=server.home)
+    assert refused.returncode == 1
+    assert "nearest size it can make is 96x96" in refused.stderr
+    missing = _wan22("generate", PROMPT, "--model", "T2V-A14B", home=server.home)
+    assert missing.returncode == 1
+    assert "is not here" in missing.stderr
+    assert "tiny-t2v-a14b" in missing.stderr
+    unknown = _wan22("queue", "cancel", "no-such-task", home=server.home)
+    assert unknown.returncode == 1
+    assert "Task not found" in unknown.stderr
+    assert "Traceback" not in refused.stderr + missing.stderr + unknown.stderr
+    assert server.client.get("/api/v1/queue").json()["total_tasks"] == 0
+
+
+def test_a_waiting_task_is_cancelled_from_the_command_line(live_server: Callable[..., LiveServer]) -> None:
+    server = live_server(WAN22_WORKER="false")
+    task_id = server.submit()
+    done = _wan22("queue", "cancel", task_id, home=server.home)
+    assert done.returncode == 0, done.stderr
+    assert "cancelled successfully" in done.stdout
+    assert server.task(task_id)["status"] == "cancelled"
+
+
+def test_second_server_on_the_same_home_is_refused(live_server: Callable[..., LiveServer]) -> None:
+    server = live_server(WAN22_WORKER="false")
+    done = _wan22("serve", "--port", "0", home=server.home)
+    assert done.returncode == 1
+    assert f"process {server.pid}" in done.stderr
+
+
+def test_public_bind_without_a_key_is_refused(tmp_path: Path) -> None:
+    done = _wan22("serve", "--host", "0.0.0.0", "--port", "0", home=tmp_path)
+    assert done.returncode == 1
+    assert "WAN22_API_KEY" in done.stderr
+
+
+def test_bad_setting_is_named_without_its_value(tmp_path: Path) -> None:
+    env = os.environ | {"WAN22_HOME": str(tmp_path), "WAN22_PORT": "secret-value"}
+    done = subprocess.run(
+        [sys.executable, "-m", "backend.cli", "serve"], capture_output=True, text=True, env=env, timeout=60
+    )
+    assert done.returncode == 1
+    assert "WAN22_PORT" in done.stderr
+    assert "secret-value" not in done.stderr + done.stdout
+
+
+def test_doctor_says_what_is_here_and_what_is_not(tmp_path: Path) -> None:
+    done = _wan22("doctor", home=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "Wan-AI/Wan2.2-T2V-A14B-Diffusers" in done.stdout
+    line = next(line for line in done.stdout.splitlines() if line.split()[1:2] == ["tiny-t2v-a14b"])
+    assert line.split()[0] == "ok"
+
+
+def test_doctor_fails_where_nothing_can_be_written() -> None:
+    done = _wan22("doctor", home=Path("/proc/wan22"))
+    assert done.returncode == 1
+    assert "cannot be written" in done.stdout
