@@ -1,0 +1,1 @@
+"""The model's arithmetic: loading, conditioning, denoising, decoding. The only layer that imports torch."""

@@ -1,0 +1,29 @@
+"""Turns what torch raises into the product's own errors, in one place.
+
+Knows nothing about tasks or requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from backend.core.errors import OutOfMemory
+
+#: How torch's CPU allocator says that it got no memory; it has no exception class of its own.
+_CPU_ALLOCATOR = "DefaultCPUAllocator"
+
+
+@contextmanager
+def device_errors(doing: str) -> Iterator[None]:
+    """Raise `OutOfMemory` ("while <doing>") where torch ran out of memory; other errors pass through."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise OutOfMemory(f"The device ran out of memory while {doing}") from error
+    except RuntimeError as error:
+        if _CPU_ALLOCATOR not in str(error):
+            raise
+        raise OutOfMemory(f"This machine ran out of memory while {doing}") from error

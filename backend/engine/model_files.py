@@ -1,0 +1,168 @@
+"""The files of one diffusers model folder: are they all there and readable, and what is in them.
+
+Looks at names, sizes and headers before anything is opened as a model, so that a damaged folder is
+reported by the name of its file. Does not know what the weights mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from backend.core.errors import ModelDamaged, ModelUnavailable
+from backend.core.model_table import Mode, ModelSpec
+
+MODEL_INDEX = "model_index.json"
+#: Component folders that hold weights, with the usual name of the file inside.
+_WEIGHTED = {
+    "text_encoder": "model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+    "transformer": "diffusion_pytorch_model.safetensors",
+    "transformer_2": "diffusion_pytorch_model.safetensors",
+}
+#: Component folders without weights: one file of each row must be there.
+_PLAIN = {
+    "tokenizer": (("tokenizer_config.json",), ("tokenizer.json", "spiece.model")),
+    "scheduler": (("scheduler_config.json",),),
+}
+#: Classes may only come from these libraries; anything else would be code from the model folder.
+_LIBRARIES = frozenset({"diffusers", "transformers"})
+_BOUNDARY_TOLERANCE = 1e-9
+_CHUNK_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A checked folder."""
+
+    folder: Path
+    weights: dict[str, tuple[Path, ...]]  #: component -> its safetensors files
+
+    @property
+    def fingerprint(self) -> str:
+        """A cheap mark of this state of the folder, from names, sizes and times of all weight files."""
+        lines = []
+        for path in self._sorted():
+            stat = path.stat()
+            lines.append(f"{path.relative_to(self.folder)} {stat.st_size} {stat.st_mtime_ns}")
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def digest(self) -> str:
+        """SHA-256 over names and contents of all weight files; reads every byte."""
+        total = hashlib.sha256()
+        for path in self._sorted():
+            one = hashlib.sha256()
+            with path.open("rb") as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    one.update(chunk)
+            total.update(f"{path.relative_to(self.folder).as_posix()} {one.hexdigest()}\n".encode())
+        return total.hexdigest()
+
+    def tensor_names(self, component: str) -> frozenset[str]:
+        """The names of all tensors in a component's files."""
+        names: set[str] = set()
+        for path in self.weights[component]:
+            with safe_open(path, framework="pt") as file:
+                names.update(file.keys())
+        return frozenset(names)
+
+    def _sorted(self) -> list[Path]:
+        return sorted(path for paths in self.weights.values() for path in paths)
+
+
+def check_model_files(folder: Path, spec: ModelSpec) -> ModelFiles:
+    """Check that every file the model needs is there, can be read, and fits the spec.
+
+    Raises:
+        ModelDamaged: a file is missing, cut off or contradicts the spec; the message names it.
+        ModelUnavailable: the folder holds a kind of pipeline that this version cannot run.
+    """
+    index = _read_json(folder / MODEL_INDEX)
+    if index.get("_class_name") != "WanPipeline" or spec.mode is Mode.I2V:
+        raise ModelUnavailable(
+            f"{spec.id} is a {index.get('_class_name')}; this version makes video from text only",
+            suggestions=("Choose a T2V model, or `auto`.",),
+        )
+    _check_against_spec(folder, index, spec)
+    weights: dict[str, tuple[Path, ...]] = {}
+    for component, usual_name in _WEIGHTED.items():
+        if component == "transformer_2" and spec.experts == 1:
+            continue
+        _check_entry(folder, index, component)
+        _read_json(folder / component / "config.json")
+        weights[component] = _weight_files(folder / component, usual_name)
+    for component, rows in _PLAIN.items():
+        _check_entry(folder, index, component)
+        for names in rows:
+            if not any((folder / component / name).is_file() for name in names):
+                raise ModelDamaged(f"{folder / component / names[0]} is missing")
+    for path in (path for paths in weights.values() for path in paths):
+        _check_header(path)
+    return ModelFiles(folder, weights)
+
+
+def _check_against_spec(folder: Path, index: dict[str, Any], spec: ModelSpec) -> None:
+    where = folder / MODEL_INDEX
+    has_second = (index.get("transformer_2") or [None])[0] is not None
+    if has_second != (spec.experts == 2):
+        experts = "two experts" if spec.experts == 2 else "one expert"
+        raise ModelDamaged(f"{where}: {spec.id} has {experts}, the folder does not")
+    boundary = index.get("boundary_ratio")
+    if spec.boundary_ratio is None:
+        fits = boundary is None
+    else:
+        fits = isinstance(boundary, float) and abs(boundary - spec.boundary_ratio) < _BOUNDARY_TOLERANCE
+    if not fits:
+        raise ModelDamaged(f"{where}: boundary_ratio is {boundary}, {spec.id} needs {spec.boundary_ratio}")
+    expands = bool(index.get("expand_timesteps", False))
+    if expands != (spec.mode is Mode.TI2V):
+        raise ModelDamaged(f"{where}: expand_timesteps is {expands}, which does not fit {spec.id}")
+
+
+def _check_entry(folder: Path, index: dict[str, Any], component: str) -> None:
+    entry = index.get(component)
+    if not (isinstance(entry, list) and len(entry) == 2 and entry[0] in _LIBRARIES):
+        raise ModelDamaged(f"{folder / MODEL_INDEX}: no usable entry for {component}")
+
+
+def _weight_files(folder: Path, usual_name: str) -> tuple[Path, ...]:
+    shard_index = folder / f"{usual_name}.index.json"
+    if not shard_index.is_file():
+        return (folder / usual_name,)
+    shards = _read_json(shard_index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
+        raise ModelDamaged(f"{shard_index} names no files")
+    names = sorted({str(name) for name in shards.values()})
+    for name in names:
+        # A name that leads out of the folder would make us open any file on this machine.
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise ModelDamaged(f"{shard_index} names a file that is not a safetensors file beside it")
+    return tuple(folder / name for name in names)
+
+
+def _check_header(path: Path) -> None:
+    if not path.is_file():
+        raise ModelDamaged(f"{path} is missing")
+    try:
+        # Reads the header and compares it with the file's length; the tensors are only mapped.
+        with safe_open(path, framework="pt") as file:
+            file.keys()
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelDamaged(f"{path} cannot be read: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelDamaged(f"{path} is missing") from None
+    except (OSError, ValueError) as error:
+        raise ModelDamaged(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelDamaged(f"{path} is not a JSON object")
+    return content

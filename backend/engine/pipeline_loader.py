@@ -1,0 +1,199 @@
+"""Opens a model folder as a set of ready components on one device.
+
+Safetensors only, local files only, no code from the folder. Knows devices and precision; knows nothing
+about requests, tasks or where models are kept.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import diffusers.utils.logging as diffusers_logging
+import torch
+import transformers.utils.logging as transformers_logging
+from diffusers import WanPipeline
+from safetensors import SafetensorError
+
+from backend.core.errors import ModelDamaged
+from backend.core.model_table import ModelSpec
+from backend.engine.failures import device_errors
+from backend.engine.model_files import ModelFiles, check_model_files
+
+_LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "av", "ftfy")
+
+
+class WeightsDigest:
+    """The SHA-256 over a model's weights, computed in the background so that no run waits for 69 GB to be read."""
+
+    def __init__(self, files: ModelFiles) -> None:
+        self._files = files
+        self._value: str | None = None
+        self._error: OSError | None = None
+        self._thread = threading.Thread(target=self._compute, name="weights-digest", daemon=True)
+        self._thread.start()
+
+    def _compute(self) -> None:
+        try:
+            self._value = self._files.digest()
+        except OSError as error:  # raised again in the thread that asks
+            self._error = error
+
+    @property
+    def value(self) -> str:
+        """The digest as 64 hexadecimal digits; waits until it is there.
+
+        Raises:
+            ModelDamaged: a weight file went away or cannot be read any more.
+        """
+        self._thread.join()
+        if self._value is None:
+            raise ModelDamaged(f"The weights cannot be read: {self._error}") from self._error
+        return self._value
+
+
+@dataclass(frozen=True, slots=True)
+class WanComponents:
+    """A loaded model: diffusers' own objects, ready on one device."""
+
+    spec: ModelSpec
+    folder: Path
+    fingerprint: str  #: state of the weight files when they were opened
+    pipeline: Any  #: the WanPipeline whose encode_prompt and prepare_latents are reused; never called itself
+    device: torch.device
+    digest: WeightsDigest = field(repr=False)
+
+    @property
+    def tokenizer(self) -> Any:
+        """The prompt's tokenizer."""
+        return self.pipeline.tokenizer
+
+    @property
+    def text_encoder(self) -> Any:
+        """The UMT5 encoder."""
+        return self.pipeline.text_encoder
+
+    @property
+    def vae(self) -> Any:
+        """The causal video VAE, always in float32."""
+        return self.pipeline.vae
+
+    @property
+    def transformer(self) -> Any:
+        """The expert for high noise, or the only one."""
+        return self.pipeline.transformer
+
+    @property
+    def transformer_2(self) -> Any | None:
+        """The expert for low noise, where there are two."""
+        return self.pipeline.transformer_2
+
+    @property
+    def scheduler_config(self) -> dict[str, Any]:
+        """The folder's scheduler settings; every job builds its own scheduler from them."""
+        return dict(self.pipeline.scheduler.config)
+
+    @property
+    def boundary_ratio(self) -> float | None:
+        """The part of the training timesteps that belongs to the expert for high noise."""
+        ratio: float | None = self.pipeline.config.boundary_ratio
+        return ratio
+
+    @property
+    def expand_timesteps(self) -> bool:
+        """Whether the transformer takes one timestep for each token (TI2V)."""
+        return bool(self.pipeline.config.expand_timesteps)
+
+    @property
+    def weights_digest(self) -> str:
+        """SHA-256 over all weight files; the first call may wait for it."""
+        return self.digest.value
+
+    @property
+    def device_name(self) -> str:
+        """The device in words, for the record of a video."""
+        if self.device.type == "cuda":
+            return f"{self.device} ({torch.cuda.get_device_name(self.device)})"
+        return str(self.device)
+
+
+class WanPipelineLoader:
+    """Opens model folders for one device; float32 on a CPU, bfloat16 with a float32 VAE on a GPU."""
+
+    def __init__(self, device: str, threads: int = 0) -> None:
+        """Prepare for `device` ("auto", "cpu", "cuda", "cuda:N"); `threads` > 0 sets torch's CPU threads."""
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device)
+        if threads > 0:
+            torch.set_num_threads(threads)
+        # Their bars would go to the worker's log; our own progress says more.
+        diffusers_logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()
+
+    def fingerprint(self, folder: Path, spec: ModelSpec) -> str:
+        """Return the mark that changes when the folder's weight files change. Raises like `load`."""
+        return check_model_files(folder, spec).fingerprint
+
+    def load(self, folder: Path, spec: ModelSpec) -> WanComponents:
+        """Check the folder, then load it.
+
+        Raises:
+            ModelDamaged: a file is missing, cut off, or does not hold what the model's class needs.
+            ModelUnavailable: the folder holds a kind of pipeline that this version cannot run.
+            OutOfMemory: the device cannot hold the model.
+        """
+        files = check_model_files(folder, spec)
+        gc.collect()  # the model that was loaded before may still wait for the collector
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        with device_errors(f"loading {spec.id}"):
+            pipeline = self._open(folder)
+            self._check_complete(files, pipeline)
+            pipeline.to(self.device)
+        return WanComponents(
+            spec=spec,
+            folder=folder,
+            fingerprint=files.fingerprint,
+            pipeline=pipeline,
+            device=self.device,
+            digest=WeightsDigest(files),
+        )
+
+    def _open(self, folder: Path) -> Any:
+        main = torch.float32 if self.device.type == "cpu" else torch.bfloat16
+        try:
+            return WanPipeline.from_pretrained(
+                folder,
+                dtype={"default": main, "vae": torch.float32},
+                local_files_only=True,
+                use_safetensors=True,
+            )
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise ModelDamaged(f"{folder} cannot be opened: {error}") from error
+        except RuntimeError as error:
+            if "size" not in str(error):  # diffusers' word for tensors of the wrong shape
+                raise
+            raise ModelDamaged(f"{folder} holds tensors of another shape: {error}") from error
+
+    @staticmethod
+    def _check_complete(files: ModelFiles, pipeline: Any) -> None:
+        """Refuse files that leave parameters unset: the libraries would fill them at random and only log it."""
+        for component in files.weights:
+            module: torch.nn.Module = getattr(pipeline, component)
+            stored = files.tensor_names(component)
+            names_of: dict[int, list[str]] = {}
+            for name, parameter in module.named_parameters(remove_duplicate=False):
+                names_of.setdefault(id(parameter), []).append(name)
+            for names in names_of.values():
+                if stored.isdisjoint(names):  # tied parameters are stored once, under any of their names
+                    raise ModelDamaged(f"{files.folder / component} has no tensor {names[0]}")
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide the pixels."""
+    return {name: metadata.version(name) for name in _LIBRARIES}

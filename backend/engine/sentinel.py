@@ -1,0 +1,59 @@
+"""Watches the frames of a clip for signs that it is no video: black, flat, frozen.
+
+Works on uint8 frames as they leave the decoder; does not decide what happens then.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+#: Levels of 255. A frame whose brightest value is below is black to any viewer.
+BLACK_LEVEL = 10
+#: A frame whose darkest and brightest values (per channel) are no further apart shows nothing.
+FLAT_SPREAD = 8
+#: A clip in which no value ever leaves the first frame by more than this stands still.
+FROZEN_CHANGE = 3
+_SAMPLE_SIDE = 512
+
+
+class ClipSentinel:
+    """Sees every frame once and keeps only the first one."""
+
+    def __init__(self) -> None:
+        self._frames = 0
+        self._brightest = 0
+        self._widest = 0
+        self._most_changed = 0
+        self._first: npt.NDArray[np.int16] | None = None
+
+    def see(self, frames: npt.NDArray[np.uint8]) -> None:
+        """Look at the next frames, uint8 [n, H, W, 3]."""
+        stride = max(1, max(frames.shape[1:3]) // _SAMPLE_SIDE)
+        sample = frames[:, ::stride, ::stride].astype(np.int16)
+        self._frames += len(frames)
+        self._brightest = max(self._brightest, int(sample.max()))
+        self._widest = max(self._widest, int((sample.max(axis=(1, 2)) - sample.min(axis=(1, 2))).max()))
+        if self._first is None:
+            self._first = sample[0]
+        self._most_changed = max(self._most_changed, int(np.abs(sample - self._first).max()))
+
+    def warnings(self) -> tuple[str, ...]:
+        """Say what is wrong with the clip, one sentence each; empty when nothing is."""
+        if self._frames == 0:
+            return ("The clip has no frames.",)
+        if self._brightest < BLACK_LEVEL:
+            return (
+                "The clip is black: no value is brighter than "
+                f"{self._brightest} of 255. Try another seed, and check the model's files.",
+            )
+        if self._widest < FLAT_SPREAD:
+            return (
+                "The clip is flat: every frame has one colour only. Try another seed, and check the model's files.",
+            )
+        if self._frames > 1 and self._most_changed <= FROZEN_CHANGE:
+            return (
+                f"The clip is frozen: no value changes by more than {self._most_changed} of 255 over "
+                f"{self._frames} frames. Name a movement in the prompt, or try another seed.",
+            )
+        return ()

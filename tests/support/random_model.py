@@ -1,0 +1,87 @@
+"""An ordinary diffusers folder of the Wan2.2 T2V structure with random weights, for tests of the engine.
+
+Everything is what a real folder has (two experts with a boundary, UMT5 encoder, causal VAE, a scheduler), only
+very small. The weights are untrained, so the clips mean nothing; the arithmetic is the real one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+
+VOCABULARY = (
+    "a the on red green blue yellow purple orange white cyan circle square triangle ring moving left right up down "
+    "growing shrinking spinning staying still black gray navy pink teal background , ."
+)
+LATENT_CHANNELS = 16
+
+
+def build_random_model(folder: Path, *, seed: int = 0, boundary_ratio: float | None = 0.875) -> Path:
+    """Write the folder (float32 safetensors, about 3 MB) and return it.
+
+    With `boundary_ratio` None the folder has one expert.
+    """
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer()
+    text_encoder = UMT5EncoderModel(
+        UMT5Config(vocab_size=len(tokenizer), d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4)
+    )
+    vae = AutoencoderKLWan(
+        base_dim=8,
+        z_dim=LATENT_CHANNELS,
+        dim_mult=[1, 2, 2, 2],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        latents_mean=[0.1 * (i % 3 - 1) for i in range(LATENT_CHANNELS)],
+        latents_std=[1.0 + 0.05 * i for i in range(LATENT_CHANNELS)],
+    )
+    pipeline = WanPipeline(
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        vae=vae,
+        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
+        transformer=_expert(),
+        transformer_2=_expert() if boundary_ratio is not None else None,
+        boundary_ratio=boundary_ratio,
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Make a word-level tokenizer that ends every text with `</s>`, as the T5 family does."""
+    special = ["<pad>", "</s>", "<unk>"]
+    tokenizer = Tokenizer(
+        models.WordLevel({w: i for i, w in enumerate([*special, *VOCABULARY.split()])}, unk_token="<unk>")
+    )
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>", model_max_length=512
+    )
+
+
+def write_preview_map(folder: Path) -> None:
+    """Put a `preview.json` beside the weights, as trained folders have it."""
+    rows = [[0.1 * (i % 2), 0.05 * (i % 3), 0.02 * i] for i in range(LATENT_CHANNELS)]
+    (folder / "preview.json").write_text(json.dumps({"latent_rgb": rows, "bias": [0.5, 0.4, 0.3]}))
+
+
+def _expert() -> WanTransformer3DModel:
+    return WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=2,
+        attention_head_dim=24,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        text_dim=64,
+        freq_dim=32,
+        ffn_dim=96,
+        num_layers=2,
+    )
