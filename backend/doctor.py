@@ -51,10 +51,12 @@ def examine(settings: Settings) -> list[Finding]:
     for spec in MODELS.values():
         state = manager.state(spec)
         grade: Grade = "ok" if state.available else "note"
-        text = "ready" if state.available else f"not here: {state.reason}"
-        findings.append(
-            Finding(grade, spec.id, f"{text} ({spec.title}, {spec.width}x{spec.height}, {spec.num_frames} frames)")
+        text = (
+            f"ready: {spec.width}x{spec.height}, {spec.num_frames} frames"
+            if state.available
+            else f"not here: {state.reason}"
         )
+        findings.append(Finding(grade, spec.id, text))
     try:
         findings.append(Finding("ok", "default model", manager.default().id))
     except WanError as error:

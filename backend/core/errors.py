@@ -18,6 +18,7 @@ least one next step. Raise them anywhere; `api/errors.py` renders them, the work
     │   └── OutputFileMissing        404 output_file_missing
     ├── StateConflict                400 state_conflict
     │   └── IdempotencyConflict      409 idempotency_conflict
+    ├── Unauthorized                 401 unauthorized
     ├── Forbidden                    403 forbidden
     ├── ModelUnavailable             409 model_not_available
     ├── ModelDamaged                 500 model_damaged
@@ -170,6 +171,15 @@ class IdempotencyConflict(StateConflict):
     code = "idempotency_conflict"
     status = 409
     suggestions = ("Use a new key for a new request.",)
+
+
+class Unauthorized(WanError):
+    """This server needs an API key."""
+
+    code = "unauthorized"
+    status = 401
+    category = "input_validation"
+    suggestions = ("Send the key of this server as `Authorization: Bearer <key>`.",)
 
 
 class Forbidden(WanError):

@@ -21,6 +21,9 @@ class Mode(StrEnum):
     TI2V = "ti2v"  # text, with or without an image
 
 
+#: What this version can generate; models of the other modes are listed and refused by name.
+SUPPORTED_MODES = frozenset({Mode.T2V})
+
 #: The negative prompt that the upstream recipe ships (`sample_neg_prompt` of `wan/configs/shared_config.py`).
 UPSTREAM_NEGATIVE_PROMPT = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，"

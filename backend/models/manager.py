@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from backend.core.errors import ModelDamaged, ModelUnavailable
-from backend.core.model_table import MODELS, Mode, ModelSpec
+from backend.core.model_table import MODELS, SUPPORTED_MODES, ModelSpec
 from backend.core.paths import Home
 
 EMBEDDED_MODELS = Path(__file__).parent.parent / "assets" / "tiny"
@@ -25,6 +25,7 @@ class Presence(StrEnum):
     AVAILABLE = "available"
     MISSING = "missing"
     DAMAGED = "damaged"
+    UNSUPPORTED = "unsupported"  # the files may be here, but this version cannot run them
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class ModelState:
 
     @property
     def available(self) -> bool:
-        """Whether a task may use it."""
+        """Whether a task can be made with it."""
         return self.presence is Presence.AVAILABLE
 
 
@@ -54,6 +55,8 @@ class ModelManager:
     def state(self, spec: ModelSpec) -> ModelState:
         """Look at the model's folder."""
         folder = (self._embedded if spec.embedded else self._home.models) / spec.id
+        if spec.mode not in SUPPORTED_MODES:
+            return ModelState(spec, Presence.UNSUPPORTED, folder, _unsupported_reason(spec))
         if not (folder / INDEX_FILE).is_file():
             return ModelState(spec, Presence.MISSING, folder, _missing_reason(spec))
         reason = _damage(folder)
@@ -78,7 +81,7 @@ class ModelManager:
         if not state.available:
             here = [other.spec.id for other in self.states() if other.available]
             suggestions = tuple(f"Use `{name}`, which is here." for name in here)
-            if not spec.embedded:
+            if state.presence is Presence.MISSING and not spec.embedded:
                 suggestions += (f"Put a copy of {spec.repo_id} in the folder {folder_hint(state)} of the server.",)
             raise ModelUnavailable(
                 f"{spec.id} is not here: {state.reason}",
@@ -96,9 +99,7 @@ class ModelManager:
             ModelUnavailable: there is no model at all.
         """
         from_text = [
-            state.spec
-            for state in self.states()
-            if state.available and state.spec.mode is not Mode.I2V and (self._has_gpu or state.spec.embedded)
+            state.spec for state in self.states() if state.available and (self._has_gpu or state.spec.embedded)
         ]
         if not from_text:
             raise ModelUnavailable("No model is here that makes video from text.", suggestions=("Run `wan22 doctor`.",))
@@ -109,6 +110,11 @@ def _missing_reason(spec: ModelSpec) -> str:
     if spec.embedded:
         return "its weights are not part of this release"
     return f"it needs the files of {spec.repo_id} ({spec.weights_gb:g} GB of weights in 16 bit)"
+
+
+def _unsupported_reason(spec: ModelSpec) -> str:
+    needs = "" if spec.embedded else f" (it will need the files of {spec.repo_id}, {spec.weights_gb:g} GB in 16 bit)"
+    return f"this version makes video from text alone{needs}"
 
 
 def folder_hint(state: ModelState) -> str:
