@@ -1,0 +1,199 @@
+"""Connections to the database: SQLite by default, PostgreSQL when one machine is not enough.
+
+Owns transactions, pragmas, the translation of driver errors, checkpoints and migrations. On both
+databases there is one writer at a time, so whoever is inside `begin()` sees a queue that stands still.
+Knows nothing of tasks.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import URL, Connection, create_engine, event, inspect, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from backend.core.errors import BadSettings, StorageFull, StoreUnavailable, WanError
+
+#: How long a connection waits for the writer before it, in seconds. Well under the lease of a task.
+BUSY_SECONDS: Final = 5
+#: The write-ahead log is folded back into the database file when it is larger than this, in bytes.
+CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
+#: The advisory lock that makes PostgreSQL's writers queue up as SQLite's do; any fixed number will do.
+WRITER_LOCK: Final = 0x77616E32
+
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+
+
+class Database:
+    """One database and its pool of connections; safe to use from many threads."""
+
+    def __init__(self, url: str, *, checkpointer: bool = True) -> None:
+        """Open lazily: nothing is read or written before the first transaction.
+
+        Of all processes that share one SQLite file, only one may have `checkpointer` set: SQLite before
+        3.51.3 can damage the file when one connection writes while another resets the log (the "WAL-reset
+        bug"). So no connection checkpoints by itself, and the one process that does shuts writers out.
+
+        Raises:
+            BadSettings: the URL cannot be understood, or its driver is not installed.
+        """
+        self._url = _parse(url)
+        self._sqlite = self._url.get_backend_name() == "sqlite"
+        self._checkpointer = checkpointer and self._sqlite
+        self._checkpointing = threading.Lock()
+        try:
+            if self._sqlite:
+                self._engine = create_engine(self._url, connect_args={"timeout": BUSY_SECONDS})
+                event.listen(self._engine, "connect", _prepare_sqlite)
+            else:
+                limits = f"-c lock_timeout={BUSY_SECONDS}s -c idle_in_transaction_session_timeout={3 * BUSY_SECONDS}s"
+                arguments = {"options": limits, "connect_timeout": BUSY_SECONDS}
+                self._engine = create_engine(self._url, pool_pre_ping=True, connect_args=arguments)
+        except ModuleNotFoundError as error:
+            raise BadSettings(
+                f"The database driver {error.name} is not installed", suggestions=("pip install 'wan22[postgres]'",)
+            ) from None
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """Open a write transaction; it is on disk when the block ends, or gone when the block raises.
+
+        Raises:
+            StoreUnavailable: the database is locked for too long, broken or unreachable.
+            StorageFull: there is no space left for it.
+        """
+        with _translated(), self._engine.begin() as connection:
+            # BEGIN IMMEDIATE, because a transaction that turns from reading to writing fails at once when
+            # another wrote in between, whatever the busy timeout says.
+            first = "BEGIN IMMEDIATE" if self._sqlite else f"SELECT pg_advisory_xact_lock({WRITER_LOCK})"
+            connection.exec_driver_sql(first)
+            yield connection
+        self._checkpoint_if_due()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Open a read transaction; it never waits for writers.
+
+        Raises:
+            StoreUnavailable: the database is broken or unreachable.
+        """
+        with _translated(), self._engine.connect() as connection:
+            if self._sqlite:
+                connection.exec_driver_sql("BEGIN")
+            yield connection
+        self._checkpoint_if_due()
+
+    def migrate(self) -> None:
+        """Bring the schema up to date, in one transaction. Cheap and harmless when it already is.
+
+        Raises:
+            StoreUnavailable: the file is not a database of ours, or a newer version of wan22 wrote it.
+        """
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        with self.begin() as connection:
+            current = MigrationContext.configure(connection).get_current_revision()
+            if current is None and self._sqlite and inspect(connection).get_table_names():
+                raise StoreUnavailable(
+                    f"{self._url.database} is a database of another program; it was left as it is",
+                    suggestions=("Set WAN22_HOME or WAN22_DATABASE_URL to another place.",),
+                )
+            if current is not None and current not in known:
+                newest = ScriptDirectory.from_config(config).get_current_head()
+                raise StoreUnavailable(
+                    f"A newer wan22 wrote this database: its schema is {current}, this version knows up to {newest}",
+                    suggestions=("Install the newer wan22 again, or start with another WAN22_HOME.",),
+                )
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def checkpoint(self) -> None:
+        """Fold SQLite's write-ahead log into the file and empty it. Does nothing when somebody is in the way."""
+        # TRUNCATE holds the writers' lock from its first to its last step, so nobody writes meanwhile.
+        if self._sqlite:
+            with _translated(), self._engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def _checkpoint_if_due(self) -> None:
+        if not self._checkpointer:
+            return
+        log = Path(f"{self._url.database}-wal")
+        large = log.exists() and log.stat().st_size > CHECKPOINT_BYTES
+        if large and self._checkpointing.acquire(blocking=False):
+            try:
+                self.checkpoint()
+            except StoreUnavailable:
+                return  # another process is busy with the file; the next transaction tries again
+            finally:
+                self._checkpointing.release()
+
+
+def _parse(text: str) -> URL:
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        # The text itself may hold a password, so it is not repeated.
+        raise BadSettings("WAN22_DATABASE_URL: it is not a URL such as postgresql://user@host/database") from None
+    if url.drivername in ("postgres", "postgresql"):
+        url = url.set(drivername="postgresql+psycopg")
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise BadSettings(f"WAN22_DATABASE_URL: {url.get_backend_name()} is not supported, only sqlite and postgresql")
+    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        raise BadSettings("WAN22_DATABASE_URL: the queue must be kept in a file, not in memory")
+    return url
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None  # the driver must not begin transactions of its own
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        f"busy_timeout={BUSY_SECONDS * 1000}",
+        "foreign_keys=ON",
+        "wal_autocheckpoint=0",
+    ):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn what drivers say about a lost or full database into our errors; programming errors pass."""
+    try:
+        yield
+    except PoolTimeout as error:
+        raise StoreUnavailable from error
+    except DBAPIError as error:
+        translated = _translate(error)
+        if translated is None:
+            raise
+        raise translated from error
+
+
+def _translate(error: DBAPIError) -> WanError | None:
+    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the primary code; the rest is detail
+    state = getattr(error.orig, "sqlstate", None)
+    if code == sqlite3.SQLITE_FULL or state == "53100":
+        return StorageFull("The disk of the database is full")
+    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return StoreUnavailable(
+            "The database file is damaged or not a database; it was left as it is",
+            suggestions=("Move the file wan22.db away, or restore a copy of it, and start again.",),
+        )
+    gone = isinstance(error, OperationalError | InternalError) or error.connection_invalidated
+    programming = code == sqlite3.SQLITE_ERROR  # wrong SQL, a missing table: hiding it would help nobody
+    return StoreUnavailable() if gone and not programming else None

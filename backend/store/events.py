@@ -1,0 +1,37 @@
+"""The event log, for reading: what happened to tasks, in the order in which it was committed.
+
+Rows are written by `tasks.py` together with the change they tell of, and are never changed after that.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select
+
+from backend.core.domain import TaskEvent
+from backend.store.engine import Database
+from backend.store.rows import to_event
+from backend.store.tables import events
+
+
+class EventLog:
+    """Reads events. Ids grow in commit order, so a reader that remembers the last id misses none."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def after(self, event_id: int, limit: int = 500) -> list[TaskEvent]:
+        """Return the events of all tasks that follow this id, oldest first."""
+        query = select(events).where(events.c.id > event_id).order_by(events.c.id).limit(limit)
+        with self._database.read() as connection:
+            return [to_event(row) for row in connection.execute(query)]
+
+    def of_task(self, task_id: str, after_number: int = 0) -> list[TaskEvent]:
+        """Return the events of one task that follow this number, oldest first; also of a deleted task."""
+        mine = (events.c.task_id == task_id) & (events.c.number > after_number)
+        with self._database.read() as connection:
+            return [to_event(row) for row in connection.execute(select(events).where(mine).order_by(events.c.number))]
+
+    def last_id(self) -> int:
+        """Return the id of the newest event, or 0."""
+        with self._database.read() as connection:
+            return int(connection.execute(select(func.coalesce(func.max(events.c.id), 0))).scalar_one())

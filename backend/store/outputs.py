@@ -1,0 +1,100 @@
+"""The gallery: the finished videos, as rows and as files. An output's id is its task's id.
+
+Rows are written by `tasks.py` when a task completes; an output outlives its task's place in the queue view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy import delete, func, select
+
+from backend.core.domain import Output
+from backend.core.errors import OutputFileMissing, OutputNotFound
+from backend.core.paths import Home, resolve_under
+from backend.store.engine import Database
+from backend.store.rows import to_output
+from backend.store.tables import outputs, tasks
+
+
+class OutputStore:
+    """Lists, finds and deletes finished videos."""
+
+    def __init__(self, database: Database, home: Home) -> None:
+        self._database = database
+        self._home = home
+
+    def list(self, limit: int | None = None, offset: int = 0) -> list[Output]:
+        """Return the outputs, newest first."""
+        newest = select(outputs).order_by(outputs.c.created_at.desc(), outputs.c.task_id)
+        with self._database.read() as connection:
+            return [to_output(row) for row in connection.execute(newest.limit(limit).offset(offset))]
+
+    def totals(self) -> tuple[int, int]:
+        """Return how many outputs there are and how many bytes their videos have."""
+        query = select(func.count(), func.coalesce(func.sum(outputs.c.size_bytes), 0)).select_from(outputs)
+        with self._database.read() as connection:
+            count, size = connection.execute(query).one()
+        return int(count), int(size)
+
+    def durations(self, model: str, limit: int) -> Sequence[float]:
+        """Return how many seconds the model's last runs took, newest first."""
+        query = (
+            select(outputs.c.generation_seconds)
+            .join(tasks, tasks.c.id == outputs.c.task_id)
+            .where(tasks.c.model == model)
+            .order_by(outputs.c.created_at.desc())
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            return [float(seconds) for seconds in connection.execute(query).scalars()]
+
+    def get(self, task_id: str) -> Output:
+        """Return one output.
+
+        Raises:
+            OutputNotFound: this task has none.
+        """
+        with self._database.read() as connection:
+            row = connection.execute(select(outputs).where(outputs.c.task_id == task_id)).one_or_none()
+        if row is None:
+            raise OutputNotFound
+        return to_output(row)
+
+    def video_path(self, task_id: str) -> Path:
+        """Return where the video is.
+
+        Raises:
+            OutputNotFound: this task has none.
+            OutputFileMissing: somebody took the file away.
+        """
+        return _present(resolve_under(self._home.outputs, self.get(task_id).filename))
+
+    def thumbnail_path(self, task_id: str) -> Path:
+        """Return where the still picture is.
+
+        Raises:
+            OutputNotFound: this task has none.
+            OutputFileMissing: somebody took the file away.
+        """
+        return _present(self._home.thumbnail_of(self.get(task_id).task_id))
+
+    def delete(self, task_id: str) -> None:
+        """Delete the video, its still picture and its row.
+
+        Raises:
+            OutputNotFound: this task has none.
+        """
+        output = self.get(task_id)
+        # Files first: when the process dies in between, the row is still there and deleting again works.
+        resolve_under(self._home.outputs, output.filename).unlink(missing_ok=True)
+        self._home.thumbnail_of(task_id).unlink(missing_ok=True)
+        with self._database.begin() as connection:
+            connection.execute(delete(outputs).where(outputs.c.task_id == task_id))
+
+
+def _present(path: Path) -> Path:
+    if not path.is_file():
+        raise OutputFileMissing
+    return path

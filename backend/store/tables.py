@@ -1,0 +1,150 @@
+"""The tables as they are now, for queries. How a database gets them is `migrations/`; a test compares the two.
+
+Moments are seconds since 1970 by the database's own clock (`database_now`), so that leases never
+depend on whether two machines agree about the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    false,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from backend.core.domain import TaskStatus
+
+metadata = MetaData()
+
+#: SQLite numbers rows by itself only in a column that is called INTEGER.
+_Number = BigInteger().with_variant(Integer, "sqlite")
+
+
+class database_now(FunctionElement[float]):
+    """The database's clock, in seconds since 1970."""
+
+    type = Double()
+    inherit_cache = True
+
+
+@compiles(database_now, "sqlite")
+def _sqlite_now(element: database_now, compiler: SQLCompiler, **options: Any) -> str:
+    # unixepoch('subsec') would read better, but needs SQLite 3.42.
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(database_now, "postgresql")
+def _postgresql_now(element: database_now, compiler: SQLCompiler, **options: Any) -> str:
+    # Not now(): that is the start of the transaction, which may have waited for the writer before it.
+    return "extract(epoch from clock_timestamp())::float8"
+
+
+def _one_of(column: str, words: Iterable[str]) -> str:
+    return f"{column} IN ({', '.join(repr(str(word)) for word in words)})"
+
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=True),  # order of arrival
+    Column("id", String(36), nullable=False, unique=True),
+    Column("status", String(16), nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("request", JSON, nullable=False),
+    Column("adjustments", JSON, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("idempotency_key", String(255), unique=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("started_at", Double),  # of the newest attempt
+    Column("completed_at", Double),
+    Column("worker_id", String(128)),
+    Column("lease_token", String(64)),
+    Column("lease_expires_at", Double),
+    Column("cancel_requested", Boolean, nullable=False, server_default=false()),
+    Column("stage", String(32)),
+    Column("stage_started_at", Double),
+    Column("progress", Double, nullable=False, server_default="0"),  # 0..1
+    Column("message", Text),
+    Column("step", Integer),
+    Column("total_steps", Integer),
+    Column("eta_seconds", Double),
+    Column("preview_step", Integer),
+    Column("error_code", String(64)),
+    Column("error_message", Text),
+    Column("error_suggestions", JSON),
+    Column("last_event", Integer, nullable=False, server_default="0"),  # number of the newest event
+    Column("deleted_at", Double),  # gone from the queue; kept because its events and its output refer to it
+    CheckConstraint(_one_of("status", TaskStatus), name="tasks_status"),
+    CheckConstraint("(status = 'processing') = (lease_token IS NOT NULL)", name="tasks_lease"),
+    CheckConstraint("progress BETWEEN 0 AND 1", name="tasks_progress"),
+    CheckConstraint("attempt BETWEEN 0 AND max_attempts", name="tasks_attempt"),
+    Index("tasks_queue", "status", "priority", "number"),
+    sqlite_autoincrement=True,
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", _Number, primary_key=True, autoincrement=True),
+    Column("task_id", String(36), ForeignKey("tasks.id"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("type", String(32), nullable=False),
+    Column("data", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("task_id", "number", name="events_task_number"),
+    sqlite_autoincrement=True,
+)
+
+outputs = Table(
+    "outputs",
+    metadata,
+    Column("task_id", String(36), ForeignKey("tasks.id"), primary_key=True),
+    Column("filename", String(255), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("num_frames", Integer, nullable=False),
+    Column("fps", Double, nullable=False),
+    Column("generation_seconds", Double, nullable=False),
+    Column("warnings", JSON, nullable=False),
+    Column("metadata", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index("outputs_newest", "created_at"),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String(128), primary_key=True),
+    Column("host", String(255), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("process_started_at", Double, nullable=False),  # by the host's clock: tells a reused pid apart
+    Column("device", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("detail", Text),
+    Column("started_at", Double, nullable=False),
+    Column("seen_at", Double, nullable=False),
+    CheckConstraint(_one_of("state", ("loading", "idle", "busy")), name="workers_state"),
+)

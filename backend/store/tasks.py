@@ -1,0 +1,432 @@
+"""The queue: the `tasks` table is the only truth about tasks, and only this file changes it.
+
+Every change of state goes through `transition.apply`: one guarded UPDATE and one numbered event, in one
+transaction. A worker's writes carry the lease token it got at the claim; when the token is no longer
+the task's, the write changes nothing and raises `LeaseLost`. Knows nothing of processes or models.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Sequence
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Row, case, func, insert, or_, select, update
+
+from backend.core.domain import TERMINAL, EventType, Output, Priority, Progress, Task, TaskStatus
+from backend.core.errors import IdempotencyConflict, LeaseLost, StateConflict, TaskNotFound, WanError, WorkerLost
+from backend.core.faults import fault_point
+from backend.core.requests import GenerationRequest
+from backend.store.engine import Database
+from backend.store.rows import storable, to_task
+from backend.store.tables import database_now, outputs, tasks
+from backend.store.transition import append, apply
+
+_WAITING: Final = (TaskStatus.PENDING, TaskStatus.PAUSED)
+_RUNNING: Final = (TaskStatus.PROCESSING,)
+#: In the class below, `list` is a method.
+TaskIds = list[str]
+_QUEUE_ORDER: Final = (tasks.c.priority.desc(), tasks.c.number.asc())
+#: What a task looks like when no attempt has touched it.
+_UNTOUCHED: Final[dict[str, Any]] = {
+    "worker_id": None,
+    "stage": None,
+    "stage_started_at": None,
+    "progress": 0.0,
+    "message": None,
+    "step": None,
+    "total_steps": None,
+    "eta_seconds": None,
+    "preview_step": None,
+}
+
+
+class TaskStore:
+    """All operations on tasks. Each is one transaction; the clock is the database's."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def insert(
+        self,
+        task_id: str,
+        request: GenerationRequest,
+        *,
+        adjustments: Sequence[str],
+        priority: Priority,
+        max_attempts: int,
+        fingerprint: str,
+        idempotency_key: str | None = None,
+    ) -> Task:
+        """Queue a new task; it is on disk when this returns.
+
+        When the idempotency key is in use by an equal request (same `fingerprint`), that one's task is
+        returned and nothing is queued: compare the id. A key lives as long as its task is in the queue view.
+
+        Raises:
+            IdempotencyConflict: the key is in use by another request.
+        """
+        with self._database.begin() as connection:
+            if idempotency_key is not None:
+                known = connection.execute(
+                    select(tasks).where(tasks.c.idempotency_key == idempotency_key)
+                ).one_or_none()
+                if known is not None and known.fingerprint != fingerprint:
+                    raise IdempotencyConflict
+                if known is not None:
+                    return to_task(known)
+            row = connection.execute(
+                insert(tasks)
+                .values(
+                    id=task_id,
+                    status=TaskStatus.PENDING,
+                    model=request.model,
+                    request=request.to_json(),
+                    adjustments=list(adjustments),
+                    priority=priority.rank,
+                    attempt=0,
+                    max_attempts=max_attempts,
+                    idempotency_key=idempotency_key,
+                    fingerprint=fingerprint,
+                    created_at=database_now(),
+                    last_event=1,
+                )
+                .returning(*tasks.c)
+            ).one()
+            data = {"model": request.model, "prompt": request.prompt, "resolution": request.resolution}
+            append(connection, row, EventType.SUBMITTED, data | {"position": _position(connection, row)})
+            fault_point("submit.before_commit")
+        fault_point("submit.after_commit")
+        return to_task(row)
+
+    def get(self, task_id: str) -> Task:
+        """Return one task.
+
+        Raises:
+            TaskNotFound: there is none, or it was deleted.
+        """
+        with self._database.read() as connection:
+            return to_task(_visible(connection, task_id))
+
+    def list(self, status: TaskStatus | None = None, limit: int | None = None) -> list[Task]:
+        """Return the tasks of the queue view, newest first."""
+        query = select(tasks).where(tasks.c.deleted_at.is_(None)).order_by(tasks.c.number.desc()).limit(limit)
+        if status is not None:
+            query = query.where(tasks.c.status == status)
+        with self._database.read() as connection:
+            return [to_task(row) for row in connection.execute(query)]
+
+    def counts(self) -> dict[TaskStatus, int]:
+        """Return how many tasks of the queue view are in each state; states without tasks count 0."""
+        query = select(tasks.c.status, func.count()).where(tasks.c.deleted_at.is_(None)).group_by(tasks.c.status)
+        with self._database.read() as connection:
+            found = {row[0]: row[1] for row in connection.execute(query)}
+        return {status: found.get(status, 0) for status in TaskStatus}
+
+    def queue_position(self, task_id: str) -> int | None:
+        """Return 1 for the task that runs next, 2 for the one after it ...; None when it does not wait.
+
+        Raises:
+            TaskNotFound: there is no such task.
+        """
+        with self._database.read() as connection:
+            return _position(connection, _visible(connection, task_id))
+
+    def claim(self, worker_id: str, lease_seconds: float) -> Task | None:
+        """Give the first waiting task to a worker, or None. The attempt counts from here on.
+
+        Counting at the claim, not at the end, keeps a task that kills its worker from running for ever.
+        """
+        first = select(tasks.c.id).where(tasks.c.status == TaskStatus.PENDING).order_by(*_QUEUE_ORDER).limit(1)
+        with self._database.read() as connection:
+            if connection.execute(first).first() is None:
+                return None  # an idle worker looks often, and must not keep the writers waiting
+        with self._database.begin() as connection:
+            task_id = connection.execute(first).scalar_one_or_none()
+            if task_id is None:
+                return None
+            row = apply(
+                connection,
+                task_id,
+                _WAITING[:1],
+                TaskStatus.PROCESSING,
+                EventType.STARTED,
+                lambda row: {"attempt": row.attempt, "worker_id": worker_id},
+                values=_UNTOUCHED
+                | {
+                    "worker_id": worker_id,
+                    "attempt": tasks.c.attempt + 1,
+                    "lease_token": secrets.token_hex(16),
+                    "lease_expires_at": database_now() + lease_seconds,
+                    "started_at": database_now(),
+                    "cancel_requested": False,
+                },
+            )
+        fault_point("claim.after_commit")
+        return None if row is None else to_task(row)
+
+    def check(self, task_id: str, lease_token: str) -> bool:
+        """Return whether the user wants this attempt cancelled, without writing.
+
+        Raises:
+            LeaseLost: the task belongs to somebody else by now.
+        """
+        query = select(tasks.c.cancel_requested).where(tasks.c.id == task_id, tasks.c.lease_token == lease_token)
+        with self._database.read() as connection:
+            return _held(connection.execute(query).one_or_none()).cancel_requested is True
+
+    def heartbeat(self, task_id: str, lease_token: str, lease_seconds: float) -> bool:
+        """Renew the lease; return whether the user wants this attempt cancelled.
+
+        Raises:
+            LeaseLost: the task belongs to somebody else by now.
+        """
+        statement = (
+            update(tasks)
+            .where(tasks.c.id == task_id, tasks.c.lease_token == lease_token)
+            .values(lease_expires_at=database_now() + lease_seconds)
+            .returning(tasks.c.cancel_requested)
+        )
+        with self._database.begin() as connection:
+            return _held(connection.execute(statement).one_or_none()).cancel_requested is True
+
+    def report(self, task_id: str, lease_token: str, progress: Progress) -> bool:
+        """Store how far the attempt is; return whether the user wants it cancelled. Progress never goes back.
+
+        Raises:
+            LeaseLost: the task belongs to somebody else by now.
+        """
+        fraction = min(1.0, max(0.0, progress.fraction))
+        same_stage = tasks.c.stage == progress.stage
+        with self._database.begin() as connection:
+            row = apply(
+                connection,
+                task_id,
+                _RUNNING,
+                TaskStatus.PROCESSING,
+                EventType.PROGRESS,
+                _progress_data,
+                token=lease_token,
+                values={
+                    "stage": progress.stage,
+                    "stage_started_at": case((same_stage, tasks.c.stage_started_at), else_=database_now()),
+                    "progress": case((tasks.c.progress > fraction, tasks.c.progress), else_=fraction),
+                    "message": storable(progress.message),
+                    "step": progress.step,
+                    "total_steps": progress.total_steps,
+                    "eta_seconds": progress.eta_seconds,
+                    "preview_step": progress.preview_step,
+                },
+            )
+            return _held(row).cancel_requested is True
+
+    def complete(self, task_id: str, lease_token: str, output: Output) -> None:
+        """Record the finished video and end the task.
+
+        Raises:
+            LeaseLost: the task belongs to somebody else by now; nothing was recorded.
+        """
+        values = {
+            "filename": output.filename,
+            "size_bytes": output.size_bytes,
+            "sha256": output.sha256,
+            "width": output.width,
+            "height": output.height,
+            "num_frames": output.num_frames,
+            "fps": output.fps,
+            "generation_seconds": output.generation_seconds,
+            "warnings": list(output.warnings),
+        }
+        with self._database.begin() as connection:
+            row = apply(
+                connection,
+                task_id,
+                _RUNNING,
+                TaskStatus.COMPLETED,
+                EventType.COMPLETED,
+                lambda row: values,
+                token=lease_token,
+                values={"progress": 1.0, "eta_seconds": 0.0},
+            )
+            _held(row)
+            connection.execute(
+                insert(outputs).values(task_id=task_id, metadata=output.metadata, created_at=database_now(), **values)
+            )
+            fault_point("finish.before_commit")
+        fault_point("finish.after_commit")
+
+    def fail(self, task_id: str, lease_token: str, error: WanError) -> None:
+        """Give the task up, with the error's code, sentence and advice.
+
+        Raises:
+            LeaseLost: the task belongs to somebody else by now.
+        """
+        with self._database.begin() as connection:
+            _held(self._fail(connection, task_id, error, token=lease_token))
+
+    def acknowledge_cancel(self, task_id: str, lease_token: str) -> None:
+        """End the task because the user wished it and the worker has stopped.
+
+        Raises:
+            LeaseLost: the task belongs to somebody else by now.
+        """
+        with self._database.begin() as connection:
+            _held(self._cancel(connection, task_id, _RUNNING, token=lease_token))
+
+    def release(self, task_id: str, lease_token: str) -> None:
+        """Hand the task back because the operator stops the worker; the attempt does not count.
+
+        Raises:
+            LeaseLost: the task belongs to somebody else by now.
+        """
+        mine = select(tasks).where(tasks.c.id == task_id, tasks.c.lease_token == lease_token)
+        with self._database.begin() as connection:
+            if _held(connection.execute(mine).one_or_none()).cancel_requested:
+                self._cancel(connection, task_id, _RUNNING, token=lease_token)
+                return
+            apply(
+                connection,
+                task_id,
+                _RUNNING,
+                TaskStatus.PENDING,
+                EventType.RELEASED,
+                lambda row: {"attempt": row.attempt + 1},
+                token=lease_token,
+                values=_UNTOUCHED | {"attempt": tasks.c.attempt - 1},
+            )
+
+    def request_cancel(self, task_id: str) -> Task:
+        """Cancel a waiting task at once; ask the worker of a running one to stop. Asking twice is fine.
+
+        Raises:
+            TaskNotFound: there is no such task.
+            StateConflict: it has ended already.
+        """
+        with self._database.begin() as connection:
+            row = _visible(connection, task_id)
+            status = TaskStatus(row.status)
+            if status in TERMINAL:
+                raise StateConflict(f"Cannot cancel task with status: {status}")
+            if status in _WAITING:
+                row = self._cancel(connection, task_id, _WAITING) or row
+            elif not row.cancel_requested:
+                asked, wish = EventType.CANCEL_REQUESTED, {"cancel_requested": True}
+                row = apply(connection, task_id, _RUNNING, status, asked, values=wish) or row
+            return to_task(row)
+
+    def delete(self, task_id: str) -> None:
+        """Take an ended task out of the queue view. Its video stays.
+
+        Raises:
+            TaskNotFound: there is no such task.
+            StateConflict: it has not ended.
+        """
+        with self._database.begin() as connection:
+            row = _visible(connection, task_id)
+            if TaskStatus(row.status) not in TERMINAL:
+                raise StateConflict("Cannot delete active task. Cancel it first.")
+            self._hide(connection, row)
+
+    def clear_finished(self) -> TaskIds:
+        """Take every ended task out of the queue view and return their ids. Their videos stay."""
+        ended = select(tasks).where(tasks.c.status.in_(TERMINAL), tasks.c.deleted_at.is_(None))
+        with self._database.begin() as connection:
+            rows = connection.execute(ended.order_by(tasks.c.number)).all()
+            for row in rows:
+                self._hide(connection, row)
+        return [row.id for row in rows]
+
+    def recover_expired(self) -> TaskIds:
+        """Take back the tasks whose workers have been silent for longer than their lease; return their ids."""
+        return self._recover(tasks.c.lease_expires_at < database_now(), "the worker stopped answering")
+
+    def recover_worker(self, worker_id: str) -> TaskIds:
+        """Take back the tasks of a worker that is known to be dead; return their ids."""
+        return self._recover(tasks.c.worker_id == worker_id, "the worker died")
+
+    def _recover(self, whose: ColumnElement[bool], reason: str) -> TaskIds:
+        lost = select(tasks).where(tasks.c.status == TaskStatus.PROCESSING, whose).order_by(tasks.c.number)
+        with self._database.read() as connection:
+            if connection.execute(lost).first() is None:
+                return []
+        with self._database.begin() as connection:
+            rows = connection.execute(lost).all()
+            for row in rows:
+                self._take_back(connection, row, reason)
+        return [row.id for row in rows]
+
+    def _take_back(self, connection: Connection, row: Row[Any], reason: str) -> None:
+        retry = row.attempt < row.max_attempts and not row.cancel_requested
+        data = {"attempt": row.attempt, "reason": reason, "will_retry": retry}
+        lost = EventType.ATTEMPT_LOST
+        if retry:
+            apply(connection, row.id, _RUNNING, TaskStatus.PENDING, lost, lambda _: data, values=_UNTOUCHED)
+            return
+        apply(connection, row.id, _RUNNING, TaskStatus.PROCESSING, lost, lambda _: data)
+        if row.cancel_requested:
+            self._cancel(connection, row.id, _RUNNING)
+        else:
+            self._fail(connection, row.id, WorkerLost(f"The worker was lost in each of {row.attempt} attempts"))
+
+    def _fail(self, connection: Connection, task_id: str, error: WanError, token: str | None = None) -> Row[Any] | None:
+        advice = [storable(step) for step in error.next_steps]
+        message = storable(error.message)
+        data = {"error": error.code, "message": message, "category": error.category, "suggestions": advice}
+        return apply(
+            connection,
+            task_id,
+            _RUNNING,
+            TaskStatus.FAILED,
+            EventType.FAILED,
+            lambda _: data,
+            token=token,
+            values={"error_code": error.code, "error_message": message, "error_suggestions": advice},
+        )
+
+    def _cancel(
+        self, connection: Connection, task_id: str, origins: Collection[TaskStatus], token: str | None = None
+    ) -> Row[Any] | None:
+        cancelled = EventType.CANCELLED
+        return apply(connection, task_id, origins, TaskStatus.CANCELLED, cancelled, token=token)
+
+    def _hide(self, connection: Connection, row: Row[Any]) -> None:
+        gone = {"deleted_at": database_now(), "idempotency_key": None}
+        status = TaskStatus(row.status)
+        apply(connection, row.id, (status,), status, EventType.DELETED, values=gone)
+
+
+def _held(row: Row[Any] | None) -> Row[Any]:
+    if row is None:
+        raise LeaseLost
+    return row
+
+
+def _visible(connection: Connection, task_id: str) -> Row[Any]:
+    query = select(tasks).where(tasks.c.id == task_id, tasks.c.deleted_at.is_(None))
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise TaskNotFound
+    return row
+
+
+def _position(connection: Connection, row: Row[Any]) -> int | None:
+    if row.status != TaskStatus.PENDING:
+        return None
+    earlier = (tasks.c.priority == row.priority) & (tasks.c.number < row.number)
+    ahead = or_(tasks.c.priority > row.priority, earlier)
+    query = select(func.count()).select_from(tasks).where(tasks.c.status == TaskStatus.PENDING, ahead)
+    return int(connection.execute(query).scalar_one()) + 1
+
+
+def _progress_data(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "stage": row.stage,
+        "progress": row.progress * 100.0,
+        "message": row.message,
+        "current_step": row.step,
+        "total_steps": row.total_steps,
+        "eta_seconds": row.eta_seconds,
+        "preview_step": row.preview_step,
+        "generation_start_time": row.started_at,
+        "stage_start_time": row.stage_started_at,
+    }

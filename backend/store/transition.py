@@ -1,0 +1,56 @@
+"""The one way a task changes its state: a guarded UPDATE and a numbered event, in the caller's transaction.
+
+Which changes are legal is the table in `core/domain.py`; who wants them is `tasks.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Row, insert, update
+
+from backend.core.domain import TERMINAL, TRANSITIONS, EventType, TaskStatus
+from backend.store.tables import database_now, events, tasks
+
+
+def apply(
+    connection: Connection,
+    task_id: str,
+    origins: Collection[TaskStatus],
+    target: TaskStatus,
+    event: EventType,
+    data: Callable[[Row[Any]], dict[str, Any]] | None = None,
+    *,
+    token: str | None = None,
+    values: Mapping[str, Any] | None = None,
+) -> Row[Any] | None:
+    """Move a task from one of `origins` to `target`, set `values`, and record the event; return the changed row.
+
+    `data` makes the event's data from the changed row. Returns None, and changes nothing, when the task is in
+    another state or `token` is given and is not its lease token.
+
+    Raises:
+        ValueError: the transition table does not have this change.
+    """
+    illegal = {(origin, target) for origin in origins if origin is not target} - TRANSITIONS
+    if illegal:
+        raise ValueError(f"not in the transition table: {sorted(illegal)}")
+    changes: dict[str, Any] = {"status": target, "last_event": tasks.c.last_event + 1, **(values or {})}
+    if target is not TaskStatus.PROCESSING:
+        changes |= {"lease_token": None, "lease_expires_at": None}
+    if target in TERMINAL and target not in origins:
+        changes |= {"completed_at": database_now()}
+    statement = update(tasks).where(tasks.c.id == task_id, tasks.c.status.in_(origins))
+    if token is not None:
+        statement = statement.where(tasks.c.lease_token == token)
+    row = connection.execute(statement.values(changes).returning(*tasks.c)).one_or_none()
+    if row is not None:
+        append(connection, row, event, data(row) if data else {})
+    return row
+
+
+def append(connection: Connection, row: Row[Any], event: EventType, data: dict[str, Any]) -> None:
+    """Record an event under the number that the task's row already has for it."""
+    values = {"task_id": row.id, "number": row.last_event, "type": event, "data": data, "created_at": database_now()}
+    connection.execute(insert(events).values(values))

@@ -1,0 +1,102 @@
+"""The register of worker processes: who is there, what it does, when it was last heard of.
+
+It is for people and for `/ready`; whose task a task is, only the lease decides.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import psutil
+from sqlalchemy import Row, delete, insert, select, update
+
+from backend.store.engine import Database
+from backend.store.rows import moment
+from backend.store.tables import database_now, workers
+
+
+class WorkerState(StrEnum):
+    """What a worker is doing."""
+
+    LOADING = "loading"  # starts, or reads a model
+    IDLE = "idle"  # looks for a task
+    BUSY = "busy"  # runs a task
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """One worker as it last described itself."""
+
+    id: str
+    host: str
+    pid: int
+    process_started_at: float  #: by the host's clock, in seconds since 1970
+    device: str
+    state: WorkerState
+    detail: str | None
+    started_at: datetime
+    seen_at: datetime
+
+    def is_dead(self) -> bool:
+        """Return whether this machine is the worker's and its process is gone."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            process = psutil.Process(self.pid)
+            ended = process.status() == psutil.STATUS_ZOMBIE
+            return ended or abs(process.create_time() - self.process_started_at) > 1.0
+        except psutil.NoSuchProcess:
+            return True
+
+
+class WorkerStore:
+    """Keeps the register."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def beat(self, worker_id: str, *, device: str, state: WorkerState, detail: str | None = None) -> None:
+        """Say, from inside the worker's process, that it lives and what it does."""
+        now = {"device": device, "state": state, "detail": detail, "seen_at": database_now()}
+        with self._database.begin() as connection:
+            known = connection.execute(update(workers).where(workers.c.id == worker_id).values(now))
+            if known.rowcount == 0:
+                process = psutil.Process()
+                who = {"id": worker_id, "host": socket.gethostname(), "pid": os.getpid()}
+                since = {"process_started_at": process.create_time(), "started_at": database_now()}
+                connection.execute(insert(workers).values(who | since | now))
+
+    def alive(self, within_seconds: float) -> list[WorkerInfo]:
+        """Return the workers that were heard of in the last so many seconds."""
+        fresh = workers.c.seen_at > database_now() - within_seconds
+        with self._database.read() as connection:
+            return [_info(row) for row in connection.execute(select(workers).where(fresh).order_by(workers.c.id))]
+
+    def list(self) -> list[WorkerInfo]:
+        """Return every worker that has not signed off, dead or alive."""
+        with self._database.read() as connection:
+            return [_info(row) for row in connection.execute(select(workers).order_by(workers.c.started_at))]
+
+    def remove(self, worker_id: str) -> None:
+        """Strike a worker from the register."""
+        with self._database.begin() as connection:
+            connection.execute(delete(workers).where(workers.c.id == worker_id))
+
+
+def _info(row: Row[Any]) -> WorkerInfo:
+    return WorkerInfo(
+        id=row.id,
+        host=row.host,
+        pid=row.pid,
+        process_started_at=row.process_started_at,
+        device=row.device,
+        state=WorkerState(row.state),
+        detail=row.detail,
+        started_at=moment(row.started_at),
+        seen_at=moment(row.seen_at),
+    )

@@ -1,0 +1,365 @@
+"""The queue's promises, on SQLite and PostgreSQL alike."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from sqlalchemy.exc import StatementError
+
+from backend.core.domain import EventType, Priority, TaskStatus
+from backend.core.errors import (
+    GenerationFailed,
+    IdempotencyConflict,
+    LeaseLost,
+    OutOfMemory,
+    OutputNotFound,
+    StateConflict,
+    TaskNotFound,
+)
+from backend.core.paths import Home
+from backend.store.engine import Database
+from backend.store.events import EventLog
+from backend.store.outputs import OutputStore
+from backend.store.tasks import TaskStore
+from tests.store.samples import LEASE, at_step, claimed, output_of, submit
+
+DEADLINE_SECONDS = 30
+
+
+def types(database: Database, task_id: str) -> list[EventType]:
+    return [event.type for event in EventLog(database).of_task(task_id)]
+
+
+def test_a_submitted_task_reads_back_as_it_was_sent(store: TaskStore) -> None:
+    task = submit(store, "a teal star, naïve, 星 🌟", priority=Priority.HIGH)
+    found = store.get(task.id)
+    assert found == task
+    assert found.status is TaskStatus.PENDING
+    assert found.prompt == "a teal star, naïve, 星 🌟"
+    assert found.priority == Priority.HIGH.rank
+    assert (found.attempt, found.max_attempts) == (0, 3)
+    assert abs(found.created_at.timestamp() - time.time()) < 5
+
+
+def test_an_unknown_task_is_not_found(store: TaskStore) -> None:
+    for call in (store.get, store.delete, store.request_cancel, store.queue_position):
+        with pytest.raises(TaskNotFound):
+            call("no-such-task")
+
+
+def test_tasks_are_claimed_by_priority_then_age(store: TaskStore) -> None:
+    low, first, second, high = (
+        submit(store, priority=priority) for priority in (Priority.LOW, Priority.NORMAL, Priority.NORMAL, Priority.HIGH)
+    )
+    order = [high.id, first.id, second.id, low.id]
+    assert [store.queue_position(task_id) for task_id in order] == [1, 2, 3, 4]
+    assert [claimed(store)[0].id for _ in order] == order
+    assert store.claim("w1", LEASE) is None
+    assert store.queue_position(high.id) is None
+
+
+def test_list_is_newest_first_and_filters(store: TaskStore) -> None:
+    ids = [submit(store).id for _ in range(3)]
+    claimed(store)
+    assert [task.id for task in store.list()] == ids[::-1]
+    assert [task.id for task in store.list(limit=2)] == [ids[2], ids[1]]
+    assert [task.id for task in store.list(TaskStatus.PROCESSING)] == [ids[0]]
+    assert store.counts() == dict.fromkeys(TaskStatus, 0) | {TaskStatus.PENDING: 2, TaskStatus.PROCESSING: 1}
+
+
+def test_a_claim_counts_the_attempt_and_gives_a_new_token(store: TaskStore) -> None:
+    submit(store)
+    task, token = claimed(store, "w1")
+    assert (task.status, task.attempt, task.worker_id) == (TaskStatus.PROCESSING, 1, "w1")
+    assert task.started_at is not None
+    store.recover_worker("w1")
+    again, other = claimed(store, "w2")
+    assert (again.id, again.attempt) == (task.id, 2)
+    assert other != token
+
+
+def test_a_zombie_can_write_nothing(store: TaskStore, database: Database) -> None:
+    task = submit(store)
+    _, old = claimed(store, "zombie")
+    store.recover_worker("zombie")
+    _, new = claimed(store, "w2")
+    before = EventLog(database).of_task(task.id)
+    for write in (
+        lambda: store.check(task.id, old),
+        lambda: store.heartbeat(task.id, old, LEASE),
+        lambda: store.report(task.id, old, at_step(9)),
+        lambda: store.complete(task.id, old, output_of(task.id)),
+        lambda: store.fail(task.id, old, OutOfMemory()),
+        lambda: store.acknowledge_cancel(task.id, old),
+        lambda: store.release(task.id, old),
+    ):
+        with pytest.raises(LeaseLost):
+            write()
+    assert EventLog(database).of_task(task.id) == before
+    store.complete(task.id, new, output_of(task.id))
+    assert store.get(task.id).status is TaskStatus.COMPLETED
+
+
+def test_nobody_writes_to_an_ended_task(store: TaskStore, database: Database) -> None:
+    task = submit(store)
+    _, token = claimed(store)
+    store.complete(task.id, token, output_of(task.id))
+    with pytest.raises(LeaseLost):
+        store.complete(task.id, token, output_of(task.id))
+    with pytest.raises(LeaseLost):
+        store.fail(task.id, token, GenerationFailed())
+    assert types(database, task.id) == [EventType.SUBMITTED, EventType.STARTED, EventType.COMPLETED]
+
+
+def test_completing_records_the_output_with_the_task(store: TaskStore, database: Database) -> None:
+    task = submit(store)
+    _, token = claimed(store)
+    store.complete(task.id, token, output_of(task.id))
+    done = store.get(task.id)
+    assert (done.status, done.progress, done.lease_token) == (TaskStatus.COMPLETED, 1.0, None)
+    assert done.completed_at is not None
+    event = EventLog(database).of_task(task.id)[-1]
+    assert event.data["filename"] == f"{task.id}.mp4"
+    assert event.data["generation_seconds"] == 1.5
+
+
+def test_a_failure_keeps_code_sentence_and_advice(store: TaskStore, database: Database) -> None:
+    task = submit(store)
+    _, token = claimed(store)
+    store.fail(task.id, token, OutOfMemory("no \x00 room \ud800 left", suggestions=("Fewer frames.",)))
+    failed = store.get(task.id)
+    assert failed.status is TaskStatus.FAILED
+    assert failed.error_code == "out_of_memory"
+    assert failed.error_message == "no  room ? left"
+    assert failed.error_suggestions == ("Fewer frames.",)
+    data = EventLog(database).of_task(task.id)[-1].data
+    assert data == {
+        "error": "out_of_memory",
+        "message": "no  room ? left",
+        "category": "vram_memory",
+        "suggestions": ["Fewer frames."],
+    }
+
+
+def test_progress_is_stored_told_and_never_goes_back(store: TaskStore, database: Database) -> None:
+    task = submit(store)
+    _, token = claimed(store)
+    assert store.report(task.id, token, at_step(8)) is False
+    store.report(task.id, token, at_step(4))
+    store.report(task.id, token, at_step(90))
+    now = store.get(task.id)
+    assert (now.progress, now.step, now.stage) == (1.0, 90, "generating")
+    told = [event.data for event in EventLog(database).of_task(task.id) if event.type is EventType.PROGRESS]
+    assert [data["progress"] for data in told] == [40.0, 40.0, 100.0]
+    assert told[0]["current_step"] == 8
+    assert told[0]["total_steps"] == 20
+    assert now.started_at is not None
+    assert told[0]["generation_start_time"] == pytest.approx(now.started_at.timestamp(), abs=0.001)
+    assert len({data["stage_start_time"] for data in told}) == 1
+
+
+def test_a_silent_worker_loses_its_task(store: TaskStore, database: Database) -> None:
+    task = submit(store)
+    _, token = claimed(store, lease_seconds=0.05)
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not (recovered := store.recover_expired()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert recovered == [task.id]
+    back = store.get(task.id)
+    assert (back.status, back.attempt, back.worker_id, back.progress) == (TaskStatus.PENDING, 1, None, 0.0)
+    lost = EventLog(database).of_task(task.id)[-1]
+    assert lost.type is EventType.ATTEMPT_LOST
+    assert lost.data == {"attempt": 1, "reason": "the worker stopped answering", "will_retry": True}
+    with pytest.raises(LeaseLost):
+        store.heartbeat(task.id, token, LEASE)
+
+
+def test_a_heartbeat_keeps_the_task(store: TaskStore) -> None:
+    task = submit(store)
+    _, token = claimed(store, lease_seconds=0.0)
+    assert store.heartbeat(task.id, token, LEASE) is False
+    assert store.recover_expired() == []
+    assert store.get(task.id).status is TaskStatus.PROCESSING
+
+
+def test_attempts_are_limited(store: TaskStore, database: Database) -> None:
+    task = submit(store, max_attempts=2)
+    for _ in range(2):
+        claimed(store)
+        assert store.recover_worker("w1") == [task.id]
+    failed = store.get(task.id)
+    assert (failed.status, failed.error_code, failed.attempt) == (TaskStatus.FAILED, "worker_lost", 2)
+    assert failed.error_suggestions
+    assert store.claim("w1", LEASE) is None
+    assert types(database, task.id)[-2:] == [EventType.ATTEMPT_LOST, EventType.FAILED]
+
+
+def test_recovering_one_worker_leaves_the_others_alone(store: TaskStore) -> None:
+    submit(store)
+    submit(store)
+    mine, _ = claimed(store, "dead")
+    other, token = claimed(store, "alive")
+    assert store.recover_worker("dead") == [mine.id]
+    assert store.recover_worker("dead") == []
+    assert store.heartbeat(other.id, token, LEASE) is False
+
+
+def test_a_stop_by_the_operator_gives_the_attempt_back(store: TaskStore, database: Database) -> None:
+    task = submit(store, max_attempts=1)
+    for _ in range(3):
+        _, token = claimed(store)
+        store.release(task.id, token)
+    assert store.get(task.id).attempt == 0
+    assert store.get(task.id).status is TaskStatus.PENDING
+    assert types(database, task.id)[-1] is EventType.RELEASED
+
+
+def test_cancel_of_a_waiting_task_is_immediate(store: TaskStore) -> None:
+    task = submit(store)
+    assert store.request_cancel(task.id).status is TaskStatus.CANCELLED
+    assert store.claim("w1", LEASE) is None
+
+
+def test_cancel_of_a_running_task_goes_through_its_worker(store: TaskStore, database: Database) -> None:
+    task = submit(store)
+    _, token = claimed(store)
+    for _ in range(3):
+        asked = store.request_cancel(task.id)
+        assert (asked.status, asked.cancel_requested) == (TaskStatus.PROCESSING, True)
+    assert store.heartbeat(task.id, token, LEASE) is True
+    assert store.check(task.id, token) is True
+    assert store.report(task.id, token, at_step(1)) is True
+    store.acknowledge_cancel(task.id, token)
+    assert store.get(task.id).status is TaskStatus.CANCELLED
+    assert types(database, task.id).count(EventType.CANCEL_REQUESTED) == 1
+
+
+@pytest.mark.parametrize("end", ["died", "stopped"])
+def test_a_cancelled_task_does_not_come_back_when_its_worker_goes(store: TaskStore, end: str) -> None:
+    task = submit(store)
+    _, token = claimed(store)
+    store.request_cancel(task.id)
+    if end == "died":
+        store.recover_worker("w1")
+    else:
+        store.release(task.id, token)
+    assert store.get(task.id).status is TaskStatus.CANCELLED
+
+
+def test_an_ended_task_cannot_be_cancelled(store: TaskStore) -> None:
+    task = submit(store)
+    _, token = claimed(store)
+    store.complete(task.id, token, output_of(task.id))
+    with pytest.raises(StateConflict, match=r"^Cannot cancel task with status: completed$"):
+        store.request_cancel(task.id)
+
+
+def test_an_active_task_cannot_be_deleted(store: TaskStore) -> None:
+    task = submit(store)
+    with pytest.raises(StateConflict, match=r"^Cannot delete active task\. Cancel it first\.$"):
+        store.delete(task.id)
+    claimed(store)
+    with pytest.raises(StateConflict):
+        store.delete(task.id)
+
+
+def test_a_deleted_task_leaves_the_queue_but_not_the_history(store: TaskStore, database: Database) -> None:
+    task = submit(store)
+    store.request_cancel(task.id)
+    store.delete(task.id)
+    with pytest.raises(TaskNotFound):
+        store.get(task.id)
+    with pytest.raises(TaskNotFound):
+        store.delete(task.id)
+    assert store.list() == []
+    assert sum(store.counts().values()) == 0
+    assert types(database, task.id) == [EventType.SUBMITTED, EventType.CANCELLED, EventType.DELETED]
+
+
+def test_clearing_takes_ended_tasks_only_and_keeps_videos(store: TaskStore, database: Database, home: Home) -> None:
+    done, cancelled, running, waiting = (submit(store) for _ in range(4))
+    store.complete(done.id, claimed(store)[1], output_of(done.id))
+    store.request_cancel(cancelled.id)
+    claimed(store)
+    assert store.clear_finished() == [done.id, cancelled.id]
+    assert store.clear_finished() == []
+    assert [task.id for task in store.list()] == [waiting.id, running.id]
+    assert [output.task_id for output in OutputStore(database, home).list()] == [done.id]
+
+
+def test_the_same_key_gives_the_same_task(store: TaskStore) -> None:
+    first = submit(store, "a red circle", key="k1")
+    again = submit(store, "a red circle", key="k1")
+    assert again.id == first.id
+    assert len(store.list()) == 1
+    with pytest.raises(IdempotencyConflict):
+        submit(store, "another wish", key="k1")
+    assert submit(store, "a red circle", key="k2").id != first.id
+
+
+def test_a_key_is_free_again_when_its_task_is_deleted(store: TaskStore) -> None:
+    first = submit(store, "a red circle", key="k1")
+    store.request_cancel(first.id)
+    store.delete(first.id)
+    assert submit(store, "another wish", key="k1").id != first.id
+
+
+def test_the_same_key_from_many_threads_makes_one_task(store: TaskStore) -> None:
+    barrier = threading.Barrier(4)
+    ids: list[str] = []
+
+    def send() -> None:
+        barrier.wait(DEADLINE_SECONDS)
+        ids.append(submit(store, "a red circle", key="k1").id)
+
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE_SECONDS)
+    assert len(ids) == 4
+    assert len(set(ids)) == 1
+
+
+def test_cancel_racing_with_the_finish_gives_exactly_one_end(store: TaskStore, database: Database) -> None:
+    for _ in range(20):
+        task = submit(store)
+        _, token = claimed(store)
+        barrier = threading.Barrier(3)
+
+        def cancel(task_id: str = task.id, barrier: threading.Barrier = barrier) -> None:
+            barrier.wait(DEADLINE_SECONDS)
+            try:
+                store.request_cancel(task_id)
+            except StateConflict:
+                return
+
+        threads = [threading.Thread(target=cancel) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        barrier.wait(DEADLINE_SECONDS)
+        try:
+            if store.heartbeat(task.id, token, LEASE):
+                store.acknowledge_cancel(task.id, token)
+            else:
+                store.complete(task.id, token, output_of(task.id))
+        finally:
+            for thread in threads:
+                thread.join(DEADLINE_SECONDS)
+        ends = {EventType.COMPLETED, EventType.CANCELLED, EventType.FAILED}
+        assert len([event for event in types(database, task.id) if event in ends]) == 1
+        assert store.get(task.id).status in (TaskStatus.COMPLETED, TaskStatus.CANCELLED)
+
+
+def test_a_failing_transaction_leaves_nothing_behind(store: TaskStore, database: Database, home: Home) -> None:
+    task = submit(store)
+    _, token = claimed(store)
+    with pytest.raises(StatementError):  # bytes are no JSON: the output's row fails after the task's was changed
+        store.complete(task.id, token, replace(output_of(task.id), metadata={"raw": b"0"}))
+    assert store.get(task.id).status is TaskStatus.PROCESSING
+    assert types(database, task.id) == [EventType.SUBMITTED, EventType.STARTED]
+    with pytest.raises(OutputNotFound):
+        OutputStore(database, home).get(task.id)
