@@ -82,87 +82,93 @@ def check_model_files(folder: Path, spec: ModelSpec) -> ModelFiles:
         ModelDamaged: a file is missing, cut off or contradicts the spec; the message names it.
         ModelUnavailable: the folder holds a kind of pipeline that this version cannot run.
     """
-    index = _read_json(folder / MODEL_INDEX)
+    index = _read_json(spec, folder, MODEL_INDEX)
     if index.get("_class_name") != "WanPipeline" or spec.mode is Mode.I2V:
         raise ModelUnavailable(
             f"{spec.id} is a {index.get('_class_name')}; this version makes video from text only",
             suggestions=("Choose a T2V model, or `auto`.",),
         )
-    _check_against_spec(folder, index, spec)
+    _check_against_spec(index, spec)
     weights: dict[str, tuple[Path, ...]] = {}
     for component, usual_name in _WEIGHTED.items():
         if component == "transformer_2" and spec.experts == 1:
             continue
-        _check_entry(folder, index, component)
-        _read_json(folder / component / "config.json")
-        weights[component] = _weight_files(folder / component, usual_name)
+        _check_entry(spec, index, component)
+        _read_json(spec, folder, f"{component}/config.json")
+        names = _weight_names(spec, folder, f"{component}/{usual_name}")
+        for name in names:
+            _check_header(spec, folder, name)
+        weights[component] = tuple(folder / name for name in names)
     for component, rows in _PLAIN.items():
-        _check_entry(folder, index, component)
-        for names in rows:
-            if not any((folder / component / name).is_file() for name in names):
-                raise ModelDamaged(f"{folder / component / names[0]} is missing")
-    for path in (path for paths in weights.values() for path in paths):
-        _check_header(path)
+        _check_entry(spec, index, component)
+        for choices in rows:
+            if not any((folder / component / choice).is_file() for choice in choices):
+                raise damaged(spec, f"{component}/{choices[0]} is missing")
     return ModelFiles(folder, weights)
 
 
-def _check_against_spec(folder: Path, index: dict[str, Any], spec: ModelSpec) -> None:
-    where = folder / MODEL_INDEX
+def damaged(spec: ModelSpec, reason: str) -> ModelDamaged:
+    """Make the error; the reason names files relative to the model's folder, because clients may read it."""
+    return ModelDamaged(f"{spec.id} is damaged: {reason}")
+
+
+def _check_against_spec(index: dict[str, Any], spec: ModelSpec) -> None:
     has_second = (index.get("transformer_2") or [None])[0] is not None
     if has_second != (spec.experts == 2):
-        experts = "two experts" if spec.experts == 2 else "one expert"
-        raise ModelDamaged(f"{where}: {spec.id} has {experts}, the folder does not")
+        raise damaged(spec, f"{MODEL_INDEX} has {'two experts' if has_second else 'one expert'}, not {spec.experts}")
     boundary = index.get("boundary_ratio")
     if spec.boundary_ratio is None:
         fits = boundary is None
     else:
         fits = isinstance(boundary, float) and abs(boundary - spec.boundary_ratio) < _BOUNDARY_TOLERANCE
     if not fits:
-        raise ModelDamaged(f"{where}: boundary_ratio is {boundary}, {spec.id} needs {spec.boundary_ratio}")
+        raise damaged(spec, f"{MODEL_INDEX} has boundary_ratio {boundary}, not {spec.boundary_ratio}")
     expands = bool(index.get("expand_timesteps", False))
     if expands != (spec.mode is Mode.TI2V):
-        raise ModelDamaged(f"{where}: expand_timesteps is {expands}, which does not fit {spec.id}")
+        raise damaged(spec, f"{MODEL_INDEX} has expand_timesteps {expands}, which is another kind of model")
 
 
-def _check_entry(folder: Path, index: dict[str, Any], component: str) -> None:
+def _check_entry(spec: ModelSpec, index: dict[str, Any], component: str) -> None:
     entry = index.get(component)
     if not (isinstance(entry, list) and len(entry) == 2 and entry[0] in _LIBRARIES):
-        raise ModelDamaged(f"{folder / MODEL_INDEX}: no usable entry for {component}")
+        raise damaged(spec, f"{MODEL_INDEX} has no usable entry for {component}")
 
 
-def _weight_files(folder: Path, usual_name: str) -> tuple[Path, ...]:
-    shard_index = folder / f"{usual_name}.index.json"
-    if not shard_index.is_file():
-        return (folder / usual_name,)
-    shards = _read_json(shard_index).get("weight_map")
+def _weight_names(spec: ModelSpec, folder: Path, usual_name: str) -> tuple[str, ...]:
+    """Return a component's weight files relative to the model's folder: one, or the shards that its index lists."""
+    shard_index = f"{usual_name}.index.json"
+    if not (folder / shard_index).is_file():
+        return (usual_name,)
+    shards = _read_json(spec, folder, shard_index).get("weight_map")
     if not isinstance(shards, dict) or not shards:
-        raise ModelDamaged(f"{shard_index} names no files")
+        raise damaged(spec, f"{shard_index} lists no files")
     names = sorted({str(name) for name in shards.values()})
     for name in names:
         # A name that leads out of the folder would make us open any file on this machine.
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise ModelDamaged(f"{shard_index} names a file that is not a safetensors file beside it")
-    return tuple(folder / name for name in names)
+            raise damaged(spec, f"{shard_index} lists something that is not a safetensors file beside it")
+    component = usual_name.partition("/")[0]
+    return tuple(f"{component}/{name}" for name in names)
 
 
-def _check_header(path: Path) -> None:
-    if not path.is_file():
-        raise ModelDamaged(f"{path} is missing")
+def _check_header(spec: ModelSpec, folder: Path, name: str) -> None:
+    if not (folder / name).is_file():
+        raise damaged(spec, f"{name} is missing")
     try:
         # Reads the header and compares it with the file's length; the tensors are only mapped.
-        with safe_open(path, framework="pt") as file:
+        with safe_open(folder / name, framework="pt") as file:
             file.keys()
     except (SafetensorError, OSError, ValueError) as error:
-        raise ModelDamaged(f"{path} cannot be read: {error}") from error
+        raise damaged(spec, f"{name} is cut off or no safetensors file") from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(spec: ModelSpec, folder: Path, name: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelDamaged(f"{path} is missing") from None
+        raise damaged(spec, f"{name} is missing") from None
     except (OSError, ValueError) as error:
-        raise ModelDamaged(f"{path} cannot be read: {error}") from error
+        raise damaged(spec, f"{name} cannot be read as JSON") from error
     if not isinstance(content, dict):
-        raise ModelDamaged(f"{path} is not a JSON object")
+        raise damaged(spec, f"{name} is not a JSON object")
     return content

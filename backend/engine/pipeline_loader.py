@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from backend.core.errors import ModelDamaged
 from backend.core.model_table import ModelSpec
 from backend.engine.failures import device_errors
-from backend.engine.model_files import ModelFiles, check_model_files
+from backend.engine.model_files import ModelFiles, check_model_files, damaged
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "av", "ftfy")
 
@@ -152,8 +152,8 @@ class WanPipelineLoader:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         with device_errors(f"loading {spec.id}"):
-            pipeline = self._open(folder)
-            self._check_complete(files, pipeline)
+            pipeline = self._open(folder, spec)
+            self._check_complete(files, pipeline, spec)
             pipeline.to(self.device)
         return WanComponents(
             spec=spec,
@@ -164,7 +164,7 @@ class WanPipelineLoader:
             digest=WeightsDigest(files),
         )
 
-    def _open(self, folder: Path) -> Any:
+    def _open(self, folder: Path, spec: ModelSpec) -> Any:
         main = torch.float32 if self.device.type == "cpu" else torch.bfloat16
         try:
             return WanPipeline.from_pretrained(
@@ -174,14 +174,14 @@ class WanPipelineLoader:
                 use_safetensors=True,
             )
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise ModelDamaged(f"{folder} cannot be opened: {error}") from error
+            raise damaged(spec, f"its files do not fit its classes ({type(error).__name__})") from error
         except RuntimeError as error:
-            if "size" not in str(error):  # diffusers' word for tensors of the wrong shape
+            if "size" not in str(error):  # the libraries' word for tensors of another shape
                 raise
-            raise ModelDamaged(f"{folder} holds tensors of another shape: {error}") from error
+            raise damaged(spec, "it holds tensors of another shape than its configuration says") from error
 
     @staticmethod
-    def _check_complete(files: ModelFiles, pipeline: Any) -> None:
+    def _check_complete(files: ModelFiles, pipeline: Any, spec: ModelSpec) -> None:
         """Refuse files that leave parameters unset: the libraries would fill them at random and only log it."""
         for component in files.weights:
             module: torch.nn.Module = getattr(pipeline, component)
@@ -191,7 +191,7 @@ class WanPipelineLoader:
                 names_of.setdefault(id(parameter), []).append(name)
             for names in names_of.values():
                 if stored.isdisjoint(names):  # tied parameters are stored once, under any of their names
-                    raise ModelDamaged(f"{files.folder / component} has no tensor {names[0]}")
+                    raise damaged(spec, f"the weights of {component} have no tensor {names[0]}")
 
 
 def library_versions() -> dict[str, str]:

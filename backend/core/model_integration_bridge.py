@@ -1,0 +1,178 @@
+"""Between the domain and the engine: which model serves a request, is it loaded, and what came out of it.
+
+Keeps one model warm. Knows the engine only through the protocols below, so it can be read, imported
+and tested without torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from backend import __version__
+from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable
+from backend.core.model_table import MODELS, ModelSpec, find_model
+from backend.core.requests import GenerationRequest
+
+METADATA_FORMAT = 1
+PRODUCT = "wan22"
+
+
+class ModelFolders(Protocol):
+    """Who knows where models are (`models.manager.ModelManager`)."""
+
+    def folder(self, spec: ModelSpec) -> Path:
+        """Return the model's folder; raises ModelUnavailable or ModelDamaged."""
+
+
+class LoadedModel(Protocol):
+    """What the bridge looks at in a loaded model (`engine.pipeline_loader.WanComponents`)."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The state of the files that were opened."""
+
+    @property
+    def weights_digest(self) -> str:
+        """SHA-256 over the weights."""
+
+    @property
+    def device_name(self) -> str:
+        """Where it runs."""
+
+
+LoadedT = TypeVar("LoadedT", bound=LoadedModel)
+LoadedT_co = TypeVar("LoadedT_co", bound=LoadedModel, covariant=True)
+
+
+class ModelLoader(Protocol[LoadedT_co]):
+    """Who opens models (`engine.pipeline_loader.WanPipelineLoader`)."""
+
+    def fingerprint(self, folder: Path, spec: ModelSpec) -> str:
+        """Return the mark of the folder's state now."""
+
+    def load(self, folder: Path, spec: ModelSpec) -> LoadedT_co:
+        """Open the folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether a model can be used on this machine now."""
+
+    spec: ModelSpec
+    available: bool
+    loaded: bool
+    reason: str | None  #: why not, in one sentence
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What the engine can say about a finished run."""
+
+    frames: int
+    seconds: dict[str, float]  #: for each phase
+    expert_steps: dict[str, int]  #: steps that each expert made
+    warnings: tuple[str, ...]
+    libraries: dict[str, str]  #: name -> version
+
+
+class ModelIntegrationBridge(Generic[LoadedT]):
+    """Keeps at most one model loaded and hands it to whoever runs a request."""
+
+    def __init__(self, models: ModelFolders, loader: ModelLoader[LoadedT]) -> None:
+        self._models = models
+        self._loader = loader
+        self._loaded: LoadedT | None = None
+        self._loaded_id: str | None = None
+
+    @property
+    def loaded_model(self) -> str | None:
+        """The id of the model that is warm."""
+        return self._loaded_id
+
+    def availability(self, model_id: str) -> Availability:
+        """Say whether the model could be loaded, without loading it.
+
+        Raises:
+            UnknownModel: no model has this name.
+        """
+        spec = find_model(model_id)
+        try:
+            self._loader.fingerprint(self._models.folder(spec), spec)
+        except (ModelUnavailable, ModelDamaged) as error:
+            return Availability(spec, available=False, loaded=False, reason=error.message)
+        return Availability(spec, available=True, loaded=self._loaded_id == spec.id, reason=None)
+
+    def is_warm(self, model_id: str) -> bool:
+        """Whether `load` would give back the model that is loaded already. Raises like `load`."""
+        if self._loaded is None or self._loaded_id != model_id:
+            return False
+        spec = MODELS[model_id]
+        return self._loader.fingerprint(self._models.folder(spec), spec) == self._loaded.fingerprint
+
+    def load(self, model_id: str) -> LoadedT:
+        """Return the model ready for use; opens it unless it is warm and its files are unchanged.
+
+        Raises:
+            UnknownModel: no model has this name.
+            ModelUnavailable: its files are not here.
+            ModelDamaged: its files are incomplete.
+        """
+        spec = find_model(model_id)
+        if self._loaded is not None and self.is_warm(spec.id):
+            return self._loaded
+        self.unload()  # first, because two models at once may not fit
+        self._loaded = self._loader.load(self._models.folder(spec), spec)
+        self._loaded_id = spec.id
+        return self._loaded
+
+    def unload(self) -> None:
+        """Forget the loaded model."""
+        self._loaded = None
+        self._loaded_id = None
+
+    def prepare(self, request: GenerationRequest) -> LoadedT:
+        """Return the loaded model that serves this request.
+
+        A request may be older than this version (a stored task, a replayed video), so it is held against the
+        model's spec once more.
+
+        Raises:
+            InvalidRequest: the model cannot do what the request says.
+            UnknownModel, ModelUnavailable, ModelDamaged: as `load`.
+        """
+        _check_fits(find_model(request.model), request)
+        return self.load(request.model)
+
+    def metadata(self, task_id: str, request: GenerationRequest, loaded: LoadedT, facts: RunFacts) -> dict[str, Any]:
+        """Return the record of a finished run, as plain JSON values: it goes into the video and into the API.
+
+        `GenerationRequest.from_json(record["request"])` makes the same clip again.
+        """
+        spec = find_model(request.model)
+        return {
+            "format": METADATA_FORMAT,
+            "product": PRODUCT,
+            "version": __version__,
+            "task_id": task_id,
+            "request": request.to_json(),
+            "model": {"id": spec.id, "repository": spec.repo_id, "weights_sha256": loaded.weights_digest},
+            "libraries": facts.libraries,
+            "device": loaded.device_name,
+            "result": {
+                "frames": facts.frames,
+                "seconds": {phase: round(value, 3) for phase, value in facts.seconds.items()},
+                "expert_steps": facts.expert_steps,
+                "warnings": list(facts.warnings),
+            },
+        }
+
+
+def _check_fits(spec: ModelSpec, request: GenerationRequest) -> None:
+    if request.width % spec.size_multiple or request.height % spec.size_multiple:
+        raise InvalidRequest(f"{spec.id} needs sides that are multiples of {spec.size_multiple}")
+    if request.num_frames % 4 != 1:
+        raise InvalidRequest(f"{spec.id} makes 4k+1 frames, not {request.num_frames}")
+    if request.guidance_scale_2 is not None and spec.experts == 1:
+        raise InvalidRequest(f"guidance_scale_2 belongs to models with two experts; {spec.id} has one")

@@ -1,0 +1,182 @@
+"""How far a run is and how long it will take: weighted phases, measured times, no guesses shown as facts.
+
+A pure calculation over a clock. Knows neither models nor frames; who reports decides what to say.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """The parts of a run, in their order."""
+
+    LOAD = "load"
+    ENCODE = "encode"
+    DENOISE_HIGH = "denoise_high"
+    DENOISE_LOW = "denoise_low"
+    DECODE = "decode"
+    MUX = "mux"
+
+
+#: Cost of one unit of each phase, in denoising steps, until something was measured. Only shares of the
+#: progress bar depend on it; an ETA is never given from these numbers alone.
+_TYPICAL = {
+    Phase.LOAD: 3.0,
+    Phase.ENCODE: 0.3,
+    Phase.DENOISE_HIGH: 1.0,
+    Phase.DENOISE_LOW: 1.0,
+    Phase.DECODE: 0.5,
+    Phase.MUX: 0.3,
+}
+_STEPS = (Phase.DENOISE_HIGH, Phase.DENOISE_LOW)
+
+
+def _alike(phase: Phase) -> Phase:
+    """Name the phase that stands for this one: the two experts have the same size, so their steps cost the same."""
+    return Phase.DENOISE_HIGH if phase in _STEPS else phase
+
+
+@dataclass(frozen=True, slots=True)
+class PhasePlan:
+    """What a phase has to do."""
+
+    units: int  #: steps, chunks, or 1; 0 = the phase does not happen
+    work: float  #: size of one unit, to compare runs of other sizes; any scale, the same in all runs
+
+
+class CostHistory:
+    """Seconds per unit of work, by model and phase, from the earlier runs of this process."""
+
+    def __init__(self) -> None:
+        self._rates: dict[tuple[str, Phase], float] = {}
+
+    def rate(self, model: str, phase: Phase) -> float | None:
+        """Seconds per unit of work, or None when this was never measured."""
+        return self._rates.get((model, _alike(phase)))
+
+    def record(self, model: str, phase: Phase, rate: float) -> None:
+        """Take in a measurement; newer ones count more."""
+        key = model, _alike(phase)
+        old = self._rates.get(key)
+        self._rates[key] = rate if old is None else (old + rate) / 2
+
+
+class PhaseClock:
+    """Follows one run through its phases; `fraction` never goes back."""
+
+    def __init__(
+        self,
+        model: str,
+        plan: Mapping[Phase, PhasePlan],
+        history: CostHistory,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._model = model
+        self._plan = dict(plan)
+        self._history = history
+        self._now = now
+        self._done: dict[Phase, int] = dict.fromkeys(Phase, 0)
+        self._seconds: dict[Phase, float] = {}
+        self._current: Phase | None = None
+        self._began = 0.0
+        self._last_unit = 0.0
+        self._fraction = 0.0
+
+    def replan(self, phase: Phase, units: int) -> None:
+        """Correct the number of units of a phase that has not begun."""
+        self._plan[phase] = PhasePlan(units, self._plan[phase].work)
+
+    def begin(self, phase: Phase) -> None:
+        """Enter a phase; the one before is over."""
+        self.finish()
+        self._current = phase
+        self._began = self._last_unit = self._now()
+
+    def advance(self, units: int = 1) -> None:
+        """Count finished units of the current phase."""
+        if self._current is not None:
+            self._done[self._current] += units
+            self._last_unit = self._now()
+
+    def finish(self) -> None:
+        """Leave the current phase and remember what it cost."""
+        phase = self._current
+        if phase is None:
+            return
+        elapsed = self._now() - self._began
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + elapsed
+        plan = self._plan[phase]
+        if self._done[phase] >= plan.units > 0:
+            self._history.record(self._model, phase, elapsed / (plan.units * plan.work))
+        self._done[phase] = plan.units
+        self._current = None
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds spent in each phase that is over."""
+        return {str(phase): value for phase, value in self._seconds.items()}
+
+    @property
+    def fraction(self) -> float:
+        """How much is done, 0..1."""
+        weights = {phase: plan.units * self._weight(phase) for phase, plan in self._plan.items()}
+        total = sum(weights.values())
+        if total > 0:
+            done = sum(
+                weight * min(1.0, self._done[phase] / self._plan[phase].units)
+                for phase, weight in weights.items()
+                if self._plan[phase].units
+            )
+            self._fraction = max(self._fraction, min(1.0, done / total))
+        return self._fraction
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds to the end from what was measured in this run and earlier ones; None until that suffices."""
+        remaining = 0.0
+        for phase, plan in self._plan.items():
+            left = plan.units - self._done[phase]
+            if left <= 0:
+                continue
+            unit = self._unit_seconds(phase)
+            if unit is None:
+                return None
+            remaining += left * unit
+            if phase is self._current:
+                remaining -= min(unit, self._now() - self._last_unit)
+        return max(0.0, remaining)
+
+    def _weight(self, phase: Phase) -> float:
+        """Cost of one unit, on one scale for all phases: seconds when every phase was measured before."""
+        rates = {p: self._history.rate(self._model, p) for p, plan in self._plan.items() if plan.units}
+        rate = rates.get(phase)
+        if rate is not None and all(value is not None for value in rates.values()):
+            return rate * self._plan[phase].work
+        return _TYPICAL[phase]
+
+    def _unit_seconds(self, phase: Phase) -> float | None:
+        measured = self._measured(phase)
+        if measured is not None:
+            return measured
+        for other in _STEPS if phase in _STEPS else ():
+            measured = self._measured(other)
+            if measured is not None:
+                return measured
+        rate = self._history.rate(self._model, phase)
+        if rate is not None:
+            return rate * self._plan[phase].work
+        step = self._unit_seconds(Phase.DENOISE_HIGH) if phase not in _STEPS else None
+        return None if step is None else step * _TYPICAL[phase]
+
+    def _measured(self, phase: Phase) -> float | None:
+        """Seconds per unit of a phase in this run."""
+        done = self._done[phase]
+        if done == 0:
+            return None
+        if phase is self._current:
+            return (self._last_unit - self._began) / done
+        return self._seconds[phase] / done if phase in self._seconds else None
