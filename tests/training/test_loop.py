@@ -1,0 +1,72 @@
+"""A training stage that is killed continues where it was, and ends where it would have ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training.loop import Schedule, run
+
+STEPS = 40
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 6))
+
+
+def schedule(average: float = 0.9) -> Schedule:
+    return Schedule("toy", STEPS, rate=0.02, adam_rate=0.01, average=average, checkpoint_seconds=0.0)
+
+
+def train(work: Path, pause: float = 0.0) -> nn.Module:
+    trained = network()
+
+    def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        # Only the process that waits to be killed is slow.
+        time.sleep(pause)
+        x = torch.from_numpy(rng.normal(size=(16, 6))).float()
+        return {"error": (trained(x + 0.01 * torch.randn_like(x)) - x.flip(1)).square().mean()}
+
+    run(schedule(), trained, loss, work, seed=5)
+    return trained
+
+
+def test_a_killed_stage_ends_as_if_it_had_not_been_killed(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole")
+    code = f"from pathlib import Path; from tests.training.test_loop import train; train(Path({str(tmp_path)!r}), 0.05)"
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    checkpoint = tmp_path / "toy.pt"
+    deadline = time.monotonic() + 60
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert torch.load(checkpoint, weights_only=True)["step"] < STEPS
+    resumed = train(tmp_path)
+    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_learning_lowers_the_loss_and_a_finished_stage_is_only_loaded(tmp_path: Path) -> None:
+    trained = train(tmp_path)
+    x = torch.randn(64, 6, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        before, after = ((net(x) - x.flip(1)).square().mean() for net in (network(), trained))
+    assert after < 0.9 * before
+
+    def never(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        raise AssertionError("a finished stage trained again")
+
+    loaded = network()
+    run(schedule(), loaded, never, tmp_path, seed=5)
+    assert all(torch.equal(a, b) for a, b in zip(trained.parameters(), loaded.parameters(), strict=True))

@@ -1,0 +1,69 @@
+"""The judge's eyes see what is there, and do not see what is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from training.observation import UNCLEAR, Frames, Observation, observe
+from training.scores import Scores
+from training.world import Scene, all_scenes, render
+
+STILL = Scene("red", "square", "staying still", "black")
+
+
+def frames_of(scene: Scene, seed: int = 0) -> Frames:
+    pixels = render(scene, np.random.default_rng(seed)).pixels
+    return np.round((pixels + 1) * 127.5).astype(np.uint8).transpose(1, 2, 3, 0)
+
+
+def test_true_clips_are_right_in_everything() -> None:
+    scores = Scores()
+    scenes = all_scenes()
+    for index in range(0, len(scenes), 11):
+        scores.add(scenes[index], observe(frames_of(scenes[index], seed=index)))
+    assert scores.count > 100
+    assert not scores.mistakes
+    assert scores.share("everything") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("aspect", "other"),
+    [("colour", "orange"), ("shape", "circle"), ("motion", "spinning"), ("background", "navy")],
+)
+def test_a_clip_of_something_else_is_wrong_in_just_that(aspect: str, other: str) -> None:
+    scores = Scores()
+    scores.add(STILL, observe(frames_of(replace(STILL, **{aspect: other}))))
+    assert [mistake[0] for mistake in scores.mistakes] == [aspect]
+    assert scores.right["everything"] == 0
+
+
+def test_an_empty_clip_shows_a_background_and_no_shape() -> None:
+    empty = np.full((17, 96, 96, 3), (12, 12, 16), dtype=np.uint8)
+    assert observe(empty) == Observation(UNCLEAR, UNCLEAR, UNCLEAR, "black")
+
+
+def test_a_background_that_changes_is_unclear() -> None:
+    clip = np.concatenate([frames_of(STILL)[:9], frames_of(replace(STILL, background="teal"))[:8]])
+    assert observe(clip).background == UNCLEAR
+
+
+def test_noise_is_nothing() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (17, 96, 96, 3), dtype=np.uint8)
+    assert observe(noise).shape == UNCLEAR
+    assert observe(noise).colour == UNCLEAR
+
+
+def test_a_frozen_mover_and_a_reversed_one_are_wrong() -> None:
+    clip = frames_of(replace(STILL, motion="moving right"))
+    assert observe(np.repeat(clip[8:9], 17, axis=0)).motion == "staying still"
+    assert observe(clip[::-1]).motion == "moving left"
+    assert observe(frames_of(replace(STILL, motion="growing"))[::-1]).motion == "shrinking"
+
+
+def test_a_flickering_square_does_not_spin() -> None:
+    turned, straight = frames_of(replace(STILL, motion="spinning"))[6], frames_of(STILL)[0]
+    clip = np.stack([turned if index % 2 else straight for index in range(17)])
+    assert observe(clip).motion != "spinning"

@@ -1,0 +1,82 @@
+"""The world draws what its captions say, the same way every time, and keeps its held-out captions to itself."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training import tokenizer
+from training.split import SceneSource, held_out, seen
+from training.world import BACKGROUNDS, COLOURS, FILLERS, FRAMES, MOTIONS, SHAPES, SIZE, Scene, all_scenes, render
+
+
+def test_a_clip_depends_on_scene_and_seed_alone() -> None:
+    scene = Scene("red", "circle", "moving right", "navy")
+    first, again, other = (render(scene, np.random.default_rng(seed)) for seed in (3, 3, 4))
+    assert first.pixels.shape == (3, FRAMES, SIZE, SIZE)
+    assert np.array_equal(first.pixels, again.pixels)
+    assert not np.array_equal(first.pixels, other.pixels)
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes_stay_in_the_frame(shape: str, motion: str) -> None:
+    for seed in range(3):
+        coverage = render(Scene("red", shape, motion, "black"), np.random.default_rng(seed)).coverage
+        border = np.concatenate([coverage[:, 0], coverage[:, -1], coverage[:, :, 0], coverage[:, :, -1]], axis=1)
+        assert border.mean() < 0.05
+        assert coverage.max(axis=(1, 2)).min() == 1.0
+
+
+def test_the_canonical_sentence_is_the_majority_and_free_phrasings_name_the_same_things() -> None:
+    rng = np.random.default_rng(0)
+    scene = Scene("orange", "ring", "growing", "teal")
+    said = [scene.phrase(rng) for _ in range(400)]
+    assert scene.caption == "a orange ring growing on a teal background"
+    assert 0.7 < said.count(scene.caption) / len(said) < 0.9
+    assert all(word in text for text in said for word in ("orange", "ring", "teal", "background"))
+
+
+def test_held_out_scenes_are_many_fixed_and_leave_every_word_to_training() -> None:
+    hidden, visible = held_out(), seen()
+    assert len(hidden) >= 200
+    assert hidden == held_out()
+    assert hidden[0].caption == "a purple triangle spinning on a teal background"
+    assert not set(hidden) & set(visible)
+    assert set(hidden) | set(visible) == set(all_scenes())
+    assert {scene.colour for scene in visible} == set(COLOURS)
+    assert {scene.background for scene in visible} == set(BACKGROUNDS)
+    assert {(scene.shape, scene.motion) for scene in visible} == {(s.shape, s.motion) for s in all_scenes()}
+
+
+def test_training_never_draws_a_held_out_scene() -> None:
+    source, hidden = SceneSource(np.random.default_rng(1)), set(held_out())
+    assert not any(source.draw() in hidden for _ in range(20_000))
+
+
+def test_the_tokenizer_knows_every_caption_and_round_trips_it() -> None:
+    words = tokenizer.build()
+    unknown = words.convert_tokens_to_ids(tokenizer.UNKNOWN)
+    rng = np.random.default_rng(2)
+    for scene in all_scenes():
+        said = " ".join(word for word in scene.phrase(rng).split() if word not in FILLERS)
+        ids = words(said).input_ids
+        assert unknown not in ids
+        assert words.decode(ids, skip_special_tokens=True) == said.replace(",", "")
+
+
+def test_the_tokenizer_serves_the_stock_pipeline() -> None:
+    encoded = tokenizer.build()(
+        ["A Red circle, MOVING right!", ""],
+        padding="max_length",
+        max_length=12,
+        truncation=True,
+        add_special_tokens=True,
+        return_attention_mask=True,
+        return_tensors="pt",
+    )
+    assert encoded.input_ids.shape == (2, 12)
+    assert encoded.attention_mask.sum(1).tolist() == [6, 1]
+    assert encoded.input_ids[1, 0] == 1
+    assert encoded.input_ids[0, -1] == 0
+    assert tokenizer.build()("a wobbly circle").input_ids[1] == 2

@@ -1,0 +1,111 @@
+"""From a seed to the finished model folder: `python -m training.train`.
+
+Runs the stages in order: autoencoder, encoded clips, one common network on all noise levels, and the
+two experts that start from it. Every stage can be killed at any time and continues when run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import logging
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training import autoencoder, experts, folder, latents, tokenizer
+from training.loop import Schedule, run
+from training.world import FRAMES, SIZE
+
+logger = logging.getLogger(__name__)
+
+WORK = Path(__file__).parent / ".work"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How much of everything; the defaults made the embedded model on two CPU cores."""
+
+    seed: int = 1
+    autoencoder_steps: int = 6000
+    clips: int = 4000
+    common_steps: int = 6000
+    high_steps: int = 1000
+    low_steps: int = 2000
+    batch: int = 32
+
+    def scaled(self, share: float) -> Recipe:
+        """Give the same recipe with that share of every step and clip."""
+        amounts = {name: value for name, value in asdict(self).items() if name not in ("seed", "batch")}
+        return replace(self, **{name: max(2, round(value * share)) for name, value in amounts.items()})
+
+
+def train(recipe: Recipe, work: Path, out: Path, device: torch.device) -> int:
+    """Run every stage that is not finished yet, save the folder, and give its size in bytes."""
+    seconds: dict[str, float] = {}
+    torch.manual_seed(recipe.seed)
+    codec = autoencoder.build().to(device)
+    schedule = Schedule("autoencoder", recipe.autoencoder_steps, rate=1e-2, adam_rate=2e-3)
+    loss = autoencoder.AutoencoderLoss(codec, schedule.steps, device)
+    seconds["autoencoder"] = run(schedule, codec, loss, work, recipe.seed)
+    codec.eval().requires_grad_(False)
+    clips, seconds["clips"] = latents.encode(codec, recipe.clips, work, recipe.seed)
+
+    words = tokenizer.build()
+    torch.manual_seed(recipe.seed)
+    common = experts.Denoiser(experts.build_text_encoder(len(words)), experts.build_expert()).to(device)
+    schedule = Schedule("common", recipe.common_steps, rate=8e-3, adam_rate=1.5e-3, final_share=0.15, average=0.99)
+    every_level = experts.FlowLoss(common, clips, words, experts.NoiseLevels(), recipe.batch)
+    seconds["common"] = run(schedule, common, every_level, work, recipe.seed)
+    common.text_encoder.requires_grad_(False)
+
+    parts: dict[str, Any] = {"tokenizer": words, "text_encoder": common.text_encoder, "vae": codec}
+    sides = {
+        "transformer": ("high", experts.NoiseLevels(low=experts.BOUNDARY), recipe.high_steps),
+        "transformer_2": ("low", experts.NoiseLevels(high=experts.BOUNDARY), recipe.low_steps),
+    }
+    for part, (name, levels, steps) in sides.items():
+        side = copy.deepcopy(common)
+        # The rate goes on from where the common network's ended.
+        schedule = Schedule(name, steps, rate=1.2e-3, adam_rate=2.2e-4, average=0.99)
+        seconds[name] = run(
+            schedule, side, experts.FlowLoss(side, clips, words, levels, recipe.batch), work, recipe.seed + 1
+        )
+        parts[part] = side.expert
+    notes = {
+        "recipe": asdict(recipe),
+        "seconds": {name: round(value) for name, value in seconds.items()},
+        "parameters": {name: _parameters(part) for name, part in parts.items() if name != "tokenizer"},
+        "device": device.type,
+        "size": SIZE,
+        "frames": FRAMES,
+    }
+    preview = latents.fit_preview(clips)
+    return folder.save(out, parts, (clips.mean, clips.deviation), preview, notes)
+
+
+def _parameters(part: Any) -> int:
+    return sum(parameter.numel() for parameter in part.parameters())
+
+
+def main() -> None:
+    """Read the command line and train."""
+    parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__)
+    parser.add_argument("--work", type=Path, default=WORK, help="checkpoints, to continue from")
+    parser.add_argument("--out", type=Path, default=folder.MODEL_FOLDER, help="the finished folder")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda to be done in minutes")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the recipe's steps and clips")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(arguments.threads)
+    recipe = Recipe().scaled(arguments.scale)
+    size = train(recipe, arguments.work, arguments.out, torch.device(arguments.device))
+    logger.info("saved %s, %.1f MB", arguments.out, size / 1e6)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""The world the tiny model knows: one coloured shape that does one thing on a plain background.
+
+Owns the words, the colours, the captions and the renderer. It knows nothing about who trains on
+a clip or who judges one; which captions are kept away from training is decided in `split.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+RGB = tuple[int, int, int]
+
+#: Width and height of a clip in pixels, and its number of frames (4k+1, as the Wan VAE wants).
+SIZE = 96
+FRAMES = 17
+#: Frames per second at which the movements look natural.
+FPS = 8
+
+COLOURS: dict[str, RGB] = {
+    "red": (220, 40, 40),
+    "green": (40, 180, 70),
+    "blue": (50, 90, 230),
+    "yellow": (240, 210, 50),
+    "purple": (150, 60, 190),
+    "orange": (245, 140, 40),
+    "white": (245, 245, 245),
+    "cyan": (60, 210, 220),
+}
+BACKGROUNDS: dict[str, RGB] = {
+    "black": (12, 12, 16),
+    "gray": (120, 120, 125),
+    "navy": (18, 28, 70),
+    "pink": (240, 170, 190),
+    "teal": (20, 95, 95),
+}
+SHAPES = ("circle", "square", "triangle", "ring")
+MOTIONS = (
+    "moving left",
+    "moving right",
+    "moving up",
+    "moving down",
+    "growing",
+    "shrinking",
+    "spinning",
+    "staying still",
+)
+#: Shapes on which a spin can be seen; the others never spin.
+SPINNING_SHAPES = ("square", "triangle")
+#: How far a spinning shape turns clockwise from the first to the last frame, in radians.
+SPIN = math.radians(120)
+
+#: Unit direction (x to the right, y down) of each movement.
+_DIRECTIONS = {
+    "moving left": (-1.0, 0.0),
+    "moving right": (1.0, 0.0),
+    "moving up": (0.0, -1.0),
+    "moving down": (0.0, 1.0),
+}
+#: Other words for the movements, used in free phrasings only.
+_SYNONYMS = {
+    "moving left": ("moves left", "going left"),
+    "moving right": ("moves right", "going right"),
+    "moving up": ("moves up", "rising"),
+    "moving down": ("moves down", "falling"),
+    "growing": ("grows", "getting bigger"),
+    "shrinking": ("shrinks", "getting smaller"),
+    "spinning": ("spins", "rotating"),
+    "staying still": ("stays still", "standing still"),
+}
+_PHRASINGS = (
+    "{colour} {shape} {motion}, {background} background",
+    "the {colour} {shape} is {motion}, the background is {background}",
+    "on a {background} background, a {colour} {shape} {motion}",
+    "a {colour} {shape} {synonym} on a {background} background",
+    "a {background} background with a {colour} {shape} {synonym}",
+)
+#: Words outside the vocabulary that free phrasings sometimes hold: what is not known must not disturb.
+FILLERS = ("shiny", "nice", "big", "please", "video", "slowly")
+#: Share of the captions that are written freely; the rest are the canonical sentence.
+FREE_PHRASING = 0.2
+
+
+@dataclass(frozen=True, order=True)
+class Scene:
+    """What a caption says: the four words that choose a clip."""
+
+    colour: str
+    shape: str
+    motion: str
+    background: str
+
+    @property
+    def caption(self) -> str:
+        """The canonical sentence, the one that is judged."""
+        return f"a {self.colour} {self.shape} {self.motion} on a {self.background} background"
+
+    def phrase(self, rng: np.random.Generator) -> str:
+        """Say the scene, mostly in the canonical sentence, sometimes freely."""
+        if rng.random() >= FREE_PHRASING:
+            return self.caption
+        synonyms = _SYNONYMS[self.motion]
+        text = str(rng.choice(_PHRASINGS)).format(
+            colour=self.colour,
+            shape=self.shape,
+            motion=self.motion,
+            background=self.background,
+            synonym=synonyms[int(rng.integers(len(synonyms)))],
+        )
+        words = text.replace("a orange", "an orange").split()
+        if rng.random() < 0.3:
+            words.insert(int(rng.integers(len(words) + 1)), str(rng.choice(FILLERS)))
+        return " ".join(words)
+
+
+def all_scenes() -> list[Scene]:
+    """List every scene of the world in a fixed order."""
+    return [
+        Scene(*words)
+        for words in itertools.product(COLOURS, SHAPES, MOTIONS, BACKGROUNDS)
+        if words[2] != "spinning" or words[1] in SPINNING_SHAPES
+    ]
+
+
+def vocabulary() -> list[str]:
+    """List every word a caption of this world can contain, sorted."""
+    texts = [*COLOURS, *BACKGROUNDS, *SHAPES, *MOTIONS, "a an on background"]
+    texts += [word for synonyms in _SYNONYMS.values() for word in synonyms]
+    texts += [phrasing.replace("{", "<").replace("}", ">") for phrasing in _PHRASINGS]
+    words = {word.strip(",") for text in texts for word in text.split()}
+    return sorted(word for word in words if not word.startswith("<"))
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One rendered scene: pixels in -1..1 as (3, frames, size, size), and the shape's coverage 0..1."""
+
+    pixels: Floats
+    coverage: Floats
+
+
+def render(scene: Scene, rng: np.random.Generator, size: int = SIZE, frames: int = FRAMES) -> Clip:
+    """Draw a scene; place, size and speed come from `rng`, everything else from the scene."""
+    time = np.linspace(0.0, 1.0, frames, dtype=np.float32)
+    radius = np.full(frames, rng.uniform(0.36, 0.46), dtype=np.float32)
+    x = np.full(frames, rng.uniform(-0.2, 0.2), dtype=np.float32)
+    y = np.full(frames, rng.uniform(-0.2, 0.2), dtype=np.float32)
+    angle = np.zeros(frames, dtype=np.float32)
+    distance, drift = rng.uniform(0.7, 0.9), rng.uniform(-0.05, 0.05)
+    if scene.motion in _DIRECTIONS:
+        along_x, along_y = _DIRECTIONS[scene.motion]
+        path = drift + distance * (time - 0.5)
+        x = along_x * path if along_x else x
+        y = along_y * path if along_y else y
+    elif scene.motion in ("growing", "shrinking"):
+        grown = time if scene.motion == "growing" else 1.0 - time
+        radius = radius * (0.5 + 0.9 * grown)
+    elif scene.motion == "spinning":
+        angle = SPIN * time
+    coverage = _coverage(scene.shape, x, y, radius, angle, size)
+    foreground = np.asarray(COLOURS[scene.colour], dtype=np.float32) / 127.5 - 1.0
+    background = np.asarray(BACKGROUNDS[scene.background], dtype=np.float32) / 127.5 - 1.0
+    pixels = background[:, None, None, None] + coverage * (foreground - background)[:, None, None, None]
+    return Clip(pixels.astype(np.float32), coverage)
+
+
+def _coverage(shape: str, x: Floats, y: Floats, radius: Floats, angle: Floats, size: int) -> Floats:
+    """Antialiased coverage (frames, size, size) of a shape at the given places, sizes and angles."""
+    grid = (np.arange(size, dtype=np.float32) + 0.5) / size * 2.0 - 1.0
+    dx = grid[None, None, :] - x[:, None, None]
+    dy = grid[None, :, None] - y[:, None, None]
+    cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
+    u, v = dx * cos + dy * sin, dy * cos - dx * sin
+    distance = _distance(shape, u, v, radius[:, None, None])
+    coverage: Floats = np.clip(0.5 - distance * (size / 2), 0.0, 1.0).astype(np.float32)
+    return coverage
+
+
+def _distance(shape: str, u: Floats, v: Floats, radius: Floats) -> Floats:
+    """Signed distance (negative inside) to a shape of the given radius around the origin; v points down."""
+    distance: Floats
+    if shape == "circle":
+        distance = np.hypot(u, v) - 0.9 * radius
+    elif shape == "ring":
+        distance = np.abs(np.hypot(u, v) - 0.75 * radius) - 0.22 * radius
+    elif shape == "square":
+        distance = np.maximum(np.abs(u), np.abs(v)) - 0.8 * radius
+    else:
+        # An equilateral triangle pointing up, its centroid in the origin: three half planes.
+        slanted = np.abs(u) * (math.sqrt(3) / 2) - v * 0.5
+        distance = np.maximum(slanted, v) - 0.58 * radius
+    return distance
