@@ -108,6 +108,12 @@ class TaskStore:
         with self._database.read() as connection:
             return to_task(_visible(connection, task_id))
 
+    def status_of(self, task_id: str) -> TaskStatus | None:
+        """Return a task's state, also when it was deleted from the queue view; None when it never was."""
+        with self._database.read() as connection:
+            found = connection.execute(select(tasks.c.status).where(tasks.c.id == task_id)).scalar_one_or_none()
+        return None if found is None else TaskStatus(found)
+
     def list(self, status: TaskStatus | None = None, limit: int | None = None) -> list[Task]:
         """Return the tasks of the queue view, newest first."""
         query = select(tasks).where(tasks.c.deleted_at.is_(None)).order_by(tasks.c.number.desc()).limit(limit)

@@ -6,7 +6,9 @@ It is for people and for `/ready`; whose task a task is, only the lease decides.
 from __future__ import annotations
 
 import os
+import secrets
 import socket
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -16,7 +18,7 @@ import psutil
 from sqlalchemy import Row, delete, insert, select, update
 
 from backend.store.engine import Database
-from backend.store.rows import moment
+from backend.store.rows import moment, storable
 from backend.store.tables import database_now, workers
 
 
@@ -54,6 +56,11 @@ class WorkerInfo:
             return True
 
 
+def new_worker_id() -> str:
+    """Return a name for a worker that no other worker ever had: host, process, time, and chance."""
+    return f"{socket.gethostname()}:{os.getpid()}:{int(time.time())}:{secrets.token_hex(4)}"
+
+
 class WorkerStore:
     """Keeps the register."""
 
@@ -62,7 +69,7 @@ class WorkerStore:
 
     def beat(self, worker_id: str, *, device: str, state: WorkerState, detail: str | None = None) -> None:
         """Say, from inside the worker's process, that it lives and what it does."""
-        now = {"device": device, "state": state, "detail": detail, "seen_at": database_now()}
+        now = {"device": device, "state": state, "detail": detail and storable(detail), "seen_at": database_now()}
         with self._database.begin() as connection:
             known = connection.execute(update(workers).where(workers.c.id == worker_id).values(now))
             if known.rowcount == 0:

@@ -1,0 +1,121 @@
+"""One attempt at one task, as its worker holds it: the lease, the wish to stop, the progress, the end.
+
+Every write is fenced by the lease token. Used by two threads: the engine's reports, the heartbeat's renews.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from backend.core.domain import Output, Progress, Stage, Task, TaskStatus
+from backend.core.errors import LeaseLost, StorageFull, StoreUnavailable, TaskCancelled, WanError, WorkerStopping
+from backend.store.tasks import TaskStore
+
+#: Progress is written at most this often, in seconds; changes of stage and last steps always are.
+REPORT_SECONDS: Final = 0.2
+#: How long the end of an attempt is offered to a database that does not answer, in seconds.
+PERSIST_SECONDS: Final = 120.0
+
+log = structlog.get_logger(__name__)
+
+
+class Attempt:
+    """The right to work on a task, from the claim to the end."""
+
+    def __init__(
+        self, tasks: TaskStore, task: Task, *, lease_token: str, lease_seconds: float, stopping: threading.Event
+    ) -> None:
+        self.task = task
+        self._tasks = tasks
+        self._token = lease_token
+        self._lease_seconds = lease_seconds
+        self._stopping = stopping
+        self._lost = threading.Event()
+        self._cancelled = threading.Event()
+        self._told_at = 0.0
+        self._told_stage: Stage | None = None
+
+    def renew(self) -> None:
+        """Renew the lease and remember what the answer says.
+
+        Raises:
+            StoreUnavailable, StorageFull: the database did not take it; try again soon.
+        """
+        try:
+            if self._tasks.heartbeat(self.task.id, self._token, self._lease_seconds):
+                self._cancelled.set()
+        except LeaseLost:
+            self._lost.set()
+
+    def report(self, progress: Progress) -> None:
+        """Tell the world how far the work is.
+
+        Raises:
+            LeaseLost, WorkerStopping, TaskCancelled: the work must stop here.
+        """
+        if self._lost.is_set():
+            raise LeaseLost
+        if self._stopping.is_set():
+            raise WorkerStopping
+        try:
+            if self._is_worth_telling(progress):
+                cancelled = self._tasks.report(self.task.id, self._token, progress)
+                self._told_at, self._told_stage = time.monotonic(), progress.stage
+            else:
+                cancelled = self._tasks.check(self.task.id, self._token)
+        except (StoreUnavailable, StorageFull) as error:
+            # Progress is news, not truth: the work goes on, and the end will be offered until it is taken.
+            log.warning("worker.progress_not_told", error=error.code)
+            cancelled = False
+        if cancelled or self._cancelled.is_set():
+            raise TaskCancelled
+
+    def _is_worth_telling(self, progress: Progress) -> bool:
+        last_step = progress.step is not None and progress.step == progress.total_steps
+        long_ago = time.monotonic() - self._told_at >= REPORT_SECONDS
+        return long_ago or last_step or progress.stage is not self._told_stage
+
+    def complete(self, output: Output) -> None:
+        """Record the finished video. Raises like `release`."""
+        try:
+            self._persist(lambda: self._tasks.complete(self.task.id, self._token, output))
+        except LeaseLost:
+            # When the answer to the first try got lost, the second finds that the first one was taken.
+            now = self._tasks.get(self.task.id)
+            if now.status is not TaskStatus.COMPLETED or now.worker_id != self.task.worker_id:
+                raise
+
+    def fail(self, error: WanError) -> None:
+        """Give the task up. Raises like `release`."""
+        self._persist(lambda: self._tasks.fail(self.task.id, self._token, error))
+
+    def acknowledge_cancel(self) -> None:
+        """End the task as the user wished. Raises like `release`."""
+        self._persist(lambda: self._tasks.acknowledge_cancel(self.task.id, self._token))
+
+    def release(self) -> None:
+        """Hand the task back without using up the attempt.
+
+        Raises:
+            LeaseLost: it is somebody else's by now.
+            StoreUnavailable, StorageFull: the database took nothing for too long; the lease will run out.
+        """
+        self._persist(lambda: self._tasks.release(self.task.id, self._token))
+
+    def _persist(self, write: Callable[[], None]) -> None:
+        deadline = time.monotonic() + PERSIST_SECONDS
+        pause = 0.25
+        while True:
+            try:
+                return write()
+            except (StoreUnavailable, StorageFull) as error:
+                if time.monotonic() + pause > deadline:
+                    raise
+                log.warning("worker.end_not_taken", error=error.code, retry_seconds=pause)
+            time.sleep(pause)
+            pause = min(5.0, pause * 2)

@@ -1,0 +1,84 @@
+"""The thread that says that a worker lives: renews its lease, its row in the register, and helps to recover.
+
+It goes on while the engine is deep in a step, and it survives a database that is away for a while.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import structlog
+
+from backend.core.errors import StorageFull, StoreUnavailable
+from backend.core.settings import Settings
+from backend.store.tasks import TaskStore
+from backend.store.workers import WorkerState, WorkerStore
+from backend.worker.attempt import Attempt
+
+log = structlog.get_logger(__name__)
+
+
+class Heartbeat:
+    """Beats from `start` to `stop`. The worker tells it what it is doing through `show` and `attempt`."""
+
+    def __init__(self, settings: Settings, worker_id: str, tasks: TaskStore, workers: WorkerStore) -> None:
+        # Three beats within one lease, whatever the settings say, so that one lost beat costs nothing.
+        self._interval = min(settings.heartbeat_seconds, settings.lease_seconds / 3)
+        self._recovery_seconds = settings.recovery_seconds
+        self._worker_id = worker_id
+        self._tasks = tasks
+        self._workers = workers
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._shown: tuple[str, WorkerState, str | None] = (settings.device, WorkerState.LOADING, None)
+        self.attempt: Attempt | None = None  #: what the worker works on now
+
+    def start(self) -> None:
+        """Sign on, then beat."""
+        self._beat()
+        self._thread.start()
+
+    def stop(self, *, sign_off: bool = True) -> None:
+        """Stop beating and sign off; without signing off, the last words stay in the register."""
+        self._ended.set()
+        self._thread.join()
+        if not sign_off:
+            return
+        try:
+            self._workers.remove(self._worker_id)
+        except (StoreUnavailable, StorageFull) as error:
+            log.warning("worker.sign_off_failed", error=error.code)
+
+    def show(self, device: str, state: WorkerState, detail: str | None = None) -> None:
+        """Tell at once what the worker does now."""
+        self._shown = (device, state, detail)
+        self._beat()
+
+    def _run(self) -> None:
+        structlog.contextvars.bind_contextvars(worker_id=self._worker_id)
+        next_recovery = time.monotonic()
+        while not self._ended.wait(min(self._interval, self._recovery_seconds)):
+            self._beat()
+            if time.monotonic() >= next_recovery:
+                next_recovery = time.monotonic() + self._recovery_seconds
+                self._recover()
+
+    def _beat(self) -> None:
+        attempt = self.attempt
+        try:
+            if attempt is not None:
+                attempt.renew()
+            device, state, detail = self._shown
+            self._workers.beat(self._worker_id, device=device, state=state, detail=detail)
+        except (StoreUnavailable, StorageFull) as error:
+            log.warning("worker.beat_not_taken", error=error.code)
+
+    def _recover(self) -> None:
+        try:
+            recovered = self._tasks.recover_expired()
+        except (StoreUnavailable, StorageFull) as error:
+            log.warning("worker.recovery_failed", error=error.code)
+            return
+        if recovered:
+            log.warning("worker.recovered_expired", tasks=recovered)

@@ -1,0 +1,203 @@
+"""The worker process: one device, one model in memory, one task at a time: claim, run, finish.
+
+Every attempt ends in a recorded state: completed, failed with advice, cancelled, handed back, or lost to
+another worker. The engine is imported when the worker runs, never when this module is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from backend.core.domain import Task
+from backend.core.errors import (
+    GenerationFailed,
+    LeaseLost,
+    OutOfMemory,
+    StorageFull,
+    StoreUnavailable,
+    TaskCancelled,
+    WanError,
+    WorkerStopping,
+)
+from backend.core.requests import GenerationRequest
+from backend.core.settings import Settings
+from backend.store.engine import Database
+from backend.store.outputs import OutputStore
+from backend.store.tasks import TaskStore
+from backend.store.workers import WorkerState, WorkerStore, new_worker_id
+from backend.worker.attempt import Attempt
+from backend.worker.heartbeat import Heartbeat
+from backend.worker.leftovers import Leftovers
+from backend.worker.stop import StopWish
+
+if TYPE_CHECKING:
+    from backend.services.real_generation_pipeline import RealGenerationPipeline
+
+#: Part of the stop's grace that a running step gets; the rest is for handing the task back.
+GRACE_OF_STEP = 0.7
+#: Pause before the queue is asked again after the database did not answer, in seconds.
+STORE_PAUSE_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+def run_worker(settings: Settings, worker_id: str | None = None) -> int:
+    """Run one worker until it is told to stop; return the exit status of the process.
+
+    A worker with a given id belongs to a supervisor, and ends when that one's end of the stdin pipe closes.
+    """
+    return WorkerRunner(settings, worker_id or new_worker_id(), supervised=worker_id is not None).run()
+
+
+class WorkerRunner:
+    """The life of one worker."""
+
+    def __init__(self, settings: Settings, worker_id: str, *, supervised: bool = True) -> None:
+        self._settings = settings
+        self._worker_id = worker_id
+        self._home = settings.paths.create()
+        self._database = Database(settings.database, checkpointer=False)
+        self._tasks = TaskStore(self._database)
+        self._leftovers = Leftovers(self._home, self._tasks, OutputStore(self._database, self._home))
+        self._heartbeat = Heartbeat(settings, worker_id, self._tasks, WorkerStore(self._database))
+        self._stop = StopWish(
+            watch_parent=supervised,
+            grace_seconds=settings.stop_grace_seconds * GRACE_OF_STEP,
+            too_late=self._hand_back,
+        )
+        self._device = settings.device
+
+    def run(self) -> int:
+        """Work until told to stop; must be called in the main thread of a process. Return the exit status."""
+        structlog.contextvars.bind_contextvars(worker_id=self._worker_id)
+        self._stop.watch()
+        if not self._prepare():
+            return 0
+        log.info("worker.started", pid=os.getpid())
+        try:
+            pipeline = self._open_pipeline()
+            while not self._stop.wished.is_set():
+                task = self._claim()
+                if task is not None:
+                    self._run_attempt(pipeline, task)
+        except Exception as error:  # the boundary of the process: the supervisor reads the last words
+            log.exception("worker.crashed")
+            self._heartbeat.show(self._device, WorkerState.LOADING, f"{type(error).__name__}: {error}")
+            self._heartbeat.stop(sign_off=False)
+            return 1
+        self._heartbeat.stop()
+        self._database.close()
+        log.info("worker.stopped")
+        return 0
+
+    def _prepare(self) -> bool:
+        """Wait for the database, clean up after attempts that died, and sign on; False when told to stop."""
+        while not self._stop.wished.is_set():
+            try:
+                self._database.migrate()
+                self._leftovers.sweep()
+            except (StoreUnavailable, StorageFull) as error:
+                log.warning("worker.waits_for_database", error=error.code, message=error.message)
+                self._stop.wished.wait(STORE_PAUSE_SECONDS)
+                continue
+            self._heartbeat.start()
+            return True
+        return False
+
+    def _open_pipeline(self) -> RealGenerationPipeline:
+        """Import the engine and load the default model, so that the first task starts at once."""
+        from backend.core.model_integration_bridge import ModelIntegrationBridge
+        from backend.engine.pipeline_loader import WanPipelineLoader
+        from backend.models.manager import ModelManager
+        from backend.services.real_generation_pipeline import RealGenerationPipeline
+
+        loader = WanPipelineLoader(self._settings.device, self._settings.threads)
+        self._device = str(loader.device)
+        models = ModelManager(self._home, has_gpu=loader.device.type != "cpu")
+        bridge = ModelIntegrationBridge(models, loader)
+        try:
+            model = models.default().id
+            self._heartbeat.show(self._device, WorkerState.LOADING, model)
+            bridge.load(model)
+        except WanError as error:
+            # A task may ask for another model; one that asks for this one will fail with this advice.
+            log.warning("worker.default_model_not_loaded", error=error.code, message=error.message)
+        self._heartbeat.show(self._device, WorkerState.IDLE)
+        return RealGenerationPipeline(bridge, self._home)
+
+    def _claim(self) -> Task | None:
+        """Take the next task, or wait a moment."""
+        pause = self._settings.poll_seconds
+        try:
+            task = self._tasks.claim(self._worker_id, self._settings.lease_seconds)
+        except (StoreUnavailable, StorageFull) as error:
+            log.warning("worker.claim_failed", error=error.code)
+            task, pause = None, STORE_PAUSE_SECONDS
+        if task is None:
+            self._stop.wished.wait(pause)
+        return task
+
+    def _run_attempt(self, pipeline: RealGenerationPipeline, task: Task) -> None:
+        attempt = Attempt(
+            self._tasks,
+            task,
+            lease_token=task.lease_token or "",
+            lease_seconds=self._settings.lease_seconds,
+            stopping=self._stop.wished,
+        )
+        with structlog.contextvars.bound_contextvars(task_id=task.id, attempt=task.attempt):
+            self._heartbeat.attempt = attempt
+            self._heartbeat.show(self._device, WorkerState.BUSY, task.id)
+            log.info("task.started", model=task.model)
+            self._record(self._generate(pipeline, attempt))
+            self._heartbeat.attempt = None
+            self._heartbeat.show(self._device, WorkerState.IDLE)
+
+    @staticmethod
+    def _generate(pipeline: RealGenerationPipeline, attempt: Attempt) -> Callable[[], None]:
+        """Run the attempt and return how it is to be recorded."""
+        task = attempt.task
+        try:
+            request = GenerationRequest.from_json(task.request)
+            output = pipeline.generate_t2v(task.id, request, report=attempt.report)
+        except TaskCancelled:
+            log.info("task.cancelled")
+            return attempt.acknowledge_cancel
+        except WorkerStopping:
+            log.info("task.handed_back")
+            return attempt.release
+        except LeaseLost:
+            log.warning("task.lease_lost")
+            return lambda: None
+        except WanError as error:
+            log.warning("task.failed", error=error.code, message=error.message)
+            return partial(attempt.fail, error)
+        except MemoryError:
+            log.exception("task.failed", error=OutOfMemory.code)
+            return partial(attempt.fail, OutOfMemory())
+        except Exception as error:  # the boundary of an attempt: whatever it was, the next task must run
+            log.exception("task.failed", error=GenerationFailed.code)
+            return partial(attempt.fail, GenerationFailed(f"The video could not be generated: {type(error).__name__}"))
+        log.info("task.completed", seconds=output.generation_seconds, bytes=output.size_bytes)
+        return partial(attempt.complete, output)
+
+    @staticmethod
+    def _record(end: Callable[[], None]) -> None:
+        try:
+            end()
+        except LeaseLost:
+            log.warning("task.end_is_void", reason="another worker owns the task")
+        except (StoreUnavailable, StorageFull) as error:
+            log.error("task.end_not_recorded", error=error.code, reason="the lease will run out and the task run again")
+
+    def _hand_back(self) -> None:
+        """Give the task back while the engine is still inside a step; the process ends right after this."""
+        attempt = self._heartbeat.attempt
+        if attempt is not None:
+            self._record(attempt.release)
+            self._leftovers.remove(attempt.task.id)

@@ -1,0 +1,58 @@
+"""The wish that this worker process ends: a signal, or the end of the pipe that its parent holds.
+
+A process that does not get out of a step in time is ended from here, so a worker never outlives its server.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import stat
+import threading
+from collections.abc import Callable
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopWish:
+    """Watches for the wish to stop; `wished` is set when it comes."""
+
+    def __init__(self, *, watch_parent: bool, grace_seconds: float, too_late: Callable[[], None]) -> None:
+        """Prepare; `too_late` runs in the watching thread when the process is still here after the grace."""
+        self.wished = threading.Event()
+        self._grace_seconds = grace_seconds
+        self._too_late = too_late
+        self._watched = [0] if watch_parent and stat.S_ISFIFO(os.fstat(0).st_mode) else []
+
+    def watch(self) -> None:
+        """Begin; call it from the main thread, once in the life of a process."""
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        # A handler may interrupt the main thread inside any lock, so it must not take one (Event.set does).
+        # The signal only puts a byte into a pipe, and the thread does the rest.
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            signal.signal(number, lambda *_: None)
+        threading.Thread(target=self._run, args=(reading,), name="stop-wish", daemon=True).start()
+
+    def _run(self, signals: int) -> None:
+        while not self.wished.is_set():
+            ready, _, _ = select.select([signals, *self._watched], [], [])
+            text = os.read(ready[0], 64)
+            if ready[0] == signals and set(text) & set(_SIGNALS):
+                log.info("worker.stopping", reason="signal")
+                self.wished.set()
+            if ready[0] != signals and not text:
+                log.info("worker.stopping", reason="the server is gone")
+                self.wished.set()
+        threading.Event().wait(self._grace_seconds)
+        log.warning("worker.stopped_by_force", grace_seconds=self._grace_seconds)
+        try:
+            self._too_late()
+        finally:
+            os._exit(1)

@@ -1,0 +1,205 @@
+"""Keeps one worker process alive: starts it, restarts it with growing pauses, gives up loudly.
+
+Runs inside the web process, so it must not import the engine. What it knows of the worker is its process
+and its row in the register; tasks of a dead worker go back to the queue at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import structlog
+
+from backend.core.errors import StorageFull, StoreUnavailable
+from backend.core.settings import ENV_PREFIX, Settings
+from backend.store.engine import Database
+from backend.store.tasks import TaskStore
+from backend.store.workers import WorkerStore, new_worker_id
+
+#: The longest pause before a restart, in seconds.
+MAX_BACKOFF_SECONDS = 30.0
+
+log = structlog.get_logger(__name__)
+
+
+class SupervisorStatus(StrEnum):
+    """What the supervisor is doing."""
+
+    STARTING = "starting"  # has not started a worker yet
+    RUNNING = "running"  # a worker process is there
+    BACKOFF = "backoff"  # waits before it starts the next one
+    DEFUNCT = "defunct"  # gave up; tasks stay in the queue
+    STOPPED = "stopped"  # was told to stop
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorState:
+    """The supervisor at one moment."""
+
+    status: SupervisorStatus = SupervisorStatus.STARTING
+    restarts: int = 0
+    pid: int | None = None
+    worker_id: str | None = None
+    reason: str | None = None  #: why the newest worker ended
+
+
+class Supervisor:
+    """One worker process and the thread that watches it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._database = Database(settings.database, checkpointer=False)
+        self._tasks = TaskStore(self._database)
+        self._workers = WorkerStore(self._database)
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()  # between starting a process and being told to stop
+        self._process: subprocess.Popen[bytes] | None = None
+        self._deaths: deque[tuple[float, str]] = deque()  # when (monotonic), and whom to blame
+        self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
+        self._state = SupervisorState()
+
+    @property
+    def state(self) -> SupervisorState:
+        """The newest state; safe to read from any thread."""
+        return self._state
+
+    def start(self) -> None:
+        """Take back what dead workers of this machine held, and start the worker. The schema must be there."""
+        self._thread.start()
+
+    def stop(self, grace: float | None = None) -> None:
+        """Ask the worker to hand its task back and end; kill it after `grace` seconds. Idempotent."""
+        with self._lock:
+            self._stopping.set()
+            process = self._process
+        if process is not None and process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(self._settings.stop_grace_seconds if grace is None else grace)
+            except subprocess.TimeoutExpired:
+                log.warning("supervisor.worker_killed", pid=process.pid)
+                process.kill()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._database.close()
+        self._state = replace(self._state, status=SupervisorStatus.STOPPED, pid=None)
+
+    def _run(self) -> None:
+        self._bury_the_dead()
+        while not self._stopping.is_set():
+            worker_id = new_worker_id()
+            reason = self._live(worker_id)
+            blame, last_words = self._bury(worker_id)
+            if not self._stopping.is_set():
+                self._pause_before_restart(blame, f"{reason} ({last_words})" if last_words else reason)
+
+    def _live(self, worker_id: str) -> str:
+        """Start a worker and watch it until it ends; return how it ended."""
+        try:
+            process = self._spawn(worker_id)
+        except OSError as error:  # no memory or no file descriptors for another process
+            return f"the worker could not be started: {error.strerror}"
+        while process is not None:
+            try:
+                code = process.wait(self._settings.recovery_seconds)
+            except subprocess.TimeoutExpired:
+                self._recover_expired()
+                continue
+            log.warning("supervisor.worker_ended", pid=process.pid, worker_id=worker_id, code=code)
+            return f"the worker ended with {signal.Signals(-code).name if code < 0 else f'exit status {code}'}"
+        return "the server stops"
+
+    def _spawn(self, worker_id: str) -> subprocess.Popen[bytes] | None:
+        with self._lock:
+            if self._stopping.is_set():
+                return None
+            if self._process is not None and self._process.stdin is not None:
+                self._process.stdin.close()
+            # The pipe tells the worker that we are gone, however we went. A group of its own, so that
+            # Ctrl-C in a terminal reaches it through `stop` only.
+            process = self._process = subprocess.Popen(
+                [sys.executable, "-m", "backend.cli", "worker", "--worker-id", worker_id],
+                stdin=subprocess.PIPE,
+                env=os.environ | _as_environment(self._settings),
+                process_group=0,
+            )
+        running = SupervisorStatus.RUNNING
+        self._state = replace(self._state, status=running, pid=process.pid, worker_id=worker_id)
+        log.info("supervisor.worker_started", pid=process.pid, worker_id=worker_id)
+        return process
+
+    def _pause_before_restart(self, blame: str, reason: str) -> None:
+        """Wait before the next start; for ever, when there were too many."""
+        now = time.monotonic()
+        self._deaths.append((now, blame))
+        while now - self._deaths[0][0] > self._settings.restart_window_seconds:
+            self._deaths.popleft()
+        # A task that kills its worker in each of its attempts counts once: attempts are limited already,
+        # and two such tasks must not cost the rest of the night.
+        if len({whom for _, whom in self._deaths}) > self._settings.restart_limit:
+            self._state = replace(self._state, status=SupervisorStatus.DEFUNCT, pid=None, reason=reason)
+            log.error("supervisor.defunct", reason=reason, restarts=self._state.restarts)
+            while not self._stopping.wait(self._settings.recovery_seconds):
+                self._recover_expired()
+            return
+        pause = min(MAX_BACKOFF_SECONDS, self._settings.restart_backoff_seconds * 2 ** (len(self._deaths) - 1))
+        self._state = replace(
+            self._state,
+            status=SupervisorStatus.BACKOFF,
+            restarts=self._state.restarts + 1,
+            pid=None,
+            reason=reason,
+        )
+        log.warning("supervisor.restarting", reason=reason, pause_seconds=pause)
+        self._stopping.wait(pause)
+
+    def _bury(self, worker_id: str) -> tuple[str, str | None]:
+        """Take a dead worker's tasks back; return whom to blame (its task, or itself) and its last words."""
+        try:
+            recovered = self._tasks.recover_worker(worker_id)
+            details = [worker.detail for worker in self._workers.list() if worker.id == worker_id]
+            self._workers.remove(worker_id)
+        except (StoreUnavailable, StorageFull) as error:
+            log.warning("supervisor.recovery_failed", error=error.code)  # the lease will run out
+            return worker_id, None
+        if recovered:
+            log.warning("supervisor.recovered", worker_id=worker_id, tasks=recovered)
+            return recovered[0], f"while it worked on {recovered[0]}"
+        return worker_id, next(iter(details), None)
+
+    def _bury_the_dead(self) -> None:
+        """Bury the workers that a server before us left behind."""
+        try:
+            dead = [worker.id for worker in self._workers.list() if worker.is_dead()]
+        except StoreUnavailable as error:
+            log.warning("supervisor.recovery_failed", error=error.code)
+            return
+        for worker_id in dead:
+            self._bury(worker_id)
+
+    def _recover_expired(self) -> None:
+        try:
+            recovered = self._tasks.recover_expired()
+        except (StoreUnavailable, StorageFull) as error:
+            log.warning("supervisor.recovery_failed", error=error.code)
+            return
+        if recovered:
+            log.warning("supervisor.recovered_expired", tasks=recovered)
+
+
+def _as_environment(settings: Settings) -> dict[str, str]:
+    """Write the settings that were given as variables, so that the worker has the same."""
+    given = settings.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude={"api_key"})
+    return {
+        ENV_PREFIX + name.upper(): value if isinstance(value, str) else json.dumps(value)
+        for name, value in given.items()
+    }
