@@ -5,17 +5,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from backend.core.errors import NonFiniteLatents
+from backend.core.model_table import MODELS, ModelSpec
 from backend.core.requests import GenerationRequest, Scheduler
 from backend.engine.decode import stream_frames
 from backend.engine.denoise import DenoiseJob
-from backend.engine.pipeline_loader import WanComponents
+from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
 from tests.engine.reference import StockPipeline
+from tests.support.random_model import build_random_model, build_random_ti2v
 
 MakeRequest = Callable[..., GenerationRequest]
 SEEDS = (1, 2, 4294967295)
@@ -137,17 +140,23 @@ def test_jobs_that_take_turns_do_not_disturb_each_other(
     assert all(torch.equal(job.latents, expected) for job, expected in zip(jobs, alone, strict=True))
 
 
-def test_one_expert_runs_the_whole_way(make_request: MakeRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
-    from backend.engine.pipeline_loader import WanPipelineLoader
-    from tests.support.random_model import build_random_model
-
-    folder = build_random_model(tmp_path_factory.mktemp("models") / "one", boundary_ratio=None)
-    request = make_request()
-    one = replace(_spec(), boundary_ratio=None, guidance_scale_2=None)
-    request = replace(request, guidance_scale_2=None)
+def test_one_expert_runs_the_whole_way(spec: ModelSpec, make_request: MakeRequest, tmp_path: Path) -> None:
+    folder = build_random_model(tmp_path / "one", boundary_ratio=None)
+    one = replace(spec, boundary_ratio=None, guidance_scale_2=None)
+    request = replace(make_request(), guidance_scale_2=None)
     job = DenoiseJob.start(WanPipelineLoader("cpu").load(folder, one), request)
     assert set(job.plan) == {"high"}
     assert torch.equal(run(job), StockPipeline(folder).latents(request))
+
+
+def test_a_model_with_one_time_per_token_equals_the_stock_pipeline(make_request: MakeRequest, tmp_path: Path) -> None:
+    folder = build_random_ti2v(tmp_path / "ti2v")
+    components = WanPipelineLoader("cpu").load(folder, MODELS["tiny-ti2v-5b"])
+    request = replace(make_request(), model="tiny-ti2v-5b", guidance_scale_2=None)
+    latents = run(DenoiseJob.start(components, request))
+    stock = StockPipeline(folder)
+    assert torch.equal(latents, stock.latents(request))
+    assert np.array_equal(np.concatenate(list(stream_frames(components, latents))), stock.frames(request))
 
 
 def test_values_that_are_not_numbers_stop_the_run_at_their_step(
@@ -174,9 +183,3 @@ def test_values_that_are_not_numbers_stop_the_run_at_their_step(
         for hook in hooks:
             hook.remove()
     assert job.index == 3
-
-
-def _spec():  # type: ignore[no-untyped-def]
-    from backend.core.model_table import MODELS
-
-    return MODELS["tiny-t2v-a14b"]

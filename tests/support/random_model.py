@@ -22,33 +22,48 @@ LATENT_CHANNELS = 16
 
 
 def build_random_model(folder: Path, *, seed: int = 0, boundary_ratio: float | None = 0.875) -> Path:
-    """Write the folder (float32 safetensors, about 3 MB) and return it.
+    """Write a folder of the A14B structure (float32 safetensors, about 2 MB) and return it.
 
     With `boundary_ratio` None the folder has one expert.
     """
     torch.manual_seed(seed)
-    tokenizer = build_tokenizer()
-    text_encoder = UMT5EncoderModel(
-        UMT5Config(vocab_size=len(tokenizer), d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4)
-    )
     vae = AutoencoderKLWan(
         base_dim=8,
         z_dim=LATENT_CHANNELS,
         dim_mult=[1, 2, 2, 2],
         num_res_blocks=1,
         temperal_downsample=[False, True, True],
-        latents_mean=[0.1 * (i % 3 - 1) for i in range(LATENT_CHANNELS)],
-        latents_std=[1.0 + 0.05 * i for i in range(LATENT_CHANNELS)],
+        **_normalisation(LATENT_CHANNELS),
     )
     pipeline = WanPipeline(
-        tokenizer=tokenizer,
-        text_encoder=text_encoder,
+        **_text_parts(),
         vae=vae,
-        scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
-        transformer=_expert(),
-        transformer_2=_expert() if boundary_ratio is not None else None,
+        transformer=_expert(LATENT_CHANNELS),
+        transformer_2=_expert(LATENT_CHANNELS) if boundary_ratio is not None else None,
         boundary_ratio=boundary_ratio,
     )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def build_random_ti2v(folder: Path, *, seed: int = 0) -> Path:
+    """Write a folder of the TI2V-5B structure: residual VAE with 16x16 pixels per latent, one time per token."""
+    torch.manual_seed(seed)
+    vae = AutoencoderKLWan(
+        base_dim=8,
+        decoder_base_dim=12,
+        z_dim=48,
+        dim_mult=[1, 2, 2, 2],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        is_residual=True,
+        in_channels=12,
+        out_channels=12,
+        patch_size=2,
+        scale_factor_spatial=16,
+        **_normalisation(48),
+    )
+    pipeline = WanPipeline(**_text_parts(), vae=vae, transformer=_expert(48), expand_timesteps=True)
     pipeline.save_pretrained(folder, safe_serialization=True)
     return folder
 
@@ -73,13 +88,27 @@ def write_preview_map(folder: Path) -> None:
     (folder / "preview.json").write_text(json.dumps({"latent_rgb": rows, "bias": [0.5, 0.4, 0.3]}))
 
 
-def _expert() -> WanTransformer3DModel:
+def _normalisation(channels: int) -> dict[str, list[float]]:
+    return {
+        "latents_mean": [0.1 * (i % 3 - 1) for i in range(channels)],
+        "latents_std": [1.0 + 0.05 * i for i in range(channels)],
+    }
+
+
+def _text_parts() -> dict[str, object]:
+    tokenizer = build_tokenizer()
+    config = UMT5Config(vocab_size=len(tokenizer), d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4)
+    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    return {"tokenizer": tokenizer, "text_encoder": UMT5EncoderModel(config), "scheduler": scheduler}
+
+
+def _expert(channels: int) -> WanTransformer3DModel:
     return WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=2,
         attention_head_dim=24,
-        in_channels=LATENT_CHANNELS,
-        out_channels=LATENT_CHANNELS,
+        in_channels=channels,
+        out_channels=channels,
         text_dim=64,
         freq_dim=32,
         ffn_dim=96,

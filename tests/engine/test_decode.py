@@ -1,0 +1,54 @@
+"""Streamed frames against `vae.decode` and diffusers' own conversion to pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from diffusers.video_processor import VideoProcessor
+
+from backend.engine.decode import count_chunks, stream_frames, to_uint8
+from backend.engine.pipeline_loader import WanComponents
+
+
+def stock_decode(components: WanComponents, latents: torch.Tensor) -> torch.Tensor:
+    """The stock pipeline's way from latents to pixels in -1..1."""
+    config = components.vae.config
+    mean = torch.tensor(config.latents_mean).view(1, config.z_dim, 1, 1, 1)
+    inverse_std = 1.0 / torch.tensor(config.latents_std).view(1, config.z_dim, 1, 1, 1)
+    with torch.no_grad():
+        video: torch.Tensor = components.vae.decode(latents / inverse_std + mean, return_dict=False)[0]
+    return video
+
+
+def stock_pictures(video: torch.Tensor) -> np.ndarray:
+    images = VideoProcessor(vae_scale_factor=8).postprocess_video(video, output_type="pil")[0]
+    return np.stack([np.asarray(image) for image in images])
+
+
+@pytest.mark.parametrize("num_frames", [1, 5, 17])
+def test_streamed_frames_equal_a_whole_decode(components: WanComponents, num_frames: int) -> None:
+    latents = torch.randn(1, 16, count_chunks(num_frames), 8, 10, generator=torch.Generator().manual_seed(7))
+    chunks = list(stream_frames(components, latents))
+    assert [len(chunk) for chunk in chunks] == [1] + [4] * ((num_frames - 1) // 4)
+    frames = np.concatenate(chunks)
+    assert frames.shape == (num_frames, 64, 80, 3)
+    assert np.array_equal(frames, stock_pictures(stock_decode(components, latents)))
+
+
+def test_a_decode_that_was_dropped_half_way_does_not_disturb_the_next(random_components: WanComponents) -> None:
+    latents = torch.randn(1, 16, 3, 8, 8, generator=torch.Generator().manual_seed(8))
+    expected = np.concatenate(list(stream_frames(random_components, latents)))
+    dropped = stream_frames(random_components, -latents)
+    next(dropped)
+    mixed = stream_frames(random_components, latents)
+    first = next(mixed)
+    next(dropped)
+    assert np.array_equal(np.concatenate([first, *mixed]), expected)
+
+
+def test_levels_are_rounded_as_diffusers_does_for_every_value() -> None:
+    steps = torch.linspace(-1.2, 1.2, 3 * 1 * 200 * 240, dtype=torch.float32).view(1, 3, 1, 200, 240)
+    assert np.array_equal(to_uint8(steps[0]), stock_pictures(steps))
+    assert to_uint8(steps[0]).min() == 0
+    assert to_uint8(steps[0]).max() == 255
