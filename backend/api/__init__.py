@@ -1,0 +1,1 @@
+"""HTTP and WebSocket in and out: shapes, status codes, ranges, topics. No rules, no SQL, no torch."""

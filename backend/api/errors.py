@@ -1,0 +1,154 @@
+"""Every error answer of the API has one shape; this file makes it, for whatever went wrong.
+
+Knows codes and status lines, not why something failed. Answers never repeat what was sent: echoes of
+NaN or of half a surrogate pair cannot be encoded, and echoes of anything else end up in logs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from backend.core.errors import (
+    BodyTooLarge,
+    InvalidRequest,
+    MalformedBody,
+    NotFound,
+    StoreUnavailable,
+    Unauthorized,
+    WanError,
+)
+
+log = structlog.get_logger(__name__)
+
+REQUEST_ID_KEY = "wan22.request_id"
+#: Names that may appear in an answer although the client chose them.
+_PLAIN_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_.-]{0,39}$")
+_RETRY_SECONDS = "2"
+#: Sentences that clients of the earlier application know (contract 1.5).
+_MISSING = {"prompt": "Prompt is required", "model_type": "Model type is required"}
+
+
+def request_id_of(scope: Scope) -> str:
+    """Return the id that the request context gave this request."""
+    return str(scope.get(REQUEST_ID_KEY, ""))
+
+
+def error_answer(
+    status: int,
+    code: str,
+    message: str,
+    *,
+    request_id: str,
+    suggestions: Sequence[str] = (),
+    details: dict[str, Any] | list[Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Build the one error answer: `detail` is always a sentence, whatever happened."""
+    body = {
+        "detail": message,
+        "error": code,
+        "message": message,
+        "details": details,
+        "suggestions": list(suggestions),
+        "request_id": request_id,
+    }
+    # ASCII only, so that no character of a message can break the answer.
+    content = json.dumps(body, ensure_ascii=True, allow_nan=False, default=str)
+    return Response(content, status, headers, media_type="application/json")
+
+
+def answer_to(error: WanError, scope: Scope, *, status: int | None = None) -> Response:
+    """Render an error of the product's own tree; `status` goes before the error's own where a route must differ."""
+    headers = {}
+    if isinstance(error, StoreUnavailable):
+        headers["Retry-After"] = _RETRY_SECONDS
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    return error_answer(
+        status or error.status,
+        error.code,
+        error.message,
+        request_id=request_id_of(scope),
+        suggestions=error.next_steps,
+        details=error.details,
+        headers=headers,
+    )
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make the app answer every error in the one shape."""
+
+    async def on_wan_error(request: Request, error: Exception) -> Response:
+        if not isinstance(error, WanError):
+            raise error
+        if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.error("http.error", code=error.code, exc_info=error)
+        return answer_to(error, request.scope)
+
+    async def on_bad_shape(request: Request, error: Exception) -> Response:
+        if not isinstance(error, RequestValidationError):
+            raise error
+        return _shape_answer(error.errors(), request.scope)
+
+    async def on_http_error(request: Request, error: Exception) -> Response:
+        if not isinstance(error, HTTPException):
+            raise error
+        return _http_answer(error, request.scope)
+
+    app.add_exception_handler(WanError, on_wan_error)
+    app.add_exception_handler(RequestValidationError, on_bad_shape)
+    app.add_exception_handler(HTTPException, on_http_error)
+
+
+def _shape_answer(faults: Sequence[Any], scope: Scope) -> Response:
+    """Answer 422 with one sentence for people and the list of faults for programs; never the input."""
+    details = [_fault(fault) for fault in faults]
+    sentences = [_MISSING.get(_field(f["loc"]), "") if f["type"] == "missing" else "" for f in details]
+    message = next(filter(None, sentences), "") or "; ".join(f"{_field(f['loc'])}: {f['msg']}" for f in details[:3])
+    return error_answer(
+        InvalidRequest.status,
+        InvalidRequest.code,
+        message,
+        request_id=request_id_of(scope),
+        suggestions=InvalidRequest.suggestions,
+        details=details,
+    )
+
+
+def _fault(fault: Mapping[str, Any]) -> dict[str, Any]:
+    loc = [part if isinstance(part, int) or _PLAIN_NAME.match(part) else "(unnamed)" for part in fault["loc"]]
+    return {"loc": loc, "msg": str(fault["msg"]).removeprefix("Value error, "), "type": fault["type"]}
+
+
+def _field(loc: Sequence[int | str]) -> str:
+    names = [str(part) for part in loc if part not in ("body", "query", "path", "header")]
+    return ".".join(names) or "request"
+
+
+def _http_answer(error: HTTPException, scope: Scope) -> Response:
+    """Answer what the framework refuses by itself: unknown paths, wrong methods, unreadable or huge bodies."""
+    known: dict[int, type[WanError]] = {400: MalformedBody, 404: NotFound, 413: BodyTooLarge}
+    kind = known.get(error.status_code)
+    if kind is not None:
+        return answer_to(kind(), scope)
+    phrase = HTTPStatus(error.status_code).phrase
+    allowed = (error.headers or {}).get("Allow")
+    return error_answer(
+        error.status_code,
+        phrase.lower().replace(" ", "_"),
+        phrase,
+        request_id=request_id_of(scope),
+        suggestions=(f"Use {allowed}.",) if allowed else NotFound.suggestions,
+        headers=error.headers,
+    )

@@ -1,0 +1,130 @@
+"""Routes that start a generation, and the one that says which model `auto` means (contract 1.4, 1.5, 1.13)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import Response
+
+from backend.api.deps import ServicesDep, TaskId
+from backend.api.errors import answer_to
+from backend.api.schemas import Detected, GenerateStarted, Submitted, TaskInfo
+from backend.api.submission import Submission, read_submission, request_body_docs
+from backend.api.views import known, minutes, requirements, task_info
+from backend.core.domain import TaskStatus
+from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
+from backend.services.generation_service import Submission as Queued
+
+router = APIRouter(tags=["generation"])
+
+SubmissionDep = Annotated[Submission, Depends(read_submission)]
+_NO_ENHANCEMENT = "prompt enhancement is not offered yet: the prompt is used as written"
+
+
+@router.post(
+    "/generation/submit",
+    response_model=Submitted,
+    response_model_exclude_none=True,
+    summary="Queue a video",
+    openapi_extra=request_body_docs(),
+)
+def submit(submission: SubmissionDep, services: ServicesDep) -> Submitted:
+    """Check the request by the rules of its model and queue it; the task is on disk when this answers.
+
+    Nothing is queued when the answer is an error. Values that were changed to fit are named in `adjustments`.
+    """
+    queued = _queue(submission, services)
+    task = queued.task
+    notes = list(task.adjustments)
+    if submission.body.enable_prompt_enhancement:
+        notes.append(_NO_ENHANCEMENT)
+    return Submitted(
+        task_id=task.id,
+        status=task.status,
+        message=_message(queued),
+        detected_model_type=queued.spec.id,
+        queue_position=queued.queue_position,
+        estimated_time=queued.estimated_seconds,
+        estimated_time_minutes=minutes(queued.estimated_seconds),
+        adjustments=notes,
+        parameters=known(task.request)
+        | {
+            "model_type": queued.spec.id,
+            "resolution": f"{task.request['width']}x{task.request['height']}",
+            "lora_path": submission.body.lora_path,
+            "lora_strength": submission.body.lora_strength,
+        },
+    )
+
+
+@router.get("/generation/models/detect", response_model=Detected, summary="Which model `auto` would take")
+def detect_model(
+    services: ServicesDep,
+    prompt: Annotated[str, Query(description="The prompt")],
+    has_image: Annotated[bool, Query(description="Whether a start image will be sent")] = False,
+    has_end_image: Annotated[bool, Query(description="Whether an end image will be sent")] = False,
+) -> Detected:
+    """Say which of the models on this server a request would go to, and why."""
+    detection = services.generation.detect_model(prompt, has_image=has_image, has_end_image=has_end_image)
+    return Detected(
+        detected_model_type=detection.spec.id,
+        confidence=1.0,
+        explanation=list(detection.reasons),
+        requirements=requirements(detection.spec),
+        alternatives=[spec.id for spec in detection.alternatives],
+    )
+
+
+@router.post(
+    "/generate",
+    response_model=GenerateStarted,
+    response_model_exclude_none=True,
+    summary="Queue a video (older form of submit)",
+    openapi_extra=request_body_docs(),
+)
+def generate(submission: SubmissionDep, services: ServicesDep, request: Request) -> GenerateStarted | Response:
+    """Queue a video. The same as submit with a shorter answer; some refusals are 400 here, as they always were."""
+    blank = bool(submission.body.prompt) and not submission.body.prompt.strip()
+    try:
+        submission.draft()
+    except InvalidRequest as error:
+        return answer_to(error, request.scope, status=400)
+    try:
+        queued = _queue(submission, services)
+    except (ImageNotAccepted, ImageRequired) as error:
+        return answer_to(error, request.scope, status=400)
+    except InvalidRequest as error:
+        return answer_to(error, request.scope, status=400 if blank else None)
+    return GenerateStarted(
+        task_id=queued.task.id,
+        status=queued.task.status,
+        message=_message(queued),
+        estimated_time_minutes=minutes(queued.estimated_seconds),
+    )
+
+
+@router.get(
+    "/generate/{task_id}", response_model=TaskInfo, response_model_exclude_none=True, summary="One task (older path)"
+)
+def generate_status(task_id: TaskId, services: ServicesDep) -> TaskInfo:
+    """Show a task; the same as `GET /api/v1/queue/{task_id}`."""
+    return task_info(services.tasks.get(task_id))
+
+
+def _queue(submission: Submission, services: ServicesDep) -> Queued:
+    body = submission.body
+    return services.generation.submit(
+        body.model_type,
+        submission.draft(),
+        images=submission.images,
+        priority=body.priority,
+        idempotency_key=submission.idempotency_key,
+        lora_path=body.lora_path,
+    )
+
+
+def _message(queued: Queued) -> str:
+    if queued.task.status is TaskStatus.PENDING and queued.queue_position is not None:
+        return f"Generation task queued, number {queued.queue_position} in the queue"
+    return f"Generation task is {queued.task.status}"

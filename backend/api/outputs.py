@@ -1,0 +1,90 @@
+"""Routes of the gallery: finished videos, their files and still pictures (contract 1.7)."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
+
+from backend.api.deps import OutputId, ServicesDep
+from backend.api.host_stats import MIB
+from backend.api.media import MediaFile
+from backend.api.schemas import Message, VideoList, VideoMetadata
+from backend.api.views import video_metadata
+from backend.core.errors import OutputFileMissing
+
+router = APIRouter(prefix="/outputs", tags=["outputs"])
+thumbnails = APIRouter(tags=["outputs"])
+
+MAX_LIMIT = 1000
+_THUMBNAIL_NAME = re.compile(r"^([A-Za-z0-9-]{1,64})_thumb\.jpg$")
+_VIDEO: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {"video/mp4": {}}, "description": "The whole file"},
+    206: {"content": {"video/mp4": {}}, "description": "The part asked for with `Range`"},
+    416: {"description": "There is no such part"},
+}
+_PICTURE: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"image/jpeg": {}}, "description": "A JPEG"}}
+
+
+@router.get("", response_model=VideoList, response_model_exclude_none=True, summary="The gallery")
+def list_outputs(
+    services: ServicesDep,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most videos in the answer")] = MAX_LIMIT,
+    offset: Annotated[int, Query(ge=0, le=2**31, description="How many of the newest to skip")] = 0,
+) -> VideoList:
+    """List the finished videos, newest first; the totals count all of them."""
+    count, size = services.outputs.totals()
+    videos = [video_metadata(output) for output in services.outputs.list(limit=limit, offset=offset)]
+    return VideoList(videos=videos, total_count=count, total_size_mb=round(size / MIB, 3))
+
+
+@router.get("/{output_id}", response_model=VideoMetadata, response_model_exclude_none=True, summary="One video")
+def one_output(output_id: OutputId, services: ServicesDep) -> VideoMetadata:
+    """Show a finished video with every value that made it."""
+    return video_metadata(services.outputs.get(output_id), in_full=True)
+
+
+@router.delete("/{output_id}", response_model=Message, summary="Delete a video")
+def delete_output(output_id: OutputId, services: ServicesDep) -> Message:
+    """Delete the video and its still picture from disk and from the gallery."""
+    services.outputs.delete(output_id)
+    return Message(message="Video deleted successfully")
+
+
+@router.head("/{output_id}/video", include_in_schema=False)
+@router.get("/{output_id}/video", summary="Play a video", response_class=Response, responses=_VIDEO)
+def play(output_id: OutputId, services: ServicesDep) -> Response:
+    """Send the video for a player, whole or in the parts it asks for."""
+    output = services.outputs.get(output_id)
+    return MediaFile(services.outputs.video_path(output_id), "video/mp4", etag=output.sha256)
+
+
+@router.head("/{output_id}/download", include_in_schema=False)
+@router.get("/{output_id}/download", summary="Download a video", response_class=Response, responses=_VIDEO)
+def download(output_id: OutputId, services: ServicesDep) -> Response:
+    """Send the video as a file to keep."""
+    output = services.outputs.get(output_id)
+    path = services.outputs.video_path(output_id)
+    return MediaFile(path, "video/mp4", etag=output.sha256, download_as=f"wan22_video_{output_id}.mp4")
+
+
+@router.get("/{output_id}/thumbnail", summary="A video's still picture", response_class=Response, responses=_PICTURE)
+def thumbnail(output_id: OutputId, services: ServicesDep) -> Response:
+    """Send the still picture of a video."""
+    return MediaFile(services.outputs.thumbnail_path(output_id), "image/jpeg")
+
+
+@thumbnails.get(
+    "/thumbnails/{filename}",
+    summary="A still picture by its file name",
+    response_class=Response,
+    responses=_PICTURE,
+)
+def thumbnail_file(filename: str, services: ServicesDep) -> Response:
+    """Send the still picture that `thumbnail_path` of a video names."""
+    match = _THUMBNAIL_NAME.match(filename)
+    if match is None:
+        raise OutputFileMissing("Thumbnail not found")
+    return MediaFile(services.outputs.thumbnail_path(match[1]), "image/jpeg")

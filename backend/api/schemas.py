@@ -1,0 +1,331 @@
+"""The shapes of the generation, queue and output routes, as clients of the earlier application expect them.
+
+Only shapes: which values a model accepts is decided further in. Numbers that are not known are absent,
+never null. Field names and spellings are contract sections 1.4 to 1.7 and 1.13.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+
+from backend.core.domain import Priority, TaskStatus
+from backend.core.requests import Scheduler
+
+#: Whole numbers beyond this are rounded by JSON clients, so they are refused.
+MAX_WHOLE = 2**53 - 1
+
+Timestamp = Annotated[
+    str, Field(description="ISO-8601, UTC, with a trailing Z", json_schema_extra={"format": "date-time"})
+]
+
+
+def _number(value: object) -> object:
+    """Let numbers and their spellings through; `true` is no number, and an empty form field is no value."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _optional_text(value: object) -> object:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+Whole = Annotated[int | None, BeforeValidator(_number), Field(ge=-MAX_WHOLE, le=MAX_WHOLE)]
+Real = Annotated[float | None, BeforeValidator(_number), Field(allow_inf_nan=False)]
+
+
+class SubmitBody(BaseModel):
+    """A request for one video. Whatever is left out is the model's default."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    model_type: str = Field(
+        validation_alias=AliasChoices("model_type", "modelType"),
+        description="A model id or alias, or `auto`",
+        examples=["auto", "tiny-t2v-a14b", "T2V-A14B"],
+    )
+    prompt: str = Field(description="What to show", examples=["a red circle moving right on a navy background"])
+    negative_prompt: str | None = Field(None, description="What not to show")
+    resolution: Annotated[str | None, BeforeValidator(_optional_text)] = Field(
+        None, description="WIDTHxHEIGHT in pixels", examples=["96x96"]
+    )
+    num_frames: Whole = Field(None, description="Frames, 4k+1")
+    fps: Real = Field(None, description="Frames per second of the file")
+    steps: Whole = Field(None, description="Denoising steps")
+    guidance_scale: Real = Field(None, description="Guidance of the high-noise expert, or of the only one")
+    guidance_scale_2: Real = Field(None, description="Guidance of the low-noise expert")
+    flow_shift: Real = Field(None, description="Shift of the noise schedule")
+    scheduler: Annotated[Scheduler | None, BeforeValidator(_optional_text)] = Field(None, description="Sampler")
+    seed: Whole = Field(None, description="Same seed and request, same frames; drawn when left out")
+    max_sequence_length: Whole = Field(None, description="Prompt tokens that are read")
+    lora_path: str = Field(
+        "", validation_alias=AliasChoices("lora_path", "loraPath"), description="A LoRA from the list; empty for none"
+    )
+    lora_strength: Annotated[float, BeforeValidator(_number)] = Field(
+        1.0, ge=0.0, le=2.0, allow_inf_nan=False, validation_alias=AliasChoices("lora_strength", "loraStrength")
+    )
+    priority: Priority = Field(Priority.NORMAL, description="Urgent tasks run first")
+    client_request_id: Annotated[str | None, BeforeValidator(_optional_text)] = Field(
+        None,
+        validation_alias=AliasChoices("client_request_id", "clientRequestId"),
+        description="Repeating it returns the first task instead of queuing a second one",
+    )
+    enable_prompt_enhancement: bool = Field(
+        False, description="Not offered yet; the answer says so when it is asked for"
+    )
+    enable_optimization: bool = Field(True, description="Accepted for older clients; the server always chooses a plan")
+
+
+class ErrorBody(BaseModel):
+    """Every error answer."""
+
+    detail: str
+    error: str = Field(description="Stable machine-readable code")
+    message: str = Field(description="The same sentence as `detail`")
+    details: dict[str, Any] | list[Any] | None = None
+    suggestions: list[str] = []
+    request_id: str
+
+
+class Message(BaseModel):
+    """What was done, in a sentence."""
+
+    message: str
+
+
+class TaskMessage(Message):
+    """What was done to a task."""
+
+    task_id: str
+    status: TaskStatus
+
+
+class Cleared(Message):
+    """How many tasks left the queue."""
+
+    cleared: int
+
+
+class Submitted(TaskMessage):
+    """A task that is safely on disk."""
+
+    success: bool = True
+    detected_model_type: str
+    queue_position: int | None = Field(None, description="1 is next; absent when the task no longer waits")
+    estimated_time: float | None = Field(None, description="Seconds until done; absent before this machine's first run")
+    estimated_time_minutes: int | None = None
+    adjustments: list[str] = Field(description="One sentence for each value that was changed to fit the model")
+    parameters: dict[str, Any] = Field(description="Every value that decides the frames, the seed included")
+
+
+class GenerateStarted(TaskMessage):
+    """The short answer of `POST /api/v1/generate`."""
+
+    estimated_time_minutes: int | None = None
+
+
+class Requirements(BaseModel):
+    """What a model needs."""
+
+    requires_image: bool
+    supports_end_image: bool
+    estimated_vram_gb: float
+    max_resolution: str
+    recommended_steps: int
+
+
+class Detected(BaseModel):
+    """Which model `auto` would take."""
+
+    detected_model_type: str
+    confidence: float = Field(description="Always 1: the choice follows fixed rules, see `explanation`")
+    explanation: list[str]
+    requirements: Requirements
+    alternatives: list[str]
+
+
+class TaskInfo(BaseModel):
+    """One task."""
+
+    id: str
+    model_type: str
+    prompt: str
+    resolution: str
+    steps: int
+    num_frames: int
+    fps: float
+    seed: int
+    lora_strength: float
+    status: TaskStatus
+    progress: int = Field(ge=0, le=100)
+    progress_percent: float = Field(ge=0, le=100)
+    created_at: Timestamp
+    attempt: int
+    priority: Priority
+    cancel_requested: bool
+    adjustments: list[str] = []
+    started_at: Timestamp | None = None
+    completed_at: Timestamp | None = None
+    stage: str | None = None
+    message: str | None = None
+    current_step: int | None = None
+    total_steps: int | None = None
+    estimated_time_remaining: float | None = Field(None, description="Seconds")
+    estimated_time_minutes: int | None = None
+    estimated_completion: Timestamp | None = None
+    queue_position: int | None = None
+    preview_url: str | None = None
+    output_path: str | None = None
+    generation_time: float | None = Field(None, description="Seconds the finished video took")
+    model_used: str | None = None
+    error_message: str | None = None
+    error_code: str | None = None
+    suggestions: list[str] | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class QueueItem(BaseModel):
+    """One task as the first clients read it: short model names, nothing null."""
+
+    id: str
+    status: TaskStatus
+    prompt: str
+    model_type: str
+    created_at: Timestamp
+    progress: int
+    started_at: Timestamp | None = None
+    completed_at: Timestamp | None = None
+    output_path: str | None = None
+    error_message: str | None = None
+    estimated_time_remaining: float | None = None
+    parameters: dict[str, Any]
+
+
+class QueueCounts(BaseModel):
+    """How many tasks are in which state."""
+
+    total_tasks: int
+    pending_tasks: int
+    processing_tasks: int
+    paused_tasks: int
+    completed_tasks: int
+    failed_tasks: int
+    cancelled_tasks: int
+
+
+class QueueStatus(QueueCounts):
+    """The queue, newest first: `tasks` in full, `queue` the same ones for the first clients."""
+
+    tasks: list[TaskInfo]
+    queue: list[QueueItem]
+    current_task: QueueItem | None = None
+
+
+class PolledTask(BaseModel):
+    """One task in brief."""
+
+    id: str
+    status: TaskStatus
+    progress: int
+    model_type: str
+    prompt: str = Field(description="At most 100 characters")
+    created_at: Timestamp
+    started_at: Timestamp | None = None
+    completed_at: Timestamp | None = None
+    error_message: str | None = None
+
+
+class QueuePoll(BaseModel):
+    """The short answer for clients that ask often."""
+
+    timestamp: Timestamp
+    pending_count: int
+    processing_count: int
+    active_tasks: list[PolledTask]
+    has_active_tasks: bool
+
+
+class EventInfo(BaseModel):
+    """One thing that happened to a task."""
+
+    id: int = Field(description="Grows over all tasks")
+    number: int = Field(description="1, 2, 3 ... within the task")
+    type: str
+    data: dict[str, Any]
+    created_at: Timestamp
+
+
+class EventList(BaseModel):
+    """What happened to a task, oldest first."""
+
+    task_id: str
+    events: list[EventInfo]
+
+
+class VideoMetadata(BaseModel):
+    """One finished video; its id is its task's id."""
+
+    id: str
+    filename: str
+    file_path: str = Field(description="Address of the video for a player")
+    video_url: str
+    output_path: str
+    download_url: str
+    thumbnail_path: str
+    thumbnail_url: str
+    prompt: str
+    model_type: str
+    resolution: str
+    num_frames: int
+    fps: float
+    duration_seconds: float
+    duration: float
+    file_size_mb: float
+    size_bytes: int
+    sha256: str
+    created_at: Timestamp | None = None
+    generation_seconds: float
+    generation_time_minutes: float
+    generation_params: dict[str, Any] = Field(description="Every value that decides the frames")
+    warnings: list[str] = []
+    metadata: dict[str, Any] | None = Field(None, description="The record inside the file; only for a single video")
+
+
+class VideoList(BaseModel):
+    """The gallery, newest first."""
+
+    videos: list[VideoMetadata]
+    total_count: int
+    total_size_mb: float
+
+
+class ModelInfo(BaseModel):
+    """One model: whether it is here, what it needs, what it takes."""
+
+    id: str
+    title: str
+    mode: str
+    aliases: list[str]
+    status: str = Field(description="available, missing or damaged")
+    is_available: bool
+    reason: str | None = Field(None, description="Why it cannot be used")
+    repository: str | None = None
+    licence: str
+    weights_gb: float
+    size_mb: float | None = None
+    embedded: bool
+    experts: int
+    defaults: dict[str, Any]
+    limits: dict[str, Any]
+
+
+class ModelList(BaseModel):
+    """Every model this server knows."""
+
+    models: list[ModelInfo]
+    default: str | None = Field(None, description="What `auto` takes for a request without an image")
+    total_models: int
+    available_models: int
+    timestamp: Timestamp

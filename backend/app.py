@@ -1,0 +1,120 @@
+"""The web process put together: stores, services, routes, and their order of starting and stopping.
+
+Imports neither the engine nor torch; whatever generates is another process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from fastapi import APIRouter, FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+
+from backend import __version__
+from backend.api import generation, legacy_paths, models, outputs, queue, system, websocket
+from backend.api.deps import Services, Supervisor
+from backend.api.docs_page import install_docs
+from backend.api.errors import install_error_handlers
+from backend.api.host_stats import HostStats
+from backend.api.request_context import RequestContext
+from backend.api.schemas import ErrorBody
+from backend.api.security import Gate
+from backend.api.websocket import ConnectionManager
+from backend.core.settings import Settings
+from backend.models.manager import ModelManager
+from backend.services.generation_service import GenerationService
+from backend.store.engine import Database
+from backend.store.events import EventLog
+from backend.store.outputs import OutputStore
+from backend.store.tasks import TaskStore
+from backend.store.workers import WorkerStore
+
+log = structlog.get_logger(__name__)
+
+DESCRIPTION = """Text becomes video with Wan2.2, on this machine.
+
+`POST /api/v1/generation/submit` queues a video, `GET /api/v1/queue/{task_id}` and the WebSocket `/ws` say how far it
+is, `GET /api/v1/outputs/{task_id}/download` has the file. Every error has the shape of `ErrorBody`."""
+
+
+def create_app(settings: Settings, *, supervisor: Supervisor | None = None) -> FastAPI:
+    """Build the app; databases open and the supervisor starts when it starts, not here."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database = Database(settings.database)
+        try:
+            app.state.services = services = await asyncio.to_thread(_services, settings, database, supervisor)
+            await services.sockets.start()
+            if supervisor is not None:
+                await asyncio.to_thread(supervisor.start)
+            try:
+                yield
+            finally:
+                await services.sockets.stop()
+                if supervisor is not None:
+                    await asyncio.to_thread(supervisor.stop, settings.stop_grace_seconds)
+        finally:
+            await asyncio.to_thread(database.close)
+
+    app = FastAPI(
+        title="wan22",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        middleware=_layers(settings),
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses={422: {"model": ErrorBody, "description": "The request does not fit; nothing was done"}},
+    )
+    install_error_handlers(app)
+    api = APIRouter(prefix="/api/v1")
+    for module in (generation, queue, outputs, models, system):
+        api.include_router(module.router)
+    for router in (api, system.probes, outputs.thumbnails, websocket.router, legacy_paths.router):
+        app.include_router(router)
+    install_docs(app)
+    return app
+
+
+def _layers(settings: Settings) -> list[Middleware]:
+    """Return the layers around every route, outermost first."""
+    layers = [Middleware(RequestContext)]
+    if settings.cors_origins:
+        # Outside the gate: a browser asks for permission without the key.
+        layers.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=settings.cors_origins,
+                allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
+                allow_headers=["*"],
+                expose_headers=["Content-Disposition", "Content-Range", "X-Request-ID"],
+            )
+        )
+    return [*layers, Middleware(Gate, settings=settings)]
+
+
+def _services(settings: Settings, database: Database, supervisor: Supervisor | None) -> Services:
+    home = settings.paths.create()
+    database.migrate()
+    stats = HostStats(home.root)
+    tasks, events, outputs = TaskStore(database), EventLog(database), OutputStore(database, home)
+    model_manager = ModelManager(home, has_gpu=stats.has_gpu)
+    return Services(
+        settings=settings,
+        home=home,
+        tasks=tasks,
+        events=events,
+        outputs=outputs,
+        workers=WorkerStore(database),
+        models=model_manager,
+        generation=GenerationService(settings, tasks, outputs, model_manager),
+        stats=stats,
+        sockets=ConnectionManager(settings, tasks, events, stats),
+        supervisor=supervisor,
+    )
