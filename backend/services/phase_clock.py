@@ -32,6 +32,8 @@ _TYPICAL = {
     Phase.DECODE: 0.5,
     Phase.MUX: 0.3,
 }
+#: A phase that took no measurable time still has a share of the progress.
+_SHORTEST = 1e-12
 _STEPS = (Phase.DENOISE_HIGH, Phase.DENOISE_LOW)
 
 
@@ -61,6 +63,7 @@ class CostHistory:
     def record(self, model: str, phase: Phase, rate: float) -> None:
         """Take in a measurement; newer ones count more."""
         key = model, _alike(phase)
+        rate = max(rate, _SHORTEST)
         old = self._rates.get(key)
         self._rates[key] = rate if old is None else (old + rate) / 2
 

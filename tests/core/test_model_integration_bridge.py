@@ -1,0 +1,153 @@
+"""The bridge over fakes of its two protocols: what is loaded when, and what a record holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from backend import __version__
+from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, UnknownModel
+from backend.core.model_integration_bridge import ModelIntegrationBridge, RunFacts
+from backend.core.model_table import MODELS, ModelSpec
+from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
+
+TINY = "tiny-t2v-a14b"
+OTHER = "tiny-ti2v-5b"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    model: str
+    fingerprint: str
+    weights_digest: str = "d" * 64
+    device_name: str = "cpu"
+
+
+class Folders:
+    def folder(self, spec: ModelSpec) -> Path:
+        if not spec.embedded:
+            raise ModelUnavailable(f"{spec.id} is not here")
+        return Path("/models") / spec.id
+
+
+@dataclass
+class Loader:
+    state: str = "first"
+    damaged: bool = False
+    loads: list[str] = field(default_factory=list)
+
+    def fingerprint(self, folder: Path, spec: ModelSpec) -> str:
+        if self.damaged:
+            raise ModelDamaged(f"{spec.id} is damaged: vae/config.json is missing")
+        return f"{folder} {self.state}"
+
+    def load(self, folder: Path, spec: ModelSpec) -> Loaded:
+        self.loads.append(spec.id)
+        return Loaded(spec.id, self.fingerprint(folder, spec))
+
+
+@pytest.fixture
+def loader() -> Loader:
+    return Loader()
+
+
+@pytest.fixture
+def bridge(loader: Loader) -> ModelIntegrationBridge[Loaded]:
+    return ModelIntegrationBridge(Folders(), loader)
+
+
+@pytest.fixture
+def request_(bridge: ModelIntegrationBridge[Loaded]) -> GenerationRequest:
+    return resolve_request(MODELS[TINY], RequestDraft(prompt="a red circle", seed=5))[0]
+
+
+def test_a_model_stays_warm(bridge: ModelIntegrationBridge[Loaded], loader: Loader) -> None:
+    assert not bridge.is_warm(TINY)
+    first = bridge.load(TINY)
+    assert bridge.is_warm(TINY)
+    assert bridge.load(TINY) is first
+    assert loader.loads == [TINY]
+
+
+def test_another_model_takes_its_place(bridge: ModelIntegrationBridge[Loaded], loader: Loader) -> None:
+    bridge.load(TINY)
+    assert bridge.load(OTHER).model == OTHER
+    assert bridge.loaded_model == OTHER
+    assert not bridge.is_warm(TINY)
+    bridge.load(TINY)
+    assert loader.loads == [TINY, OTHER, TINY]
+
+
+def test_files_that_changed_are_loaded_again(bridge: ModelIntegrationBridge[Loaded], loader: Loader) -> None:
+    bridge.load(TINY)
+    loader.state = "second"
+    assert not bridge.is_warm(TINY)
+    assert bridge.load(TINY).fingerprint.endswith("second")
+    assert loader.loads == [TINY, TINY]
+
+
+def test_after_a_failed_load_nothing_is_loaded(bridge: ModelIntegrationBridge[Loaded], loader: Loader) -> None:
+    bridge.load(TINY)
+    loader.damaged = True
+    with pytest.raises(ModelDamaged):
+        bridge.load(OTHER)
+    assert bridge.loaded_model is None
+    loader.damaged = False
+    assert bridge.load(TINY).model == TINY
+
+
+def test_availability_says_why_not(bridge: ModelIntegrationBridge[Loaded], loader: Loader) -> None:
+    there = bridge.availability("tiny")
+    assert (there.spec.id, there.available, there.loaded, there.reason) == (TINY, True, False, None)
+    bridge.load(TINY)
+    assert bridge.availability(TINY).loaded
+    missing = bridge.availability("t2v")
+    assert (missing.available, missing.reason) == (False, "T2V-A14B is not here")
+    loader.damaged = True
+    assert "vae/config.json" in str(bridge.availability(TINY).reason)
+    with pytest.raises(UnknownModel):
+        bridge.availability("sdxl")
+
+
+@pytest.mark.parametrize("values", [{"width": 100}, {"num_frames": 16}, {"model": OTHER}])
+def test_a_stored_request_that_does_not_fit_is_refused_before_anything_is_loaded(
+    bridge: ModelIntegrationBridge[Loaded], loader: Loader, request_: GenerationRequest, values: dict[str, object]
+) -> None:
+    with pytest.raises(InvalidRequest):
+        bridge.prepare(replace(request_, **values))  # type: ignore[arg-type]
+    assert loader.loads == []
+    assert bridge.prepare(request_).model == TINY
+
+
+def test_a_record_holds_everything_and_is_plain_json(
+    bridge: ModelIntegrationBridge[Loaded], request_: GenerationRequest
+) -> None:
+    facts = RunFacts(
+        frames=17,
+        seconds={"load": 0.12345, "decode": 2.0},
+        expert_steps={"high": 7, "low": 13},
+        warnings=("The clip is flat.",),
+        libraries={"torch": "2.13.0"},
+    )
+    record = bridge.metadata("task-1", request_, bridge.prepare(request_), facts)
+    assert json.loads(json.dumps(record)) == record
+    assert record == {
+        "format": 1,
+        "product": "wan22",
+        "version": __version__,
+        "task_id": "task-1",
+        "request": request_.to_json(),
+        "model": {"id": TINY, "repository": None, "weights_sha256": "d" * 64},
+        "libraries": {"torch": "2.13.0"},
+        "device": "cpu",
+        "result": {
+            "frames": 17,
+            "seconds": {"load": 0.123, "decode": 2.0},
+            "expert_steps": {"high": 7, "low": 13},
+            "warnings": ["The clip is flat."],
+        },
+    }
+    assert GenerationRequest.from_json(record["request"]) == request_

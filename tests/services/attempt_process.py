@@ -1,0 +1,45 @@
+"""Runs one attempt in a process of its own: `python -m tests.services.attempt_process HOME MODEL_FOLDER TASK < request`.
+
+Prints the output's record as JSON. With WAN22_FAULTS it dies where a test wants it to.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from backend.core.model_integration_bridge import ModelIntegrationBridge
+from backend.core.model_table import ModelSpec
+from backend.core.paths import Home
+from backend.core.requests import GenerationRequest
+from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
+from backend.services.real_generation_pipeline import RealGenerationPipeline
+
+
+class FixedFolder:
+    """A collection of models that has this one folder for every model."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def folder(self, spec: ModelSpec) -> Path:
+        return self._folder
+
+
+def build_pipeline(home: Home, folder: Path) -> RealGenerationPipeline:
+    bridge: ModelIntegrationBridge[WanComponents] = ModelIntegrationBridge(
+        FixedFolder(folder), WanPipelineLoader("cpu")
+    )
+    return RealGenerationPipeline(bridge, home)
+
+
+def main() -> None:
+    home, folder, task_id = Home(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
+    request = GenerationRequest.from_json(json.load(sys.stdin))
+    output = build_pipeline(home, folder).generate_t2v(task_id, request, report=lambda progress: None)
+    json.dump(output.metadata, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Progress that never goes back, and estimates that come from measurements only."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backend.services.phase_clock import CostHistory, Phase, PhaseClock, PhasePlan
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+def plan(load: int = 1, high: int = 4, low: int = 6, chunks: int = 5, size: float = 1.0) -> dict[Phase, PhasePlan]:
+    units = {Phase.LOAD: load, Phase.ENCODE: 1, Phase.DENOISE_HIGH: high, Phase.DENOISE_LOW: low}
+    units |= {Phase.DECODE: chunks, Phase.MUX: 1}
+    return {phase: PhasePlan(count, size) for phase, count in units.items()}
+
+
+def run(
+    history: CostHistory, costs: dict[Phase, float], plans: dict[Phase, PhasePlan], high: int | None = None
+) -> tuple[list[float], list[tuple[float, float | None]]]:
+    """Go through all phases; return every fraction and every (time, eta)."""
+    now = Clock()
+    clock = PhaseClock("m", plans, history, now)
+    fractions, etas = [clock.fraction], [(now.time, clock.eta_seconds)]
+    for phase in Phase:
+        if phase is Phase.DENOISE_HIGH and high is not None:
+            total = plans[Phase.DENOISE_HIGH].units + plans[Phase.DENOISE_LOW].units
+            clock.replan(Phase.DENOISE_HIGH, high)
+            clock.replan(Phase.DENOISE_LOW, total - high)
+            plans = plans | {Phase.DENOISE_HIGH: PhasePlan(high, 1.0), Phase.DENOISE_LOW: PhasePlan(total - high, 1.0)}
+        clock.begin(phase)
+        fractions.append(clock.fraction)
+        for _ in range(plans[phase].units):
+            now.time += costs[phase]
+            clock.advance()
+            fractions.append(clock.fraction)
+            etas.append((now.time, clock.eta_seconds))
+    clock.finish()
+    return [*fractions, clock.fraction], [*etas, (now.time, clock.eta_seconds)]
+
+
+@given(
+    costs=st.lists(st.floats(0.0, 100.0), min_size=6, max_size=6),
+    second=st.lists(st.floats(0.0, 100.0), min_size=6, max_size=6),
+    load=st.integers(0, 1),
+    high=st.integers(0, 10),
+    chunks=st.integers(1, 21),
+)
+def test_progress_never_goes_back_and_ends_at_one(
+    costs: list[float], second: list[float], load: int, high: int, chunks: int
+) -> None:
+    history = CostHistory()
+    for values in (costs, second):
+        fractions, etas = run(history, dict(zip(Phase, values, strict=True)), plan(load=load, chunks=chunks), high)
+        assert fractions[0] == 0.0
+        assert all(earlier <= later for earlier, later in pairwise(fractions))
+        assert fractions[-1] == pytest.approx(1.0)
+        assert all(eta is None or eta >= 0.0 for _, eta in etas)
+        assert etas[-1][1] == 0.0
+
+
+COSTS = {
+    Phase.LOAD: 8.0,
+    Phase.ENCODE: 1.0,
+    Phase.DENOISE_HIGH: 2.0,
+    Phase.DENOISE_LOW: 2.0,
+    Phase.DECODE: 0.5,
+    Phase.MUX: 1.0,
+}
+
+
+def test_without_any_measurement_there_is_no_estimate() -> None:
+    _, etas = run(CostHistory(), COSTS, plan())
+    assert [eta for _, eta in etas[:3]] == [None, None, None]  # start, loaded, encoded
+    assert etas[3][1] is not None  # one step was measured
+
+
+def test_the_second_run_is_foreseen_from_the_first() -> None:
+    history = CostHistory()
+    run(history, COSTS, plan())
+    fractions, etas = run(history, COSTS, plan())
+    end = etas[-1][0]
+    for time, eta in etas:
+        assert eta == pytest.approx(end - time, abs=1e-6)
+    assert fractions[2] == pytest.approx(8.0 / end)  # progress follows time
+
+
+def test_a_warm_run_does_not_wait_for_the_load() -> None:
+    history = CostHistory()
+    run(history, COSTS, plan())
+    _, etas = run(history, COSTS, plan(load=0))
+    assert etas[0][1] == pytest.approx(1 + 10 * 2 + 5 * 0.5 + 1)
+
+
+def test_a_run_of_twice_the_size_is_foreseen_at_twice_the_time() -> None:
+    history = CostHistory()
+    run(history, COSTS, plan())
+    clock = PhaseClock("m", plan(load=0, size=2.0), history, Clock())
+    assert clock.eta_seconds == pytest.approx(2 * (1 + 10 * 2 + 5 * 0.5 + 1))
+
+
+def test_another_model_has_a_history_of_its_own() -> None:
+    history = CostHistory()
+    run(history, COSTS, plan())
+    assert PhaseClock("other", plan(), history, Clock()).eta_seconds is None
+
+
+def test_the_estimate_shrinks_while_a_step_runs() -> None:
+    history = CostHistory()
+    run(history, COSTS, plan())
+    now = Clock()
+    clock = PhaseClock("m", plan(load=0), history, now)
+    clock.begin(Phase.ENCODE)
+    clock.advance()
+    clock.begin(Phase.DENOISE_HIGH)
+    before = clock.eta_seconds
+    now.time += 1.5
+    assert before is not None
+    assert clock.eta_seconds == pytest.approx(before - 1.5)
+
+
+def test_seconds_are_kept_for_each_phase() -> None:
+    now = Clock()
+    clock = PhaseClock("m", plan(), CostHistory(), now)
+    clock.begin(Phase.LOAD)
+    now.time += 3.0
+    clock.advance()
+    clock.begin(Phase.ENCODE)
+    now.time += 0.5
+    clock.finish()
+    assert clock.seconds == {"load": 3.0, "encode": 0.5}
