@@ -1,4 +1,4 @@
-"""Runs one attempt in a process of its own: `python -m tests.services.attempt_process HOME MODEL_FOLDER TASK < request`.
+"""Runs one attempt as its own process: `python -m tests.services.attempt_process HOME FOLDER TASK < request`.
 
 Prints the output's record as JSON. With WAN22_FAULTS it dies where a test wants it to.
 """
