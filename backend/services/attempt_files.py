@@ -57,7 +57,7 @@ class AttemptFiles:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self.part.unlink(missing_ok=True)
         if isinstance(error, LeaseLost):

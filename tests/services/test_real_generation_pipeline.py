@@ -231,9 +231,7 @@ def test_the_record_in_the_file_makes_the_same_clip_in_another_process(
     assert np.array_equal(frames_of(elsewhere.video_of(TASK)), frames_of(home.video_of(TASK)))
 
 
-@pytest.mark.parametrize(
-    "point", ["denoise.step:3", "decode.chunk:2", "encode.part", "output.before_rename", "output.after_rename"]
-)
+@pytest.mark.parametrize("point", ["denoise.step:3", "encode.part", "output.before_rename", "output.after_rename"])
 def test_after_a_killed_attempt_the_next_one_leaves_one_video(
     pipeline: RealGenerationPipeline, home: Home, folder: Path, point: str
 ) -> None:
