@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, unpatchify
 
+from backend.core.errors import NonFiniteLatents
 from backend.engine.failures import device_errors
 from backend.engine.pipeline_loader import WanComponents
 
@@ -38,6 +39,7 @@ def stream_frames(components: WanComponents, latents: torch.Tensor) -> Iterator[
         latents: float32 [1, C, T, h, w] as the denoising loop leaves them.
 
     Raises:
+        NonFiniteLatents: the decoder gave values that are not numbers.
         OutOfMemory: the decoder did not fit.
     """
     vae = components.vae
@@ -51,7 +53,11 @@ def stream_frames(components: WanComponents, latents: torch.Tensor) -> Iterator[
             )
             if vae.config.patch_size is not None:
                 pixels = unpatchify(pixels, patch_size=vae.config.patch_size)
+            # A value that is no number would become an arbitrary level, and nobody would notice.
+            finite = bool(torch.isfinite(pixels).all())
             frames = to_uint8(torch.clamp(pixels, min=-1.0, max=1.0)[0])
+        if not finite:
+            raise NonFiniteLatents(f"The decoder produced values that are not numbers, in chunk {index + 1}")
         yield frames
 
 

@@ -42,7 +42,8 @@ class DenoiseJob:
     scheduler: Any
     timesteps: torch.Tensor  #: [total_steps], on the device
     plan: tuple[str, ...]  #: the expert of every step
-    latents: torch.Tensor  #: float32 [1, C, T, H/s, W/s], normalised as the VAE's config says
+    #: [1, C, T, H/s, W/s], normalised as the VAE's config says; float32, but Euler leaves the transformer's precision.
+    latents: torch.Tensor
     index: int = 0  #: steps done
     _estimate: torch.Tensor | None = None
 

@@ -13,10 +13,10 @@ from backend.core.requests import GenerationRequest, Scheduler
 
 
 class StockPipeline:
-    """An untouched WanPipeline in float32 that takes our requests."""
+    """An untouched WanPipeline that takes our requests; the VAE is in float32 in any case."""
 
-    def __init__(self, folder: Path) -> None:
-        self.pipe = WanPipeline.from_pretrained(folder, dtype=torch.float32)
+    def __init__(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+        self.pipe = WanPipeline.from_pretrained(folder, dtype={"default": dtype, "vae": torch.float32})
         self.pipe.set_progress_bar_config(disable=True)
         self._config = self.pipe.scheduler.config
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers.video_processor import VideoProcessor
 
+from backend.core.errors import NonFiniteLatents
 from backend.engine.decode import count_chunks, stream_frames, to_uint8
 from backend.engine.pipeline_loader import WanComponents
 
@@ -45,6 +46,16 @@ def test_a_decode_that_was_dropped_half_way_does_not_disturb_the_next(random_com
     first = next(mixed)
     next(dropped)
     assert np.array_equal(np.concatenate([first, *mixed]), expected)
+
+
+def test_pixels_that_are_not_numbers_stop_the_decode_at_their_chunk(random_components: WanComponents) -> None:
+    latents = torch.randn(1, 16, 3, 8, 8, generator=torch.Generator().manual_seed(8))
+    latents[0, 0, 2, 4, 4] = float("nan")
+    frames = stream_frames(random_components, latents)
+    assert len(next(frames)) == 1
+    assert len(next(frames)) == 4
+    with pytest.raises(NonFiniteLatents, match="chunk 3"):
+        next(frames)
 
 
 def test_levels_are_rounded_as_diffusers_does_for_every_value() -> None:

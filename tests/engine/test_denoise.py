@@ -65,6 +65,19 @@ def test_latents_and_frames_equal_the_stock_pipeline(
     assert np.array_equal(frames, stock.frames(request))
 
 
+@pytest.mark.parametrize("scheduler", list(Scheduler))
+def test_half_precision_as_on_a_gpu_equals_the_stock_pipeline(
+    random_components: WanComponents, make_request: MakeRequest, scheduler: Scheduler
+) -> None:
+    stock = StockPipeline(random_components.folder, torch.bfloat16)
+    components = replace(random_components, pipeline=stock.pipe)
+    request = make_request(scheduler=scheduler)
+    latents = run(DenoiseJob.start(components, request))
+    assert components.transformer.dtype == torch.bfloat16
+    assert torch.equal(latents, stock.latents(request))
+    assert np.array_equal(np.concatenate(list(stream_frames(components, latents))), stock.frames(request))
+
+
 @pytest.mark.parametrize(
     ("high", "low", "passes"), [(1.0, 3.0, 1), (0.5, 1.0, 1), (0.0, 4.0, 1), (1.01, 0.5, 2), (3.0, 1.0, 2)]
 )
