@@ -84,7 +84,7 @@ def _sqlite() -> Finding:
 def _home(settings: Settings) -> list[Finding]:
     root = settings.paths.root
     existing = next(path for path in (root, *root.parents) if path.exists())
-    if not os.access(existing, os.W_OK):
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
         return [Finding("bad", "home", f"{root} cannot be written; set WAN22_HOME")]
     free = shutil.disk_usage(existing).free
     grade: Grade = "ok" if free > LOW_DISK_BYTES else "bad"

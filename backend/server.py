@@ -8,10 +8,13 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 import structlog
 import uvicorn
@@ -48,7 +51,14 @@ def serve(settings: Settings) -> None:
             server_header=False,
         )
         with _announced(home, settings.host, port):
+            # uvicorn stops gently at the signal and then raises it again; by default that would end the
+            # process before the lines below it could clean up.
+            signal.signal(signal.SIGTERM, _leave)
             uvicorn.Server(config).run(sockets=[listener])
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
 
 
 def refuse_unsafe_bind(settings: Settings) -> None:

@@ -140,7 +140,7 @@ class GenerationService:
 
     def _estimate(self, spec: ModelSpec, position: int | None) -> float | None:
         """Seconds until done, from the median of this machine's last runs of the model; None before the first."""
-        runs = sorted(o.generation_seconds for o in self._outputs.recent_of(spec.id, limit=9))
+        runs = sorted(self._outputs.durations(spec.id, limit=9))
         return runs[len(runs) // 2] * (position or 1) if runs else None
 
 

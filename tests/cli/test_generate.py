@@ -10,8 +10,10 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 
 from tests.support.server import LiveServer
+from training.observation import observe
 
 QUICK = ["--size", "64x64", "--frames", "5", "--steps", "4", "--seed", "7"]
 PROMPT = "a red circle moving right on a navy background"
@@ -39,6 +41,19 @@ def test_generates_by_itself_and_cleans_up(tmp_path: Path) -> None:
     assert "100.0 %" in done.stderr
     assert not (tmp_path / "home" / "server.json").exists()
     assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    "prompt", [PROMPT, "a yellow triangle growing on a gray background", "a white ring moving up on a teal background"]
+)
+def test_the_saved_clip_shows_what_the_prompt_says(tmp_path: Path, prompt: str) -> None:
+    target = tmp_path / "clip.mp4"
+    done = _wan22("generate", prompt, "--seed", "7", "-o", str(target), home=tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    frames = _frames(target)
+    assert len(frames) >= 17
+    seen = observe(frames)
+    assert f"a {seen.colour} {seen.shape} {seen.motion} on a {seen.background} background" == prompt
 
 
 def test_same_command_same_frames_other_seed_other_frames(
@@ -115,7 +130,8 @@ def test_doctor_says_what_is_here_and_what_is_not(tmp_path: Path) -> None:
     assert line.split()[0] == "ok"
 
 
-def test_doctor_fails_where_nothing_can_be_written() -> None:
-    done = _wan22("doctor", home=Path("/proc/wan22"))
+def test_doctor_fails_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = _wan22("doctor", home=tmp_path / "file" / "home")
     assert done.returncode == 1
     assert "cannot be written" in done.stdout

@@ -66,9 +66,9 @@ class LiveServer:
             self.url = wait_for(self._announced, seconds=START_SECONDS, what="the announcement")
             self.client = httpx2.Client(base_url=self.url, timeout=30.0)
             wait_for(lambda: self._answers(ready), seconds=START_SECONDS, what=ready)
-        except BaseException:
+        except BaseException as error:
             self.kill()
-            print(self.log.read_text(errors="replace")[-4000:])
+            error.add_note(self.log.read_text(errors="replace")[-4000:])
             raise
 
     def _announced(self) -> str:
