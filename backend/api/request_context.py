@@ -64,6 +64,6 @@ class RequestContext:
                     raise
                 await answer_to(WanError(), scope)(scope, receive, send_with_headers)
             if scope["type"] == "http":
-                write = log.debug if scope["method"] in _READING and status < 500 else log.info
+                write = log.info if scope["method"] not in _READING or status == 500 else log.debug
                 took = round((time.perf_counter() - began) * 1000, 1)
                 write("http.request", method=scope["method"], path=scope["path"], status=status, ms=took)

@@ -32,8 +32,8 @@ def _optional_text(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 
-Whole = Annotated[int | None, BeforeValidator(_number), Field(ge=-MAX_WHOLE, le=MAX_WHOLE)]
-Real = Annotated[float | None, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Whole = Annotated[Annotated[int, Field(ge=-MAX_WHOLE, le=MAX_WHOLE)] | None, BeforeValidator(_number)]
+Real = Annotated[Annotated[float, Field(allow_inf_nan=False)] | None, BeforeValidator(_number)]
 
 
 class SubmitBody(BaseModel):
@@ -308,7 +308,7 @@ class ModelInfo(BaseModel):
     title: str
     mode: str
     aliases: list[str]
-    status: str = Field(description="available, missing or damaged")
+    status: str = Field(description="available, missing, damaged or unsupported")
     is_available: bool
     reason: str | None = Field(None, description="Why it cannot be used")
     repository: str | None = None

@@ -1,0 +1,107 @@
+"""An app under test, and what a worker would do to its tasks."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from fastapi.routing import iter_route_contexts
+from fastapi.testclient import TestClient
+
+from backend.api.deps import Services
+from backend.app import create_app
+from backend.core.domain import Output, Progress, Stage, Task
+from backend.core.settings import load_settings
+
+ADDRESS = "http://127.0.0.1:8000"
+SOCKET = "ws://127.0.0.1:8000/ws"
+SUBMIT = "/api/v1/generation/submit"
+TINY = "tiny-t2v-a14b"
+GOOD: dict[str, Any] = {"model_type": TINY, "prompt": "a red circle moving right on a navy background"}
+
+
+class Served:
+    """One app on a home of its own, without a worker."""
+
+    def __init__(self, home: Path, **settings: object) -> None:
+        self.app = create_app(load_settings(home=home, worker=False, poll_seconds=0.02, **settings))
+        self.client = TestClient(self.app, base_url=ADDRESS, raise_server_exceptions=False)
+        self.client.__enter__()
+
+    @property
+    def services(self) -> Services:
+        """The stores and services behind the routes."""
+        services: Services = self.app.state.services
+        return services
+
+    def paths(self) -> dict[str, set[str]]:
+        """Return the methods of every HTTP path, also of those that are not in the API's description."""
+        found: dict[str, set[str]] = {}
+        for route in iter_route_contexts(self.app.routes):
+            if route.methods:
+                found.setdefault(str(route.path), set()).update(route.methods)
+        return found
+
+    def submit(self, **changes: object) -> str:
+        """Queue a task and return its id."""
+        response = self.client.post(SUBMIT, json=GOOD | changes)
+        assert response.status_code == 200, response.text
+        return str(response.json()["task_id"])
+
+    def count(self) -> int:
+        """Return how many tasks were ever queued and are not deleted."""
+        return sum(self.services.tasks.counts().values())
+
+    def claim(self) -> Task:
+        """Take the next task as a worker would."""
+        task = self.services.tasks.claim("host:1:1:test", 60.0)
+        assert task is not None
+        return task
+
+    def report(self, task: Task, fraction: float, step: int | None = None, stage: Stage = Stage.GENERATING) -> None:
+        """Say how far a claimed task is."""
+        progress = Progress(stage, fraction, f"step {step}", step=step, total_steps=4, eta_seconds=1.5)
+        self.services.tasks.report(task.id, str(task.lease_token), progress)
+
+    def complete(self, task: Task, content: bytes = bytes(range(256)) * 40) -> Output:
+        """Finish a claimed task with a file of this content."""
+        home = self.services.home
+        home.video_of(task.id).write_bytes(content)
+        home.thumbnail_of(task.id).write_bytes(b"\xff\xd8picture")
+        output = Output(
+            task_id=task.id,
+            filename=f"{task.id}.mp4",
+            size_bytes=len(content),
+            sha256=hashlib.sha256(content).hexdigest(),
+            width=64,
+            height=64,
+            num_frames=17,
+            fps=8.0,
+            generation_seconds=1.25,
+            metadata={"request": task.request},
+        )
+        self.services.tasks.complete(task.id, str(task.lease_token), output)
+        return output
+
+    def complete_one(self) -> str:
+        """Queue a task, finish it, and return its id."""
+        task_id = self.submit()
+        self.complete(self.claim())
+        return task_id
+
+
+def assert_error(response: Any, status: int, code: str | None = None) -> dict[str, Any]:
+    """Check that an answer is an error in the one shape, and return it."""
+    assert response.status_code == status, response.text
+    body: dict[str, Any] = response.json()
+    assert set(body) == {"detail", "error", "message", "details", "suggestions", "request_id"}
+    assert isinstance(body["detail"], str)
+    assert body["detail"] == body["message"] != ""
+    assert isinstance(body["suggestions"], list)
+    assert all(isinstance(step, str) for step in body["suggestions"])
+    assert body["request_id"] == response.headers["x-request-id"]
+    assert response.headers["x-content-type-options"] == "nosniff"
+    if code is not None:
+        assert body["error"] == code
+    return body

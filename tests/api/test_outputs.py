@@ -1,0 +1,155 @@
+"""The gallery: metadata, files in whole and in part, downloads, still pictures, deleting."""
+
+from __future__ import annotations
+
+import pytest
+
+from backend.core.domain import Output
+from tests.api.support import TINY, Served, assert_error
+
+OUTPUTS = "/api/v1/outputs"
+CONTENT = bytes(range(256)) * 40
+SIZE = len(CONTENT)
+
+
+@pytest.fixture
+def video(served: Served) -> Output:
+    """One finished video."""
+    served.submit(seed=7)
+    return served.complete(served.claim(), CONTENT)
+
+
+def test_the_gallery_lists_what_is_there(served: Served, video: Output) -> None:
+    served.submit(prompt="a blue ring")
+    newer = served.complete(served.claim(), b"x" * 1024**2)
+    answer = served.client.get(OUTPUTS).json()
+    assert [one["id"] for one in answer["videos"]] == [newer.task_id, video.task_id]
+    assert answer["total_count"] == 2
+    assert answer["total_size_mb"] == pytest.approx(1.01, abs=0.001)
+    page = served.client.get(OUTPUTS, params={"limit": 1, "offset": 1}).json()
+    assert ([one["id"] for one in page["videos"]], page["total_count"]) == ([video.task_id], 2)
+    assert served.client.get("/outputs").json() == answer
+
+
+def test_one_video_has_every_field_that_clients_read(served: Served, video: Output) -> None:
+    shown = served.client.get(f"{OUTPUTS}/{video.task_id}").json()
+    assert (shown["id"], shown["model_type"], shown["resolution"]) == (video.task_id, TINY, "64x64")
+    assert (shown["duration_seconds"], shown["num_frames"], shown["fps"]) == (2.125, 17, 8.0)
+    assert shown["generation_time_minutes"] == pytest.approx(1.25 / 60, abs=0.001)
+    assert shown["file_size_mb"] == pytest.approx(SIZE / 1024**2, abs=0.001)
+    assert shown["generation_params"]["seed"] == 7
+    assert shown["metadata"]["request"]["seed"] == 7
+    assert shown["created_at"].endswith("Z")
+    for field in ("file_path", "video_url", "output_path", "download_url", "thumbnail_path", "thumbnail_url"):
+        assert served.client.get(shown[field]).status_code == 200, field
+    assert shown["thumbnail_path"].rpartition("/")[2] == f"{video.task_id}_thumb.jpg"
+    assert str(served.services.home.root) not in str(shown)
+
+
+def test_whole_files_have_their_type_and_may_not_act(served: Served, video: Output) -> None:
+    for path, disposition in (("video", None), ("download", f'attachment; filename="wan22_video_{video.task_id}.mp4"')):
+        response = served.client.get(f"{OUTPUTS}/{video.task_id}/{path}")
+        assert response.status_code == 200
+        assert response.content == CONTENT
+        assert response.headers["content-type"] == "video/mp4"
+        assert response.headers["accept-ranges"] == "bytes"
+        assert response.headers["etag"] == f'"{video.sha256}"'
+        assert response.headers["x-content-type-options"] == "nosniff"
+        assert response.headers["content-security-policy"] == "sandbox"
+        assert response.headers.get("content-disposition") == disposition
+        head = served.client.head(f"{OUTPUTS}/{video.task_id}/{path}")
+        assert (head.status_code, head.headers["content-length"], head.content) == (200, str(SIZE), b"")
+    for path in (f"{OUTPUTS}/{video.task_id}/thumbnail", f"/thumbnails/{video.task_id}_thumb.jpg"):
+        picture = served.client.get(path)
+        assert (picture.headers["content-type"], picture.content) == ("image/jpeg", b"\xff\xd8picture")
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "end"),
+    [
+        ("bytes=0-0", 0, 1),
+        ("bytes=0-99", 0, 100),
+        ("bytes=100-", 100, SIZE),
+        ("bytes=-50", SIZE - 50, SIZE),
+        (f"bytes=10-{SIZE * 2}", 10, SIZE),
+        (f"bytes={SIZE - 1}-", SIZE - 1, SIZE),
+    ],
+)
+def test_parts_are_sent_as_asked(served: Served, video: Output, asked: str, first: int, end: int) -> None:
+    for path in ("video", "download"):
+        response = served.client.get(f"{OUTPUTS}/{video.task_id}/{path}", headers={"Range": asked})
+        assert response.status_code == 206
+        assert response.content == CONTENT[first:end]
+        assert response.headers["content-range"] == f"bytes {first}-{end - 1}/{SIZE}"
+        assert response.headers["content-length"] == str(end - first)
+
+
+def test_several_parts_come_as_several_parts(served: Served, video: Output) -> None:
+    response = served.client.get(f"{OUTPUTS}/{video.task_id}/video", headers={"Range": "bytes=0-9,100-109"})
+    assert response.status_code == 206
+    assert response.headers["content-type"].startswith("multipart/byteranges")
+    assert CONTENT[:10] in response.content
+    assert CONTENT[100:110] in response.content
+
+
+@pytest.mark.parametrize("asked", [f"bytes={SIZE}-", f"bytes={SIZE + 5}-{SIZE + 9}"])
+def test_a_part_outside_the_file_is_416(served: Served, video: Output, asked: str) -> None:
+    response = served.client.get(f"{OUTPUTS}/{video.task_id}/video", headers={"Range": asked})
+    assert_error(response, 416, "range_not_satisfiable")
+    assert response.headers["content-range"].endswith(f"*/{SIZE}")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "bytes=",
+        "bytes=a-b",
+        "bytes=5-1",
+        "bytes=--5",
+        "pages=1-2",
+        "bytes=0-9" + ",0-9" * 10_000,
+        "\u00ff".encode("latin-1"),
+    ],
+    ids=["empty", "letters", "backwards", "double", "unit", "ten thousand", "not ASCII"],
+)
+def test_strange_ranges_never_break_anything(served: Served, video: Output, asked: str | bytes) -> None:
+    response = served.client.get(f"{OUTPUTS}/{video.task_id}/video", headers={"Range": asked})
+    assert response.status_code in (200, 206, 400, 416)
+    if response.status_code >= 400:
+        assert_error(response, response.status_code)
+    else:
+        assert len(response.content) < SIZE + 1024
+
+
+def test_an_old_validator_gets_the_whole_file(served: Served, video: Output) -> None:
+    path = f"{OUTPUTS}/{video.task_id}/video"
+    same = served.client.get(path, headers={"Range": "bytes=0-9", "If-Range": f'"{video.sha256}"'})
+    other = served.client.get(path, headers={"Range": "bytes=0-9", "If-Range": '"another"'})
+    assert (same.status_code, other.status_code, other.content) == (206, 200, CONTENT)
+
+
+def test_deleting_removes_files_and_row(served: Served, video: Output) -> None:
+    answer = served.client.delete(f"{OUTPUTS}/{video.task_id}").json()
+    assert answer == {"message": "Video deleted successfully"}
+    assert list(served.services.home.outputs.iterdir()) == []
+    for path in ("", "/video", "/download", "/thumbnail"):
+        body = assert_error(served.client.get(f"{OUTPUTS}/{video.task_id}{path}"), 404, "output_not_found")
+        assert body["detail"] == "Video not found"
+    assert_error(served.client.delete(f"{OUTPUTS}/{video.task_id}"), 404, "output_not_found")
+    assert served.client.get(f"/api/v1/queue/{video.task_id}").json()["status"] == "completed"
+
+
+def test_a_file_that_somebody_took_away_is_said_to_be_missing(served: Served, video: Output) -> None:
+    served.services.home.video_of(video.task_id).unlink()
+    body = assert_error(served.client.get(f"{OUTPUTS}/{video.task_id}/video"), 404, "output_file_missing")
+    assert body["detail"] == "Video file not found"
+    served.services.home.thumbnail_of(video.task_id).unlink()
+    assert_error(served.client.get(f"/thumbnails/{video.task_id}_thumb.jpg"), 404)
+    assert served.client.get(OUTPUTS).json()["total_count"] == 1
+    assert served.client.delete(f"{OUTPUTS}/{video.task_id}").status_code == 200
+
+
+def test_a_task_without_a_video_has_no_output(served: Served) -> None:
+    task_id = served.submit()
+    assert_error(served.client.get(f"{OUTPUTS}/{task_id}"), 404, "output_not_found")
+    assert_error(served.client.get(f"/thumbnails/{task_id}_thumb.jpg"), 404)

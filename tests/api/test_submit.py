@@ -1,0 +1,274 @@
+"""Submitting: what is accepted and how it is answered; what is refused, with nothing queued."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.api.support import GOOD, SUBMIT, TINY, Served, assert_error
+
+PNG = ("start.png", b"\x89PNG\r\n\x1a\n" + bytes(64), "image/png")
+
+
+def test_the_answer_is_the_union_that_clients_know(served: Served) -> None:
+    answer = served.client.post(SUBMIT, json=GOOD | {"seed": 7, "steps": 4}).json()
+    assert answer["success"] is True
+    assert answer["status"] == "pending"
+    assert answer["detected_model_type"] == TINY
+    assert answer["queue_position"] == 1
+    assert answer["adjustments"] == []
+    assert "estimated_time" not in answer  # nothing was ever measured on this home
+    parameters = answer["parameters"]
+    assert (parameters["seed"], parameters["steps"], parameters["model_type"]) == (7, 4, TINY)
+    assert (parameters["lora_path"], parameters["lora_strength"]) == ("", 1.0)
+    assert None not in parameters.values()
+    task = served.services.tasks.get(answer["task_id"])
+    assert task.request["seed"] == 7
+
+
+def test_a_model_of_one_expert_or_auto_or_an_alias_is_understood(served: Served) -> None:
+    for name in ("auto", "AUTO", "tiny", "Tiny-T2V-A14B", "tiny_t2v_a14b"):
+        answer = served.client.post(SUBMIT, json=GOOD | {"model_type": name})
+        assert answer.json()["detected_model_type"] == TINY, answer.text
+
+
+def test_a_form_with_numbers_as_text_means_the_same_as_json(served: Served) -> None:
+    fields = {"model_type": TINY, "prompt": "a blue ring", "steps": "4", "seed": "7", "num_frames": "5", "fps": "8.0"}
+    as_form = served.client.post(SUBMIT, data=fields).json()["parameters"]
+    as_multipart = served.client.post(SUBMIT, data=fields, files={"image": ("", b"", "image/png")}).json()["parameters"]
+    as_json = served.client.post(SUBMIT, json=fields).json()["parameters"]
+    numbers: dict[str, Any] = {"steps": 4, "seed": 7, "num_frames": 5, "fps": 8.0}
+    as_numbers = served.client.post(SUBMIT, json=fields | numbers).json()["parameters"]
+    assert as_form == as_multipart == as_json == as_numbers
+
+
+def test_camel_case_names_are_understood(served: Served) -> None:
+    body = {"modelType": TINY, "prompt": "a blue ring", "loraPath": "", "loraStrength": 0.0, "clientRequestId": "one"}
+    answer = served.client.post(SUBMIT, json=body).json()
+    assert answer["parameters"]["lora_strength"] == 0.0
+    again = served.client.post(SUBMIT, json=GOOD | {"prompt": "a blue ring", "client_request_id": "one"})
+    assert again.json()["task_id"] == answer["task_id"]
+
+
+def test_empty_form_fields_mean_the_default(served: Served) -> None:
+    fields = GOOD | {"steps": "", "seed": " ", "resolution": "", "scheduler": "", "lora_path": "", "image": ""}
+    parameters = served.client.post(SUBMIT, data=fields).json()["parameters"]
+    assert parameters["steps"] == 20
+    assert parameters["resolution"] == "96x96"
+
+
+def test_sizes_and_frames_are_snapped_and_said(served: Served) -> None:
+    answer = served.client.post(SUBMIT, json=GOOD | {"resolution": "70x90", "num_frames": 6}).json()
+    assert answer["parameters"]["resolution"] == "64x96"
+    assert answer["parameters"]["num_frames"] == 5
+    assert any("70x90" in note and "64x96" in note for note in answer["adjustments"])
+    assert any("num_frames 6 became 5" in note for note in answer["adjustments"])
+    task = served.client.get(f"/api/v1/queue/{answer['task_id']}").json()
+    assert task["adjustments"] == answer["adjustments"]
+
+
+def test_what_is_not_offered_is_said_not_done(served: Served) -> None:
+    answer = served.client.post(SUBMIT, json=GOOD | {"enable_prompt_enhancement": True}).json()
+    assert any("enhancement" in note for note in answer["adjustments"])
+    assert served.services.tasks.get(answer["task_id"]).prompt == GOOD["prompt"]
+
+
+def test_a_repeated_key_returns_the_first_task(served: Served) -> None:
+    first = served.client.post(SUBMIT, json=GOOD, headers={"Idempotency-Key": "k-1"}).json()
+    again = served.client.post(SUBMIT, json=GOOD, headers={"Idempotency-Key": "k-1"}).json()
+    named = served.client.post(SUBMIT, json=GOOD | {"client_request_id": "k-1"}).json()
+    assert first["task_id"] == again["task_id"] == named["task_id"]
+    assert first["parameters"]["seed"] == again["parameters"]["seed"]
+    other = served.client.post(SUBMIT, json=GOOD | {"prompt": "a blue ring"}, headers={"Idempotency-Key": "k-1"})
+    assert_error(other, 409, "idempotency_conflict")
+    assert served.count() == 1
+
+
+def test_urgent_tasks_stand_before_older_ones(served: Served) -> None:
+    served.submit()
+    urgent = served.client.post(SUBMIT, json=GOOD | {"priority": "high"}).json()
+    assert urgent["queue_position"] == 1
+    assert served.claim().id == urgent["task_id"]
+
+
+@pytest.mark.parametrize("model", ["T2V-A14B", "t2v", "Wan-AI/Wan2.2-T2V-A14B-Diffusers", "TI2V-5B", "tiny-ti2v-5b"])
+def test_a_model_that_is_not_here_is_refused_with_what_it_needs(shared: Served, model: str) -> None:
+    before = shared.count()
+    body = assert_error(shared.client.post(SUBMIT, json=GOOD | {"model_type": model}), 409, "model_not_available")
+    assert body["details"]["model"] in body["detail"]
+    assert any(TINY in step for step in body["suggestions"])
+    if not body["details"]["model"].startswith("tiny"):
+        assert body["details"]["repository"] in body["detail"]
+    assert shared.count() == before
+
+
+REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
+    "no prompt": ({"prompt": None}, 422, "prompt"),
+    "empty prompt": ({"prompt": ""}, 422, "Prompt cannot be empty"),
+    "blank prompt": ({"prompt": " \n\t "}, 422, "Prompt cannot be empty"),
+    "long prompt": ({"prompt": "x" * 501}, 422, "at most 500"),
+    "prompt of another type": ({"prompt": 7}, 422, "prompt"),
+    "prompt as a list": ({"prompt": ["a"]}, 422, "prompt"),
+    "NUL in the prompt": ({"prompt": "a\x00b"}, 422, "control characters"),
+    "unknown model": ({"model_type": "T2V-A15B"}, 422, "Must be one of"),
+    "empty model": ({"model_type": ""}, 422, "Must be one of"),
+    "path as model": ({"model_type": "../../etc/passwd"}, 422, "Must be one of"),
+    "model of another type": ({"model_type": 5}, 422, "model_type"),
+    "no steps": ({"steps": 0}, 422, "between 1 and 100"),
+    "too many steps": ({"steps": 101}, 422, "between 1 and 100"),
+    "negative steps": ({"steps": -1}, 422, "between 1 and 100"),
+    "half a step": ({"steps": 2.5}, 422, "steps"),
+    "steps in words": ({"steps": "many"}, 422, "steps"),
+    "true steps": ({"steps": True}, 422, "not true or false"),
+    "false seed": ({"seed": False}, 422, "not true or false"),
+    "negative seed": ({"seed": -1}, 422, "Seed"),
+    "seed of 33 bits": ({"seed": 2**32}, 422, "Seed"),
+    "seed of 60 bits": ({"seed": 2**60}, 422, "seed"),
+    "seed of 1000 digits": ({"seed": 10**1000}, 422, "seed"),
+    "no frames": ({"num_frames": 0}, 422, "num_frames must be between 1 and 65"),
+    "a billion frames": ({"num_frames": 10**9}, 422, "num_frames must be between 1 and 65"),
+    "size in words": ({"resolution": "big"}, 422, "WIDTHxHEIGHT"),
+    "size of zero": ({"resolution": "0x64"}, 422, "positive"),
+    "negative size": ({"resolution": "-64x64"}, 422, "WIDTHxHEIGHT"),
+    "size too large": ({"resolution": "4096x4096"}, 422, "nearest size it can make is 96x96"),
+    "size of 20 digits": ({"resolution": "99999999999999999999x64"}, 422, "WIDTHxHEIGHT"),
+    "size as a number": ({"resolution": 720}, 422, "resolution"),
+    "guidance too high": ({"guidance_scale": 21}, 422, "between 0.0 and 20.0"),
+    "infinite text guidance": ({"guidance_scale": "inf"}, 422, "guidance_scale"),
+    "text that is no number": ({"fps": "nan"}, 422, "fps"),
+    "too fast": ({"fps": 1000}, 422, "Fps"),
+    "huge whole number as fps": ({"fps": 10**400}, 422, "fps"),
+    "unknown scheduler": ({"scheduler": "ddim"}, 422, "scheduler"),
+    "unknown priority": ({"priority": "now"}, 422, "priority"),
+    "LoRA too strong": ({"lora_strength": 2.1}, 422, "lora_strength"),
+    "unknown LoRA": ({"lora_path": "anime.safetensors"}, 422, "LoRA"),
+    "LoRA outside": ({"lora_path": "/etc/passwd"}, 422, "LoRA"),
+    "unknown field": ({"guidence_scale": 5}, 422, "guidence_scale"),
+    "image as an object": ({"image": {}}, 422, "multipart/form-data"),
+    "image as text": ({"image": "data:image/png;base64,AAAA"}, 422, "multipart/form-data"),
+    "end image as an object": ({"end_image": {"a": 1}}, 422, "multipart/form-data"),
+    "empty key": ({"client_request_id": "a b"}, 422, "idempotency key"),
+}
+
+
+@pytest.mark.parametrize(("changes", "status", "says"), REFUSED.values(), ids=list(REFUSED))
+def test_a_bad_request_is_refused_and_nothing_is_queued(
+    shared: Served, changes: dict[str, Any], status: int, says: str
+) -> None:
+    before = shared.count()
+    body = assert_error(shared.client.post(SUBMIT, json=GOOD | changes), status)
+    assert says in body["detail"]
+    assert shared.count() == before
+
+
+def test_a_missing_field_is_named_in_the_words_clients_know(shared: Served) -> None:
+    without = {key: value for key, value in GOOD.items() if key != "prompt"}
+    assert assert_error(shared.client.post(SUBMIT, json=without), 422)["detail"] == "Prompt is required"
+    body = assert_error(shared.client.post(SUBMIT, json={"prompt": "a"}), 422)
+    assert body["detail"] == "Model type is required"
+    assert body["details"] == [{"loc": ["body", "model_type"], "msg": "Field required", "type": "missing"}]
+
+
+def _raw(field: str) -> bytes:
+    return b'{"model_type": "tiny", "prompt": "a", ' + field.encode() + b"}"
+
+
+HOSTILE: dict[str, bytes] = {
+    "NaN": _raw('"fps": NaN'),
+    "Infinity": _raw('"fps": -Infinity'),
+    "1e400": _raw('"fps": 1e400'),
+    "1e400 as a whole number": _raw('"steps": 1e400'),
+    "5000 digits": _raw('"seed": ' + "9" * 5000),
+    "half a surrogate pair": b'{"model_type": "tiny", "prompt": "\\ud800"}',
+    "half a surrogate pair as a name": _raw('"\\udfff": 1'),
+    "half a surrogate pair as the model": b'{"model_type": "\\ud800", "prompt": "a"}',
+    "escaped NUL": b'{"model_type": "tiny", "prompt": "a\\u0000"}',
+    "NUL in the model": b'{"model_type": "tiny\\u0000", "prompt": "a"}',
+    "NUL in the key": _raw('"client_request_id": "a\\u0000"'),
+    "100,000 brackets": b'{"model_type": "tiny", "prompt": ' + b"[" * 100_000,
+    "100,000 objects": b'{"a":' * 100_000,
+    "repeated name": b'{"model_type": "tiny", "prompt": "a", "prompt": "b"}',
+    "not UTF-8": b'{"model_type": "tiny", "prompt": "\xff\xfe"}',
+    "empty": b"",
+    "a list": b"[]",
+    "a word": b'"tiny"',
+    "null": b"null",
+    "cut off": b'{"model_type": "tiny", "prompt": "a"',
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=list(HOSTILE))
+def test_hostile_json_is_refused_without_an_echo(shared: Served, body: bytes) -> None:
+    before = shared.count()
+    response = shared.client.post(SUBMIT, content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code in (400, 422)
+    assert_error(response, response.status_code)
+    assert "NaN" not in response.text
+    assert "ud800" not in response.text
+    assert shared.count() == before
+
+
+@pytest.mark.parametrize(
+    "content_type", ["", "text/plain", "application/octet-stream", "multipart/form-data", "application/jsonx"]
+)
+def test_a_body_of_another_type_is_refused(shared: Served, content_type: str) -> None:
+    before = shared.count()
+    response = shared.client.post(SUBMIT, content=json.dumps(GOOD).encode(), headers={"Content-Type": content_type})
+    assert_error(response, 400, "malformed_body")
+    assert shared.count() == before
+
+
+def test_images_are_refused_where_none_belongs(shared: Served) -> None:
+    before = shared.count()
+    for field in ("image", "end_image"):
+        body = assert_error(shared.client.post(SUBMIT, data=GOOD, files={field: PNG}), 422, "image_not_accepted")
+        assert TINY in body["detail"]
+    assert_error(shared.client.post(SUBMIT, data=GOOD | {"model_type": "auto"}, files={"image": PNG}), 422)
+    assert_error(shared.client.post(SUBMIT, data=GOOD, files={"negative_prompt": PNG}), 422)
+    assert_error(shared.client.post(SUBMIT, data=GOOD | {"model_type": "I2V-A14B"}), 422, "image_required")
+    assert shared.count() == before
+
+
+def test_a_form_cannot_be_used_to_fill_memory(shared: Served) -> None:
+    before = shared.count()
+    large = ("a.png", bytes(10 * 1024**2 + 1), "image/png")
+    body = assert_error(shared.client.post(SUBMIT, data=GOOD, files={"image": large}), 413, "body_too_large")
+    assert "10MB" in body["detail"]
+    assert_error(shared.client.post(SUBMIT, data={f"f{i}": "1" for i in range(100)}, files={"image": PNG}), 400)
+    assert_error(shared.client.post(SUBMIT, data=GOOD | {"prompt": "x" * 100_000}, files={"image": PNG}), 400)
+    files = [("image", PNG) for _ in range(9)]
+    assert_error(shared.client.post(SUBMIT, data=GOOD, files=files), 400)
+    assert shared.count() == before
+
+
+def test_the_older_generate_route_keeps_its_status_codes(served: Served) -> None:
+    post = served.client.post
+    answer = post("/api/v1/generate", data=GOOD).json()
+    assert answer["status"] == "pending"
+    assert set(answer) <= {"task_id", "status", "message", "estimated_time_minutes"}
+    shown = served.client.get(f"/api/v1/generate/{answer['task_id']}").json()
+    assert (shown["id"], shown["status"], shown["resolution"]) == (answer["task_id"], "pending", "96x96")
+    assert_error(post("/api/v1/generate", data=GOOD | {"prompt": ""}), 422)
+    assert_error(post("/api/v1/generate", data=GOOD | {"prompt": "   "}), 400)
+    assert_error(post("/api/v1/generate", data=GOOD | {"resolution": "big"}), 400)
+    assert_error(post("/api/v1/generate", data=GOOD | {"resolution": "0x0"}), 400)
+    assert_error(post("/api/v1/generate", data=GOOD, files={"image": PNG}), 400)
+    assert_error(post("/api/v1/generate", data=GOOD | {"model_type": "I2V-A14B"}), 400)
+    assert_error(post("/api/v1/generate", data=GOOD | {"steps": "101"}), 422)
+    assert_error(served.client.get("/api/v1/generate/none"), 404, "task_not_found")
+    assert served.count() == 1
+
+
+def test_detect_says_which_model_auto_means(shared: Served) -> None:
+    path = "/api/v1/generation/models/detect"
+    answer = shared.client.get(path, params={"prompt": "a red circle", "has_image": "false"}).json()
+    assert answer["detected_model_type"] == TINY
+    assert answer["explanation"]
+    assert answer["requirements"]["requires_image"] is False
+    assert answer["requirements"]["max_resolution"] == "256x256"
+    assert answer["requirements"]["recommended_steps"] == 20
+    assert_error(shared.client.get(path, params={"prompt": "a", "has_image": "true"}), 422)
+    assert_error(shared.client.get(path), 422)
+    assert_error(shared.client.get(path, params={"prompt": "a", "has_image": "maybe"}), 422)
