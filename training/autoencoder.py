@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanResidualBlock
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, WanResample, WanResidualBlock
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
@@ -24,7 +24,7 @@ CROP = 48
 #: Noise on the latents stands in for the KL term: neighbours must decode alike.
 LATENT_NOISE = 0.05
 #: Share of the steps on single frames, where learning is cheap.
-STILL_SHARE = 0.45
+STILL_SHARE = 0.565
 _STILLS = (1, 12)
 #: Then (frames, clips) in turn. Long clips belong here: without them backgrounds drift late in a clip.
 _MIX = ((5, 4), (1, 12), (9, 2), (17, 1), (5, 4), (13, 1), (9, 2), (17, 1))
@@ -45,12 +45,31 @@ def build() -> Any:
         if isinstance(module, WanResidualBlock):
             nn.init.zeros_(module.conv2.weight)
             nn.init.zeros_(module.conv2.bias)
-        elif isinstance(module, nn.Conv3d):
+        if isinstance(module, nn.Conv3d):
             # Channels last is a third faster in bfloat16 on a CPU.
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
         elif isinstance(module, nn.Conv2d):
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+    forget_the_past(autoencoder)
     return autoencoder
+
+
+@torch.no_grad()
+def forget_the_past(autoencoder: Any) -> None:
+    """Start every temporal convolution from the newest frame alone, and the resampling ones as copies.
+
+    Single frames never train the taps on earlier frames; random ones would throw the network far back when
+    the first clips come.
+    """
+    for module in autoencoder.modules():
+        if isinstance(module, WanCausalConv3d):
+            module.weight[:, :, :-1] = 0.0
+        if isinstance(module, WanResample) and hasattr(module, "time_conv"):
+            weight = module.time_conv.weight
+            same = torch.eye(weight.shape[1])
+            # Going up, one half of the outputs is the earlier frame and the other half the later one.
+            weight[:, :, -1, 0, 0] = torch.cat([same] * (weight.shape[0] // weight.shape[1]))
+            nn.init.zeros_(module.time_conv.bias)
 
 
 class AutoencoderLoss:

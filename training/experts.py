@@ -29,7 +29,8 @@ EMPTY_SHARE = 0.1
 #: Share of those that hold only unknown words instead, as a negative prompt in another language would.
 UNKNOWN_SHARE = 0.2
 #: Length prompts are padded to, and how often: the pipeline attends to padding, so its length must vary.
-PAD_LENGTHS = {32: 0.5, 64: 0.4, 512: 0.1}
+#: 64 is what the product asks for, 512 is what the stock pipeline pads to unless told otherwise.
+PAD_LENGTHS = {64: 0.9, 512: 0.1}
 TEXT_WIDTH = 64
 
 
@@ -66,6 +67,14 @@ def build_expert() -> Any:
         qk_norm="rms_norm_across_heads",
         rope_max_seq_len=64,
     )
+
+
+def make_fast(expert: Any) -> None:
+    """Compile an expert in place for training; saves more than half of the time on a CPU."""
+    # The fused attention of PyTorch for CPUs takes most of a bfloat16 step in its backward pass; for 180
+    # tokens plain matrix products, which the compiler fuses, are several times faster.
+    torch.backends.cuda.enable_flash_sdp(False)
+    expert.compile()
 
 
 class Denoiser(nn.Module):

@@ -30,11 +30,11 @@ class Recipe:
     """How much of everything; the defaults made the embedded model on two CPU cores."""
 
     seed: int = 1
-    autoencoder_steps: int = 6000
-    clips: int = 4000
-    common_steps: int = 6000
-    high_steps: int = 1000
-    low_steps: int = 2000
+    autoencoder_steps: int = 4600
+    clips: int = 2400
+    common_steps: int = 5000
+    high_steps: int = 1200
+    low_steps: int = 2400
     batch: int = 32
 
     def scaled(self, share: float) -> Recipe:
@@ -43,8 +43,19 @@ class Recipe:
         return replace(self, **{name: max(2, round(value * share)) for name, value in amounts.items()})
 
 
-def train(recipe: Recipe, work: Path, out: Path, device: torch.device) -> int:
+@dataclass(frozen=True)
+class Place:
+    """Where to train: checkpoints, the finished folder, the device, and whether to compile."""
+
+    work: Path = WORK
+    out: Path = folder.MODEL_FOLDER
+    device: str = "cpu"
+    compiled: bool = True
+
+
+def train(recipe: Recipe, place: Place, remark: str = "") -> int:
     """Run every stage that is not finished yet, save the folder, and give its size in bytes."""
+    work, device = place.work, torch.device(place.device)
     seconds: dict[str, float] = {}
     torch.manual_seed(recipe.seed)
     codec = autoencoder.build().to(device)
@@ -58,6 +69,8 @@ def train(recipe: Recipe, work: Path, out: Path, device: torch.device) -> int:
     torch.manual_seed(recipe.seed)
     common = experts.Denoiser(experts.build_text_encoder(len(words)), experts.build_expert()).to(device)
     schedule = Schedule("common", recipe.common_steps, rate=8e-3, adam_rate=1.5e-3, final_share=0.15, average=0.99)
+    if place.compiled:
+        experts.make_fast(common.expert)
     every_level = experts.FlowLoss(common, clips, words, experts.NoiseLevels(), recipe.batch)
     seconds["common"] = run(schedule, common, every_level, work, recipe.seed)
     common.text_encoder.requires_grad_(False)
@@ -69,6 +82,8 @@ def train(recipe: Recipe, work: Path, out: Path, device: torch.device) -> int:
     }
     for part, (name, levels, steps) in sides.items():
         side = copy.deepcopy(common)
+        if place.compiled:
+            experts.make_fast(side.expert)
         # The rate goes on from where the common network's ended.
         schedule = Schedule(name, steps, rate=1.2e-3, adam_rate=2.2e-4, average=0.99)
         seconds[name] = run(
@@ -82,9 +97,10 @@ def train(recipe: Recipe, work: Path, out: Path, device: torch.device) -> int:
         "device": device.type,
         "size": SIZE,
         "frames": FRAMES,
+        "remark": remark,
     }
     preview = latents.fit_preview(clips)
-    return folder.save(out, parts, (clips.mean, clips.deviation), preview, notes)
+    return folder.save(place.out, parts, (clips.mean, clips.deviation), preview, notes)
 
 
 def _parameters(part: Any) -> int:
@@ -98,12 +114,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=folder.MODEL_FOLDER, help="the finished folder")
     parser.add_argument("--device", default="cpu", help="cpu, or cuda to be done in minutes")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
+    parser.add_argument("--no-compile", action="store_true", help="do without torch.compile and its C++ compiler")
+    parser.add_argument("--remark", default="", help="a sentence for the model card")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the recipe's steps and clips")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
     recipe = Recipe().scaled(arguments.scale)
-    size = train(recipe, arguments.work, arguments.out, torch.device(arguments.device))
+    place = Place(arguments.work, arguments.out, arguments.device, not arguments.no_compile)
+    size = train(recipe, place, arguments.remark)
     logger.info("saved %s, %.1f MB", arguments.out, size / 1e6)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from training.loop import Schedule, run
 
-STEPS = 40
+STEPS = 30
 
 
 def network() -> nn.Module:
