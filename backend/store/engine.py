@@ -25,7 +25,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from backend.core.errors import BadSettings, StorageFull, StoreUnavailable, WanError
 
 #: How long a connection waits for the writer before it, in seconds. Well under the lease of a task.
-BUSY_SECONDS: Final = 5
+BUSY_SECONDS: Final = 10
 #: The write-ahead log is folded back into the database file when it is larger than this, in bytes.
 CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
 #: The advisory lock that makes PostgreSQL's writers queue up as SQLite's do; any fixed number will do.
@@ -51,6 +51,7 @@ class Database:
         self._sqlite = self._url.get_backend_name() == "sqlite"
         self._checkpointer = checkpointer and self._sqlite
         self._checkpointing = threading.Lock()
+        self._writing = threading.Lock()
         try:
             if self._sqlite:
                 self._engine = create_engine(self._url, connect_args={"timeout": BUSY_SECONDS})
@@ -72,7 +73,7 @@ class Database:
             StoreUnavailable: the database is locked for too long, broken or unreachable.
             StorageFull: there is no space left for it.
         """
-        with _translated(), self._engine.begin() as connection:
+        with self._turn(), _translated(), self._engine.begin() as connection:
             # BEGIN IMMEDIATE, because a transaction that turns from reading to writing fails at once when
             # another wrote in between, whatever the busy timeout says.
             first = "BEGIN IMMEDIATE" if self._sqlite else f"SELECT pg_advisory_xact_lock({WRITER_LOCK})"
@@ -128,6 +129,16 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Let the threads of this process write in turn: SQLite's waiting is polling, and polling starves some."""
+        if not self._writing.acquire(timeout=BUSY_SECONDS):
+            raise StoreUnavailable
+        try:
+            yield
+        finally:
+            self._writing.release()
 
     def _checkpoint_if_due(self) -> None:
         if not self._checkpointer:

@@ -114,6 +114,8 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 self._recover_expired()
                 continue
+            if process.stdin is not None:
+                process.stdin.close()
             log.warning("supervisor.worker_ended", pid=process.pid, worker_id=worker_id, code=code)
             return f"the worker ended with {signal.Signals(-code).name if code < 0 else f'exit status {code}'}"
         return "the server stops"
@@ -122,14 +124,12 @@ class Supervisor:
         with self._lock:
             if self._stopping.is_set():
                 return None
-            if self._process is not None and self._process.stdin is not None:
-                self._process.stdin.close()
             # The pipe tells the worker that we are gone, however we went. A group of its own, so that
             # Ctrl-C in a terminal reaches it through `stop` only.
             process = self._process = subprocess.Popen(
                 [sys.executable, "-m", "backend.cli", "worker", "--worker-id", worker_id],
                 stdin=subprocess.PIPE,
-                env=os.environ | _as_environment(self._settings),
+                env=os.environ | as_environment(self._settings),
                 process_group=0,
             )
         running = SupervisorStatus.RUNNING
@@ -196,7 +196,7 @@ class Supervisor:
             log.warning("supervisor.recovered_expired", tasks=recovered)
 
 
-def _as_environment(settings: Settings) -> dict[str, str]:
+def as_environment(settings: Settings) -> dict[str, str]:
     """Write the settings that were given as variables, so that the worker has the same."""
     given = settings.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude={"api_key"})
     return {

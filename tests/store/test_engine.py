@@ -1,0 +1,240 @@
+"""Connections, errors and migrations: what is refused, what is said, and what is left untouched."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import inspect, text
+from sqlalchemy.exc import IntegrityError
+
+from backend.core.domain import TRANSITIONS, EventType, TaskStatus
+from backend.core.errors import BadSettings, StorageFull, StoreUnavailable
+from backend.store import engine
+from backend.store.engine import Database
+from backend.store.tables import metadata
+from backend.store.tasks import TaskStore
+from backend.store.transition import apply
+from backend.store.workers import WorkerState
+from tests.store.samples import claimed, submit
+
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20
+
+
+@pytest.fixture
+def sqlite_path(tmp_path: Path) -> Path:
+    return tmp_path / "wan22.db"
+
+
+@pytest.fixture
+def sqlite(sqlite_path: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{sqlite_path}")
+    yield database
+    database.close()
+
+
+def test_migrating_gives_exactly_the_tables_of_the_code(database: Database) -> None:
+    with database.read() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_migrating_twice_changes_nothing(database: Database, store: TaskStore) -> None:
+    task = submit(store)
+    database.migrate()
+    assert store.get(task.id) == task
+
+
+def test_the_check_constraints_are_the_domains_words(database: Database) -> None:
+    with database.read() as connection:
+        constraints = {
+            check["name"]: check["sqltext"]
+            for table in ("tasks", "workers")
+            for check in inspect(connection).get_check_constraints(table)
+        }
+    for name, words in (("tasks_status", TaskStatus), ("workers_state", WorkerState)):
+        assert set(constraints[name].split("'")[1::2]) == {str(word) for word in words}
+
+
+@pytest.mark.parametrize("origin", list(TaskStatus))
+@pytest.mark.parametrize("target", list(TaskStatus))
+def test_only_the_transition_table_moves_tasks(migrated: Database, origin: TaskStatus, target: TaskStatus) -> None:
+    if origin is target or (origin, target) in TRANSITIONS:
+        return
+    store = TaskStore(migrated)
+    task = submit(store)
+    with pytest.raises(ValueError, match="transition table"), migrated.begin() as connection:
+        apply(connection, task.id, (origin,), target, EventType.STARTED)
+
+
+def test_a_state_outside_the_table_is_refused_by_the_database(database: Database, store: TaskStore) -> None:
+    submit(store)
+    for change in ("status = 'lost'", "status = 'processing'", "progress = 2", "attempt = 9"):
+        with pytest.raises(IntegrityError), database.begin() as connection:
+            connection.execute(text(f"UPDATE tasks SET {change}"))
+
+
+def test_a_database_of_a_newer_version_is_refused(database: Database) -> None:
+    with database.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(StoreUnavailable, match=r"newer wan22.*9999.*0001"):
+        database.migrate()
+
+
+@pytest.mark.parametrize("content", [PNG, b"not a database at all\n" * 100], ids=["png", "text"])
+def test_a_file_that_is_no_database_is_refused_and_kept(sqlite_path: Path, sqlite: Database, content: bytes) -> None:
+    sqlite_path.write_bytes(content)
+    with pytest.raises(StoreUnavailable, match="left as it is"):
+        sqlite.migrate()
+    assert sqlite_path.read_bytes() == content
+
+
+def test_a_database_of_another_program_is_refused_and_kept(sqlite_path: Path, sqlite: Database) -> None:
+    with sqlite3.connect(sqlite_path) as connection:
+        connection.execute("CREATE TABLE bookmarks (url TEXT)")
+    connection.close()
+    with pytest.raises(StoreUnavailable, match="another program"):
+        sqlite.migrate()
+    with sqlite3.connect(sqlite_path) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("bookmarks",)]
+    connection.close()
+
+
+def test_a_start_that_was_killed_before_its_first_commit_is_repeated(sqlite_path: Path, sqlite: Database) -> None:
+    sqlite_path.touch()
+    sqlite.migrate()
+    assert TaskStore(sqlite).list() == []
+
+
+def test_sqlite_is_opened_durable(sqlite: Database) -> None:
+    with sqlite.read() as connection:
+        found = [
+            connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys", "wal_autocheckpoint")
+        ]
+    assert found == ["wal", 2, 1, 0]
+
+
+def test_a_database_that_stays_locked_is_unavailable(
+    migrated: Database, sqlite_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 0)
+    impatient = Database(f"sqlite:///{sqlite_path}")
+    other = sqlite3.connect(sqlite_path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable):
+        submit(TaskStore(impatient))
+    assert TaskStore(impatient).list() == []  # readers do not wait
+    other.execute("ROLLBACK")
+    other.close()
+    assert submit(TaskStore(impatient)).status is TaskStatus.PENDING
+    impatient.close()
+
+
+def test_a_waiting_postgresql_writer_gives_up_too(
+    new_postgres: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 1)
+    url = new_postgres()
+    holder, waiter = Database(url), Database(url)
+    holder.migrate()
+    with holder.begin(), pytest.raises(StoreUnavailable):
+        submit(TaskStore(waiter))
+    assert submit(TaskStore(waiter)).status is TaskStatus.PENDING
+    holder.close()
+    waiter.close()
+
+
+def test_threads_of_one_process_wait_for_their_turn_but_not_for_ever(
+    migrated: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.05)
+    failed: list[StoreUnavailable] = []
+
+    def write() -> None:
+        try:
+            submit(TaskStore(migrated))
+        except StoreUnavailable as error:
+            failed.append(error)
+
+    with migrated.begin():
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join(60)
+    assert len(failed) == 1
+    assert TaskStore(migrated).list() == []
+
+
+def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
+    database = Database(f"postgresql://wan22@/wan22?host={tmp_path}")
+    with pytest.raises(StoreUnavailable):
+        TaskStore(database).list()
+    database.close()
+
+
+def test_a_lost_postgresql_connection_is_replaced(new_postgres: Callable[[], str], postgres_server: str) -> None:
+    database = Database(new_postgres())
+    database.migrate()
+    store = TaskStore(database)
+    task = submit(store)
+    with psycopg.connect(postgres_server, autocommit=True) as admin:
+        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'wan22_%'")
+    assert store.get(task.id) == task
+    database.close()
+
+
+def test_a_full_disk_is_said_and_nothing_is_half_written(migrated: Database) -> None:
+    store = TaskStore(migrated)
+    task = submit(store)
+    with migrated.read() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+    wide = submit(store)
+    claimed(store)
+
+    def grow() -> None:
+        with migrated.begin() as connection:
+            # SQLite's own limit on pages answers exactly as a full disk does (SQLITE_FULL).
+            connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+            data = {"x": "y" * 50_000}
+            apply(connection, wide.id, (TaskStatus.PENDING,), TaskStatus.CANCELLED, EventType.CANCELLED, lambda _: data)
+
+    with pytest.raises(StorageFull):
+        grow()
+    assert store.get(wide.id).status is TaskStatus.PENDING
+    assert store.get(task.id).status is TaskStatus.PROCESSING
+
+
+def test_the_log_is_folded_back_by_the_checkpointer_only(
+    sqlite_path: Path, sqlite: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = sqlite_path.with_name("wan22.db-wal")
+    monkeypatch.setattr(engine, "CHECKPOINT_BYTES", 100_000)
+    worker = Database(f"sqlite:///{sqlite_path}", checkpointer=False)
+    worker.migrate()
+    store = TaskStore(worker)
+    while log.stat().st_size < 300_000:
+        submit(store)
+    assert len(TaskStore(sqlite).list()) == len(store.list())  # the reading web process is the checkpointer
+    assert log.stat().st_size == 0
+    worker.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://root@localhost/x", "sqlite://", "sqlite:///:memory:", "not a url with secret-password"]
+)
+def test_a_url_that_cannot_work_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(BadSettings) as refused:
+        Database(url)
+    assert "secret" not in refused.value.message
+
+
+@pytest.fixture
+def migrated(sqlite: Database) -> Database:
+    sqlite.migrate()
+    return sqlite

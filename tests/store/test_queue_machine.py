@@ -1,0 +1,197 @@
+"""Random lives of a queue, compared with a model of it after every step, on SQLite and PostgreSQL.
+
+Workers claim, die, come back as zombies and are stopped; users submit, cancel, delete. No task may be lost, a
+lease counts only while it is the newest, ended tasks stand still, and the event log has no gaps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from sqlalchemy import delete, func, select
+
+from backend.core.domain import TERMINAL, Priority, Task, TaskEvent, TaskStatus
+from backend.core.errors import GenerationFailed, LeaseLost, StateConflict, TaskNotFound
+from backend.store.engine import Database
+from backend.store.events import EventLog
+from backend.store.tables import events, outputs, tasks
+from backend.store.tasks import TaskStore
+from tests.store.samples import at_step, output_of, submit
+
+pytestmark = pytest.mark.timeout(300)
+WORKERS = ("a", "b")
+ENDED_AT_ONCE, LONG = 0.0, 300.0
+
+
+@dataclass
+class Expected:
+    """What the model knows of one task."""
+
+    priority: int
+    status: TaskStatus = TaskStatus.PENDING
+    attempt: int = 0
+    max_attempts: int = 2
+    cancel: bool = False
+    worker: str = ""
+    token: str = ""
+    expired: bool = False
+    deleted: bool = False
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Rules are what users and workers do; invariants are what the store promises."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__()
+        with database.begin() as connection:
+            for table in (events, outputs, tasks):
+                connection.execute(delete(table))
+        self.database = database
+        self.store = TaskStore(database)
+        self.log = EventLog(database)
+        self.model: dict[str, Expected] = {}  # in order of submission
+        self.leases: list[tuple[str, str]] = []  # every lease ever given: task and token
+        self.frozen: dict[str, Task] = {}
+        self.seen = self.log.last_id()
+        self.numbers: dict[str, int] = {}
+
+    @rule(priority=st.sampled_from(Priority))
+    def submit(self, priority: Priority) -> None:
+        task = submit(self.store, priority=priority, max_attempts=2)
+        self.model[task.id] = Expected(priority.rank)
+
+    @rule(worker=st.sampled_from(WORKERS), seconds=st.sampled_from([ENDED_AT_ONCE, LONG]))
+    def claim(self, worker: str, seconds: float) -> None:
+        waiting = [(-e.priority, i, key) for i, (key, e) in enumerate(self.model.items()) if e.status == "pending"]
+        task = self.store.claim(worker, seconds)
+        assert (task.id if task else None) == (min(waiting)[2] if waiting else None)
+        if task is not None:
+            expected = self.model[task.id]
+            expected.status, expected.worker, expected.expired = TaskStatus.PROCESSING, worker, seconds == ENDED_AT_ONCE
+            expected.attempt += 1
+            expected.token = task.lease_token or ""
+            assert (task.id, expected.token) not in self.leases
+            self.leases.append((task.id, expected.token))
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), deed=st.sampled_from(["heartbeat", "report", "complete", "fail", "cancelled", "release"]))
+    def work(self, data: st.DataObject, deed: str) -> None:
+        task_id, token = data.draw(st.sampled_from(self.leases), "lease")
+        expected = self.model[task_id]
+        deeds = {
+            "heartbeat": lambda: self.store.heartbeat(task_id, token, LONG),
+            "report": lambda: self.store.report(task_id, token, at_step(data.draw(st.integers(0, 20), "step"))),
+            "complete": lambda: self.store.complete(task_id, token, output_of(task_id)),
+            "fail": lambda: self.store.fail(task_id, token, GenerationFailed()),
+            "cancelled": lambda: self.store.acknowledge_cancel(task_id, token),
+            "release": lambda: self.store.release(task_id, token),
+        }
+        if expected.status is not TaskStatus.PROCESSING or expected.token != token:
+            with pytest.raises(LeaseLost):
+                deeds[deed]()
+            return
+        before = self.store.get(task_id).progress
+        answer = deeds[deed]()
+        if deed in ("heartbeat", "report"):
+            assert answer is expected.cancel
+            assert self.store.get(task_id).progress >= before
+            expected.expired = expected.expired and deed != "heartbeat"
+        elif deed == "release" and not expected.cancel:
+            expected.status, expected.attempt = TaskStatus.PENDING, expected.attempt - 1
+        else:
+            ends = {"complete": TaskStatus.COMPLETED, "fail": TaskStatus.FAILED}
+            expected.status = ends.get(deed, TaskStatus.CANCELLED)
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        task_id = data.draw(st.sampled_from(list(self.model)), "task")
+        expected = self.model[task_id]
+        if expected.deleted:
+            with pytest.raises(TaskNotFound):
+                self.store.request_cancel(task_id)
+        elif expected.status in TERMINAL:
+            with pytest.raises(StateConflict):
+                self.store.request_cancel(task_id)
+        else:
+            self.store.request_cancel(task_id)
+            if expected.status is TaskStatus.PENDING:
+                expected.status = TaskStatus.CANCELLED
+            expected.cancel = True
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def delete(self, data: st.DataObject) -> None:
+        task_id = data.draw(st.sampled_from(list(self.model)), "task")
+        expected = self.model[task_id]
+        if expected.deleted:
+            with pytest.raises(TaskNotFound):
+                self.store.delete(task_id)
+        elif expected.status not in TERMINAL:
+            with pytest.raises(StateConflict):
+                self.store.delete(task_id)
+        else:
+            self.store.delete(task_id)
+            expected.deleted = True
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def worker_dies(self, worker: str) -> None:
+        self._lost(self.store.recover_worker(worker), lambda expected: expected.worker == worker)
+
+    @rule()
+    def leases_run_out(self) -> None:
+        self._lost(self.store.recover_expired(), lambda expected: expected.expired)
+
+    def _lost(self, recovered: list[str], whose) -> None:  # type: ignore[no-untyped-def]
+        lost = [key for key, e in self.model.items() if e.status is TaskStatus.PROCESSING and whose(e)]
+        assert recovered == lost
+        for expected in (self.model[key] for key in lost):
+            if expected.cancel:
+                expected.status = TaskStatus.CANCELLED
+            elif expected.attempt == expected.max_attempts:
+                expected.status = TaskStatus.FAILED
+            else:
+                expected.status = TaskStatus.PENDING
+
+    @invariant()
+    def the_store_is_as_expected(self) -> None:
+        for task_id, expected in self.model.items():
+            assert self.store.status_of(task_id) is expected.status
+        visible = [key for key, expected in self.model.items() if not expected.deleted]
+        listed = {task.id: task for task in self.store.list()}
+        assert list(listed) == visible[::-1]
+        for task_id, task in listed.items():
+            assert task.attempt == self.model[task_id].attempt
+            if task.status in TERMINAL:
+                assert self.frozen.setdefault(task_id, task) == task
+
+    @invariant()
+    def every_completed_task_has_one_output_and_no_other_has(self) -> None:
+        completed = sum(expected.status is TaskStatus.COMPLETED for expected in self.model.values())
+        with self.database.read() as connection:
+            assert connection.execute(select(func.count()).select_from(outputs)).scalar_one() == completed
+
+    @invariant()
+    def the_log_has_no_gaps(self) -> None:
+        new: list[TaskEvent] = self.log.after(self.seen)
+        for event in new:
+            assert event.id > self.seen
+            assert event.number == self.numbers.get(event.task_id, 0) + 1
+            self.seen, self.numbers[event.task_id] = event.id, event.number
+
+
+def test_random_lives_of_a_queue(database: Database) -> None:
+    run_state_machine_as_test(
+        lambda: QueueMachine(database),
+        settings=settings(
+            max_examples=12,
+            stateful_step_count=20,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

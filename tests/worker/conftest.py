@@ -1,0 +1,151 @@
+"""A home with a queue, and real worker processes that run the embedded tiny model in it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from backend.core.domain import EventType, Priority, Task, TaskStatus, new_task_id
+from backend.core.model_table import MODELS
+from backend.core.requests import RequestDraft, resolve_request
+from backend.core.settings import Settings, load_settings
+from backend.store.engine import Database
+from backend.store.events import EventLog
+from backend.store.outputs import OutputStore
+from backend.store.tasks import TaskStore
+from backend.store.workers import WorkerInfo, WorkerStore
+from backend.worker.supervisor import Supervisor, as_environment
+from tests.support.server import wait_for
+
+#: Importing torch and loading the model on a loaded two-core machine.
+START_SECONDS = 150.0
+
+
+class Queue:
+    """A home folder with its stores, and what tests ask about it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.home = settings.paths.create()
+        self.database = Database(settings.database)
+        self.database.migrate()
+        self.tasks = TaskStore(self.database)
+        self.events = EventLog(self.database)
+        self.outputs = OutputStore(self.database, self.home)
+        self.workers = WorkerStore(self.database)
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def submit(self, *, steps: int = 4, frames: int = 5, max_attempts: int = 3) -> Task:
+        """Queue a small task."""
+        draft = RequestDraft(
+            prompt="a red circle moving right on a navy background",
+            width=64,
+            height=64,
+            num_frames=frames,
+            steps=steps,
+            seed=7,
+        )
+        request, notes = resolve_request(MODELS["tiny-t2v-a14b"], draft)
+        return self.tasks.insert(
+            new_task_id(),
+            request,
+            adjustments=notes,
+            priority=Priority.NORMAL,
+            max_attempts=max_attempts,
+            fingerprint=request.digest,
+        )
+
+    def types(self, task_id: str) -> list[EventType]:
+        """The types of a task's events, in order."""
+        return [event.type for event in self.events.of_task(task_id)]
+
+    def wait_status(self, task_id: str, status: TaskStatus, seconds: float = START_SECONDS) -> Task:
+        """Wait until the task has this state."""
+        wait_for(lambda: self.tasks.get(task_id).status is status, seconds=seconds, what=f"{status} of {task_id}")
+        return self.tasks.get(task_id)
+
+    def wait_processing(self, task_id: str) -> WorkerInfo:
+        """Wait until a worker has the task; return that worker."""
+        self.wait_status(task_id, TaskStatus.PROCESSING)
+        return self.worker(self.tasks.get(task_id).worker_id)
+
+    def wait_denoising(self, task_id: str) -> WorkerInfo:
+        """Wait until the task is being denoised; return its worker."""
+        wait_for(lambda: self.tasks.get(task_id).stage == "generating", seconds=START_SECONDS, what="denoising")
+        return self.worker(self.tasks.get(task_id).worker_id)
+
+    def worker(self, worker_id: str | None) -> WorkerInfo:
+        """The register's entry of a worker."""
+        (worker,) = [worker for worker in self.workers.list() if worker.id == worker_id]
+        return worker
+
+    def start_worker(self, worker_id: str, **env: str) -> subprocess.Popen[bytes]:
+        """Start a worker process of our own, with a pipe as stdin."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "backend.cli", "worker", "--worker-id", worker_id],
+            stdin=subprocess.PIPE,
+            env=os.environ | as_environment(self.settings) | env,
+        )
+        self._processes.append(process)
+        return process
+
+    def leftovers(self) -> list[str]:
+        """Names of files that only a running task may have."""
+        return [p.name for p in self.home.outputs.glob("*.part")] + [p.name for p in self.home.work.iterdir()]
+
+    def videos(self) -> list[str]:
+        """Names of the finished videos on disk."""
+        return sorted(path.name for path in self.home.outputs.glob("*.mp4"))
+
+    def close(self) -> None:
+        """End every process that a test left."""
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+        self.database.close()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings for quick tests, for this process and the workers it starts."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return load_settings(
+        home=tmp_path / "home",
+        threads=1,
+        poll_seconds=0.05,
+        heartbeat_seconds=0.5,
+        recovery_seconds=0.2,
+        restart_backoff_seconds=0.05,
+    )
+
+
+@pytest.fixture
+def queue(settings: Settings) -> Iterator[Queue]:
+    """An empty queue; worker processes started through it are ended with the test."""
+    queue = Queue(settings)
+    yield queue
+    queue.close()
+
+
+@pytest.fixture
+def supervise(settings: Settings, queue: Queue) -> Iterator[Callable[[], Supervisor]]:
+    """Start supervisors of the queue's home; all are stopped at the end."""
+    started: list[Supervisor] = []
+
+    def start() -> Supervisor:
+        supervisor = Supervisor(settings)
+        started.append(supervisor)
+        supervisor.start()
+        return supervisor
+
+    yield start
+    for supervisor in started:
+        supervisor.stop(grace=0.0)

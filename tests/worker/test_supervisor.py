@@ -1,0 +1,72 @@
+"""The supervisor's own promises: it gives up loudly, starts again, and never loads the engine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from backend.core.domain import TaskStatus
+from backend.core.settings import Settings, load_settings
+from backend.worker.supervisor import Supervisor, SupervisorStatus, as_environment
+from tests.support.server import wait_for
+from tests.worker.conftest import START_SECONDS, Queue
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_a_worker_that_cannot_start_is_given_up_and_tasks_stay_queued(
+    tmp_path: Path, queue: Queue, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "torch.py").write_text("raise ImportError('libcudart is broken')\n")
+    monkeypatch.setenv("PYTHONPATH", str(broken))
+    task = queue.submit()
+    supervisor = Supervisor(settings.model_copy(update={"restart_limit": 1}))
+    supervisor.start()
+    try:
+        wait_for(lambda: supervisor.state.status is SupervisorStatus.DEFUNCT, seconds=START_SECONDS, what="defunct")
+        state = supervisor.state
+        assert state.restarts == 1
+        assert state.pid is None
+        assert "exit status 1" in (state.reason or "")
+        assert "libcudart is broken" in (state.reason or "")
+        assert queue.tasks.get(task.id).status is TaskStatus.PENDING
+        assert queue.workers.list() == []
+    finally:
+        supervisor.stop()
+    assert supervisor.state.status is SupervisorStatus.STOPPED
+
+
+def test_a_stopped_supervisor_leaves_no_process(queue: Queue, supervise: Callable[[], Supervisor]) -> None:
+    supervisor = supervise()
+    wait_for(queue.workers.list, seconds=START_SECONDS, what="the worker's first beat")
+    (worker,) = queue.workers.list()
+    assert worker.id == supervisor.state.worker_id
+    assert worker.pid == supervisor.state.pid
+    supervisor.stop()
+    assert worker.is_dead()
+    assert supervisor.state.status is SupervisorStatus.STOPPED
+    assert queue.workers.list() == []
+    supervisor.stop()
+
+
+def test_the_worker_gets_the_settings_of_its_server(tmp_path: Path) -> None:
+    given = load_settings(home=tmp_path, threads=2, worker=False, allowed_hosts=["a.example"], api_key="k" * 20)
+    environment = as_environment(given)
+    assert environment == {
+        "WAN22_HOME": str(tmp_path),
+        "WAN22_THREADS": "2",
+        "WAN22_WORKER": "false",
+        "WAN22_ALLOWED_HOSTS": '["a.example"]',
+    }
+
+
+def test_supervising_needs_no_engine() -> None:
+    program = "import sys, backend.worker.supervisor; print([m for m in ('torch', 'diffusers') if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,157 @@
+"""What becomes of tasks when worker processes die, hang or are told to stop. Real processes, real model."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from backend.core.domain import EventType, TaskStatus
+from backend.worker.supervisor import Supervisor, SupervisorStatus, as_environment
+from tests.support.server import wait_for
+from tests.worker.conftest import START_SECONDS, Queue
+
+pytestmark = pytest.mark.timeout(600)  # several process starts in one test, on a machine that does other things
+Supervise = Callable[[], Supervisor]
+HANG_WHILE_DENOISING = "denoise.step:1=hang"
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; a zombie has."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_killed_while_denoising_the_task_comes_back_and_completes(
+    queue: Queue, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = queue.submit()
+    with monkeypatch.context() as first_worker_only:
+        first_worker_only.setenv("WAN22_FAULTS", HANG_WHILE_DENOISING)
+        supervisor = supervise()
+        victim = queue.wait_denoising(task.id)
+    os.kill(victim.pid, signal.SIGKILL)
+
+    done = queue.wait_status(task.id, TaskStatus.COMPLETED)
+    assert done.attempt == 2
+    assert done.worker_id != victim.id
+    lost = next(event for event in queue.events.of_task(task.id) if event.type is EventType.ATTEMPT_LOST)
+    assert lost.data == {"attempt": 1, "reason": "the worker died", "will_retry": True}
+    assert queue.types(task.id).count(EventType.COMPLETED) == 1
+    assert queue.videos() == [f"{task.id}.mp4"]
+    assert queue.outputs.video_path(task.id).stat().st_size == queue.outputs.get(task.id).size_bytes
+    assert queue.leftovers() == []
+    assert [worker.id for worker in queue.workers.list()] == [supervisor.state.worker_id]
+    assert supervisor.state.restarts == 1
+    assert "SIGKILL" in (supervisor.state.reason or "")
+
+
+def test_a_task_that_always_kills_its_worker_fails_and_the_next_one_runs(
+    queue: Queue, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WAN22_FAULTS", "denoise.step:6=kill")
+    deadly = queue.submit(steps=8, max_attempts=2)
+    harmless = queue.submit(steps=4)
+    supervisor = supervise()
+    queue.wait_status(harmless.id, TaskStatus.COMPLETED)
+    failed = queue.tasks.get(deadly.id)
+    assert (failed.status, failed.error_code, failed.attempt) == (TaskStatus.FAILED, "worker_lost", 2)
+    assert queue.types(deadly.id).count(EventType.ATTEMPT_LOST) == 2
+    assert queue.videos() == [f"{harmless.id}.mp4"]
+    assert queue.leftovers() == []
+    assert supervisor.state.status is SupervisorStatus.RUNNING
+
+
+def test_killed_after_the_rename_there_is_still_one_output(queue: Queue, supervise: Supervise) -> None:
+    task = queue.submit()
+    worker = queue.start_worker("first", WAN22_FAULTS="finish.before_commit:1=kill")
+    assert worker.wait(START_SECONDS) == -signal.SIGKILL
+    assert queue.tasks.get(task.id).status is TaskStatus.PROCESSING
+    assert queue.outputs.list() == []
+
+    supervise()  # finds that the first worker is dead long before its lease runs out
+    queue.wait_status(task.id, TaskStatus.COMPLETED)
+    assert [output.task_id for output in queue.outputs.list()] == [task.id]
+    assert queue.videos() == [f"{task.id}.mp4"]
+
+
+def test_one_worker_is_cancelled_goes_on_and_is_stopped(queue: Queue) -> None:
+    """One worker's life: a task that the user cancels, one that completes, one that the operator interrupts."""
+    cancelled = queue.submit(steps=100, frames=65)
+    worker = queue.start_worker("first")
+    queue.wait_denoising(cancelled.id)
+    queue.tasks.request_cancel(cancelled.id)
+    completed = queue.submit()
+    queue.wait_status(cancelled.id, TaskStatus.CANCELLED)
+    queue.wait_status(completed.id, TaskStatus.COMPLETED)
+    assert queue.leftovers() == []
+
+    stopped = queue.submit(steps=100, frames=65)
+    queue.wait_denoising(stopped.id)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(START_SECONDS) == 0
+    back = queue.tasks.get(stopped.id)
+    assert (back.status, back.attempt) == (TaskStatus.PENDING, 0)
+    assert queue.types(stopped.id)[-1] is EventType.RELEASED
+    assert queue.leftovers() == []
+    assert queue.videos() == [f"{completed.id}.mp4"]
+    assert queue.workers.list() == []
+
+
+def test_a_hung_worker_that_is_stopped_gives_its_task_back_too(queue: Queue) -> None:
+    task = queue.submit()
+    worker = queue.start_worker("first", WAN22_FAULTS=HANG_WHILE_DENOISING, WAN22_STOP_GRACE_SECONDS="0.5")
+    queue.wait_denoising(task.id)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(START_SECONDS) == 1
+    back = queue.tasks.get(task.id)
+    assert (back.status, back.attempt) == (TaskStatus.PENDING, 0)
+    assert queue.leftovers() == []
+
+
+def test_a_zombie_is_fenced(queue: Queue) -> None:
+    """SIGSTOP beyond the lease, another worker finishes, SIGCONT: the late write is void."""
+    task = queue.submit()
+    zombie = queue.start_worker("zombie", WAN22_FAULTS="output.after_rename:9=kill", WAN22_LEASE_SECONDS="1")
+    queue.wait_processing(task.id)
+    zombie.send_signal(signal.SIGSTOP)
+    wait_for(queue.tasks.recover_expired, seconds=START_SECONDS, what="the end of the lease")
+    queue.start_worker("second")
+    done = queue.wait_status(task.id, TaskStatus.COMPLETED)
+    assert done.worker_id == "second"
+    recorded = queue.outputs.get(task.id)
+    zombie.send_signal(signal.SIGCONT)
+    zombie.send_signal(signal.SIGTERM)
+    assert zombie.wait(START_SECONDS) == 0
+    assert queue.types(task.id).count(EventType.COMPLETED) == 1
+    assert queue.outputs.list() == [recorded]
+    assert queue.outputs.video_path(task.id).stat().st_size == recorded.size_bytes
+    assert queue.leftovers() == []
+
+
+def test_a_worker_does_not_outlive_its_server(queue: Queue) -> None:
+    task = queue.submit(steps=100, frames=65)
+    program = (
+        "import threading\n"
+        "from backend.core.settings import load_settings\n"
+        "from backend.worker.supervisor import Supervisor\n"
+        "Supervisor(load_settings()).start()\n"
+        "threading.Event().wait()\n"
+    )
+    server = subprocess.Popen([sys.executable, "-c", program], env=os.environ | as_environment(queue.settings))
+    try:
+        worker = queue.wait_denoising(task.id)
+    finally:
+        server.kill()
+        server.wait()
+    wait_for(lambda: is_gone(worker.pid), seconds=START_SECONDS, what="the end of the orphan")
+    back = queue.tasks.get(task.id)
+    assert (back.status, back.attempt) == (TaskStatus.PENDING, 0)
+    assert queue.leftovers() == []
