@@ -35,7 +35,7 @@ REQUEST_ID_KEY = "wan22.request_id"
 #: Names that may appear in an answer although the client chose them.
 _PLAIN_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_.-]{0,39}$")
 _RETRY_SECONDS = "2"
-#: Sentences that clients of the earlier application know (contract 1.5).
+#: Sentences that clients of the earlier application know.
 _MISSING = {"prompt": "Prompt is required", "model_type": "Model type is required"}
 
 

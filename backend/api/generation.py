@@ -1,4 +1,4 @@
-"""Routes that start a generation, and the one that says which model `auto` means (contract 1.4, 1.5, 1.13)."""
+"""Routes that start a generation, and the one that says which model `auto` means."""
 
 from __future__ import annotations
 

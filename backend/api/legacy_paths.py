@@ -1,4 +1,4 @@
-"""The paths without `/api/v1` that older clients use (contract 1.0, 2.1), all in this one place.
+"""The paths without `/api/v1` that older clients use, all in this one place.
 
 Same handlers, same shapes; only the health route differs, because the one client of its short path
 knows other words.

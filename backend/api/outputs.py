@@ -1,11 +1,11 @@
-"""Routes of the gallery: finished videos, their files and still pictures (contract 1.7)."""
+"""Routes of the gallery: finished videos, their files and still pictures."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
 from backend.api.deps import OutputId, ServicesDep
@@ -82,7 +82,9 @@ def thumbnail(output_id: OutputId, services: ServicesDep) -> Response:
     response_class=Response,
     responses=_PICTURE,
 )
-def thumbnail_file(filename: str, services: ServicesDep) -> Response:
+def thumbnail_file(
+    filename: Annotated[str, Path(description="Last part of a video's `thumbnail_path`")], services: ServicesDep
+) -> Response:
     """Send the still picture that `thumbnail_path` of a video names."""
     match = _THUMBNAIL_NAME.match(filename)
     if match is None:

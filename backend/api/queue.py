@@ -1,4 +1,4 @@
-"""Routes of the queue: look, cancel, delete, clear (contract 1.6 and 2.2)."""
+"""Routes of the queue: look, cancel, delete, clear."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The shapes of the generation, queue and output routes, as clients of the earlier application expect them.
 
 Only shapes: which values a model accepts is decided further in. Numbers that are not known are absent,
-never null. Field names and spellings are contract sections 1.4 to 1.7 and 1.13.
+never null. Field names and spellings are fixed by the clients that exist; docs/api.md tells them.
 """
 
 from __future__ import annotations

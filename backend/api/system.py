@@ -1,4 +1,4 @@
-"""Routes about the server itself: health, statistics, liveness, readiness (contract 1.2, 1.8, 1.13, 2.1)."""
+"""Routes about the server itself: health, statistics, liveness, readiness."""
 
 from __future__ import annotations
 

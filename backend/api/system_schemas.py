@@ -1,4 +1,4 @@
-"""The shapes of the health and statistics routes (contract 1.2, 1.8 and 2.1)."""
+"""The shapes of the health and statistics routes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the event log says about the tasks right now, and the messages each event becomes (contract 3.4).
+"""What the event log says about the tasks right now, and the messages each event becomes.
 
 Folds events one by one, so the state it shows to a newcomer and the messages that follow it always agree.
 Pure: no I/O, no sockets. The same folding makes live messages, snapshots and replays.

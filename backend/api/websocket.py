@@ -1,7 +1,7 @@
 """Live news over WebSocket: topics, subscriptions, snapshots for newcomers, replay for those who come back.
 
 Follows the event log by number and passes on what it says; has no state of its own that could disagree
-with the database. Messages are contract section 3; every one carries the `event_id` up to which its
+with the database. Messages are listed in docs/api.md; every one carries the `event_id` up to which its
 reader is informed, and a subscription with `after_event` continues from there.
 """
 

@@ -1,0 +1,207 @@
+"""What must hold for every route, also for those that will be added: rules, not examples."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.routing import iter_route_contexts
+
+from tests.api.support import GOOD, Served
+
+BACKEND = Path(__file__).parents[2] / "backend"
+WEB_FILES = [*sorted((BACKEND / "api").glob("*.py")), BACKEND / "app.py"]
+READING = {"GET", "HEAD"}
+#: What an `async def` must leave to a thread: these talk to the database, the disk or the machine.
+BLOCKING_OBJECTS = {"tasks", "events", "outputs", "workers", "models", "generation", "stats", "database", "home"}
+BLOCKING_CALLS = {
+    "open",
+    "sleep",
+    "read_bytes",
+    "read_text",
+    "write_bytes",
+    "write_text",
+    "unlink",
+    "mkdir",
+    "stat",
+    "iterdir",
+    "diagnose",
+    "detect_hardware",
+    "migrate",
+    "run",
+    "Popen",
+}
+
+
+def test_reading_changes_nothing(served: Served) -> None:
+    waiting = served.submit()
+    served.complete_one()
+    running = served.claim() if served.services.tasks.counts()["pending"] else None
+    assert running is not None
+    before = _state(served)
+    called = 0
+    for path, methods in served.paths().items():
+        for method in methods & READING:
+            for task_id in (waiting, running.id, "nobody"):
+                served.client.request(method, path.format(task_id=task_id, output_id=task_id, filename="x_thumb.jpg"))
+                called += 1
+    assert called > 100
+    assert _state(served) == before
+
+
+def _state(served: Served) -> tuple[Any, ...]:
+    services = served.services
+    files = sorted(
+        (str(path), path.stat().st_mtime_ns)
+        for path in services.home.root.rglob("*")
+        if path.is_file() and "wan22.db" not in path.name
+    )
+    return services.tasks.list(), services.events.last_id(), services.outputs.list(), files
+
+
+def test_every_route_is_documented(shared: Served) -> None:
+    schema = shared.client.get("/openapi.json").json()
+    operations = [
+        (path, method, operation) for path, methods in schema["paths"].items() for method, operation in methods.items()
+    ]
+    ids = [operation["operationId"] for _, _, operation in operations]
+    assert len(ids) == len(set(ids))
+    for path, method, operation in operations:
+        where = f"{method} {path}"
+        assert operation.get("tags"), where
+        assert operation.get("summary"), where
+        assert operation.get("description"), where
+        refused = operation["responses"].get("422")
+        if refused is not None:
+            assert refused["content"]["application/json"]["schema"]["$ref"].endswith("/ErrorBody"), where
+        for parameter in operation.get("parameters", []):
+            assert parameter["schema"], where
+            assert parameter.get("description"), f"{where}: {parameter['name']}"
+
+
+def test_only_aliases_are_left_out_of_the_documentation(shared: Served) -> None:
+    documented = {
+        (path, method.upper())
+        for path, methods in shared.client.get("/openapi.json").json()["paths"].items()
+        for method in methods
+    }
+    for path, methods in shared.paths().items():
+        for method in methods - {"HEAD"}:
+            # The documentation itself and the paths of older clients are not part of the API we offer.
+            alias = (f"/api/v1{path}", method) in documented or path in ("/docs", "/openapi.json", "/api/health")
+            assert (path, method) in documented or alias, (method, path)
+
+
+def test_the_documented_body_is_the_one_that_is_read(shared: Served) -> None:
+    operation = shared.client.get("/openapi.json").json()["paths"]["/api/v1/generation/submit"]["post"]
+    content = operation["requestBody"]["content"]
+    as_json = content["application/json"]["schema"]
+    assert set(as_json["required"]) == set(GOOD)
+    assert set(content["multipart/form-data"]["schema"]["properties"]) - set(as_json["properties"]) == {
+        "image",
+        "end_image",
+    }
+    assert "$ref" not in json.dumps(operation["requestBody"])
+
+
+def test_changing_routes_use_methods_that_browsers_protect(shared: Served) -> None:
+    methods = {method for all_methods in shared.paths().values() for method in all_methods}
+    assert methods <= {"GET", "HEAD", "POST", "DELETE"}
+
+
+def test_no_handler_blocks_the_event_loop() -> None:
+    checked = 0
+    for file in WEB_FILES:
+        for function in ast.walk(ast.parse(file.read_text())):
+            if isinstance(function, ast.AsyncFunctionDef):
+                checked += 1
+                for call in _own_calls(function):
+                    assert not _blocks(call), f"{file.name}:{call.lineno} blocks in async {function.name}"
+    assert checked > 20
+
+
+def _own_calls(function: ast.AsyncFunctionDef) -> list[ast.Call]:
+    """Return the calls that run on the event loop: not awaited ones, which give way, and not inner functions'."""
+    awaited = {id(node.value) for node in ast.walk(function) if isinstance(node, ast.Await)}
+    inner = {
+        id(node)
+        for child in ast.walk(function)
+        if isinstance(child, ast.FunctionDef | ast.Lambda)
+        for node in ast.walk(child)
+    }
+    return [
+        node
+        for node in ast.walk(function)
+        if isinstance(node, ast.Call) and id(node) not in awaited and id(node) not in inner
+    ]
+
+
+def _blocks(call: ast.Call) -> bool:
+    """Whether a call goes to the database, the disk or another process."""
+    target = call.func
+    if isinstance(target, ast.Name):
+        return target.id in BLOCKING_CALLS
+    if not isinstance(target, ast.Attribute):
+        return False
+    owner = target.value
+    name = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
+    return target.attr in BLOCKING_CALLS or name.lstrip("_") in BLOCKING_OBJECTS
+
+
+@pytest.mark.parametrize(
+    ("code", "blocks"),
+    [
+        ("async def f():\n    services.tasks.get('x')", True),
+        ("async def f():\n    self._events.after(0)", True),
+        ("async def f():\n    path.read_bytes()", True),
+        ("async def f():\n    time.sleep(1)", True),
+        ("async def f():\n    await asyncio.to_thread(self._events.after, 0)", False),
+        ("async def f():\n    await asyncio.sleep(1)", False),
+        ("async def f():\n    def g():\n        path.read_bytes()\n    return g", False),
+    ],
+)
+def test_the_rule_above_sees_what_it_should(code: str, blocks: bool) -> None:
+    function = ast.parse(code).body[0]
+    assert isinstance(function, ast.AsyncFunctionDef)
+    assert any(_blocks(call) for call in _own_calls(function)) is blocks
+
+
+def test_handlers_that_ask_stores_run_in_threads(shared: Served) -> None:
+    """Every handler is a plain function unless it touches neither database nor disk."""
+    light = {"live", "socket_stats", "interactive_docs", "openapi"}
+    for route in iter_route_contexts(shared.app.routes):
+        if route.methods and route.endpoint is not None and route.endpoint.__name__ not in light:
+            assert not _is_async(route.endpoint), route.path
+
+
+def _is_async(function: Any) -> bool:
+    return bool(function.__code__.co_flags & 0x80)  # inspect.CO_COROUTINE
+
+
+STARTED = """
+import json, sys
+from fastapi.testclient import TestClient
+from backend.app import create_app
+from backend.core.settings import load_settings
+with TestClient(create_app(load_settings(worker=False)), base_url="http://127.0.0.1:8000") as client:
+    assert client.get("/api/v1/system/health").status_code == 200
+    body = {"model_type": "auto", "prompt": "a red circle"}
+    assert client.post("/api/v1/generation/submit", json=body).status_code == 200
+    assert client.get("/api/v1/models").status_code == 200
+    assert client.get("/docs").status_code == 200
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def test_a_web_process_at_work_has_not_loaded_the_engine() -> None:
+    done = subprocess.run([sys.executable, "-c", STARTED], check=True, capture_output=True, text=True, timeout=100)
+    loaded = set(json.loads(done.stdout.splitlines()[-1]))
+    heavy = {"torch", "diffusers", "transformers", "accelerate", "peft", "tokenizers", "av", "PIL", "numpy"}
+    assert loaded & heavy == set()
+    assert not [name for name in loaded if name.startswith(("backend.engine", "backend.worker"))]
+    assert "backend.app" in loaded
