@@ -24,7 +24,7 @@ class TaskStatus(StrEnum):
     CANCELLED = "cancelled"  # stopped by the user
 
 
-#: Every legal change of state (design, section 4). A same-state update is not a transition.
+#: Every legal change of state. A same-state update is not a transition.
 TRANSITIONS: frozenset[tuple[TaskStatus, TaskStatus]] = frozenset(
     {
         (TaskStatus.PENDING, TaskStatus.PROCESSING),  # claimed by a worker
@@ -46,7 +46,7 @@ TERMINAL: frozenset[TaskStatus] = frozenset({TaskStatus.COMPLETED, TaskStatus.FA
 
 
 class Stage(StrEnum):
-    """What a worker is doing for a task; the words of the WebSocket messages (contract 3.4)."""
+    """What a worker is doing for a task; the words of the WebSocket messages."""
 
     INITIALIZING = "initializing"
     LOADING_MODEL = "loading_model"
@@ -180,5 +180,5 @@ def utcnow() -> datetime:
 
 
 def iso(moment: datetime) -> str:
-    """Write a time as ISO-8601 UTC with a trailing Z, as browsers need it (contract, conventions)."""
+    """Write a time as ISO-8601 UTC with a trailing Z, as browsers need it."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

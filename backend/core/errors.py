@@ -48,7 +48,7 @@ class WanError(Exception):
 
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
-    #: One of contract 5: vram_memory, model_loading, generation_pipeline, input_validation, system_resource.
+    #: One of vram_memory, model_loading, generation_pipeline, input_validation, system_resource.
     category: ClassVar[str] = "system_resource"
     suggestions: ClassVar[tuple[str, ...]] = ("Look at the server's log; the request id finds the lines.",)
 

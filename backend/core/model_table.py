@@ -191,7 +191,7 @@ _SUFFIX = re.compile(r"(-diffusers)?(@2\.2\.0)?$")
 
 
 def _key(name: str) -> str:
-    """Fold the spellings that clients use (contract 4.4) into one."""
+    """Fold the spellings that clients use into one."""
     key = _OWNER.sub("", name.strip().lower())
     return _SUFFIX.sub("", key.replace("_", "-"))
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from backend.app import create_app
 from backend.core import errors
 from backend.core.domain import TRANSITIONS
-from backend.core.settings import ENV_PREFIX, Settings
+from backend.core.settings import ENV_PREFIX, Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -109,6 +110,13 @@ def test_error_codes_are_unique_and_have_a_next_step() -> None:
     for error in public:
         assert error.suggestions, error
         assert error().message
+
+
+def test_every_route_is_in_the_api_map() -> None:
+    paths = create_app(load_settings()).openapi()["paths"]
+    served = {f"{method.upper()} {path}" for path, operations in paths.items() for method in operations}
+    text = (ROOT / "docs" / "api.md").read_text()
+    assert set(re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", text, re.MULTILINE)) == served
 
 
 def test_documents_name_no_absolute_path_of_a_machine() -> None:
