@@ -21,6 +21,7 @@ from backend.core.errors import (
     StorageFull,
     StoreUnavailable,
     TaskCancelled,
+    TaskNotFound,
     WanError,
     WorkerStopping,
 )
@@ -190,8 +191,8 @@ class WorkerRunner:
     def _record(end: Callable[[], None]) -> None:
         try:
             end()
-        except LeaseLost:
-            log.warning("task.end_is_void", reason="another worker owns the task")
+        except (LeaseLost, TaskNotFound):
+            log.warning("task.end_is_void", reason="the task is not this worker's any more")
         except (StoreUnavailable, StorageFull) as error:
             log.error("task.end_not_recorded", error=error.code, reason="the lease will run out and the task run again")
 

@@ -12,6 +12,8 @@ import psutil
 import pytest
 
 from backend.core.domain import EventType, TaskStatus
+from backend.core.errors import StoreUnavailable
+from backend.store.workers import WorkerState
 from backend.worker.supervisor import Supervisor, SupervisorStatus, as_environment
 from tests.support.server import wait_for
 from tests.worker.conftest import START_SECONDS, Queue
@@ -27,6 +29,17 @@ def is_gone(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+def freeze_between_writes(queue: Queue, process: subprocess.Popen[bytes]) -> None:
+    """Stop a process outside of its transactions: inside of one it would keep everybody else from writing."""
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        try:
+            with queue.database.begin():
+                return
+        except StoreUnavailable:
+            process.send_signal(signal.SIGCONT)
 
 
 def test_killed_while_denoising_the_task_comes_back_and_completes(
@@ -117,17 +130,18 @@ def test_a_hung_worker_that_is_stopped_gives_its_task_back_too(queue: Queue) -> 
 
 
 def test_a_zombie_is_fenced(queue: Queue) -> None:
-    """SIGSTOP beyond the lease, another worker finishes, SIGCONT: the late write is void."""
-    task = queue.submit()
-    zombie = queue.start_worker("zombie", WAN22_FAULTS="output.after_rename:9=kill", WAN22_LEASE_SECONDS="1")
-    queue.wait_processing(task.id)
-    zombie.send_signal(signal.SIGSTOP)
-    wait_for(queue.tasks.recover_expired, seconds=START_SECONDS, what="the end of the lease")
+    """Stopped by SIGSTOP until another worker has finished its task: what it does after SIGCONT is void."""
+    task = queue.submit(steps=100, frames=65)
+    zombie = queue.start_worker("zombie")
+    queue.wait_denoising(task.id)
+    freeze_between_writes(queue, zombie)
+    assert queue.tasks.recover_worker("zombie") == [task.id]  # as when its lease runs out
     queue.start_worker("second")
     done = queue.wait_status(task.id, TaskStatus.COMPLETED)
     assert done.worker_id == "second"
     recorded = queue.outputs.get(task.id)
     zombie.send_signal(signal.SIGCONT)
+    wait_for(lambda: queue.worker("zombie").state is WorkerState.IDLE, seconds=START_SECONDS, what="the zombie's end")
     zombie.send_signal(signal.SIGTERM)
     assert zombie.wait(START_SECONDS) == 0
     assert queue.types(task.id).count(EventType.COMPLETED) == 1
