@@ -102,6 +102,7 @@ class Database:
         """
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+        self._refuse_damage()
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
         with self.begin() as connection:
             current = MigrationContext.configure(connection).get_current_revision()
@@ -118,6 +119,15 @@ class Database:
                 )
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+    def _refuse_damage(self) -> None:
+        """Read the whole SQLite file once, so that damage is found at the start and not in the middle of the night."""
+        if not self._checkpointer:
+            return
+        with self.read() as connection:
+            found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+        if found != "ok":
+            raise _damaged()
 
     def checkpoint(self) -> None:
         """Fold SQLite's write-ahead log into the file and empty it. Does nothing when somebody is in the way."""
@@ -195,16 +205,20 @@ def _translated() -> Iterator[None]:
         raise translated from error
 
 
+def _damaged() -> StoreUnavailable:
+    return StoreUnavailable(
+        "The database file is damaged or not a database; it was left as it is",
+        suggestions=("Move the file wan22.db away, or restore a copy of it, and start again.",),
+    )
+
+
 def _translate(error: DBAPIError) -> WanError | None:
     code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the primary code; the rest is detail
     state = getattr(error.orig, "sqlstate", None)
     if code == sqlite3.SQLITE_FULL or state == "53100":
         return StorageFull("The disk of the database is full")
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return StoreUnavailable(
-            "The database file is damaged or not a database; it was left as it is",
-            suggestions=("Move the file wan22.db away, or restore a copy of it, and start again.",),
-        )
+        return _damaged()
     gone = isinstance(error, OperationalError | InternalError) or error.connection_invalidated
     programming = code == sqlite3.SQLITE_ERROR  # wrong SQL, a missing table: hiding it would help nobody
     return StoreUnavailable() if gone and not programming else None

@@ -95,6 +95,21 @@ def test_a_file_that_is_no_database_is_refused_and_kept(sqlite_path: Path, sqlit
     assert sqlite_path.read_bytes() == content
 
 
+def test_a_damaged_database_is_refused_at_the_start(sqlite_path: Path, sqlite: Database) -> None:
+    sqlite.migrate()
+    for _ in range(50):
+        submit(TaskStore(sqlite))
+    sqlite.checkpoint()
+    sqlite.close()
+    pages = bytearray(sqlite_path.read_bytes())
+    last = len(pages) // 4096 - 1
+    pages[last * 4096 : (last + 1) * 4096] = bytes(range(256)) * 16
+    sqlite_path.write_bytes(pages)
+    with pytest.raises(StoreUnavailable, match="damaged"):
+        sqlite.migrate()
+    assert sqlite_path.read_bytes() == pages
+
+
 def test_a_database_of_another_program_is_refused_and_kept(sqlite_path: Path, sqlite: Database) -> None:
     with sqlite3.connect(sqlite_path) as connection:
         connection.execute("CREATE TABLE bookmarks (url TEXT)")

@@ -132,12 +132,12 @@ def queue(settings: Settings) -> Iterator[Queue]:
 
 
 @pytest.fixture
-def supervise(settings: Settings, queue: Queue) -> Iterator[Callable[[], Supervisor]]:
-    """Start supervisors of the queue's home; all are stopped at the end."""
+def supervise(settings: Settings, queue: Queue) -> Iterator[Callable[..., Supervisor]]:
+    """Start supervisors of the queue's home, with changed settings if need be; all are stopped at the end."""
     started: list[Supervisor] = []
 
-    def start() -> Supervisor:
-        supervisor = Supervisor(settings)
+    def start(**changes: object) -> Supervisor:
+        supervisor = Supervisor(settings.model_copy(update=changes))
         started.append(supervisor)
         supervisor.start()
         return supervisor

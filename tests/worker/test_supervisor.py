@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backend.core.domain import TaskStatus
-from backend.core.settings import Settings, load_settings
+from backend.core.settings import load_settings
 from backend.worker.supervisor import Supervisor, SupervisorStatus, as_environment
 from tests.support.server import wait_for
 from tests.worker.conftest import START_SECONDS, Queue
@@ -19,30 +19,27 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def test_a_worker_that_cannot_start_is_given_up_and_tasks_stay_queued(
-    tmp_path: Path, queue: Queue, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, queue: Queue, supervise: Callable[..., Supervisor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "torch.py").write_text("raise ImportError('libcudart is broken')\n")
     monkeypatch.setenv("PYTHONPATH", str(broken))
     task = queue.submit()
-    supervisor = Supervisor(settings.model_copy(update={"restart_limit": 1}))
-    supervisor.start()
-    try:
-        wait_for(lambda: supervisor.state.status is SupervisorStatus.DEFUNCT, seconds=START_SECONDS, what="defunct")
-        state = supervisor.state
-        assert state.restarts == 1
-        assert state.pid is None
-        assert "exit status 1" in (state.reason or "")
-        assert "libcudart is broken" in (state.reason or "")
-        assert queue.tasks.get(task.id).status is TaskStatus.PENDING
-        assert queue.workers.list() == []
-    finally:
-        supervisor.stop()
+    supervisor = supervise(restart_limit=1)
+    wait_for(lambda: supervisor.state.status is SupervisorStatus.DEFUNCT, seconds=START_SECONDS, what="defunct")
+    state = supervisor.state
+    assert state.restarts == 1
+    assert state.pid is None
+    assert "exit status 1" in (state.reason or "")
+    assert "libcudart is broken" in (state.reason or "")
+    assert queue.tasks.get(task.id).status is TaskStatus.PENDING
+    assert queue.workers.list() == []
+    supervisor.stop()
     assert supervisor.state.status is SupervisorStatus.STOPPED
 
 
-def test_a_stopped_supervisor_leaves_no_process(queue: Queue, supervise: Callable[[], Supervisor]) -> None:
+def test_a_stopped_supervisor_leaves_no_process(queue: Queue, supervise: Callable[..., Supervisor]) -> None:
     supervisor = supervise()
     wait_for(queue.workers.list, seconds=START_SECONDS, what="the worker's first beat")
     (worker,) = queue.workers.list()
