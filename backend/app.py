@@ -37,8 +37,15 @@ log = structlog.get_logger(__name__)
 
 DESCRIPTION = """Text becomes video with Wan2.2, on this machine.
 
-`POST /api/v1/generation/submit` queues a video, `GET /api/v1/queue/{task_id}` and the WebSocket `/ws` say how far it
-is, `GET /api/v1/outputs/{task_id}/download` has the file. Every error has the shape of `ErrorBody`."""
+`POST /api/v1/generation/submit` queues a video, `GET /api/v1/queue/{task_id}` says how far it is, and
+`GET /api/v1/outputs/{task_id}/download` has the file. Every error has the shape of `ErrorBody`. Where the server
+has an API key, send it as `Authorization: Bearer <key>`.
+
+**Live news**: open the WebSocket `/ws`. Everybody is told of each change of a task's state (`task_update`). For
+more, send `{"type": "subscribe", "data": {"topic": "generation_progress"}}`; other topics are `queue_updates` and
+`system_stats`. A newcomer first gets the state of now, marked `"snapshot": true`, and then every change. All messages
+carry an `event_id`; who comes back adds `"after_event": <the last event_id>` to the subscription and misses nothing.
+`{"type": "ping"}` and `{"type": "get_status"}` are answered. A client that does not read is closed with code 1013."""
 
 
 def create_app(settings: Settings, *, supervisor: Supervisor | None = None) -> FastAPI:

@@ -49,6 +49,7 @@ def serve(settings: Settings) -> None:
             access_log=False,
             timeout_graceful_shutdown=5,
             server_header=False,
+            ws_max_size=64 * 1024,  # clients send a few words; the default takes 16 MiB from anybody
         )
         with _announced(home, settings.host, port):
             # uvicorn stops gently at the signal and then raises it again; by default that would end the

@@ -13,6 +13,7 @@ from backend.api.schemas import ErrorBody
 from backend.api.system_schemas import (
     Alive,
     BriefHealth,
+    Ports,
     Ready,
     SocketStats,
     SystemHealth,
@@ -45,6 +46,12 @@ def system_health(services: ServicesDep) -> SystemHealth:
 def stats(services: ServicesDep) -> SystemStats:
     """Return loads and memory at once; the processor's load is the average since the last look."""
     return system_stats(services.stats.read())
+
+
+@router.get("/system/ports", response_model=Ports, summary="Where this server listens")
+async def ports(services: ServicesDep) -> Ports:
+    """Return the port in use, for clients that were built for another one."""
+    return Ports(backend_port=services.settings.port, frontend_port=services.settings.port)
 
 
 @router.get("/health", response_model=BriefHealth, summary="Whether everything works, in brief")

@@ -86,6 +86,14 @@ class BriefHealth(BaseModel):
     version: str
 
 
+class Ports(BaseModel):
+    """Where this server listens; page and API share one port."""
+
+    backend_port: int
+    frontend_port: int
+    status: str = "ok"
+
+
 class Alive(BaseModel):
     """This process answers."""
 

@@ -70,6 +70,11 @@ def test_the_health_answer_is_the_union_that_clients_read(served: Served) -> Non
     assert abs(served.client.get("/health").json()["timestamp"] - time.time()) < 60
 
 
+def test_the_port_in_use_is_told(serve: Callable[..., Served]) -> None:
+    answer = serve(port=8123).client.get("/api/v1/system/ports").json()
+    assert answer == {"backend_port": 8123, "frontend_port": 8123, "status": "ok"}
+
+
 def test_statistics_are_numbers_and_come_at_once(shared: Served) -> None:
     shared.client.get("/api/v1/system/stats")
     began = time.perf_counter()
