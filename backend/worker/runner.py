@@ -159,8 +159,7 @@ class WorkerRunner:
             self._heartbeat.attempt = None
             self._heartbeat.show(self._device, WorkerState.IDLE)
 
-    @staticmethod
-    def _generate(pipeline: RealGenerationPipeline, attempt: Attempt) -> Callable[[], None]:
+    def _generate(self, pipeline: RealGenerationPipeline, attempt: Attempt) -> Callable[[], None]:
         """Run the attempt and return how it is to be recorded."""
         task = attempt.task
         try:
@@ -174,7 +173,8 @@ class WorkerRunner:
             return attempt.release
         except LeaseLost:
             log.warning("task.lease_lost")
-            return lambda: None
+            # The files are the next attempt's now, unless that one has ended and these came after it.
+            return partial(self._leftovers.remove, task.id)
         except WanError as error:
             log.warning("task.failed", error=error.code, message=error.message)
             return partial(attempt.fail, error)

@@ -73,8 +73,8 @@ def test_a_task_that_always_kills_its_worker_fails_and_the_next_one_runs(
     deadly = queue.submit(steps=8, max_attempts=2)
     harmless = queue.submit(steps=4)
     supervisor = supervise(restart_limit=1)  # the two deaths are one task's, so they count as one
+    failed = queue.wait_status(deadly.id, TaskStatus.FAILED, seconds=2 * START_SECONDS)
     queue.wait_status(harmless.id, TaskStatus.COMPLETED)
-    failed = queue.tasks.get(deadly.id)
     assert (failed.status, failed.error_code, failed.attempt) == (TaskStatus.FAILED, "worker_lost", 2)
     assert queue.types(deadly.id).count(EventType.ATTEMPT_LOST) == 2
     assert queue.videos() == [f"{harmless.id}.mp4"]
