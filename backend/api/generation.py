@@ -109,7 +109,7 @@ def generate(submission: SubmissionDep, services: ServicesDep, request: Request)
 )
 def generate_status(task_id: TaskId, services: ServicesDep) -> TaskInfo:
     """Show a task; the same as `GET /api/v1/queue/{task_id}`."""
-    return task_info(services.tasks.get(task_id))
+    return task_info(services.tasks.get(task_id), in_full=True)
 
 
 def _queue(submission: Submission, services: ServicesDep) -> Queued:

@@ -16,7 +16,7 @@ from backend.core.errors import InvalidFilter, NotFound, OutputNotFound
 
 router = APIRouter(prefix="/queue", tags=["queue"])
 
-DEFAULT_LIMIT = 500
+DEFAULT_LIMIT = 200
 MAX_LIMIT = 1000
 POLL_LIMIT = 50
 
@@ -83,7 +83,7 @@ def one_task(task_id: TaskId, services: ServicesDep) -> TaskInfo:
             output = services.outputs.get(task_id)
         except OutputNotFound:
             output = None  # the video was deleted; the task remains
-    return task_info(task, queue_position=position, output=output)
+    return task_info(task, queue_position=position, output=output, in_full=True)
 
 
 @router.delete("/{task_id}", response_model=Message, summary="Take a finished task out of the queue")

@@ -183,7 +183,7 @@ class TaskInfo(BaseModel):
     error_message: str | None = None
     error_code: str | None = None
     suggestions: list[str] | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: dict[str, Any] | None = Field(None, description="Every value that decides the frames; not in lists")
 
 
 class QueueItem(BaseModel):

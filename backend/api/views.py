@@ -35,8 +35,10 @@ def video_url(task_id: str) -> str:
     return f"/api/v1/outputs/{task_id}/video"
 
 
-def task_info(task: Task, *, queue_position: int | None = None, output: Output | None = None) -> TaskInfo:
-    """Show one task in full."""
+def task_info(
+    task: Task, *, queue_position: int | None = None, output: Output | None = None, in_full: bool = False
+) -> TaskInfo:
+    """Show one task; `in_full` with every value that decides its frames."""
     request = GenerationRequest.from_json(task.request)
     processing = task.status is TaskStatus.PROCESSING
     completed = task.status is TaskStatus.COMPLETED
@@ -76,7 +78,7 @@ def task_info(task: Task, *, queue_position: int | None = None, output: Output |
         error_message=task.error_message,
         error_code=task.error_code,
         suggestions=list(task.error_suggestions) or None,
-        parameters=known(task.request),
+        parameters=known(task.request) if in_full else None,
     )
 
 

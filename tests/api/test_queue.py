@@ -76,6 +76,7 @@ def test_one_task_says_where_it_waits_how_far_it_is_and_how_it_ended(served: Ser
     served.submit()
     task_id = served.submit(prompt="a blue ring")
     waiting = served.client.get(f"{QUEUE}/{task_id}").json()
+    assert waiting["parameters"]["seed"] == waiting["seed"]
     assert (waiting["status"], waiting["queue_position"], waiting["progress"]) == ("pending", 2, 0)
     assert "output_path" not in waiting
     served.complete(served.claim())
