@@ -18,7 +18,7 @@ from backend.worker.supervisor import Supervisor, SupervisorStatus, as_environme
 from tests.support.server import wait_for
 from tests.worker.conftest import START_SECONDS, Queue
 
-pytestmark = pytest.mark.timeout(600)  # several process starts in one test, on a machine that does other things
+pytestmark = pytest.mark.timeout(900)  # several process starts in one test, on a machine that does other things
 Supervise = Callable[..., Supervisor]
 HANG_WHILE_DENOISING = "denoise.step:1=hang"
 
