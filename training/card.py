@@ -104,8 +104,8 @@ were a fifth of the training captions and are not part of the score. Unknown wor
 
 def _making_section(notes: dict[str, Any]) -> str:
     recipe, parameters = notes["recipe"], notes["parameters"]
-    steps = {name: recipe.get(f"{name}_steps", f"{recipe['clips']} clips") for name in _STAGES if name != "clips"}
-    steps["clips"] = f"{recipe['clips']} clips"
+    steps = {name: recipe[f"{name}_steps"] for name in _STAGES if name != "clips"}
+    steps["clips"] = f"{recipe['clips']} clips and {recipe['spinning_clips']} more that spin"
     rows = "\n".join(
         f"| {title} | {steps[name]} | {notes['seconds'][name] / 60:.0f} min |" for name, title in _STAGES.items()
     )

@@ -41,8 +41,12 @@ class EncodedClips:
     thumbnails: Tensor
 
 
-def encode(autoencoder: Any, count: int, work: Path, seed: int) -> tuple[EncodedClips, float]:
-    """Render and encode `count` training clips, resumably; give them and the seconds it took."""
+def encode(autoencoder: Any, count: int, spinning: int, work: Path, seed: int) -> tuple[EncodedClips, float]:
+    """Render and encode training clips, resumably; give them and the seconds it took.
+
+    After `count` clips of any scene come `spinning` more that spin: it is the hardest motion and, with only
+    two shapes that can do it, the rarest.
+    """
     path = work / "latents.pt"
     device = next(autoencoder.parameters()).device
     latents: list[Tensor] = []
@@ -59,10 +63,11 @@ def encode(autoencoder: Any, count: int, work: Path, seed: int) -> tuple[Encoded
         save_state(path, tensors | {"words": words, "seconds": spent})
 
     tick = saved_at = time.monotonic()
-    while len(words) < count:
+    while len(words) < count + spinning:
         rng = np.random.default_rng([seed + _SEED_OFFSET, len(words)])
         source = SceneSource(rng)
-        scenes = [source.draw() for _ in range(_BATCH)]
+        draw = source.draw if len(words) < count else source.draw_spinning
+        scenes = [draw() for _ in range(_BATCH)]
         pixels = torch.from_numpy(np.stack([render(scene, rng).pixels for scene in scenes]))
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
             mode = autoencoder.encode(pixels.to(device)).latent_dist.mode()
@@ -71,12 +76,13 @@ def encode(autoencoder: Any, count: int, work: Path, seed: int) -> tuple[Encoded
         words += [[scene.colour, scene.shape, scene.motion, scene.background] for scene in scenes]
         now = time.monotonic()
         spent, tick = spent + now - tick, now
-        if now - saved_at > _CHECKPOINT_SECONDS or len(words) >= count:
-            logger.info("latents %d/%d  %.0f s", len(words), count, spent)
+        if now - saved_at > _CHECKPOINT_SECONDS or len(words) >= count + spinning:
+            logger.info("latents %d/%d  %.0f s", len(words), count + spinning, spent)
             save()
             saved_at = now
     raw = torch.cat(latents).float()
-    mean, deviation = raw.mean((0, 2, 3, 4)), raw.std((0, 2, 3, 4))
+    # Normalised by the world as it is, without the extra ones.
+    mean, deviation = raw[:count].mean((0, 2, 3, 4)), raw[:count].std((0, 2, 3, 4))
     normalised = (raw - mean[:, None, None, None]) / deviation[:, None, None, None]
     scenes = [Scene(*four) for four in words]
     clips = EncodedClips(normalised.half(), scenes, mean.tolist(), deviation.tolist(), torch.cat(thumbnails))

@@ -30,15 +30,20 @@ def seen() -> list[Scene]:
 
 
 class SceneSource:
-    """Draws training scenes: motions and shapes evenly, never a held-out one."""
+    """Draws training scenes evenly, never a held-out one."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
         self._scenes = seen()
+        self._spinning = [scene for scene in self._scenes if scene.motion == "spinning"]
 
     def draw(self) -> Scene:
         """Pick one scene that training may see."""
         return self._scenes[int(self._rng.integers(len(self._scenes)))]
+
+    def draw_spinning(self) -> Scene:
+        """Pick one scene that training may see in which the shape spins."""
+        return self._spinning[int(self._rng.integers(len(self._spinning)))]
 
 
 def _rank(scene: Scene) -> str:

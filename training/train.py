@@ -32,9 +32,10 @@ class Recipe:
     seed: int = 1
     autoencoder_steps: int = 4600
     clips: int = 2400
-    common_steps: int = 5000
-    high_steps: int = 1200
-    low_steps: int = 2400
+    spinning_clips: int = 480
+    common_steps: int = 3000
+    high_steps: int = 700
+    low_steps: int = 1400
     batch: int = 32
 
     def scaled(self, share: float) -> Recipe:
@@ -63,7 +64,7 @@ def train(recipe: Recipe, place: Place, remark: str = "") -> int:
     loss = autoencoder.AutoencoderLoss(codec, schedule.steps, device)
     seconds["autoencoder"] = run(schedule, codec, loss, work, recipe.seed)
     codec.eval().requires_grad_(False)
-    clips, seconds["clips"] = latents.encode(codec, recipe.clips, work, recipe.seed)
+    clips, seconds["clips"] = latents.encode(codec, recipe.clips, recipe.spinning_clips, work, recipe.seed)
 
     words = tokenizer.build()
     torch.manual_seed(recipe.seed)

@@ -15,7 +15,7 @@ from training.scores import Scores, Settings
 from training.split import held_out
 from training.train import Place, Recipe, train
 
-TINY = Recipe(autoencoder_steps=2, clips=8, common_steps=2, high_steps=2, low_steps=2, batch=2)
+TINY = Recipe(autoencoder_steps=2, clips=8, spinning_clips=8, common_steps=2, high_steps=2, low_steps=2, batch=2)
 #: A folder of this size can travel in a package.
 MOST_BYTES = 15_000_000
 

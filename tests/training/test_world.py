@@ -52,6 +52,8 @@ def test_held_out_scenes_are_many_fixed_and_leave_every_word_to_training() -> No
 def test_training_never_draws_a_held_out_scene() -> None:
     source, hidden = SceneSource(np.random.default_rng(1)), set(held_out())
     assert not any(source.draw() in hidden for _ in range(20_000))
+    assert not any(source.draw_spinning() in hidden for _ in range(2_000))
+    assert source.draw_spinning().motion == "spinning"
 
 
 def test_the_tokenizer_knows_every_caption_and_round_trips_it() -> None:
