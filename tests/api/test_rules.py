@@ -93,7 +93,7 @@ def test_only_aliases_are_left_out_of_the_documentation(shared: Served) -> None:
     for path, methods in shared.paths().items():
         for method in methods - {"HEAD"}:
             # The documentation itself and the paths of older clients are not part of the API we offer.
-            alias = (f"/api/v1{path}", method) in documented or path in ("/docs", "/openapi.json", "/api/health")
+            alias = (f"/api/v1{path}", method) in documented or path in ("/", "/docs", "/openapi.json", "/api/health")
             assert (path, method) in documented or alias, (method, path)
 
 

@@ -11,7 +11,7 @@ from starlette.testclient import WebSocketDenialResponse
 from tests.api.support import ADDRESS, GOOD, SOCKET, SUBMIT, Served, assert_error
 
 KEY = "correct horse battery staple"
-PUBLIC = {"/live", "/ready", "/docs", "/openapi.json"}
+PUBLIC = {"/", "/live", "/ready", "/docs", "/openapi.json"}
 CHANGING = {"POST", "PUT", "PATCH", "DELETE"}
 
 

@@ -171,6 +171,13 @@ def test_a_missing_field_is_named_in_the_words_clients_know(shared: Served) -> N
     assert body["details"] == [{"loc": ["body", "model_type"], "msg": "Field required", "type": "missing"}]
 
 
+def test_an_unknown_name_is_repeated_only_when_it_is_plain(shared: Served) -> None:
+    for name in ("<script>", "a b", "x" * 41, "", "a\nb"):
+        body = assert_error(shared.client.post(SUBMIT, json=GOOD | {name: 1}), 422)
+        assert body["details"][0]["loc"] == ["body", "(unnamed)"]
+        assert "script" not in str(body)
+
+
 def _raw(field: str) -> bytes:
     return b'{"model_type": "tiny", "prompt": "a", ' + field.encode() + b"}"
 
@@ -207,6 +214,7 @@ def test_hostile_json_is_refused_without_an_echo(shared: Served, body: bytes) ->
     assert_error(response, response.status_code)
     assert "NaN" not in response.text
     assert "ud800" not in response.text
+    assert "udfff" not in response.text
     assert shared.count() == before
 
 

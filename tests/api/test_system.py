@@ -111,6 +111,10 @@ def test_every_model_is_listed_with_what_it_needs(shared: Served) -> None:
     assert str(shared.services.home.root) not in str(answer)
 
 
+def test_the_bare_address_leads_to_the_documentation(shared: Served) -> None:
+    assert shared.client.get("/").url.path == "/docs"
+
+
 def test_the_documentation_page_loads_nothing_from_elsewhere(shared: Served) -> None:
     page = shared.client.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
