@@ -22,7 +22,7 @@ MAX_BODY_BYTES = 1024**2
 MAX_FORM_BYTES = 25 * 1024**2
 READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Open even when a key is set: liveness probes have none, and the API's description is no secret.
-PUBLIC_PATHS = frozenset({"/live", "/ready", "/docs", "/openapi.json"})
+PUBLIC_PATHS = frozenset({"/", "/live", "/ready", "/docs", "/openapi.json"})
 PUBLIC_PREFIX = "/docs/assets/"
 
 _HOST = re.compile(r"^(\[[0-9a-f:.]+\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?$")

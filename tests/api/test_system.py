@@ -115,6 +115,11 @@ def test_the_bare_address_leads_to_the_documentation(shared: Served) -> None:
     assert shared.client.get("/").url.path == "/docs"
 
 
+def test_the_bare_address_leads_to_the_documentation(shared: Served) -> None:
+    response = shared.client.get("/", follow_redirects=False)
+    assert (response.status_code, response.headers["location"]) == (307, "/docs")
+
+
 def test_the_documentation_page_loads_nothing_from_elsewhere(shared: Served) -> None:
     page = shared.client.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
