@@ -112,10 +112,6 @@ def test_every_model_is_listed_with_what_it_needs(shared: Served) -> None:
 
 
 def test_the_bare_address_leads_to_the_documentation(shared: Served) -> None:
-    assert shared.client.get("/").url.path == "/docs"
-
-
-def test_the_bare_address_leads_to_the_documentation(shared: Served) -> None:
     response = shared.client.get("/", follow_redirects=False)
     assert (response.status_code, response.headers["location"]) == (307, "/docs")
 
