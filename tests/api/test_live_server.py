@@ -59,7 +59,8 @@ class Client:
 
 
 def open_socket(server: LiveServer, path: str = "/ws", **options: Any) -> ClientConnection:
-    return connect(server.url.replace("http", "ws", 1) + path, open_timeout=30, **options)
+    # Without a bound the library reads on while a test looks elsewhere, and so answers the server's pings.
+    return connect(server.url.replace("http", "ws", 1) + path, open_timeout=30, max_queue=None, **options)
 
 
 def finished(task_id: str) -> Callable[[dict[str, Any]], bool]:
