@@ -24,6 +24,7 @@ from backend.app import create_app
 from backend.core.errors import BadSettings, HomeInUse, UnsafeBind
 from backend.core.paths import Home
 from backend.core.settings import Settings
+from backend.store.engine import Database
 from backend.worker.supervisor import Supervisor
 
 log = structlog.get_logger(__name__)
@@ -36,12 +37,14 @@ def serve(settings: Settings) -> None:
         UnsafeBind: the address can be reached from outside and there is no key.
         HomeInUse: another server uses this home folder.
         BadSettings: the address cannot be bound.
+        WanError: the database cannot be used; it is left as it is.
     """
     refuse_unsafe_bind(settings)
     home = settings.paths.create()
     with _exclusive(home), _listen(settings.host, settings.port) as listener:
         port = listener.getsockname()[1]
         settings = settings.model_copy(update={"port": port})
+        _check_database(settings)
         supervisor = Supervisor(settings) if settings.worker else None
         config = uvicorn.Config(
             create_app(settings, supervisor=supervisor),
@@ -56,6 +59,15 @@ def serve(settings: Settings) -> None:
             # process before the lines below it could clean up.
             signal.signal(signal.SIGTERM, _leave)
             uvicorn.Server(config).run(sockets=[listener])
+
+
+def _check_database(settings: Settings) -> None:
+    """Open and migrate the database before anything starts: what is wrong with it is a sentence, not a traceback."""
+    database = Database(settings.database)
+    try:
+        database.migrate()
+    finally:
+        database.close()
 
 
 def _leave(number: int, frame: FrameType | None) -> NoReturn:

@@ -112,6 +112,15 @@ def test_public_bind_without_a_key_is_refused(tmp_path: Path) -> None:
     assert "WAN22_API_KEY" in done.stderr
 
 
+def test_a_file_that_is_no_database_is_named_and_left_alone(tmp_path: Path) -> None:
+    tmp_path.joinpath("wan22.db").write_bytes(b"a picture, not a database" * 100)
+    done = _wan22("serve", "--port", "0", home=tmp_path)
+    assert done.returncode == 1
+    assert "wan22.db" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert tmp_path.joinpath("wan22.db").read_bytes().startswith(b"a picture")
+
+
 def test_bad_setting_is_named_without_its_value(tmp_path: Path) -> None:
     env = os.environ | {"WAN22_HOME": str(tmp_path), "WAN22_PORT": "secret-value"}
     done = subprocess.run(
