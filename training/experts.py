@@ -99,10 +99,12 @@ class Denoiser(nn.Module):
 
 @dataclass(frozen=True)
 class NoiseLevels:
-    """The noise levels (0 clean, 1 pure noise) that one network answers for."""
+    """The noise levels (0 clean, 1 pure noise) that one network answers for, and what it sees most."""
 
     low: float = 0.0
     high: float = 1.0
+    #: Share of the clips that is drawn from those that spin, besides those that come by chance.
+    spinning: float = 0.0
 
     def draw(self, count: int, rng: np.random.Generator) -> Tensor:
         """Draw levels: logit-normal times, shifted as the scheduler shifts them, within the range."""
@@ -125,11 +127,14 @@ class FlowLoss:
     ) -> None:
         self._denoiser, self._clips, self._tokenizer = denoiser, clips, tokenizer
         self._levels, self._batch = levels, batch
+        self._spinning = np.array([i for i, scene in enumerate(clips.scenes) if scene.motion == "spinning"])
 
     def __call__(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         """Give the loss of one step."""
         device = next(self._denoiser.parameters()).device
         chosen = rng.integers(len(self._clips.scenes), size=self._batch)
+        favoured = rng.random(self._batch) < self._levels.spinning
+        chosen = np.where(favoured, rng.choice(self._spinning, size=self._batch), chosen)
         captions = [self._caption(self._clips.scenes[index], rng) for index in chosen]
         tokens = self._tokenizer(captions, padding=True, return_tensors="pt").input_ids.to(device)
         clean = self._clips.latents[torch.from_numpy(chosen)].to(device).float()
