@@ -46,13 +46,13 @@ class database_now(FunctionElement[float]):
 
 
 @compiles(database_now, "sqlite")
-def _sqlite_now(element: database_now, compiler: SQLCompiler, **options: Any) -> str:
+def _sqlite_now(_element: database_now, _compiler: SQLCompiler, **_options: Any) -> str:
     # unixepoch('subsec') would read better, but needs SQLite 3.42.
     return "((julianday('now') - 2440587.5) * 86400.0)"
 
 
 @compiles(database_now, "postgresql")
-def _postgresql_now(element: database_now, compiler: SQLCompiler, **options: Any) -> str:
+def _postgresql_now(_element: database_now, _compiler: SQLCompiler, **_options: Any) -> str:
     # Not now(): that is the start of the transaction, which may have waited for the writer before it.
     return "extract(epoch from clock_timestamp())::float8"
 
