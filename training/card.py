@@ -134,8 +134,12 @@ from diffusers import WanPipeline
 pipeline = WanPipeline.from_pretrained("backend/assets/tiny/tiny-t2v-a14b")
 clip = pipeline(
     "a red circle moving right on a navy background",
-    height={settings.size}, width={settings.size}, num_frames={settings.frames}, num_inference_steps={settings.steps},
-    guidance_scale={settings.guidance}, guidance_scale_2={settings.guidance_2},
+    height={settings.size},
+    width={settings.size},
+    num_frames={settings.frames},
+    num_inference_steps={settings.steps},
+    guidance_scale={settings.guidance},
+    guidance_scale_2={settings.guidance_2},
     max_sequence_length={settings.max_sequence_length},
 ).frames[0]
 ```
