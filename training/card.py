@@ -78,9 +78,8 @@ looks at the decoded frames; whatever it cannot tell counts as wrong.
 |---|---|---|
 {rows}
 
-Settings: {settings.steps} steps, guidance {settings.guidance} (high-noise expert) and {settings.guidance_2} (low-noise
-expert), prompts padded to {settings.max_sequence_length}, {settings.size}x{settings.size}, {settings.frames} frames,
-float32 on a CPU; seed 1000 + position in the held-out list. {seconds_per_clip:.1f} s per clip in batches of 12 on
+Settings: {settings.steps} steps, guidance {settings.guidance} (high-noise expert) and {settings.guidance_2}
+(low-noise expert), prompts padded to {settings.max_sequence_length}, {settings.size}x{settings.size}, {settings.frames} frames, float32 on a CPU; seed 1000 + position in the held-out list. {seconds_per_clip:.1f} s per clip in batches of 12 on
 that machine. Commonest mistakes: {wrong or "none"}.
 """
 
@@ -150,7 +149,8 @@ live previews.
 
 _LIMITS = """## Limits
 
-It knows one shape on a plain background and nothing else: no people, places, styles or camera. It was trained at
+It knows one shape on a plain background and nothing else: no people, places, styles or camera. Spinning is its
+weakest motion: corners soften while they turn, and now and then a square does not turn. It was trained at
 one size and one length; others run but are not promised to look right. Use it to try, test and show the
 software, and the real Wan2.2 weights to make videos.
 """
