@@ -327,7 +327,9 @@ def test_missed_changes_of_state_come_with_the_queue_topic(served: Served) -> No
 
 def test_a_replay_of_a_future_event_is_a_snapshot(served: Served) -> None:
     task_id = served.submit()
-    with listening(served) as listener:
+    with listening(served) as first, listening(served) as listener:
+        first.subscribe(PROGRESS)
+        first.until(PROGRESS)  # from here on the server has read the event of the submit
         listener.subscribe(PROGRESS, after_event=10**9)
         assert listener.until(PROGRESS)["data"] | {"snapshot": True} == listener.seen[-1]["data"]
         assert listener.seen[-1]["data"]["task_id"] == task_id
