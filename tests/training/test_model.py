@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,15 @@ from training.train import Place, Recipe, train
 TINY = Recipe(autoencoder_steps=2, clips=8, spinning_clips=8, common_steps=2, high_steps=2, low_steps=2, batch=2)
 #: A folder of this size can travel in a package.
 MOST_BYTES = 15_000_000
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    # Threads of one process wait for each other; next to other tests one is faster than two.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
@@ -58,7 +68,7 @@ def test_the_embedded_model_is_what_its_card_says() -> None:
     assert pipeline.scheduler.config.flow_shift == FLOW_SHIFT
     parts = (pipeline.text_encoder, pipeline.vae, pipeline.transformer, pipeline.transformer_2)
     assert {part.dtype for part in parts} == {torch.float32}
-    scores, _, _ = judge(pipeline, held_out()[:4], Settings())
+    scores, _, _ = judge(pipeline, held_out()[:3], Settings())
     assert isinstance(scores, Scores)
-    assert scores.right["colour"] == scores.right["background"] == 4
-    assert scores.right["motion"] >= 3
+    assert scores.right["colour"] == scores.right["background"] == 3
+    assert scores.right["motion"] >= 2
