@@ -80,7 +80,8 @@ looks at the decoded frames; whatever it cannot tell counts as wrong.
 
 Settings: {settings.steps} steps, guidance {settings.guidance} (high-noise expert) and {settings.guidance_2}
 (low-noise expert), prompts padded to {settings.max_sequence_length}, {settings.size}x{settings.size},
-{settings.frames} frames, float32 on a CPU; seed 1000 + position in the held-out list. {seconds_per_clip:.1f} s per clip in batches of 12 on
+{settings.frames} frames, float32 on a CPU; seed 1000 + position in the held-out list.
+{seconds_per_clip:.1f} s per clip in batches of 12 on
 that machine. Commonest mistakes: {wrong or "none"}.
 """
 
