@@ -10,14 +10,16 @@ from pathlib import Path
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from backend.core.domain import TRANSITIONS, EventType, TaskStatus
 from backend.core.errors import BadSettings, StorageFull, StoreUnavailable
 from backend.store import engine
-from backend.store.engine import Database
+from backend.store.engine import MIGRATIONS, Database, newest_revision
 from backend.store.tables import metadata
 from backend.store.tasks import TaskStore
 from backend.store.transition import apply
@@ -264,3 +266,9 @@ def test_a_url_that_cannot_work_is_refused_without_repeating_it(url: str) -> Non
 def migrated(sqlite: Database) -> Database:
     sqlite.migrate()
     return sqlite
+
+
+def test_the_newest_file_name_is_the_newest_revision() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    assert newest_revision() == ScriptDirectory.from_config(config).get_current_head()
