@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from backend import __version__
-from backend.core.errors import GenerationFailed, TaskCancelled, WanError
+from backend.core.errors import BadSettings, GenerationFailed, TaskCancelled, WanError
 from backend.core.settings import Settings, load_settings
 
 app = typer.Typer(
@@ -97,6 +97,11 @@ def generate(
     from backend.client import ApiClient, find_server, own_server
 
     settings = load_settings()
+    if output is not None and not output.parent.is_dir():
+        # Said before the work is done, not after it.
+        raise BadSettings(
+            f"The folder {output.parent} does not exist", suggestions=("Create it, or choose another -o.",)
+        )
     wish = {
         "prompt": prompt,
         "model_type": model,

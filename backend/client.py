@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx2
 
-from backend.core.errors import GenerationFailed, WanError
+from backend.core.errors import BadSettings, GenerationFailed, WanError
 from backend.core.paths import Home
 from backend.core.settings import Settings
 
@@ -94,14 +94,26 @@ class ApiClient:
             time.sleep(POLL_SECONDS)
 
     def save_video(self, task_id: str, target: Path) -> None:
-        """Download the finished video to a file, which appears complete or not at all."""
+        """Download the finished video to a file, which appears complete or not at all.
+
+        Raises:
+            ServerUnreachable: the download broke off; the server still has the video.
+            BadSettings: the file cannot be written.
+        """
         part = target.with_name(target.name + ".part")
-        with self._http.stream("GET", f"/api/v1/outputs/{task_id}/download") as response:
-            response.raise_for_status()
-            with part.open("wb") as file:
-                for chunk in response.iter_bytes():
-                    file.write(chunk)
-        part.replace(target)
+        try:
+            with self._http.stream("GET", f"/api/v1/outputs/{task_id}/download") as response:
+                response.raise_for_status()
+                with part.open("wb") as file:
+                    for chunk in response.iter_bytes():
+                        file.write(chunk)
+            part.replace(target)
+        except httpx2.HTTPError as error:
+            raise ServerUnreachable(f"The video {task_id} could not be downloaded: {error}") from error
+        except OSError as error:
+            raise BadSettings(f"{target} cannot be written: {error.strerror}") from error
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def find_server(settings: Settings) -> str | None:

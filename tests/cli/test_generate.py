@@ -90,6 +90,13 @@ def test_errors_are_sentences_with_a_next_step(live_server: Callable[..., LiveSe
     assert server.client.get("/api/v1/queue").json()["total_tasks"] == 0
 
 
+def test_a_missing_folder_is_said_before_anything_runs(tmp_path: Path) -> None:
+    done = _wan22("generate", PROMPT, "-o", str(tmp_path / "nowhere" / "clip.mp4"), home=tmp_path / "home")
+    assert done.returncode == 1
+    assert "does not exist" in done.stderr
+    assert not (tmp_path / "home").exists()
+
+
 def test_a_waiting_task_is_cancelled_from_the_command_line(live_server: Callable[..., LiveServer]) -> None:
     server = live_server(WAN22_WORKER="false")
     task_id = server.submit()
