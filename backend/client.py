@@ -5,7 +5,6 @@ Everything goes through the public API, so what works here works for any other c
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -118,12 +117,14 @@ class ApiClient:
 
 def find_server(settings: Settings) -> str | None:
     """Return the address of this home's running server, if it answers."""
-    try:
-        announced = json.loads(settings.paths.server_file.read_text())
-        httpx2.get(f"{announced['url']}/live", timeout=5.0).raise_for_status()
-    except (OSError, ValueError, KeyError, httpx2.HTTPError):
+    announced = settings.paths.announced_server()
+    if announced is None:
         return None
-    return str(announced["url"])
+    try:
+        httpx2.get(f"{announced[0]}/live", timeout=5.0).raise_for_status()
+    except httpx2.HTTPError:
+        return None
+    return announced[0]
 
 
 @contextmanager
@@ -158,15 +159,18 @@ def own_server(settings: Settings) -> Iterator[str]:
 def _wait_until_ready(process: subprocess.Popen[bytes], home: Home, log_file: Path) -> str:
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline and process.poll() is None:
-        try:
-            announced = json.loads(home.server_file.read_text())
-            if announced["pid"] == process.pid:
-                httpx2.get(f"{announced['url']}/ready", timeout=5.0).raise_for_status()
-                return str(announced["url"])
-        except (OSError, ValueError, KeyError, httpx2.HTTPError):
-            pass  # not yet: no file, no listener, or no worker
+        announced = home.announced_server()
+        if announced is not None and announced[1] == process.pid and _is_ready(announced[0]):
+            return announced[0]
         time.sleep(POLL_SECONDS)
     tail = "\n".join(log_file.read_text(errors="replace").splitlines()[-8:])
     raise GenerationFailed(
         f"The server did not start. The end of {log_file}:\n{tail}", suggestions=("Run `wan22 doctor`.",)
     )
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/ready", timeout=5.0).is_success
+    except httpx2.HTTPError:
+        return False

@@ -12,7 +12,6 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -96,8 +95,8 @@ def _exclusive(home: Home) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        owner = read_announcement(home)
-        whom = f" (process {owner['pid']}, {owner['url']})" if owner else ""
+        owner = home.announced_server()
+        whom = f" (process {owner[1]}, {owner[0]})" if owner else ""
         raise HomeInUse(f"Another server{whom} uses {home.root}") from None
     try:
         yield
@@ -134,16 +133,3 @@ def _announced(home: Home, host: str, port: int) -> Iterator[None]:
         yield
     finally:
         home.server_file.unlink(missing_ok=True)
-
-
-def read_announcement(home: Home) -> dict[str, object] | None:
-    """Return the url and pid of the server of this home, if one has announced itself."""
-    return _read(home.server_file)
-
-
-def _read(path: Path) -> dict[str, object] | None:
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) and {"url", "pid"} <= value.keys() else None

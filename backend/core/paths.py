@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +58,14 @@ class Home:
         for folder in (self.root, self.models, self.outputs, self.work, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
         return self
+
+    def announced_server(self) -> tuple[str, int] | None:
+        """Return the address and process id of this home's server, if one has announced itself."""
+        try:
+            value = json.loads(self.server_file.read_text())
+            return str(value["url"]), int(value["pid"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def work_of(self, task_id: str) -> Path:
         """The folder for what one task keeps while it runs."""
