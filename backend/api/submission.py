@@ -18,7 +18,8 @@ from starlette.datastructures import FormData, UploadFile
 
 from backend.api.schemas import SubmitBody
 from backend.core.errors import BodyTooLarge, InvalidRequest, MalformedBody
-from backend.core.requests import RequestDraft, parse_resolution
+from backend.core.frame_size import parse_resolution
+from backend.core.requests import RequestDraft
 
 MAX_IMAGE_BYTES = 10 * 1024**2
 MAX_FORM_FIELDS = 64

@@ -8,16 +8,22 @@ least one next step. Raise them anywhere; `api/errors.py` renders them, the work
     │   ├── UnknownModel             422 unknown_model
     │   ├── ImageNotAccepted         422 image_not_accepted
     │   ├── ImageRequired            422 image_required
+    │   ├── InvalidImage             422 invalid_image
     │   ├── LoraNotFound             422 lora_not_found
+    │   ├── LoraInvalid              422 lora_invalid
+    │   ├── LoraIncompatible         422 lora_incompatible
     │   ├── MalformedBody            400 malformed_body
     │   ├── InvalidFilter            400 invalid_filter
     │   └── BodyTooLarge             413 body_too_large
     ├── NotFound                     404 not_found
     │   ├── TaskNotFound             404 task_not_found
     │   ├── OutputNotFound           404 output_not_found
-    │   └── OutputFileMissing        404 output_file_missing
+    │   ├── OutputFileMissing        404 output_file_missing
+    │   ├── InputMissing             404 input_not_found
+    │   └── LatentsNotKept           404 latents_not_kept
     ├── StateConflict                400 state_conflict
-    │   └── IdempotencyConflict      409 idempotency_conflict
+    │   ├── IdempotencyConflict      409 idempotency_conflict
+    │   └── LoraExists               409 lora_exists
     ├── Unauthorized                 401 unauthorized
     ├── Forbidden                    403 forbidden
     ├── ModelUnavailable             409 model_not_available
@@ -27,6 +33,8 @@ least one next step. Raise them anywhere; `api/errors.py` renders them, the work
     ├── GenerationFailed             500 generation_failed
     │   ├── NonFiniteLatents         500 non_finite_latents
     │   ├── OutOfMemory              500 out_of_memory
+    │   ├── LoraNotApplied           500 lora_not_applied
+    │   ├── StateMismatch            500 job_state_mismatch
     │   ├── EncodingFailed           500 encoding_failed
     │   └── WorkerLost               500 worker_lost
     ├── HomeInUse                    500 home_in_use
@@ -95,11 +103,32 @@ class ImageRequired(InvalidRequest):
     suggestions = ("Add an `image` file (JPEG, PNG or WebP), or choose a T2V model.",)
 
 
+class InvalidImage(InvalidRequest):
+    """The image cannot be used."""
+
+    code = "invalid_image"
+    suggestions = ("Send a JPEG, PNG, WebP, BMP or TIFF of 64 to 4096 pixels a side and at most 10 MiB.",)
+
+
 class LoraNotFound(InvalidRequest):
     """No LoRA with this name is installed."""
 
     code = "lora_not_found"
-    suggestions = ("Send the request without `lora_path`.",)
+    suggestions = ("List what is here with GET /api/v1/lora, or send the request without a LoRA.",)
+
+
+class LoraInvalid(InvalidRequest):
+    """The file is no LoRA that can be read."""
+
+    code = "lora_invalid"
+    suggestions = ("Download the file again; only complete safetensors files are read.",)
+
+
+class LoraIncompatible(InvalidRequest):
+    """The LoRA was made for another model."""
+
+    code = "lora_incompatible"
+    suggestions = ("Choose a LoRA for this model, or the model that it was made for.",)
 
 
 class MalformedBody(InvalidRequest):
@@ -156,6 +185,20 @@ class OutputFileMissing(NotFound):
     suggestions = ("The file was moved or deleted outside the server; run the same request and seed again.",)
 
 
+class InputMissing(NotFound):
+    """The image is not on this server any more"""
+
+    code = "input_not_found"
+    suggestions = ("Send the image itself again.",)
+
+
+class LatentsNotKept(NotFound):
+    """The latents of this video were not kept"""
+
+    code = "latents_not_kept"
+    suggestions = ("Generate it again with `keep_latents`; the same seed gives the same clip.",)
+
+
 class StateConflict(WanError):
     """The task is in a state that does not allow this."""
 
@@ -171,6 +214,14 @@ class IdempotencyConflict(StateConflict):
     code = "idempotency_conflict"
     status = 409
     suggestions = ("Use a new key for a new request.",)
+
+
+class LoraExists(StateConflict):
+    """A LoRA with this name is already here, with other content."""
+
+    code = "lora_exists"
+    status = 409
+    suggestions = ("Give the file another name, or delete the LoRA that is here.",)
 
 
 class Unauthorized(WanError):
@@ -245,6 +296,21 @@ class OutOfMemory(GenerationFailed):
     code = "out_of_memory"
     category = "vram_memory"
     suggestions = ("Choose a smaller size or fewer frames.",)
+
+
+class LoraNotApplied(GenerationFailed):
+    """A LoRA could not be applied to the model."""
+
+    code = "lora_not_applied"
+    category = "model_loading"
+    suggestions = ("Leave the LoRA out, or set on_lora_failure to `skip`.",)
+
+
+class StateMismatch(GenerationFailed):
+    """The saved state of this run belongs to something else."""
+
+    code = "job_state_mismatch"
+    suggestions = ("Run the task again from its first step.",)
 
 
 class EncodingFailed(GenerationFailed):

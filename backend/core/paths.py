@@ -34,8 +34,18 @@ class Home:
         return self.root / "outputs"
 
     @property
+    def inputs(self) -> Path:
+        """Images that requests start from, named by the SHA-256 of their content."""
+        return self.root / "inputs"
+
+    @property
+    def loras(self) -> Path:
+        """LoRA files that the user added."""
+        return self.root / "loras"
+
+    @property
     def work(self) -> Path:
-        """What a running task keeps: previews, parts. Safe to delete when nothing runs."""
+        """What an unfinished task keeps: preview, job state. Without it tasks start again from the first step."""
         return self.root / "work"
 
     @property
@@ -55,7 +65,7 @@ class Home:
 
     def create(self) -> Home:
         """Make the folders that are missing and return self."""
-        for folder in (self.root, self.models, self.outputs, self.work, self.logs):
+        for folder in (self.root, self.models, self.loras, self.inputs, self.outputs, self.work, self.logs):
             folder.mkdir(parents=True, exist_ok=True)
         return self
 
@@ -74,6 +84,18 @@ class Home:
     def preview_of(self, task_id: str) -> Path:
         """The newest preview picture of a running task."""
         return self.work_of(task_id) / "preview.jpg"
+
+    def state_of(self, task_id: str) -> Path:
+        """The folder for what an unfinished task needs to go on where it stopped."""
+        return self.work_of(task_id) / "state"
+
+    def input_of(self, image_id: str) -> Path:
+        """A stored image."""
+        return resolve_under(self.inputs, f"{image_id}.png")
+
+    def latents_of(self, task_id: str) -> Path:
+        """The kept latents of a finished video."""
+        return resolve_under(self.outputs, f"{task_id}.latents.safetensors")
 
     def video_of(self, task_id: str) -> Path:
         """The finished video of a task."""

@@ -1,6 +1,6 @@
-"""A generation request: what the user wrote, and what was made of it.
+"""What a user may ask for, and what a model makes of it.
 
-`RequestDraft` holds the user's words; `resolve_request` fills every gap from the model's spec, snaps
+A `RequestDraft` is what a user sent. `resolve_request` fills every gap from the model's spec, snaps
 what can be snapped and says so, and refuses the rest with the nearest legal value. The result,
 `GenerationRequest`, fixes every value that decides the pixels.
 """
@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from backend.core.errors import InvalidRequest
-from backend.core.model_table import ModelSpec
+from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
+from backend.core.frame_size import same_aspect, size_for_aspect, snap_frames, snap_size
+from backend.core.model_table import Mode, ModelSpec
 
 MAX_PROMPT_CHARS = 500
 MAX_NEGATIVE_PROMPT_CHARS = 1000
@@ -24,8 +25,12 @@ MAX_SEED = 2**32 - 1
 MAX_STEPS = 100
 MAX_GUIDANCE = 20.0
 MAX_FPS = 60.0
-#: Frames are 4k+1 because the VAE packs four frames into one latent frame after the first.
-TEMPORAL_STRIDE = 4
+MAX_CRF = 51
+#: Constant quality of x264; 17 is visually lossless for generated clips.
+DEFAULT_CRF = 17
+
+#: Values that do not change the latents: who made them, and what becomes of them afterwards.
+_AFTER_DENOISING = ("fps", "crf", "keep_latents", "latents_of", "extends", "preset", "on_lora_failure")
 
 
 class Scheduler(StrEnum):
@@ -33,6 +38,49 @@ class Scheduler(StrEnum):
 
     UNIPC = "unipc"
     EULER = "euler"
+
+
+class Fit(StrEnum):
+    """What happens to an image of another shape than the video."""
+
+    CROP = "crop"  # fill the frame, cut what sticks out
+    PAD = "pad"  # show all of it, with black bars
+    STRETCH = "stretch"  # distort it
+
+
+class OnLoraFailure(StrEnum):
+    """What happens to a task whose LoRA cannot be applied in full."""
+
+    SKIP = "skip"  # the task goes on without that LoRA and says so
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """An image that is stored on this server, upright and without transparency."""
+
+    id: str  #: SHA-256 of the stored file
+    width: int  #: pixels
+    height: int  #: pixels
+
+
+@dataclass(frozen=True, slots=True)
+class LoraFileRef:
+    """One file of a LoRA, and the expert it goes to."""
+
+    sha256: str
+    name: str
+    expert: str  #: "high", "low" or "both"; "both" also where there is one expert
+
+
+@dataclass(frozen=True, slots=True)
+class LoraUse:
+    """One LoRA in a request, with everything about it that decides the pixels."""
+
+    id: str  #: its name in the list of LoRAs
+    strength: float  #: on the high-noise expert, or the only one
+    strength_2: float  #: on the low-noise expert
+    files: tuple[LoraFileRef, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +100,17 @@ class RequestDraft:
     scheduler: Scheduler | None = None
     seed: int | None = None
     max_sequence_length: int | None = None
+    image: ImageRef | None = None
+    end_image: ImageRef | None = None
+    image_fit: Fit | None = None
+    loras: tuple[LoraUse, ...] = ()
+    on_lora_failure: OnLoraFailure = OnLoraFailure.SKIP
+    guidance_start: float | None = None
+    guidance_end: float | None = None
+    crf: int | None = None
+    keep_latents: bool = False
+    extends: str | None = None
+    preset: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +131,41 @@ class GenerationRequest:
     scheduler: Scheduler
     seed: int
     max_sequence_length: int  #: prompt tokens
+    image: str | None = None  #: id of the stored start image
+    end_image: str | None = None  #: id of the stored end image
+    image_fit: Fit = Fit.CROP
+    loras: tuple[LoraUse, ...] = ()
+    on_lora_failure: OnLoraFailure = OnLoraFailure.SKIP
+    guidance_start: float = 0.0  #: guidance applies to steps from this share of all steps on
+    guidance_end: float = 1.0  #: and before this one
+    crf: int = DEFAULT_CRF  #: quality of the file; the model does not see it
+    keep_latents: bool = False  #: whether the final latents stay beside the video
+    latents_of: str | None = None  #: the output whose kept latents are decoded again, without denoising
+    extends: str | None = None  #: the output whose last frame is `image`
+    preset: str | None = None  #: the preset that steps, guidance, shift and scheduler came from
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` reads them back."""
-        return asdict(self) | {"scheduler": str(self.scheduler)}
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> GenerationRequest:
-        """Build the request that `to_json` wrote."""
-        return cls(**(values | {"scheduler": Scheduler(values["scheduler"])}))
+        """Build the request that `to_json` wrote; values that an older version did not know keep their defaults."""
+        return cls(
+            **(
+                values
+                | {
+                    "scheduler": Scheduler(values["scheduler"]),
+                    "image_fit": Fit(values.get("image_fit", Fit.CROP)),
+                    "on_lora_failure": OnLoraFailure(values.get("on_lora_failure", OnLoraFailure.SKIP)),
+                    "loras": tuple(
+                        LoraUse(**(use | {"files": tuple(LoraFileRef(**file) for file in use["files"])}))
+                        for use in values.get("loras", ())
+                    ),
+                }
+            )
+        )
 
     @property
     def resolution(self) -> str:
@@ -89,9 +174,18 @@ class GenerationRequest:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over every value, in canonical JSON: equal digests mean equal frames on one machine."""
-        canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        """SHA-256 over every value, in canonical JSON: equal digests mean equal files on one machine."""
+        return _digest(self.to_json())
+
+    @property
+    def denoise_digest(self) -> str:
+        """SHA-256 over the values that decide the latents: equal digests mean equal latents on one machine."""
+        return _digest({name: value for name, value in self.to_json().items() if name not in _AFTER_DENOISING})
+
+
+def _digest(values: dict[str, Any]) -> str:
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def resolve_request(spec: ModelSpec, draft: RequestDraft) -> tuple[GenerationRequest, tuple[str, ...]]:
@@ -99,17 +193,17 @@ def resolve_request(spec: ModelSpec, draft: RequestDraft) -> tuple[GenerationReq
 
     Raises:
         InvalidRequest: a value is out of range; the message gives the nearest legal one.
+        ImageRequired, ImageNotAccepted: the model needs an image, or takes none.
     """
-    notes: list[str] = []
-    width, height = _size(spec, draft, notes)
-    if draft.guidance_scale_2 is not None and spec.guidance_scale_2 is None:
-        raise InvalidRequest(
-            f"guidance_scale_2 belongs to models with two experts; {spec.id} has one",
-            details={"field": "guidance_scale_2"},
-        )
-    guidance_scale_2 = spec.guidance_scale_2
-    if guidance_scale_2 is not None and draft.guidance_scale_2 is not None:
-        guidance_scale_2 = _in_range("guidance_scale_2", draft.guidance_scale_2, 0.0, MAX_GUIDANCE)
+    check_images(spec, image=draft.image is not None, end_image=draft.end_image is not None)
+    width, height, notes = _size(spec, draft)
+    frames, frame_notes = snap_frames(spec, int(_or(draft.num_frames, spec.num_frames)))
+    if draft.end_image is not None and frames < 2:
+        raise InvalidRequest("A clip with an end image needs at least 5 frames", details={"field": "num_frames"})
+    guidance_start = _in_range("guidance_start", _or(draft.guidance_start, 0.0), 0.0, 1.0)
+    guidance_end = _in_range("guidance_end", _or(draft.guidance_end, 1.0), 0.0, 1.0)
+    if guidance_start > guidance_end:
+        raise InvalidRequest("guidance_start must not be after guidance_end", details={"field": "guidance_start"})
     request = GenerationRequest(
         model=spec.id,
         prompt=_text("prompt", draft.prompt, MAX_PROMPT_CHARS, required=True),
@@ -121,34 +215,94 @@ def resolve_request(spec: ModelSpec, draft: RequestDraft) -> tuple[GenerationReq
         ),
         width=width,
         height=height,
-        num_frames=_frames(spec, draft, notes),
+        num_frames=frames,
         fps=_in_range("fps", _or(draft.fps, spec.fps), 1.0, MAX_FPS),
         steps=int(_in_range("steps", _or(draft.steps, spec.steps), 1, MAX_STEPS)),
         guidance_scale=_in_range("guidance_scale", _or(draft.guidance_scale, spec.guidance_scale), 0.0, MAX_GUIDANCE),
-        guidance_scale_2=guidance_scale_2,
+        guidance_scale_2=_guidance_scale_2(spec, draft),
         flow_shift=_in_range("flow_shift", _or(draft.flow_shift, spec.flow_shift), 0.1, 30.0),
         scheduler=draft.scheduler or Scheduler.UNIPC,
         seed=int(_in_range("seed", secrets.randbelow(MAX_SEED + 1) if draft.seed is None else draft.seed, 0, MAX_SEED)),
         max_sequence_length=int(
             _in_range("max_sequence_length", _or(draft.max_sequence_length, spec.max_sequence_length), 8, 512)
         ),
+        image=None if draft.image is None else draft.image.id,
+        end_image=None if draft.end_image is None else draft.end_image.id,
+        image_fit=draft.image_fit or Fit.CROP,
+        loras=draft.loras,
+        on_lora_failure=draft.on_lora_failure,
+        guidance_start=guidance_start,
+        guidance_end=guidance_end,
+        crf=check_crf(draft.crf),
+        keep_latents=draft.keep_latents,
+        extends=draft.extends,
+        preset=draft.preset,
     )
-    return request, tuple(notes)
+    return request, notes + frame_notes
 
 
-def parse_resolution(text: str) -> tuple[int, int]:
-    """Read `WIDTHxHEIGHT`.
+def check_images(spec: ModelSpec, *, image: bool, end_image: bool) -> None:
+    """Hold the images of a request against what the model takes.
 
     Raises:
-        InvalidRequest: the text has another form, or a side is not positive.
+        ImageRequired: an image that it needs is not there.
+        ImageNotAccepted: an image is there that it cannot use.
     """
-    width, cross, height = text.strip().lower().partition("x")
-    digits = cross and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()
-    if not digits or len(text) > 16:
-        raise InvalidRequest("Invalid resolution format. Write it as WIDTHxHEIGHT, such as 1280x720")
-    if int(width) == 0 or int(height) == 0:
-        raise InvalidRequest("Invalid resolution values. Both sides must be positive")
-    return int(width), int(height)
+    if spec.mode is Mode.T2V and (image or end_image):
+        raise ImageNotAccepted(f"{spec.id} makes video from text alone and takes no image")
+    if spec.mode is Mode.I2V and not image:
+        raise ImageRequired(f"Start image is required for {spec.id} model")
+    if spec.mode is Mode.TI2V and end_image:
+        raise ImageNotAccepted(
+            f"{spec.id} takes a start image and no end image", suggestions=("Use an I2V model for an end image.",)
+        )
+
+
+def check_crf(crf: int | None) -> int:
+    """Return the quality of the file, the default one for None.
+
+    Raises:
+        InvalidRequest: it is out of range.
+    """
+    return int(_in_range("crf", DEFAULT_CRF if crf is None else crf, 0, MAX_CRF))
+
+
+def check_fps(fps: float) -> float:
+    """Return the frame rate of the file.
+
+    Raises:
+        InvalidRequest: it is out of range.
+    """
+    return _in_range("fps", fps, 1.0, MAX_FPS)
+
+
+def _size(spec: ModelSpec, draft: RequestDraft) -> tuple[int, int, tuple[str, ...]]:
+    """Return width and height: as asked for, or by the shape of the image, or the model's own."""
+    image = draft.image
+    if draft.width is None and draft.height is None and image is not None:
+        width, height = size_for_aspect(spec, image.width / image.height)
+        notes: tuple[str, ...] = ()
+        if (width, height) != (spec.width, spec.height):
+            notes = (f"resolution is {width}x{height}, by the shape of the image ({image.width}x{image.height})",)
+    else:
+        width, height, notes = snap_size(spec, int(_or(draft.width, spec.width)), int(_or(draft.height, spec.height)))
+    for name, one in (("image", image), ("end_image", draft.end_image)):
+        if one is not None and not same_aspect((one.width, one.height), (width, height)):
+            done = {Fit.CROP: "cropped", Fit.PAD: "padded with black", Fit.STRETCH: "stretched"}
+            how = done[draft.image_fit or Fit.CROP]
+            notes += (f"{name} of {one.width}x{one.height} is {how} to the shape of {width}x{height}",)
+    return width, height, notes
+
+
+def _guidance_scale_2(spec: ModelSpec, draft: RequestDraft) -> float | None:
+    if draft.guidance_scale_2 is None:
+        return spec.guidance_scale_2
+    if spec.guidance_scale_2 is None:
+        raise InvalidRequest(
+            f"guidance_scale_2 belongs to models with two experts; {spec.id} has one",
+            details={"field": "guidance_scale_2"},
+        )
+    return _in_range("guidance_scale_2", draft.guidance_scale_2, 0.0, MAX_GUIDANCE)
 
 
 def _or(value: float | None, default: float) -> float:
@@ -177,47 +331,3 @@ def _in_range(field: str, value: float, low: float, high: float) -> float:
             details={"field": field, "minimum": low, "maximum": high, "nearest": nearest},
         )
     return value
-
-
-def _size(spec: ModelSpec, draft: RequestDraft, notes: list[str]) -> tuple[int, int]:
-    width, height = int(_or(draft.width, spec.width)), int(_or(draft.height, spec.height))
-    if width < 1 or height < 1:
-        raise InvalidRequest("Invalid resolution values. Both sides must be positive", details={"field": "resolution"})
-    step = spec.size_multiple
-    snapped = tuple(max(spec.min_side, round(side / step) * step) for side in (width, height))
-    too_small = min(width, height) < spec.min_side
-    if too_small or snapped[0] * snapped[1] > spec.max_pixels:
-        legal = _nearest_size(spec, width / height)
-        raise InvalidRequest(
-            f"{spec.id} cannot make {width}x{height}; the nearest size it can make is {legal[0]}x{legal[1]}",
-            details={"field": "resolution", "nearest": f"{legal[0]}x{legal[1]}"},
-        )
-    if snapped != (width, height):
-        notes.append(
-            f"resolution {width}x{height} became {snapped[0]}x{snapped[1]}: {spec.id} needs multiples of {step}"
-        )
-    return snapped[0], snapped[1]
-
-
-def _nearest_size(spec: ModelSpec, aspect: float) -> tuple[int, int]:
-    """Return the model's native area in about this aspect, inside its limits."""
-    step = spec.size_multiple
-    aspect = min(4.0, max(0.25, aspect))
-    width = math.sqrt(spec.width * spec.height * aspect)
-    sides = (max(spec.min_side, round(side / step) * step) for side in (width, width / aspect))
-    first, second = sides
-    return (first, second) if first * second <= spec.max_pixels else (spec.width, spec.height)
-
-
-def _frames(spec: ModelSpec, draft: RequestDraft, notes: list[str]) -> int:
-    frames = int(_or(draft.num_frames, spec.num_frames))
-    if not 1 <= frames <= spec.max_frames:
-        nearest = 1 if frames < 1 else spec.max_frames
-        raise InvalidRequest(
-            f"num_frames must be between 1 and {spec.max_frames} for {spec.id}",
-            details={"field": "num_frames", "nearest": nearest},
-        )
-    snapped = round((frames - 1) / TEMPORAL_STRIDE) * TEMPORAL_STRIDE + 1
-    if snapped != frames:
-        notes.append(f"num_frames {frames} became {snapped}: the model makes 4k+1 frames")
-    return snapped

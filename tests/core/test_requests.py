@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.core.errors import InvalidRequest, UnknownModel
-from backend.core.model_table import MODELS, ModelSpec, find_model
-from backend.core.requests import GenerationRequest, RequestDraft, parse_resolution, resolve_request
+from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest, UnknownModel
+from backend.core.frame_size import parse_resolution
+from backend.core.model_table import MODELS, Mode, ModelSpec, find_model
+from backend.core.requests import (
+    Fit,
+    GenerationRequest,
+    ImageRef,
+    LoraFileRef,
+    LoraUse,
+    OnLoraFailure,
+    RequestDraft,
+    Scheduler,
+    resolve_request,
+)
 
 PROMPT = "a red circle moving right on a navy background"
 TINY = MODELS["tiny-t2v-a14b"]
+IMAGE = "5f" * 32
+
+
+def draft_for(spec: ModelSpec, **values: Any) -> RequestDraft:
+    """Make a draft with what the model cannot do without: I2V gets an image, of the shape of the video."""
+    if spec.mode is Mode.I2V and "image" not in values:
+        size = values.get("width") or spec.width, values.get("height") or spec.height
+        values["image"] = ImageRef(IMAGE, *size)
+    return RequestDraft(PROMPT, **values)
 
 
 @pytest.mark.parametrize("spec", MODELS.values(), ids=lambda spec: spec.id)
 def test_defaults_are_the_models_own_and_legal(spec: ModelSpec) -> None:
-    request, notes = resolve_request(spec, RequestDraft(PROMPT))
+    request, notes = resolve_request(spec, draft_for(spec))
     assert notes == ()
     assert (request.width, request.height, request.num_frames) == (spec.width, spec.height, spec.num_frames)
     assert (request.guidance_scale, request.guidance_scale_2) == (spec.guidance_scale, spec.guidance_scale_2)
@@ -76,7 +98,7 @@ def test_a_refused_size_names_one_that_is_accepted(width: int, height: int, mode
     spec = MODELS[model]
     refused: InvalidRequest | None = None
     try:
-        resolve_request(spec, RequestDraft(PROMPT, width=width, height=height))
+        resolve_request(spec, draft_for(spec, width=width, height=height))
     except InvalidRequest as refusal:
         refused = refusal
     if refused is not None:
@@ -84,7 +106,7 @@ def test_a_refused_size_names_one_that_is_accepted(width: int, height: int, mode
         assert min(width, height) < spec.min_side or width * height > spec.max_pixels // 2
         assert isinstance(refused.details, dict)
         width, height = parse_resolution(refused.details["nearest"])
-    request, notes = resolve_request(spec, RequestDraft(PROMPT, width=width, height=height))
+    request, notes = resolve_request(spec, draft_for(spec, width=width, height=height))
     if refused is not None:
         assert (request.width, request.height, notes) == (width, height, ())
     assert request.width % spec.size_multiple == request.height % spec.size_multiple == 0
@@ -139,3 +161,83 @@ def test_json_round_trip_and_digest() -> None:
     assert again.digest == request.digest
     other, _ = resolve_request(TINY, RequestDraft(PROMPT, seed=6))
     assert other.digest != request.digest
+
+
+def test_the_size_comes_from_the_shape_of_the_image_unless_one_is_asked_for() -> None:
+    spec = MODELS["I2V-A14B"]
+    wide, notes = resolve_request(spec, draft_for(spec, image=ImageRef(IMAGE, 2000, 1000)))
+    assert wide.width / wide.height == pytest.approx(2.0, rel=0.03)
+    assert wide.width * wide.height == pytest.approx(spec.width * spec.height, rel=0.03)
+    assert wide.width % 16 == wide.height % 16 == 0
+    assert "by the shape of the image (2000x1000)" in notes[0]
+    native, notes = resolve_request(spec, draft_for(spec, image=ImageRef(IMAGE, 1920, 1080)))
+    assert (native.resolution, notes) == ("1280x720", ())
+
+
+@pytest.mark.parametrize(("fit", "word"), [(None, "cropped"), (Fit.PAD, "padded"), (Fit.STRETCH, "stretched")])
+def test_an_image_of_another_shape_is_never_changed_silently(fit: Fit | None, word: str) -> None:
+    spec = MODELS["tiny-i2v-a14b"]
+    draft = draft_for(spec, image=ImageRef(IMAGE, 100, 300), width=96, height=96, image_fit=fit)
+    request, notes = resolve_request(spec, draft)
+    assert request.image == IMAGE
+    assert request.image_fit == (fit or Fit.CROP)
+    assert len(notes) == 1
+    assert word in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "images", "error"),
+    [
+        ("T2V-A14B", {"image"}, ImageNotAccepted),
+        ("tiny-t2v-a14b", {"end_image"}, ImageNotAccepted),
+        ("I2V-A14B", set(), ImageRequired),
+        ("tiny-i2v-a14b", {"end_image"}, ImageRequired),
+        ("TI2V-5B", {"image", "end_image"}, ImageNotAccepted),
+    ],
+)
+def test_images_are_held_against_the_model(model: str, images: set[str], error: type[Exception]) -> None:
+    draft = RequestDraft(PROMPT, **{name: ImageRef(IMAGE, 96, 96) for name in images})
+    with pytest.raises(error):
+        resolve_request(MODELS[model], draft)
+
+
+def test_a_request_with_everything_survives_json_and_older_records_still_load() -> None:
+    spec = MODELS["tiny-i2v-a14b"]
+    use = LoraUse("neon", 0.5, 1.0, (LoraFileRef("ab" * 32, "neon_high_noise.safetensors", "high"),))
+    draft = draft_for(
+        spec,
+        end_image=ImageRef("6e" * 32, 96, 96),
+        image_fit=Fit.PAD,
+        loras=(use,),
+        on_lora_failure=OnLoraFailure.FAIL,
+        guidance_end=0.5,
+        crf=20,
+        keep_latents=True,
+        scheduler=Scheduler.EULER,
+    )
+    request, _ = resolve_request(spec, draft)
+    assert GenerationRequest.from_json(json.loads(json.dumps(request.to_json()))) == request
+    plain, _ = resolve_request(TINY, RequestDraft(PROMPT, seed=3))
+    known_before = ["model", "prompt", "negative_prompt", "width", "height", "num_frames", "fps", "steps", "guidance_scale", "guidance_scale_2", "flow_shift", "scheduler", "seed", "max_sequence_length"]
+    assert GenerationRequest.from_json({name: plain.to_json()[name] for name in known_before}) == plain
+
+
+def test_what_decides_the_latents_is_apart_from_what_decides_the_file() -> None:
+    base, _ = resolve_request(TINY, RequestDraft(PROMPT, seed=3))
+    file, _ = resolve_request(TINY, RequestDraft(PROMPT, seed=3, crf=30, fps=24.0, keep_latents=True))
+    assert file.denoise_digest == base.denoise_digest
+    assert file.digest != base.digest
+    use = LoraUse("neon", 1.0, 1.0, (LoraFileRef("ab" * 32, "neon.safetensors", "both"),))
+    for change in ({"guidance_end": 0.5}, {"loras": (use,)}, {"steps": 7}, {"seed": 4}):
+        other, _ = resolve_request(TINY, RequestDraft(PROMPT, **({"seed": 3} | change)))  # type: ignore[arg-type]
+        assert other.denoise_digest != base.denoise_digest, change
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"crf": 52}, {"crf": -1}, {"guidance_start": -0.1}, {"guidance_end": 1.1}, {"guidance_start": math.nan},
+     {"guidance_start": 0.6, "guidance_end": 0.4}],
+)  # fmt: skip
+def test_new_values_out_of_range_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest):
+        resolve_request(TINY, RequestDraft(PROMPT, **values))

@@ -1,0 +1,89 @@
+"""Which widths, heights and numbers of frames a model can make, and the nearest ones to what was asked.
+
+Pure arithmetic over a model's spec; changes nothing silently: what was changed is said in a sentence.
+"""
+
+from __future__ import annotations
+
+import math
+
+from backend.core.errors import InvalidRequest
+from backend.core.model_table import ModelSpec
+
+#: Frames are 4k+1 because the VAE packs four frames into one latent frame after the first.
+TEMPORAL_STRIDE = 4
+#: The longest side may have at most this many times the shorter one when a size is chosen by aspect.
+MAX_ASPECT = 4.0
+#: Two aspects are the same when they differ by less than this share: snapping alone moves them as much.
+SAME_ASPECT = 0.02
+
+
+def parse_resolution(text: str) -> tuple[int, int]:
+    """Read `WIDTHxHEIGHT`.
+
+    Raises:
+        InvalidRequest: the text has another form, or a side is not positive.
+    """
+    width, cross, height = text.strip().lower().partition("x")
+    digits = cross and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()
+    if not digits or len(text) > 16:
+        raise InvalidRequest("Invalid resolution format. Write it as WIDTHxHEIGHT, such as 1280x720")
+    if int(width) == 0 or int(height) == 0:
+        raise InvalidRequest("Invalid resolution values. Both sides must be positive")
+    return int(width), int(height)
+
+
+def snap_size(spec: ModelSpec, width: int, height: int) -> tuple[int, int, tuple[str, ...]]:
+    """Return the nearest size that the model can make, with a sentence when it is another one.
+
+    Raises:
+        InvalidRequest: the size is too small or too large; the message gives the nearest legal one.
+    """
+    if width < 1 or height < 1:
+        raise InvalidRequest("Invalid resolution values. Both sides must be positive", details={"field": "resolution"})
+    step = spec.size_multiple
+    snapped = tuple(max(spec.min_side, round(side / step) * step) for side in (width, height))
+    too_small = min(width, height) < spec.min_side
+    if too_small or snapped[0] * snapped[1] > spec.max_pixels:
+        legal = size_for_aspect(spec, width / height)
+        raise InvalidRequest(
+            f"{spec.id} cannot make {width}x{height}; the nearest size it can make is {legal[0]}x{legal[1]}",
+            details={"field": "resolution", "nearest": f"{legal[0]}x{legal[1]}"},
+        )
+    notes: tuple[str, ...] = ()
+    if snapped != (width, height):
+        notes = (f"resolution {width}x{height} became {snapped[0]}x{snapped[1]}: {spec.id} needs multiples of {step}",)
+    return snapped[0], snapped[1], notes
+
+
+def size_for_aspect(spec: ModelSpec, aspect: float) -> tuple[int, int]:
+    """Return a size of about the model's native area in about this aspect (width / height), inside its limits."""
+    step = spec.size_multiple
+    aspect = min(MAX_ASPECT, max(1 / MAX_ASPECT, aspect))
+    width = math.sqrt(spec.width * spec.height * aspect)
+    sides = (max(spec.min_side, round(side / step) * step) for side in (width, width / aspect))
+    first, second = sides
+    return (first, second) if first * second <= spec.max_pixels else (spec.width, spec.height)
+
+
+def same_aspect(first: tuple[int, int], second: tuple[int, int]) -> bool:
+    """Whether two sizes (width, height) have the same shape, apart from snapping."""
+    return abs(math.log(first[0] * second[1] / (first[1] * second[0]))) < SAME_ASPECT
+
+
+def snap_frames(spec: ModelSpec, frames: int) -> tuple[int, tuple[str, ...]]:
+    """Return the nearest number of frames that the model can make, with a sentence when it is another one.
+
+    Raises:
+        InvalidRequest: it is out of the model's range.
+    """
+    if not 1 <= frames <= spec.max_frames:
+        nearest = 1 if frames < 1 else spec.max_frames
+        raise InvalidRequest(
+            f"num_frames must be between 1 and {spec.max_frames} for {spec.id}",
+            details={"field": "num_frames", "nearest": nearest},
+        )
+    snapped = round((frames - 1) / TEMPORAL_STRIDE) * TEMPORAL_STRIDE + 1
+    if snapped != frames:
+        return snapped, (f"num_frames {frames} became {snapped}: the model makes 4k+1 frames",)
+    return snapped, ()
