@@ -218,7 +218,22 @@ def test_a_request_with_everything_survives_json_and_older_records_still_load() 
     request, _ = resolve_request(spec, draft)
     assert GenerationRequest.from_json(json.loads(json.dumps(request.to_json()))) == request
     plain, _ = resolve_request(TINY, RequestDraft(PROMPT, seed=3))
-    known_before = ["model", "prompt", "negative_prompt", "width", "height", "num_frames", "fps", "steps", "guidance_scale", "guidance_scale_2", "flow_shift", "scheduler", "seed", "max_sequence_length"]
+    known_before = [
+        "model",
+        "prompt",
+        "negative_prompt",
+        "width",
+        "height",
+        "num_frames",
+        "fps",
+        "steps",
+        "guidance_scale",
+        "guidance_scale_2",
+        "flow_shift",
+        "scheduler",
+        "seed",
+        "max_sequence_length",
+    ]
     assert GenerationRequest.from_json({name: plain.to_json()[name] for name in known_before}) == plain
 
 
