@@ -1,0 +1,145 @@
+"""The header of a safetensors file, read by hand and trusted in nothing.
+
+A safetensors file is eight bytes with the header's length, the header (JSON: names, types, shapes, offsets) and
+then plain numbers: there is no code in it and nothing is unpickled. Everything is checked against limits and
+against the file's length before it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from backend.core.errors import LoraInvalid
+from backend.core.lora_match import TensorInfo
+
+MAX_HEADER_BYTES = 32 * 2**20
+MAX_TENSORS = 50_000
+MAX_DIMENSIONS = 8
+METADATA = "__metadata__"
+#: Bytes of one value.
+DTYPE_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
+    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+#: How files start that are something else, for a message that helps.
+_DISGUISES = (
+    (b"PK\x03\x04", "a zip archive, as PyTorch's pickle files are"),
+    (b"\x80", "a pickle file"),
+    (b"GGUF", "a GGUF file"),
+    (b"<", "a web page"),
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class SafetensorsHeader:
+    """A checked header."""
+
+    tensors: dict[str, TensorInfo]
+    spans: dict[str, tuple[int, int]]  #: where each tensor's bytes are, from the start of the file
+    metadata: dict[str, str]
+
+
+def read_header(path: Path) -> SafetensorsHeader:
+    """Read and check the header of a file; its tensors are not read.
+
+    Raises:
+        LoraInvalid: it is no safetensors file, or cut off, or its header contradicts itself.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            start = file.read(8)
+            if len(start) < 8:
+                raise LoraInvalid("The file is empty or cut off")
+            (length,) = struct.unpack("<Q", start)
+            # A pickle or a zip gives an absurd length here.
+            if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+                raise LoraInvalid(_what_it_is(start, length, size))
+            raw = file.read(length)
+    except OSError as error:
+        raise LoraInvalid(f"The file cannot be read ({type(error).__name__})") from error
+    return _checked(_parsed(raw), 8 + len(raw), size)
+
+
+def _what_it_is(start: bytes, length: int, size: int) -> str:
+    for beginning, name in _DISGUISES:
+        if start.startswith(beginning):
+            return f"The file is {name}; only safetensors files are read, because the others can run code"
+    if MAX_HEADER_BYTES >= length > size - 8:
+        return "The file is cut off: its header is longer than the file"
+    return "The file is no safetensors file"
+
+
+def _parsed(raw: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        raise LoraInvalid("The file is no safetensors file: its header is not JSON") from None
+    if not isinstance(header, dict):
+        raise LoraInvalid("The file is no safetensors file: its header is not an object")
+    return header
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("repeated key")
+    return values
+
+
+def _refuse(_: str) -> object:
+    raise ValueError("not JSON")
+
+
+def _checked(header: dict[str, Any], data: int, size: int) -> SafetensorsHeader:
+    metadata = header.pop(METADATA, {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise LoraInvalid("The file's metadata are no texts")
+    if len(header) > MAX_TENSORS:
+        raise LoraInvalid(f"The file has more than {MAX_TENSORS} tensors")
+    tensors: dict[str, TensorInfo] = {}
+    spans: dict[str, tuple[int, int]] = {}
+    for name, entry in header.items():
+        if _CONTROL.search(name) or len(name) > 500:
+            raise LoraInvalid("The file has a tensor whose name is no name")
+        info, span = _entry(entry)
+        tensors[name] = info
+        spans[name] = (data + span[0], data + span[1])
+    at = data
+    for begin, end in sorted(spans.values()):
+        if begin != at:
+            raise LoraInvalid("The file's tensors overlap or leave gaps")
+        at = end
+    if at > size:
+        raise LoraInvalid(f"The file is cut off: {at - size} bytes are missing at its end")
+    if at < size:
+        raise LoraInvalid("The file has bytes that belong to no tensor")
+    return SafetensorsHeader(tensors, spans, metadata)
+
+
+def _entry(entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
+    """Check one tensor's entry: type, shape, and as many bytes as they need."""
+    fields = entry if isinstance(entry, dict) else {}
+    dtype = fields.get("dtype")
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+        raise LoraInvalid("The file has a tensor of an unknown type")
+    shape, span = _whole_numbers(fields.get("shape")), _whole_numbers(fields.get("data_offsets"))
+    if shape is None or len(shape) > MAX_DIMENSIONS or span is None or len(span) != 2:
+        raise LoraInvalid("The file's header is damaged: a tensor has no proper shape or place")
+    if span[1] - span[0] != prod(shape) * DTYPE_BYTES[dtype]:
+        raise LoraInvalid("The file's header is damaged: a tensor's shape and its bytes differ")
+    return TensorInfo(dtype, tuple(shape)), (span[0], span[1])
+
+
+def _whole_numbers(value: Any) -> list[int] | None:
+    if isinstance(value, list) and all(type(item) is int and 0 <= item < 2**48 for item in value):
+        return value
+    return None

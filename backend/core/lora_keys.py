@@ -1,0 +1,185 @@
+"""What a tensor in a LoRA file means: which parameter of the transformer, and which part of a change to it.
+
+Reads the names that trainers and converters write (diffusers, peft, kohya and musubi, ComfyUI, lightx2v,
+DiffSynth, in Wan's own names and in diffusers' names) and gives one answer for all. Knows no shapes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+HIGH = "high"
+LOW = "low"
+BOTH = "both"
+
+
+class Part(StrEnum):
+    """What a tensor contributes to the change of a parameter."""
+
+    DOWN = "down"  # [rank, inputs]
+    UP = "up"  # [outputs, rank]
+    ALPHA = "alpha"  # one number: the change is scaled by alpha / rank
+    UP_BIAS = "up_bias"  # [outputs], scaled like the low-rank change
+    DIFF = "diff"  # the change itself, in the parameter's shape
+
+
+class Style(StrEnum):
+    """Who writes names like this."""
+
+    DIFFUSERS = "diffusers"
+    PEFT = "peft"
+    COMFYUI = "comfyui"
+    KOHYA = "kohya"
+    LIGHTX2V = "lightx2v"
+    PLAIN = "plain"  # no prefix at all
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A tensor name that was understood."""
+
+    parameter: str  #: the transformer's parameter, in diffusers' names
+    part: Part
+    expert: str | None  #: "high" or "low" where the name itself says it
+    style: Style
+
+
+#: Prefixes and what they say: the style, and the expert where there is one. Longest first.
+_PREFIXES: tuple[tuple[str, Style, str | None], ...] = (
+    ("base_model.model.", Style.PEFT, None),
+    ("model.diffusion_model.", Style.COMFYUI, None),
+    ("diffusion_model.", Style.COMFYUI, None),
+    ("high_noise_model.", Style.PLAIN, HIGH),
+    ("low_noise_model.", Style.PLAIN, LOW),
+    ("transformer_1.", Style.DIFFUSERS, HIGH),
+    ("transformer_2.", Style.DIFFUSERS, LOW),
+    ("transformer.", Style.DIFFUSERS, None),
+    ("pipe.dit2.", Style.PLAIN, LOW),
+    ("pipe.dit.", Style.PLAIN, None),
+)
+_FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
+
+_SUFFIX = re.compile(
+    r"""^(?P<name>.+?)
+        (?: \.lora(?:_|\.)(?P<factor>A|B|down|up) (?:\.(?P<adapter>[A-Za-z0-9_-]+?))?? (?:\.(?P<leaf>weight|bias))?
+          | \.(?P<alpha>alpha)
+          | \.(?P<diff>diff|diff_b|diff_m)
+        )$""",
+    re.VERBOSE,
+)
+
+#: Wan's names of what is in a block, and diffusers' names for the same (`norm3` of Wan is `norm2` there).
+_IN_BLOCK = {
+    **{f"self_attn.{w}": f"attn1.{d}" for w, d in zip("qkvo", ("to_q", "to_k", "to_v", "to_out.0"), strict=True)},
+    **{f"cross_attn.{w}": f"attn2.{d}" for w, d in zip("qkvo", ("to_q", "to_k", "to_v", "to_out.0"), strict=True)},
+    "self_attn.norm_q": "attn1.norm_q",
+    "self_attn.norm_k": "attn1.norm_k",
+    "cross_attn.norm_q": "attn2.norm_q",
+    "cross_attn.norm_k": "attn2.norm_k",
+    "cross_attn.k_img": "attn2.add_k_proj",
+    "cross_attn.v_img": "attn2.add_v_proj",
+    "cross_attn.norm_k_img": "attn2.norm_added_k",
+    "norm3": "norm2",
+    "ffn.0": "ffn.net.0.proj",
+    "ffn.2": "ffn.net.2",
+    "modulation": "scale_shift_table",
+}
+_OUTSIDE = {
+    "patch_embedding": "patch_embedding",
+    "text_embedding.0": "condition_embedder.text_embedder.linear_1",
+    "text_embedding.2": "condition_embedder.text_embedder.linear_2",
+    "time_embedding.0": "condition_embedder.time_embedder.linear_1",
+    "time_embedding.2": "condition_embedder.time_embedder.linear_2",
+    "time_projection.1": "condition_embedder.time_proj",
+    "img_emb.proj.0": "condition_embedder.image_embedder.norm1",
+    "img_emb.proj.1": "condition_embedder.image_embedder.ff.net.0.proj",
+    "img_emb.proj.3": "condition_embedder.image_embedder.ff.net.2",
+    "img_emb.proj.4": "condition_embedder.image_embedder.norm2",
+    "head.head": "proj_out",
+    "head.modulation": "scale_shift_table",
+}
+_BLOCK_NAMES = _IN_BLOCK | {name: name for name in _IN_BLOCK.values()}
+_OUTSIDE_NAMES = _OUTSIDE | {name: name for name in _OUTSIDE.values()}
+#: kohya writes dots as underscores, which cannot be undone by rule, only by knowing the names.
+_FLAT_BLOCK_NAMES = {name.replace(".", "_"): target for name, target in _BLOCK_NAMES.items()}
+_FLAT_OUTSIDE_NAMES = {name.replace(".", "_"): target for name, target in _OUTSIDE_NAMES.items()}
+_BLOCK = re.compile(r"^blocks\.(\d{1,4})(?:\.(.+))?$")
+_FLAT_BLOCK = re.compile(r"^_?blocks_(\d{1,4})_(.+)$")
+_TABLE = "scale_shift_table"
+
+
+def read_key(name: str) -> Key | None:
+    """Return what a tensor's name means, or None when it means nothing in a Wan transformer."""
+    match = _SUFFIX.match(name)
+    if match is None or (match["leaf"] == "bias" and match["factor"] in ("A", "down")):
+        return None
+    for prefix in _FLAT_PREFIXES:
+        if name.startswith(prefix):
+            return _flat_key(match["name"].removeprefix(prefix), match)
+    path, style, expert = _without_prefixes(match["name"])
+    if match["adapter"] is not None and style is Style.PLAIN:
+        style = Style.PEFT
+    if match["diff"] is not None:
+        style = Style.LIGHTX2V
+    parameter = _parameter(path, match)
+    return None if parameter is None else Key(parameter, _part(match), expert, style)
+
+
+def _without_prefixes(path: str) -> tuple[str, Style, str | None]:
+    style, expert = Style.PLAIN, None
+    found = True
+    while found:
+        found = False
+        for prefix, its_style, its_expert in _PREFIXES:
+            if path.startswith(prefix):
+                path = path.removeprefix(prefix)
+                style = its_style if style is Style.PLAIN else style
+                expert = expert or its_expert
+                found = True
+    return path, style, expert
+
+
+def _flat_key(flat: str, match: re.Match[str]) -> Key | None:
+    block = _FLAT_BLOCK.match(flat)
+    if block is not None:
+        target = _FLAT_BLOCK_NAMES.get(block[2])
+        path = None if target is None else f"blocks.{int(block[1])}.{target}"
+    else:
+        path = _FLAT_OUTSIDE_NAMES.get(flat.removeprefix("_"))
+    parameter = None if path is None else _leaf(path, match)
+    return None if parameter is None else Key(parameter, _part(match), None, Style.KOHYA)
+
+
+def _parameter(path: str, match: re.Match[str]) -> str | None:
+    """Return the parameter that a dotted name means, in diffusers' names."""
+    block = _BLOCK.match(path)
+    if block is not None:
+        if block[2] is None:  # lightx2v: `blocks.N.diff_m` is the change of the block's modulation
+            return f"blocks.{int(block[1])}.{_TABLE}" if match["diff"] == "diff_m" else None
+        target = _BLOCK_NAMES.get(block[2])
+        return None if target is None else _leaf(f"blocks.{int(block[1])}.{target}", match)
+    if path == "head" and match["diff"] == "diff_m":
+        return _TABLE
+    outside = _OUTSIDE_NAMES.get(path)
+    return None if outside is None else _leaf(outside, match)
+
+
+def _leaf(path: str, match: re.Match[str]) -> str | None:
+    """Return which parameter of a module is meant, or None where there is no such one."""
+    if path.endswith(_TABLE):  # a parameter by itself, without weight or bias
+        return path if match["diff"] in ("diff", "diff_m") else None
+    if match["diff"] == "diff_m":
+        return None
+    return f"{path}.bias" if match["diff"] == "diff_b" else f"{path}.weight"
+
+
+def _part(match: re.Match[str]) -> Part:
+    if match["alpha"] is not None:
+        return Part.ALPHA
+    if match["diff"] is not None:
+        return Part.DIFF
+    if match["leaf"] == "bias":
+        return Part.UP_BIAS
+    return Part.DOWN if match["factor"] in ("A", "down") else Part.UP

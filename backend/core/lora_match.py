@@ -1,0 +1,262 @@
+"""A LoRA's tensors held against a transformer's structure: what each changes, and what has no place.
+
+Works on names, types and shapes alone, so it gives the same answer for a file's header in the web process
+as for its tensors in the engine. Nothing is dropped in silence: every tensor is matched or named.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from math import isfinite, prod, sqrt
+
+from backend.core.lora_keys import HIGH, LOW, Key, Part, Style, read_key
+from backend.core.lora_shape import WanShape
+
+#: Types whose values are numbers on a scale; whole numbers would need a scale that no LoRA file carries.
+FLOAT_TYPES = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
+#: The header field in which diffusers keeps what peft keeps in `adapter_config.json`.
+ADAPTER_METADATA = "lora_adapter_metadata"
+_BLOCK_INDEX = re.compile(r"^blocks\.(\d+)\.")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A tensor as the header describes it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Misfit(StrEnum):
+    """Why a tensor has no place in a model."""
+
+    UNKNOWN = "its name belongs to no part of a Wan transformer"
+    ABSENT = "this model has no such part"
+    OTHER_MODEL = "its shape belongs to another model"
+    INCOMPLETE = "the other half of the pair is missing"
+    REPEATED = "another tensor changes the same thing"
+    DTYPE = "its type is not a floating-point one"
+    SHAPE = "its shape is no valid one"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change to one parameter, with the names of the tensors that hold it."""
+
+    parameter: str
+    expert: str | None  #: the only expert it is for, where the names say so
+    rank: int  #: 0 for a full difference
+    diff: str | None = None
+    down: str | None = None
+    up: str | None = None
+    up_bias: str | None = None
+    alpha: str | None = None  #: tensor with the alpha; goes before `scale`
+    scale: float = 1.0  #: alpha / rank as the file's metadata say; 1 where they say nothing
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The tensors it is made of."""
+        return tuple(key for key in (self.diff, self.down, self.up, self.up_bias, self.alpha) if key is not None)
+
+    def concerns(self, expert: str) -> bool:
+        """Whether it applies to this expert."""
+        return self.expert is None or self.expert == expert
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What became of every tensor of a file."""
+
+    changes: tuple[Change, ...]
+    unmatched: tuple[tuple[str, Misfit], ...]
+    format: str  #: who writes files like this; several where names are mixed
+    key_experts: frozenset[str]  #: experts that tensor names mention
+
+    @property
+    def matched(self) -> int:
+        """How many tensors have a place."""
+        return sum(len(change.keys) for change in self.changes)
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The ranks that occur, smallest first; empty when there are only full differences."""
+        return tuple(sorted({change.rank for change in self.changes if change.rank}))
+
+    @property
+    def other_model(self) -> bool:
+        """Whether a tensor shows that the file was made for another model."""
+        return any(misfit is Misfit.OTHER_MODEL for _, misfit in self.unmatched)
+
+
+def match_tensors(tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str], shape: WanShape) -> Match:
+    """Find the place of every tensor.
+
+    Raises:
+        ValueError: the metadata's alphas are there but cannot be understood.
+    """
+    unmatched: dict[str, Misfit] = {}
+    groups: dict[tuple[str, str | None], dict[Part, str]] = {}
+    styles: set[Style] = set()
+    parameters = shape.parameters()
+    keys = {name: read_key(name) for name in tensors}
+    experts = _key_experts(keys)
+    for name, key in keys.items():
+        misfit = _misfit(key, tensors[name], parameters, shape)
+        if key is None or misfit is not None:
+            unmatched[name] = misfit or Misfit.UNKNOWN
+            continue
+        styles.add(key.style)
+        # In a file with parts for both experts, the part without a number is the first expert's.
+        expert = key.expert or (HIGH if LOW in experts and key.style is Style.DIFFUSERS else None)
+        group = groups.setdefault((key.parameter, expert), {})
+        if key.part in group:
+            unmatched[name] = Misfit.REPEATED
+        else:
+            group[key.part] = name
+    alphas = _Alphas.read(metadata)
+    changes: list[Change] = []
+    for (parameter, expert), parts in groups.items():
+        made, left = _changes(parameter, expert, parts, tensors, parameters[parameter], alphas)
+        changes.extend(made)
+        unmatched |= left
+    return Match(tuple(changes), tuple(unmatched.items()), _format(styles), frozenset(experts))
+
+
+def _key_experts(keys: Mapping[str, Key | None]) -> set[str]:
+    experts = {key.expert for key in keys.values() if key is not None and key.expert is not None}
+    if LOW in experts and any(k is not None and k.expert is None and k.style is Style.DIFFUSERS for k in keys.values()):
+        experts.add(HIGH)
+    return experts
+
+
+def _misfit(
+    key: Key | None, tensor: TensorInfo, parameters: Mapping[str, tuple[int, ...]], shape: WanShape
+) -> Misfit | None:
+    if key is None:
+        return Misfit.UNKNOWN
+    if key.parameter not in parameters:
+        block = _BLOCK_INDEX.match(key.parameter)
+        too_deep = block is not None and int(block[1]) >= shape.layers
+        return Misfit.OTHER_MODEL if too_deep else Misfit.ABSENT
+    if key.part is not Part.ALPHA and tensor.dtype not in FLOAT_TYPES:
+        return Misfit.DTYPE
+    return None
+
+
+def _changes(
+    parameter: str,
+    expert: str | None,
+    parts: dict[Part, str],
+    tensors: Mapping[str, TensorInfo],
+    shape: tuple[int, ...],
+    alphas: _Alphas,
+) -> tuple[list[Change], dict[str, Misfit]]:
+    """Make the changes of one parameter from its tensors; the rest is told why it is left."""
+    made: list[Change] = []
+    left: dict[str, Misfit] = {}
+    diff = parts.pop(Part.DIFF, None)
+    if diff is not None:
+        if _same(tensors[diff].shape, shape):
+            made.append(Change(parameter, expert, 0, diff=diff))
+        else:
+            left[diff] = Misfit.OTHER_MODEL
+    if not parts:
+        return made, left
+    names = {part: parts.get(part) for part in Part}
+    down, up = names[Part.DOWN], names[Part.UP]
+    if down is None or up is None:
+        return made, left | dict.fromkeys(parts.values(), Misfit.INCOMPLETE)
+    misfit, rank = _low_rank(tensors[down].shape, tensors[up].shape, shape)
+    alpha, bias = names[Part.ALPHA], names[Part.UP_BIAS]
+    if misfit is None and alpha is not None and prod(tensors[alpha].shape) != 1:
+        misfit = Misfit.SHAPE
+    if misfit is None and bias is not None and tensors[bias].shape != shape[:1]:
+        misfit = Misfit.OTHER_MODEL
+    if misfit is not None:
+        return made, left | dict.fromkeys(parts.values(), misfit)
+    scale = alphas.scale(parameter, expert, rank)
+    made.append(Change(parameter, expert, rank, down=down, up=up, up_bias=bias, alpha=alpha, scale=scale))
+    return made, left
+
+
+def _low_rank(down: tuple[int, ...], up: tuple[int, ...], shape: tuple[int, ...]) -> tuple[Misfit | None, int]:
+    """Check `down` [rank, inputs] and `up` [outputs, rank]; trailing sides may be written out as for a convolution."""
+    if len(shape) < 2 or len(down) < 2 or len(up) < 2:
+        return Misfit.SHAPE, 0
+    rank = down[0]
+    if rank < 1 or up[1] != rank or prod(up[2:]) != 1:
+        return Misfit.SHAPE, 0
+    if up[0] != shape[0] or not (_same(down[1:], shape[1:]) or down[1:] == (prod(shape[1:]),)):
+        return Misfit.OTHER_MODEL, 0
+    return None, rank
+
+
+def _same(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two shapes are equal apart from sides of length one at their end."""
+    longer, shorter = (one, other) if len(one) > len(other) else (other, one)
+    return longer[: len(shorter)] == shorter and prod(longer[len(shorter) :]) == 1
+
+
+def _format(styles: set[Style]) -> str:
+    # lightx2v writes ComfyUI's names around its own kind of entries.
+    if Style.LIGHTX2V in styles:
+        styles = styles - {Style.COMFYUI}
+    return " and ".join(sorted(styles)) or "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class _Alphas:
+    """The alphas that diffusers writes into the header, for files without alpha tensors."""
+
+    settings: Mapping[str, object]
+
+    @classmethod
+    def read(cls, metadata: Mapping[str, str]) -> _Alphas:
+        text = metadata.get(ADAPTER_METADATA)
+        if text is None:
+            return cls({})
+        try:
+            settings = json.loads(text)
+        except (ValueError, RecursionError):
+            raise ValueError(f"the header field {ADAPTER_METADATA} is not JSON") from None
+        if not isinstance(settings, dict):
+            raise ValueError(f"the header field {ADAPTER_METADATA} is not an object")
+        return cls(settings)
+
+    def scale(self, parameter: str, expert: str | None, rank: int) -> float:
+        """Return alpha / rank (alpha / sqrt(rank) for rsLoRA), 1 where no alpha is given."""
+        component = "transformer_2" if expert == LOW else "transformer"
+        alpha = self._number(self._get(component, "lora_alpha"))
+        patterns = self._get(component, "alpha_pattern")
+        if isinstance(patterns, dict):
+            module = parameter.removesuffix(".weight")
+            for pattern, value in patterns.items():
+                name = _plain_pattern(str(pattern))
+                if module == name or module.endswith(f".{name}"):
+                    alpha = self._number(value)
+        if alpha is None:
+            return 1.0
+        return alpha / (sqrt(rank) if self._get(component, "use_rslora") else rank)
+
+    def _get(self, component: str, name: str) -> object:
+        return self.settings.get(f"{component}.{name}", self.settings.get(name))
+
+    @staticmethod
+    def _number(value: object) -> float | None:
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise ValueError(f"an alpha in {ADAPTER_METADATA} is not a number")
+        return float(value)
+
+
+def _plain_pattern(pattern: str) -> str:
+    """Return the module name in one of peft's patterns; only plain names are read, for a pattern is foreign code."""
+    name = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
+    if not re.fullmatch(r"[A-Za-z0-9_.]+", name):
+        raise ValueError(f"a pattern in {ADAPTER_METADATA} is not a module's name")
+    return name
