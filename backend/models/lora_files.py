@@ -1,0 +1,165 @@
+"""One LoRA file as it lies on disk: what its header says, which models it fits, which expert it is for.
+
+Reads headers only, and each one once as long as the file does not change. Does not know requests or clients.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import prod
+from pathlib import Path
+
+from backend.core.errors import LoraInvalid
+from backend.core.lora_bases import UNKNOWN, fitting_bases
+from backend.core.lora_experts import Hint, expert_in_metadata, hint_of
+from backend.core.lora_header import read_header
+from backend.core.lora_keys import BOTH, HIGH, LOW
+from backend.core.lora_match import match_tensors
+from backend.core.lora_shape import PUBLISHED, WanShape
+from backend.core.lora_words import Preset, preset_in, trigger_words
+from backend.core.model_table import MODELS, ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class LoraFile:
+    """A file and what is known of it; `problem` says why it cannot be used."""
+
+    path: Path
+    size_bytes: int
+    modified: datetime
+    modified_ns: int
+    expert: str | None  #: "high", "low" or "both" where the file says it, None where nothing does
+    decided_by: str  #: "metadata", "keys", "name" or "nothing"
+    hint: Hint | None  #: what the name says, for finding its counterpart
+    bases: tuple[str, ...] = ()  #: the structures that it fits
+    format: str = UNKNOWN
+    ranks: tuple[int, ...] = ()
+    tensors: int = 0
+    values: int = 0  #: numbers in all tensors
+    trigger_words: tuple[str, ...] = ()
+    preset: Preset | None = None
+    problem: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.path.name
+
+    @property
+    def family(self) -> str:
+        """The name without the word for the expert, in lower case: the files of a pair have the same."""
+        return (self.path.stem if self.hint is None else self.hint.family).lower()
+
+    @property
+    def side(self) -> str | None:
+        """The expert that it would be for if it had a counterpart."""
+        return self.expert or (None if self.hint is None else self.hint.expert)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Ids of the models that it fits."""
+        return tuple(base for base in self.bases if base in MODELS)
+
+
+class ModelShapes:
+    """The structure of every model, for holding a LoRA against models that are not on this machine as well."""
+
+    def __init__(self, embedded: Path) -> None:
+        """Take the published structures, and those of the embedded models from their folders."""
+        self._embedded = embedded
+
+    def of(self, spec: ModelSpec) -> WanShape | None:
+        """Return a model's structure; None for an embedded model that is not part of this release."""
+        if spec.id in PUBLISHED:
+            return PUBLISHED[spec.id]
+        try:
+            return WanShape.from_config(
+                json.loads((self._embedded / spec.id / "transformer" / "config.json").read_text())
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def all(self) -> dict[str, WanShape]:
+        """Return every structure by the model's id, with those of foreign models that can be told by name."""
+        own = {spec.id: shape for spec in MODELS.values() if (shape := self.of(spec)) is not None}
+        return PUBLISHED | own
+
+
+class LoraFileReader:
+    """Reads the headers of files and remembers them by size and time."""
+
+    def __init__(self, shapes: ModelShapes) -> None:
+        self._shapes = shapes
+        self._known: dict[Path, LoraFile] = {}
+        self._lock = threading.Lock()
+
+    def read(self, path: Path) -> LoraFile | None:
+        """Return what is known of a file; None when it is gone."""
+        try:
+            stat = path.stat()
+        except OSError:
+            return None
+        with self._lock:
+            known = self._known.get(path)
+        if known is not None and (known.size_bytes, known.modified_ns) == (stat.st_size, stat.st_mtime_ns):
+            return known
+        modified = datetime.fromtimestamp(stat.st_mtime, UTC)
+        file = self._described(path, stat.st_size, modified, stat.st_mtime_ns)
+        with self._lock:
+            self._known[path] = file
+        return file
+
+    def forget(self, path: Path) -> None:
+        """Forget a file that is no longer there under this name."""
+        with self._lock:
+            self._known.pop(path, None)
+
+    def _described(self, path: Path, size: int, modified: datetime, modified_ns: int) -> LoraFile:
+        hint = hint_of(path.stem)
+        try:
+            header = read_header(path)
+            shapes = self._shapes.all()
+            bases = fitting_bases(header.tensors, header.metadata, shapes)
+            if not bases:
+                raise LoraInvalid("It holds no LoRA for a Wan model: not one tensor has a place there")
+            match = match_tensors(header.tensors, header.metadata, shapes[bases[0]])
+            preset = preset_in(header.metadata)
+        except LoraInvalid as error:
+            return LoraFile(path, size, modified, modified_ns, None, "nothing", hint, problem=error.message)
+        except ValueError as error:
+            return LoraFile(path, size, modified, modified_ns, None, "nothing", hint, problem=f"In it, {error}")
+        expert, decided_by = _expert(header.metadata, match.key_experts, hint)
+        return LoraFile(
+            path,
+            size,
+            modified,
+            modified_ns,
+            expert,
+            decided_by,
+            hint,
+            bases=bases,
+            format=match.format,
+            ranks=match.ranks,
+            tensors=len(header.tensors),
+            values=sum(prod(info.shape) for info in header.tensors.values()),
+            trigger_words=trigger_words(header.metadata),
+            preset=preset,
+        )
+
+
+def _expert(metadata: Mapping[str, str], in_keys: frozenset[str], hint: Hint | None) -> tuple[str | None, str]:
+    """Decide by the tensors' own names, then the metadata, then the file's name."""
+    if in_keys == {HIGH, LOW}:
+        return BOTH, "keys"
+    if len(in_keys) == 1:
+        return next(iter(in_keys)), "keys"
+    said = expert_in_metadata(metadata)
+    if said is not None:
+        return said, "metadata"
+    if hint is not None and hint.certain:
+        return hint.expert, "name"
+    return None, "nothing"

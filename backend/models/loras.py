@@ -1,0 +1,276 @@
+"""The LoRAs on this machine: list, look up, take in, delete, and decide what one of them means for a model.
+
+Clients name ids, never paths. A LoRA is one file, or two that belong together because their names differ only in
+the word for the expert. Decides on headers alone, so a wrong base model is refused before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+from backend.core.errors import (
+    InvalidRequest,
+    LoraExists,
+    LoraIncompatible,
+    LoraInvalid,
+    LoraNotFound,
+    StateConflict,
+)
+from backend.core.lora_keys import HIGH, LOW
+from backend.core.lora_words import Preset
+from backend.core.model_table import ModelSpec
+from backend.core.paths import Home
+from backend.core.requests import LoraFileRef, LoraUse, OnLoraFailure
+from backend.models.lora_digests import DigestCache
+from backend.models.lora_files import LoraFile, LoraFileReader, ModelShapes
+from backend.models.lora_presets import known_preset
+from backend.models.lora_routing import check_fit, route
+from backend.models.lora_upload import SUFFIX, receive, safe_stem, target_name
+from backend.models.manager import EMBEDDED_MODELS
+
+EMBEDDED_LORAS = EMBEDDED_MODELS / "loras"
+#: Beyond this a LoRA gives noise; negative strengths turn it around.
+MAX_STRENGTH = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """One LoRA: a file, or the pair of files for the two experts."""
+
+    id: str
+    files: tuple[LoraFile, ...]  #: of a pair, the one for the high-noise expert first
+    embedded: bool  #: whether it ships inside this package
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether it has a file for each expert."""
+        return len(self.files) == 2
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size_bytes for file in self.files)
+
+    @property
+    def values(self) -> int:
+        """Numbers in all files; times their width, that is the memory it needs beside the model."""
+        return sum(file.values for file in self.files)
+
+    @property
+    def modified(self) -> datetime:
+        """When its newest file was changed."""
+        return max(file.modified for file in self.files)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Ids of the models that every file fits."""
+        first, *rest = self.files
+        return tuple(model for model in first.models if all(model in file.models for file in rest))
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The structures that every file fits, models of other families included."""
+        first, *rest = self.files
+        return tuple(base for base in first.bases if all(base in file.bases for file in rest))
+
+    @property
+    def trigger_words(self) -> tuple[str, ...]:
+        """The words that its files name."""
+        return tuple(dict.fromkeys(word for file in self.files for word in file.trigger_words))
+
+    @property
+    def preset(self) -> Preset | None:
+        """The settings that it needs: from its files, or known by its name."""
+        own = next((file.preset for file in self.files if file.preset is not None), None)
+        return own or known_preset(self.files[0].path.stem) or known_preset(self.id)
+
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot be used."""
+        return next((file.problem for file in self.files if file.problem is not None), None)
+
+
+class LoraLibrary:
+    """The LoRAs of one home folder and those that ship with the package."""
+
+    def __init__(self, home: Home, *, embedded: Path = EMBEDDED_LORAS, models: Path = EMBEDDED_MODELS) -> None:
+        self._folder = home.loras
+        self._embedded = embedded
+        self._shapes = ModelShapes(models)
+        self._reader = LoraFileReader(self._shapes)
+        self._digests = DigestCache(home.loras / ".digests.json")
+
+    def all(self) -> list[Lora]:
+        """Return every LoRA by id; files that cannot be used are listed with their problem."""
+        return sorted(self._catalogue()[0], key=lambda lora: lora.id.lower())
+
+    def find(self, lora_id: str) -> Lora | None:
+        """Return a LoRA, or one half of a pair by its own name; None when there is none."""
+        return self._catalogue()[1].get(lora_id.removesuffix(SUFFIX))
+
+    def get(self, lora_id: str) -> Lora:
+        """Return a LoRA.
+
+        Raises:
+            LoraNotFound: there is none with this id.
+        """
+        lora = self.find(lora_id)
+        if lora is None:
+            raise LoraNotFound("There is no LoRA with this name", details={"field": "loras"})
+        return lora
+
+    def preset(self, lora_id: str) -> dict[str, Any] | None:
+        """Return the settings that a LoRA brings, by the names of a request; None without any."""
+        lora = self.find(lora_id)
+        if lora is None or lora.preset is None:
+            return None
+        return {name: value for name, value in asdict(lora.preset).items() if value is not None}
+
+    def add(self, stream: IO[bytes], filename: str, name: str | None = None) -> Lora:
+        """Take a file in and return the LoRA that it is, or that it completes. The same file twice is no error.
+
+        Raises:
+            LoraInvalid: it is no LoRA that can be used; nothing was kept.
+            LoraExists: another LoRA has this name.
+            BodyTooLarge: it is larger than 500 MiB.
+            StorageFull: the disk is full.
+            InvalidRequest: the wished name is no name.
+        """
+        kept_as = target_name(filename, name)
+        if (self._embedded / kept_as).exists():
+            raise LoraExists(f"A LoRA file {kept_as} ships with the package; choose another name")
+        received = receive(stream, self._folder, kept_as, self._reader)
+        stat = received.path.stat()
+        self._digests.remember(received.path, (stat.st_size, stat.st_mtime_ns), received.sha256)
+        for lora in self._catalogue()[0]:
+            if any(file.path == received.path for file in lora.files):
+                return lora
+        raise LoraNotFound(f"The file {kept_as} was deleted while it was taken in")
+
+    def delete(self, lora_id: str) -> None:
+        """Delete a LoRA's files. A task that runs keeps what it has read; one that waits goes on without it or fails.
+
+        Raises:
+            LoraNotFound: there is none with this id.
+            StateConflict: it ships with the package.
+        """
+        lora = self.get(lora_id)
+        if lora.embedded:
+            raise StateConflict("This LoRA ships with the package and stays", suggestions=("Just do not use it.",))
+        for file in lora.files:
+            file.path.unlink(missing_ok=True)
+
+    def open_file(self, ref: LoraFileRef) -> Path:
+        """Return the file that a request fixed by its digest, under whatever name it has now.
+
+        Raises:
+            LoraNotFound: no file here has this content any more.
+        """
+        files = [file for _, file in self._files()]
+        for file in sorted(files, key=lambda one: one.name != ref.name):
+            if self._digests.of(file.path) == ref.sha256:
+                return file.path
+        raise LoraNotFound(f"The file {ref.name} is not here any more, or was changed since the request was made")
+
+    def plan_use(
+        self,
+        spec: ModelSpec,
+        lora_id: str,
+        *,
+        strength: float = 1.0,
+        strength_2: float | None = None,
+        expert: str | None = None,
+        on_failure: OnLoraFailure = OnLoraFailure.SKIP,
+    ) -> tuple[LoraUse, tuple[str, ...]]:
+        """Fix which files of a LoRA go to which expert of a model, with a sentence for what was decided here.
+
+        Args:
+            spec: the model.
+            lora_id: the LoRA, or one half of a pair.
+            strength: on the high-noise expert, or the only one.
+            strength_2: on the low-noise expert; None = the same.
+            expert: "high", "low" or "both" to set it by hand; None = as the files say.
+            on_failure: with FAIL, a LoRA that fits only in part is refused here.
+
+        Raises:
+            LoraNotFound: there is none with this id.
+            LoraInvalid: its file cannot be used.
+            LoraIncompatible: it was made for another model, or (with FAIL) fits only in part.
+            InvalidRequest: a strength is out of range, or the model has no such expert.
+        """
+        lora = self.get(lora_id)
+        if lora.problem is not None:
+            raise LoraInvalid(f"The LoRA {lora.id} cannot be used. {lora.problem}")
+        second = strength if strength_2 is None else strength_2
+        for field, value in (("strength", strength), ("strength_2", second)):
+            if not math.isfinite(value) or abs(value) > MAX_STRENGTH:
+                raise InvalidRequest(
+                    f"{field} of a LoRA must be between {-MAX_STRENGTH} and {MAX_STRENGTH}", details={"field": field}
+                )
+        shape = self._shapes.of(spec)
+        if shape is None:
+            raise LoraIncompatible(f"The structure of {spec.id} is not known, because the model is not here")
+        routed, notes = route(lora, spec, expert)
+        for file, place in routed:
+            notes += check_fit(lora.id, file, place, spec, shape, on_failure)
+        refs = tuple(LoraFileRef(self._digests.of(file.path), file.name, place) for file, place in routed)
+        return LoraUse(lora.id, strength, second, refs), tuple(notes)
+
+    def _files(self) -> list[tuple[bool, LoraFile]]:
+        """Return every file with whether it ships with the package; links that lead out of the folder are no files."""
+        found: list[tuple[bool, LoraFile]] = []
+        for folder, embedded in ((self._embedded, True), (self._folder, False)):
+            inside = folder.resolve()
+            for path in sorted(folder.glob(f"*{SUFFIX}")):
+                if path.name.startswith(".") or not path.is_file() or path.resolve().parent != inside:
+                    continue
+                file = self._reader.read(path)
+                if file is not None:
+                    found.append((embedded, file))
+        return found
+
+    def _catalogue(self) -> tuple[list[Lora], dict[str, Lora]]:
+        """Return the list, and everything that an id may name: the list, and the halves of pairs."""
+        files = self._files()
+        halves = _pairs(files)
+        by_id: dict[str, Lora] = {}
+        for embedded, file in files:
+            lora_id = _free_id(safe_stem(file.path.stem), file.name, by_id)
+            by_id[lora_id] = Lora(lora_id, (file,), embedded)
+        paired = {half.path for pair in halves for half in pair}
+        listed = [lora for lora in by_id.values() if lora.files[0].path not in paired]
+        for high, low in halves:
+            embedded = high.path.parent == self._embedded
+            lora_id = _free_id(_pair_id(high), high.name, by_id)
+            by_id[lora_id] = Lora(lora_id, (high, low), embedded)
+            listed.append(by_id[lora_id])
+        return listed, by_id
+
+
+def _pairs(files: Sequence[tuple[bool, LoraFile]]) -> list[tuple[LoraFile, LoraFile]]:
+    """Find the files that are one for each expert of the same thing; where there are three, none is a pair."""
+    groups: dict[tuple[bool, str], list[LoraFile]] = {}
+    for embedded, file in files:
+        if file.hint is not None and file.problem is None:
+            groups.setdefault((embedded, file.family), []).append(file)
+    pairs = []
+    for group in groups.values():
+        sides = {file.side: file for file in group}
+        if len(group) == 2 and sides.keys() == {HIGH, LOW} and set(sides[HIGH].bases) & set(sides[LOW].bases):
+            pairs.append((sides[HIGH], sides[LOW]))
+    return pairs
+
+
+def _pair_id(high: LoraFile) -> str:
+    family = "" if high.hint is None else high.hint.family.strip("-._ ")
+    return safe_stem(family) if family else "high-low-pair"
+
+
+def _free_id(wished: str, name: str, taken: dict[str, Lora]) -> str:
+    return wished if wished not in taken else f"{wished}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
