@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +46,39 @@ def clip(width: int = 96, height: int = 96) -> np.ndarray:
     return frames
 
 
-def encode(path: Path, frames: np.ndarray, fps: float = 8.0, metadata: dict[str, Any] | None = None) -> None:
-    with VideoEncoder(path, frames.shape[2], frames.shape[1], fps) as encoder:
+def encode(
+    path: Path, frames: np.ndarray, fps: float = 8.0, metadata: dict[str, Any] | None = None, crf: int = 17
+) -> None:
+    with VideoEncoder(path, frames.shape[2], frames.shape[1], fps, crf=crf) as encoder:
         encoder.write(frames[:1])
         for start in range(1, len(frames), 4):
             encoder.write(frames[start : start + 4])
         encoder.finish(metadata or {"hello": "world"})
+
+
+def noise(width: int, height: int) -> np.ndarray:
+    """Nine frames of coloured blocks under noise, which drift to the right."""
+    rng = np.random.default_rng(5)
+    wide = rng.integers(60, 196, (height // 8, width // 8 + 9, 3)).repeat(8, 0).repeat(8, 1)
+    grain = rng.integers(-40, 40, (9, height, width, 3))
+    return np.stack([wide[:, 3 * i : 3 * i + width] + grain[i] for i in range(9)]).clip(0, 255).astype(np.uint8)
+
+
+def digests_elsewhere(folder: Path, cores: str = "", **env: str) -> list[str]:
+    """Encode `noise` in several sizes in a process of its own and return the SHA-256 of the files."""
+    code = (
+        "import hashlib, os, sys; from pathlib import Path\n"
+        "if sys.argv[2]: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])\n"
+        "from tests.services.test_video_encoder import encode, noise\n"
+        "for size in [(64, 64), (160, 96), (192, 160), (320, 192)]:\n"
+        "    path = Path(sys.argv[1])\n"
+        "    encode(path, noise(*size))\n"
+        "    print(hashlib.sha256(path.read_bytes()).hexdigest())"
+    )
+    command = [sys.executable, "-c", code, str(folder / "clip.mp4"), cores]
+    root, env = Path(__file__).parents[2], os.environ | env
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, cwd=root, env=env)
+    return done.stdout.split()
 
 
 def decode(path: Path) -> np.ndarray:
@@ -118,6 +148,32 @@ def test_the_frame_rate_is_the_one_asked_for(tmp_path: Path, fps: float, expecte
     encode(path, clip(), fps=fps)
     with av.open(str(path)) as container:
         assert float(container.streams.video[0].average_rate) == expected
+
+
+def test_a_lower_quality_is_a_smaller_file_that_is_further_from_the_frames(tmp_path: Path) -> None:
+    frames = noise(64, 64)
+    sizes, errors = [], []
+    for crf in (1, 17, 40):
+        path = tmp_path / f"{crf}.mp4"
+        encode(path, frames, crf=crf)
+        with av.open(str(path)) as container:
+            assert container.streams.video[0].codec_context.profile == "High", "what every browser decodes"
+        sizes.append(path.stat().st_size)
+        errors.append(np.abs(decode(path).astype(int) - frames).mean())
+    assert sizes[0] > sizes[1] > sizes[2]
+    assert errors[0] < errors[1] < errors[2]
+
+
+def test_the_same_frames_give_the_same_bytes_whatever_memory_held_before_and_on_any_number_of_cores(
+    tmp_path: Path,
+) -> None:
+    """glibc fills fresh memory with what MALLOC_PERTURB_ says: an encoder that reads what it never wrote shows it."""
+    here = digests_elsewhere(tmp_path)
+    assert len(set(here)) == 4
+    assert digests_elsewhere(tmp_path, MALLOC_PERTURB_="85") == here
+    assert digests_elsewhere(tmp_path, MALLOC_PERTURB_="170") == here
+    if hasattr(os, "sched_setaffinity"):
+        assert digests_elsewhere(tmp_path, cores="one") == here
 
 
 def test_a_single_frame_is_a_video(tmp_path: Path) -> None:
