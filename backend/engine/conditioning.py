@@ -1,17 +1,25 @@
-"""What a denoising run starts from: prompt embeddings and seeded noise.
+"""What a denoising run starts from: prompt embeddings, seeded noise, and the image where there is one.
 
-Both come from the pipeline's own methods, so they are what `diffusers.WanPipeline` would use.
+All of it comes from the pipelines' own methods, so it is what diffusers' `WanPipeline` and
+`WanImageToVideoPipeline` would use.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from PIL import Image
 
+from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
+from backend.core.model_table import Mode
 from backend.core.requests import GenerationRequest
 from backend.engine.failures import device_errors
 from backend.engine.pipeline_loader import WanComponents
+
+Picture = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,17 +27,24 @@ class TextConditioning:
     """Embeddings of the prompts, [1, max_sequence_length, text_dim], in the transformer's precision."""
 
     prompt: torch.Tensor
-    negative: torch.Tensor | None  #: None = no classifier-free guidance
+    negative: torch.Tensor | None  #: None = no step is guided
 
 
-def uses_guidance(request: GenerationRequest) -> bool:
-    """Whether each step runs twice; like the pipeline, only the first scale decides, for both experts."""
-    return request.guidance_scale > 1.0
+@dataclass(frozen=True, slots=True)
+class LatentConditioning:
+    """The noise a run begins with, and what the transformer sees of the image; all float32."""
+
+    noise: torch.Tensor  #: [1, C, T, h, w]
+    #: I2V: mask and encoded image [1, 4 + C, T, h, w], seen beside the latents. TI2V: the encoded image
+    #: [1, C, 1, h, w], which stands in place of the first latent frame. None without an image.
+    image: torch.Tensor | None
+    #: TI2V only, [1, 1, T, h, w]: 1 where the model denoises, 0 where the image stands.
+    mask: torch.Tensor | None
 
 
 @torch.no_grad()
-def encode_text(components: WanComponents, request: GenerationRequest) -> TextConditioning:
-    """Encode prompt and, where guidance needs it, negative prompt.
+def encode_text(components: WanComponents, request: GenerationRequest, *, guided: bool) -> TextConditioning:
+    """Encode the prompt and, where some step is guided, the negative prompt.
 
     Raises:
         OutOfMemory: the text encoder did not fit.
@@ -38,7 +53,7 @@ def encode_text(components: WanComponents, request: GenerationRequest) -> TextCo
         prompt, negative = components.pipeline.encode_prompt(
             prompt=request.prompt,
             negative_prompt=request.negative_prompt,
-            do_classifier_free_guidance=uses_guidance(request),
+            do_classifier_free_guidance=guided,
             num_videos_per_prompt=1,
             max_sequence_length=request.max_sequence_length,
             device=components.device,
@@ -47,19 +62,90 @@ def encode_text(components: WanComponents, request: GenerationRequest) -> TextCo
     return TextConditioning(prompt.to(dtype), None if negative is None else negative.to(dtype))
 
 
-def initial_noise(components: WanComponents, request: GenerationRequest) -> torch.Tensor:
-    """Draw the first latents, float32 [1, C, (frames-1)/4+1, height/s, width/s], s = the VAE's spatial factor.
+@torch.no_grad()
+def prepare_latents(
+    components: WanComponents,
+    request: GenerationRequest,
+    image: Picture | None = None,
+    end_image: Picture | None = None,
+) -> LatentConditioning:
+    """Draw the noise and encode the image.
 
-    The generator is the CPU's on every device, so that a seed means the same noise everywhere.
+    The noise is [1, C, (frames-1)/4+1, height/s, width/s] with s = the VAE's spatial factor. Its generator is
+    the CPU's on every device, so that a seed means the same noise everywhere.
+
+    Args:
+        components: the loaded model.
+        request: names size, frames and seed.
+        image: the first frame, uint8 RGB [height, width, 3], of the request's size.
+        end_image: the last frame, in the same form.
+
+    Raises:
+        ImageRequired, ImageNotAccepted: the model needs an image, or takes none or no second one.
+        InvalidRequest: a picture has another size, or one frame cannot have two pictures.
+        OutOfMemory: the encoder of the VAE did not fit.
     """
-    noise: torch.Tensor = components.pipeline.prepare_latents(
-        1,
-        components.transformer.config.in_channels,
-        request.height,
-        request.width,
-        request.num_frames,
-        torch.float32,
-        components.device,
-        torch.Generator("cpu").manual_seed(request.seed),
-    )
-    return noise
+    mode = components.spec.mode
+    _check_pictures(components, request, image, end_image)
+    generator = torch.Generator("cpu").manual_seed(request.seed)
+    if image is None:
+        noise: torch.Tensor = components.pipeline.prepare_latents(
+            1,
+            components.transformer.config.in_channels,
+            request.height,
+            request.width,
+            request.num_frames,
+            torch.float32,
+            components.device,
+            generator,
+        )
+        # Without an image every token of a TI2V clip is denoised from the same time.
+        mask = torch.ones_like(noise[:, :1]) if mode is Mode.TI2V else None
+        return LatentConditioning(noise, None, mask)
+    pipeline = components.image_pipeline
+    with device_errors("encoding the image"):
+        prepared = pipeline.prepare_latents(
+            _pixels(pipeline, components, image),
+            1,
+            components.vae.config.z_dim,
+            request.height,
+            request.width,
+            request.num_frames,
+            torch.float32,
+            components.device,
+            generator,
+            None,
+            None if end_image is None else _pixels(pipeline, components, end_image),
+        )
+    if mode is Mode.TI2V:
+        noise, encoded, mask = prepared
+        return LatentConditioning(noise, encoded, mask)
+    noise, encoded = prepared
+    return LatentConditioning(noise, encoded, None)
+
+
+def _pixels(pipeline: object, components: WanComponents, picture: Picture) -> torch.Tensor:
+    """Turn a picture into float32 [1, 3, H, W] in -1..1 by the pipeline's own image processor."""
+    height, width = picture.shape[:2]
+    processor = pipeline.video_processor  # type: ignore[attr-defined]
+    tensor: torch.Tensor = processor.preprocess(Image.fromarray(picture), height=height, width=width)
+    return tensor.to(components.device, dtype=torch.float32)
+
+
+def _check_pictures(
+    components: WanComponents, request: GenerationRequest, image: Picture | None, end_image: Picture | None
+) -> None:
+    spec = components.spec
+    if image is None and (spec.mode is Mode.I2V or end_image is not None):
+        raise ImageRequired
+    if image is not None and spec.mode is Mode.T2V:
+        raise ImageNotAccepted
+    if end_image is not None and spec.mode is not Mode.I2V:
+        raise ImageNotAccepted(f"{spec.id} takes a start image and no end image")
+    if end_image is not None and request.num_frames == 1:
+        raise InvalidRequest("A clip of one frame cannot begin and end with different images")
+    for picture in (image, end_image):
+        if picture is not None and picture.shape != (request.height, request.width, 3):
+            raise InvalidRequest(
+                f"An image of shape {picture.shape} does not fit a {request.width}x{request.height} video"
+            )

@@ -1,13 +1,13 @@
 """The denoising loop, one step at a time.
 
-Equal to `diffusers.WanPipeline.__call__` (0.42.1) to the bit, but it can be stopped, watched and
-interleaved between any two steps. Does not know tasks, files or progress.
+Equal to `__call__` of diffusers' `WanPipeline` and `WanImageToVideoPipeline` (0.42.1) to the bit, but it can
+be stopped, watched, saved and interleaved between any two steps. Does not know tasks, files or progress.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
@@ -15,12 +15,17 @@ from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from backend.core.errors import NonFiniteLatents
 from backend.core.faults import fault_point
 from backend.core.requests import GenerationRequest, Scheduler
-from backend.engine.conditioning import TextConditioning, encode_text, initial_noise
+from backend.engine.conditioning import LatentConditioning, Picture, TextConditioning, encode_text, prepare_latents
 from backend.engine.failures import device_errors
+from backend.engine.guidance import HIGH, LOW, guidance_plan
 from backend.engine.pipeline_loader import WanComponents
 
-HIGH = "high"
-LOW = "low"
+
+class LoraStack(Protocol):
+    """What a job wants added to the experts."""
+
+    def activate(self, expert: str, transformer: Any) -> None:
+        """Make exactly these LoRAs active on one expert; nothing happens when they already are."""
 
 
 def build_scheduler(config: dict[str, Any], request: GenerationRequest) -> Any:
@@ -39,24 +44,45 @@ class DenoiseJob:
     components: WanComponents
     request: GenerationRequest
     text: TextConditioning
+    given: LatentConditioning
     scheduler: Any
     timesteps: torch.Tensor  #: [total_steps], on the device
     plan: tuple[str, ...]  #: the expert of every step
+    scales: tuple[float | None, ...]  #: the guidance of every step; None = one pass
+    loras: LoraStack | None
     #: [1, C, T, H/s, W/s], normalised as the VAE's config says; float32, but Euler leaves the transformer's precision.
     latents: torch.Tensor
     index: int = 0  #: steps done
     _estimate: torch.Tensor | None = None
 
     @classmethod
-    def start(cls, components: WanComponents, request: GenerationRequest) -> DenoiseJob:
-        """Encode the prompt, draw the noise and plan the steps.
+    def start(
+        cls,
+        components: WanComponents,
+        request: GenerationRequest,
+        *,
+        image: Picture | None = None,
+        end_image: Picture | None = None,
+        loras: LoraStack | None = None,
+    ) -> DenoiseJob:
+        """Encode prompt and image, draw the noise and plan the steps.
+
+        Args:
+            components: the loaded model.
+            request: every value that decides the latents.
+            image: the first frame, uint8 RGB [height, width, 3] of the request's size; I2V needs it, TI2V takes it.
+            end_image: the last frame, in the same form; I2V takes it.
+            loras: made active before every pass; None touches nothing.
 
         Raises:
-            OutOfMemory: the text encoder did not fit.
+            ImageRequired, ImageNotAccepted: the model needs an image, or takes none or no second one.
+            InvalidRequest: a picture has another size than the request.
+            OutOfMemory: the text encoder or the VAE's encoder did not fit.
         """
-        text = encode_text(components, request)
         scheduler = build_scheduler(components.scheduler_config, request)
         scheduler.set_timesteps(request.steps, device=components.device)
+        # WanImageToVideoPipeline leaves this to the scheduler, which then looks for the first time in its list: the
+        # same, unless a strong shift rounds the first two times to one number. Then it would skip a step and fail.
         scheduler.set_begin_index(0)
         timesteps: torch.Tensor = scheduler.timesteps
         if components.boundary_ratio is None:
@@ -64,7 +90,20 @@ class DenoiseJob:
         else:
             boundary = components.boundary_ratio * scheduler.config.num_train_timesteps
             plan = tuple(HIGH if high else LOW for high in (timesteps >= boundary).tolist())
-        return cls(components, request, text, scheduler, timesteps, plan, initial_noise(components, request))
+        scales = guidance_plan(request, plan)
+        given = prepare_latents(components, request, image, end_image)
+        return cls(
+            components=components,
+            request=request,
+            text=encode_text(components, request, guided=any(scale is not None for scale in scales)),
+            given=given,
+            scheduler=scheduler,
+            timesteps=timesteps,
+            plan=plan,
+            scales=scales,
+            loras=loras,
+            latents=given.noise,
+        )
 
     @property
     def total_steps(self) -> int:
@@ -84,6 +123,12 @@ class DenoiseJob:
     def steps_of(self, expert: str) -> int:
         """How many steps of the whole run belong to an expert."""
         return self.plan.count(expert)
+
+    def passes_of(self, expert: str) -> int:
+        """How many passes through an expert the whole run takes: one or two for each of its steps."""
+        return sum(
+            1 if scale is None else 2 for name, scale in zip(self.plan, self.scales, strict=True) if name == expert
+        )
 
     @property
     def estimate(self) -> torch.Tensor:
@@ -108,14 +153,12 @@ class DenoiseJob:
             )
 
     def _step(self) -> None:
-        request, components = self.request, self.components
-        t = self.timesteps[self.index]
-        model, guidance = components.transformer, request.guidance_scale
-        if self.expert == LOW:
-            model = components.transformer_2
-            if request.guidance_scale_2 is not None:  # else one scale serves both experts, as in the pipeline
-                guidance = request.guidance_scale_2
-        model_input = self.latents.to(components.transformer.dtype)
+        components = self.components
+        t, scale = self.timesteps[self.index], self.scales[self.index]
+        model: Any = components.transformer if self.expert == HIGH else components.transformer_2
+        if self.loras is not None:
+            self.loras.activate(self.expert, model)
+        model_input = self._model_input().to(components.transformer.dtype)
         timestep = self._timestep(t)
 
         def predict(embeds: torch.Tensor) -> torch.Tensor:
@@ -125,19 +168,34 @@ class DenoiseJob:
             return out
 
         prediction = predict(self.text.prompt)
-        if self.text.negative is not None:
+        if scale is not None and self.text.negative is not None:
             # The order of these operations decides the last bit; it is the pipeline's.
             negative = predict(self.text.negative)
-            prediction = negative + guidance * (prediction - negative)
+            prediction = negative + scale * (prediction - negative)
         sigma = self.scheduler.sigmas[self.index].to(self.latents.device, torch.float32)
-        self._estimate = self.latents - sigma * prediction.to(torch.float32)
+        self._estimate = self._with_image(self.latents - sigma * prediction.to(torch.float32))
         self.latents = self.scheduler.step(prediction, t, self.latents, return_dict=False)[0]
         self.index += 1
+        if self.done:
+            self.latents = self._with_image(self.latents)
+
+    def _model_input(self) -> torch.Tensor:
+        """What the transformer sees: the latents, with the image in place of a frame (TI2V) or beside them (I2V)."""
+        image = self.given.image
+        if image is None or self.given.mask is not None:
+            return self._with_image(self.latents)
+        return torch.cat([self.latents, image], dim=1)
+
+    def _with_image(self, latents: torch.Tensor) -> torch.Tensor:
+        """Put the image in place of the first latent frame, where the model works that way."""
+        image, mask = self.given.image, self.given.mask
+        if image is None or mask is None:
+            return latents
+        return (1 - mask) * image + mask * latents
 
     def _timestep(self, t: torch.Tensor) -> torch.Tensor:
-        if not self.components.expand_timesteps:
+        if self.given.mask is None:
             return t.expand(self.latents.shape[0])
-        # TI2V wants one time for each token; without an image they are all the same.
-        frames, height, width = self.latents.shape[2:]
-        per_token = torch.ones(frames, height, width, dtype=torch.float32, device=self.latents.device)
-        return (per_token[:, ::2, ::2] * t).flatten().unsqueeze(0).expand(self.latents.shape[0], -1)
+        # TI2V wants one time for each token of 2x2 latents; where the image stands it is 0.
+        per_token = self.given.mask[0][0][:, ::2, ::2] * t
+        return per_token.flatten().unsqueeze(0).expand(self.latents.shape[0], -1)

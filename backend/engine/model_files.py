@@ -30,6 +30,14 @@ _PLAIN = {
     "tokenizer": (("tokenizer_config.json",), ("tokenizer.json", "spiece.model")),
     "scheduler": (("scheduler_config.json",),),
 }
+#: The pipeline class of each mode, as `model_index.json` names it.
+PIPELINES = {Mode.T2V: "WanPipeline", Mode.I2V: "WanImageToVideoPipeline", Mode.TI2V: "WanPipeline"}
+#: Input channels of the transformer for latents of C channels: the latents alone, or beside them a mask (one
+#: channel for each of the four frames in a latent frame) and the encoded image.
+_INPUT_CHANNELS = {Mode.T2V: lambda c: c, Mode.I2V: lambda c: 2 * c + 4, Mode.TI2V: lambda c: c}
+#: Channels of the latents that each mode's autoencoder makes.
+_LATENT_CHANNELS = {Mode.T2V: 16, Mode.I2V: 16, Mode.TI2V: 48}
+_FIRST_WEIGHT = "patch_embedding.weight"
 #: Classes may only come from these libraries; anything else would be code from the model folder.
 _LIBRARIES = frozenset({"diffusers", "transformers"})
 _BOUNDARY_TOLERANCE = 1e-9
@@ -52,10 +60,10 @@ class ModelFiles:
             lines.append(f"{path.relative_to(self.folder)} {stat.st_size} {stat.st_mtime_ns}")
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
-    def digest(self) -> str:
-        """SHA-256 over names and contents of all weight files; reads every byte."""
+    def digest(self, component: str | None = None) -> str:
+        """SHA-256 over names and contents of all weight files, or of one component's; reads every byte."""
         total = hashlib.sha256()
-        for path in self._sorted():
+        for path in self._sorted() if component is None else sorted(self.weights[component]):
             one = hashlib.sha256()
             with path.open("rb") as file:
                 while chunk := file.read(_CHUNK_BYTES):
@@ -71,6 +79,14 @@ class ModelFiles:
                 names.update(file.keys())
         return frozenset(names)
 
+    def shape_of(self, component: str, tensor: str) -> tuple[int, ...] | None:
+        """The shape of a tensor in a component's files, or None when it is not there."""
+        for path in self.weights[component]:
+            with safe_open(path, framework="pt") as file:
+                if tensor in file.keys():  # noqa: SIM118 - the file is no mapping
+                    return tuple(file.get_slice(tensor).get_shape())
+        return None
+
     def _sorted(self) -> list[Path]:
         return sorted(path for paths in self.weights.values() for path in paths)
 
@@ -83,10 +99,10 @@ def check_model_files(folder: Path, spec: ModelSpec) -> ModelFiles:
         ModelUnavailable: the folder holds a kind of pipeline that this version cannot run.
     """
     index = _read_json(spec, folder, MODEL_INDEX)
-    if index.get("_class_name") != "WanPipeline" or spec.mode is Mode.I2V:
+    if index.get("_class_name") != PIPELINES[spec.mode]:
         raise ModelUnavailable(
-            f"{spec.id} is a {index.get('_class_name')}; this version makes video from text only",
-            suggestions=("Choose a T2V model, or `auto`.",),
+            f"{spec.id} must be a {PIPELINES[spec.mode]}; its folder holds a {index.get('_class_name')}",
+            suggestions=("Put the folder of this very model there.",),
         )
     _check_against_spec(index, spec)
     weights: dict[str, tuple[Path, ...]] = {}
@@ -104,7 +120,9 @@ def check_model_files(folder: Path, spec: ModelSpec) -> ModelFiles:
         for choices in rows:
             if not any((folder / component / choice).is_file() for choice in choices):
                 raise damaged(spec, f"{component}/{choices[0]} is missing")
-    return ModelFiles(folder, weights)
+    files = ModelFiles(folder, weights)
+    _check_channels(spec, files)
+    return files
 
 
 def damaged(spec: ModelSpec, reason: str) -> ModelDamaged:
@@ -126,6 +144,29 @@ def _check_against_spec(index: dict[str, Any], spec: ModelSpec) -> None:
     expands = bool(index.get("expand_timesteps", False))
     if expands != (spec.mode is Mode.TI2V):
         raise damaged(spec, f"{MODEL_INDEX} has expand_timesteps {expands}, which is another kind of model")
+
+
+def _check_channels(spec: ModelSpec, files: ModelFiles) -> None:
+    """Refuse an autoencoder or a transformer that belongs to a model of another mode."""
+    expected = _LATENT_CHANNELS[spec.mode]
+    vae = _read_json(spec, files.folder, "vae/config.json")
+    latent = vae.get("z_dim", 16)
+    if latent != expected:
+        raise damaged(spec, f"its vae makes latents of {latent} channels, and a {spec.mode} model has {expected}")
+    pixels = 2 * vae.get("scale_factor_spatial", 8)
+    if pixels != spec.size_multiple:
+        raise damaged(spec, f"its vae and patches make tokens of {pixels} pixels a side, not {spec.size_multiple}")
+    inputs = _INPUT_CHANNELS[spec.mode](latent)
+    for component in files.weights:
+        if not component.startswith("transformer"):
+            continue
+        configured = _read_json(spec, files.folder, f"{component}/config.json").get("in_channels")
+        stored = files.shape_of(component, _FIRST_WEIGHT)
+        for channels in (configured, stored[1] if stored is not None else configured):
+            if channels != inputs:
+                raise damaged(
+                    spec, f"its {component} takes {channels} input channels, and a {spec.mode} model has {inputs}"
+                )
 
 
 def _check_entry(spec: ModelSpec, index: dict[str, Any], component: str) -> None:

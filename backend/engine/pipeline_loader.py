@@ -13,47 +13,71 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import diffusers.utils.logging as diffusers_logging
 import torch
 import transformers.utils.logging as transformers_logging
-from diffusers import WanPipeline
 from safetensors import SafetensorError
 
 from backend.core.errors import ModelDamaged
-from backend.core.model_table import ModelSpec
+from backend.core.model_table import Mode, ModelSpec
 from backend.engine.failures import device_errors
-from backend.engine.model_files import ModelFiles, check_model_files, damaged
+from backend.engine.model_files import PIPELINES, ModelFiles, check_model_files, damaged
 
+#: What a pipeline can do without when it only decodes.
+_NOT_FOR_DECODING = ("tokenizer", "text_encoder", "transformer", "transformer_2")
 _LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "av", "ftfy")
 
 
 class WeightsDigest:
-    """The SHA-256 over a model's weights, computed in the background so that no run waits for 69 GB to be read."""
+    """SHA-256 over a model's weights, computed in the background so that no run waits for 69 GB to be read."""
 
-    def __init__(self, files: ModelFiles) -> None:
+    def __init__(self, files: ModelFiles, *, decoder_only: bool = False) -> None:
+        """Begin; with `decoder_only` the files of the VAE are all that is read."""
         self._files = files
+        self._vae: str | None = None
         self._value: str | None = None
         self._error: OSError | None = None
-        self._thread = threading.Thread(target=self._compute, name="weights-digest", daemon=True)
+        self._vae_done = threading.Event()
+        self._thread = threading.Thread(target=self._compute, args=(decoder_only,), name="weights-digest", daemon=True)
         self._thread.start()
 
-    def _compute(self) -> None:
+    def _compute(self, decoder_only: bool) -> None:
         try:
-            self._value = self._files.digest()
+            self._vae = self._files.digest("vae")
+            self._vae_done.set()
+            if not decoder_only:
+                self._value = self._files.digest()
         except OSError as error:  # raised again in the thread that asks
             self._error = error
+        finally:
+            self._vae_done.set()
+
+    @property
+    def value_so_far(self) -> str | None:
+        """The digest over all weights if it is there already; never waits."""
+        return self._value
 
     @property
     def value(self) -> str:
-        """The digest as 64 hexadecimal digits; waits until it is there.
+        """The digest over all weights as 64 hexadecimal digits; waits until it is there.
 
         Raises:
             ModelDamaged: a weight file went away or cannot be read any more.
         """
         self._thread.join()
-        if self._value is None:
+        return self._known(self._value)
+
+    @property
+    def vae(self) -> str:
+        """The digest over the VAE's weights alone; waits until it is there. Raises like `value`."""
+        self._vae_done.wait()
+        return self._known(self._vae)
+
+    def _known(self, value: str | None) -> str:
+        if value is None:
             raise ModelDamaged(f"The weights cannot be read: {self._error}") from self._error
-        return self._value
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +87,7 @@ class WanComponents:
     spec: ModelSpec
     folder: Path
     fingerprint: str  #: state of the weight files when they were opened
-    pipeline: Any  #: the WanPipeline whose encode_prompt and prepare_latents are reused; never called itself
+    pipeline: Any  #: diffusers' pipeline; its encode_prompt and prepare_latents are reused, it is never called itself
     device: torch.device
     digest: WeightsDigest = field(repr=False)
 
@@ -93,6 +117,22 @@ class WanComponents:
         return self.pipeline.transformer_2
 
     @property
+    def image_pipeline(self) -> Any:
+        """The pipeline that knows how to begin with an image: of I2V its own, of TI2V one of the same parts."""
+        if self.spec.mode is Mode.I2V:
+            return self.pipeline
+        return diffusers.WanImageToVideoPipeline(
+            tokenizer=self.tokenizer,
+            text_encoder=self.text_encoder,
+            vae=self.vae,
+            scheduler=self.pipeline.scheduler,
+            transformer=self.transformer,
+            transformer_2=self.transformer_2,
+            boundary_ratio=self.boundary_ratio,
+            expand_timesteps=self.expand_timesteps,
+        )
+
+    @property
     def scheduler_config(self) -> dict[str, Any]:
         """The folder's scheduler settings; every job builds its own scheduler from them."""
         return dict(self.pipeline.scheduler.config)
@@ -114,6 +154,11 @@ class WanComponents:
         return self.digest.value
 
     @property
+    def vae_digest(self) -> str:
+        """SHA-256 over the weights of the VAE; the first call may wait for it."""
+        return self.digest.vae
+
+    @property
     def device_name(self) -> str:
         """The device in words, for the record of a video."""
         if self.device.type == "cuda":
@@ -131,7 +176,10 @@ class WanPipelineLoader:
         self.device = torch.device(device)
         if threads > 0:
             torch.set_num_threads(threads)
-        # Their bars would go to the worker's log; our own progress says more.
+        # Their bars would go to the worker's log; our own progress says more. The pipelines' classes are looked up
+        # when they are needed, after this: the one for images would warn that CLIP, which Wan2.2 does not use,
+        # lacks torchvision.
+        transformers_logging.set_verbosity_error()
         diffusers_logging.disable_progress_bar()
         transformers_logging.disable_progress_bar()
 
@@ -147,12 +195,22 @@ class WanPipelineLoader:
             ModelUnavailable: the folder holds a kind of pipeline that this version cannot run.
             OutOfMemory: the device cannot hold the model.
         """
+        return self._load(folder, spec, without=())
+
+    def load_decoder(self, folder: Path, spec: ModelSpec) -> WanComponents:
+        """Check the folder, then load what turns latents into frames and nothing else: no text, no experts.
+
+        Raises like `load`.
+        """
+        return self._load(folder, spec, without=_NOT_FOR_DECODING)
+
+    def _load(self, folder: Path, spec: ModelSpec, without: tuple[str, ...]) -> WanComponents:
         files = check_model_files(folder, spec)
         gc.collect()  # the model that was loaded before may still wait for the collector
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         with device_errors(f"loading {spec.id}"):
-            pipeline = self._open(folder, spec)
+            pipeline = self._open(folder, spec, without)
             self._check_complete(files, pipeline, spec)
             pipeline.to(self.device)
         return WanComponents(
@@ -161,17 +219,18 @@ class WanPipelineLoader:
             fingerprint=files.fingerprint,
             pipeline=pipeline,
             device=self.device,
-            digest=WeightsDigest(files),
+            digest=WeightsDigest(files, decoder_only=bool(without)),
         )
 
-    def _open(self, folder: Path, spec: ModelSpec) -> Any:
+    def _open(self, folder: Path, spec: ModelSpec, without: tuple[str, ...]) -> Any:
         main = torch.float32 if self.device.type == "cpu" else torch.bfloat16
         try:
-            return WanPipeline.from_pretrained(
+            return getattr(diffusers, PIPELINES[spec.mode]).from_pretrained(
                 folder,
                 dtype={"default": main, "vae": torch.float32},
                 local_files_only=True,
                 use_safetensors=True,
+                **dict.fromkeys(without),
             )
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise damaged(spec, f"its files do not fit its classes ({type(error).__name__})") from error
@@ -184,7 +243,9 @@ class WanPipelineLoader:
     def _check_complete(files: ModelFiles, pipeline: Any, spec: ModelSpec) -> None:
         """Refuse files that leave parameters unset: the libraries would fill them at random and only log it."""
         for component in files.weights:
-            module: torch.nn.Module = getattr(pipeline, component)
+            module: torch.nn.Module | None = getattr(pipeline, component)
+            if module is None:
+                continue
             stored = files.tensor_names(component)
             names_of: dict[int, list[str]] = {}
             for name, parameter in module.named_parameters(remove_duplicate=False):

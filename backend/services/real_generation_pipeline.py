@@ -16,9 +16,9 @@ from backend.core.faults import fault_point
 from backend.core.model_integration_bridge import ModelIntegrationBridge, RunFacts
 from backend.core.paths import Home
 from backend.core.requests import GenerationRequest
-from backend.engine.conditioning import uses_guidance
 from backend.engine.decode import Frames, count_chunks, stream_frames
-from backend.engine.denoise import HIGH, LOW, DenoiseJob
+from backend.engine.denoise import DenoiseJob
+from backend.engine.guidance import HIGH, LOW
 from backend.engine.pipeline_loader import WanComponents, library_versions
 from backend.engine.preview import PreviewMap, render_preview
 from backend.engine.sentinel import ClipSentinel
@@ -91,7 +91,7 @@ class _Run:
     def _plan(self) -> dict[Phase, PhasePlan]:
         request = self._request
         pixels = float(request.width * request.height * request.num_frames)
-        passes = 2 if uses_guidance(request) else 1
+        passes = 2 if request.guidance_scale > 1.0 else 1
         chunks = count_chunks(request.num_frames)
         high = request.steps // 2  # how the experts share the steps is known when the model is loaded
         return {

@@ -1,24 +1,45 @@
-"""The yardstick: the same request through the stock `diffusers.WanPipeline`, freshly opened."""
+"""The yardstick: the same request through diffusers' own pipeline, freshly opened and called as a whole."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, WanPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, WanImageToVideoPipeline, WanPipeline
+from PIL import Image
 
 from backend.core.requests import GenerationRequest, Scheduler
 
+Picture = npt.NDArray[np.uint8]
+
 
 class StockPipeline:
-    """An untouched WanPipeline that takes our requests; the VAE is in float32 in any case."""
+    """An untouched pipeline that takes our requests; the VAE is in float32 in any case.
 
-    def __init__(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-        self.pipe = WanPipeline.from_pretrained(folder, dtype={"default": dtype, "vae": torch.float32})
+    With images it is a WanImageToVideoPipeline, without a WanPipeline, as a user of diffusers would choose.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        dtype: torch.dtype = torch.float32,
+        *,
+        image: Picture | None = None,
+        end_image: Picture | None = None,
+        device: str = "cpu",
+    ) -> None:
+        kind = WanPipeline if image is None else WanImageToVideoPipeline
+        self.pipe = kind.from_pretrained(folder, dtype={"default": dtype, "vae": torch.float32}).to(device)
         self.pipe.set_progress_bar_config(disable=True)
         self._config = self.pipe.scheduler.config
+        self._images: dict[str, Any] = {}
+        if image is not None:
+            self._images["image"] = Image.fromarray(image)
+        if end_image is not None:
+            self._images["last_image"] = Image.fromarray(end_image)
 
     def latents(self, request: GenerationRequest) -> torch.Tensor:
         latents: torch.Tensor = self._call(request, "latent")
@@ -28,7 +49,7 @@ class StockPipeline:
         """The clip as diffusers' own PIL images, uint8 [F, H, W, 3]."""
         return np.stack([np.asarray(image) for image in self._call(request, "pil")[0]])
 
-    def _call(self, request: GenerationRequest, output_type: str):  # type: ignore[no-untyped-def]
+    def _call(self, request: GenerationRequest, output_type: str) -> Any:
         if request.scheduler is Scheduler.EULER:
             scheduler = FlowMatchEulerDiscreteScheduler.from_config(self._config, shift=request.flow_shift)
         else:
@@ -46,4 +67,5 @@ class StockPipeline:
             max_sequence_length=request.max_sequence_length,
             generator=torch.Generator("cpu").manual_seed(request.seed),
             output_type=output_type,
+            **self._images,
         ).frames

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from backend.core.errors import ModelDamaged, ModelUnavailable
 from backend.core.model_table import MODELS, ModelSpec
+from backend.engine.decode import stream_frames
 from backend.engine.model_files import check_model_files
 from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader, library_versions
 
@@ -147,10 +149,64 @@ def test_a_second_expert_where_the_table_has_one_is_refused(folder: Path, spec: 
         WanPipelineLoader("cpu").load(folder, replace(spec, boundary_ratio=None))
 
 
-def test_a_pipeline_that_needs_an_image_is_not_available(folder: Path) -> None:
-    change_index(folder, _class_name="WanImageToVideoPipeline", boundary_ratio=0.9)
-    with pytest.raises(ModelUnavailable, match="from text only"):
+def test_a_folder_of_another_pipeline_is_not_available(folder: Path, spec: ModelSpec) -> None:
+    with pytest.raises(ModelUnavailable, match="must be a WanImageToVideoPipeline; its folder holds a WanPipeline"):
         WanPipelineLoader("cpu").load(folder, MODELS["tiny-i2v-a14b"])
+    change_index(folder, _class_name="WanImageToVideoPipeline")
+    with pytest.raises(ModelUnavailable, match="must be a WanPipeline"):
+        WanPipelineLoader("cpu").load(folder, spec)
+
+
+def test_folders_of_all_modes_can_be_opened(
+    random_components: WanComponents, random_i2v: WanComponents, random_ti2v: WanComponents
+) -> None:
+    channels = [parts.transformer.config.in_channels for parts in (random_components, random_i2v, random_ti2v)]
+    assert channels == [16, 36, 48]
+    assert random_i2v.pipeline.image_encoder is None
+    assert random_i2v.image_pipeline is random_i2v.pipeline
+    assert random_i2v.boundary_ratio == 0.9
+    assert random_ti2v.expand_timesteps
+    assert random_ti2v.image_pipeline.config.expand_timesteps
+    assert random_ti2v.image_pipeline.vae is random_ti2v.vae
+
+
+def test_parts_of_models_of_different_modes_are_refused_by_name(
+    random_folder: Path, random_i2v_folder: Path, random_ti2v_folder: Path, tmp_path: Path
+) -> None:
+    def mixed(base: Path, other: Path, part: str) -> Path:
+        folder = shutil.copytree(base, tmp_path / f"{base.name}-{other.name}-{part}")
+        shutil.rmtree(folder / part)
+        shutil.copytree(other / part, folder / part)
+        return folder
+
+    loader = WanPipelineLoader("cpu")
+    with pytest.raises(ModelDamaged, match="its vae makes latents of 16 channels, and a ti2v model has 48"):
+        loader.load(mixed(random_ti2v_folder, random_folder, "vae"), MODELS["tiny-ti2v-5b"])
+    with pytest.raises(ModelDamaged, match="its vae makes latents of 48 channels, and a t2v model has 16"):
+        loader.load(mixed(random_folder, random_ti2v_folder, "vae"), MODELS["tiny-t2v-a14b"])
+    with pytest.raises(ModelDamaged, match="its transformer_2 takes 16 input channels, and a i2v model has 36"):
+        loader.load(mixed(random_i2v_folder, random_folder, "transformer_2"), MODELS["tiny-i2v-a14b"])
+    with pytest.raises(ModelDamaged, match="its transformer takes 36 input channels, and a t2v model has 16"):
+        loader.load(mixed(random_folder, random_i2v_folder, "transformer"), MODELS["tiny-t2v-a14b"])
+
+
+def test_weights_under_the_configuration_of_another_mode_are_refused_by_name(
+    folder: Path, random_i2v_folder: Path, spec: ModelSpec
+) -> None:
+    shutil.copy(random_i2v_folder / EXPERT_FILE, folder / EXPERT_FILE)
+    with pytest.raises(ModelDamaged, match="its transformer takes 36 input channels"):
+        WanPipelineLoader("cpu").load(folder, spec)
+
+
+def test_a_decoder_alone_reads_neither_text_encoder_nor_experts(
+    folder: Path, spec: ModelSpec, random_components: WanComponents
+) -> None:
+    parts = WanPipelineLoader("cpu").load_decoder(folder, spec)
+    assert (parts.tokenizer, parts.text_encoder, parts.transformer, parts.transformer_2) == (None, None, None, None)
+    latents = torch.randn(1, 16, 2, 8, 8, generator=torch.Generator().manual_seed(5))
+    for ours, expected in zip(stream_frames(parts, latents), stream_frames(random_components, latents), strict=True):
+        assert np.array_equal(ours, expected)
+    assert parts.vae_digest == random_components.vae_digest
 
 
 def test_weights_in_shards_are_all_checked(folder: Path, spec: ModelSpec, random_components: WanComponents) -> None:
@@ -184,10 +240,12 @@ def test_the_digest_depends_on_every_weight_file_and_on_nothing_else(folder: Pat
     assert len(bytes.fromhex(digest)) == hashlib.sha256().digest_size
     (folder / "README.md").write_text("a note")
     assert check_model_files(folder, spec).digest() == digest
+    of_vae = check_model_files(folder, spec).digest("vae")
     for path in sorted(folder.rglob("*.safetensors")):
         content = path.read_bytes()
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         assert check_model_files(folder, spec).digest() != digest
+        assert (check_model_files(folder, spec).digest("vae") != of_vae) == (path.parent.name == "vae")
         path.write_bytes(content)
     assert check_model_files(folder, spec).digest() == digest
 

@@ -1,7 +1,7 @@
-"""An ordinary diffusers folder of the Wan2.2 T2V structure with random weights, for tests of the engine.
+"""Ordinary diffusers folders of the three Wan2.2 structures with random weights, for tests of the engine.
 
-Everything is what a real folder has (two experts with a boundary, UMT5 encoder, causal VAE, a scheduler), only
-very small. The weights are untrained, so the clips mean nothing; the arithmetic is the real one.
+Everything is what a real folder has (experts, UMT5 encoder, causal VAE, a scheduler), only very small. The
+weights are untrained, so the clips mean nothing; the arithmetic is the real one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,13 @@ import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
+from diffusers import (
+    AutoencoderKLWan,
+    UniPCMultistepScheduler,
+    WanImageToVideoPipeline,
+    WanPipeline,
+    WanTransformer3DModel,
+)
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
@@ -19,6 +25,8 @@ VOCABULARY = (
     "growing shrinking spinning staying still black gray navy pink teal background , ."
 )
 LATENT_CHANNELS = 16
+#: What I2V sees beside the noise: a mask with one channel for each frame of a latent frame, and the encoded image.
+IMAGE_CHANNELS = 4 + LATENT_CHANNELS
 
 
 def build_random_model(folder: Path, *, seed: int = 0, boundary_ratio: float | None = 0.875) -> Path:
@@ -27,20 +35,28 @@ def build_random_model(folder: Path, *, seed: int = 0, boundary_ratio: float | N
     With `boundary_ratio` None the folder has one expert.
     """
     torch.manual_seed(seed)
-    vae = AutoencoderKLWan(
-        base_dim=8,
-        z_dim=LATENT_CHANNELS,
-        dim_mult=[1, 2, 2, 2],
-        num_res_blocks=1,
-        temperal_downsample=[False, True, True],
-        **_normalisation(LATENT_CHANNELS),
-    )
+    vae = _vae()
     pipeline = WanPipeline(
         **_text_parts(),
         vae=vae,
         transformer=_expert(LATENT_CHANNELS),
         transformer_2=_expert(LATENT_CHANNELS) if boundary_ratio is not None else None,
         boundary_ratio=boundary_ratio,
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def build_random_i2v(folder: Path, *, seed: int = 0) -> Path:
+    """Write a folder of the I2V-A14B structure: two experts that see mask and encoded image beside the noise."""
+    torch.manual_seed(seed)
+    vae = _vae()
+    pipeline = WanImageToVideoPipeline(
+        **_text_parts(),
+        vae=vae,
+        transformer=_expert(LATENT_CHANNELS, IMAGE_CHANNELS),
+        transformer_2=_expert(LATENT_CHANNELS, IMAGE_CHANNELS),
+        boundary_ratio=0.9,
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
     return folder
@@ -102,12 +118,23 @@ def _text_parts() -> dict[str, object]:
     return {"tokenizer": tokenizer, "text_encoder": UMT5EncoderModel(config), "scheduler": scheduler}
 
 
-def _expert(channels: int) -> WanTransformer3DModel:
+def _vae() -> AutoencoderKLWan:
+    return AutoencoderKLWan(
+        base_dim=8,
+        z_dim=LATENT_CHANNELS,
+        dim_mult=[1, 2, 2, 2],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        **_normalisation(LATENT_CHANNELS),
+    )
+
+
+def _expert(channels: int, extra_channels: int = 0) -> WanTransformer3DModel:
     return WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=2,
         attention_head_dim=24,
-        in_channels=channels,
+        in_channels=channels + extra_channels,
         out_channels=channels,
         text_dim=64,
         freq_dim=32,
