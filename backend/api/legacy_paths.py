@@ -11,7 +11,7 @@ import time
 from fastapi import APIRouter
 
 from backend import __version__
-from backend.api import generation, outputs, queue
+from backend.api import generation, lora, outputs, queue
 from backend.api.deps import ServicesDep
 from backend.api.diagnosis import diagnose
 from backend.api.schemas import Submitted
@@ -21,6 +21,7 @@ from backend.api.system_schemas import SystemHealth, SystemStats
 router = APIRouter(include_in_schema=False)
 router.include_router(queue.router)
 router.include_router(outputs.router)
+router.include_router(lora.router)
 router.add_api_route(
     "/generation/submit",
     generation.submit,

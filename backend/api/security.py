@@ -20,6 +20,9 @@ from backend.core.settings import Settings
 
 MAX_BODY_BYTES = 1024**2
 MAX_FORM_BYTES = 25 * 1024**2
+#: A LoRA file of the largest size that is kept, and the form around it.
+MAX_UPLOAD_BYTES = 501 * 1024**2
+UPLOAD_PATHS = frozenset({"/api/v1/lora/upload", "/lora/upload"})
 READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Open even when a key is set: liveness probes have none, and the API's description is no secret.
 PUBLIC_PATHS = frozenset({"/", "/live", "/ready", "/docs", "/openapi.json"})
@@ -43,7 +46,7 @@ class Gate:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        limit = _body_limit(headers)
+        limit = _body_limit(scope, headers)
         try:
             self._check_host(headers)
             self._check_origin(scope, headers)
@@ -86,9 +89,10 @@ class Gate:
             raise Unauthorized
 
 
-def _body_limit(headers: Headers) -> int:
-    is_form = headers.get("content-type", "").lower().startswith("multipart/form-data")
-    return MAX_FORM_BYTES if is_form else MAX_BODY_BYTES
+def _body_limit(scope: Scope, headers: Headers) -> int:
+    if not headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        return MAX_BODY_BYTES
+    return MAX_UPLOAD_BYTES if scope["path"] in UPLOAD_PATHS else MAX_FORM_BYTES
 
 
 def _check_length(headers: Headers, limit: int) -> None:

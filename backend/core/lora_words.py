@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from backend.core.errors import LoraInvalid
 from backend.core.requests import MAX_GUIDANCE, MAX_STEPS, Scheduler
@@ -33,6 +34,10 @@ class Preset:
     guidance_scale_2: float | None = None
     flow_shift: float | None = None
     scheduler: Scheduler | None = None
+
+    def values(self) -> dict[str, Any]:
+        """Return what it sets, by the names of a request."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -128,9 +128,7 @@ class LoraLibrary:
     def preset(self, lora_id: str) -> dict[str, Any] | None:
         """Return the settings that a LoRA brings, by the names of a request; None without any."""
         lora = self.find(lora_id)
-        if lora is None or lora.preset is None:
-            return None
-        return {name: value for name, value in asdict(lora.preset).items() if value is not None}
+        return None if lora is None or lora.preset is None else lora.preset.values()
 
     def add(self, stream: IO[bytes], filename: str, name: str | None = None) -> Lora:
         """Take a file in and return the LoRA that it is, or that it completes. The same file twice is no error.
