@@ -5,6 +5,7 @@ Everything goes through the public API, so what works here works for any other c
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx2
 
@@ -69,10 +71,50 @@ class ApiClient:
             details=body.get("details"),
         )
 
-    def submit(self, wish: dict[str, Any]) -> dict[str, Any]:
-        """Queue a task; fields that are None are left to the model's defaults."""
+    def submit(self, wish: dict[str, Any], **images: Path | None) -> dict[str, Any]:
+        """Queue a task; fields that are None are left to the model's defaults.
+
+        Args:
+            wish: the fields of the API.
+            images: files to send with it, by field (`image`, `end_image`).
+
+        Raises:
+            BadSettings: a file cannot be read.
+            WanError: as `call`.
+        """
+        return self._post("/api/v1/generation/submit", wish, images)
+
+    def extend(self, output_id: str, wish: dict[str, Any], **images: Path | None) -> dict[str, Any]:
+        """Queue a video that goes on from this one. Raises like `submit`."""
+        return self._post(f"/api/v1/outputs/{quote(output_id, safe='')}/extend", wish, images)
+
+    def redecode(self, output_id: str, wish: dict[str, Any]) -> dict[str, Any]:
+        """Queue another file from the kept latents of this video. Raises like `submit`."""
+        return self._post(f"/api/v1/outputs/{quote(output_id, safe='')}/redecode", wish, {})
+
+    def keep_image(self, image: Path) -> str:
+        """Send an image and return its id. Raises like `submit`."""
+        return str(self._post("/api/v1/inputs", {}, {"image": image})["id"])
+
+    def has_image(self, image_id: str) -> bool:
+        """Whether the server has an image with this id.
+
+        Raises:
+            WanError: the server cannot say.
+        """
+        try:
+            with self._http.stream("GET", f"/api/v1/inputs/{quote(image_id, safe='')}") as response:
+                if response.status_code not in (httpx2.codes.OK, httpx2.codes.NOT_FOUND):
+                    raise WanError(f"{self.url} answered {response.status_code}")
+                return response.is_success
+        except httpx2.TransportError as error:
+            raise ServerUnreachable(f"No server answers at {self.url}: {error}") from error
+
+    def _post(self, path: str, wish: dict[str, Any], images: dict[str, Path | None]) -> dict[str, Any]:
         body = {key: value for key, value in wish.items() if value is not None}
-        answer: dict[str, Any] = self.call("POST", "/api/v1/generation/submit", json=body)
+        files = {field: (image.name, _read(image)) for field, image in images.items() if image is not None}
+        options = {"data": _as_form(body), "files": files} if files else {"json": body}
+        answer: dict[str, Any] = self.call("POST", path, **options)
         return answer
 
     def follow(self, task_id: str) -> Iterator[dict[str, Any]]:
@@ -113,6 +155,20 @@ class ApiClient:
             raise BadSettings(f"{target} cannot be written: {error.strerror}") from error
         finally:
             part.unlink(missing_ok=True)
+
+
+def _as_form(body: dict[str, Any]) -> dict[str, str]:
+    """Write the fields as text, the way a form carries them; lists and truth values as JSON."""
+    return {
+        key: json.dumps(value) if isinstance(value, list | dict | bool) else str(value) for key, value in body.items()
+    }
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadSettings(f"{path} cannot be read: {error.strerror}") from error
 
 
 def find_server(settings: Settings) -> str | None:

@@ -6,18 +6,19 @@ from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 #: Without a screen a line is printed at each new stage and at each tenth of the way.
 LINE_EVERY = 10  # percent
 
 
-def follow_with_bar(tasks: Iterable[dict[str, Any]], console: Console) -> dict[str, Any]:
-    """Show every state of the task until the stream ends, and return the last one."""
-    return _bar(tasks, console) if console.is_terminal else _lines(tasks, console)
+def follow_with_bar(tasks: Iterable[dict[str, Any]], console: Console, label: str = "") -> dict[str, Any]:
+    """Show every state of the task until the stream ends, and return the last one; `label` stands before each."""
+    return _bar(tasks, console, label) if console.is_terminal else _lines(tasks, console, label)
 
 
-def _bar(tasks: Iterable[dict[str, Any]], console: Console) -> dict[str, Any]:
+def _bar(tasks: Iterable[dict[str, Any]], console: Console, label: str) -> dict[str, Any]:
     last: dict[str, Any] = {}
     columns = (
         TextColumn("{task.description}"),
@@ -27,20 +28,22 @@ def _bar(tasks: Iterable[dict[str, Any]], console: Console) -> dict[str, Any]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=False) as progress:
-        bar = progress.add_task("waiting", total=100, eta="")
+        bar = progress.add_task(f"{label}waiting", total=100, eta="")
         for last in tasks:
-            progress.update(bar, completed=_percent(last), description=_describe(last), eta=_eta(last))
+            text = escape(label + _describe(last))
+            progress.update(bar, completed=_percent(last), description=text, eta=_eta(last))
     return last
 
 
-def _lines(tasks: Iterable[dict[str, Any]], console: Console) -> dict[str, Any]:
+def _lines(tasks: Iterable[dict[str, Any]], console: Console, label: str) -> dict[str, Any]:
     last: dict[str, Any] = {}
     shown: tuple[str, int] | None = None
     for last in tasks:
         mark = (str(last.get("stage") or last["status"]), int(_percent(last)) // LINE_EVERY)
         if mark != shown:
             shown = mark
-            console.print(f"{_percent(last):5.1f} %  {_describe(last)}  {_eta(last)}".rstrip(), highlight=False)
+            line = f"{label}{_percent(last):5.1f} %  {_describe(last)}  {_eta(last)}".rstrip()
+            console.print(line, highlight=False, markup=False)
     return last
 
 

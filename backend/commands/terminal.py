@@ -1,0 +1,94 @@
+"""What all commands share: where they print, which server they talk to, and options that several of them take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from backend.core.errors import BadSettings
+from backend.core.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from backend.client import ApiClient
+
+out = Console()
+err = Console(stderr=True)
+
+ServerOption = Annotated[
+    str | None, typer.Option("--server", help="Address of a running server; default is this home's own.")
+]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Where to save the MP4.")]
+
+
+@contextmanager
+def running_server(server: str | None) -> Iterator[ApiClient]:
+    """Connect to a server that runs already.
+
+    Raises:
+        ServerUnreachable: none runs.
+    """
+    from backend.client import ApiClient, ServerUnreachable, find_server
+
+    settings: Settings = load_settings()
+    address = server or find_server(settings)
+    if address is None:
+        raise ServerUnreachable(f"No server is running for {settings.paths.root}.")
+    client = ApiClient(address, settings)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def any_server(server: str | None, *, standalone: bool = False) -> Iterator[ApiClient]:
+    """Connect to a running server, or to one of our own where none runs or `standalone` asks for it."""
+    from backend.client import ApiClient, find_server, own_server
+
+    settings = load_settings()
+    address = server or (None if standalone else find_server(settings))
+    if address is None:
+        err.print("No server is running: starting one for this video.", style="dim")
+    with nullcontext(address) if address else own_server(settings) as url:
+        client = ApiClient(url, settings)
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+def check_target(output: Path | None) -> None:
+    """Refuse a place where nothing can be saved before the work is done, not after it.
+
+    Raises:
+        BadSettings: the folder does not exist, or the place is a folder.
+    """
+    if output is None:
+        return
+    if not output.parent.is_dir():
+        raise BadSettings(
+            f"The folder {output.parent} does not exist", suggestions=("Create it, or choose another -o.",)
+        )
+    if output.is_dir():
+        raise BadSettings(f"{output} is a folder", suggestions=("Add the name of the file to -o.",))
+
+
+def check_file(path: Path | None, option: str) -> None:
+    """Refuse a file that cannot be read, before anything is started.
+
+    Raises:
+        BadSettings: it cannot.
+    """
+    if path is None:
+        return
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise BadSettings(
+            f"{option}: {path} cannot be read: {error.strerror}", suggestions=("Correct the path.",)
+        ) from error
