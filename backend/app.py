@@ -15,7 +15,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from backend import __version__
-from backend.api import generation, legacy_paths, models, outputs, queue, system, websocket
+from backend.api import generation, inputs, legacy_paths, lora, models, outputs, queue, system, websocket
 from backend.api.deps import Services, Supervisor
 from backend.api.docs_page import install_docs
 from backend.api.errors import install_error_handlers
@@ -25,8 +25,10 @@ from backend.api.schemas import ErrorBody
 from backend.api.security import Gate
 from backend.api.websocket import ConnectionManager
 from backend.core.settings import Settings
+from backend.models.loras import LoraLibrary
 from backend.models.manager import ModelManager
 from backend.services.generation_service import GenerationService
+from backend.services.inputs import InputStore
 from backend.store.engine import Database
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore
@@ -81,7 +83,7 @@ def create_app(settings: Settings, *, supervisor: Supervisor | None = None) -> F
     )
     install_error_handlers(app)
     api = APIRouter(prefix="/api/v1")
-    for module in (generation, queue, outputs, models, system):
+    for module in (generation, queue, outputs, inputs, models, lora, system):
         api.include_router(module.router)
     for router in (api, system.probes, outputs.thumbnails, websocket.router, legacy_paths.router):
         app.include_router(router)
@@ -112,6 +114,9 @@ def _services(settings: Settings, database: Database, supervisor: Supervisor | N
     stats = HostStats(home.root)
     tasks, events, outputs = TaskStore(database), EventLog(database), OutputStore(database, home)
     model_manager = ModelManager(home, has_gpu=stats.has_gpu)
+    loras, images = LoraLibrary(home), InputStore(home)
+    service = GenerationService(settings, home, tasks, outputs, model_manager, loras, images)
+    service.prune_inputs()
     return Services(
         settings=settings,
         home=home,
@@ -120,7 +125,9 @@ def _services(settings: Settings, database: Database, supervisor: Supervisor | N
         outputs=outputs,
         workers=WorkerStore(database),
         models=model_manager,
-        generation=GenerationService(settings, tasks, outputs, model_manager),
+        loras=loras,
+        inputs=images,
+        generation=service,
         stats=stats,
         sockets=ConnectionManager(settings, tasks, events, stats),
         supervisor=supervisor,

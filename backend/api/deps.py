@@ -17,8 +17,10 @@ from backend.api.websocket import ConnectionManager
 from backend.core.errors import OutputNotFound, TaskNotFound
 from backend.core.paths import Home
 from backend.core.settings import Settings
+from backend.models.loras import LoraLibrary
 from backend.models.manager import ModelManager
 from backend.services.generation_service import GenerationService
+from backend.services.inputs import InputStore
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
@@ -64,6 +66,8 @@ class Services:
     outputs: OutputStore
     workers: WorkerStore
     models: ModelManager
+    loras: LoraLibrary
+    inputs: InputStore
     generation: GenerationService
     stats: HostStats
     sockets: ConnectionManager

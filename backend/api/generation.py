@@ -14,6 +14,8 @@ from backend.api.submission import Submission, read_submission, request_body_doc
 from backend.api.views import known, minutes, requirements, task_info
 from backend.core.domain import TaskStatus
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
+from backend.core.model_table import AUTO
+from backend.core.requests import ImageRef, RequestDraft
 from backend.services.generation_service import Submission as Queued
 
 router = APIRouter(tags=["generation"])
@@ -34,16 +36,23 @@ def submit(submission: SubmissionDep, services: ServicesDep) -> Submitted:
 
     Nothing is queued when the answer is an error. Values that were changed to fit are named in `adjustments`.
     """
-    queued = _queue(submission, services)
-    task = queued.task
-    notes = list(task.adjustments)
-    if submission.body.enable_prompt_enhancement:
+    queued = services.generation.submit(submission.wish(services.inputs))
+    return submitted(queued, submission)
+
+
+def submitted(queued: Queued, submission: Submission | None = None) -> Submitted:
+    """Show what was queued, in the shape that submit, extend and redecode share."""
+    task, notes = queued.task, list(queued.task.adjustments)
+    body = None if submission is None else submission.body
+    if body is not None and body.enable_prompt_enhancement:
         notes.append(_NO_ENHANCEMENT)
     return Submitted(
         task_id=task.id,
+        task_ids=[one.id for one in queued.tasks],
         status=task.status,
         message=_message(queued),
         detected_model_type=queued.spec.id,
+        reasons=list(queued.reasons),
         queue_position=queued.queue_position,
         estimated_time=queued.estimated_seconds,
         estimated_time_minutes=minutes(queued.estimated_seconds),
@@ -52,8 +61,8 @@ def submit(submission: SubmissionDep, services: ServicesDep) -> Submitted:
         | {
             "model_type": queued.spec.id,
             "resolution": f"{task.request['width']}x{task.request['height']}",
-            "lora_path": submission.body.lora_path,
-            "lora_strength": submission.body.lora_strength,
+            "lora_path": "" if body is None else body.lora_path,
+            "lora_strength": 1.0 if body is None else body.lora_strength,
         },
     )
 
@@ -66,13 +75,18 @@ def detect_model(
     has_end_image: Annotated[bool, Query(description="Whether an end image will be sent")] = False,
 ) -> Detected:
     """Say which of the models on this server a request would go to, and why."""
-    detection = services.generation.detect_model(prompt, has_image=has_image, has_end_image=has_end_image)
+    # Only that there are images matters here, not which.
+    some = ImageRef("", 1, 1)
+    draft = RequestDraft(
+        prompt, image=some if has_image or has_end_image else None, end_image=some if has_end_image else None
+    )
+    choice = services.generation.choice(prompt, model=AUTO, draft=draft)
     return Detected(
-        detected_model_type=detection.spec.id,
+        detected_model_type=choice.spec.id,
         confidence=1.0,
-        explanation=list(detection.reasons),
-        requirements=requirements(detection.spec),
-        alternatives=[spec.id for spec in detection.alternatives],
+        explanation=list(choice.reasons),
+        requirements=requirements(choice.spec),
+        alternatives=[spec.id for spec in choice.alternatives],
     )
 
 
@@ -87,11 +101,11 @@ def generate(submission: SubmissionDep, services: ServicesDep, request: Request)
     """Queue a video. The same as submit with a shorter answer; some refusals are 400 here, as they always were."""
     blank = bool(submission.body.prompt) and not submission.body.prompt.strip()
     try:
-        submission.draft()
+        wish = submission.wish(services.inputs)
     except InvalidRequest as error:
         return answer_to(error, request.scope, status=400)
     try:
-        queued = _queue(submission, services)
+        queued = services.generation.submit(wish)
     except (ImageNotAccepted, ImageRequired) as error:
         return answer_to(error, request.scope, status=400)
     except InvalidRequest as error:
@@ -112,19 +126,8 @@ def generate_status(task_id: TaskId, services: ServicesDep) -> TaskInfo:
     return task_info(services.tasks.get(task_id), in_full=True)
 
 
-def _queue(submission: Submission, services: ServicesDep) -> Queued:
-    body = submission.body
-    return services.generation.submit(
-        body.model_type,
-        submission.draft(),
-        images=submission.images,
-        priority=body.priority,
-        idempotency_key=submission.idempotency_key,
-        lora_path=body.lora_path,
-    )
-
-
 def _message(queued: Queued) -> str:
     if queued.task.status is TaskStatus.PENDING and queued.queue_position is not None:
-        return f"Generation task queued, number {queued.queue_position} in the queue"
+        what = "Generation task" if len(queued.tasks) == 1 else f"{len(queued.tasks)} generation tasks"
+        return f"{what} queued, number {queued.queue_position} in the queue"
     return f"Generation task is {queued.task.status}"

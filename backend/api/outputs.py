@@ -1,23 +1,26 @@
-"""Routes of the gallery: finished videos, their files and still pictures."""
+"""Routes of the gallery: finished videos, their files and still pictures, and what can be made from them."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import Response
 
 from backend.api.deps import OutputId, ServicesDep
+from backend.api.generation import submitted
 from backend.api.host_stats import MIB
 from backend.api.media import MediaFile
-from backend.api.schemas import Message, VideoList, VideoMetadata
+from backend.api.schemas import ExtendBody, Message, RedecodeBody, Submitted, VideoList, VideoMetadata
+from backend.api.submission import KeyHeader, Submission, read_extension, request_body_docs
 from backend.api.views import video_metadata
 from backend.core.errors import OutputFileMissing
 
 router = APIRouter(prefix="/outputs", tags=["outputs"])
 thumbnails = APIRouter(tags=["outputs"])
 
+ExtensionDep = Annotated[Submission, Depends(read_extension)]
 MAX_LIMIT = 1000
 _THUMBNAIL_NAME = re.compile(r"^([A-Za-z0-9-]{1,64})_thumb\.jpg$")
 _VIDEO: Final[dict[int | str, dict[str, Any]]] = {
@@ -36,21 +39,47 @@ def list_outputs(
 ) -> VideoList:
     """List the finished videos, newest first; the totals count all of them."""
     count, size = services.outputs.totals()
-    videos = [video_metadata(output) for output in services.outputs.list(limit=limit, offset=offset)]
+    videos = [video_metadata(output, services.home) for output in services.outputs.list(limit=limit, offset=offset)]
     return VideoList(videos=videos, total_count=count, total_size_mb=round(size / MIB, 3))
 
 
 @router.get("/{output_id}", response_model=VideoMetadata, response_model_exclude_none=True, summary="One video")
 def one_output(output_id: OutputId, services: ServicesDep) -> VideoMetadata:
     """Show a finished video with every value that made it."""
-    return video_metadata(services.outputs.get(output_id), in_full=True)
+    return video_metadata(services.outputs.get(output_id), services.home, in_full=True)
 
 
 @router.delete("/{output_id}", response_model=Message, summary="Delete a video")
 def delete_output(output_id: OutputId, services: ServicesDep) -> Message:
-    """Delete the video and its still picture from disk and from the gallery."""
-    services.outputs.delete(output_id)
+    """Delete the video, with everything that was kept for it, from disk and from the gallery."""
+    services.generation.delete_output(output_id)
     return Message(message="Video deleted successfully")
+
+
+@router.post(
+    "/{output_id}/extend",
+    response_model=Submitted,
+    response_model_exclude_none=True,
+    summary="Go on from a video",
+    openapi_extra=request_body_docs(ExtendBody),
+)
+def extend(output_id: OutputId, extension: ExtensionDep, services: ServicesDep) -> Submitted:
+    """Queue a new clip that starts from the last frame of this one; whatever is left out is as in this one."""
+    return submitted(services.generation.extend(output_id, extension.wish(services.inputs)), extension)
+
+
+@router.post(
+    "/{output_id}/redecode",
+    response_model=Submitted,
+    response_model_exclude_none=True,
+    summary="Decode a video again",
+)
+def redecode(
+    output_id: OutputId, body: RedecodeBody, services: ServicesDep, idempotency_key: KeyHeader = None
+) -> Submitted:
+    """Queue a new file from the kept latents of this video, with other settings of the encoder; no denoising."""
+    queued = services.generation.redecode(output_id, fps=body.fps, crf=body.crf, key=idempotency_key)
+    return submitted(queued)
 
 
 @router.head("/{output_id}/video", include_in_schema=False)

@@ -6,12 +6,13 @@ never null. Field names and spellings are fixed by the clients that exist; docs/
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
 
 from backend.core.domain import Priority, TaskStatus
-from backend.core.requests import Scheduler
+from backend.core.requests import Fit, OnLoraFailure, Scheduler
 
 #: Whole numbers beyond this are rounded by JSON clients, so they are refused.
 MAX_WHOLE = 2**53 - 1
@@ -36,8 +37,37 @@ Whole = Annotated[Annotated[int, Field(ge=-MAX_WHOLE, le=MAX_WHOLE)] | None, Bef
 Real = Annotated[Annotated[float, Field(allow_inf_nan=False)] | None, BeforeValidator(_number)]
 
 
+def _json_text(value: object) -> object:
+    """Read a list that came as text in a form; an empty field is no list."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value) if value.strip() else []
+    except (ValueError, RecursionError):
+        raise ValueError("must be a list, or a list as JSON text") from None
+
+
+MAX_LORA_STRENGTH = 4.0
+Strength = Annotated[
+    float, BeforeValidator(_number), Field(ge=-MAX_LORA_STRENGTH, le=MAX_LORA_STRENGTH, allow_inf_nan=False)
+]
+
+
+class LoraBody(BaseModel):
+    """One LoRA of a request."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    id: str = Field(max_length=200, description="Its id in the list of LoRAs", examples=["my-style"])
+    strength: Strength = Field(1.0, description="On the high-noise expert, or the only one")
+    strength_2: Strength | None = Field(None, description="On the low-noise expert; the same when left out")
+    expert: str | None = Field(
+        None, pattern="^(high|low|both)$", description="Where a file goes whose expert cannot be told from it"
+    )
+
+
 class SubmitBody(BaseModel):
-    """A request for one video. Whatever is left out is the model's default."""
+    """A request for a video. Whatever is left out is the model's default."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -66,6 +96,31 @@ class SubmitBody(BaseModel):
     lora_strength: Annotated[float, BeforeValidator(_number)] = Field(
         1.0, ge=0.0, le=2.0, allow_inf_nan=False, validation_alias=AliasChoices("lora_strength", "loraStrength")
     )
+    image_id: Annotated[str | None, BeforeValidator(_optional_text)] = Field(
+        None, max_length=64, description="A start image that is on the server already, instead of the file `image`"
+    )
+    end_image_id: Annotated[str | None, BeforeValidator(_optional_text)] = Field(
+        None, max_length=64, description="The same for `end_image`"
+    )
+    image_fit: Annotated[Fit | None, BeforeValidator(_optional_text)] = Field(
+        None, description="What happens to an image of another shape: crop (default), pad or stretch"
+    )
+    loras: Annotated[list[LoraBody], BeforeValidator(_json_text)] = Field(
+        [], max_length=8, description="LoRAs, several at once; in a form as JSON text"
+    )
+    on_lora_failure: OnLoraFailure = Field(
+        OnLoraFailure.SKIP, description="Whether a task whose LoRA cannot be applied goes on without it or fails"
+    )
+    preset: Annotated[str | None, BeforeValidator(_optional_text)] = Field(
+        None, max_length=200, description="A LoRA that brings its own steps, guidance, shift and scheduler"
+    )
+    guidance_start: Real = Field(None, description="Guidance applies from this share of the steps on, 0 to 1")
+    guidance_end: Real = Field(None, description="Guidance ends at this share of the steps, 0 to 1")
+    crf: Whole = Field(None, description="Quality of the file: 0 is lossless, 17 looks so, 51 is worst")
+    keep_latents: bool = Field(False, description="Keep the latents, so that the video can be decoded again")
+    variations: Annotated[int, BeforeValidator(_number), Field(ge=1, le=16)] = Field(
+        1, description="Queue this many tasks, with seeds that follow each other"
+    )
     priority: Priority = Field(Priority.NORMAL, description="Urgent tasks run first")
     client_request_id: Annotated[str | None, BeforeValidator(_optional_text)] = Field(
         None,
@@ -76,6 +131,33 @@ class SubmitBody(BaseModel):
         False, description="Not offered yet; the answer says so when it is asked for"
     )
     enable_optimization: bool = Field(True, description="Accepted for older clients; the server always chooses a plan")
+
+
+class ExtendBody(SubmitBody):
+    """A request for the continuation of a video. Whatever is left out is as in that video."""
+
+    model_type: str = Field(
+        "auto", validation_alias=AliasChoices("model_type", "modelType"), description="A model id or alias, or `auto`"
+    )
+    prompt: str = Field("", description="What happens next; the video's own prompt when left out")
+
+
+class RedecodeBody(BaseModel):
+    """New settings of the encoder for a video whose latents were kept."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    fps: Real = Field(None, description="Frames per second of the file; as before when left out")
+    crf: Whole = Field(None, description="Quality of the file: 0 is lossless, 51 is worst; as before when left out")
+
+
+class StoredInput(BaseModel):
+    """An image that requests can start from."""
+
+    id: str = Field(description="Send it as `image_id` or `end_image_id`")
+    width: int
+    height: int
+    url: str
 
 
 class ErrorBody(BaseModel):
@@ -109,8 +191,10 @@ class Cleared(Message):
 
 
 class Submitted(TaskMessage):
-    """A task that is safely on disk."""
+    """A task that is safely on disk; with `variations`, the first of them."""
 
+    task_ids: list[str] = Field(description="All tasks of this request, in the order they run")
+    reasons: list[str] = Field([], description="Why `auto` took this model; empty when the model was named")
     success: bool = True
     detected_model_type: str
     queue_position: int | None = Field(None, description="1 is next; absent when the task no longer waits")
@@ -290,6 +374,9 @@ class VideoMetadata(BaseModel):
     generation_time_minutes: float
     generation_params: dict[str, Any] = Field(description="Every value that decides the frames")
     warnings: list[str] = []
+    quality: str | None = Field(None, description="ok, black, flat or frozen, as seen in the frames")
+    has_latents: bool = Field(False, description="Whether the latents were kept, for `redecode`")
+    loras: list[dict[str, Any]] = Field([], description="What became of each LoRA that was asked for")
     metadata: dict[str, Any] | None = Field(None, description="The record inside the file; only for a single video")
 
 
@@ -308,7 +395,7 @@ class ModelInfo(BaseModel):
     title: str
     mode: str
     aliases: list[str]
-    status: str = Field(description="available, missing, damaged or unsupported")
+    status: str = Field(description="available, missing or damaged")
     is_available: bool
     reason: str | None = Field(None, description="Why it cannot be used")
     repository: str | None = None

@@ -1,6 +1,6 @@
 """How tasks, videos and models look to a client: from domain objects to the shapes of `schemas.py`.
 
-Pure functions without I/O. What is not known is left out here, never invented.
+What is not known is left out here, never invented.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from backend.api.schemas import (
 )
 from backend.api.system_schemas import SystemStats
 from backend.core.domain import Output, Priority, Task, TaskEvent, TaskStatus, iso, utcnow
-from backend.core.model_table import MODELS, Mode, ModelSpec
+from backend.core.model_table import MODELS, ModelSpec
+from backend.core.paths import Home
 from backend.core.requests import MAX_FPS, MAX_GUIDANCE, MAX_PROMPT_CHARS, MAX_SEED, MAX_STEPS, GenerationRequest
 from backend.models.manager import ModelState
 
@@ -52,7 +53,7 @@ def task_info(
         num_frames=request.num_frames,
         fps=request.fps,
         seed=request.seed,
-        lora_strength=1.0,
+        lora_strength=request.loras[0].strength if request.loras else 1.0,
         status=task.status,
         progress=_percent(task),
         progress_percent=round(task.progress * 100, 2),
@@ -131,9 +132,10 @@ def event_info(event: TaskEvent) -> EventInfo:
     )
 
 
-def video_metadata(output: Output, *, in_full: bool = False) -> VideoMetadata:
+def video_metadata(output: Output, home: Home, *, in_full: bool = False) -> VideoMetadata:
     """Show one finished video; `in_full` with the whole record that is also inside the file."""
     request: dict[str, Any] = output.metadata["request"]
+    result: dict[str, Any] = output.metadata.get("result", {})
     return VideoMetadata(
         id=output.task_id,
         filename=output.filename,
@@ -158,6 +160,9 @@ def video_metadata(output: Output, *, in_full: bool = False) -> VideoMetadata:
         generation_time_minutes=round(output.generation_seconds / 60, 3),
         generation_params=known(request),
         warnings=list(output.warnings),
+        quality=result.get("quality"),
+        has_latents=home.latents_of(output.task_id).is_file(),
+        loras=result.get("loras", []),
         metadata=output.metadata if in_full else None,
     )
 
@@ -187,8 +192,9 @@ def model_info(state: ModelState) -> ModelInfo:
         "max_fps": MAX_FPS,
         "max_seed": MAX_SEED,
         "max_prompt_chars": MAX_PROMPT_CHARS,
-        "takes_image": spec.mode is not Mode.T2V,
-        "requires_image": spec.mode is Mode.I2V,
+        "takes_image": spec.takes_image,
+        "requires_image": spec.needs_image,
+        "takes_end_image": spec.takes_end_image,
     }
     return ModelInfo(
         id=spec.id,
@@ -230,8 +236,8 @@ def system_stats(reading: HostReading) -> SystemStats:
 def requirements(spec: ModelSpec) -> Requirements:
     """Show what a request to this model needs."""
     return Requirements(
-        requires_image=spec.mode is Mode.I2V,
-        supports_end_image=False,
+        requires_image=spec.needs_image,
+        supports_end_image=spec.takes_end_image,
         estimated_vram_gb=spec.weights_gb,
         max_resolution=max_resolution(spec),
         recommended_steps=spec.steps,

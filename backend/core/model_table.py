@@ -21,9 +21,6 @@ class Mode(StrEnum):
     TI2V = "ti2v"  # text, with or without an image
 
 
-#: What this version can generate; models of the other modes are listed and refused by name.
-SUPPORTED_MODES = frozenset({Mode.T2V})
-
 #: The negative prompt that the upstream recipe ships (`sample_neg_prompt` of `wan/configs/shared_config.py`).
 UPSTREAM_NEGATIVE_PROMPT = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，"
@@ -58,6 +55,21 @@ class ModelSpec:
     max_sequence_length: int  #: prompt tokens
     negative_prompt: str
     aliases: tuple[str, ...] = ()
+
+    @property
+    def takes_image(self) -> bool:
+        """Whether a video can start from an image."""
+        return self.mode is not Mode.T2V
+
+    @property
+    def needs_image(self) -> bool:
+        """Whether a video cannot be made without an image."""
+        return self.mode is Mode.I2V
+
+    @property
+    def takes_end_image(self) -> bool:
+        """Whether a video can be led to a given last frame."""
+        return self.mode is Mode.I2V
 
     @property
     def embedded(self) -> bool:

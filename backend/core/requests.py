@@ -17,7 +17,7 @@ from typing import Any
 
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
 from backend.core.frame_size import same_aspect, size_for_aspect, snap_frames, snap_size
-from backend.core.model_table import Mode, ModelSpec
+from backend.core.model_table import ModelSpec
 
 MAX_PROMPT_CHARS = 500
 MAX_NEGATIVE_PROMPT_CHARS = 1000
@@ -248,11 +248,11 @@ def check_images(spec: ModelSpec, *, image: bool, end_image: bool) -> None:
         ImageRequired: an image that it needs is not there.
         ImageNotAccepted: an image is there that it cannot use.
     """
-    if spec.mode is Mode.T2V and (image or end_image):
+    if (image or end_image) and not spec.takes_image:
         raise ImageNotAccepted(f"{spec.id} makes video from text alone and takes no image")
-    if spec.mode is Mode.I2V and not image:
+    if spec.needs_image and not image:
         raise ImageRequired(f"Start image is required for {spec.id} model")
-    if spec.mode is Mode.TI2V and end_image:
+    if end_image and not spec.takes_end_image:
         raise ImageNotAccepted(
             f"{spec.id} takes a start image and no end image", suggestions=("Use an I2V model for an end image.",)
         )

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from backend.core.errors import ModelDamaged, ModelUnavailable
-from backend.core.model_table import MODELS, SUPPORTED_MODES, ModelSpec
+from backend.core.model_table import MODELS, ModelSpec
 from backend.core.paths import Home
 
 EMBEDDED_MODELS = Path(__file__).parent.parent / "assets" / "tiny"
@@ -25,7 +25,6 @@ class Presence(StrEnum):
     AVAILABLE = "available"
     MISSING = "missing"
     DAMAGED = "damaged"
-    UNSUPPORTED = "unsupported"  # the files may be here, but this version cannot run them
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +54,6 @@ class ModelManager:
     def state(self, spec: ModelSpec) -> ModelState:
         """Look at the model's folder."""
         folder = (self._embedded if spec.embedded else self._home.models) / spec.id
-        if spec.mode not in SUPPORTED_MODES:
-            return ModelState(spec, Presence.UNSUPPORTED, folder, _unsupported_reason(spec))
         if not (folder / INDEX_FILE).is_file():
             return ModelState(spec, Presence.MISSING, folder, _missing_reason(spec))
         reason = _damage(folder)
@@ -90,31 +87,37 @@ class ModelManager:
             )
         return state.folder
 
-    def default(self) -> ModelSpec:
-        """Return the model for requests that name none: the largest one from text that this machine can run.
+    def fitting(self, *, image: bool = False, end_image: bool = False) -> list[ModelSpec]:
+        """List the models here that can serve a request with these images, the best one for this machine first.
 
-        Without a GPU that is a tiny one, even where the files of a large one are here: hours are no default.
+        The larger model goes first. Without a GPU the tiny ones do, even where the files of a large one are
+        here: hours are no default. Models of one size are listed in the table's order.
+        """
+        able = [
+            state.spec
+            for state in self.states()
+            if state.available
+            and (state.spec.takes_image if image else not state.spec.needs_image)
+            and (state.spec.takes_end_image or not end_image)
+        ]
+        return sorted(able, key=lambda spec: (spec.embedded is not self._has_gpu, spec.weights_gb), reverse=True)
+
+    def default(self) -> ModelSpec:
+        """Return the model for requests that name none and bring no image.
 
         Raises:
-            ModelUnavailable: there is no model at all.
+            ModelUnavailable: there is no model at all that makes video from text.
         """
-        from_text = [
-            state.spec for state in self.states() if state.available and (self._has_gpu or state.spec.embedded)
-        ]
-        if not from_text:
+        fitting = self.fitting()
+        if not fitting:
             raise ModelUnavailable("No model is here that makes video from text.", suggestions=("Run `wan22 doctor`.",))
-        return max(from_text, key=lambda spec: spec.weights_gb)
+        return fitting[0]
 
 
 def _missing_reason(spec: ModelSpec) -> str:
     if spec.embedded:
         return "its weights are not part of this release"
     return f"it needs the files of {spec.repo_id} ({spec.weights_gb:g} GB of weights in 16 bit)"
-
-
-def _unsupported_reason(spec: ModelSpec) -> str:
-    needs = "" if spec.embedded else f" (it will need the files of {spec.repo_id}, {spec.weights_gb:g} GB in 16 bit)"
-    return f"this version makes video from text alone{needs}"
 
 
 def folder_hint(state: ModelState) -> str:

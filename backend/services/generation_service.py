@@ -1,94 +1,183 @@
-"""The web side of a task's life: submit, cancel, delete, and what a request would become.
+"""The web side of a task's life: submit, extend, decode again, cancel, delete.
 
-Everything here is decided before a task is queued; nothing here generates. Knows the store and the
-model files, never the engine.
+Everything here is decided before a task is queued; nothing here generates. Knows the store, the model
+files and the stored images, never the engine.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 
 from backend.core.domain import Priority, Task, new_task_id
-from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest, LoraNotFound
-from backend.core.model_table import AUTO, Mode, ModelSpec, find_model
-from backend.core.requests import RequestDraft, resolve_request
+from backend.core.errors import InvalidRequest, LatentsNotKept, LoraNotFound
+from backend.core.model_table import MODELS, ModelSpec, find_model
+from backend.core.paths import Home
+from backend.core.requests import (
+    MAX_SEED,
+    GenerationRequest,
+    LoraUse,
+    RequestDraft,
+    check_crf,
+    check_fps,
+    resolve_request,
+)
 from backend.core.settings import Settings
+from backend.models.loras import LoraLibrary
 from backend.models.manager import ModelManager
+from backend.services.inputs import InputStore
+from backend.services.model_choice import Choice, choose_model
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
+
+MAX_VARIATIONS = 16
+MAX_LORAS = 8
+#: Clips in a chain after which colours and shapes have usually drifted visibly.
+LONG_CHAIN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class LoraWish:
+    """A LoRA as a request names it."""
+
+    id: str
+    strength: float = 1.0  #: on the high-noise expert, or the only one
+    strength_2: float | None = None  #: on the low-noise expert; None = the same
+    expert: str | None = None  #: "high", "low" or "both"; None = as its files say
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a client asks for."""
+
+    model: str  #: a name, or "auto"
+    draft: RequestDraft
+    loras: tuple[LoraWish, ...] = ()
+    preset: str | None = None
+    variations: int = 1  #: as many tasks, with seeds that follow each other
+    priority: Priority = Priority.NORMAL
+    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A task that is safely on disk."""
+    """Tasks that are safely on disk."""
 
-    task: Task
+    tasks: tuple[Task, ...]  #: one, or one for each variation
     spec: ModelSpec
-    queue_position: int | None  #: 1 = next; None = already taken by a worker or finished
-    estimated_seconds: float | None  #: until it is done; None while nothing was measured
+    reasons: tuple[str, ...]  #: why this model was chosen; empty when it was named
+    queue_position: int | None  #: of the first task; 1 = next; None = already taken by a worker or finished
+    estimated_seconds: float | None  #: until the first is done; None while nothing was measured
 
-
-@dataclass(frozen=True, slots=True)
-class Detection:
-    """Which model `auto` means for a request, and why."""
-
-    spec: ModelSpec
-    reasons: tuple[str, ...]
-    alternatives: tuple[ModelSpec, ...]
+    @property
+    def task(self) -> Task:
+        """The first task."""
+        return self.tasks[0]
 
 
 class GenerationService:
     """Turns requests into tasks by the rules of the model."""
 
-    def __init__(self, settings: Settings, tasks: TaskStore, outputs: OutputStore, models: ModelManager) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        home: Home,
+        tasks: TaskStore,
+        outputs: OutputStore,
+        models: ModelManager,
+        loras: LoraLibrary,
+        inputs: InputStore,
+    ) -> None:
         self._settings = settings
+        self._home = home
         self._tasks = tasks
         self._outputs = outputs
         self._models = models
+        self._loras = loras
+        self._inputs = inputs
 
-    def submit(
-        self,
-        model: str,
-        draft: RequestDraft,
-        *,
-        images: frozenset[str] = frozenset(),
-        priority: Priority = Priority.NORMAL,
-        idempotency_key: str | None = None,
-        lora_path: str = "",
-    ) -> Submission:
-        """Check a request, queue it and return its task once the commit is on disk.
+    def submit(self, wish: Wish) -> Submission:
+        """Check a request, queue it and return its tasks once the commit is on disk.
 
-        `images` names the image fields that were sent. A repeated `idempotency_key` returns the first task.
+        A repeated `idempotency_key` returns the first tasks.
 
         Raises:
             InvalidRequest: the request does not fit the model; nothing was queued.
             ModelUnavailable: the model's files are not here; nothing was queued.
             IdempotencyConflict: the key belongs to a different request.
         """
-        spec = self._spec(model, images)
-        request, notes = resolve_request(spec, draft)
-        if lora_path.strip():
-            raise LoraNotFound(f"There is no LoRA for {spec.id} on this server", details={"field": "lora_path"})
-        self._models.folder(spec)
-        task = self._tasks.insert(
-            new_task_id(),
-            request,
-            adjustments=notes,
-            priority=priority,
-            max_attempts=self._settings.max_attempts,
-            idempotency_key=idempotency_key,
-            fingerprint=_fingerprint(spec, draft, priority),
-        )
-        position = self._tasks.queue_position(task.id)
-        return Submission(task, spec, position, self._estimate(spec, position))
+        return self._submit(wish, choose_model(self._models, wish.model, wish.draft))
 
-    def detect_model(self, prompt: str, *, has_image: bool, has_end_image: bool) -> Detection:
-        """Say which model `auto` takes for this request, and why."""
+    def extend(self, output_id: str, wish: Wish) -> Submission:
+        """Queue a clip that starts from the last frame of an earlier one.
+
+        What the wish leaves open is taken from the earlier clip: prompt, size, frame rate and length. Raises
+        like `submit`.
+
+        Raises:
+            OutputNotFound, OutputFileMissing: there is no such video, or its file is gone.
+        """
+        from backend.services.video_frames import last_frame  # FFmpeg is loaded when it is needed
+
+        earlier = self._outputs.get(output_id)
+        if wish.draft.image is not None:
+            raise InvalidRequest("The image of an extension is the video's last frame", details={"field": "image"})
+        record = GenerationRequest.from_json(earlier.metadata["request"])
+        frame = self._inputs.keep(last_frame(self._outputs.video_path(output_id)))
+        named = wish.draft
+        draft = replace(
+            named,
+            prompt=named.prompt or record.prompt,
+            image=frame,
+            width=named.width or earlier.width,
+            height=named.height or earlier.height,
+            fps=named.fps or earlier.fps,
+            num_frames=named.num_frames or max(earlier.num_frames, 5),
+            extends=output_id,
+        )
+        choice = choose_model(self._models, wish.model, draft, before=MODELS.get(record.model))
+        notes = [f"the clip starts from the last frame of {output_id}"]
+        if (links := self._chain(output_id)) >= LONG_CHAIN:
+            notes.append(
+                f"this is clip {links + 1} of a chain: colours and shapes drift from clip to clip; a new start "
+                "from a still picture is clearer"
+            )
+        return self._submit(replace(wish, draft=draft), choice, notes)
+
+    def redecode(
+        self, output_id: str, *, fps: float | None = None, crf: int | None = None, key: str | None = None
+    ) -> Submission:
+        """Queue a new file from the kept latents of a video, with other settings of the encoder.
+
+        Raises:
+            OutputNotFound: there is no such video.
+            LatentsNotKept: its latents were not kept.
+            InvalidRequest: a setting is out of range.
+            ModelUnavailable: the model's files are not here any more.
+        """
+        record = GenerationRequest.from_json(self._outputs.get(output_id).metadata["request"])
+        source = record.latents_of or output_id
+        if not self._home.latents_of(source).is_file():
+            raise LatentsNotKept
+        spec = find_model(record.model)
+        self._models.folder(spec)
+        request = replace(
+            record,
+            latents_of=source,
+            keep_latents=False,
+            fps=record.fps if fps is None else check_fps(fps),
+            crf=record.crf if crf is None else check_crf(crf),
+        )
+        notes = (f"the latents of {source} are decoded again, without denoising",)
+        return self._queue([request], Choice(spec, (), ()), notes, Priority.NORMAL, key, request.digest)
+
+    def choice(self, prompt: str, *, model: str, draft: RequestDraft) -> Choice:
+        """Say which model takes this request, and why. Raises like `submit`."""
         if not prompt.strip():
             raise InvalidRequest("Prompt cannot be empty", details={"field": "prompt"})
-        return self._choose(with_image=has_image or has_end_image)
+        return choose_model(self._models, model, draft)
 
     def cancel(self, task_id: str) -> Task:
         """Cancel a task: at once while it waits, within one step while it runs.
@@ -107,44 +196,110 @@ class GenerationService:
             StateConflict: it still waits or runs.
         """
         self._tasks.delete(task_id)
+        self.prune_inputs()
 
     def clear(self) -> int:
         """Remove every finished task from the queue view and return how many there were."""
-        return len(self._tasks.clear_finished())
+        cleared = len(self._tasks.clear_finished())
+        self.prune_inputs()
+        return cleared
 
-    def _spec(self, model: str, images: frozenset[str]) -> ModelSpec:
-        if model.strip().lower() == AUTO:
-            return self._choose(with_image=bool(images)).spec
-        spec = find_model(model)
-        if spec.mode is Mode.T2V and images:
-            raise ImageNotAccepted(f"{spec.id} makes video from text alone and takes no image")
-        if spec.mode is Mode.I2V and "image" not in images:
-            raise ImageRequired(f"Start image is required for {spec.id} model")
-        return spec
+    def delete_output(self, output_id: str) -> None:
+        """Delete a video with everything that was kept for it.
 
-    def _choose(self, *, with_image: bool) -> Detection:
-        here = [state.spec for state in self._models.states() if state.available]
-        if with_image:
-            fitting = [spec for spec in here if spec.mode in (Mode.I2V, Mode.TI2V)]
-            if not fitting:
-                raise ImageNotAccepted(
-                    "No model that takes an image is on this server",
-                    suggestions=("Leave the image out.", *(f"Use `{spec.id}` with text alone." for spec in here)),
+        Raises:
+            OutputNotFound: there is no such video.
+        """
+        self._outputs.delete(output_id)
+        self.prune_inputs()
+
+    def prune_inputs(self) -> int:
+        """Delete stored images that no task and no video names any more; return how many."""
+        return self._inputs.prune(self._tasks.image_ids())
+
+    def _submit(self, wish: Wish, choice: Choice, notes: Sequence[str] = ()) -> Submission:
+        if not 1 <= wish.variations <= MAX_VARIATIONS:
+            raise InvalidRequest(
+                f"variations must be between 1 and {MAX_VARIATIONS}",
+                details={"field": "variations", "minimum": 1, "maximum": MAX_VARIATIONS},
+            )
+        draft, more = self._with_loras(choice.spec, wish)
+        first, adjusted = resolve_request(choice.spec, draft)
+        self._models.folder(choice.spec)
+        requests = [replace(first, seed=(first.seed + index) % (MAX_SEED + 1)) for index in range(wish.variations)]
+        notes = (*notes, *more, *adjusted)
+        return self._queue(
+            requests, choice, notes, wish.priority, wish.idempotency_key, _fingerprint(choice.spec, wish)
+        )
+
+    def _with_loras(self, spec: ModelSpec, wish: Wish) -> tuple[RequestDraft, list[str]]:
+        """Fill in the preset and the LoRAs, whose files must be here and fit the model."""
+        draft, wishes, notes = wish.draft, list(wish.loras), []
+        if wish.preset is not None:
+            preset = self._loras.preset(wish.preset)
+            if preset is None:
+                raise LoraNotFound(
+                    "There is no preset with this name", suggestions=("List the LoRAs; some of them are presets.",)
                 )
-            spec = max(fitting, key=lambda one: one.weights_gb)
-            reasons = ("an image was given", f"{spec.id} is the largest model here that starts from an image")
-        else:
-            spec = self._models.default()
-            reasons = ("no image was given", f"{spec.id} is the model here that fits this machine")
-        return Detection(spec, reasons, tuple(other for other in here if other is not spec))
+            if all(one.id != wish.preset for one in wishes):
+                wishes.insert(0, LoraWish(wish.preset))
+            filled = {name: value for name, value in preset.items() if getattr(draft, name) is None}
+            draft = replace(draft, preset=wish.preset, **filled)
+            notes.append(f"preset {wish.preset}: " + ", ".join(f"{name} {value}" for name, value in filled.items()))
+        if len(wishes) > MAX_LORAS:
+            raise InvalidRequest(f"At most {MAX_LORAS} LoRAs can be used at once", details={"field": "loras"})
+        uses: list[LoraUse] = []
+        for one in wishes:
+            use, said = self._loras.plan_use(
+                spec,
+                one.id,
+                strength=one.strength,
+                strength_2=one.strength_2,
+                expert=one.expert,
+                on_failure=draft.on_lora_failure,
+            )
+            uses.append(use)
+            notes += said
+        return replace(draft, loras=tuple(uses)), notes
+
+    def _queue(
+        self,
+        requests: Sequence[GenerationRequest],
+        choice: Choice,
+        notes: Sequence[str],
+        priority: Priority,
+        key: str | None,
+        fingerprint: str,
+    ) -> Submission:
+        tasks = self._tasks.insert_all(
+            [(new_task_id(), request) for request in requests],
+            adjustments=notes,
+            priority=priority,
+            max_attempts=self._settings.max_attempts,
+            idempotency_key=key,
+            fingerprint=fingerprint,
+        )
+        position = self._tasks.queue_position(tasks[0].id)
+        denoises = requests[0].latents_of is None
+        estimate = self._estimate(choice.spec, position) if denoises else None
+        return Submission(tuple(tasks), choice.spec, choice.reasons, position, estimate)
 
     def _estimate(self, spec: ModelSpec, position: int | None) -> float | None:
         """Seconds until done, from the median of this machine's last runs of the model; None before the first."""
         runs = sorted(self._outputs.durations(spec.id, limit=9))
         return runs[len(runs) // 2] * (position or 1) if runs else None
 
+    def _chain(self, output_id: str) -> int:
+        """Count the clips of the chain that ends here, this one included; a clip that was deleted ends the count."""
+        links, link = 0, self._outputs.find(output_id)
+        while link is not None and links <= LONG_CHAIN:
+            links += 1
+            before = link.metadata["request"].get("extends")
+            link = None if before is None else self._outputs.find(before)
+        return links
 
-def _fingerprint(spec: ModelSpec, draft: RequestDraft, priority: Priority) -> str:
+
+def _fingerprint(spec: ModelSpec, wish: Wish) -> str:
     """Hash what the user asked for, before the seed is drawn: a retried submit has the same one."""
-    wish = {"model": spec.id, "priority": priority, **asdict(draft)}
-    return hashlib.sha256(json.dumps(wish, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    asked = {"model": spec.id, **asdict(replace(wish, model=spec.id, idempotency_key=None))}
+    return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

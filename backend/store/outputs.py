@@ -56,11 +56,16 @@ class OutputStore:
         Raises:
             OutputNotFound: this task has none.
         """
+        output = self.find(task_id)
+        if output is None:
+            raise OutputNotFound
+        return output
+
+    def find(self, task_id: str) -> Output | None:
+        """Return one output, or None when this task has none."""
         with self._database.read() as connection:
             row = connection.execute(select(outputs).where(outputs.c.task_id == task_id)).one_or_none()
-        if row is None:
-            raise OutputNotFound
-        return to_output(row)
+        return None if row is None else to_output(row)
 
     def video_path(self, task_id: str) -> Path:
         """Return where the video is.
@@ -81,7 +86,7 @@ class OutputStore:
         return _present(self._home.thumbnail_of(self.get(task_id).task_id))
 
     def delete(self, task_id: str) -> None:
-        """Delete the video, its still picture and its row.
+        """Delete the video, its still picture, its kept latents and its row.
 
         Raises:
             OutputNotFound: this task has none.
@@ -90,6 +95,7 @@ class OutputStore:
         # Files first: when the process dies in between, the row is still there and deleting again works.
         resolve_under(self._home.outputs, output.filename).unlink(missing_ok=True)
         self._home.thumbnail_of(task_id).unlink(missing_ok=True)
+        self._home.latents_of(task_id).unlink(missing_ok=True)
         with self._database.begin() as connection:
             connection.execute(delete(outputs).where(outputs.c.task_id == task_id))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Sequence
-from typing import Any, Final
+from typing import Any, Final, NotRequired, TypedDict, Unpack
 
 from sqlalchemy import ColumnElement, Connection, Row, case, func, insert, or_, select, update
 
@@ -26,6 +26,7 @@ _WAITING: Final = (TaskStatus.PENDING, TaskStatus.PAUSED)
 _RUNNING: Final = (TaskStatus.PROCESSING,)
 #: In the class below, `list` is a method.
 TaskIds = list[str]
+TaskList = list[Task]
 _QUEUE_ORDER: Final = (tasks.c.priority.desc(), tasks.c.number.asc())
 #: What a task looks like when no attempt has touched it.
 _UNTOUCHED: Final[dict[str, Any]] = {
@@ -41,63 +42,53 @@ _UNTOUCHED: Final[dict[str, Any]] = {
 }
 
 
+class HowQueued(TypedDict):
+    """What is the same for all tasks that are queued together."""
+
+    adjustments: Sequence[str]
+    priority: Priority
+    max_attempts: int
+    fingerprint: str  #: hash of what the user asked for, to tell a repeated key from a reused one
+    idempotency_key: NotRequired[str | None]
+
+
 class TaskStore:
     """All operations on tasks. Each is one transaction; the clock is the database's."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def insert(
-        self,
-        task_id: str,
-        request: GenerationRequest,
-        *,
-        adjustments: Sequence[str],
-        priority: Priority,
-        max_attempts: int,
-        fingerprint: str,
-        idempotency_key: str | None = None,
-    ) -> Task:
-        """Queue a new task; it is on disk when this returns.
+    def insert(self, task_id: str, request: GenerationRequest, **how: Unpack[HowQueued]) -> Task:
+        """Queue one new task; as `insert_all`."""
+        return self.insert_all([(task_id, request)], **how)[0]
 
-        When the idempotency key is in use by an equal request (same `fingerprint`), that one's task is
-        returned and nothing is queued: compare the id. A key lives as long as its task is in the queue view.
+    def insert_all(self, new: Sequence[tuple[str, GenerationRequest]], **how: Unpack[HowQueued]) -> TaskList:
+        """Queue new tasks, given as id and request, in one transaction; they are on disk when this returns.
+
+        When the idempotency key is in use by an equal request (same `fingerprint`), that one's tasks are
+        returned and nothing is queued: compare the ids. A key lives as long as its task is in the queue view.
 
         Raises:
             IdempotencyConflict: the key is in use by another request.
         """
+        key, made = how.get("idempotency_key"), []
         with self._database.begin() as connection:
-            if idempotency_key is not None:
-                known = connection.execute(
-                    select(tasks).where(tasks.c.idempotency_key == idempotency_key)
-                ).one_or_none()
-                if known is not None and known.fingerprint != fingerprint:
-                    raise IdempotencyConflict
-                if known is not None:
-                    return to_task(known)
-            row = connection.execute(
-                insert(tasks)
-                .values(
-                    id=task_id,
-                    status=TaskStatus.PENDING,
-                    model=request.model,
-                    request=request.to_json(),
-                    adjustments=list(adjustments),
-                    priority=priority.rank,
-                    attempt=0,
-                    max_attempts=max_attempts,
-                    idempotency_key=idempotency_key,
-                    fingerprint=fingerprint,
-                    created_at=database_now(),
-                    last_event=1,
-                )
-                .returning(*tasks.c)
-            ).one()
-            data = {"model": request.model, "prompt": request.prompt, "resolution": request.resolution}
-            append(connection, row, EventType.SUBMITTED, data | {"position": _position(connection, row)})
+            for index, (task_id, request) in enumerate(new):
+                # The tasks of one call are known by one key; a blank cannot stand in a client's key.
+                own_key = key if key is None or index == 0 else f"{key} {index + 1}"
+                known = None if own_key is None else _with_key(connection, own_key, how["fingerprint"])
+                made.append(known or _insert(connection, task_id, request, own_key, how))
             fault_point("submit.before_commit")
         fault_point("submit.after_commit")
-        return to_task(row)
+        return [to_task(row) for row in made]
+
+    def image_ids(self) -> set[str]:
+        """Return the ids of all images that a task of the queue view or a finished video came from."""
+        wanted = select(tasks.c.request).outerjoin(outputs, outputs.c.task_id == tasks.c.id)
+        wanted = wanted.where(tasks.c.deleted_at.is_(None) | outputs.c.task_id.is_not(None))
+        with self._database.read() as connection:
+            requests = connection.execute(wanted).scalars().all()
+        return {request[name] for request in requests for name in ("image", "end_image") if request.get(name)}
 
     def get(self, task_id: str) -> Task:
         """Return one task.
@@ -412,6 +403,39 @@ def _visible(connection: Connection, task_id: str) -> Row[Any]:
     row = connection.execute(query).one_or_none()
     if row is None:
         raise TaskNotFound
+    return row
+
+
+def _with_key(connection: Connection, key: str, fingerprint: str) -> Row[Any] | None:
+    known = connection.execute(select(tasks).where(tasks.c.idempotency_key == key)).one_or_none()
+    if known is not None and known.fingerprint != fingerprint:
+        raise IdempotencyConflict
+    return known
+
+
+def _insert(
+    connection: Connection, task_id: str, request: GenerationRequest, key: str | None, how: HowQueued
+) -> Row[Any]:
+    row = connection.execute(
+        insert(tasks)
+        .values(
+            id=task_id,
+            status=TaskStatus.PENDING,
+            model=request.model,
+            request=request.to_json(),
+            adjustments=list(how["adjustments"]),
+            priority=how["priority"].rank,
+            attempt=0,
+            max_attempts=how["max_attempts"],
+            idempotency_key=key,
+            fingerprint=how["fingerprint"],
+            created_at=database_now(),
+            last_event=1,
+        )
+        .returning(*tasks.c)
+    ).one()
+    data = {"model": request.model, "prompt": request.prompt, "resolution": request.resolution}
+    append(connection, row, EventType.SUBMITTED, data | {"position": _position(connection, row)})
     return row
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import Path
 from typing import Any
 
 from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
+from PIL import Image
 
 from backend.api.deps import Services
 from backend.app import create_app
@@ -19,6 +21,13 @@ SOCKET = "ws://127.0.0.1:8000/ws"
 SUBMIT = "/api/v1/generation/submit"
 TINY = "tiny-t2v-a14b"
 GOOD: dict[str, Any] = {"model_type": TINY, "prompt": "a red circle moving right on a navy background"}
+
+
+def make_png(width: int, height: int, colour: tuple[int, int, int] = (200, 30, 40)) -> bytes:
+    """Draw a PNG of one colour."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), colour).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 class Served:
@@ -79,7 +88,7 @@ class Served:
             num_frames=17,
             fps=8.0,
             generation_seconds=1.25,
-            metadata={"request": task.request},
+            metadata={"request": task.request, "result": {"quality": "ok", "loras": []}},
         )
         self.services.tasks.complete(task.id, str(task.lease_token), output)
         return output

@@ -48,7 +48,12 @@ def test_reading_changes_nothing(served: Served) -> None:
     for path, methods in served.paths().items():
         for method in methods & READING:
             for task_id in (waiting, running.id, "nobody"):
-                served.client.request(method, path.format(task_id=task_id, output_id=task_id, filename="x_thumb.jpg"))
+                served.client.request(
+                    method,
+                    path.format(
+                        task_id=task_id, output_id=task_id, image_id="ab" * 32, filename="x_thumb.jpg", lora_id="none"
+                    ),
+                )
                 called += 1
     assert called > 100
     assert _state(served) == before

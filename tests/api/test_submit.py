@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.api.support import GOOD, SUBMIT, TINY, Served, assert_error
+from tests.api.support import GOOD, SUBMIT, TINY, Served, assert_error, make_png
 
-PNG = ("start.png", b"\x89PNG\r\n\x1a\n" + bytes(64), "image/png")
+PNG = ("start.png", make_png(96, 96), "image/png")
 
 
 def test_the_answer_is_the_union_that_clients_know(served: Served) -> None:

@@ -54,12 +54,20 @@ def test_a_missing_model_says_what_it_needs_and_what_is_here(home: Home) -> None
     assert caught.value.status == 409
 
 
-def test_image_models_are_listed_and_refused_even_with_files(home: Home) -> None:
-    _lay_out(home.models / "I2V-A14B")
-    manager = ModelManager(home, has_gpu=True)
-    assert manager.state(MODELS["I2V-A14B"]).presence is Presence.UNSUPPORTED
-    with pytest.raises(ModelUnavailable, match="text alone"):
-        manager.folder(MODELS["I2V-A14B"])
+def test_the_images_of_a_request_and_the_gpu_decide_which_models_fit(home: Home) -> None:
+    for name in ("T2V-A14B", "I2V-A14B", "TI2V-5B"):
+        _lay_out(home.models / name)
+    for name in ("tiny-t2v-a14b", "tiny-i2v-a14b", "tiny-ti2v-5b"):
+        _lay_out(home.root / "embedded" / name)
+
+    def ids(*, has_gpu: bool, **images: bool) -> list[str]:
+        manager = ModelManager(home, has_gpu=has_gpu, embedded=home.root / "embedded")
+        return [spec.id for spec in manager.fitting(**images)]
+
+    assert ids(has_gpu=True) == ["T2V-A14B", "TI2V-5B", "tiny-t2v-a14b", "tiny-ti2v-5b"]
+    assert ids(has_gpu=False) == ["tiny-t2v-a14b", "tiny-ti2v-5b", "T2V-A14B", "TI2V-5B"]
+    assert ids(has_gpu=True, image=True) == ["I2V-A14B", "TI2V-5B", "tiny-i2v-a14b", "tiny-ti2v-5b"]
+    assert ids(has_gpu=False, image=True, end_image=True) == ["tiny-i2v-a14b", "I2V-A14B"]
 
 
 def test_files_in_the_home_are_found_and_the_gpu_decides_the_default(home: Home) -> None:

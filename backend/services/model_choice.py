@@ -1,0 +1,82 @@
+"""Which model a request goes to: the one it names, or the one that `auto` means, and why.
+
+Goes by the images of the request, the size it asks for and what is on this machine; opens no weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from backend.core.errors import ImageNotAccepted, InvalidRequest
+from backend.core.frame_size import snap_size
+from backend.core.model_table import AUTO, ModelSpec, find_model
+from backend.core.requests import RequestDraft, check_images
+from backend.models.manager import ModelManager
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A model for a request, and why it was taken."""
+
+    spec: ModelSpec
+    reasons: tuple[str, ...]  #: sentences; empty when the request named the model
+    alternatives: tuple[ModelSpec, ...]  #: the others here that could serve it
+
+
+def choose_model(models: ModelManager, name: str, draft: RequestDraft, *, before: ModelSpec | None = None) -> Choice:
+    """Find the model for a request.
+
+    Args:
+        models: what is here.
+        name: what the request says, a name or `auto`.
+        draft: the request.
+        before: the model of the video that this one goes on from; it is kept where it can do that.
+
+    Raises:
+        UnknownModel: no model has this name.
+        ImageRequired, ImageNotAccepted: the model and the images do not go together.
+        ModelUnavailable: no model is here that makes video from text.
+    """
+    image, end_image = draft.image is not None, draft.end_image is not None
+    if name.strip().lower() != AUTO:
+        spec = find_model(name)
+        check_images(spec, image=image, end_image=end_image)
+        return Choice(spec, (), ())
+    fitting = models.fitting(image=image, end_image=end_image)
+    if not fitting and image:
+        kind = "starts from one image and ends with another" if end_image else "takes an image"
+        raise ImageNotAccepted(
+            f"No model that {kind} is on this server",
+            suggestions=("Leave the image out.", *(f"Use `{spec.id}` with text alone." for spec in models.fitting())),
+        )
+    if not fitting:
+        return Choice(models.default(), (), ())  # says that there is none
+    able = [spec for spec in fitting if _can_make(spec, draft)] or fitting
+    spec = before if before in able and before is not None else able[0]
+    return Choice(spec, _reasons(spec, draft, able, fitting, before), tuple(one for one in fitting if one is not spec))
+
+
+def _can_make(spec: ModelSpec, draft: RequestDraft) -> bool:
+    """Whether the model can make the size that was asked for, without changing it."""
+    if draft.width is None or draft.height is None:
+        return True
+    try:
+        return not snap_size(spec, draft.width, draft.height)[2]
+    except InvalidRequest:
+        return False
+
+
+def _reasons(
+    spec: ModelSpec, draft: RequestDraft, able: list[ModelSpec], fitting: list[ModelSpec], before: ModelSpec | None
+) -> tuple[str, ...]:
+    given = "a start and an end image were given" if draft.end_image else "an image was given"
+    reasons = [given if draft.image else "no image was given"]
+    if spec is before:
+        reasons.append(f"{spec.id} made the clip that this one goes on from")
+    elif len(fitting) == 1:
+        reasons.append(f"{spec.id} is the only model here for that")
+    else:
+        reasons.append(f"{spec.id} is the best of the {len(fitting)} models here for that on this machine")
+    if len(able) < len(fitting):
+        reasons.append(f"it can make {draft.width}x{draft.height} as it is")
+    return tuple(reasons)
