@@ -8,35 +8,19 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
+from tests.cli.support import PROMPT, QUICK, frames_of, wan22
 from tests.support.server import LiveServer
 from training.observation import observe
-
-QUICK = ["--size", "64x64", "--frames", "5", "--steps", "4", "--seed", "7"]
-PROMPT = "a red circle moving right on a navy background"
-
-
-def _wan22(*arguments: str, home: Path | None = None, timeout: float = 110) -> subprocess.CompletedProcess[str]:
-    env = os.environ | ({"WAN22_HOME": str(home)} if home else {}) | {"COLUMNS": "160", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "backend.cli", *arguments], capture_output=True, text=True, env=env, timeout=timeout
-    )
-
-
-def _frames(path: Path) -> np.ndarray:
-    with av.open(str(path)) as container:
-        assert container.streams.video[0].codec_context.name == "h264"
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
 def test_generates_by_itself_and_cleans_up(tmp_path: Path) -> None:
     target = tmp_path / "clip.mp4"
-    done = _wan22("generate", PROMPT, *QUICK, "-o", str(target), home=tmp_path / "home")
+    done = wan22("generate", PROMPT, *QUICK, "-o", str(target), home=tmp_path / "home")
     assert done.returncode == 0, done.stderr
-    assert _frames(target).shape == (5, 64, 64, 3)
+    assert frames_of(target).shape == (5, 64, 64, 3)
     assert "made by tiny-t2v-a14b, seed 7, 4 steps, unipc, guidance" in done.stdout
     assert "100.0 %" in done.stderr
     assert not (tmp_path / "home" / "server.json").exists()
@@ -48,27 +32,27 @@ def test_generates_by_itself_and_cleans_up(tmp_path: Path) -> None:
 )
 def test_the_saved_clip_shows_what_the_prompt_says(tmp_path: Path, prompt: str) -> None:
     target = tmp_path / "clip.mp4"
-    done = _wan22("generate", prompt, "--seed", "7", "-o", str(target), home=tmp_path / "home")
+    done = wan22("generate", prompt, "--seed", "7", "-o", str(target), home=tmp_path / "home")
     assert done.returncode == 0, done.stderr
-    frames = _frames(target)
+    frames = frames_of(target)
     assert len(frames) >= 17
     seen = observe(frames)
     assert f"a {seen.colour} {seen.shape} {seen.motion} on a {seen.background} background" == prompt
 
 
-def test_same_command_same_frames_other_seed_other_frames(
+def test_same_command_same_frames_other_seed_otherframes_of(
     live_server: Callable[..., LiveServer], tmp_path: Path
 ) -> None:
     server = live_server()
     clips = []
     for name, seed in (("one", "7"), ("two", "7"), ("three", "8")):
         target = tmp_path / f"{name}.mp4"
-        done = _wan22("generate", PROMPT, *QUICK[:-1], seed, "-o", str(target), "--server", server.url)
+        done = wan22("generate", PROMPT, *QUICK[:-1], seed, "-o", str(target), "--server", server.url)
         assert done.returncode == 0, done.stderr
-        clips.append(_frames(target))
+        clips.append(frames_of(target))
     assert np.array_equal(clips[0], clips[1])
     assert not np.array_equal(clips[0], clips[2])
-    listed = _wan22("queue", home=server.home)
+    listed = wan22("queue", home=server.home)
     assert listed.returncode == 0, listed.stderr
     assert listed.stdout.count("completed") == 3
     assert "0 waiting, 0 running" in listed.stdout
@@ -76,14 +60,14 @@ def test_same_command_same_frames_other_seed_other_frames(
 
 def test_errors_are_sentences_with_a_next_step(live_server: Callable[..., LiveServer], tmp_path: Path) -> None:
     server = live_server(WAN22_WORKER="false")
-    refused = _wan22("generate", PROMPT, "--size", "4000x4000", home=server.home)
+    refused = wan22("generate", PROMPT, "--size", "4000x4000", home=server.home)
     assert refused.returncode == 1
     assert "nearest size it can make is 96x96" in refused.stderr
-    missing = _wan22("generate", PROMPT, "--model", "T2V-A14B", home=server.home)
+    missing = wan22("generate", PROMPT, "--model", "T2V-A14B", home=server.home)
     assert missing.returncode == 1
     assert "is not here" in missing.stderr
     assert "tiny-t2v-a14b" in missing.stderr
-    unknown = _wan22("queue", "cancel", "no-such-task", home=server.home)
+    unknown = wan22("queue", "cancel", "no-such-task", home=server.home)
     assert unknown.returncode == 1
     assert "Task not found" in unknown.stderr
     assert "Traceback" not in refused.stderr + missing.stderr + unknown.stderr
@@ -91,7 +75,7 @@ def test_errors_are_sentences_with_a_next_step(live_server: Callable[..., LiveSe
 
 
 def test_a_missing_folder_is_said_before_anything_runs(tmp_path: Path) -> None:
-    done = _wan22("generate", PROMPT, "-o", str(tmp_path / "nowhere" / "clip.mp4"), home=tmp_path / "home")
+    done = wan22("generate", PROMPT, "-o", str(tmp_path / "nowhere" / "clip.mp4"), home=tmp_path / "home")
     assert done.returncode == 1
     assert "does not exist" in done.stderr
     assert not (tmp_path / "home").exists()
@@ -100,7 +84,7 @@ def test_a_missing_folder_is_said_before_anything_runs(tmp_path: Path) -> None:
 def test_a_waiting_task_is_cancelled_from_the_command_line(live_server: Callable[..., LiveServer]) -> None:
     server = live_server(WAN22_WORKER="false")
     task_id = server.submit()
-    done = _wan22("queue", "cancel", task_id, home=server.home)
+    done = wan22("queue", "cancel", task_id, home=server.home)
     assert done.returncode == 0, done.stderr
     assert "cancelled successfully" in done.stdout
     assert server.task(task_id)["status"] == "cancelled"
@@ -108,20 +92,20 @@ def test_a_waiting_task_is_cancelled_from_the_command_line(live_server: Callable
 
 def test_second_server_on_the_same_home_is_refused(live_server: Callable[..., LiveServer]) -> None:
     server = live_server(WAN22_WORKER="false")
-    done = _wan22("serve", "--port", "0", home=server.home)
+    done = wan22("serve", "--port", "0", home=server.home)
     assert done.returncode == 1
     assert f"process {server.pid}" in done.stderr
 
 
 def test_public_bind_without_a_key_is_refused(tmp_path: Path) -> None:
-    done = _wan22("serve", "--host", "0.0.0.0", "--port", "0", home=tmp_path)
+    done = wan22("serve", "--host", "0.0.0.0", "--port", "0", home=tmp_path)
     assert done.returncode == 1
     assert "WAN22_API_KEY" in done.stderr
 
 
 def test_a_file_that_is_no_database_is_named_and_left_alone(tmp_path: Path) -> None:
     tmp_path.joinpath("wan22.db").write_bytes(b"a picture, not a database" * 100)
-    done = _wan22("serve", "--port", "0", home=tmp_path)
+    done = wan22("serve", "--port", "0", home=tmp_path)
     assert done.returncode == 1
     assert "wan22.db" in done.stderr
     assert "Traceback" not in done.stderr
@@ -139,7 +123,7 @@ def test_bad_setting_is_named_without_its_value(tmp_path: Path) -> None:
 
 
 def test_doctor_says_what_is_here_and_what_is_not(tmp_path: Path) -> None:
-    done = _wan22("doctor", home=tmp_path)
+    done = wan22("doctor", home=tmp_path)
     assert done.returncode == 0, done.stdout
     assert "Wan-AI/Wan2.2-T2V-A14B-Diffusers" in done.stdout
     line = next(line for line in done.stdout.splitlines() if line.split()[1:2] == ["tiny-t2v-a14b"])
@@ -148,6 +132,6 @@ def test_doctor_says_what_is_here_and_what_is_not(tmp_path: Path) -> None:
 
 def test_doctor_fails_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    done = _wan22("doctor", home=tmp_path / "file" / "home")
+    done = wan22("doctor", home=tmp_path / "file" / "home")
     assert done.returncode == 1
     assert "cannot be written" in done.stdout

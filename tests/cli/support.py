@@ -1,0 +1,52 @@
+"""Running `wan22` as a user does, and looking at the files it saves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+QUICK = ["--size", "64x64", "--frames", "5", "--steps", "4", "--seed", "7"]
+PROMPT = "a red circle moving right on a navy background"
+
+
+def wan22(*arguments: str, home: Path | None = None, timeout: float = 110) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own."""
+    env = os.environ | ({"WAN22_HOME": str(home)} if home else {}) | {"COLUMNS": "160", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "backend.cli", *arguments], capture_output=True, text=True, env=env, timeout=timeout
+    )
+
+
+def frames_of(path: Path) -> np.ndarray:
+    """Decode a file as a player would."""
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].codec_context.name == "h264"
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def record_of(path: Path) -> dict[str, Any]:
+    """Read the record inside a file."""
+    with av.open(str(path)) as container:
+        record: dict[str, Any] = json.loads(container.metadata["wan22"])
+    return record
+
+
+def with_record(source: Path, target: Path, record: dict[str, Any] | None) -> Path:
+    """Copy a video, picture for picture, with another record, or without one."""
+    options = {"movflags": "+faststart+use_metadata_tags"}
+    with av.open(str(source)) as old, av.open(str(target), "w", format="mp4", options=options) as new:
+        if record is not None:
+            new.metadata["wan22"] = json.dumps(record)
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                new.mux(packet)
+    return target
