@@ -98,7 +98,7 @@ class InstalledPatch:
         for module, name, original in reversed(self.originals):
             copy: nn.Parameter = getattr(module, name)
             if copy.device != original.device:  # the model was moved meanwhile
-                original.data = original.data.to(copy.device)
+                original = nn.Parameter(original.detach().to(copy.device), requires_grad=original.requires_grad)
             setattr(module, name, original)
         self.handles.clear()
         self.originals.clear()
