@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from backend import __version__
 from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable
 from backend.core.model_table import MODELS, ModelSpec, find_model
-from backend.core.requests import GenerationRequest
+from backend.core.requests import GenerationRequest, check_images
 
 METADATA_FORMAT = 1
 PRODUCT = "wan22"
@@ -34,10 +34,6 @@ class LoadedModel(Protocol):
         """The state of the files that were opened."""
 
     @property
-    def weights_digest(self) -> str:
-        """SHA-256 over the weights."""
-
-    @property
     def device_name(self) -> str:
         """Where it runs."""
 
@@ -55,6 +51,9 @@ class ModelLoader(Protocol[LoadedT_co]):
     def load(self, folder: Path, spec: ModelSpec) -> LoadedT_co:
         """Open the folder."""
 
+    def load_decoder(self, folder: Path, spec: ModelSpec) -> LoadedT_co:
+        """Open what turns latents into frames, and nothing else."""
+
 
 @dataclass(frozen=True, slots=True)
 class Availability:
@@ -71,10 +70,16 @@ class RunFacts:
     """What the engine can say about a finished run."""
 
     frames: int
+    frames_sha256: str  #: over the bytes of the decoded frames, uint8 RGB, before they are encoded
+    quality: str  #: "ok", or what is wrong with the clip
     seconds: dict[str, float]  #: for each phase
     expert_steps: dict[str, int]  #: steps that each expert made
     warnings: tuple[str, ...]
     libraries: dict[str, str]  #: name -> version
+    weights_sha256: str  #: over the weights that made the latents
+    loras: tuple[dict[str, Any], ...] = ()  #: their receipts, as plain JSON values
+    resumed_from_step: int | None = None  #: the step after which this attempt went on; None = from the start
+    kept_latents: bool = False  #: whether the latents lie beside the video
 
 
 class ModelIntegrationBridge(Generic[LoadedT]):
@@ -139,11 +144,23 @@ class ModelIntegrationBridge(Generic[LoadedT]):
         model's spec once more.
 
         Raises:
-            InvalidRequest: the model cannot do what the request says.
+            InvalidRequest: the model cannot do what the request says; as its kinds ImageRequired and
+                ImageNotAccepted.
             UnknownModel, ModelUnavailable, ModelDamaged: as `load`.
         """
         _check_fits(find_model(request.model), request)
         return self.load(request.model)
+
+    def decoder(self, request: GenerationRequest) -> LoadedT:
+        """Return what decodes this request's latents: the model when it is warm, else its decoder alone.
+
+        The decoder is not kept, and a model that is loaded stays loaded. Raises like `prepare`.
+        """
+        spec = find_model(request.model)
+        _check_fits(spec, request)
+        if self._loaded is not None and self.is_warm(spec.id):
+            return self._loaded
+        return self._loader.load_decoder(self._models.folder(spec), spec)
 
     def metadata(self, task_id: str, request: GenerationRequest, loaded: LoadedT, facts: RunFacts) -> dict[str, Any]:
         """Return the record of a finished run, as plain JSON values: it goes into the video and into the API.
@@ -157,19 +174,25 @@ class ModelIntegrationBridge(Generic[LoadedT]):
             "version": __version__,
             "task_id": task_id,
             "request": request.to_json(),
-            "model": {"id": spec.id, "repository": spec.repo_id, "weights_sha256": loaded.weights_digest},
+            "model": {"id": spec.id, "repository": spec.repo_id, "weights_sha256": facts.weights_sha256},
             "libraries": facts.libraries,
             "device": loaded.device_name,
             "result": {
                 "frames": facts.frames,
+                "frames_sha256": facts.frames_sha256,
+                "quality": facts.quality,
                 "seconds": {phase: round(value, 3) for phase, value in facts.seconds.items()},
                 "expert_steps": facts.expert_steps,
                 "warnings": list(facts.warnings),
+                "loras": list(facts.loras),
+                "resumed_from_step": facts.resumed_from_step,
+                "kept_latents": facts.kept_latents,
             },
         }
 
 
 def _check_fits(spec: ModelSpec, request: GenerationRequest) -> None:
+    check_images(spec, image=request.image is not None, end_image=request.end_image is not None)
     if request.width % spec.size_multiple or request.height % spec.size_multiple:
         raise InvalidRequest(f"{spec.id} needs sides that are multiples of {spec.size_multiple}")
     if request.num_frames % 4 != 1:

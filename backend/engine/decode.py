@@ -20,6 +20,7 @@ from backend.engine.failures import device_errors
 from backend.engine.pipeline_loader import WanComponents
 
 Frames = npt.NDArray[np.uint8]
+Latents = torch.Tensor
 
 
 def count_chunks(num_frames: int) -> int:

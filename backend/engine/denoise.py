@@ -7,7 +7,7 @@ be stopped, watched, saved and interleaved between any two steps. Does not know 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
@@ -18,14 +18,8 @@ from backend.core.requests import GenerationRequest, Scheduler
 from backend.engine.conditioning import LatentConditioning, Picture, TextConditioning, encode_text, prepare_latents
 from backend.engine.failures import device_errors
 from backend.engine.guidance import HIGH, LOW, guidance_plan
+from backend.engine.lora import LoraStack
 from backend.engine.pipeline_loader import WanComponents
-
-
-class LoraStack(Protocol):
-    """What a job wants added to the experts."""
-
-    def activate(self, expert: str, transformer: Any) -> None:
-        """Make exactly these LoRAs active on one expert; nothing happens when they already are."""
 
 
 def build_scheduler(config: dict[str, Any], request: GenerationRequest) -> Any:

@@ -161,9 +161,7 @@ class WanComponents:
     @property
     def device_name(self) -> str:
         """The device in words, for the record of a video."""
-        if self.device.type == "cuda":
-            return f"{self.device} ({torch.cuda.get_device_name(self.device)})"
-        return str(self.device)
+        return _in_words(self.device)
 
 
 class WanPipelineLoader:
@@ -182,6 +180,11 @@ class WanPipelineLoader:
         transformers_logging.set_verbosity_error()
         diffusers_logging.disable_progress_bar()
         transformers_logging.disable_progress_bar()
+
+    @property
+    def device_name(self) -> str:
+        """The device in words, as the records of its videos name it."""
+        return _in_words(self.device)
 
     def fingerprint(self, folder: Path, spec: ModelSpec) -> str:
         """Return the mark that changes when the folder's weight files change. Raises like `load`."""
@@ -253,6 +256,10 @@ class WanPipelineLoader:
             for names in names_of.values():
                 if stored.isdisjoint(names):  # tied parameters are stored once, under any of their names
                     raise damaged(spec, f"the weights of {component} have no tensor {names[0]}")
+
+
+def _in_words(device: torch.device) -> str:
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
 def library_versions() -> dict[str, str]:

@@ -5,6 +5,8 @@ Works on uint8 frames as they leave the decoder; does not decide what happens th
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,6 +17,15 @@ FLAT_SPREAD = 8
 #: A clip in which no value ever leaves the first frame by more than this stands still.
 FROZEN_CHANGE = 3
 _SAMPLE_SIDE = 512
+
+
+class Quality(StrEnum):
+    """What a clip shows, as its record says it."""
+
+    OK = "ok"
+    BLACK = "black"
+    FLAT = "flat"
+    FROZEN = "frozen"
 
 
 class ClipSentinel:
@@ -38,22 +49,33 @@ class ClipSentinel:
             self._first = sample[0]
         self._most_changed = max(self._most_changed, int(np.abs(sample - self._first).max()))
 
+    @property
+    def quality(self) -> Quality:
+        """The verdict over all frames seen."""
+        if self._brightest < BLACK_LEVEL:
+            return Quality.BLACK
+        if self._widest < FLAT_SPREAD:
+            return Quality.FLAT
+        if self._frames > 1 and self._most_changed <= FROZEN_CHANGE:
+            return Quality.FROZEN
+        return Quality.OK
+
     def warnings(self) -> tuple[str, ...]:
         """Say what is wrong with the clip, one sentence each; empty when nothing is."""
         if self._frames == 0:
             return ("The clip has no frames.",)
-        if self._brightest < BLACK_LEVEL:
-            return (
+        sentences = {
+            Quality.BLACK: (
                 "The clip is black: no value is brighter than "
-                f"{self._brightest} of 255. Try another seed, and check the model's files.",
-            )
-        if self._widest < FLAT_SPREAD:
-            return (
-                "The clip is flat: every frame has one colour only. Try another seed, and check the model's files.",
-            )
-        if self._frames > 1 and self._most_changed <= FROZEN_CHANGE:
-            return (
+                f"{self._brightest} of 255. Try another seed, and check the model's files."
+            ),
+            Quality.FLAT: (
+                "The clip is flat: every frame has one colour only. Try another seed, and check the model's files."
+            ),
+            Quality.FROZEN: (
                 f"The clip is frozen: no value changes by more than {self._most_changed} of 255 over "
-                f"{self._frames} frames. Name a movement in the prompt, or try another seed.",
-            )
-        return ()
+                f"{self._frames} frames. Name a movement in the prompt, or try another seed."
+            ),
+        }
+        sentence = sentences.get(self.quality)
+        return () if sentence is None else (sentence,)

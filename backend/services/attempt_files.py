@@ -1,7 +1,8 @@
-"""The files of one attempt at a task: preview, unfinished video, finished video, thumbnail.
+"""The files of one attempt at a task: preview, unfinished video, finished video, thumbnail, kept latents.
 
 Whatever happens, a file under its final name is complete, and what an attempt leaves behind goes when it
-ends, or at the latest when the next attempt begins. Knows nothing about frames.
+ends, or at the latest when the next attempt begins. Only saved states stay: they are the task's, and the next
+attempt goes on from them. Knows nothing about frames.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -43,11 +44,11 @@ class AttemptFiles:
         self._home = home
         self._task_id = task_id
         self._mark = secrets.token_hex(4)
-        self._wrote_thumbnail = False
-        self._published = False
+        self._wrote: list[Path] = []  # what goes again when the attempt fails
         self.part: Path = home.outputs / f"{task_id}.{self._mark}.mp4.part"
         self.video: Path = home.video_of(task_id)
         self.thumbnail: Path = home.thumbnail_of(task_id)
+        self.latents: Path = home.latents_of(task_id)
         self.preview: Path = home.preview_of(task_id)
 
     def __enter__(self) -> AttemptFiles:
@@ -62,52 +63,71 @@ class AttemptFiles:
         self.part.unlink(missing_ok=True)
         if isinstance(error, LeaseLost):
             return  # everything under the task's own names belongs to the next attempt now
-        shutil.rmtree(self._home.work_of(self._task_id), ignore_errors=True)
+        clear_work(self._home, self._task_id)
         if error is not None:
-            if self._wrote_thumbnail:
-                self.thumbnail.unlink(missing_ok=True)
-            if self._published:
-                self.video.unlink(missing_ok=True)
+            for path in self._wrote:
+                path.unlink(missing_ok=True)
 
     def write_preview(self, picture: bytes) -> None:
         """Put a new preview in place of the old one; readers see one or the other."""
         with storage_errors():
             self.preview.parent.mkdir(parents=True, exist_ok=True)
-            self._replace(self.preview, picture)
+            self._replace(self.preview, lambda part: part.write_bytes(picture))
 
     def write_thumbnail(self, picture: bytes) -> None:
         """Write the still picture of the video."""
         with storage_errors():
-            self._wrote_thumbnail = True
-            self._replace(self.thumbnail, picture)
+            self._wrote.append(self.thumbnail)
+            self._replace(self.thumbnail, lambda part: part.write_bytes(picture))
+
+    def write_latents(self, write: Callable[[Path], None]) -> None:
+        """Keep the latents beside the video; `write` is given the path of a new file and flushes it to disk."""
+        with storage_errors():
+            self._wrote.append(self.latents)
+            self._replace(self.latents, write)
 
     def publish(self) -> None:
         """Give the finished video its final name, for good: the folder's entry is on disk when this returns."""
         with storage_errors():
             self.part.replace(self.video)
-            self._published = True
-            _sync_folder(self.video.parent)
+            self._wrote.append(self.video)
+            sync_folder(self.video.parent)
 
-    def _replace(self, path: Path, content: bytes) -> None:
+    def _replace(self, path: Path, write: Callable[[Path], object]) -> None:
         part = path.with_name(f"{path.name}.{self._mark}.part")
         try:
-            part.write_bytes(content)
+            write(part)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
 
 
 def remove_attempt_files(home: Home, task_id: str) -> None:
-    """Remove what earlier attempts at a task left, video and thumbnail too; only for a task without an output."""
-    shutil.rmtree(home.work_of(task_id), ignore_errors=True)
+    """Remove what earlier attempts at a task left, video and thumbnail too; only for a task without an output.
+
+    Saved states stay.
+    """
+    clear_work(home, task_id)
     for name in (f"{task_id}.*.part", f"{task_id}_thumb.jpg.*.part"):
         for path in home.outputs.glob(name):
             path.unlink(missing_ok=True)
-    home.video_of(task_id).unlink(missing_ok=True)
-    home.thumbnail_of(task_id).unlink(missing_ok=True)
+    for path in (home.video_of(task_id), home.thumbnail_of(task_id), home.latents_of(task_id)):
+        path.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def clear_work(home: Home, task_id: str) -> None:
+    """Remove what an attempt keeps while it runs, but not the task's saved states."""
+    folder, states = home.work_of(task_id), home.state_of(task_id)
+    if not states.is_dir():
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.iterdir():
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's entries on disk: after this, a file that was renamed into it stays there."""
     if os.name != "posix":  # Windows cannot open folders and keeps its own order
         return
     handle = os.open(folder, os.O_RDONLY)

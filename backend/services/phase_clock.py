@@ -51,7 +51,7 @@ class PhasePlan:
 
 
 class CostHistory:
-    """Seconds per unit of work, by model and phase, from the earlier runs of this process."""
+    """Seconds per unit of work, by model and phase, from earlier runs on this machine."""
 
     def __init__(self) -> None:
         self._rates: dict[tuple[str, Phase], float] = {}
@@ -59,6 +59,11 @@ class CostHistory:
     def rate(self, model: str, phase: Phase) -> float | None:
         """Seconds per unit of work, or None when this was never measured."""
         return self._rates.get((model, _alike(phase)))
+
+    def seed(self, model: str, rates: Mapping[Phase, float]) -> None:
+        """Take over what earlier processes measured, where this one has measured nothing yet."""
+        for phase, rate in rates.items():
+            self._rates.setdefault((model, _alike(phase)), max(rate, _SHORTEST))
 
     def record(self, model: str, phase: Phase, rate: float) -> None:
         """Take in a measurement; newer ones count more."""
@@ -83,15 +88,20 @@ class PhaseClock:
         self._history = history
         self._now = now
         self._done: dict[Phase, int] = dict.fromkeys(Phase, 0)
+        self._skipped: dict[Phase, int] = dict.fromkeys(Phase, 0)
         self._seconds: dict[Phase, float] = {}
         self._current: Phase | None = None
         self._began = 0.0
         self._last_unit = 0.0
         self._fraction = 0.0
 
-    def replan(self, phase: Phase, units: int) -> None:
-        """Correct the number of units of a phase that has not begun."""
-        self._plan[phase] = PhasePlan(units, self._plan[phase].work)
+    def replan(self, phase: Phase, units: int, work: float | None = None) -> None:
+        """Correct the number of units of a phase that has not begun, and the size of one."""
+        self._plan[phase] = PhasePlan(units, self._plan[phase].work if work is None else work)
+
+    def skip(self, phase: Phase, units: int) -> None:
+        """Count units of a phase that has not begun as done: an earlier attempt did them, and they take no time."""
+        self._done[phase] = self._skipped[phase] = units
 
     def begin(self, phase: Phase) -> None:
         """Enter a phase; the one before is over."""
@@ -113,8 +123,9 @@ class PhaseClock:
         elapsed = self._now() - self._began
         self._seconds[phase] = self._seconds.get(phase, 0.0) + elapsed
         plan = self._plan[phase]
-        if self._done[phase] >= plan.units > 0:
-            self._history.record(self._model, phase, elapsed / (plan.units * plan.work))
+        measured = plan.units - self._skipped[phase]
+        if self._done[phase] >= plan.units and measured > 0:
+            self._history.record(self._model, phase, elapsed / (measured * plan.work))
         self._done[phase] = plan.units
         self._current = None
 
@@ -177,7 +188,7 @@ class PhaseClock:
 
     def _measured(self, phase: Phase) -> float | None:
         """Seconds per unit of a phase in this run."""
-        done = self._done[phase]
+        done = self._done[phase] - self._skipped[phase]
         if done == 0:
             return None
         if phase is self._current:

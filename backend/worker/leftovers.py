@@ -1,4 +1,4 @@
-"""Removes what attempts that died left on disk. The database says what is still needed, not the clock."""
+"""Removes what attempts left on disk and nobody needs any more. The database says what is needed, not the clock."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import structlog
 
 from backend.core.domain import TaskStatus
 from backend.core.paths import Home
+from backend.services.attempt_files import clear_work
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
+
+#: Their saved states are what the next attempt goes on from.
+_WILL_RUN = (TaskStatus.PENDING, TaskStatus.PAUSED)
 
 log = structlog.get_logger(__name__)
 
@@ -24,23 +28,42 @@ class Leftovers:
         self._outputs = outputs
 
     def sweep(self) -> None:
-        """Remove partial files and work folders of tasks that nobody works on, and videos that nobody recorded."""
-        for path in [*self._home.outputs.glob("*.part"), *self._home.work.iterdir()]:
+        """Remove partial files of tasks that nobody works on, states of ended tasks, videos that nobody recorded."""
+        for path in self._home.outputs.glob("*.part"):
             if self._tasks.status_of(_task_id(path)) is not TaskStatus.PROCESSING:
                 _remove(path)
+        self.sweep_work()
         recorded = {output.task_id for output in self._outputs.list()}
-        for path in [*self._home.outputs.glob("*.mp4"), *self._home.outputs.glob("*_thumb.jpg")]:
-            # A worker that died between the rename and the commit of its last attempt. Files that are not
-            # a task's are the user's own.
-            given_up = (TaskStatus.FAILED, TaskStatus.CANCELLED)
-            if _task_id(path) not in recorded and self._tasks.status_of(_task_id(path)) in given_up:
-                _remove(path)
+        for pattern in ("*.mp4", "*_thumb.jpg", "*.latents.safetensors"):
+            for path in self._home.outputs.glob(pattern):
+                # A worker that died between the rename and the commit of its last attempt. Files that are not
+                # a task's are the user's own.
+                given_up = (TaskStatus.FAILED, TaskStatus.CANCELLED)
+                if _task_id(path) not in recorded and self._tasks.status_of(_task_id(path)) in given_up:
+                    _remove(path)
+
+    def sweep_work(self) -> None:
+        """Remove the work folders of ended tasks, and from those of waiting tasks all but the saved states."""
+        for path in self._home.work.iterdir():
+            self._clear(path.name)
 
     def remove(self, task_id: str) -> None:
-        """Remove what an attempt kept while it ran, unless another attempt works on the task by now."""
+        """Remove what an attempt kept while it ran, unless another attempt works on the task by now.
+
+        A task that will run again keeps its saved states.
+        """
         if self._tasks.status_of(task_id) is TaskStatus.PROCESSING:
             return
-        for path in [*self._home.outputs.glob(f"{task_id}*.part"), self._home.work_of(task_id)]:
+        for path in self._home.outputs.glob(f"{task_id}*.part"):
+            _remove(path)
+        self._clear(task_id)
+
+    def _clear(self, name: str) -> None:
+        path = self._home.work / name
+        status = self._tasks.status_of(name)
+        if status in _WILL_RUN and path.is_dir():
+            clear_work(self._home, name)
+        elif status is not TaskStatus.PROCESSING:
             _remove(path)
 
 

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 #: Part of the stop's grace that a running step gets; the rest is for handing the task back.
 GRACE_OF_STEP = 0.7
+#: How many of the newest videos tell a new process how long things take here.
+REMEMBERED = 50
 #: Pause before the queue is asked again after the database did not answer, in seconds.
 STORE_PAUSE_SECONDS = 1.0
 
@@ -64,7 +66,8 @@ class WorkerRunner:
         self._home = settings.paths.create()
         self._database = Database(settings.database, checkpointer=False)
         self._tasks = TaskStore(self._database)
-        self._leftovers = Leftovers(self._home, self._tasks, OutputStore(self._database, self._home))
+        self._outputs = OutputStore(self._database, self._home)
+        self._leftovers = Leftovers(self._home, self._tasks, self._outputs)
         self._heartbeat = Heartbeat(settings, worker_id, self._tasks, WorkerStore(self._database))
         self._stop = StopWish(
             watch_parent=supervised,
@@ -129,7 +132,16 @@ class WorkerRunner:
             # A task may ask for another model; one that asks for this one will fail with this advice.
             log.warning("worker.default_model_not_loaded", error=error.code, message=error.message)
         self._heartbeat.show(self._device, WorkerState.IDLE)
-        return RealGenerationPipeline(bridge, self._home)
+        pipeline = RealGenerationPipeline(bridge, self._home)
+        self._teach(pipeline, loader.device_name)
+        return pipeline
+
+    def _teach(self, pipeline: RealGenerationPipeline, device: str) -> None:
+        """Tell the pipeline what earlier videos took, so that the first estimate of this process is sane."""
+        try:
+            pipeline.learn(self._outputs.list(limit=REMEMBERED), device)
+        except (StoreUnavailable, StorageFull) as error:
+            log.warning("worker.knows_no_times", error=error.code)
 
     def _claim(self) -> Task | None:
         """Take the next task, or wait a moment."""
@@ -157,6 +169,7 @@ class WorkerRunner:
             log.info("task.started", model=task.model)
             self._record(self._generate(pipeline, attempt))
             self._heartbeat.attempt = None
+            self._tidy()
             self._heartbeat.show(self._device, WorkerState.IDLE)
 
     def _generate(self, pipeline: RealGenerationPipeline, attempt: Attempt) -> Callable[[], None]:
@@ -164,7 +177,7 @@ class WorkerRunner:
         task = attempt.task
         try:
             request = GenerationRequest.from_json(task.request)
-            output = pipeline.generate_t2v(task.id, request, report=attempt.report)
+            output = pipeline.generate(task.id, request, report=attempt.report)
         except TaskCancelled:
             log.info("task.cancelled")
             return attempt.acknowledge_cancel
@@ -195,6 +208,13 @@ class WorkerRunner:
             log.warning("task.end_is_void", reason="the task is not this worker's any more")
         except (StoreUnavailable, StorageFull) as error:
             log.error("task.end_not_recorded", error=error.code, reason="the lease will run out and the task run again")
+
+    def _tidy(self) -> None:
+        """Remove the saved states of tasks that have ended: this one, and those that were cancelled as they waited."""
+        try:
+            self._leftovers.sweep_work()
+        except (StoreUnavailable, StorageFull) as error:
+            log.warning("worker.not_tidied", error=error.code)
 
     def _hand_back(self) -> None:
         """Give the task back while the engine is still inside a step; the process ends right after this."""

@@ -1,0 +1,156 @@
+"""From final latents to the finished file: decode, look, encode, and put everything in place.
+
+Frames pass through in chunks, so memory does not grow with the clip. Knows nothing about denoising.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.core.domain import Output, Stage, utcnow
+from backend.core.faults import fault_point
+from backend.core.model_integration_bridge import ModelIntegrationBridge, RunFacts
+from backend.core.requests import GenerationRequest
+from backend.engine.decode import Frames, Latents, stream_frames
+from backend.engine.kept_latents import KeptLatents, write_latents
+from backend.engine.pipeline_loader import WanComponents, library_versions
+from backend.engine.sentinel import ClipSentinel
+from backend.services.attempt_files import AttemptFiles, storage_errors
+from backend.services.phase_clock import Phase
+from backend.services.run_report import RunReport
+from backend.services.video_encoder import VideoEncoder, thumbnail
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """Final latents and what is known about their making."""
+
+    latents: Latents  #: [1, C, T, h, w]
+    components: WanComponents  #: the model, or its decoder alone
+    weights_sha256: str | None  #: over all weights that made the latents; None = those of `components`
+    expert_steps: dict[str, int]  #: steps that each expert made
+    loras: tuple[dict[str, Any], ...]  #: receipts, as plain JSON values
+    resumed_from_step: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    frames: int
+    sha256: str
+    still: Frames  #: one frame for the thumbnail, uint8 RGB [height, width, 3]
+
+
+class ClipWriter:
+    """Writes one clip's video, thumbnail and, where they are wanted, latents."""
+
+    def __init__(
+        self,
+        bridge: ModelIntegrationBridge[WanComponents],
+        files: AttemptFiles,
+        task_id: str,
+        request: GenerationRequest,
+        report: RunReport,
+    ) -> None:
+        self._bridge = bridge
+        self._files = files
+        self._task_id = task_id
+        self._request = request
+        self._report = report
+
+    def write(self, clip: Clip) -> Output:
+        """Make the files and return the video's record, in which only the time of the whole run is still 0.
+
+        Raises:
+            Interrupted: the report asked to stop.
+            NonFiniteLatents, OutOfMemory, EncodingFailed, StorageFull: as they say.
+        """
+        request = self._request
+        self._report.begin(Phase.DECODE, f"Decoding {request.num_frames} frames")
+        sentinel = ClipSentinel()
+        encoder = VideoEncoder(self._files.part, request.width, request.height, request.fps, crf=request.crf)
+        with encoder:
+            decoded = self._decode(clip, sentinel, encoder)
+            self._report.begin(Phase.MUX, "Saving the video")
+            warnings = sentinel.warnings() + _left_out(clip.loras)
+            weights = clip.weights_sha256 or clip.components.weights_digest  # waits for it, if need be
+            metadata = self._bridge.metadata(
+                self._task_id,
+                request,
+                clip.components,
+                RunFacts(
+                    frames=decoded.frames,
+                    frames_sha256=decoded.sha256,
+                    quality=sentinel.quality,
+                    seconds=self._report.clock.seconds,
+                    expert_steps=clip.expert_steps,
+                    warnings=warnings,
+                    libraries=library_versions(),
+                    weights_sha256=weights,
+                    loras=clip.loras,
+                    resumed_from_step=clip.resumed_from_step,
+                    kept_latents=request.keep_latents,
+                ),
+            )
+            encoder.finish(metadata)
+        size_bytes, sha256 = _measure(self._files.part)
+        self._put_in_place(KeptLatents(clip.latents, weights, clip.loras), clip.components, decoded.still)
+        return Output(
+            task_id=self._task_id,
+            filename=self._files.video.name,
+            size_bytes=size_bytes,
+            sha256=sha256,
+            width=request.width,
+            height=request.height,
+            num_frames=decoded.frames,
+            fps=request.fps,
+            generation_seconds=0.0,
+            warnings=warnings,
+            metadata=metadata,
+            created_at=utcnow(),
+        )
+
+    def _decode(self, clip: Clip, sentinel: ClipSentinel, encoder: VideoEncoder) -> _Decoded:
+        """Send the clip through sentinel and encoder."""
+        middle = self._request.num_frames // 2
+        content = hashlib.sha256()
+        still: Frames | None = None
+        count = 0
+        for chunk in stream_frames(clip.components, clip.latents):
+            fault_point("decode.chunk")
+            sentinel.see(chunk)
+            encoder.write(chunk)
+            content.update(chunk.data)
+            if still is None or count <= middle < count + len(chunk):
+                still = chunk[min(max(0, middle - count), len(chunk) - 1)]
+            count += len(chunk)
+            self._report.clock.advance()
+            self._report.tell(Stage.POST_PROCESSING, f"Decoded {count} of {self._request.num_frames} frames")
+        if still is None:
+            raise ValueError("the decoder yields at least one chunk")
+        return _Decoded(count, content.hexdigest(), still)
+
+    def _put_in_place(self, kept: KeptLatents, components: WanComponents, still: Frames) -> None:
+        self._report.tell(Stage.SAVING, "Putting the video in place")  # the last moment at which the run can be stopped
+        self._files.write_thumbnail(thumbnail(still))
+        if self._request.keep_latents:
+            self._files.write_latents(lambda part: write_latents(part, kept, components, self._request))
+        fault_point("output.before_rename")
+        self._files.publish()
+        fault_point("output.after_rename")
+        self._report.clock.advance()
+
+
+def _left_out(loras: tuple[dict[str, Any], ...]) -> tuple[str, ...]:
+    return tuple(
+        f"The LoRA {receipt['id']} was not applied: {receipt['reason']}" for receipt in loras if receipt["reason"]
+    )
+
+
+def _measure(path: Path) -> tuple[int, str]:
+    """Return size and SHA-256 of a file."""
+    with storage_errors(), path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return path.stat().st_size, digest
