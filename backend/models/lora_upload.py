@@ -23,7 +23,6 @@ from backend.core.lora_experts import hint_of
 from backend.core.lora_header import read_header
 from backend.core.lora_keys import HIGH
 from backend.models.lora_files import LoraFileReader
-from backend.models.lora_numbers import check_numbers
 
 SUFFIX = ".safetensors"
 MAX_UPLOAD_BYTES = 500 * 2**20
@@ -99,6 +98,8 @@ def receive(
             known = reader.read(part)
             if known is None or known.problem is not None:
                 raise LoraInvalid("The file went away" if known is None else (known.problem or ""))
+            from backend.models.lora_numbers import check_numbers  # loads NumPy, which the server starts without
+
             check_numbers(part, header)
             return Received(folder / name, sha256, _put(part, folder / name, sha256))
         finally:

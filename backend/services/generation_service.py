@@ -34,6 +34,8 @@ from backend.store.tasks import TaskStore
 
 MAX_VARIATIONS = 16
 MAX_LORAS = 8
+#: Frames of an extension of a clip that is a still picture.
+SHORTEST = 5
 #: Clips in a chain after which colours and shapes have usually drifted visibly.
 LONG_CHAIN = 4
 
@@ -121,20 +123,19 @@ class GenerationService:
         """
         from backend.services.video_frames import last_frame  # FFmpeg is loaded when it is needed
 
-        earlier = self._outputs.get(output_id)
+        record = GenerationRequest.from_json(self._outputs.get(output_id).metadata["request"])
         if wish.draft.image is not None:
             raise InvalidRequest("The image of an extension is the video's last frame", details={"field": "image"})
-        record = GenerationRequest.from_json(earlier.metadata["request"])
         frame = self._inputs.keep(last_frame(self._outputs.video_path(output_id)))
         named = wish.draft
         draft = replace(
             named,
             prompt=named.prompt or record.prompt,
             image=frame,
-            width=named.width or earlier.width,
-            height=named.height or earlier.height,
-            fps=named.fps or earlier.fps,
-            num_frames=named.num_frames or max(earlier.num_frames, 5),
+            width=record.width if named.width is None else named.width,
+            height=record.height if named.height is None else named.height,
+            fps=record.fps if named.fps is None else named.fps,
+            num_frames=max(record.num_frames, SHORTEST) if named.num_frames is None else named.num_frames,
             extends=output_id,
         )
         choice = choose_model(self._models, wish.model, draft, before=MODELS.get(record.model))

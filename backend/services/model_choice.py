@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backend.core.errors import ImageNotAccepted, InvalidRequest
+from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
 from backend.core.frame_size import snap_size
 from backend.core.model_table import AUTO, ModelSpec, find_model
 from backend.core.requests import RequestDraft, check_images
@@ -42,6 +42,8 @@ def choose_model(models: ModelManager, name: str, draft: RequestDraft, *, before
         spec = find_model(name)
         check_images(spec, image=image, end_image=end_image)
         return Choice(spec, (), ())
+    if end_image and not image:
+        raise ImageRequired("An end image needs a start image", details={"field": "image"})
     fitting = models.fitting(image=image, end_image=end_image)
     if not fitting and image:
         kind = "starts from one image and ends with another" if end_image else "takes an image"
