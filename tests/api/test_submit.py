@@ -93,7 +93,7 @@ def test_urgent_tasks_stand_before_older_ones(served: Served) -> None:
     assert served.claim().id == urgent["task_id"]
 
 
-@pytest.mark.parametrize("model", ["T2V-A14B", "t2v", "Wan-AI/Wan2.2-T2V-A14B-Diffusers", "TI2V-5B", "tiny-ti2v-5b"])
+@pytest.mark.parametrize("model", ["T2V-A14B", "t2v", "Wan-AI/Wan2.2-T2V-A14B-Diffusers", "TI2V-5B"])
 def test_a_model_that_is_not_here_is_refused_with_what_it_needs(shared: Served, model: str) -> None:
     before = shared.count()
     body = assert_error(shared.client.post(SUBMIT, json=GOOD | {"model_type": model}), 409, "model_not_available")
@@ -233,7 +233,6 @@ def test_images_are_refused_where_none_belongs(shared: Served) -> None:
     for field in ("image", "end_image"):
         body = assert_error(shared.client.post(SUBMIT, data=GOOD, files={field: PNG}), 422, "image_not_accepted")
         assert TINY in body["detail"]
-    assert_error(shared.client.post(SUBMIT, data=GOOD | {"model_type": "auto"}, files={"image": PNG}), 422)
     assert_error(shared.client.post(SUBMIT, data=GOOD, files={"negative_prompt": PNG}), 422)
     assert_error(shared.client.post(SUBMIT, data=GOOD | {"model_type": "I2V-A14B"}), 422, "image_required")
     assert shared.count() == before
@@ -277,6 +276,11 @@ def test_detect_says_which_model_auto_means(shared: Served) -> None:
     assert answer["requirements"]["requires_image"] is False
     assert answer["requirements"]["max_resolution"] == "256x256"
     assert answer["requirements"]["recommended_steps"] == 20
-    assert_error(shared.client.get(path, params={"prompt": "a", "has_image": "true"}), 422)
+    with_image = shared.client.get(path, params={"prompt": "a", "has_image": "true"}).json()
+    assert with_image["detected_model_type"] == "tiny-i2v-a14b"
+    assert with_image["requirements"]["requires_image"] is True
+    both = shared.client.get(path, params={"prompt": "a", "has_image": "true", "has_end_image": "true"}).json()
+    assert both["requirements"]["supports_end_image"] is True
+    assert_error(shared.client.get(path, params={"prompt": "a", "has_end_image": "true"}), 422, "image_required")
     assert_error(shared.client.get(path), 422)
     assert_error(shared.client.get(path, params={"prompt": "a", "has_image": "maybe"}), 422)
