@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 HIGH = "high"
 LOW = "low"
@@ -110,6 +111,7 @@ _FLAT_BLOCK = re.compile(r"^_?blocks_(\d{1,4})_(.+)$")
 _TABLE = "scale_shift_table"
 
 
+@lru_cache(maxsize=8192)  # a file is held against several structures
 def read_key(name: str) -> Key | None:
     """Return what a tensor's name means, or None when it means nothing in a Wan transformer."""
     match = _SUFFIX.match(name)

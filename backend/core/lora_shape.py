@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 
@@ -50,8 +52,11 @@ class WanShape:
             cross_attn_norm=bool(config.get("cross_attn_norm", True)),
         )
 
-    def parameters(self) -> dict[str, tuple[int, ...]]:
+    def parameters(self) -> Mapping[str, tuple[int, ...]]:
         """Return the shape of every parameter by its name in diffusers."""
+        return _parameters(self)
+
+    def _all(self) -> dict[str, tuple[int, ...]]:
         dim = self.dim
         found: dict[str, tuple[int, ...]] = {
             "patch_embedding.weight": (dim, self.in_channels, *self.patch),
@@ -88,6 +93,11 @@ class WanShape:
             found |= _norm(f"{block}.norm2", dim)
         found |= _linear(f"{block}.ffn.net.0.proj", dim, self.ffn_dim)
         return found | _linear(f"{block}.ffn.net.2", self.ffn_dim, dim)
+
+
+@lru_cache(maxsize=16)
+def _parameters(shape: WanShape) -> Mapping[str, tuple[int, ...]]:
+    return MappingProxyType(shape._all())
 
 
 def _linear(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
