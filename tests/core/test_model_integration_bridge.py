@@ -22,8 +22,8 @@ OTHER = "tiny-ti2v-5b"
 class Loaded:
     model: str
     fingerprint: str
-    weights_digest: str = "d" * 64
     device_name: str = "cpu"
+    whole: bool = True
 
 
 class Folders:
@@ -47,6 +47,9 @@ class Loader:
     def load(self, folder: Path, spec: ModelSpec) -> Loaded:
         self.loads.append(spec.id)
         return Loaded(spec.id, self.fingerprint(folder, spec))
+
+    def load_decoder(self, folder: Path, spec: ModelSpec) -> Loaded:
+        return Loaded(spec.id, self.fingerprint(folder, spec), whole=False)
 
 
 @pytest.fixture
@@ -89,6 +92,19 @@ def test_files_that_changed_are_loaded_again(bridge: ModelIntegrationBridge[Load
     assert loader.loads == [TINY, TINY]
 
 
+def test_latents_are_decoded_by_the_warm_model_or_by_a_decoder_alone(
+    bridge: ModelIntegrationBridge[Loaded], loader: Loader, request_: GenerationRequest
+) -> None:
+    assert not bridge.decoder(request_).whole
+    assert loader.loads == []
+    assert bridge.loaded_model is None
+    warm = bridge.load(TINY)
+    assert bridge.decoder(request_) is warm
+    bridge.load(OTHER)
+    assert not bridge.decoder(request_).whole
+    assert bridge.loaded_model == OTHER, "a decoder takes no other model's place"
+
+
 def test_after_a_failed_load_nothing_is_loaded(bridge: ModelIntegrationBridge[Loaded], loader: Loader) -> None:
     bridge.load(TINY)
     loader.damaged = True
@@ -112,7 +128,17 @@ def test_availability_says_why_not(bridge: ModelIntegrationBridge[Loaded], loade
         bridge.availability("sdxl")
 
 
-@pytest.mark.parametrize("values", [{"width": 100}, {"num_frames": 16}, {"model": OTHER}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"width": 100},
+        {"num_frames": 16},
+        {"model": OTHER},
+        {"image": "0" * 64},
+        {"end_image": "0" * 64},
+        {"model": "tiny-i2v-a14b"},
+    ],
+)
 def test_a_stored_request_that_does_not_fit_is_refused_before_anything_is_loaded(
     bridge: ModelIntegrationBridge[Loaded], loader: Loader, request_: GenerationRequest, values: dict[str, object]
 ) -> None:
@@ -127,10 +153,16 @@ def test_a_record_holds_everything_and_is_plain_json(
 ) -> None:
     facts = RunFacts(
         frames=17,
+        frames_sha256="f" * 64,
+        quality="flat",
         seconds={"load": 0.12345, "decode": 2.0},
         expert_steps={"high": 7, "low": 13},
         warnings=("The clip is flat.",),
         libraries={"torch": "2.13.0"},
+        weights_sha256="d" * 64,
+        loras=({"id": "style", "outcome": "applied"},),
+        resumed_from_step=4,
+        kept_latents=True,
     )
     record = bridge.metadata("task-1", request_, bridge.prepare(request_), facts)
     assert json.loads(json.dumps(record)) == record
@@ -145,9 +177,14 @@ def test_a_record_holds_everything_and_is_plain_json(
         "device": "cpu",
         "result": {
             "frames": 17,
+            "frames_sha256": "f" * 64,
+            "quality": "flat",
             "seconds": {"load": 0.123, "decode": 2.0},
             "expert_steps": {"high": 7, "low": 13},
             "warnings": ["The clip is flat."],
+            "loras": [{"id": "style", "outcome": "applied"}],
+            "resumed_from_step": 4,
+            "kept_latents": True,
         },
     }
     assert GenerationRequest.from_json(record["request"]) == request_

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -63,3 +69,24 @@ def test_levels_are_rounded_as_diffusers_does_for_every_value() -> None:
     assert np.array_equal(to_uint8(steps[0]), stock_pictures(steps))
     assert to_uint8(steps[0]).min() == 0
     assert to_uint8(steps[0]).max() == 255
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux only")
+def test_memory_does_not_grow_with_the_clip_and_the_frames_are_those_of_a_whole_decode(random_folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.engine.decode_memory", str(random_folder)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout)
+    assert measured["equal"] == {"17": True, "65": True, "257": True}
+    peaks = measured["streamed"]
+    frame_kib = 64 * 64 * 3 * 4 // 1024  # one decoded frame in float32
+    # 240 more frames have 11,520 KiB in float32; a whole decode holds them twice and more.
+    assert peaks["257"] - peaks["17"] < 80 * frame_kib, measured
+    assert measured["whole"] - peaks["257"] > 240 * frame_kib, "else the measurement sees nothing"

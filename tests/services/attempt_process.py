@@ -1,11 +1,13 @@
 """Runs one attempt as its own process: `python -m tests.services.attempt_process HOME FOLDER TASK < request`.
 
-Prints the output's record as JSON. With WAN22_FAULTS it dies where a test wants it to.
+Prints the output's record as JSON. With WAN22_FAULTS it dies where a test wants it to; TEST_STATE_SECONDS says
+how long it may denoise without saving its state.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from backend.core.model_table import ModelSpec
 from backend.core.paths import Home
 from backend.core.requests import GenerationRequest
 from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
-from backend.services.real_generation_pipeline import RealGenerationPipeline
+from backend.services.real_generation_pipeline import STATE_SECONDS, RealGenerationPipeline
 
 
 class FixedFolder:
@@ -27,17 +29,18 @@ class FixedFolder:
         return self._folder
 
 
-def build_pipeline(home: Home, folder: Path) -> RealGenerationPipeline:
+def build_pipeline(home: Home, folder: Path, state_seconds: float = STATE_SECONDS) -> RealGenerationPipeline:
     bridge: ModelIntegrationBridge[WanComponents] = ModelIntegrationBridge(
         FixedFolder(folder), WanPipelineLoader("cpu")
     )
-    return RealGenerationPipeline(bridge, home)
+    return RealGenerationPipeline(bridge, home, state_seconds=state_seconds)
 
 
 def main() -> None:
     home, folder, task_id = Home(Path(sys.argv[1])), Path(sys.argv[2]), sys.argv[3]
     request = GenerationRequest.from_json(json.load(sys.stdin))
-    output = build_pipeline(home, folder).generate_t2v(task_id, request, report=lambda progress: None)
+    state_seconds = float(os.environ.get("TEST_STATE_SECONDS", STATE_SECONDS))
+    output = build_pipeline(home, folder, state_seconds).generate(task_id, request, report=lambda progress: None)
     json.dump(output.metadata, sys.stdout)
 
 

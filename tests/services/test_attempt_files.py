@@ -84,6 +84,45 @@ def test_a_new_attempt_removes_what_a_killed_one_left(home: Home) -> None:
         assert files_in(home) == ["outputs/another-task.0123.mp4.part"]
 
 
+@pytest.mark.parametrize("error", [None, TaskCancelled, LeaseLost, KeyboardInterrupt])
+def test_saved_states_outlive_every_attempt(home: Home, error: type[BaseException] | None) -> None:
+    state = home.state_of(TASK) / "step-0004.safetensors"
+    state.parent.mkdir(parents=True)
+    state.write_bytes(b"state")
+
+    def attempt() -> None:
+        with AttemptFiles(home, TASK) as files:
+            assert files_in(home) == [f"work/{TASK}/state/{state.name}"]
+            files.write_preview(b"preview")
+            if error is not None:
+                raise error
+
+    if error is None:
+        attempt()
+    else:
+        with pytest.raises(error):
+            attempt()
+    preview = [f"work/{TASK}/preview.jpg"] if error is LeaseLost else []
+    assert files_in(home) == [*preview, f"work/{TASK}/state/{state.name}"]
+
+
+def test_latents_stay_with_a_finished_video_and_go_with_a_failed_one(home: Home) -> None:
+    with AttemptFiles(home, TASK) as files:
+        files.write_latents(lambda part: part.write_bytes(b"latents"))
+        finish(files)
+    assert home.latents_of(TASK).read_bytes() == b"latents"
+
+    def failing() -> None:
+        with AttemptFiles(home, "other") as files:
+            files.write_latents(lambda part: part.write_bytes(b"latents"))
+            assert home.latents_of("other").exists()
+            raise GenerationFailed
+
+    with pytest.raises(GenerationFailed):
+        failing()
+    assert not home.latents_of("other").exists()
+
+
 def test_previews_are_replaced_as_a_whole(home: Home) -> None:
     with AttemptFiles(home, TASK) as files:
         for content in (b"one", b"two"):

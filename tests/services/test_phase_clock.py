@@ -139,3 +139,44 @@ def test_seconds_are_kept_for_each_phase() -> None:
     now.time += 0.5
     clock.finish()
     assert clock.seconds == {"load": 3.0, "encode": 0.5}
+
+
+def test_steps_that_an_earlier_attempt_made_are_done_but_say_nothing_about_time() -> None:
+    history, now = CostHistory(), Clock()
+    clock = PhaseClock("m", plan(load=0), history, now)
+    clock.begin(Phase.ENCODE)
+    clock.advance()
+    clock.skip(Phase.DENOISE_HIGH, 4)
+    clock.skip(Phase.DENOISE_LOW, 4)
+    assert clock.fraction > 0.5
+    assert clock.eta_seconds is None, "eight steps are done, and none was measured"
+    clock.begin(Phase.DENOISE_LOW)
+    now.time += 3.0
+    clock.advance()
+    assert clock.eta_seconds == pytest.approx(3.0 + 5 * 0.5 * 3.0 + 0.3 * 3.0)  # a step, and typical shares of it
+    now.time += 3.0
+    clock.advance()
+    clock.finish()
+    assert history.rate("m", Phase.DENOISE_LOW) == pytest.approx(3.0)
+    assert clock.seconds["denoise_low"] == pytest.approx(6.0)
+    assert "denoise_high" not in clock.seconds
+
+
+def test_what_earlier_processes_measured_serves_until_this_one_has_measured() -> None:
+    history = CostHistory()
+    history.seed("m", {phase: COSTS[phase] for phase in Phase})
+    _, etas = run(history, COSTS, plan())
+    assert etas[0][1] == pytest.approx(8 + 1 + 10 * 2 + 5 * 0.5 + 1)
+    history = CostHistory()
+    history.record("m", Phase.DECODE, 2.0)
+    history.seed("m", {Phase.DECODE: 100.0, Phase.MUX: 1.0})
+    assert history.rate("m", Phase.DECODE) == 2.0
+    assert history.rate("m", Phase.MUX) == 1.0
+
+
+def test_the_size_of_a_step_can_be_corrected_when_the_model_is_known() -> None:
+    history = CostHistory()
+    history.seed("m", {phase: COSTS[phase] for phase in Phase})
+    clock = PhaseClock("m", plan(load=0), history, Clock())
+    clock.replan(Phase.DENOISE_LOW, 6, 0.5)  # one pass instead of two
+    assert clock.eta_seconds == pytest.approx(1 + 4 * 2 + 6 * 2 * 0.5 + 5 * 0.5 + 1)

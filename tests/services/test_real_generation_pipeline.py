@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -73,7 +74,13 @@ def ignore(progress: Progress) -> None:
 
 
 def files_in(home: Home) -> list[str]:
-    return sorted(path.relative_to(home.root).as_posix() for path in home.root.rglob("*") if path.is_file())
+    """Every file but the saved states: those stay until the task's end is recorded."""
+    files = (path.relative_to(home.root) for path in home.root.rglob("*") if path.is_file())
+    return sorted(file.as_posix() for file in files if "state" not in file.parts)
+
+
+def states_in(home: Home) -> list[str]:
+    return sorted(path.name for path in home.state_of(TASK).glob("*"))
 
 
 def frames_of(path: Path) -> np.ndarray:
@@ -109,6 +116,10 @@ def test_a_request_becomes_a_video_with_its_record(pipeline: RealGenerationPipel
     assert record["request"]["max_sequence_length"] == 64
     assert sum(record["result"]["expert_steps"].values()) == 5
     assert min(record["result"]["expert_steps"].values()) > 0
+    assert record["result"]["quality"] == "ok"
+    assert record["result"]["loras"] == []
+    assert record["result"]["resumed_from_step"] is None
+    assert record["result"]["kept_latents"] is False
     phases = ["load", "encode", "denoise_high", "denoise_low", "decode"]
     assert list(record["result"]["seconds"]) == phases
     assert sum(record["result"]["seconds"].values()) <= output.generation_seconds + 0.01
@@ -120,12 +131,14 @@ def test_the_file_holds_the_frames_of_the_engine(
     pipeline: RealGenerationPipeline, home: Home, bridge: ModelIntegrationBridge[WanComponents]
 ) -> None:
     request = make_request()
-    pipeline.generate_t2v(TASK, request, report=ignore)
+    output = pipeline.generate_t2v(TASK, request, report=ignore)
     components = bridge.load(request.model)
     job = DenoiseJob.start(components, request)
     while not job.done:
         job.step()
-    expected = np.concatenate(list(stream_frames(components, job.latents))).astype(int)
+    frames = np.concatenate(list(stream_frames(components, job.latents)))
+    assert output.metadata["result"]["frames_sha256"] == hashlib.sha256(frames.tobytes()).hexdigest()
+    expected = frames.astype(int)
     # Untrained weights give noise, the worst case for a codec: only means over blocks can be compared.
     blocks = (9, 8, 8, 8, 8, 3)
     written = frames_of(home.video_of(TASK)).reshape(blocks).mean(axis=(2, 4))
@@ -184,7 +197,7 @@ STOPS: list[tuple[str, Callable[[Progress], bool]]] = [
 
 @pytest.mark.parametrize("when", [stop[1] for stop in STOPS], ids=[stop[0] for stop in STOPS])
 @pytest.mark.parametrize("error", [TaskCancelled, WorkerStopping, LeaseLost])
-def test_a_stopped_attempt_leaves_no_file(
+def test_a_stopped_attempt_leaves_nothing_but_states(
     pipeline: RealGenerationPipeline, home: Home, when: Callable[[Progress], bool], error: type[Exception]
 ) -> None:
     reports_after_the_stop = 0
@@ -204,6 +217,9 @@ def test_a_stopped_attempt_leaves_no_file(
     # The work folder belongs to the next attempt once the lease is lost.
     left = [name for name in files_in(home) if not (error is LeaseLost and name == f"work/{TASK}/preview.jpg")]
     assert left == []
+    if when is STOPS[3][1]:
+        # Nothing was due yet; only an attempt that still owns its task, and is to run again, saves what it has.
+        assert states_in(home) == (["step-0003.safetensors"] if error is WorkerStopping else [])
 
 
 def test_the_same_seed_gives_the_same_clip_and_another_seed_another(
@@ -233,7 +249,7 @@ def test_the_record_in_the_file_makes_the_same_clip_in_another_process(
     assert np.array_equal(frames_of(elsewhere.video_of(TASK)), frames_of(home.video_of(TASK)))
 
 
-@pytest.mark.parametrize("point", ["denoise.step:3", "encode.part", "output.before_rename", "output.after_rename"])
+@pytest.mark.parametrize("point", ["encode.part", "output.before_rename", "output.after_rename"])
 def test_after_a_killed_attempt_the_next_one_leaves_one_video(
     pipeline: RealGenerationPipeline, home: Home, folder: Path, point: str
 ) -> None:
@@ -241,36 +257,43 @@ def test_after_a_killed_attempt_the_next_one_leaves_one_video(
     killed = run_process(home, folder, request, WAN22_FAULTS=f"{point}=kill")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert home.video_of(TASK).exists() == (point == "output.after_rename"), "a final name means a complete file"
-    pipeline.generate_t2v(TASK, request, report=ignore)
+    output = pipeline.generate_t2v(TASK, request, report=ignore)
     assert files_in(home) == [f"outputs/{TASK}.mp4", f"outputs/{TASK}_thumb.jpg"]
+    assert output.metadata["result"]["resumed_from_step"] == 5, "no step is made twice"
 
 
-def test_values_that_are_not_numbers_end_the_attempt(tmp_path: Path, folder: Path, home: Home) -> None:
+def test_values_that_are_not_numbers_end_the_attempt_at_their_step(folder: Path, home: Home) -> None:
     bridge: ModelIntegrationBridge[WanComponents] = ModelIntegrationBridge(
         FixedFolder(folder), WanPipelineLoader("cpu")
     )
     components = bridge.load("tiny-t2v-a14b")
     with torch.no_grad():
         components.transformer_2.proj_out.bias[0] = float("nan")
+    request = make_request()
+    first_low = DenoiseJob.start(components, request).plan.index("low") + 1
     seen: list[Progress] = []
-    with pytest.raises(NonFiniteLatents, match="low-noise expert"):
-        RealGenerationPipeline(bridge, home).generate_t2v(TASK, make_request(), report=seen.append)
+    with pytest.raises(NonFiniteLatents, match=rf"Step {first_low} of 5 \(low-noise expert\)") as caught:
+        RealGenerationPipeline(bridge, home).generate_t2v(TASK, request, report=seen.append)
+    assert caught.value.category == "generation_pipeline"
+    assert caught.value.next_steps
     assert seen[-1].stage is Stage.GENERATING, "it stops at the step, not after the decode"
     assert files_in(home) == []
 
 
-def test_a_clip_that_shows_nothing_is_never_a_plain_success(folder: Path, home: Home) -> None:
+@pytest.mark.parametrize(("level", "word"), [(-1.0, "black"), (0.2, "flat")])
+def test_a_clip_that_shows_nothing_is_never_a_plain_success(folder: Path, home: Home, level: float, word: str) -> None:
     bridge: ModelIntegrationBridge[WanComponents] = ModelIntegrationBridge(
         FixedFolder(folder), WanPipelineLoader("cpu")
     )
     components = bridge.load("tiny-t2v-a14b")
     with torch.no_grad():
         components.vae.decoder.conv_out.weight.zero_()
-        components.vae.decoder.conv_out.bias.fill_(-1.0)
-    output = RealGenerationPipeline(bridge, home).generate_t2v(TASK, make_request(), report=ignore)
+        components.vae.decoder.conv_out.bias.fill_(level)
+    output = RealGenerationPipeline(bridge, home).generate_t2v(TASK, make_request(num_frames=5, steps=2), report=ignore)
     (warning,) = output.warnings
-    assert "black" in warning
+    assert word in warning
     assert output.metadata["result"]["warnings"] == [warning]
+    assert output.metadata["result"]["quality"] == word
     record = read_metadata(home.video_of(TASK))
     assert record is not None
     assert record["result"]["warnings"] == [warning]
@@ -300,3 +323,4 @@ def test_a_full_disk_ends_the_attempt_with_its_own_error(
         pipeline.generate_t2v(TASK, make_request(), report=report)
     assert files_in(home) == []
     assert list(home.outputs.iterdir()) == []
+    assert states_in(home), "the denoising is not lost"

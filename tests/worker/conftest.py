@@ -91,8 +91,14 @@ class Queue:
         return process
 
     def leftovers(self) -> list[str]:
-        """Names of files that only a running task may have."""
-        return [p.name for p in self.home.outputs.glob("*.part")] + [p.name for p in self.home.work.iterdir()]
+        """Names of files that only a running task may have; saved states are the task's and not counted."""
+        work = [path.relative_to(self.home.work) for path in self.home.work.rglob("*") if path.is_file()]
+        return [p.name for p in self.home.outputs.glob("*.part")] + [str(p) for p in work if "state" not in p.parts]
+
+    def states(self, task_id: str) -> list[int]:
+        """The steps after which a task's states were saved."""
+        names = [path.name for path in self.home.state_of(task_id).glob("step-*.safetensors")]
+        return sorted(int(name.removeprefix("step-").removesuffix(".safetensors")) for name in names)
 
     def videos(self) -> list[str]:
         """Names of the finished videos on disk."""

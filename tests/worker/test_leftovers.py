@@ -17,7 +17,8 @@ def leftovers(queue: Queue) -> Leftovers:
 
 def litter(queue: Queue, task_id: str) -> None:
     """Write what a running attempt has on disk."""
-    queue.home.preview_of(task_id).parent.mkdir()
+    queue.home.state_of(task_id).mkdir(parents=True)
+    (queue.home.state_of(task_id) / "step-0004.safetensors").write_bytes(b"state")
     queue.home.preview_of(task_id).write_bytes(b"jpeg")
     for name in (f"{task_id}.0a1b.mp4.part", f"{task_id}_thumb.jpg.0a1b.part"):
         (queue.home.outputs / name).write_bytes(b"half")
@@ -32,6 +33,22 @@ def test_a_sweep_keeps_what_a_running_attempt_needs(queue: Queue, leftovers: Lef
     leftovers.sweep()
     assert all(name.startswith(running.id) for name in queue.leftovers())
     assert len(queue.leftovers()) == 3
+    assert queue.states(running.id) == [4]
+    assert queue.states(waiting.id) == [4], "its next attempt goes on from there"
+
+
+def test_states_go_when_their_task_has_ended(queue: Queue, leftovers: Leftovers) -> None:
+    done, failed, cancelled, waiting = (queue.submit() for _ in range(4))
+    for task in (done, failed, cancelled, waiting):
+        litter(queue, task.id)
+    queue.home.state_of("unknown").mkdir(parents=True)
+    queue.tasks.complete(done.id, claimed(queue.tasks)[1], output_of(done.id))
+    queue.tasks.fail(failed.id, claimed(queue.tasks)[1], OutOfMemory())
+    queue.tasks.request_cancel(cancelled.id)
+    leftovers.sweep_work()
+    assert [path.name for path in queue.home.work.iterdir()] == [waiting.id]
+    assert queue.states(waiting.id) == [4]
+    assert not queue.home.preview_of(waiting.id).exists()
 
 
 def test_a_sweep_removes_videos_that_nobody_recorded(queue: Queue, leftovers: Leftovers) -> None:
@@ -39,6 +56,7 @@ def test_a_sweep_removes_videos_that_nobody_recorded(queue: Queue, leftovers: Le
     for task in (done, failed, waiting):
         queue.home.video_of(task.id).write_bytes(b"video")
         queue.home.thumbnail_of(task.id).write_bytes(b"jpeg")
+        queue.home.latents_of(task.id).write_bytes(b"latents")
     (queue.home.outputs / "holiday.mp4").write_bytes(b"the user's own")
     queue.tasks.complete(done.id, claimed(queue.tasks)[1], output_of(done.id))
     queue.tasks.fail(failed.id, claimed(queue.tasks)[1], OutOfMemory())
@@ -46,6 +64,8 @@ def test_a_sweep_removes_videos_that_nobody_recorded(queue: Queue, leftovers: Le
     assert queue.videos() == sorted([f"{done.id}.mp4", f"{waiting.id}.mp4", "holiday.mp4"])
     assert queue.home.thumbnail_of(done.id).exists()
     assert not queue.home.thumbnail_of(failed.id).exists()
+    assert queue.home.latents_of(done.id).exists()
+    assert not queue.home.latents_of(failed.id).exists()
 
 
 def test_removing_one_tasks_leftovers_spares_its_next_attempt(queue: Queue, leftovers: Leftovers) -> None:
@@ -57,3 +77,4 @@ def test_removing_one_tasks_leftovers_spares_its_next_attempt(queue: Queue, left
     queue.tasks.release(task.id, token)
     leftovers.remove(task.id)
     assert queue.leftovers() == []
+    assert queue.states(task.id) == [4]
