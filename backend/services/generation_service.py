@@ -12,21 +12,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from backend.core.domain import Priority, Task, new_task_id
-from backend.core.errors import InvalidRequest, LatentsNotKept, LoraNotFound
-from backend.core.model_table import MODELS, ModelSpec, find_model
+from backend.core.errors import InvalidRequest, LoraNotFound
+from backend.core.model_table import ModelSpec, find_model
 from backend.core.paths import Home
-from backend.core.requests import (
-    MAX_SEED,
-    GenerationRequest,
-    LoraUse,
-    RequestDraft,
-    check_crf,
-    check_fps,
-    resolve_request,
-)
+from backend.core.requests import MAX_SEED, GenerationRequest, LoraUse, RequestDraft, resolve_request
 from backend.core.settings import Settings
 from backend.models.loras import LoraLibrary
 from backend.models.manager import ModelManager
+from backend.services.continuation import Continuation
 from backend.services.inputs import InputStore
 from backend.services.model_choice import Choice, choose_model
 from backend.store.outputs import OutputStore
@@ -34,10 +27,6 @@ from backend.store.tasks import TaskStore
 
 MAX_VARIATIONS = 16
 MAX_LORAS = 8
-#: Frames of an extension of a clip that is a still picture.
-SHORTEST = 5
-#: Clips in a chain after which colours and shapes have usually drifted visibly.
-LONG_CHAIN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +82,12 @@ class GenerationService:
         inputs: InputStore,
     ) -> None:
         self._settings = settings
-        self._home = home
         self._tasks = tasks
         self._outputs = outputs
         self._models = models
         self._loras = loras
         self._inputs = inputs
+        self._continuation = Continuation(home, outputs, inputs)
 
     def submit(self, wish: Wish) -> Submission:
         """Check a request, queue it and return its tasks once the commit is on disk.
@@ -113,39 +102,16 @@ class GenerationService:
         return self._submit(wish, choose_model(self._models, wish.model, wish.draft))
 
     def extend(self, output_id: str, wish: Wish) -> Submission:
-        """Queue a clip that starts from the last frame of an earlier one.
+        """Queue a clip that starts from the last frame of an earlier one. Raises like `submit`.
 
-        What the wish leaves open is taken from the earlier clip: prompt, size, frame rate and length. Raises
-        like `submit`.
+        What the wish leaves open is taken from the earlier clip: prompt, size, frame rate and length.
 
         Raises:
             OutputNotFound, OutputFileMissing: there is no such video, or its file is gone.
         """
-        from backend.services.video_frames import last_frame  # FFmpeg is loaded when it is needed
-
-        record = GenerationRequest.from_json(self._outputs.get(output_id).metadata["request"])
-        if wish.draft.image is not None:
-            raise InvalidRequest("The image of an extension is the video's last frame", details={"field": "image"})
-        frame = self._inputs.keep(last_frame(self._outputs.video_path(output_id)))
-        named = wish.draft
-        draft = replace(
-            named,
-            prompt=named.prompt or record.prompt,
-            image=frame,
-            width=record.width if named.width is None else named.width,
-            height=record.height if named.height is None else named.height,
-            fps=record.fps if named.fps is None else named.fps,
-            num_frames=max(record.num_frames, SHORTEST) if named.num_frames is None else named.num_frames,
-            extends=output_id,
-        )
-        choice = choose_model(self._models, wish.model, draft, before=MODELS.get(record.model))
-        notes = [f"the clip starts from the last frame of {output_id}"]
-        if (links := self._chain(output_id)) >= LONG_CHAIN:
-            notes.append(
-                f"this is clip {links + 1} of a chain: colours and shapes drift from clip to clip; a new start "
-                "from a still picture is clearer"
-            )
-        return self._submit(replace(wish, draft=draft), choice, notes)
+        extension = self._continuation.extension(output_id, wish.draft)
+        choice = choose_model(self._models, wish.model, extension.draft, before=extension.before)
+        return self._submit(replace(wish, draft=extension.draft), choice, extension.notes)
 
     def redecode(
         self, output_id: str, *, fps: float | None = None, crf: int | None = None, key: str | None = None
@@ -158,20 +124,10 @@ class GenerationService:
             InvalidRequest: a setting is out of range.
             ModelUnavailable: the model's files are not here any more.
         """
-        record = GenerationRequest.from_json(self._outputs.get(output_id).metadata["request"])
-        source = record.latents_of or output_id
-        if not self._home.latents_of(source).is_file():
-            raise LatentsNotKept
-        spec = find_model(record.model)
+        request = self._continuation.redecoding(output_id, fps=fps, crf=crf)
+        spec = find_model(request.model)
         self._models.folder(spec)
-        request = replace(
-            record,
-            latents_of=source,
-            keep_latents=False,
-            fps=record.fps if fps is None else check_fps(fps),
-            crf=record.crf if crf is None else check_crf(crf),
-        )
-        notes = (f"the latents of {source} are decoded again, without denoising",)
+        notes = (f"the latents of {request.latents_of} are decoded again, without denoising",)
         return self._queue([request], Choice(spec, (), ()), notes, Priority.NORMAL, key, request.digest)
 
     def choice(self, prompt: str, *, model: str, draft: RequestDraft) -> Choice:
@@ -289,15 +245,6 @@ class GenerationService:
         """Seconds until done, from the median of this machine's last runs of the model; None before the first."""
         runs = sorted(self._outputs.durations(spec.id, limit=9))
         return runs[len(runs) // 2] * (position or 1) if runs else None
-
-    def _chain(self, output_id: str) -> int:
-        """Count the clips of the chain that ends here, this one included; a clip that was deleted ends the count."""
-        links, link = 0, self._outputs.find(output_id)
-        while link is not None and links <= LONG_CHAIN:
-            links += 1
-            before = link.metadata["request"].get("extends")
-            link = None if before is None else self._outputs.find(before)
-        return links
 
 
 def _fingerprint(spec: ModelSpec, wish: Wish) -> str:

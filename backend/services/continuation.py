@@ -1,0 +1,101 @@
+"""Requests that go on from a finished video: the next clip of a story, or the same clip as another file.
+
+Reads the earlier video and its record and writes drafts; whether they are legal and where they go is
+`generation_service`'s business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from backend.core.errors import InvalidRequest, LatentsNotKept
+from backend.core.model_table import MODELS, ModelSpec
+from backend.core.paths import Home
+from backend.core.requests import GenerationRequest, RequestDraft, check_crf, check_fps
+from backend.services.inputs import InputStore
+from backend.store.outputs import OutputStore
+
+#: Frames of an extension of a clip that is a still picture.
+SHORTEST = 5
+#: Clips in a chain after which colours and shapes have usually drifted visibly.
+LONG_CHAIN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """A draft of the clip that follows another one."""
+
+    draft: RequestDraft
+    before: ModelSpec | None  #: the model of the earlier clip; None when this version does not know it
+    notes: tuple[str, ...]
+
+
+class Continuation:
+    """Turns finished videos into drafts of what comes next."""
+
+    def __init__(self, home: Home, outputs: OutputStore, inputs: InputStore) -> None:
+        self._home = home
+        self._outputs = outputs
+        self._inputs = inputs
+
+    def extension(self, output_id: str, asked: RequestDraft) -> Extension:
+        """Draft a clip that starts from the last frame of a video; what is not asked for is as in that one.
+
+        Raises:
+            OutputNotFound, OutputFileMissing: there is no such video, or its file is gone.
+            InvalidRequest: an image was sent: it would have to be the video's last frame.
+        """
+        from backend.services.video_frames import last_frame  # FFmpeg is loaded when it is needed
+
+        record = self._record(output_id)
+        if asked.image is not None:
+            raise InvalidRequest("The image of an extension is the video's last frame", details={"field": "image"})
+        draft = replace(
+            asked,
+            prompt=asked.prompt or record.prompt,
+            image=self._inputs.keep(last_frame(self._outputs.video_path(output_id))),
+            width=record.width if asked.width is None else asked.width,
+            height=record.height if asked.height is None else asked.height,
+            fps=record.fps if asked.fps is None else asked.fps,
+            num_frames=max(record.num_frames, SHORTEST) if asked.num_frames is None else asked.num_frames,
+            extends=output_id,
+        )
+        notes = [f"the clip starts from the last frame of {output_id}"]
+        if (links := self._links(output_id)) >= LONG_CHAIN:
+            notes.append(
+                f"this is clip {links + 1} of a chain: colours and shapes drift from clip to clip; a new start "
+                "from a still picture is clearer"
+            )
+        return Extension(draft, MODELS.get(record.model), tuple(notes))
+
+    def redecoding(self, output_id: str, *, fps: float | None, crf: int | None) -> GenerationRequest:
+        """Return the request that decodes the kept latents of a video again, with other settings of the file.
+
+        Raises:
+            OutputNotFound: there is no such video.
+            LatentsNotKept: its latents were not kept.
+            InvalidRequest: a setting is out of range.
+        """
+        record = self._record(output_id)
+        source = record.latents_of or output_id
+        if not self._home.latents_of(source).is_file():
+            raise LatentsNotKept
+        return replace(
+            record,
+            latents_of=source,
+            keep_latents=False,
+            fps=record.fps if fps is None else check_fps(fps),
+            crf=record.crf if crf is None else check_crf(crf),
+        )
+
+    def _record(self, output_id: str) -> GenerationRequest:
+        return GenerationRequest.from_json(self._outputs.get(output_id).metadata["request"])
+
+    def _links(self, output_id: str) -> int:
+        """Count the clips of the chain that ends here, this one included; a clip that was deleted ends the count."""
+        links, link = 0, self._outputs.find(output_id)
+        while link is not None and links <= LONG_CHAIN:
+            links += 1
+            before = link.metadata["request"].get("extends")
+            link = None if before is None else self._outputs.find(before)
+        return links
