@@ -61,7 +61,7 @@ def hint_of(stem: str) -> Hint | None:
 
 def expert_in_metadata(metadata: Mapping[str, str]) -> str | None:
     """Return "high", "low" or "both" where the header says it, None where it says nothing clear."""
-    own = metadata.get(EXPERT_METADATA, "").strip().lower()
+    own = metadata.get(EXPERT_METADATA, "").strip().lower().removesuffix("_noise")
     if own in (HIGH, LOW, BOTH):
         return own
     for field in _NAMING_METADATA:

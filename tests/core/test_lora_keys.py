@@ -303,6 +303,7 @@ def test_words_that_may_mean_something_else_are_uncertain(stem: str) -> None:
     [
         ({"wan22.expert": "low", "modelspec.title": "x high noise"}, "low"),
         ({"wan22.expert": "both"}, "both"),
+        ({"wan22.expert": "high_noise"}, "high"),
         ({"wan22.expert": "nonsense", "modelspec.title": "x high noise"}, "high"),
         ({"ss_output_name": "style-low"}, "low"),
         ({"ss_sd_model_name": "wan2.2_t2v_high_noise_14B_fp16.safetensors"}, "high"),
