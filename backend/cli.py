@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from backend import __version__
-from backend.commands import queue
+from backend.commands import loras, queue
 from backend.commands.generate import extend, generate, redecode
 from backend.commands.replay import replay
 from backend.commands.terminal import err, out
@@ -67,6 +67,7 @@ app.command()(extend)
 app.command()(redecode)
 app.command()(replay)
 app.add_typer(queue.app, name="queue")
+app.add_typer(loras.app, name="loras")
 
 
 @app.command()
