@@ -6,6 +6,7 @@ libraries; a state made by anything else is refused by name. Prompt and image ar
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,20 @@ def _origin(job: DenoiseJob) -> dict[str, Any]:
         "kind": _KIND,
         "format": STATE_FORMAT,
         "request": job.request.denoise_digest,
-        "loras": [] if job.loras is None else [receipt.to_json() for receipt in job.loras.receipts],
+        "loras": _receipts(job),
         "libraries": {name: versions[name] for name in _LIBRARIES},
         "device": _device_kind(components.device),
         "precision": str(components.transformer.dtype),
         "weights": components.digest.value_so_far,
         "fingerprint": components.fingerprint,
     }
+
+
+def _receipts(job: DenoiseJob) -> list[Any]:
+    """What was applied, as it reads after a way through JSON."""
+    receipts = () if job.loras is None else job.loras.receipts
+    values: list[Any] = json.loads(json.dumps([receipt.to_json() for receipt in receipts]))
+    return values
 
 
 def _check_origin(job: DenoiseJob, record: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, 
 from PIL import Image
 
 from backend.core.requests import GenerationRequest, Scheduler
+from backend.engine.pipeline_loader import WanComponents
 
 Picture = npt.NDArray[np.uint8]
 
@@ -29,7 +30,7 @@ class StockPipeline:
         *,
         image: Picture | None = None,
         end_image: Picture | None = None,
-        device: str = "cpu",
+        device: str,
     ) -> None:
         kind = WanPipeline if image is None else WanImageToVideoPipeline
         self.pipe = kind.from_pretrained(folder, dtype={"default": dtype, "vae": torch.float32}).to(device)
@@ -40,6 +41,11 @@ class StockPipeline:
             self._images["image"] = Image.fromarray(image)
         if end_image is not None:
             self._images["last_image"] = Image.fromarray(end_image)
+
+    @classmethod
+    def like(cls, components: WanComponents, **images: Picture | None) -> StockPipeline:
+        """Open the same folder in the same precision on the same device."""
+        return cls(components.folder, components.transformer.dtype, device=str(components.device), **images)
 
     def latents(self, request: GenerationRequest) -> torch.Tensor:
         latents: torch.Tensor = self._call(request, "latent")

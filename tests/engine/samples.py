@@ -50,13 +50,7 @@ class Sample:
 
     def stock(self) -> StockPipeline:
         """The stock pipeline for this request, on the same device and in the same precision."""
-        return StockPipeline(
-            self.components.folder,
-            self.components.transformer.dtype,
-            image=self.image,
-            end_image=self.end_image,
-            device=str(self.components.device),
-        )
+        return StockPipeline.like(self.components, image=self.image, end_image=self.end_image)
 
 
 def finish(job: DenoiseJob) -> torch.Tensor:

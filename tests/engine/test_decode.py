@@ -21,8 +21,9 @@ from backend.engine.pipeline_loader import WanComponents
 def stock_decode(components: WanComponents, latents: torch.Tensor) -> torch.Tensor:
     """The stock pipeline's way from latents to pixels in -1..1."""
     config = components.vae.config
-    mean = torch.tensor(config.latents_mean).view(1, config.z_dim, 1, 1, 1)
-    inverse_std = 1.0 / torch.tensor(config.latents_std).view(1, config.z_dim, 1, 1, 1)
+    shape, device = (1, config.z_dim, 1, 1, 1), latents.device
+    mean = torch.tensor(config.latents_mean).view(shape).to(device)
+    inverse_std = 1.0 / torch.tensor(config.latents_std).view(shape).to(device)
     with torch.no_grad():
         video: torch.Tensor = components.vae.decode(latents / inverse_std + mean, return_dict=False)[0]
     return video
@@ -35,7 +36,9 @@ def stock_pictures(video: torch.Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize("num_frames", [1, 5, 17])
 def test_streamed_frames_equal_a_whole_decode(components: WanComponents, num_frames: int) -> None:
-    latents = torch.randn(1, 16, count_chunks(num_frames), 8, 10, generator=torch.Generator().manual_seed(7))
+    latents = torch.randn(1, 16, count_chunks(num_frames), 8, 10, generator=torch.Generator().manual_seed(7)).to(
+        components.device
+    )
     chunks = list(stream_frames(components, latents))
     assert [len(chunk) for chunk in chunks] == [1] + [4] * ((num_frames - 1) // 4)
     frames = np.concatenate(chunks)
@@ -44,7 +47,7 @@ def test_streamed_frames_equal_a_whole_decode(components: WanComponents, num_fra
 
 
 def test_a_decode_that_was_dropped_half_way_does_not_disturb_the_next(random_components: WanComponents) -> None:
-    latents = torch.randn(1, 16, 3, 8, 8, generator=torch.Generator().manual_seed(8))
+    latents = torch.randn(1, 16, 3, 8, 8, generator=torch.Generator().manual_seed(8)).to(random_components.device)
     expected = np.concatenate(list(stream_frames(random_components, latents)))
     dropped = stream_frames(random_components, -latents)
     next(dropped)
@@ -55,7 +58,7 @@ def test_a_decode_that_was_dropped_half_way_does_not_disturb_the_next(random_com
 
 
 def test_pixels_that_are_not_numbers_stop_the_decode_at_their_chunk(random_components: WanComponents) -> None:
-    latents = torch.randn(1, 16, 3, 8, 8, generator=torch.Generator().manual_seed(8))
+    latents = torch.randn(1, 16, 3, 8, 8, generator=torch.Generator().manual_seed(8)).to(random_components.device)
     latents[0, 0, 2, 4, 4] = float("nan")
     frames = stream_frames(random_components, latents)
     assert len(next(frames)) == 1

@@ -31,9 +31,7 @@ def stock_pipelines() -> dict[str, StockPipeline]:
 def stock(components: WanComponents, stock_pipelines: dict[str, StockPipeline]) -> StockPipeline:
     key = str(components.folder)
     if key not in stock_pipelines:
-        stock_pipelines[key] = StockPipeline(
-            components.folder, components.transformer.dtype, device=str(components.device)
-        )
+        stock_pipelines[key] = StockPipeline.like(components)
     return stock_pipelines[key]
 
 
@@ -73,7 +71,7 @@ def test_latents_and_frames_equal_the_stock_pipeline(
 def test_half_precision_as_on_a_gpu_equals_the_stock_pipeline(
     random_components: WanComponents, make_request: MakeRequest, scheduler: Scheduler
 ) -> None:
-    stock = StockPipeline(random_components.folder, torch.bfloat16)
+    stock = StockPipeline(random_components.folder, torch.bfloat16, device=str(random_components.device))
     components = replace(random_components, pipeline=stock.pipe)
     request = make_request(scheduler=scheduler)
     latents = run(DenoiseJob.start(components, request))
@@ -114,7 +112,7 @@ def test_with_both_scales_on_one_side_of_one_the_run_equals_the_stock_pipeline(
     passes = 1 if high <= 1 else 2
     assert passes_by_expert(job) == {"high": {passes}, "low": {passes}}
     assert (job.text.negative is None) == (passes == 1)
-    assert torch.equal(job.latents, StockPipeline(random_components.folder).latents(request))
+    assert torch.equal(job.latents, StockPipeline.like(random_components).latents(request))
 
 
 def test_a_stage_whose_scale_is_one_needs_no_second_pass(
@@ -125,7 +123,7 @@ def test_a_stage_whose_scale_is_one_needs_no_second_pass(
     assert (job.passes_of("high"), job.passes_of("low")) == (2 * job.steps_of("high"), job.steps_of("low"))
     assert passes_by_expert(job) == {"high": {2}, "low": {1}}
     # The pipeline makes the pass and computes n + 1 * (p - n): the same but for rounding.
-    stock = StockPipeline(random_components.folder).latents(request)
+    stock = StockPipeline.like(random_components).latents(request)
     assert torch.allclose(job.latents, stock, atol=1e-5)
 
 
@@ -181,7 +179,7 @@ def test_without_a_second_scale_the_first_serves_both_experts(
 ) -> None:
     request = replace(make_request(guidance_scale=2.5), guidance_scale_2=None)
     latents = run(DenoiseJob.start(random_components, request))
-    assert torch.equal(latents, StockPipeline(random_components.folder).latents(request))
+    assert torch.equal(latents, StockPipeline.like(random_components).latents(request))
     assert torch.equal(latents, run(DenoiseJob.start(random_components, replace(request, guidance_scale_2=2.5))))
 
 
@@ -239,13 +237,14 @@ def test_jobs_that_take_turns_do_not_disturb_each_other(
     assert all(torch.equal(job.latents, expected) for job, expected in zip(jobs, alone, strict=True))
 
 
-def test_one_expert_runs_the_whole_way(spec: ModelSpec, make_request: MakeRequest, tmp_path: Path) -> None:
+def test_one_expert_runs_the_whole_way(spec: ModelSpec, make_request: MakeRequest, tmp_path: Path, device: str) -> None:
     folder = build_random_model(tmp_path / "one", boundary_ratio=None)
     one = replace(spec, boundary_ratio=None, guidance_scale_2=None)
     request = replace(make_request(), guidance_scale_2=None)
-    job = DenoiseJob.start(WanPipelineLoader("cpu").load(folder, one), request)
+    components = WanPipelineLoader(device).load(folder, one)
+    job = DenoiseJob.start(components, request)
     assert set(job.plan) == {"high"}
-    assert torch.equal(run(job), StockPipeline(folder).latents(request))
+    assert torch.equal(run(job), StockPipeline.like(components).latents(request))
 
 
 def test_values_that_are_not_numbers_stop_the_run_at_their_step(

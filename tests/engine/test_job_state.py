@@ -13,10 +13,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from backend.core.errors import StateMismatch
+from backend.core.lora_receipt import FileReceipt, KeyCount, LoraReceipt
 from backend.core.requests import Scheduler
 from backend.engine import job_state
 from backend.engine.job_state import restore_state, write_state
 from backend.engine.kept_latents import KeptLatents, read_latents, write_latents
+from backend.engine.lora import LoraStack
 from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
 from tests.engine.samples import MODES, finish, sample
 from tests.support.random_model import build_random_model
@@ -118,6 +120,29 @@ def test_what_does_not_decide_the_latents_may_change(
     job = sample(request, "t2v", num_frames=5, **values).start()
     restore_state(job, state)
     assert job.index == 2
+
+
+def test_a_state_made_with_other_loras_is_refused(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    def stack(digest: str, outcome: str = "applied") -> LoraStack:
+        keys = {"high": KeyCount(8, 0), "low": KeyCount(8, 0)}
+        file = FileReceipt("style.safetensors", digest, "both", "peft", "tiny", (4,), (1.0, 1.0), keys, ())
+        return LoraStack(one.components.device, (LoraReceipt("style", outcome, {"high": 1.0}, (file,), ("red",)),))
+
+    one = sample(request, "t2v", num_frames=5)
+    job = one.start()
+    job.loras = stack("a" * 64)
+    job.step()
+    write_state(job, tmp_path / "state")
+    for other in (None, stack("b" * 64), stack("a" * 64, "skipped")):
+        again = one.start()
+        again.loras = other
+        with pytest.raises(StateMismatch, match="other LoRAs") as caught:
+            restore_state(again, tmp_path / "state")
+        assert caught.value.details == {"differs": "loras"}
+    again = one.start()
+    again.loras = stack("a" * 64)
+    restore_state(again, tmp_path / "state")
+    assert again.index == 1
 
 
 def test_a_state_of_another_version_is_refused(
