@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from backend.core.model_table import MODELS
+from backend.models.lora_files import ModelShapes
+from backend.models.manager import EMBEDDED_MODELS
 from tests.cli.support import PROMPT, QUICK, frames_of, invoke, record_of, with_record
 from tests.cli.test_clips import SMALL, picture
+from tests.support.lora_files import diffusers_file, random_adapter, write_lora
 from tests.support.server import LiveServer
 
 
@@ -63,6 +67,30 @@ def test_a_file_that_is_not_ours_is_refused_at_once(tmp_path: Path, clip: Path) 
     assert done.returncode == 1
     assert "no record of wan22" in done.stderr
     assert not (tmp_path / "home").exists(), "nothing was started for it"
+
+
+def test_a_lora_is_known_by_its_content(maker: LiveServer, clip: Path, tmp_path: Path) -> None:
+    shape = ModelShapes(EMBEDDED_MODELS).of(MODELS["tiny-t2v-a14b"])
+    assert shape is not None
+
+    def put(expert: str, seed: int) -> None:
+        file = maker.home / "loras" / f"replayed_{expert}_noise.safetensors"
+        write_lora(file, diffusers_file(random_adapter(shape, seed=seed)))
+
+    put("high", 1)
+    put("low", 2)
+    path = tmp_path / "clip.mp4"
+    made = invoke("generate", PROMPT, *QUICK, "--lora", "replayed:0.5:1", "-o", str(path), "--server", maker.url)
+    assert made.returncode == 0, made.stderr
+    assert "LoRA replayed applied" in made.stdout
+    assert record_of(path)["result"]["frames_sha256"] != record_of(clip)["result"]["frames_sha256"]
+    check = ["replay", str(path), "--check", "-o", str(tmp_path / "again.mp4"), "--server", maker.url]
+    done = invoke(*check)
+    assert done.returncode == 0, done.stdout + done.stderr
+    put("low", 3)
+    other = invoke(*check)
+    assert other.returncode == 1, other.stdout + other.stderr
+    assert "changed since: LoRA replayed" in other.stdout
 
 
 def test_images_are_taken_from_the_server_or_from_a_file(maker: LiveServer, tmp_path: Path) -> None:
