@@ -12,7 +12,8 @@ from backend.api.deps import OutputId, ServicesDep
 from backend.api.generation import submitted
 from backend.api.host_stats import MIB
 from backend.api.media import MediaFile
-from backend.api.schemas import ExtendBody, Message, RedecodeBody, Submitted, VideoList, VideoMetadata
+from backend.api.request_schemas import ExtendBody, RedecodeBody
+from backend.api.schemas import Message, Submitted, VideoList, VideoMetadata
 from backend.api.submission import KeyHeader, Submission, read_extension, request_body_docs
 from backend.api.views import video_metadata
 from backend.core.errors import OutputFileMissing

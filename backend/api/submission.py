@@ -16,7 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 
-from backend.api.schemas import ExtendBody, SubmitBody
+from backend.api.request_schemas import ExtendBody, SubmitBody
 from backend.core.errors import BodyTooLarge, InvalidRequest, LoraNotFound, MalformedBody
 from backend.core.frame_size import parse_resolution
 from backend.core.requests import ImageRef, RequestDraft
