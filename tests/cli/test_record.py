@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backend.api.schemas import SubmitBody
+from backend.api.request_schemas import SubmitBody
 from backend.core.requests import (
     Fit,
     GenerationRequest,
