@@ -75,21 +75,22 @@ def test_levels_are_rounded_as_diffusers_does_for_every_value() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux only")
-def test_memory_does_not_grow_with_the_clip_and_the_frames_are_those_of_a_whole_decode(random_folder: Path) -> None:
+@pytest.mark.timeout(600)  # 15 s of processor time on a machine that may do other things
+def test_memory_does_not_grow_with_the_clip_and_the_frames_are_those_of_a_whole_decode() -> None:
+    # With this threshold the allocator gives back every tensor at once, so the peak is what is really held.
     done = subprocess.run(
-        [sys.executable, "-m", "tests.engine.decode_memory", str(random_folder)],
+        [sys.executable, "-m", "tests.engine.decode_memory"],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=540,
         check=False,
         cwd=Path(__file__).parents[2],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"},
     )
     assert done.returncode == 0, done.stderr
     measured = json.loads(done.stdout)
     assert measured["equal"] == {"17": True, "65": True, "257": True}
     peaks = measured["streamed"]
-    frame_kib = 64 * 64 * 3 * 4 // 1024  # one decoded frame in float32
-    # 240 more frames have 11,520 KiB in float32; a whole decode holds them twice and more.
-    assert peaks["257"] - peaks["17"] < 80 * frame_kib, measured
-    assert measured["whole"] - peaks["257"] > 240 * frame_kib, "else the measurement sees nothing"
+    clip_kib = 257 * 64 * 64 * 3 * 4 // 1024  # the longest clip as decoded pixels, 12 MiB
+    assert peaks["257"] - peaks["17"] < clip_kib / 4, measured
+    assert measured["whole"] - peaks["257"] > clip_kib, "else the measurement sees nothing"

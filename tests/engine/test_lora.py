@@ -20,6 +20,7 @@ from backend.engine.decode import stream_frames
 from backend.engine.denoise import DenoiseJob
 from backend.engine.lora import LoraStack, build_stack
 from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
+from tests.engine.reference import StockPipeline
 from tests.support.lora_files import (
     FORMATS,
     LINEARS,
@@ -63,7 +64,7 @@ def merged(random_folder: Path, random_components: WanComponents) -> Callable[..
     """The same model with adapters merged into its weights by hand."""
 
     def merge(high: dict[Adapter, float] | None = None, low: dict[Adapter, float] | None = None) -> WanComponents:
-        fresh = WanPipelineLoader("cpu").load(random_folder, random_components.spec)
+        fresh = WanPipelineLoader(str(random_components.device)).load(random_folder, random_components.spec)
         for transformer, adapters in ((fresh.transformer, high or {}), (fresh.transformer_2, low or {})):
             for adapter, strength in adapters.items():
                 adapter.merged_into(transformer, strength)
@@ -296,16 +297,16 @@ def test_a_file_for_both_experts_is_split_by_its_own_names(
 def test_in_half_precision_a_lora_is_as_exact_as_merging(
     random_folder: Path, components: WanComponents, make_request: MakeRequest, shape: WanShape, tmp_path: Path
 ) -> None:
-    from tests.engine.reference import StockPipeline
-
     adapter = random_adapter(shape, full=True)
     path = write_lora(tmp_path / "a.safetensors", lightx2v_file(adapter))
     request = make_request(**HIGH_FIRST)
 
     def in_bfloat16() -> WanComponents:
-        return replace(components, pipeline=StockPipeline(random_folder, torch.bfloat16).pipe)
+        return replace(
+            components, pipeline=StockPipeline(random_folder, torch.bfloat16, device=str(components.device)).pipe
+        )
 
-    exact = WanPipelineLoader("cpu").load(random_folder, components.spec)
+    exact = WanPipelineLoader(str(components.device)).load(random_folder, components.spec)
     by_hand = in_bfloat16()
     for one in (exact, by_hand):
         adapter.merged_into(one.transformer, 1.0)
@@ -327,7 +328,7 @@ def test_a_model_with_one_expert(
     adapter = random_adapter(shape, full=True)
     path = write_lora(tmp_path / "a.safetensors", lightx2v_file(adapter))
     request = replace(make_request(steps=2, num_frames=5), guidance_scale_2=None, model=random_ti2v.spec.id)
-    fresh = WanPipelineLoader("cpu").load(random_ti2v_folder, random_ti2v.spec)
+    fresh = WanPipelineLoader(str(random_ti2v.device)).load(random_ti2v_folder, random_ti2v.spec)
     adapter.merged_into(fresh.transformer, 1.0)
     stack = build_stack(random_ti2v, [use((path, "both"))], opener(tmp_path))
     try:
@@ -470,7 +471,7 @@ def test_the_receipt_is_plain_json_and_says_what_was_done(
 def test_the_model_may_be_moved_while_a_lora_is_on(
     random_folder: Path, components: WanComponents, shape: WanShape, tmp_path: Path
 ) -> None:
-    moved = WanPipelineLoader("cpu").load(random_folder, components.spec).transformer
+    moved = WanPipelineLoader(str(components.device)).load(random_folder, components.spec).transformer
     path = write_lora(tmp_path / "a.safetensors", lightx2v_file(random_adapter(shape, full=True)))
     build_stack(components, [use((path, "both"))], opener(tmp_path)).activate("high", moved)
     moved.to("meta")

@@ -34,7 +34,7 @@ from tests.support.random_model import build_random_model
 
 TASK = "7b1d4c5e-0000-4000-8000-000000000001"
 #: For one attempt in a process of its own, most of it importing libraries; a busy machine is slow at that.
-DEADLINE_SECONDS = 120
+DEADLINE_SECONDS = 240
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +250,7 @@ def test_the_record_in_the_file_makes_the_same_clip_in_another_process(
     assert np.array_equal(frames_of(elsewhere.video_of(TASK)), frames_of(home.video_of(TASK)))
 
 
+@pytest.mark.timeout(2 * DEADLINE_SECONDS)
 @pytest.mark.parametrize("point", ["encode.part", "output.before_rename", "output.after_rename"])
 def test_after_a_killed_attempt_the_next_one_leaves_one_video(
     pipeline: RealGenerationPipeline, home: Home, folder: Path, point: str

@@ -105,6 +105,7 @@ def states_in(home: Home) -> list[str]:
     return sorted(path.name for path in home.state_of(TASK).glob("*"))
 
 
+@pytest.mark.timeout(2 * DEADLINE_SECONDS)
 def test_killed_in_the_middle_of_denoising_the_next_attempt_goes_on_and_ends_the_same(
     pipeline: RealGenerationPipeline, home: Home, folders: Folders, tmp_path: Path
 ) -> None:
