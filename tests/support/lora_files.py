@@ -65,9 +65,11 @@ class Adapter:
             for module, (down, up) in self.low_rank.items():
                 weight = transformer.get_submodule(module).weight
                 scale = strength * self.alpha / down.shape[0]
-                weight += (scale * (up.double() @ down.double())).reshape(weight.shape).to(weight.dtype)
+                product = (scale * (up.double() @ down.double())).reshape(weight.shape)
+                weight += product.to(weight.device, weight.dtype)
             for name, change in self.full.items():
-                transformer.get_parameter(name).add_(strength * change)
+                parameter = transformer.get_parameter(name)
+                parameter += (strength * change).to(parameter.device, parameter.dtype)
 
 
 def random_adapter(
@@ -119,7 +121,13 @@ def diffusers_file(adapter: Adapter, prefix: str = "transformer.") -> tuple[dict
         tensors[f"{prefix}{module}.lora_A.weight"] = down
         tensors[f"{prefix}{module}.lora_B.weight"] = up
     component = prefix.rstrip(".") or "transformer"
-    config = {f"{component}.r": RANK, f"{component}.lora_alpha": adapter.alpha}
+    config = {
+        f"{component}.r": RANK,
+        f"{component}.lora_alpha": adapter.alpha,
+        f"{component}.target_modules": sorted(
+            {module.partition(".")[2].partition(".")[2] for module in adapter.low_rank}
+        ),
+    }
     return tensors, {"format": "pt", "lora_adapter_metadata": json.dumps(config)}
 
 
