@@ -40,7 +40,7 @@ def test_the_saved_clip_shows_what_the_prompt_says(tmp_path: Path, prompt: str) 
     assert f"a {seen.colour} {seen.shape} {seen.motion} on a {seen.background} background" == prompt
 
 
-def test_same_command_same_frames_other_seed_otherframes_of(
+def test_same_command_same_frames_other_seed_other_frames(
     live_server: Callable[..., LiveServer], tmp_path: Path
 ) -> None:
     server = live_server()
