@@ -11,7 +11,7 @@ from rich.table import Table
 
 from backend.commands.clips import fetch_clips
 from backend.commands.terminal import OutputOption, ServerOption, any_server, check_file, check_target, err, out
-from backend.core.errors import InputMissing
+from backend.core.errors import BadSettings, InputMissing
 
 if TYPE_CHECKING:
     from backend.client import ApiClient
@@ -38,6 +38,8 @@ def replay(
     record = Record.read(file)
     target = output or Path(f"{file.stem}-replay{file.suffix}")
     check_target(target)
+    if target.resolve() == file.resolve():
+        raise BadSettings(f"{target} is the video to be made again", suggestions=("Choose another -o.",))
     check_file(image, "--image")
     check_file(end_image, "--end-image")
     with any_server(server) as client:

@@ -61,12 +61,15 @@ def test_an_older_record_is_judged_by_its_decoded_frames(maker: LiveServer, clip
     assert "identical (the decoded frames" in done.stdout
 
 
-def test_a_file_that_is_not_ours_is_refused_at_once(tmp_path: Path, clip: Path) -> None:
+def test_what_cannot_be_replayed_is_refused_at_once(tmp_path: Path, clip: Path) -> None:
     bare = with_record(clip, tmp_path / "bare.mp4", None)
     done = invoke("replay", str(bare), home=tmp_path / "home")
     assert done.returncode == 1
     assert "no record of wan22" in done.stderr
-    assert not (tmp_path / "home").exists(), "nothing was started for it"
+    over = invoke("replay", str(clip), "-o", str(clip), home=tmp_path / "home")
+    assert over.returncode == 1
+    assert "is the video to be made again" in over.stderr
+    assert not (tmp_path / "home").exists(), "nothing was started for them"
 
 
 def test_a_lora_is_known_by_its_content(maker: LiveServer, clip: Path, tmp_path: Path) -> None:
