@@ -112,7 +112,7 @@ class SubmitBody(BaseModel):
     )
     guidance_start: Real = Field(None, description="Guidance applies from this share of the steps on, 0 to 1")
     guidance_end: Real = Field(None, description="Guidance ends at this share of the steps, 0 to 1")
-    crf: Whole = Field(None, description="Quality of the file: 0 is lossless, 17 looks so, 51 is worst")
+    crf: Whole = Field(None, description="Quality of the file: 1 is best, 17 looks lossless, 51 is worst")
     keep_latents: bool = Field(False, description="Keep the latents, so that the video can be decoded again")
     variations: Annotated[int, BeforeValidator(_number), Field(ge=1, le=16)] = Field(
         1, description="Queue this many tasks, with seeds that follow each other"
@@ -144,4 +144,4 @@ class RedecodeBody(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     fps: Real = Field(None, description="Frames per second of the file; as before when left out")
-    crf: Whole = Field(None, description="Quality of the file: 0 is lossless, 51 is worst; as before when left out")
+    crf: Whole = Field(None, description="Quality of the file: 1 is best, 51 is worst; as before when left out")

@@ -25,6 +25,8 @@ MAX_SEED = 2**32 - 1
 MAX_STEPS = 100
 MAX_GUIDANCE = 20.0
 MAX_FPS = 60.0
+#: 0 would be lossless, in a profile of H.264 that browsers do not play.
+MIN_CRF = 1
 MAX_CRF = 51
 #: Constant quality of x264; 17 is visually lossless for generated clips.
 DEFAULT_CRF = 17
@@ -264,7 +266,7 @@ def check_crf(crf: int | None) -> int:
     Raises:
         InvalidRequest: it is out of range.
     """
-    return int(_in_range("crf", DEFAULT_CRF if crf is None else crf, 0, MAX_CRF))
+    return int(_in_range("crf", DEFAULT_CRF if crf is None else crf, MIN_CRF, MAX_CRF))
 
 
 def check_fps(fps: float) -> float:

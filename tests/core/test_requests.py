@@ -250,7 +250,7 @@ def test_what_decides_the_latents_is_apart_from_what_decides_the_file() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"crf": 52}, {"crf": -1}, {"guidance_start": -0.1}, {"guidance_end": 1.1}, {"guidance_start": math.nan},
+    [{"crf": 52}, {"crf": 0}, {"guidance_start": -0.1}, {"guidance_end": 1.1}, {"guidance_start": math.nan},
      {"guidance_start": 0.6, "guidance_end": 0.4}],
 )  # fmt: skip
 def test_new_values_out_of_range_are_refused(values: dict[str, Any]) -> None:
