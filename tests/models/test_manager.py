@@ -10,7 +10,7 @@ import pytest
 from backend.core.errors import ModelDamaged, ModelUnavailable
 from backend.core.model_table import MODELS
 from backend.core.paths import Home
-from backend.models.manager import ModelManager, Presence
+from backend.models.manager import ModelManager
 
 T2V = MODELS["T2V-A14B"]
 TINY = MODELS["tiny-t2v-a14b"]
