@@ -1,88 +1,107 @@
-"""The model card: what the tiny model is, how it was made, and how well it does.
+"""The model card: what a tiny model is, how it was made, and how well it does.
 
-Written by the judge from a real run; the numbers about training come from the notes in the folder.
+Written by the judge from the notes in the folder alone: the making's come from the recipe, the scores
+from a real run. What is special about each model is said in `card_words.py`.
 """
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from training import folder, world
-from training.scores import ASPECTS, Scores, Settings
+from training.card_words import WORDS, Words
+from training.models import TinyModel
+from training.scores import ENOUGH
 from training.split import held_out, seen
 
 DATE = "2026-11-22"
+_LINE = 114
 _NAMES = {"colour": "foreground colour", "everything": "all four at once"}
-_STAGES = {
-    "autoencoder": "video autoencoder",
-    "clips": "encoding clips",
-    "common": "common network (all noise levels, with the text encoder)",
-    "high": "high-noise expert",
-    "low": "low-noise expert",
+_TITLES = {
+    "text": "From text",
+    "image": "From an image",
+    "end image": "From a first and a last image",
 }
-_FRONT_MATTER = """---
-license: apache-2.0
-library_name: diffusers
-pipeline_tag: text-to-video
-tags: [wan2.2, tiny, text-to-video]
----
-"""
 
 
-def write(place: Path, scores: Scores, settings: Settings, seconds_per_clip: float) -> None:
+def write(place: Path, model: TinyModel) -> None:
     """Write the card into the model folder."""
-    notes = folder.read_notes(place)
+    notes, words = folder.read_notes(place), WORDS[model.name]
     size = sum(path.stat().st_size for path in place.rglob("*.safetensors"))
+    introduction = f"""{words.introduction} {size / 1e6:.1f} MB of weights. Made on {DATE} from nothing but its own
+    drawn clips; it holds no weights of any model but those of this family."""
     parts = [
-        _FRONT_MATTER,
-        _introduction(size),
-        _score_section(scores, settings, seconds_per_clip),
+        _front_matter(words),
+        f"# {model.name}\n\n{paragraph(introduction)}\n",
+        *(f"![contact sheet](../../../../docs/images/{model.sheet(use).name})\n" for use in notes["scores"]),
+        "## Score\n",
+        *(_score_section(use, scores, model) for use, scores in notes["scores"].items()),
         _world_section(),
-        _making_section(notes),
-        _USE.format(settings=settings, fps=world.FPS),
-        _LIMITS,
+        _making_section(notes, model, words),
+        f"## How to use it\n\n{words.example(model.settings)}\n{_PREVIEW.format(fps=world.FPS)}",
+        f"## Limits\n\n{paragraph(words.limits)}\n",
     ]
     (place / folder.CARD).write_text("\n".join(parts))
 
 
-def _introduction(size: int) -> str:
-    return f"""# tiny-t2v-a14b
+def paragraph(text: str) -> str:
+    """Fill a paragraph to the width of a card."""
+    return textwrap.fill(" ".join(text.split()), _LINE, break_long_words=False, break_on_hyphens=False)
 
-A very small text-to-video model with the structure of Wan2.2 T2V-A14B: a causal 3D autoencoder, a UMT5 text
-encoder and two `WanTransformer3DModel` experts that share the noise levels at a boundary of 0.875. It is really
-trained, on clips of one moving shape, so that the whole path from caption to video can be run, tested and shown
-on any CPU in seconds. {size / 1e6:.1f} MB of weights. Made on {DATE} from nothing but its own drawn clips; it holds
-no weights of any other model.
 
-![contact sheet](../../../../docs/images/tiny-t2v-a14b.png)
+def _front_matter(words: Words) -> str:
+    return f"""---
+license: apache-2.0
+library_name: diffusers
+pipeline_tag: {words.tags[0]}
+tags: [wan2.2, tiny, {", ".join(words.tags)}]
+---
 """
 
 
-def _score_section(scores: Scores, settings: Settings, seconds_per_clip: float) -> str:
+def _score_section(use: str, scores: dict[str, Any], model: TinyModel) -> str:
+    count, settings = scores["count"], scores["settings"]
     rows = "\n".join(
-        f"| {_NAMES.get(aspect, aspect)} | {scores.right[aspect]} / {scores.count} | {scores.share(aspect):.1%} |"
-        for aspect in (*ASPECTS, "everything")
+        f"| {_NAMES.get(aspect, aspect)} | {right} / {count} | {right / count:.1%} |"
+        for aspect, right in scores["right"].items()
     )
-    wrong = "; ".join(
-        f"{asked} seen as {seen_as} ({often})" for (_, asked, seen_as), often in scores.mistakes.most_common(8)
+    for name, title in (("first_frame", "first"), ("last_frame", "last")):
+        if name in scores:
+            enough = scores[name]["enough"]
+            rows += (
+                f"\n| {title} frame at least {ENOUGH:.0f} dB like the image given | {enough} / {count} "
+                f"| {enough / count:.1%} |"
+            )
+    likenesses = "".join(
+        f"The {title} frame is {scores[name]['mean_db']} dB (PSNR) like the image given on average, "
+        f"{scores[name]['least_db']} dB at worst. "
+        for name, title in (("first_frame", "first"), ("last_frame", "last"))
+        if name in scores
     )
-    return f"""## Score
+    wrong = "; ".join(f"{asked} seen as {seen_as} ({often})" for _, asked, seen_as, often in scores["mistakes"][:8])
+    guidance = f"guidance {settings['guidance']}"
+    if settings["guidance_2"] is not None:
+        guidance += f" (high-noise expert) and {settings['guidance_2']} (low-noise expert)"
+    pipeline = "WanPipeline" if use == "text" else "WanImageToVideoPipeline"
+    measured = f"""Measured by `python -m training.judge --model {model.name}` with the stock `diffusers.{pipeline}` on
+    {count} captions whose combination of colour, shape, motion and background never occurred in training, one clip
+    each, no second tries. {"" if use == "text" else _GIVEN} An image analysis that shares no drawing code with the
+    training data looks at the decoded frames; whatever it cannot tell counts as wrong."""
+    conditions = f"""{likenesses}Settings: {settings["steps"]} steps, {guidance}, prompts padded to
+    {settings["max_sequence_length"]}, {settings["size"]}x{settings["size"]}, {settings["frames"]} frames, float32 on a
+    CPU; seed 1000 + position in the held-out list. {scores["seconds_per_clip"]:.1f} s per clip on that machine.
+    Commonest mistakes: {wrong or "none"}."""
+    return f"""### {_TITLES[use]}
 
-Measured by `python -m training.judge` with the stock `diffusers.WanPipeline` on {scores.count} captions whose
-combination of colour, shape, motion and background never occurred in training (neither of the autoencoder nor of
-the experts), one clip each, no second tries. An image analysis that shares no drawing code with the training data
-looks at the decoded frames; whatever it cannot tell counts as wrong.
+{paragraph(measured)}
 
 | asked for | right | share |
 |---|---|---|
 {rows}
 
-Settings: {settings.steps} steps, guidance {settings.guidance} (high-noise expert) and {settings.guidance_2}
-(low-noise expert), prompts padded to {settings.max_sequence_length}, {settings.size}x{settings.size},
-{settings.frames} frames, float32 on a CPU; seed 1000 + position in the held-out list.
-{seconds_per_clip:.1f} s per clip in batches of 12 on
-that machine. Commonest mistakes: {wrong or "none"}.
+{paragraph(conditions)}
 """
 
 
@@ -103,56 +122,35 @@ were a fifth of the training captions and are not part of the score. Unknown wor
 """
 
 
-def _making_section(notes: dict[str, Any]) -> str:
-    recipe, parameters = notes["recipe"], notes["parameters"]
-    steps = {name: recipe[f"{name}_steps"] for name in _STAGES if name != "clips"}
-    steps["clips"] = f"{recipe['clips']} clips and {recipe['spinning_clips']} more that spin"
+def _making_section(notes: dict[str, Any], model: TinyModel, words: Words) -> str:
+    recipe = notes["recipe"]
+    amounts = {name.removesuffix("_steps"): str(amount) for name, amount in recipe.items() if name.endswith("_steps")}
+    amounts["clips"] = f"{recipe['clips']} clips and {recipe['spinning_clips']} more that spin"
     rows = "\n".join(
-        f"| {title} | {steps[name]} | {notes['seconds'][name] / 60:.0f} min |" for name, title in _STAGES.items()
+        f"| {title} | {amounts[name]} | {notes['seconds'][name] / 60:.0f} min |" for name, title in words.stages.items()
     )
     total = sum(notes["seconds"].values()) / 60
-    sizes = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in parameters.items())
+    sizes = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in notes["parameters"].items())
+    made = f"""Parameters: {sizes}. Trained in bfloat16 autocast, stored as float16 (text encoder float32).
+    {words.making} {notes.get("remark", "")}"""
     return f"""## How it was made
 
-`python -m training.train` (seed {recipe["seed"]}, {notes["device"]}); see `training/README.md`. Times measured on two
-CPU cores shared with other work:
+`python -m training.train --model {model.name}` (seed {recipe["seed"]}, {notes["device"]}); see `training/README.md`.
+Times measured on two CPU cores shared with other work:
 
 | stage | steps | time |
 |---|---|---|
 {rows}
 | together | | {total:.0f} min |
 
-Parameters: {sizes}. Trained in bfloat16 autocast, stored as float16 (text encoder float32). Flow matching with
-shift 3, 10 % empty captions; Muon for matrices and AdamW for the rest. {notes.get("remark", "")}
+{paragraph(made)}
 """
 
 
-_USE = """## How to use it
+_GIVEN = """The image given is the first frame of a drawn clip of that scene in which the shape starts almost
+anywhere, so the picture hardly tells the motion; the motion must happen to the object in it."""
 
-```python
-from diffusers import WanPipeline
-
-pipeline = WanPipeline.from_pretrained("backend/assets/tiny/tiny-t2v-a14b")
-clip = pipeline(
-    "a red circle moving right on a navy background",
-    height={settings.size},
-    width={settings.size},
-    num_frames={settings.frames},
-    num_inference_steps={settings.steps},
-    guidance_scale={settings.guidance},
-    guidance_scale_2={settings.guidance_2},
-    max_sequence_length={settings.max_sequence_length},
-).frames[0]
-```
-
+_PREVIEW = """
 {fps} frames per second look natural. `preview.json` holds the linear map from normalised latents to RGB (0..1) for
 live previews.
-"""
-
-_LIMITS = """## Limits
-
-It knows one shape on a plain background and nothing else: no people, places, styles or camera. Spinning is its
-weakest motion: corners soften while they turn, and now and then a square does not turn. It was trained at
-one size and one length; others run but are not promised to look right. Use it to try, test and show the
-software, and the real Wan2.2 weights to make videos.
 """

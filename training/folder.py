@@ -1,4 +1,4 @@
-"""The finished model as a diffusers folder that the stock `WanPipeline` opens unchanged.
+"""A finished model as a diffusers folder that the stock pipelines open unchanged.
 
 Owns which parts go where, in which precision, and the notes about their making that lie beside them.
 """
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UniPCMultistepScheduler, WanPipeline
+from diffusers import UniPCMultistepScheduler, WanImageToVideoPipeline, WanPipeline
 
-from training.experts import BOUNDARY, FLOW_SHIFT, TRAINING_TIMES
+from training.flow import FLOW_SHIFT, TRAINING_TIMES
+from training.latents import Normalisation
+from training.models import TinyModel
 
-#: Where the embedded model lies in the repository.
-MODEL_FOLDER = Path(__file__).parent.parent / "backend" / "assets" / "tiny" / "tiny-t2v-a14b"
 #: Notes about the making: steps, seconds and sizes, from which the model card is written.
 NOTES = "training.json"
 PREVIEW = "preview.json"
@@ -25,18 +25,19 @@ CARD = "README.md"
 
 def save(
     folder: Path,
+    model: TinyModel,
     parts: dict[str, Any],
-    normalisation: tuple[list[float], list[float]],
+    normalisation: Normalisation,
     preview: dict[str, list[Any]],
     notes: dict[str, Any],
 ) -> int:
     """Write the folder beside its place, move it there, and give its size in bytes.
 
-    `parts` holds tokenizer, text_encoder, vae, transformer and transformer_2.
+    `parts` holds tokenizer, text_encoder, vae, transformer and, where there are two experts, transformer_2.
     """
     mean, deviation = normalisation
     parts["vae"].register_to_config(latents_mean=mean, latents_std=deviation)
-    for name in ("vae", "transformer", "transformer_2"):
+    for name in parts.keys() & {"vae", "transformer", "transformer_2"}:
         parts[name].to(device="cpu", dtype=torch.float16)
     # Small enough to keep whole: transformers loads a file in the precision it was saved in.
     parts["text_encoder"].to(device="cpu", dtype=torch.float32)
@@ -46,12 +47,14 @@ def save(
         flow_shift=FLOW_SHIFT,
         num_train_timesteps=TRAINING_TIMES,
     )
-    pipeline = WanPipeline(**parts, scheduler=scheduler, boundary_ratio=BOUNDARY, expand_timesteps=False)
+    pipeline = model.pipeline(
+        **parts, scheduler=scheduler, boundary_ratio=model.boundary, expand_timesteps=model.expand_timesteps
+    )
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     pipeline.save_pretrained(part, safe_serialization=True)
     (part / PREVIEW).write_text(json.dumps(preview, indent=1) + "\n")
-    (part / NOTES).write_text(json.dumps(notes, indent=1) + "\n")
+    write_notes(part, notes)
     _name_tokenizer_portably(part)
     for path in part.rglob("*.safetensors"):
         path.chmod(0o644)
@@ -67,12 +70,17 @@ def _name_tokenizer_portably(folder: Path) -> None:
         path.write_text(path.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast"))
 
 
-def load(folder: Path) -> Any:
-    """Open a finished folder with the stock pipeline, which loads float32 unless told otherwise."""
-    return WanPipeline.from_pretrained(folder)
+def load(folder: Path, from_image: bool = False) -> Any:
+    """Open a finished folder with the stock pipeline for text or images; float32, as it loads by default."""
+    return (WanImageToVideoPipeline if from_image else WanPipeline).from_pretrained(folder)
 
 
 def read_notes(folder: Path) -> dict[str, Any]:
     """Give the notes about the making of a finished folder."""
     notes: dict[str, Any] = json.loads((folder / NOTES).read_text())
     return notes
+
+
+def write_notes(folder: Path, notes: dict[str, Any]) -> None:
+    """Write the notes about the making into a folder."""
+    (folder / NOTES).write_text(json.dumps(notes, indent=1) + "\n")

@@ -85,6 +85,22 @@ def observe(frames: Frames) -> Observation:
     return Observation(_agree(colours), shape, _motion(outlines, shape, frames.shape[2]), background)
 
 
+def travel(frames: Frames) -> complex:
+    """How far the shape moves over a clip, as a share of the width: to the right plus 1j times down."""
+    centres = []
+    for frame in frames.astype(np.float32):
+        difference = np.linalg.norm(frame - np.median(_border(frame), axis=0), axis=-1)
+        rows, columns = np.nonzero(difference > _CONTRAST)
+        if len(rows):
+            centres.append((columns + 1j * rows).mean())
+    return _change(np.array(centres)) / frames.shape[2] if len(centres) > 1 else 0j
+
+
+def saturation(frames: Frames) -> float:
+    """How colourful a clip is, 0 to 1: the mean distance between a pixel's strongest and weakest channel."""
+    return float((frames.max(axis=-1).astype(np.float32) - frames.min(axis=-1)).mean() / 255)
+
+
 def _border(frame: NDArray[np.float32]) -> NDArray[np.float32]:
     sides = (frame[:3], frame[-3:], frame[:, :3], frame[:, -3:])
     return np.concatenate([side.reshape(-1, 3) for side in sides])

@@ -21,11 +21,11 @@ _SHORT_SIDE = 4
 
 
 class Muon:
-    """Optimise parameters with Muon (matrices and convolutions) and AdamW (everything else)."""
+    """Optimise parameters with Muon (matrices and convolutions) and AdamW (everything else, or all at rate 0)."""
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], rate: float, adam_rate: float) -> None:
         every = list(parameters)
-        self._matrices = [p for p in every if p.ndim >= 2 and min(p.shape[0], p[0].numel()) > _SHORT_SIDE]
+        self._matrices = [p for p in every if rate and p.ndim >= 2 and min(p.shape[0], p[0].numel()) > _SHORT_SIDE]
         matrices = {id(p) for p in self._matrices}
         self._rate, self._adam_rate = rate, adam_rate
         rest = [p for p in every if id(p) not in matrices]

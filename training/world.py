@@ -145,29 +145,71 @@ class Clip:
     coverage: Floats
 
 
-def render(scene: Scene, rng: np.random.Generator, size: int = SIZE, frames: int = FRAMES) -> Clip:
-    """Draw a scene; place, size and speed come from `rng`, everything else from the scene."""
+def render(
+    scene: Scene,
+    rng: np.random.Generator,
+    size: int = SIZE,
+    frames: int = FRAMES,
+    roaming: bool = False,
+    drift: float = 0.0,
+) -> Clip:
+    """Draw a scene; place, size and speed come from `rng`, everything else from the scene.
+
+    A roaming shape starts almost anywhere, so that its first frame hardly tells what it is about to do. With a
+    `drift` it also sinks by that share of half the height over the clip.
+    """
     time = np.linspace(0.0, 1.0, frames, dtype=np.float32)
-    radius = np.full(frames, rng.uniform(0.36, 0.46), dtype=np.float32)
-    x = np.full(frames, rng.uniform(-0.2, 0.2), dtype=np.float32)
-    y = np.full(frames, rng.uniform(-0.2, 0.2), dtype=np.float32)
-    angle = np.zeros(frames, dtype=np.float32)
-    distance, drift = rng.uniform(0.7, 0.9), rng.uniform(-0.05, 0.05)
-    if scene.motion in _DIRECTIONS:
-        along_x, along_y = _DIRECTIONS[scene.motion]
-        path = drift + distance * (time - 0.5)
-        x = along_x * path if along_x else x
-        y = along_y * path if along_y else y
-    elif scene.motion in ("growing", "shrinking"):
-        grown = time if scene.motion == "growing" else 1.0 - time
-        radius = radius * (0.5 + 0.9 * grown)
-    elif scene.motion == "spinning":
-        angle = SPIN * time
+    x, y, radius, angle = (_roam if roaming else _pose)(scene.motion, rng, time)
+    y = y + np.float32(drift) * (time - 0.5)
     coverage = _coverage(scene.shape, x, y, radius, angle, size)
     foreground = np.asarray(COLOURS[scene.colour], dtype=np.float32) / 127.5 - 1.0
     background = np.asarray(BACKGROUNDS[scene.background], dtype=np.float32) / 127.5 - 1.0
     pixels = background[:, None, None, None] + coverage * (foreground - background)[:, None, None, None]
     return Clip(pixels.astype(np.float32), coverage)
+
+
+def _pose(motion: str, rng: np.random.Generator, time: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Place x and y, radius and angle over time, around the middle of the picture and of the clip."""
+    still = np.ones_like(time)
+    radius = still * np.float32(rng.uniform(0.36, 0.46))
+    x = still * np.float32(rng.uniform(-0.2, 0.2))
+    y = still * np.float32(rng.uniform(-0.2, 0.2))
+    angle = 0.0 * still
+    distance, drift = rng.uniform(0.7, 0.9), rng.uniform(-0.05, 0.05)
+    if motion in _DIRECTIONS:
+        along_x, along_y = _DIRECTIONS[motion]
+        path = drift + distance * (time - 0.5)
+        x = along_x * path if along_x else x
+        y = along_y * path if along_y else y
+    elif motion in ("growing", "shrinking"):
+        grown = time if motion == "growing" else 1.0 - time
+        radius = radius * (0.5 + 0.9 * grown)
+    elif motion == "spinning":
+        angle = SPIN * time
+    return x, y, radius, angle
+
+
+def _roam(motion: str, rng: np.random.Generator, time: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Place x and y, radius and angle over time, from a free start; movers keep room for their way."""
+    still = np.ones_like(time)
+    x = still * np.float32(rng.uniform(-0.3, 0.3))
+    y = still * np.float32(rng.uniform(-0.3, 0.3))
+    smallest, largest = {"growing": (0.22, 0.34), "shrinking": (0.36, 0.56)}.get(motion, (0.28, 0.46))
+    radius = still * np.float32(rng.uniform(smallest, largest))
+    angle = 0.0 * still
+    start, distance, factor = rng.uniform(-0.45, 0.1), rng.uniform(0.5, 0.9), rng.uniform(1.8, 2.2)
+    if motion in _DIRECTIONS:
+        along_x, along_y = _DIRECTIONS[motion]
+        path = start + min(distance, 0.5 - start) * time
+        x = along_x * path if along_x else x
+        y = along_y * path if along_y else y
+    elif motion == "growing":
+        radius = radius * (1.0 + (factor - 1.0) * time)
+    elif motion == "shrinking":
+        radius = radius * (1.0 + (1.0 / factor - 1.0) * time)
+    elif motion == "spinning":
+        angle = SPIN * time
+    return x, y, radius, angle
 
 
 def _coverage(shape: str, x: Floats, y: Floats, radius: Floats, angle: Floats, size: int) -> Floats:

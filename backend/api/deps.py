@@ -17,7 +17,7 @@ from backend.api.websocket import ConnectionManager
 from backend.core.errors import OutputNotFound, TaskNotFound
 from backend.core.paths import Home
 from backend.core.settings import Settings
-from backend.models.loras import LoraLibrary
+from backend.models.lora.library import LoraLibrary
 from backend.models.manager import ModelManager
 from backend.services.generation_service import GenerationService
 from backend.services.inputs import InputStore

@@ -14,7 +14,7 @@ from backend.commands.terminal import check_file, out
 from backend.core.settings import load_settings
 
 if TYPE_CHECKING:
-    from backend.models.loras import Lora, LoraLibrary
+    from backend.models.lora.library import Lora, LoraLibrary
 
 app = typer.Typer(help="List, add, remove and look at LoRAs.", no_args_is_help=True)
 
@@ -69,7 +69,7 @@ def remove(lora_id: LoraId) -> None:
 
 
 def _library() -> LoraLibrary:
-    from backend.models.loras import LoraLibrary
+    from backend.models.lora.library import LoraLibrary
 
     return LoraLibrary(load_settings().paths.create())
 

@@ -17,7 +17,7 @@ from backend.core.model_table import ModelSpec, find_model
 from backend.core.paths import Home
 from backend.core.requests import MAX_SEED, GenerationRequest, LoraUse, RequestDraft, resolve_request
 from backend.core.settings import Settings
-from backend.models.loras import LoraLibrary
+from backend.models.lora.library import LoraLibrary
 from backend.models.manager import ModelManager
 from backend.services.continuation import Continuation
 from backend.services.inputs import InputStore

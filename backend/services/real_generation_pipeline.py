@@ -18,7 +18,7 @@ from backend.core.paths import Home
 from backend.core.requests import GenerationRequest
 from backend.engine.kept_latents import read_latents
 from backend.engine.pipeline_loader import WanComponents
-from backend.models.loras import LoraLibrary
+from backend.models.lora.library import LoraLibrary
 from backend.services.attempt_files import AttemptFiles
 from backend.services.clip_writer import Clip, ClipWriter
 from backend.services.denoising_run import DenoisingRun, OpenLora

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from safetensors.torch import save
 
-from backend.core.lora_shape import WanShape
+from backend.core.lora.shape import WanShape
 from backend.core.model_table import MODELS
-from backend.models.lora_files import ModelShapes
+from backend.models.lora.files import ModelShapes
 from backend.models.manager import EMBEDDED_MODELS
 from tests.api.support import GOOD, SUBMIT, TINY, Served, assert_error
 from tests.support.lora_files import comfyui_file, kohya_file, random_adapter

@@ -8,11 +8,11 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 
-from backend.core.lora_bases import base_name, fitting_bases
-from backend.core.lora_experts import expert_in_metadata, hint_of
-from backend.core.lora_keys import read_key
-from backend.core.lora_match import Misfit, TensorInfo, match_tensors
-from backend.core.lora_shape import PUBLISHED, WanShape
+from backend.core.lora.bases import base_name, fitting_bases
+from backend.core.lora.experts import expert_in_metadata, hint_of
+from backend.core.lora.keys import read_key
+from backend.core.lora.match import Misfit, TensorInfo, match_tensors
+from backend.core.lora.shape import PUBLISHED, WanShape
 from tests.support.lora_files import LINEARS, TO_WAN
 
 RANK = 32

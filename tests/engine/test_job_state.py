@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from backend.core.errors import StateMismatch
-from backend.core.lora_receipt import FileReceipt, KeyCount, LoraReceipt
+from backend.core.lora.receipt import FileReceipt, KeyCount, LoraReceipt
 from backend.core.requests import Scheduler
 from backend.engine import job_state
 from backend.engine.job_state import restore_state, write_state

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from backend.core.errors import LoraNotApplied, LoraNotFound
-from backend.core.lora_shape import WanShape
+from backend.core.lora.shape import WanShape
 from backend.core.model_table import MODELS, ModelSpec
 from backend.core.requests import GenerationRequest, LoraFileRef, LoraUse, OnLoraFailure
 from backend.engine.decode import stream_frames

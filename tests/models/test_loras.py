@@ -23,13 +23,13 @@ from backend.core.errors import (
     LoraNotFound,
     StateConflict,
 )
-from backend.core.lora_shape import WanShape
+from backend.core.lora.shape import WanShape
 from backend.core.model_table import MODELS
 from backend.core.paths import Home
 from backend.core.requests import LoraFileRef, OnLoraFailure
-from backend.models.lora_files import LoraFileReader, ModelShapes
-from backend.models.lora_upload import receive, safe_stem
-from backend.models.loras import LoraLibrary
+from backend.models.lora.files import LoraFileReader, ModelShapes
+from backend.models.lora.library import LoraLibrary
+from backend.models.lora.upload import receive, safe_stem
 from backend.models.manager import EMBEDDED_MODELS
 from tests.support.lora_files import comfyui_file, diffusers_file, kohya_file, lightx2v_file, random_adapter, write_lora
 

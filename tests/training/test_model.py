@@ -1,53 +1,72 @@
-"""The whole recipe in small, and the embedded model as it is: both open with the stock pipeline."""
+"""Every recipe in small, and the embedded models as they are: all open with the stock pipelines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from training import card, contact_sheet, folder
-from training.experts import BOUNDARY, FLOW_SHIFT, NoiseLevels
-from training.judge import judge
-from training.scores import Scores, Settings
-from training.split import held_out
-from training.train import Place, Recipe, train
+from training import card, cases, contact_sheet, folder, image_to_video, text_image_to_video, text_to_video
+from training.cases import Case
+from training.flow import BOUNDARY, FLOW_SHIFT, NoiseLevels
+from training.judge import judge, judge_model
+from training.models import ASSETS, I2V, MODELS, T2V, TI2V, TinyModel
+from training.place import Place
+from training.scores import ENOUGH, Scores
 
-TINY = Recipe(autoencoder_steps=2, clips=8, spinning_clips=8, common_steps=2, high_steps=2, low_steps=2, batch=2)
-#: A folder of this size can travel in a package.
-MOST_BYTES = 15_000_000
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    # Threads of one process wait for each other; next to other tests one is faster than two.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+SMALL = {
+    T2V.name: (
+        text_to_video.train,
+        text_to_video.Recipe(
+            autoencoder_steps=2, clips=8, spinning_clips=8, common_steps=2, high_steps=2, low_steps=2, batch=2
+        ),
+    ),
+    I2V.name: (
+        image_to_video.train,
+        image_to_video.Recipe(clips=8, spinning_clips=8, high_steps=2, low_steps=2, batch=2),
+    ),
+    TI2V.name: (
+        text_image_to_video.train,
+        text_image_to_video.Recipe(autoencoder_steps=2, clips=8, spinning_clips=8, network_steps=2, batch=2),
+    ),
+}
+#: Sizes that can travel in a package, one model and everything together.
+MOST_BYTES, MOST_BYTES_TOGETHER = 15_100_000, 40_000_000
 
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
-def test_the_recipe_in_small_gives_a_folder_that_runs(tmp_path: Path) -> None:
-    out = tmp_path / "model"
-    size = train(TINY, Place(work=tmp_path / "work", out=out, compiled=False))
+@pytest.mark.parametrize("name", MODELS)
+def test_the_recipe_in_small_gives_a_folder_that_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, out = MODELS[name], tmp_path / "model"
+    monkeypatch.setattr(TinyModel, "sheet", lambda self, use: tmp_path / f"{use}.png")
+    train, recipe = SMALL[name]
+    size = train(recipe, Place(out, tmp_path / "work", compiled=False))
     assert 0 < size < MOST_BYTES
-    settings = Settings(steps=2, frames=5)
-    scores, clips, seconds = judge(folder.load(out), held_out()[:1], settings)
-    assert clips[0].shape == (5, 96, 96, 3)
-    card.write(out, scores, settings, seconds)
+    judge_model(model, out, 1, replace(model.settings, steps=2, frames=5), dry=False)
     text = (out / folder.CARD).read_text()
     assert text.startswith("---\nlicense: apache-2.0")
     assert "| foreground colour |" in text
+    assert ("| first frame at least 24 dB" in text) == model.from_image
+    uses = {
+        "text": model.from_text,
+        "image": model.from_image,
+        "end image": not model.expand_timesteps and model.from_image,
+    }
+    assert {path.stem for path in tmp_path.glob("*.png")} == {use for use, has in uses.items() if has}
 
 
-def test_the_contact_sheet_holds_every_caption(tmp_path: Path) -> None:
+def test_the_contact_sheet_holds_every_case(tmp_path: Path) -> None:
     clips = [np.full((17, 96, 96, 3), 80, dtype=np.uint8)] * 12
-    contact_sheet.draw(held_out()[:12], clips, tmp_path / "sheet.png")
-    assert (tmp_path / "sheet.png").stat().st_size > 1000
+    place = tmp_path / "sheet.png"
+    contact_sheet.draw(cases.from_text(12), clips, place)
+    assert place.stat().st_size > 1000
+    contact_sheet.draw(cases.from_image(12, 96, with_end=True), clips, place)
+    assert place.stat().st_size > 1000
 
 
 def test_noise_levels_stay_on_their_side_of_the_boundary() -> None:
@@ -60,15 +79,46 @@ def test_noise_levels_stay_on_their_side_of_the_boundary() -> None:
     assert low.min() < 0.1
 
 
-def test_the_embedded_model_is_what_its_card_says() -> None:
-    size = sum(path.stat().st_size for path in folder.MODEL_FOLDER.rglob("*") if path.is_file())
-    assert size < MOST_BYTES
-    pipeline = folder.load(folder.MODEL_FOLDER)
-    assert pipeline.config.boundary_ratio == BOUNDARY
-    assert pipeline.scheduler.config.flow_shift == FLOW_SHIFT
-    parts = (pipeline.text_encoder, pipeline.vae, pipeline.transformer, pipeline.transformer_2)
-    assert {part.dtype for part in parts} == {torch.float32}
-    scores, _, _ = judge(pipeline, held_out()[:3], Settings())
-    assert isinstance(scores, Scores)
-    assert scores.right["colour"] == scores.right["background"] == 3
-    assert scores.right["motion"] >= 2
+def test_everything_embedded_can_travel_in_a_package() -> None:
+    sizes = {path: path.stat().st_size for path in ASSETS.rglob("*") if path.is_file()}
+    assert sum(sizes.values()) < MOST_BYTES_TOGETHER
+    for model in MODELS.values():
+        assert sum(size for path, size in sizes.items() if model.folder in path.parents) < MOST_BYTES
+
+
+def asked_of(model: TinyModel) -> dict[str, list[Case]]:
+    asked = {"text": cases.from_text(3)} if model.from_text else {}
+    if model.from_image:
+        asked["image"] = cases.from_image(2, model.settings.size)
+    return asked
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_embedded_model_is_what_its_card_says(name: str) -> None:
+    model = MODELS[name]
+    for use, asked in asked_of(model).items():
+        pipeline = folder.load(model.folder, use != "text")
+        assert pipeline.config.boundary_ratio == model.boundary
+        assert pipeline.config.expand_timesteps == model.expand_timesteps
+        assert pipeline.scheduler.config.flow_shift == FLOW_SHIFT
+        experts = [part for part in (pipeline.transformer, pipeline.transformer_2) if part is not None]
+        assert len(experts) == (1 if model.boundary is None else 2)
+        assert {part.dtype for part in (pipeline.text_encoder, pipeline.vae, *experts)} == {torch.float32}
+        scores, _, _ = judge(pipeline, asked, model.settings)
+        assert isinstance(scores, Scores)
+        assert scores.right["colour"] == scores.right["background"] == len(asked)
+        assert scores.right["motion"] >= len(asked) - 1
+        assert all(ratio >= ENOUGH for ratio in scores.first_frames)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_card_is_what_the_notes_say(name: str, tmp_path: Path) -> None:
+    model = MODELS[name]
+    written = (model.folder / folder.CARD).read_text()
+    (tmp_path / folder.NOTES).write_text((model.folder / folder.NOTES).read_text())
+    card.write(tmp_path, model)
+    # The size of the weights is the folder's own.
+    unsized = [line for line in written.splitlines() if "MB of weights" not in line]
+    assert [
+        line for line in (tmp_path / folder.CARD).read_text().splitlines() if "MB of weights" not in line
+    ] == unsized

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.observation import UNCLEAR, Frames, Observation, observe
-from training.scores import Scores
+from training.observation import UNCLEAR, Frames, Observation, observe, saturation, travel
+from training.scores import Scores, likeness
 from training.world import Scene, all_scenes, render
 
 STILL = Scene("red", "square", "staying still", "black")
@@ -67,3 +67,22 @@ def test_a_flickering_square_does_not_spin() -> None:
     turned, straight = frames_of(replace(STILL, motion="spinning"))[6], frames_of(STILL)[0]
     clip = np.stack([turned if index % 2 else straight for index in range(17)])
     assert observe(clip).motion != "spinning"
+
+
+def test_likeness_is_the_peak_signal_to_noise_ratio() -> None:
+    image = frames_of(STILL)[0]
+    assert likeness(image, image) == float("inf")
+    # An error of one level everywhere: 20 log10(255).
+    assert likeness(np.full_like(image, 100), np.full_like(image, 101)) == pytest.approx(48.13, abs=0.01)
+
+
+def test_travel_and_saturation_measure_what_they_say() -> None:
+    moving = replace(STILL, motion="moving down")
+    down = travel(frames_of(moving))
+    assert 0.3 < down.imag < 0.5
+    assert abs(down.real) < 0.02
+    sunk = render(STILL, np.random.default_rng(0), drift=0.6).pixels
+    frames = np.round((sunk + 1) * 127.5).astype(np.uint8).transpose(1, 2, 3, 0)
+    assert travel(frames).imag == pytest.approx(0.3, abs=0.02)
+    assert saturation(np.full((17, 8, 8, 3), (200, 50, 50), dtype=np.uint8)) == pytest.approx(150 / 255)
+    assert saturation(np.full((17, 8, 8, 3), 90, dtype=np.uint8)) == 0.0

@@ -28,6 +28,19 @@ def test_shapes_stay_in_the_frame(shape: str, motion: str) -> None:
         assert coverage.max(axis=(1, 2)).min() == 1.0
 
 
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_roaming_shapes_start_anywhere_and_stay_in_the_frame(motion: str) -> None:
+    scene = Scene("red", "square", motion, "black")
+    starts = []
+    for seed in range(20):
+        coverage = render(scene, np.random.default_rng(seed), roaming=True).coverage
+        assert coverage[:, [0, -1]].mean() < 0.05
+        assert coverage[:, :, [0, -1]].mean() < 0.05
+        rows, columns = np.nonzero(coverage[0] > 0.5)
+        starts.append((rows.mean() / SIZE, columns.mean() / SIZE))
+    assert np.ptp(starts, axis=0).min() > 0.15
+
+
 def test_the_canonical_sentence_is_the_majority_and_free_phrasings_name_the_same_things() -> None:
     rng = np.random.default_rng(0)
     scene = Scene("orange", "ring", "growing", "teal")

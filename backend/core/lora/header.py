@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.core.errors import LoraInvalid
-from backend.core.lora_match import TensorInfo
+from backend.core.lora.match import TensorInfo
 
 MAX_HEADER_BYTES = 32 * 2**20
 MAX_TENSORS = 50_000

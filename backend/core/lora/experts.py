@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from backend.core.lora_keys import BOTH, HIGH, LOW
+from backend.core.lora.keys import BOTH, HIGH, LOW
 
 #: Our own header field; goes before everything else.
 EXPERT_METADATA = "wan22.expert"

@@ -14,13 +14,13 @@ from math import prod
 from pathlib import Path
 
 from backend.core.errors import LoraInvalid
-from backend.core.lora_bases import UNKNOWN, fitting_bases
-from backend.core.lora_experts import Hint, expert_in_metadata, hint_of
-from backend.core.lora_header import read_header
-from backend.core.lora_keys import BOTH, HIGH, LOW
-from backend.core.lora_match import match_tensors
-from backend.core.lora_shape import PUBLISHED, WanShape
-from backend.core.lora_words import Preset, preset_in, trigger_words
+from backend.core.lora.bases import UNKNOWN, fitting_bases
+from backend.core.lora.experts import Hint, expert_in_metadata, hint_of
+from backend.core.lora.header import read_header
+from backend.core.lora.keys import BOTH, HIGH, LOW
+from backend.core.lora.match import match_tensors
+from backend.core.lora.shape import PUBLISHED, WanShape
+from backend.core.lora.words import Preset, preset_in, trigger_words
 from backend.core.model_table import MODELS, ModelSpec
 
 

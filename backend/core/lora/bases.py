@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from backend.core.lora_match import Match, TensorInfo, match_tensors
-from backend.core.lora_shape import PUBLISHED, WanShape
+from backend.core.lora.match import Match, TensorInfo, match_tensors
+from backend.core.lora.shape import PUBLISHED, WanShape
 
 UNKNOWN = "unknown"
 

@@ -22,16 +22,16 @@ from backend.core.errors import (
     LoraNotFound,
     StateConflict,
 )
-from backend.core.lora_keys import HIGH, LOW
-from backend.core.lora_words import Preset
+from backend.core.lora.keys import HIGH, LOW
+from backend.core.lora.words import Preset
 from backend.core.model_table import ModelSpec
 from backend.core.paths import Home
 from backend.core.requests import LoraFileRef, LoraUse, OnLoraFailure
-from backend.models.lora_digests import DigestCache
-from backend.models.lora_files import LoraFile, LoraFileReader, ModelShapes
-from backend.models.lora_presets import known_preset
-from backend.models.lora_routing import check_fit, route
-from backend.models.lora_upload import SUFFIX, receive, safe_stem, target_name
+from backend.models.lora.digests import DigestCache
+from backend.models.lora.files import LoraFile, LoraFileReader, ModelShapes
+from backend.models.lora.presets import known_preset
+from backend.models.lora.routing import check_fit, route
+from backend.models.lora.upload import SUFFIX, receive, safe_stem, target_name
 from backend.models.manager import EMBEDDED_MODELS
 
 EMBEDDED_LORAS = EMBEDDED_MODELS / "loras"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from backend.core.lora_words import Preset
+from backend.core.lora.words import Preset
 
 #: Four steps without guidance, shift 5: lightx2v's own configuration for its Wan2.2 A14B LoRAs
 #: (`configs/wan22/wan_moe_t2v_distill_lora.json` of ModelTC/LightX2V). The default sampler puts four steps on the

@@ -8,17 +8,17 @@ from __future__ import annotations
 from typing import Protocol
 
 from backend.core.errors import InvalidRequest, LoraIncompatible
-from backend.core.lora_header import read_header
-from backend.core.lora_keys import BOTH, HIGH, LOW
-from backend.core.lora_match import Match, match_tensors
-from backend.core.lora_shape import WanShape
+from backend.core.lora.header import read_header
+from backend.core.lora.keys import BOTH, HIGH, LOW
+from backend.core.lora.match import Match, match_tensors
+from backend.core.lora.shape import WanShape
 from backend.core.model_table import ModelSpec
 from backend.core.requests import OnLoraFailure
-from backend.models.lora_files import LoraFile
+from backend.models.lora.files import LoraFile
 
 
 class Routable(Protocol):
-    """What is asked of a LoRA here (`models.loras.Lora`)."""
+    """What is asked of a LoRA here (`models.lora.library.Lora`)."""
 
     @property
     def id(self) -> str:

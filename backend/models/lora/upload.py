@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import IO
 
 from backend.core.errors import BodyTooLarge, InvalidRequest, LoraExists, LoraInvalid, StorageFull
-from backend.core.lora_experts import hint_of
-from backend.core.lora_header import read_header
-from backend.core.lora_keys import HIGH
-from backend.models.lora_files import LoraFileReader
+from backend.core.lora.experts import hint_of
+from backend.core.lora.header import read_header
+from backend.core.lora.keys import HIGH
+from backend.models.lora.files import LoraFileReader
 
 SUFFIX = ".safetensors"
 MAX_UPLOAD_BYTES = 500 * 2**20
@@ -98,7 +98,7 @@ def receive(
             known = reader.read(part)
             if known is None or known.problem is not None:
                 raise LoraInvalid("The file went away" if known is None else (known.problem or ""))
-            from backend.models.lora_numbers import check_numbers  # loads NumPy, which the server starts without
+            from backend.models.lora.numbers import check_numbers  # loads NumPy, which the server starts without
 
             check_numbers(part, header)
             return Received(folder / name, sha256, _put(part, folder / name, sha256))
