@@ -66,7 +66,7 @@ class DenoiseJob:
             request: every value that decides the latents.
             image: the first frame, uint8 RGB [height, width, 3] of the request's size; I2V needs it, TI2V takes it.
             end_image: the last frame, in the same form; I2V takes it.
-            loras: made active before every pass; None touches nothing.
+            loras: made active before every pass; None = without any.
 
         Raises:
             ImageRequired, ImageNotAccepted: the model needs an image, or takes none or no second one.
@@ -150,7 +150,9 @@ class DenoiseJob:
         components = self.components
         t, scale = self.timesteps[self.index], self.scales[self.index]
         model: Any = components.transformer if self.expert == HIGH else components.transformer_2
-        if self.loras is not None:
+        if self.loras is None:
+            LoraStack.deactivate(model)  # another job's LoRAs may still be on
+        else:
             self.loras.activate(self.expert, model)
         model_input = self._model_input().to(components.transformer.dtype)
         timestep = self._timestep(t)

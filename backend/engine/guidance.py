@@ -21,8 +21,8 @@ def guidance_plan(request: GenerationRequest, experts: Sequence[str]) -> tuple[f
 
     diffusers' pipelines look at the first scale only: above 1, every step makes both passes. Where this plan
     leaves out a pass because a scale is exactly 1, the result is the same but for rounding (there the pipeline
-    computes `n + 1 * (p - n)`). When the first scale is 1 or below and the second is above, the pipeline leaves
-    the low-noise expert without guidance; here each expert follows its own scale.
+    computes `n + 1 * (p - n)`). Where only one of the scales is above 1, each expert follows its own here: the
+    pipeline would guide both or neither, also with a scale below 1.
     """
     total = len(experts)
     return tuple(_scale(request, expert, index / total) for index, expert in enumerate(experts))
