@@ -116,10 +116,16 @@ def _preset_section(figures: dict[str, Any], header: dict[str, str]) -> str:
         f"| {aspect} | {figures['without']['right'][aspect]} / {count} | {right} / {count} ({right / count:.1%}) |"
         for aspect, right in figures["with"]["right"].items()
     )
+    likeness = [f"{figures[use]['like_guided_db']} dB" for use in ("without", "with")]
+    rows += f"\n| like the guided clip of {T2V.settings.steps} steps from the same noise (PSNR, mean) "
+    rows += f"| {likeness[0]} | {likeness[1]} |"
+    mistakes = figures["with"]["mistakes"]
+    wrong = "; ".join(f"{asked} seen as {seen} ({often})" for _, asked, seen, often in mistakes[:6]) or "none"
     said = f"""{preset.steps} steps, scheduler {preset.scheduler} with flow shift {preset.flow_shift}, guidance
     {preset.guidance_scale} (none); {figures["with"]["seconds_per_clip"]} s per clip in batches of 12. The high-noise
     expert answers for the first {sum(level >= BOUNDARY for level in preset.levels())} steps. These settings are
-    in the header as `wan22.preset`."""
+    in the header as `wan22.preset`. In the picture: the model alone, with the pair, and the guided model at
+    {T2V.settings.steps} steps. Mistakes with the pair: {wrong}."""
     return f"""| asked for | the model alone at these settings | with the pair at strength 1 |
 |---|---|---|
 {rows}

@@ -25,7 +25,7 @@ from training.judge import judge
 from training.loras import FOLDER, NOTES, PRESET_NAME
 from training.models import T2V, Settings
 from training.observation import Frames
-from training.scores import Scores
+from training.scores import Scores, likeness
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,28 @@ def judge_preset(place: Path, preset: Preset, count: int, strength: float) -> tu
     return judge(pipeline, cases.from_text(count), settings)
 
 
+def compare_preset(place: Path, preset: Preset, count: int) -> tuple[dict[str, Any], list[list[Frames]]]:
+    """Score the model with and without the pair at the preset's settings; give the figures, and the clips by use.
+
+    Besides being right, a clip should be the one that the guided model makes of the same noise.
+    """
+    _, wanted, _ = judge(folder.load(T2V.folder), cases.from_text(count), T2V.settings)
+    figures: dict[str, Any] = {}
+    rows = []
+    for label, strength in (("without", 0.0), ("with", 1.0)):
+        scores, clips, seconds = judge_preset(place, preset, count, strength)
+        alike = [
+            np.mean([likeness(*pair) for pair in zip(*two, strict=True)]) for two in zip(clips, wanted, strict=True)
+        ]
+        figures[label] = scores.summary() | {
+            "seconds_per_clip": round(seconds, 2),
+            "like_guided_db": round(float(np.mean(alike)), 1),
+        }
+        rows.append(clips)
+    logger.info("%s: %s", PRESET_NAME, figures)
+    return figures, [*rows, wanted]
+
+
 def settings_of(preset: Preset) -> Settings:
     """Give the settings under which a preset runs."""
     return replace(T2V.settings, steps=preset.steps, guidance=preset.guidance_scale, guidance_2=preset.guidance_scale_2)
@@ -99,11 +121,7 @@ def main() -> None:
     for name in arguments.names or every:
         if name == PRESET_NAME:
             preset = preset_of(place)
-            figures: dict[str, Any] = {}
-            for label, strength in (("without", 0.0), ("with", 1.0)):
-                scores, clips, seconds = judge_preset(place, preset, arguments.count or PRESET_COUNT, strength)
-                figures[label] = scores.summary() | {"seconds_per_clip": round(seconds, 2)}
-            rows = [clips]
+            figures, rows = compare_preset(place, preset, arguments.count or PRESET_COUNT)
         else:
             figures, rows = measure_effect(place, EFFECTS[name], arguments.count or EFFECT_COUNT)
         notes[name]["figures"] = figures

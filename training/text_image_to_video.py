@@ -35,7 +35,7 @@ class Recipe(Amounts):
     given: float = 0.5
     #: Latent channels that hold anything once they are aligned.
     used_channels: int = 12
-    network_steps: int = 3600
+    network_steps: int = 4800
     batch: int = 32
 
 
