@@ -20,6 +20,9 @@ from backend.core.errors import BadSettings, WanError
 from backend.core.settings import load_settings
 from tests.cli.support import PROMPT, QUICK, frames_of, invoke, record_of
 from tests.support.server import LiveServer, wait_for
+from training.cases import from_image
+from training.observation import observe
+from training.scores import likeness
 
 SMALL = ["--model", "I2V-A14B", "--size", "128x128", "--frames", "5", "--steps", "2", "--seed", "3"]
 
@@ -90,6 +93,28 @@ def test_a_video_starts_from_a_picture_and_goes_on_from_its_end(maker: LiveServe
     assert (later["extends"], later["prompt"], later["flow_shift"]) == (id_of(made.stdout), "it turns", 4.5)
     assert later["image"] not in (request["image"], request["end_image"])
     assert (later["width"], later["height"], later["num_frames"]) == (128, 128, 5)
+
+
+@pytest.mark.parametrize(("model", "size"), [("tiny-i2v-a14b", 96), ("tiny-ti2v-5b", 128)])
+def test_the_clip_begins_with_the_given_picture_and_moves_as_asked(
+    maker: LiveServer, tmp_path: Path, model: str, size: int
+) -> None:
+    case = from_image(1, size)[0]
+    assert case.image is not None
+    image, target = tmp_path / "start.png", tmp_path / "clip.mp4"
+    Image.fromarray(case.image).save(image)
+    options = ["--model", model, "--image", str(image), "--seed", str(case.seed), "-o", str(target)]
+    done = invoke("generate", case.scene.caption, *options, "--server", maker.url)
+    assert done.returncode == 0, done.stderr
+    frames = frames_of(target)
+    assert frames.shape == (17, size, size, 3)
+    assert likeness(frames[0], case.image) >= 24.0
+    seen = observe(frames)
+    assert (seen.colour, seen.background, seen.motion) == (
+        case.scene.colour,
+        case.scene.background,
+        case.scene.motion,
+    )
 
 
 def test_what_cannot_work_is_said_before_anything_is_queued(maker: LiveServer, tmp_path: Path) -> None:
