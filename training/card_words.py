@@ -118,9 +118,9 @@ stock `WanPipeline` and `WanImageToVideoPipeline` both open the folder.""",
         + """ Half of the clips were learned with a clean first latent frame. The text encoder began as that of
 tiny-t2v-a14b.""",
         limits=_LIMITS.format(
-            weakest="""Pictures of
-anything else come back as shapes and flat colours, because its autoencoder knows nothing else. Width and height must
-be multiples of 32."""
+            weakest="""From text alone rings and circles are its weakest shapes: they often come out dented. Pictures
+of anything else come back as shapes and flat colours, because its autoencoder knows nothing else. Width and height
+must be multiples of 32."""
         ),
         folder=TI2V.name,
     ),
