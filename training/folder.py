@@ -56,6 +56,7 @@ def save(
     (part / PREVIEW).write_text(json.dumps(preview, indent=1) + "\n")
     write_notes(part, notes)
     _name_tokenizer_portably(part)
+    _forget_origin(part)
     for path in part.rglob("*.safetensors"):
         path.chmod(0o644)
     shutil.rmtree(folder, ignore_errors=True)
@@ -68,6 +69,14 @@ def _name_tokenizer_portably(folder: Path) -> None:
     # transformers 5 writes the class's new name, which transformers 4 does not know; both know the old one.
     for path in (folder / "model_index.json", folder / "tokenizer" / "tokenizer_config.json"):
         path.write_text(path.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast"))
+
+
+def _forget_origin(folder: Path) -> None:
+    # A part that was loaded from another folder remembers that folder's place on this machine.
+    for path in folder.glob("*/config.json"):
+        config = json.loads(path.read_text())
+        if config.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def load(folder: Path, from_image: bool = False) -> Any:
