@@ -75,11 +75,16 @@ def without_image(noisy: Tensor, clean: Tensor, times: Tensor, chosen: Tensor, r
     return Question(noisy, times)
 
 
-def beside(conditions: Tensor) -> Asking:
-    """Ask as I2V-A14B does: mask and encoded image as further channels beside the noisy latents."""
+def beside(conditions: Tensor, first_frame: float = 1.0) -> Asking:
+    """Ask as I2V-A14B does: mask and encoded image as further channels beside the noisy latents.
+
+    An error in the first latent frame, where the image is to appear again, counts `first_frame` times.
+    """
 
     def ask(noisy: Tensor, clean: Tensor, times: Tensor, chosen: Tensor, rng: np.random.Generator) -> Question:
-        return Question(torch.cat([noisy, conditions[chosen].to(noisy)], 1), times)
+        counted = torch.ones_like(noisy)
+        counted[:, :, 0] = first_frame
+        return Question(torch.cat([noisy, conditions[chosen].to(noisy)], 1), times, counted)
 
     return ask
 

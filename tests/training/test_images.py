@@ -43,10 +43,11 @@ def test_the_condition_is_the_one_of_the_stock_pipeline(with_end: bool) -> None:
 def test_a_condition_lies_beside_the_latents() -> None:
     conditions = torch.randn(3, 20, 5, 4, 4)
     noisy, times = torch.randn(2, 16, 5, 4, 4), torch.tensor([10.0, 900.0])
-    question = beside(conditions)(noisy, noisy, times, torch.tensor([2, 0]), RNG)
+    question = beside(conditions, first_frame=3.0)(noisy, noisy, times, torch.tensor([2, 0]), RNG)
     assert torch.equal(question.hidden[:, :16], noisy)
     assert torch.equal(question.hidden[:, 16:], conditions[[2, 0]])
-    assert question.counted is None
+    assert question.counted is not None
+    assert question.counted.mean((0, 1, 3, 4)).tolist() == [3.0, 1.0, 1.0, 1.0, 1.0]
     assert torch.equal(question.times, times)
 
 
