@@ -11,11 +11,9 @@ from typing import Any
 
 from backend.core.errors import WanError
 from backend.core.model_integration_bridge import METADATA_FORMAT, PRODUCT
-from backend.core.requests import GenerationRequest
+from backend.core.requests import AFTER_DENOISING, GenerationRequest
 
-#: Values of a request that say what it came from or what is kept of it; its frames are the same without them.
-_NOT_IN_THE_FRAMES = {"fps", "crf", "keep_latents", "latents_of", "extends", "preset", "on_lora_failure"}
-#: Of these, the ones that a repeated request leaves out: it is a new one, and every value of theirs is in it already.
+#: Values that a repeated request leaves out: it is a new one, and what they stand for is in its other values.
 _LEFT_OUT = {"latents_of", "extends", "preset"}
 _ABSENT = "-"
 
@@ -123,7 +121,7 @@ class Record:
 
     def _request_factors(self, again: Record) -> list[Factor]:
         """Name each value of the request that is another one; one line where all are the same."""
-        left_out = _NOT_IN_THE_FRAMES | {"loras"}  # LoRAs are compared by what they are
+        left_out = {*AFTER_DENOISING, "loras"}  # LoRAs are compared by what they are
         mine, others = self.request.to_json(), again.request.to_json()
         changed = [name for name in mine if name not in left_out and mine[name] != others[name]]
         if not changed:

@@ -32,7 +32,7 @@ MAX_CRF = 51
 DEFAULT_CRF = 17
 
 #: Values that do not change the latents: who made them, and what becomes of them afterwards.
-_AFTER_DENOISING = ("fps", "crf", "keep_latents", "latents_of", "extends", "preset", "on_lora_failure")
+AFTER_DENOISING = ("fps", "crf", "keep_latents", "latents_of", "extends", "preset", "on_lora_failure")
 
 
 class Scheduler(StrEnum):
@@ -182,7 +182,7 @@ class GenerationRequest:
     @property
     def denoise_digest(self) -> str:
         """SHA-256 over the values that decide the latents: equal digests mean equal latents on one machine."""
-        return _digest({name: value for name, value in self.to_json().items() if name not in _AFTER_DENOISING})
+        return _digest({name: value for name, value in self.to_json().items() if name not in AFTER_DENOISING})
 
 
 def _digest(values: dict[str, Any]) -> str:

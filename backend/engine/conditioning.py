@@ -13,9 +13,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
+from backend.core.errors import InvalidRequest
 from backend.core.model_table import Mode
-from backend.core.requests import GenerationRequest
+from backend.core.requests import GenerationRequest, check_images
 from backend.engine.failures import device_errors
 from backend.engine.pipeline_loader import WanComponents
 
@@ -135,13 +135,7 @@ def _pixels(pipeline: object, components: WanComponents, picture: Picture) -> to
 def _check_pictures(
     components: WanComponents, request: GenerationRequest, image: Picture | None, end_image: Picture | None
 ) -> None:
-    spec = components.spec
-    if image is None and (spec.mode is Mode.I2V or end_image is not None):
-        raise ImageRequired
-    if image is not None and spec.mode is Mode.T2V:
-        raise ImageNotAccepted
-    if end_image is not None and spec.mode is not Mode.I2V:
-        raise ImageNotAccepted(f"{spec.id} takes a start image and no end image")
+    check_images(components.spec, image=image is not None, end_image=end_image is not None)
     if end_image is not None and request.num_frames == 1:
         raise InvalidRequest("A clip of one frame cannot begin and end with different images")
     for picture in (image, end_image):

@@ -82,10 +82,12 @@ class InputStore:
         Raises:
             InputMissing: nothing is, or the id is none.
         """
-        with self.path(image_id).open("rb") as file:
+        path = self.path(image_id)
+        with path.open("rb") as file:
             start = file.read(_PNG_START.size)
         if len(start) < _PNG_START.size:
             raise InputMissing
+        path.touch()  # a request is about to name it: `prune` leaves it alone
         width, height = _PNG_START.unpack(start)[3:]
         return ImageRef(image_id, width, height)
 

@@ -146,6 +146,14 @@ def test_pruning_keeps_what_is_used_or_new(store: InputStore, tmp_path: Path) ->
     assert {path.stem for path in (tmp_path / "inputs").iterdir()} == {used.id, new.id}
 
 
+def test_an_image_that_a_request_asks_for_is_new_again(store: InputStore, tmp_path: Path) -> None:
+    stored = store.store(as_file(two_halves(), "PNG"))
+    before = time.time() - SPARE_SECONDS - 1
+    os.utime(tmp_path / "inputs" / f"{stored.id}.png", (before, before))
+    assert store.find(stored.id) == stored
+    assert store.prune(set()) == 0
+
+
 def test_a_frame_is_cropped_padded_or_stretched_as_asked() -> None:
     wide = np.asarray(two_halves(192, 64))  # twice as wide as the frame below
     cropped = fit_image(wide, 96, 64, Fit.CROP)
