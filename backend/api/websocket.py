@@ -77,12 +77,11 @@ class ConnectionManager:
 
     async def start(self) -> None:
         """Learn the state of the queue and begin to follow the event log."""
-        # The number first: what happens between the two reads is then folded twice, which changes nothing.
-        self._position = await asyncio.to_thread(self._events.last_id)
+        # The counts first: what happens before the tasks are read is then folded twice, which changes nothing.
+        self._counts, self._position = await asyncio.to_thread(self._tasks.tally)
         active = [status for status in TaskStatus if status not in TERMINAL]
         lists = [await asyncio.to_thread(self._tasks.list, status) for status in active]
         self._board = TaskBoard(sorted((task for tasks in lists for task in tasks), key=lambda task: task.created_at))
-        self._counts = await asyncio.to_thread(self._tasks.counts)
         while await self._follow_once():
             pass
         self._loops = [asyncio.create_task(self._follow()), asyncio.create_task(self._send_stats())]
@@ -234,14 +233,18 @@ class ConnectionManager:
             return False
         queue_changed = any(event.type is not EventType.PROGRESS for event in page)
         if queue_changed:
-            self._counts = await asyncio.to_thread(self._tasks.counts)
+            self._counts, counted = await asyncio.to_thread(self._tasks.tally)
+            # What is in the counts is told before them, also if it happened after the page was read.
+            while page[-1].id < counted:
+                more = await asyncio.to_thread(self._events.after, page[-1].id, PAGE)
+                page += [event for event in more if event.id <= counted]
         for event in page:
             for notice in self._board.apply(event):
                 self._publish(notice.topic, _encode(notice))
             self._position = event.id
         if queue_changed:
             self._publish(QUEUE_TOPIC, self._queue_update())
-        return len(page) == PAGE
+        return len(page) >= PAGE
 
     async def _send_stats(self) -> None:
         while not self._stopping.is_set():

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Collection, Sequence
 from typing import Any, Final, NotRequired, TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, Connection, Row, case, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, case, func, insert, literal, or_, select, union_all, update
 
 from backend.core.domain import TERMINAL, EventType, Output, Priority, Progress, Task, TaskStatus
 from backend.core.errors import IdempotencyConflict, LeaseLost, StateConflict, TaskNotFound, WanError, WorkerLost
@@ -19,11 +19,12 @@ from backend.core.faults import fault_point
 from backend.core.requests import GenerationRequest
 from backend.store.engine import Database
 from backend.store.rows import storable, to_task
-from backend.store.tables import database_now, outputs, tasks
+from backend.store.tables import database_now, events, outputs, tasks
 from backend.store.transition import append, apply
 
 _WAITING: Final = (TaskStatus.PENDING, TaskStatus.PAUSED)
 _RUNNING: Final = (TaskStatus.PROCESSING,)
+_NEWEST_EVENT: Final = "newest event"  # stands beside the states in what `tally` reads
 #: In the class below, `list` is a method.
 TaskIds = list[str]
 TaskList = list[Task]
@@ -115,10 +116,19 @@ class TaskStore:
 
     def counts(self) -> dict[TaskStatus, int]:
         """Return how many tasks of the queue view are in each state; states without tasks count 0."""
-        query = select(tasks.c.status, func.count()).where(tasks.c.deleted_at.is_(None)).group_by(tasks.c.status)
+        return self.tally()[0]
+
+    def tally(self) -> tuple[dict[TaskStatus, int], int]:
+        """Return the counts, and the id of the newest event that they already contain (0: there is none).
+
+        One statement sees one moment, on both databases: no event up to this id is missing from the counts,
+        and none after it is in them.
+        """
+        states = select(tasks.c.status, func.count()).where(tasks.c.deleted_at.is_(None)).group_by(tasks.c.status)
+        newest = select(literal(_NEWEST_EVENT), func.coalesce(func.max(events.c.id), 0))
         with self._database.read() as connection:
-            found = {row[0]: row[1] for row in connection.execute(query)}
-        return {status: found.get(status, 0) for status in TaskStatus}
+            found = {row[0]: row[1] for row in connection.execute(union_all(states, newest))}
+        return {status: found.get(status, 0) for status in TaskStatus}, found[_NEWEST_EVENT]
 
     def queue_position(self, task_id: str) -> int | None:
         """Return 1 for the task that runs next, 2 for the one after it ...; None when it does not wait.

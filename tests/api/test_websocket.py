@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -105,6 +106,23 @@ def test_the_control_messages(served: Served) -> None:
 
 def _ping(timestamp: object) -> dict[str, Any]:
     return {"type": "ping", "data": {"timestamp": timestamp}}
+
+
+def test_counts_never_run_ahead_of_what_was_told(served: Served) -> None:
+    """Tasks end while the server reads: a count that is told contains what was told before it, no more and no less."""
+    with listening(served) as listener:
+        listener.subscribe("queue_updates")
+        for _ in range(40):
+            served.complete_one()
+        listener.until("queue_update", completed_tasks=40)
+
+    told: Counter[str] = Counter()
+    for message in listener.seen:
+        if message["type"] == "task_update":
+            told[message["status"]] += 1
+        if message["type"] == "queue_update":
+            counts = message["data"]
+            assert (counts["total_tasks"], counts["completed_tasks"]) == (told["pending"], told["completed"])
 
 
 NONSENSE = [
