@@ -24,7 +24,7 @@ from backend.services.inputs import InputStore
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
-from backend.store.workers import WorkerStore
+from backend.store.workers import WorkerInfo, WorkerStore
 
 _ID = re.compile(r"^[A-Za-z0-9-]{1,64}$")
 
@@ -78,6 +78,10 @@ class Services:
     def uptime(self) -> float:
         """Seconds since this process started to serve."""
         return time.monotonic() - self.started
+
+    def living_workers(self) -> list[WorkerInfo]:
+        """Return the workers that were heard of within a lease and whose processes are not known to be gone."""
+        return [one for one in self.workers.alive(self.settings.lease_seconds) if not one.is_dead()]
 
 
 async def services_of(request: Request) -> Services:

@@ -58,8 +58,7 @@ def diagnose(services: Services) -> Diagnosis:
     try:
         counts = services.tasks.counts()
         active = counts.get(TaskStatus.PENDING, 0) + counts.get(TaskStatus.PROCESSING, 0)
-        heard_of = services.workers.alive(services.settings.lease_seconds)
-        workers = [worker for worker in heard_of if not worker.is_dead()]
+        workers = services.living_workers()
     except WanError as error:
         database_connected = False
         issues.append(f"The database cannot be used: {error.message}")

@@ -6,6 +6,8 @@ Rows are written by `tasks.py` when a task completes; an output outlives its tas
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import delete, func, select
@@ -14,8 +16,17 @@ from backend.core.domain import Output
 from backend.core.errors import OutputFileMissing, OutputNotFound
 from backend.core.paths import Home, resolve_under
 from backend.store.engine import Database
-from backend.store.rows import to_output
+from backend.store.rows import moment, to_output
 from backend.store.tables import outputs, tasks
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUse:
+    """What the gallery says about one model."""
+
+    videos: int
+    last: datetime
+    mean_seconds: float
 
 
 class OutputStore:
@@ -49,6 +60,18 @@ class OutputStore:
         )
         with self._database.read() as connection:
             return [float(seconds) for seconds in connection.execute(query).scalars()]
+
+    def uses(self) -> dict[str, ModelUse]:
+        """Return for each model how many of the videos are its work, when the last was made, and how long they took."""
+        seconds = func.avg(outputs.c.generation_seconds)
+        query = (
+            select(tasks.c.model, func.count(), func.max(outputs.c.created_at), seconds)
+            .join(tasks, tasks.c.id == outputs.c.task_id)
+            .group_by(tasks.c.model)
+        )
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        return {model: ModelUse(count, moment(last), float(mean)) for model, count, last, mean in rows}
 
     def get(self, task_id: str) -> Output:
         """Return one output.

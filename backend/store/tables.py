@@ -146,5 +146,6 @@ workers = Table(
     Column("detail", Text),
     Column("started_at", Double, nullable=False),
     Column("seen_at", Double, nullable=False),
+    Column("model", String(64)),  # the one in the worker's memory
     CheckConstraint(_one_of("state", ("loading", "idle", "busy")), name="workers_state"),
 )

@@ -43,6 +43,7 @@ class WorkerInfo:
     detail: str | None
     started_at: datetime
     seen_at: datetime
+    model: str | None  #: id of the model in its memory
 
     def is_dead(self) -> bool:
         """Return whether this machine is the worker's and its process is gone."""
@@ -67,9 +68,17 @@ class WorkerStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def beat(self, worker_id: str, *, device: str, state: WorkerState, detail: str | None = None) -> None:
-        """Say, from inside the worker's process, that it lives and what it does."""
-        now = {"device": device, "state": state, "detail": detail and storable(detail), "seen_at": database_now()}
+    def beat(
+        self, worker_id: str, *, device: str, state: WorkerState, detail: str | None = None, model: str | None = None
+    ) -> None:
+        """Say, from inside the worker's process, that it lives, what it does, and which model it has in memory."""
+        now = {
+            "device": device,
+            "state": state,
+            "detail": detail and storable(detail),
+            "model": model,
+            "seen_at": database_now(),
+        }
         with self._database.begin() as connection:
             known = connection.execute(update(workers).where(workers.c.id == worker_id).values(now))
             if known.rowcount == 0:
@@ -106,4 +115,5 @@ def _info(row: Row[Any]) -> WorkerInfo:
         detail=row.detail,
         started_at=moment(row.started_at),
         seen_at=moment(row.seen_at),
+        model=row.model,
     )

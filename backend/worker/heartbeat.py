@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -33,6 +34,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._shown: tuple[str, WorkerState, str | None] = (settings.device, WorkerState.LOADING, None)
         self.attempt: Attempt | None = None  #: what the worker works on now
+        self.loaded_model: Callable[[], str | None] = lambda: None  #: asked at every beat
 
     def start(self) -> None:
         """Sign on, then beat."""
@@ -70,7 +72,7 @@ class Heartbeat:
             if attempt is not None:
                 attempt.renew()
             device, state, detail = self._shown
-            self._workers.beat(self._worker_id, device=device, state=state, detail=detail)
+            self._workers.beat(self._worker_id, device=device, state=state, detail=detail, model=self.loaded_model())
         except (StoreUnavailable, StorageFull) as error:
             log.warning("worker.beat_not_taken", error=error.code)
 

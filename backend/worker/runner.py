@@ -124,6 +124,7 @@ class WorkerRunner:
         self._device = str(loader.device)
         models = ModelManager(self._home, has_gpu=loader.device.type != "cpu")
         bridge = ModelIntegrationBridge(models, loader)
+        self._heartbeat.loaded_model = lambda: bridge.loaded_model
         try:
             model = models.default().id
             self._heartbeat.show(self._device, WorkerState.LOADING, model)

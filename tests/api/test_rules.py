@@ -51,7 +51,12 @@ def test_reading_changes_nothing(served: Served) -> None:
                 served.client.request(
                     method,
                     path.format(
-                        task_id=task_id, output_id=task_id, image_id="ab" * 32, filename="x_thumb.jpg", lora_id="none"
+                        task_id=task_id,
+                        output_id=task_id,
+                        image_id="ab" * 32,
+                        filename="x_thumb.jpg",
+                        lora_id="none",
+                        model_type="t2v",
                     ),
                 )
                 called += 1

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -23,7 +24,7 @@ from backend.store.engine import MIGRATIONS, Database, newest_revision
 from backend.store.tables import metadata
 from backend.store.tasks import TaskStore
 from backend.store.transition import apply
-from backend.store.workers import WorkerState
+from backend.store.workers import WorkerState, WorkerStore
 from tests.store.samples import claimed, submit
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20
@@ -85,8 +86,30 @@ def test_a_state_outside_the_table_is_refused_by_the_database(database: Database
 def test_a_database_of_a_newer_version_is_refused(database: Database) -> None:
     with database.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(StoreUnavailable, match=r"newer wan22.*9999.*0001"):
+    with pytest.raises(StoreUnavailable, match=rf"newer wan22.*9999.*{newest_revision()}"):
         database.migrate()
+
+
+def test_a_database_of_an_older_version_is_brought_up_to_date_with_its_tasks(
+    sqlite: Database, sqlite_path: Path
+) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with sqlite.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    with sqlite.begin() as connection:
+        columns = [column["name"] for column in inspect(connection).get_columns("workers")]
+        assert "model" not in columns
+        connection.execute(
+            text(
+                "INSERT INTO workers (id, host, pid, process_started_at, device, state, started_at, seen_at)"
+                " VALUES ('old', 'here', 1, 0, 'cpu', 'idle', 0, 0)"
+            )
+        )
+    sqlite.migrate()
+    (worker,) = WorkerStore(sqlite).list()
+    assert (worker.id, worker.model) == ("old", None)
 
 
 @pytest.mark.parametrize("content", [PNG, b"not a database at all\n" * 100], ids=["png", "text"])

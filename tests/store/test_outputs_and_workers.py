@@ -44,6 +44,15 @@ def test_an_output_reads_back_as_it_was_recorded(store: TaskStore, database: Dat
     assert found.duration_seconds == 17 / 8
 
 
+def test_what_each_model_made_is_counted(store: TaskStore, database: Database, home: Home) -> None:
+    outputs = OutputStore(database, home)
+    assert outputs.uses() == {}
+    ids = [finish(store, home) for _ in range(3)]
+    (use,) = outputs.uses().values()
+    assert (use.videos, use.mean_seconds) == (3, output_of(ids[0]).generation_seconds)
+    assert use.last == outputs.get(ids[-1]).created_at
+
+
 def test_files_are_found_and_missed(store: TaskStore, database: Database, home: Home) -> None:
     outputs = OutputStore(database, home)
     task_id = finish(store, home)
@@ -76,9 +85,9 @@ def test_a_worker_signs_on_beats_and_signs_off(database: Database) -> None:
     (first,) = workers.alive(30.0)
     assert (first.id, first.pid, first.device, first.state) == (worker_id, os.getpid(), "cpu", WorkerState.LOADING)
     assert not first.is_dead()
-    workers.beat(worker_id, device="cpu", state=WorkerState.BUSY, detail="a task\x00")
+    workers.beat(worker_id, device="cpu", state=WorkerState.BUSY, detail="a task\x00", model="tiny-t2v-a14b")
     (second,) = workers.list()
-    assert (second.state, second.detail) == (WorkerState.BUSY, "a task")
+    assert (second.state, second.detail, second.model) == (WorkerState.BUSY, "a task", "tiny-t2v-a14b")
     assert second.started_at == first.started_at
     assert second.seen_at >= first.seen_at
     assert workers.alive(-1.0) == []

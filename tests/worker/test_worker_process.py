@@ -96,7 +96,8 @@ def test_killed_after_the_rename_there_is_still_one_output(queue: Queue, supervi
     assert queue.outputs.list() == []
 
     supervise()  # finds that the first worker is dead long before its lease runs out
-    queue.wait_status(task.id, TaskStatus.COMPLETED)
+    done = queue.wait_status(task.id, TaskStatus.COMPLETED)
+    assert queue.worker(done.worker_id).model == done.model  # it stays warm for the next task
     assert [output.task_id for output in queue.outputs.list()] == [task.id]
     assert queue.videos() == [f"{task.id}.mp4"]
 
