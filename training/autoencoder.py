@@ -16,6 +16,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, Wa
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from training.place import mixed_precision
 from training.split import SceneSource
 from training.world import FRAMES, SIZE, render
 
@@ -128,7 +129,7 @@ class AutoencoderLoss:
         moving = step - round(self._steps * STILL_SHARE)
         frames, count = self._crops.stills if moving < 0 else self._crops.clips[moving % len(self._crops.clips)]
         pixels, coverage = (part.to(self._device) for part in _draw(self._crops, rng, frames, count))
-        with torch.autocast(self._device.type, torch.bfloat16):
+        with mixed_precision(self._device):
             mean = self._autoencoder.encode(pixels).latent_dist.mode()
             noisy = mean + LATENT_NOISE * torch.randn_like(mean)
             decoded = self._autoencoder.decode(noisy).sample

@@ -131,8 +131,8 @@ def _making_section(notes: dict[str, Any], model: TinyModel, words: Words) -> st
     )
     total = sum(notes["seconds"].values()) / 60
     sizes = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in notes["parameters"].items())
-    made = f"""Parameters: {sizes}. Trained in bfloat16 autocast, stored as float16 (text encoder float32).
-    {words.making} {notes.get("remark", "")}"""
+    made = f"""Parameters: {sizes}. Trained in {notes.get("precision", "bfloat16 autocast")}, stored as
+    float16 (text encoder float32). {words.making} {notes.get("remark", "")}"""
     return f"""## How it was made
 
 `python -m training.train --model {model.name}` (seed {recipe["seed"]}, {notes["device"]}); see `training/README.md`.

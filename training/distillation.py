@@ -22,6 +22,7 @@ from training.experts import Denoiser
 from training.flow import BOUNDARY, FLOW_SHIFT, TRAINING_TIMES
 from training.loop import save_state
 from training.models import T2V
+from training.place import mixed_precision
 from training.split import SceneSource
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ def follow(pipeline: Any, preset: Preset, count: int, batch: int, work: Path, se
             for level, after in _between(first, last, parts):
                 name = "transformer" if level >= BOUNDARY else "transformer_2"
                 times = torch.full((2 * batch,), level * TRAINING_TIMES, device=device)
-                with torch.autocast(device.type, torch.bfloat16):
+                with mixed_precision(device):
                     wanted, free = sides[name](torch.cat([latents, latents]), times, both).float().chunk(2)
                 latents = latents + (after - level) * (free + guidance[name] * (wanted - free))
             way.append(latents)
@@ -132,7 +133,7 @@ class StepLoss:
         here, after = levels[index], levels[index + 1]
         noisy = self._ways.latents[chosen, index].float()
         velocity = (self._ways.latents[chosen, index + 1].float() - noisy) / (after - here)[:, None, None, None, None]
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             predicted = self._denoiser(
                 noisy.to(device), (here * TRAINING_TIMES).to(device), self._ways.prompts[chosen].to(device).float()
             )

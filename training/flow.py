@@ -16,6 +16,7 @@ from torch import Tensor
 
 from training.experts import Denoiser
 from training.latents import EncodedClips
+from training.place import mixed_precision
 from training.world import FILLERS, Scene
 
 #: Time, as a share of 1000, from which the high-noise expert answers; 0.875 as in Wan 2.2 T2V.
@@ -139,7 +140,7 @@ class FlowLoss:
         share = level[:, None, None, None, None]
         length = int(rng.choice(list(PAD_LENGTHS), p=list(PAD_LENGTHS.values())))
         question = self._ask((1 - share) * clean + share * noise, clean, level * TRAINING_TIMES, rows, rng)
-        with torch.autocast(device.type, torch.bfloat16):
+        with mixed_precision(device):
             prompt = self._denoiser.embed(tokens, length)
             predicted = self._denoiser(question.hidden, question.times, prompt)
         error = (predicted.float() - (noise - clean)).square()

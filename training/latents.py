@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from training.loop import save_state
+from training.place import mixed_precision
 from training.split import SceneSource
 from training.world import SIZE, Clip, Scene, render
 
@@ -173,7 +174,7 @@ def condition_mask(with_end: Tensor, latents: Tensor) -> Tensor:
 
 
 def _encoded(autoencoder: Any, pixels: Tensor) -> Tensor:
-    with torch.inference_mode(), torch.autocast(pixels.device.type, torch.bfloat16):
+    with torch.inference_mode(), mixed_precision(pixels.device):
         mode: Tensor = autoencoder.encode(pixels).latent_dist.mode()
     return mode.float().cpu().half()
 

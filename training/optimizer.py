@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.place import precision_of
+
 MOMENTUM = 0.95
 #: Coefficients of the quintic Newton-Schulz iteration and how often it is applied.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -58,10 +60,10 @@ class Muon:
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
-    """Bring the singular values of a matrix near one by Newton-Schulz iterations in bfloat16."""
+    """Bring the singular values of a matrix near one by Newton-Schulz iterations in the device's fast precision."""
     a, b, c = _QUINTIC
     wide = matrix.shape[0] <= matrix.shape[1]
-    x = (matrix if wide else matrix.T).to(torch.bfloat16)
+    x = (matrix if wide else matrix.T).to(precision_of(matrix.device))
     x = x / (x.norm() + 1e-7)
     for _ in range(_ITERATIONS):
         gram = x @ x.T

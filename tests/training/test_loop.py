@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
 from training.loop import Schedule, run
+from training.place import precision_of
 
 STEPS = 30
 
@@ -70,3 +72,14 @@ def test_learning_lowers_the_loss_and_a_finished_stage_is_only_loaded(tmp_path: 
     loaded = network()
     run(schedule(), loaded, never, tmp_path, seed=5)
     assert all(torch.equal(a, b) for a, b in zip(trained.parameters(), loaded.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("device", "capability", "precision"),
+    [("cpu", "AVX2", torch.float32), ("cpu", "AVX512", torch.bfloat16), ("cuda", "AVX2", torch.bfloat16)],
+)
+def test_bfloat16_is_for_devices_that_multiply_it_fast(
+    monkeypatch: pytest.MonkeyPatch, device: str, capability: str, precision: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert precision_of(torch.device(device)) is precision
