@@ -83,12 +83,12 @@ class ProgressMeter:
         now = time.monotonic()
         self._told = now
         progress = self._progress(now)
-        self._on_progress(progress)
         if note or now - self._noted >= _STATUS_SECONDS:
             self._noted = now
             # Only news for others: a full disk is reported by the transfer itself.
             with suppress(OSError):
                 write_json(self._status, asdict(progress))
+        self._on_progress(progress)
 
     def _progress(self, now: float) -> DownloadProgress:
         while self._window and now - self._window[0][0] > _WINDOW_SECONDS:

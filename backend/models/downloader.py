@@ -18,7 +18,7 @@ from backend.core.model_table import ModelSpec
 from backend.core.paths import Home
 from backend.models.download_progress import DownloadProgress, OnProgress, Pace, Phase, ProgressMeter, read_status
 from backend.models.hub import Hub, Listing, RemoteFile
-from backend.models.integrity import FileState, check_quick, move_to_quarantine, quick_state
+from backend.models.integrity import FileFinding, FileState, check_quick, move_to_quarantine, quick_state
 from backend.models.manager import ModelManager
 from backend.models.manifest import FileRecord, Manifest, read_manifest, sync_folder
 from backend.models.retries import Retries, RetryPolicy, Transient, wait_checking
@@ -100,6 +100,27 @@ class ModelDownloader:
             if not self._complete(spec):
                 raise ModelDamaged(f"{spec.id} lacks files: {self._manager.state(spec).reason}")
             return target
+
+    def repair(
+        self,
+        spec: ModelSpec,
+        findings: list[FileFinding],
+        *,
+        check: Check = _nothing,
+        on_progress: OnProgress = lambda _progress: None,
+    ) -> Path:
+        """Put the files that were found to be wrong into the quarantine and fetch them, and only them, again.
+
+        Raises:
+            WanError: as `download`.
+        """
+        folder = self._home.model_of(spec.id)
+        if not folder.is_symlink():
+            with self._turn(spec, check, on_progress):
+                for finding in findings:
+                    if finding.state is not FileState.OK and (folder / finding.name).exists():
+                        move_to_quarantine(folder, finding.name, self._home.quarantine_of(spec.id))
+        return self.download(spec, check=check, on_progress=on_progress)
 
     @contextmanager
     def _turn(self, spec: ModelSpec, check: Check, on_progress: OnProgress) -> Iterator[None]:

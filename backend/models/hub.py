@@ -105,12 +105,14 @@ class Hub:
         """Where a file can be had, at the listing's very commit."""
         return hf_hub_url(listing.repository, file.name, revision=listing.commit, endpoint=self.endpoint)
 
+    def owns(self, url: httpx2.URL) -> bool:
+        """Whether an address has the hub's own origin."""
+        home = httpx2.URL(self.endpoint)
+        return (url.scheme, url.host, url.port) == (home.scheme, home.host, home.port)
+
     def authorization(self, url: httpx2.URL) -> dict[str, str]:
         """The header that proves who asks: for the hub's own origin alone, never for where it redirects to."""
-        home = httpx2.URL(self.endpoint)
-        if self._token is None or (url.scheme, url.host, url.port) != (home.scheme, home.host, home.port):
-            return {}
-        return {"Authorization": f"Bearer {self._token}"}
+        return {"Authorization": f"Bearer {self._token}"} if self._token is not None and self.owns(url) else {}
 
     def refuse(self, status: int, headers: httpx2.Headers, subject: str, cause: Exception | None = None) -> NoReturn:
         """Raise what an error answer means; the message never repeats what was sent."""

@@ -168,7 +168,7 @@ class FileTransfer:
             return
         if status == 416 and start:
             raise _StartAnew
-        if status in {401, 403, 404} and httpx2.URL(self._hub.endpoint).host != response.url.host:
+        if status in {401, 403, 404} and not self._hub.owns(response.url):
             # An address of the delivery network that has run out; the hub gives a new one.
             raise Transient(HubUnreachable(f"The delivery network of the model hub refuses {file.name} ({status})"))
         self._hub.refuse(status, response.headers, file.name)

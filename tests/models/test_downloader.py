@@ -29,6 +29,7 @@ from backend.models.downloader import ModelDownloader, remove_model
 from backend.models.hub import Hub
 from backend.models.manager import ModelManager, Presence
 from backend.models.manifest import MANIFEST_FILE, read_manifest
+from backend.models.retries import RetryPolicy
 from tests.support.hub import COMMIT, REPOSITORY, Answer, StandIn, entry, repository_files
 
 T2V = MODELS["T2V-A14B"]
@@ -82,8 +83,7 @@ def test_broken_connections_are_continued_where_they_broke(
         "bytes=1-",
         "bytes=70002-",
         "bytes=270002-",
-        "bytes=5-",
-        "bytes=333338-",
+        "bytes=270007-",
     ]
 
 
@@ -224,15 +224,11 @@ def test_a_wish_to_wait_for_hours_is_an_error(hub: StandIn, make_downloader: Mak
 def test_an_expired_address_of_the_delivery_network_is_asked_for_anew(
     hub: StandIn, make_downloader: Make, needed: dict[str, bytes]
 ) -> None:
-    # The same host: only the port differs, so the answer counts as the hub's own.
-    hub.endpoint = hub.endpoint.replace("127.0.0.1", "localhost")
     hub.cdn_answers.append(Answer(403))
     assert _without_manifest(make_downloader().download(T2V)) == needed
 
 
 def test_a_hub_that_is_not_there_is_unreachable(home: Home) -> None:
-    from tests.models.conftest import RetryPolicy
-
     downloader = ModelDownloader(
         home,
         ModelManager(home, has_gpu=False),
@@ -288,7 +284,7 @@ def test_a_listing_without_index_sizes_or_digests_is_refused(
     whole = [entry(file, content) for file, content in published.items()]
     no_size = [e | {"size": None} if e["rfilename"] == "vae/config.json" else e for e in whole]
     no_digest = [e | {"blobId": None} if e["rfilename"] == "vae/config.json" else e for e in whole]
-    twice = [*whole, whole[0] | {"rfilename": "VAE/config.json".lower()}]
+    twice = [*whole, whole[0] | {"rfilename": "vae/config.json"}]
     for listed in ([e for e in whole if e["rfilename"] != "model_index.json"], no_size, no_digest, twice):
         hub.listed = listed
         with pytest.raises(UnsafeRepository):
@@ -390,7 +386,4 @@ def test_a_running_download_is_seen_by_others(hub: StandIn, home: Home, make_dow
             remove_model(home, T2V)
 
     make_downloader().download(T2V, on_progress=look)
-    assert seen == {Phase.VERIFYING: Presence.DOWNLOADING, Phase.DOWNLOADING: Presence.DOWNLOADING} or seen == {
-        Phase.VERIFYING: Presence.VERIFYING,
-        Phase.DOWNLOADING: Presence.DOWNLOADING,
-    }
+    assert seen == {Phase.VERIFYING: Presence.VERIFYING, Phase.DOWNLOADING: Presence.DOWNLOADING}
