@@ -13,11 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from backend import __version__
-from backend.commands import loras, queue
+from backend.commands import loras, models, queue
 from backend.commands.generate import extend, generate, redecode
 from backend.commands.replay import replay
 from backend.commands.terminal import err, out
-from backend.core.errors import TaskCancelled, WanError
+from backend.core.errors import Interrupted, WanError
 from backend.core.settings import load_settings
 
 app = typer.Typer(
@@ -68,6 +68,7 @@ app.command()(redecode)
 app.command()(replay)
 app.add_typer(queue.app, name="queue")
 app.add_typer(loras.app, name="loras")
+app.add_typer(models.app, name="models")
 
 
 @app.command()
@@ -97,7 +98,7 @@ def main() -> None:
         err.print(f"[bold red]error:[/] {escape(error.message)}")
         for step in error.next_steps:
             err.print(f"  → {escape(step)}")
-        sys.exit(130 if isinstance(error, TaskCancelled) else 1)
+        sys.exit(130 if isinstance(error, Interrupted) else 1)
 
 
 if __name__ == "__main__":

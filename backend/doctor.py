@@ -14,7 +14,7 @@ from backend.core.errors import WanError
 from backend.core.hardware import detect_hardware
 from backend.core.model_table import MODELS
 from backend.core.settings import Settings
-from backend.models.manager import ModelManager
+from backend.models.manager import ModelManager, Presence
 
 GIB = 1024**3
 LOW_DISK_BYTES = 2 * GIB
@@ -54,7 +54,7 @@ def examine(settings: Settings) -> list[Finding]:
         text = (
             f"ready: {spec.width}x{spec.height}, {spec.num_frames} frames"
             if state.available
-            else f"not here: {state.reason}"
+            else f"{'not here' if state.presence is Presence.MISSING else state.presence}: {state.reason}"
         )
         findings.append(Finding(grade, spec.id, text))
     try:

@@ -1,9 +1,10 @@
-"""A task's progress in the terminal: a live bar where there is a screen, plain lines where there is none."""
+"""Progress of tasks and of bytes in the terminal: a live bar where there is a screen, plain lines where there is none."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -61,3 +62,50 @@ def _describe(task: dict[str, Any]) -> str:
 def _eta(task: dict[str, Any]) -> str:
     seconds = task.get("estimated_time_remaining")
     return f"about {seconds:.0f} s left" if seconds and task["status"] == "processing" else ""
+
+
+class ShowBytes(Protocol):
+    """Shows one moment of something that is counted in bytes; what is not known is None."""
+
+    def __call__(
+        self, label: str, done: int, total: int | None, speed: float | None = None, eta: float | None = None
+    ) -> None:
+        """Show it; `speed` in bytes per second, `eta` in seconds."""
+
+
+@contextmanager
+def byte_bar(console: Console) -> Iterator[ShowBytes]:
+    """Give a function that shows bytes while the block lasts."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=32), TextColumn("[dim]{task.fields[figures]}"))
+    if console.is_terminal:
+        with Progress(*columns, console=console) as progress:
+            bar = progress.add_task("", total=None, figures="")
+
+            def show(
+                label: str, done: int, total: int | None, speed: float | None = None, eta: float | None = None
+            ) -> None:
+                figures = _figures(done, total, speed, eta)
+                progress.update(bar, description=escape(label), completed=done, total=total, figures=figures)
+
+            yield show
+        return
+    shown: tuple[str, int] | None = None
+
+    def line(label: str, done: int, total: int | None, speed: float | None = None, eta: float | None = None) -> None:
+        nonlocal shown
+        mark = (label.partition(" ")[0], done * LINE_EVERY // total if total else 0)
+        if mark != shown:
+            shown = mark
+            console.print(f"{label}  {_figures(done, total, speed, eta)}", highlight=False, markup=False)
+
+    yield line
+
+
+def _figures(done: int, total: int | None, speed: float | None, eta: float | None) -> str:
+    parts = [f"{done / 1e6:,.1f} MB" if total is None else f"{done / 1e6:,.1f} of {total / 1e6:,.1f} MB"]
+    if speed is not None:
+        parts.append(f"{speed / 1e6:,.1f} MB/s")
+    if eta is not None:
+        minutes, seconds = divmod(round(eta), 60)
+        parts.append(f"about {minutes}:{seconds:02} min left")
+    return ", ".join(parts)

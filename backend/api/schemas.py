@@ -261,7 +261,7 @@ class ModelInfo(BaseModel):
     title: str
     mode: str
     aliases: list[str]
-    status: str = Field(description="available, missing or damaged")
+    status: str = Field(description="available, missing, partial, downloading, verifying or corrupted")
     is_available: bool
     reason: str | None = Field(None, description="Why it cannot be used")
     repository: str | None = None

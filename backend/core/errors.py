@@ -27,6 +27,11 @@ least one next step. Raise them anywhere; `api/errors.py` renders them, the work
     ├── Unauthorized                 401 unauthorized
     ├── Forbidden                    403 forbidden
     ├── ModelUnavailable             409 model_not_available
+    │   ├── HubUnreachable           503 hub_unreachable
+    │   ├── HubRateLimited           503 hub_rate_limited
+    │   ├── ModelGated               403 model_gated
+    │   ├── RepositoryNotFound       404 repository_not_found
+    │   └── UnsafeRepository         502 unsafe_repository
     ├── ModelDamaged                 500 model_damaged
     ├── StoreUnavailable             503 store_unavailable
     ├── StorageFull                  507 storage_full
@@ -43,6 +48,7 @@ least one next step. Raise them anywhere; `api/errors.py` renders them, the work
     └── Interrupted                  (control flow; never reaches a client)
         ├── TaskCancelled
         ├── WorkerStopping
+        ├── DownloadStopped
         └── LeaseLost
 """
 
@@ -248,7 +254,50 @@ class ModelUnavailable(WanError):
     code = "model_not_available"
     status = 409
     category = "model_loading"
-    suggestions = ("Use `auto`, which takes a model that is here.",)
+    suggestions: ClassVar[tuple[str, ...]] = ("Use `auto`, which takes a model that is here.",)
+
+
+class HubUnreachable(ModelUnavailable):
+    """The model hub cannot be reached."""
+
+    code = "hub_unreachable"
+    status = 503
+    suggestions = ("Check the network, then start the download again: what has arrived is kept.",)
+
+
+class HubRateLimited(ModelUnavailable):
+    """The model hub asks to wait before more is fetched."""
+
+    code = "hub_rate_limited"
+    status = 503
+    suggestions = ("Wait a few minutes, then start the download again: what has arrived is kept.",)
+
+
+class ModelGated(ModelUnavailable):
+    """The model hub gives this model only to people it knows."""
+
+    code = "model_gated"
+    status = 403
+    suggestions = (
+        "Accept the licence on the model's page, make an access token there, and set HF_TOKEN to it.",
+        "Check the name of the repository: the hub gives the same answer for one that does not exist.",
+    )
+
+
+class RepositoryNotFound(ModelUnavailable):
+    """The model hub has no such repository or revision."""
+
+    code = "repository_not_found"
+    status = 404
+    suggestions = ("Check HF_ENDPOINT and the revision.",)
+
+
+class UnsafeRepository(ModelUnavailable):
+    """The model's repository lists something that will not be fetched."""
+
+    code = "unsafe_repository"
+    status = 502
+    suggestions = ("Check HF_ENDPOINT: this is not what the model's makers published.",)
 
 
 class ModelDamaged(WanError):
@@ -359,6 +408,12 @@ class TaskCancelled(Interrupted):
 
 class WorkerStopping(Interrupted):
     """The operator stops this worker."""
+
+
+class DownloadStopped(Interrupted):
+    """The download was stopped; what has arrived is kept."""
+
+    suggestions = ("Start it again: it goes on where it stopped.",)
 
 
 class LeaseLost(Interrupted):

@@ -43,5 +43,5 @@ def configure_logging(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    for noisy in ("httpx2", "alembic", "diffusers", "transformers"):
+    for noisy in ("httpx2", "filelock", "huggingface_hub", "alembic", "diffusers", "transformers"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

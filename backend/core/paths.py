@@ -28,6 +28,22 @@ class Home:
         """Model folders, one for each model id."""
         return self.root / "models"
 
+    def model_of(self, model_id: str) -> Path:
+        """The folder of a model of the table that does not ship with the package; users may put a link there."""
+        return self.models / model_id
+
+    def partial_model_of(self, model_id: str) -> Path:
+        """What has arrived of a model whose download is not finished."""
+        return self.models / f"{model_id}.partial"
+
+    def model_lock_of(self, model_id: str) -> Path:
+        """The lock that whoever changes a model's folder holds."""
+        return self.models / f"{model_id}.lock"
+
+    def quarantine_of(self, model_id: str) -> Path:
+        """Files of a model whose content was wrong."""
+        return self.models / "quarantine" / model_id
+
     @property
     def outputs(self) -> Path:
         """Finished videos and their thumbnails. A file that is here is complete."""

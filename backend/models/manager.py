@@ -1,19 +1,26 @@
 """Which models are on this machine, and where.
 
 Decides by the files alone and never opens weights. A model is a folder in diffusers' layout, either
-inside this package (the tiny family) or in the home folder under the model's id.
+inside this package (the tiny family) or in the home folder under the model's id, put there by the user or by
+`ModelDownloader`, whose unfinished folders are told apart from missing ones.
 """
 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from backend.core.errors import ModelDamaged, ModelUnavailable
 from backend.core.model_table import MODELS, ModelSpec
 from backend.core.paths import Home
+from backend.models.download_progress import Phase, read_status
+from backend.models.integrity import FileState, size_state
+from backend.models.manifest import Manifest, read_manifest
 
 EMBEDDED_MODELS = Path(__file__).parent.parent / "assets" / "tiny"
 INDEX_FILE = "model_index.json"
@@ -24,7 +31,10 @@ class Presence(StrEnum):
 
     AVAILABLE = "available"
     MISSING = "missing"
-    DAMAGED = "damaged"
+    PARTIAL = "partial"  # a download that was not finished and does not run
+    DOWNLOADING = "downloading"
+    VERIFYING = "verifying"  # a download that reads what is on the disk
+    CORRUPTED = "corrupted"  # files are missing, or not what they were
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +64,25 @@ class ModelManager:
     def state(self, spec: ModelSpec) -> ModelState:
         """Look at the model's folder."""
         folder = (self._embedded if spec.embedded else self._home.models) / spec.id
-        if not (folder / INDEX_FILE).is_file():
+        manifest = read_manifest(folder)
+        if manifest is None and not (folder / INDEX_FILE).is_file():
+            return self._unfinished(spec, folder)
+        reason = _changed(folder, manifest) or _damage(folder)
+        presence = Presence.AVAILABLE if reason is None else Presence.CORRUPTED
+        return ModelState(spec, presence, folder, reason, _size(folder))
+
+    def _unfinished(self, spec: ModelSpec, folder: Path) -> ModelState:
+        """Say what there is of a model that is not in its place."""
+        partial = None if spec.embedded else self._home.partial_model_of(spec.id)
+        if partial is None or not partial.is_dir():
             return ModelState(spec, Presence.MISSING, folder, _missing_reason(spec))
-        reason = _damage(folder)
-        presence = Presence.AVAILABLE if reason is None else Presence.DAMAGED
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        return ModelState(spec, presence, folder, reason, size)
+        size = _size(partial)
+        if not _is_held(self._home.model_lock_of(spec.id)):
+            return ModelState(spec, Presence.PARTIAL, folder, "its download is not finished", size)
+        status = read_status(partial)
+        if status is not None and status.phase is Phase.VERIFYING:
+            return ModelState(spec, Presence.VERIFYING, folder, "its files are being verified", size)
+        return ModelState(spec, Presence.DOWNLOADING, folder, "it is being downloaded", size)
 
     def states(self) -> list[ModelState]:
         """Look at every model of the table."""
@@ -73,13 +96,16 @@ class ModelManager:
             ModelDamaged: some of them are not here.
         """
         state = self.state(spec)
-        if state.presence is Presence.DAMAGED:
+        if state.presence is Presence.CORRUPTED:
             raise ModelDamaged(f"{spec.id} is damaged: {state.reason}")
         if not state.available:
             here = [other.spec.id for other in self.states() if other.available]
             suggestions = tuple(f"Use `{name}`, which is here." for name in here)
-            if state.presence is Presence.MISSING and not spec.embedded:
-                suggestions += (f"Put a copy of {spec.repo_id} in the folder {folder_hint(state)} of the server.",)
+            if state.presence in {Presence.MISSING, Presence.PARTIAL} and not spec.embedded:
+                suggestions += (
+                    f"Fetch it with `wan22 models download {spec.id}`, "
+                    f"or put a copy of {spec.repo_id} in the folder {folder_hint(state)} of the server.",
+                )
             raise ModelUnavailable(
                 f"{spec.id} is not here: {state.reason}",
                 suggestions=suggestions,
@@ -123,6 +149,35 @@ def _missing_reason(spec: ModelSpec) -> str:
 def folder_hint(state: ModelState) -> str:
     """Name the model's folder relative to the home folder, so that no answer shows a server path."""
     return f"models/{state.spec.id}"
+
+
+def _size(folder: Path) -> int:
+    """Add up the files of a folder, which may change while it is read."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether another process or thread holds the lock now."""
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0, thread_local=False):
+            return False
+    except Timeout:
+        return True
+
+
+def _changed(folder: Path, manifest: Manifest | None) -> str | None:
+    """Return the first file that is not as long as it was when it was downloaded; contents are not read."""
+    for name, record in sorted(manifest.files.items()) if manifest is not None else ():
+        state = size_state(folder / name, record.size)
+        if state is not FileState.OK:
+            return f"the file {name} is {state}"
+    return None
 
 
 def _damage(folder: Path) -> str | None:

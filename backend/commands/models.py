@@ -1,0 +1,186 @@
+"""`wan22 models`: list, fetch, check and remove models. Works on the home folder itself, so no server has to run."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from backend.commands.terminal import err, out
+from backend.core.errors import DownloadStopped, ModelDamaged
+from backend.core.hardware import detect_hardware
+from backend.core.model_table import ModelSpec, find_model
+from backend.core.paths import Home
+from backend.core.settings import load_settings
+
+if TYPE_CHECKING:
+    from backend.models.download_progress import DownloadProgress, OnProgress
+    from backend.models.downloader import ModelDownloader
+    from backend.models.integrity import FileFinding
+    from backend.models.manager import ModelManager, ModelState
+    from backend.progress_bar import ShowBytes
+
+app = typer.Typer(help="List, fetch, check and remove models.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Name of the model, as the list has it.")]
+Limit = Annotated[float | None, typer.Option("--limit", min=0.01, help="At most so many MB per second.")]
+_MB = 1e6
+
+
+@app.command("list")
+def list_models() -> None:
+    """List the models and what the disk has of them."""
+    table = Table("name", "makes video from", "status", "MB on disk", "why not", box=None)
+    for state in _manager(_home()).states():
+        sources = {"t2v": "text", "i2v": "an image and text", "ti2v": "text, perhaps an image"}[state.spec.mode]
+        size = f"{state.size_bytes / _MB:,.1f}" if state.size_bytes else ""
+        colour = "green" if state.available else "yellow"
+        table.add_row(state.spec.id, sources, f"[{colour}]{state.presence}[/]", size, escape(state.reason or ""))
+    out.print(table)
+
+
+@app.command("show")
+def show(name: Name) -> None:
+    """Show what is known of a model and its files, as JSON."""
+    home = _home()
+    out.print_json(json.dumps(_described(_manager(home).state(find_model(name)))))
+
+
+@app.command("download")
+def download(
+    name: Name,
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit of the repository.")] = "main",
+    limit: Limit = None,
+) -> None:
+    """Fetch a model, or what is missing of it. Stop it at any time: the next call goes on from there."""
+    from backend.progress_bar import byte_bar
+
+    home, spec = _home(), find_model(name)
+    downloader = _downloader(home, limit)
+    try:
+        with byte_bar(err) as bar:
+            downloader.download(spec, on_progress=_shown(bar), revision=revision)
+    except KeyboardInterrupt:
+        raise DownloadStopped from None
+    out.print(f"{spec.id} is complete and verified")
+
+
+@app.command("verify")
+def verify(
+    name: Name,
+    quick: Annotated[bool, typer.Option("--quick", help="Only sizes and headers; reads no contents.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Fetch again what is wrong, and only that.")] = False,
+    limit: Limit = None,
+) -> None:
+    """Check a model's files against what was downloaded, without the network."""
+    from backend.models.integrity import FileState
+    from backend.progress_bar import byte_bar
+
+    home, spec = _home(), find_model(name)
+    findings = _examined(home, spec, quick=quick)
+    wrong = [finding for finding in findings if finding.state is not FileState.OK]
+    for finding in wrong:
+        out.print(f"{finding.name}: {finding.state}", markup=False, highlight=False)
+    if not wrong:
+        if findings:
+            out.print(f"{spec.id}: all {len(findings)} files are {'there' if quick else 'intact'}")
+        return
+    if not repair:
+        raise ModelDamaged(
+            f"{spec.id} is damaged: {len(wrong)} of {len(findings)} files are wrong",
+            suggestions=(f"Run `wan22 models verify {spec.id} --repair`: only these are fetched again.",),
+        )
+    try:
+        with byte_bar(err) as bar:
+            _downloader(home, limit).repair(spec, wrong, on_progress=_shown(bar))
+    except KeyboardInterrupt:
+        raise DownloadStopped from None
+    out.print(f"{spec.id} is repaired")
+
+
+@app.command("remove")
+def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
+    """Delete a model's files, also unfinished ones. Models that ship with wan22 stay."""
+    from backend.models.downloader import remove_model
+
+    home, spec = _home(), find_model(name)
+    if not (yes or spec.embedded):
+        typer.confirm(f"Delete the files of {spec.id}?", abort=True)
+    freed = remove_model(home, spec)
+    out.print(f"{spec.id} was removed, {freed / _MB:,.1f} MB are free again")
+
+
+def _home() -> Home:
+    return load_settings().paths.create()
+
+
+def _manager(home: Home) -> ModelManager:
+    from backend.models.manager import ModelManager
+
+    return ModelManager(home, has_gpu=bool(detect_hardware().gpus))
+
+
+def _downloader(home: Home, limit: float | None) -> ModelDownloader:
+    from backend.models.downloader import ModelDownloader
+    from backend.models.hub import Hub
+
+    return ModelDownloader(home, _manager(home), Hub(), bytes_per_second=None if limit is None else limit * _MB)
+
+
+def _shown(bar: ShowBytes) -> OnProgress:
+    def on_progress(progress: DownloadProgress) -> None:
+        label = f"{progress.phase} {progress.file or ''}".rstrip()
+        bar(label, progress.done_bytes, progress.total_bytes, progress.speed, progress.eta_seconds)
+
+    return on_progress
+
+
+def _examined(home: Home, spec: ModelSpec, *, quick: bool) -> list[FileFinding]:
+    """Check the files of a model; none are returned for a folder that was not downloaded by wan22 but looks whole."""
+    from backend.models.integrity import check_full, check_quick
+    from backend.models.manifest import read_manifest
+    from backend.progress_bar import byte_bar
+
+    manager = _manager(home)
+    folder = manager.state(spec).folder
+    manifest = read_manifest(folder)
+    if manifest is None:
+        manager.folder(spec)  # says what is wrong with it
+        out.print(f"{spec.id} was not downloaded by wan22: its files are all there, their contents cannot be compared")
+        return []
+    if quick:
+        return check_quick(folder, manifest)
+    done = 0
+    with byte_bar(err) as bar:
+
+        def on_read(name: str, count: int) -> None:
+            nonlocal done
+            done += count
+            bar(f"verifying {name}", done, manifest.size_bytes)
+
+        return check_full(folder, manifest, on_read)
+
+
+def _described(state: ModelState) -> dict[str, object]:
+    from backend.models.manifest import read_manifest
+
+    spec, manifest = state.spec, read_manifest(state.folder)
+    return {
+        "id": spec.id,
+        "title": spec.title,
+        "status": state.presence,
+        "reason": state.reason,
+        "ships_with_wan22": spec.embedded,
+        "repository": spec.repo_id,
+        "commit": manifest.commit if manifest else None,
+        "licence": spec.licence,
+        "weights_gb": spec.weights_gb,
+        "bytes_on_disk": state.size_bytes,
+        "files": {
+            name: {"bytes": record.size, "sha256": record.sha256}
+            for name, record in sorted(manifest.files.items() if manifest else ())
+        },
+    }

@@ -1,0 +1,317 @@
+"""Fetches a model from the hub into the home folder: once, whoever asks; resumed after anything; visible when complete.
+
+Everything grows in `models/ID.partial`, under a lock, and is renamed to `models/ID` when every file was verified.
+Moves nothing over the network itself (`transfer`) and knows no hub protocol (`hub`).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from backend.core.errors import ModelDamaged, ModelUnavailable, StorageFull, UnsafeRepository
+from backend.core.model_table import ModelSpec
+from backend.core.paths import Home
+from backend.models.download_progress import DownloadProgress, OnProgress, Pace, Phase, ProgressMeter, read_status
+from backend.models.hub import Hub, Listing, RemoteFile
+from backend.models.integrity import FileFinding, FileState, check_quick, move_to_quarantine, quick_state
+from backend.models.manager import ModelManager
+from backend.models.manifest import FileRecord, Manifest, read_manifest, sync_folder
+from backend.models.retries import Retries, RetryPolicy, Transient, wait_checking
+from backend.models.transfer import FileTransfer, WrongContent, content_of, discard_part, part_size
+
+#: Left free beside the model, for the database and the videos.
+RESERVE_BYTES = 512 * 2**20
+#: How often a file is fetched whose content is wrong.
+CONTENT_ATTEMPTS = 3
+_LOCK_POLL_SECONDS = 0.2
+_GB = 1e9
+
+Check = Callable[[], None]
+
+
+def _nothing() -> None:
+    pass
+
+
+class ModelDownloader:
+    """Fetches and repairs models; any number of threads and processes may ask at once."""
+
+    def __init__(
+        self,
+        home: Home,
+        manager: ModelManager,
+        hub: Hub,
+        *,
+        policy: RetryPolicy | None = None,
+        pause: Callable[[float, Check], None] = wait_checking,
+        bytes_per_second: float | None = None,
+        free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+    ) -> None:
+        """`pause` waits between tries; `bytes_per_second` limits the network, None does not."""
+        self._home = home
+        self._manager = manager
+        self._hub = hub
+        self._policy = policy or RetryPolicy()
+        self._pause = pause
+        self._limit = bytes_per_second
+        self._free_bytes = free_bytes
+
+    def download(
+        self,
+        spec: ModelSpec,
+        *,
+        check: Check = _nothing,
+        on_progress: OnProgress = lambda _progress: None,
+        revision: str = "main",
+    ) -> Path:
+        """Make the model available and return its folder; at once when it is complete already.
+
+        `check` is asked between chunks and while waiting; it raises to stop, and what has arrived is kept. A folder
+        that is damaged is completed: its good files stay, its bad ones go to the quarantine.
+
+        Raises:
+            HubUnreachable, HubRateLimited, ModelGated, RepositoryNotFound, UnsafeRepository: the hub does not give it.
+            StorageFull: there is not enough room; told before the first byte where the sizes say so.
+            ModelDamaged: the hub gives other bytes than it promised, or the folder is a link.
+            ModelUnavailable: the model ships with the package and cannot be fetched.
+        """
+        if spec.repo_id is None:
+            raise ModelUnavailable(f"{spec.id} ships with wan22 and is not fetched", suggestions=("Install it again.",))
+        self._home.models.mkdir(parents=True, exist_ok=True)
+        with self._turn(spec, check, on_progress):
+            target = self._home.model_of(spec.id)
+            if self._complete(spec):
+                return target
+            retries = Retries(self._policy, check, self._pause)
+            listing = self._listing(spec.repo_id, revision, retries)
+            folder = self._opened(spec)
+            meter = ProgressMeter(on_progress, folder, listing.size_bytes)
+            try:
+                self._fill(spec, folder, listing, meter, check, retries)
+            finally:
+                meter.close()
+            folder.rename(target)
+            sync_folder(target.parent)
+            if not self._complete(spec):
+                raise ModelDamaged(f"{spec.id} lacks files: {self._manager.state(spec).reason}")
+            return target
+
+    def repair(
+        self,
+        spec: ModelSpec,
+        findings: list[FileFinding],
+        *,
+        check: Check = _nothing,
+        on_progress: OnProgress = lambda _progress: None,
+    ) -> Path:
+        """Put the files that were found to be wrong into the quarantine and fetch them, and only them, again.
+
+        Raises:
+            WanError: as `download`.
+        """
+        folder = self._home.model_of(spec.id)
+        if not folder.is_symlink():
+            with self._turn(spec, check, on_progress):
+                for finding in findings:
+                    if finding.state is not FileState.OK and (folder / finding.name).exists():
+                        move_to_quarantine(folder, finding.name, self._home.quarantine_of(spec.id))
+        return self.download(spec, check=check, on_progress=on_progress)
+
+    @contextmanager
+    def _turn(self, spec: ModelSpec, check: Check, on_progress: OnProgress) -> Iterator[None]:
+        """Wait until nobody else changes this model's folder."""
+        lock = FileLock(self._home.model_lock_of(spec.id), thread_local=False)
+        while True:
+            check()
+            try:
+                lock.acquire(timeout=_LOCK_POLL_SECONDS, poll_interval=_LOCK_POLL_SECONDS / 4)
+                break
+            except Timeout:
+                seen = read_status(self._home.partial_model_of(spec.id))
+                done, total = (seen.done_bytes, seen.total_bytes) if seen else (0, None)
+                speed, eta = (seen.speed, seen.eta_seconds) if seen else (None, None)
+                on_progress(DownloadProgress(Phase.WAITING, None, done, total, speed, eta))
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _complete(self, spec: ModelSpec) -> bool:
+        """Whether the model can be used: all files, right sizes, readable headers."""
+        state = self._manager.state(spec)
+        if not state.available:
+            return False
+        manifest = read_manifest(state.folder)
+        return manifest is None or all(finding.state is FileState.OK for finding in check_quick(state.folder, manifest))
+
+    def _listing(self, repository: str, revision: str, retries: Retries) -> Listing:
+        while True:
+            try:
+                listing = self._hub.listing(repository, revision)
+            except Transient as error:
+                retries.failed(error)
+            else:
+                retries.progressed()
+                return listing
+
+    def _opened(self, spec: ModelSpec) -> Path:
+        """Return the folder in which the model grows; a damaged one goes on there with what it has."""
+        target, folder = self._home.model_of(spec.id), self._home.partial_model_of(spec.id)
+        if target.is_symlink() or folder.is_symlink():
+            raise ModelDamaged(
+                f"{spec.id} is incomplete, and its folder is a link, behind which nothing is changed",
+                suggestions=("Remove the link, or complete the folder that it leads to.",),
+            )
+        if target.exists():
+            if folder.exists():
+                # What was begun before a folder was put there is worth less than that folder.
+                shutil.rmtree(folder)
+            target.rename(folder)
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def _fill(
+        self, spec: ModelSpec, folder: Path, listing: Listing, meter: ProgressMeter, check: Check, retries: Retries
+    ) -> None:
+        """Bring every file of the listing into the folder, verified."""
+        known = read_manifest(folder)
+        manifest = Manifest(spec.id, listing.repository, listing.commit, dict(known.files) if known else {})
+        quarantine = self._home.quarantine_of(spec.id)
+        missing = []
+        for file in listing.files:
+            meter.at(Phase.VERIFYING, file.name)
+            record = self._kept(folder, file, manifest.files.pop(file.name, None), quarantine, meter, check)
+            if record is None:
+                missing.append(file)
+            else:
+                manifest.files[file.name] = record
+        wanted = {file.name for file in listing.files}
+        manifest.files = {name: record for name, record in manifest.files.items() if name in wanted}
+        manifest.write(folder)
+        self._require_room(spec, folder, missing)
+        transfer = FileTransfer(
+            self._hub, retries, check, Pace(self._limit, lambda seconds: wait_checking(seconds, check))
+        )
+        try:
+            for file in missing:
+                meter.at(Phase.DOWNLOADING, file.name)
+                sha256 = self._fetched(transfer, listing, file, folder, quarantine, meter)
+                manifest.files[file.name] = FileRecord(file.size, sha256, file.etag)
+                manifest.write(folder)
+        finally:
+            transfer.close()
+
+    def _kept(
+        self,
+        folder: Path,
+        file: RemoteFile,
+        record: FileRecord | None,
+        quarantine: Path,
+        meter: ProgressMeter,
+        check: Check,
+    ) -> FileRecord | None:
+        """Return the record of a file that is here and right; a wrong one goes to the quarantine."""
+        path = self._inside(folder, file)
+        state = quick_state(path, file.size)
+        if state is FileState.MISSING and not path.is_symlink():
+            return None
+        if state is FileState.OK and record is not None and (record.etag, record.size) == (file.etag, file.size):
+            meter.add(file.size, network=False)
+            return record
+        if state is FileState.OK:
+            read = 0
+
+            def on_read(count: int) -> None:
+                nonlocal read
+                read += count
+                meter.add(count, network=False)
+
+            sha256 = content_of(path, file, check, on_read)
+            if sha256 is not None:
+                return FileRecord(file.size, sha256, file.etag)
+            meter.add(-read, network=False)
+        move_to_quarantine(folder, file.name, quarantine)
+        return None
+
+    def _fetched(
+        self,
+        transfer: FileTransfer,
+        listing: Listing,
+        file: RemoteFile,
+        folder: Path,
+        quarantine: Path,
+        meter: ProgressMeter,
+    ) -> str:
+        url, target = self._hub.address(listing, file), self._inside(folder, file)
+        for _ in range(CONTENT_ATTEMPTS):
+            try:
+                return transfer.fetch(file, url, target, meter.add)
+            except WrongContent:
+                move_to_quarantine(folder, f"{file.name}.part", quarantine)
+                discard_part(target)
+                meter.add(-file.size, network=False)
+        raise ModelDamaged(
+            f"The hub gave {file.name} of {listing.repository} {CONTENT_ATTEMPTS} times with other bytes than promised",
+            suggestions=("Try again later, or check the proxy between this machine and the hub.",),
+        )
+
+    def _inside(self, folder: Path, file: RemoteFile) -> Path:
+        """Join a listed name to the folder, and refuse one that leaves it through a link on the disk."""
+        path = folder / file.name
+        if not path.parent.resolve().is_relative_to(folder.resolve()):
+            raise UnsafeRepository(f"The folder of {file.name} is a link that leads out of the model's folder")
+        return path
+
+    def _require_room(self, spec: ModelSpec, folder: Path, missing: list[RemoteFile]) -> None:
+        needed = sum(file.size - part_size(folder / file.name, file) for file in missing)
+        free = self._free_bytes(folder)
+        if needed and needed + RESERVE_BYTES > free:
+            raise StorageFull(
+                f"{spec.id} needs {needed / _GB:.1f} GB more and {RESERVE_BYTES / _GB:.1f} GB in reserve, and "
+                f"{free / _GB:.1f} GB are free; nothing was fetched",
+                suggestions=("Free some disk space, or set WAN22_HOME to a folder on a larger disk.",),
+                details={"needed_bytes": needed, "free_bytes": free},
+            )
+
+
+def remove_model(home: Home, spec: ModelSpec) -> int:
+    """Delete a model's files, also unfinished and quarantined ones, and return how many bytes that were.
+
+    Raises:
+        ModelUnavailable: the model ships with the package, is not here, or is being downloaded just now.
+    """
+    if spec.embedded:
+        raise ModelUnavailable(f"{spec.id} ships with wan22 and is not removed", suggestions=("Nothing to do.",))
+    home.models.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(home.model_lock_of(spec.id), timeout=0, thread_local=False):
+            return _delete(home, spec)
+    except Timeout:
+        raise ModelUnavailable(
+            f"{spec.id} is being downloaded by another process", suggestions=("Stop that download first.",)
+        ) from None
+
+
+def _delete(home: Home, spec: ModelSpec) -> int:
+    folders = [home.model_of(spec.id), home.partial_model_of(spec.id), home.quarantine_of(spec.id)]
+    folders = [folder for folder in folders if folder.exists() or folder.is_symlink()]
+    if not folders:
+        raise ModelUnavailable(f"{spec.id} is not here", suggestions=("`wan22 models list` shows what is here.",))
+    freed = 0
+    for folder in folders:
+        if folder.is_symlink():
+            folder.unlink()  # the files behind a link are not ours
+            continue
+        freed += sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+        # Out of sight first: a model is never half there.
+        going = folder.with_name(f"{folder.name}.removed")
+        if going.exists():
+            shutil.rmtree(going)
+        folder.rename(going)
+        shutil.rmtree(going)
+    return freed

@@ -1,0 +1,99 @@
+"""How often and how long a download tries again: growing pauses with jitter, or as long as the server asks for.
+
+Knows no network: it is told what failed and whether anything arrived in between.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from backend.core.errors import HubRateLimited, WanError
+
+_LOOK_SECONDS = 0.2  # how soon a wish to stop is noticed while waiting
+
+
+class Transient(Exception):
+    """Something that may go away by itself; `final` is what it becomes when it does not."""
+
+    def __init__(self, final: WanError, retry_after: float | None = None) -> None:
+        self.final = final
+        self.retry_after = retry_after
+        super().__init__(final.message)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When to give up."""
+
+    attempts: int = 7  #: failures in a row without a single byte in between
+    first_seconds: float = 1.0  #: mean of the first pause; it doubles
+    longest_seconds: float = 60.0
+    longest_asked_seconds: float = 600.0  #: a server that asks for more than this is not waited for
+
+
+class Retries:
+    """The failures of one download in a row."""
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        check: Callable[[], None],
+        pause: Callable[[float, Callable[[], None]], None] | None = None,
+    ) -> None:
+        """`check` is asked while waiting and may raise; `pause` waits, and is replaced by tests of the waiting."""
+        self._policy = policy
+        self._check = check
+        self._pause = pause or wait_checking
+        self._failures = 0
+
+    def progressed(self) -> None:
+        """Bytes arrived: the count starts again."""
+        self._failures = 0
+
+    def failed(self, error: Transient) -> None:
+        """Wait before the next try.
+
+        Raises:
+            WanError: what `error` becomes when it was one time too many.
+        """
+        self._failures += 1
+        if self._failures >= self._policy.attempts:
+            raise error.final from error
+        if error.retry_after is not None:
+            if error.retry_after > self._policy.longest_asked_seconds:
+                raise HubRateLimited(
+                    f"The model hub asks to wait {error.retry_after:.0f} s before more is fetched"
+                ) from error
+            self._pause(error.retry_after, self._check)
+            return
+        longest = min(self._policy.longest_seconds, self._policy.first_seconds * 2 ** (self._failures - 1))
+        # Half of the pause is left to chance, so that many machines do not come back at the same moment.
+        self._pause(longest * (0.5 + random.random()), self._check)  # noqa: S311 - spreads load, guards nothing
+
+
+def wait_checking(seconds: float, check: Callable[[], None]) -> None:
+    """Wait, and ask `check` several times a second whether to go on."""
+    until = time.monotonic() + seconds
+    check()
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, _LOOK_SECONDS))
+        check()
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Read `Retry-After` (RFC 9110, 10.2.3: seconds or a date) as seconds from now; None when it is not there."""
+    value = headers.get("Retry-After", "").strip()
+    if value.isdecimal() and value.isascii():
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
