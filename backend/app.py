@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 from fastapi import APIRouter, FastAPI
@@ -15,9 +16,21 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from backend import __version__
-from backend.api import generation, inputs, legacy_paths, lora, models, outputs, queue, system, websocket
+from backend.api import (
+    generation,
+    inputs,
+    legacy_paths,
+    lora,
+    model_downloads,
+    models,
+    outputs,
+    queue,
+    system,
+    websocket,
+)
 from backend.api.deps import Services, Supervisor
 from backend.api.docs_page import install_docs
+from backend.api.download_news import tell_download
 from backend.api.errors import install_error_handlers
 from backend.api.host_stats import HostStats
 from backend.api.request_context import RequestContext
@@ -29,6 +42,7 @@ from backend.models.lora.library import LoraLibrary
 from backend.models.manager import ModelManager
 from backend.services.generation_service import GenerationService
 from backend.services.inputs import InputStore
+from backend.services.model_downloads import downloads_into
 from backend.store.engine import Database
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore
@@ -59,11 +73,13 @@ def create_app(settings: Settings, *, supervisor: Supervisor | None = None) -> F
         try:
             app.state.services = services = await asyncio.to_thread(_services, settings, database, supervisor)
             await services.sockets.start()
+            services.downloads.on_change = partial(tell_download, services.sockets)
             if supervisor is not None:
                 await asyncio.to_thread(supervisor.start)
             try:
                 yield
             finally:
+                await asyncio.to_thread(services.downloads.stop)
                 await services.sockets.stop()
                 if supervisor is not None:
                     await asyncio.to_thread(supervisor.stop, settings.stop_grace_seconds)
@@ -83,7 +99,7 @@ def create_app(settings: Settings, *, supervisor: Supervisor | None = None) -> F
     )
     install_error_handlers(app)
     api = APIRouter(prefix="/api/v1")
-    for module in (generation, queue, outputs, inputs, models, lora, system):
+    for module in (generation, queue, outputs, inputs, models, model_downloads, lora, system):
         api.include_router(module.router)
     for router in (api, system.probes, outputs.thumbnails, websocket.router, legacy_paths.router):
         app.include_router(router)
@@ -128,6 +144,7 @@ def _services(settings: Settings, database: Database, supervisor: Supervisor | N
         loras=loras,
         inputs=images,
         generation=service,
+        downloads=downloads_into(home, model_manager),
         stats=stats,
         sockets=ConnectionManager(settings, tasks, events, stats),
         supervisor=supervisor,

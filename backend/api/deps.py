@@ -21,6 +21,7 @@ from backend.models.lora.library import LoraLibrary
 from backend.models.manager import ModelManager
 from backend.services.generation_service import GenerationService
 from backend.services.inputs import InputStore
+from backend.services.model_downloads import ModelDownloads
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
@@ -69,6 +70,7 @@ class Services:
     loras: LoraLibrary
     inputs: InputStore
     generation: GenerationService
+    downloads: ModelDownloads
     stats: HostStats
     sockets: ConnectionManager
     supervisor: Supervisor | None

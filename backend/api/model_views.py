@@ -6,16 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from backend.api.model_download_schemas import DownloadView
 from backend.api.model_schemas import ModelDetails, ModelHealth, ModelStatus, ModelTotals
 from backend.core.domain import iso, utcnow
 from backend.models.manager import ModelState, Presence, folder_hint
+from backend.services.model_downloads import RUNNING, Download, DownloadState
 from backend.store.outputs import ModelUse
 from backend.store.workers import WorkerInfo
 
 MIB: Final = 1024**2
 GB: Final = 1000**3
-#: The words of these routes for what the disk has.
-_WORDS: Final = {Presence.AVAILABLE: "available", Presence.MISSING: "missing", Presence.DAMAGED: "corrupted"}
+MB: Final = 1000**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ def model_status(state: ModelState, scene: ModelScene) -> ModelStatus:
     return ModelStatus(
         model_id=state.spec.id,
         model_type=state.spec.id,
-        status=_WORDS[state.presence],
+        status=state.presence,
         is_available=state.available,
         is_loaded=bool(holders),
         loaded_by=holders,
@@ -56,7 +57,7 @@ def model_details(state: ModelState, scene: ModelScene) -> ModelDetails:
     return ModelDetails(
         **status.model_dump(),
         availability_status=status.status,
-        corruption_detected=state.presence is Presence.DAMAGED,
+        corruption_detected=state.presence is Presence.CORRUPTED,
         usage_frequency=use.videos if use else 0,
         last_used=iso(use.last) if use else None,
         average_generation_time=round(use.mean_seconds, 2) if use else None,
@@ -70,7 +71,7 @@ def model_totals(states: Sequence[ModelState], scene: ModelScene) -> ModelTotals
         available_models=_count(states, Presence.AVAILABLE),
         loaded_models=sum(bool(scene.holders(state.spec.id)) for state in states),
         missing_models=_count(states, Presence.MISSING),
-        corrupted_models=_count(states, Presence.DAMAGED),
+        corrupted_models=_count(states, Presence.CORRUPTED),
         total_size_gb=round(sum(state.size_bytes for state in states) / GB, 3),
         last_updated=iso(utcnow()),
     )
@@ -80,10 +81,34 @@ def model_health(state: ModelState, suggestions: Sequence[str]) -> ModelHealth:
     """Show whether one model can be relied on; `suggestions` say what to do if not."""
     return ModelHealth(
         model_id=state.spec.id,
-        health_status="healthy" if state.available else _WORDS[state.presence],
+        health_status="healthy" if state.available else state.presence,
         is_healthy=state.available,
         issues=[] if state.reason is None else [state.reason],
         repair_suggestions=list(suggestions),
+    )
+
+
+def download_view(download: Download) -> DownloadView:
+    """Show one download."""
+    progress, state = download.progress, download.state
+    runs = state in RUNNING
+    total = progress.total_bytes if progress else None
+    return DownloadView(
+        model_id=download.spec.id,
+        model_type=download.spec.id,
+        status=state,
+        progress=round(100 * progress.done_bytes / total, 2) if progress and total else None,
+        downloaded_mb=round(progress.done_bytes / MB, 3) if progress else None,
+        total_mb=round(total / MB, 3) if total else None,
+        speed_mbps=round(progress.speed / MB, 3) if progress and progress.speed and runs else None,
+        eta_seconds=progress.eta_seconds if progress and runs else None,
+        priority=download.urgency,
+        error=download.error.message if download.error else None,
+        suggestions=list(download.error.next_steps) if download.error else [],
+        can_pause=runs or state is DownloadState.QUEUED,
+        can_resume=state is DownloadState.PAUSED,
+        can_cancel=runs or state in (DownloadState.QUEUED, DownloadState.PAUSED),
+        last_update=iso(download.updated_at),
     )
 
 

@@ -146,5 +146,5 @@ def _advice(services: Services, state: ModelState) -> tuple[str, ...]:
     try:
         services.models.folder(state.spec)
     except (ModelUnavailable, ModelDamaged) as error:
-        return error.suggestions
+        return error.next_steps
     return ()

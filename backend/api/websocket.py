@@ -68,6 +68,7 @@ class ConnectionManager:
         self._stats_wanted = asyncio.Event()
         self._stopping = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
+        self._event_loop: asyncio.AbstractEventLoop | None = None
         self._handlers: dict[str, Handler] = {
             "subscribe": self._subscribe,
             "unsubscribe": self._unsubscribe,
@@ -77,6 +78,7 @@ class ConnectionManager:
 
     async def start(self) -> None:
         """Learn the state of the queue and begin to follow the event log."""
+        self._event_loop = asyncio.get_running_loop()
         # The counts first: what happens before the tasks are read is then folded twice, which changes nothing.
         self._counts, self._position = await asyncio.to_thread(self._tasks.tally)
         active = [status for status in TaskStatus if status not in TERMINAL]
@@ -88,6 +90,7 @@ class ConnectionManager:
 
     async def stop(self) -> None:
         """Let every client go and end the loops."""
+        self._event_loop = None
         self._stopping.set()
         self._stats_wanted.set()
         for connection in self._connections.values():
@@ -108,6 +111,12 @@ class ConnectionManager:
             await connection.run(partial(self._read, connection))
         finally:
             del self._connections[connection.id]
+
+    def tell(self, topic: str, kind: str, data: dict[str, Any]) -> None:
+        """Publish news that are no events of tasks. Any thread may call; before `start` nobody hears it."""
+        loop = self._event_loop
+        if loop is not None:
+            loop.call_soon_threadsafe(lambda: self._publish(topic, encode(kind, self._position, data)))
 
     def subscription_counts(self) -> dict[str, int]:
         """Return how many clients listen to each topic."""

@@ -20,7 +20,8 @@ least one next step. Raise them anywhere; `api/errors.py` renders them, the work
     │   ├── OutputNotFound           404 output_not_found
     │   ├── OutputFileMissing        404 output_file_missing
     │   ├── InputMissing             404 input_not_found
-    │   └── LatentsNotKept           404 latents_not_kept
+    │   ├── LatentsNotKept           404 latents_not_kept
+    │   └── DownloadNotFound         404 download_not_found
     ├── StateConflict                400 state_conflict
     │   ├── IdempotencyConflict      409 idempotency_conflict
     │   └── LoraExists               409 lora_exists
@@ -203,6 +204,13 @@ class LatentsNotKept(NotFound):
 
     code = "latents_not_kept"
     suggestions = ("Generate it again with `keep_latents`; the same seed gives the same clip.",)
+
+
+class DownloadNotFound(NotFound):
+    """Nobody asked this server for a download of this model."""
+
+    code = "download_not_found"
+    suggestions = ("Start it with POST /api/v1/models/download.",)
 
 
 class StateConflict(WanError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -290,20 +290,30 @@ def remove_model(home: Home, spec: ModelSpec) -> int:
     home.models.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(home.model_lock_of(spec.id), timeout=0, thread_local=False):
-            return _delete(home, spec)
+            folders = [home.model_of(spec.id), home.partial_model_of(spec.id), home.quarantine_of(spec.id)]
+            if not any(folder.exists() or folder.is_symlink() for folder in folders):
+                raise ModelUnavailable(
+                    f"{spec.id} is not here", suggestions=("`wan22 models list` shows what is here.",)
+                )
+            return _delete(folders)
     except Timeout:
         raise ModelUnavailable(
             f"{spec.id} is being downloaded by another process", suggestions=("Stop that download first.",)
         ) from None
 
 
-def _delete(home: Home, spec: ModelSpec) -> int:
-    folders = [home.model_of(spec.id), home.partial_model_of(spec.id), home.quarantine_of(spec.id)]
-    folders = [folder for folder in folders if folder.exists() or folder.is_symlink()]
-    if not folders:
-        raise ModelUnavailable(f"{spec.id} is not here", suggestions=("`wan22 models list` shows what is here.",))
+def discard_unfinished(home: Home, spec: ModelSpec) -> None:
+    """Throw away what has arrived of a model whose download is given up; does nothing while another one runs."""
+    with suppress(Timeout), FileLock(home.model_lock_of(spec.id), timeout=0, thread_local=False):
+        _delete([home.partial_model_of(spec.id)])
+
+
+def _delete(folders: list[Path]) -> int:
+    """Delete the folders that are there and return how many bytes that were."""
     freed = 0
     for folder in folders:
+        if not (folder.exists() or folder.is_symlink()):
+            continue
         if folder.is_symlink():
             folder.unlink()  # the files behind a link are not ours
             continue

@@ -1,0 +1,195 @@
+"""Models fetched, looked after and removed over the API, from a stand-in hub; news of it over WebSocket."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from huggingface_hub import constants
+
+from backend.models.manager import EMBEDDED_MODELS
+from backend.store.workers import WorkerState
+from tests.api.support import SUBMIT, TINY, Served, assert_error
+from tests.api.test_websocket import Listener, listening
+from tests.support.hub import StandIn, repository_files, stand_in
+
+T2V = "T2V-A14B"
+DOWNLOAD = "/api/v1/models/download"
+PROGRESS = f"{DOWNLOAD}/progress/{T2V}"
+HALF = 4_000_000  # bytes: somewhere in the middle of the stand-in's repository
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    with stand_in(repository_files(EMBEDDED_MODELS / TINY)) as running:
+        # What HF_ENDPOINT sets when the library is imported.
+        monkeypatch.setattr(constants, "ENDPOINT", running.endpoint)
+        template = f"{running.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield running
+
+
+@pytest.fixture
+def listener(served: Served) -> Iterator[Listener]:
+    with listening(served) as listener:
+        listener.subscribe("download_progress")
+        yield listener
+
+
+def ask(served: Served) -> None:
+    answer = served.client.post(DOWNLOAD, json={"model_type": "t2v-A14B"})
+    assert (answer.status_code, answer.json()["status"]) == (200, "download_started"), answer.text
+
+
+def manage(served: Served, action: str, **values: object) -> dict[str, object]:
+    answer = served.client.post(f"{DOWNLOAD}/manage", json={"model_id": T2V, "action": action} | values)
+    assert answer.status_code == 200, answer.text
+    body: dict[str, object] = answer.json()
+    return body
+
+
+def status(served: Served) -> str:
+    return str(served.client.get(f"/api/v1/models/status/{T2V}").json()["status"])
+
+
+def held(hub: StandIn, served: Served) -> None:
+    """Start a download that stands still in its middle."""
+    hub.hold(HALF)
+    ask(served)
+    assert hub.held.wait(60)
+
+
+def test_a_model_is_fetched_once_and_its_progress_is_told(hub: StandIn, served: Served, listener: Listener) -> None:
+    assert served.client.get(f"{DOWNLOAD}/progress").json() == {}
+    assert served.client.get(PROGRESS).json() is None
+    askers = [threading.Thread(target=ask, args=(served,)) for _ in range(20)]
+    hub.hold(HALF)
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join()
+    assert hub.held.wait(60)
+    update = listener.until("download_progress_update", status="downloading")["data"]
+    assert (update["model_id"], update["can_pause"]) == (T2V, True)
+    assert update["total_mb"] > 0
+    seen = served.client.get(PROGRESS).json()
+    assert (seen["status"], seen["total_mb"]) == ("downloading", update["total_mb"])
+    assert status(served) == "downloading"
+    hub.go_on()
+    listener.until("download_status_change", new_status="completed")
+    done = served.client.get(PROGRESS).json()
+    assert (done["status"], done["progress"], done["can_pause"]) == ("completed", 100.0, False)
+    assert (status(served), max(hub.fetched().values())) == (
+        "available",
+        2,
+    )  # one was continued
+    again = served.client.post(DOWNLOAD, json={"model_type": T2V}).json()
+    assert (again["status"], again["download_required"]) == ("already_available", False)
+    percents = [m["data"]["progress_percent"] for m in listener.seen if "progress_percent" in m["data"]]
+    assert percents == sorted(percents)
+    assert served.client.post(SUBMIT, json={"model_type": T2V, "prompt": "a red circle"}).status_code == 200
+
+
+def test_a_paused_download_goes_on_where_it_was(hub: StandIn, served: Served, listener: Listener) -> None:
+    held(hub, served)
+    assert manage(served, "pause")["current_status"] == "paused"
+    hub.go_on()
+    assert status(served) in ("partial", "downloading")  # its thread may still be letting go
+    kept = served.client.get(PROGRESS).json()
+    assert (kept["status"], kept["can_resume"]) == ("paused", True)
+    before = sum(hub.served.values())
+    assert manage(served, "resume")["current_status"] in ("queued", "downloading", "verifying")
+    listener.until("download_status_change", new_status="completed")
+    total = sum(len(content) for name, content in hub.files.items() if not name.endswith(".md"))
+    assert sum(hub.served.values()) <= total + 1_000_000  # what was in flight at the pause may come twice, no more
+    assert before < total
+
+
+def test_a_cancelled_download_leaves_nothing(hub: StandIn, served: Served, listener: Listener) -> None:
+    held(hub, served)
+    assert manage(served, "cancel")["current_status"] == "cancelled"
+    hub.go_on()
+    served.services.downloads.stop()  # its thread has let go of the files when this returns
+    assert status(served) == "missing"
+    assert not served.services.home.partial_model_of(T2V).exists()
+    body = {"model_id": T2V, "action": "pause"}
+    assert_error(served.client.post(f"{DOWNLOAD}/manage", json=body), 400, "state_conflict")
+
+
+def test_a_paused_download_that_is_cancelled_leaves_nothing(hub: StandIn, served: Served, listener: Listener) -> None:
+    held(hub, served)
+    manage(served, "pause")
+    hub.go_on()
+    served.services.downloads.stop()
+    assert status(served) == "partial"
+    manage(served, "cancel")
+    assert status(served) == "missing"
+
+
+def test_a_limit_and_a_priority_are_taken(hub: StandIn, served: Served, listener: Listener) -> None:
+    held(hub, served)
+    assert manage(served, "priority", priority="critical")["success"] is True
+    assert served.client.get(PROGRESS).json()["priority"] == "critical"
+    assert manage(served, "bandwidth", bandwidth_limit_mbps=500)["current_status"] == "downloading"
+    hub.go_on()
+    listener.until("download_status_change", new_status="completed")  # stopped for the limit, and gone on with it
+
+
+def test_what_the_hub_refuses_is_told(hub: StandIn, served: Served, listener: Listener) -> None:
+    hub.required_token = "the right one"
+    ask(served)
+    failed = listener.until("download_status_change", new_status="failed")["data"]
+    assert "refuses" in failed["error"]
+    assert any("HF_TOKEN" in step for step in failed["suggestions"])
+    hub.required_token = None
+    ask(served)  # a failed download can be asked for again
+    listener.until("download_status_change", new_status="completed")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"model_id": "nonsense", "action": "pause"}, 422, "unknown_model"),
+        ({"model_id": T2V, "action": "explode"}, 422, None),
+        ({"model_id": T2V, "action": "pause"}, 404, "download_not_found"),
+        ({"model_id": T2V, "action": "priority"}, 422, "invalid_request"),
+        ({"model_id": T2V, "action": "bandwidth", "bandwidth_limit_mbps": -1}, 422, None),
+    ],
+)
+def test_wrong_wishes_are_refused(shared: Served, body: dict[str, object], status: int, code: str | None) -> None:
+    assert_error(shared.client.post(f"{DOWNLOAD}/manage", json=body), status, code)
+
+
+def test_models_that_ship_with_the_package_are_neither_fetched_nor_removed(shared: Served) -> None:
+    assert shared.client.post(DOWNLOAD, json={"model_type": TINY}).json()["status"] == "already_available"
+    assert_error(shared.client.delete(f"/api/v1/models/{TINY}"), 409, "model_not_available")
+    assert_error(shared.client.post(DOWNLOAD, json={"model_type": "gpt"}), 422, "unknown_model")
+    assert_error(shared.client.post(DOWNLOAD, json={}), 422)
+
+
+def test_files_are_checked_and_only_an_idle_model_is_removed(hub: StandIn, served: Served, listener: Listener) -> None:
+    verify = f"/api/v1/models/verify/{T2V}"
+    assert served.client.post(verify).json()["integrity_status"] == "not_available"
+    ask(served)
+    listener.until("download_status_change", new_status="completed")
+    whole = served.client.post(verify, params={"full": True}).json()
+    assert (whole["is_valid"], whole["integrity_status"], whole["checked"]) == (True, "valid", "contents")
+    victim = served.services.home.model_of(T2V) / "vae" / "diffusion_pytorch_model.safetensors"
+    content = bytearray(victim.read_bytes())
+    content[-5] ^= 1
+    victim.write_bytes(content)
+    assert served.client.post(verify).json()["is_valid"] is True  # of the right length: sizes do not tell
+    found = served.client.post(verify.replace("verify", "validate"), params={"full": True}).json()
+    assert (found["is_valid"], found["integrity_status"]) == (False, "corrupted")
+    assert found["details"] == [{"name": "vae/diffusion_pytorch_model.safetensors", "state": "corrupted"}]
+
+    task = served.client.post(SUBMIT, json={"model_type": T2V, "prompt": "a red circle"}).json()["task_id"]
+    assert "needed" in assert_error(served.client.delete(f"/api/v1/models/{T2V}"), 400, "state_conflict")["detail"]
+    served.client.post(f"/api/v1/queue/{task}/cancel")
+    served.services.workers.beat("w1", device="cpu", state=WorkerState.IDLE, model=T2V)
+    assert "loaded" in assert_error(served.client.delete(f"/api/v1/models/{T2V}"), 400, "state_conflict")["detail"]
+    served.services.workers.remove("w1")
+    removed = served.client.delete(f"/api/v1/models/{T2V}").json()
+    assert removed["freed_mb"] > 1
+    assert status(served) == "missing"
