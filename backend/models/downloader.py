@@ -22,7 +22,7 @@ from backend.models.integrity import FileFinding, FileState, check_quick, move_t
 from backend.models.manager import ModelManager
 from backend.models.manifest import FileRecord, Manifest, read_manifest, sync_folder
 from backend.models.retries import Retries, RetryPolicy, Transient, wait_checking
-from backend.models.transfer import FileTransfer, WrongContent, content_of, discard_part, part_size
+from backend.models.transfer import FileTransfer, WrongContent, content_of, discard_part, part_size, storage_errors
 
 #: Left free beside the model, for the database and the videos.
 RESERVE_BYTES = 512 * 2**20
@@ -83,7 +83,7 @@ class ModelDownloader:
         if spec.repo_id is None:
             raise ModelUnavailable(f"{spec.id} ships with wan22 and is not fetched", suggestions=("Install it again.",))
         self._home.models.mkdir(parents=True, exist_ok=True)
-        with self._turn(spec, check, on_progress):
+        with self._turn(spec, check, on_progress), storage_errors():
             target = self._home.model_of(spec.id)
             if self._complete(spec):
                 return target

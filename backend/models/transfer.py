@@ -61,7 +61,7 @@ class FileTransfer:
             WanError: the hub refuses, or fails for too long; what `check` raises. What has arrived is kept.
         """
         part, note = target.with_name(target.name + PART_SUFFIX), target.with_name(target.name + NOTE_SUFFIX)
-        with _storage_errors():
+        with storage_errors():
             target.parent.mkdir(parents=True, exist_ok=True)
             if not _belongs(part, note, file):
                 part.unlink(missing_ok=True)
@@ -236,7 +236,8 @@ def _belongs(part: Path, note: Path, file: RemoteFile) -> bool:
 
 
 @contextmanager
-def _storage_errors() -> Iterator[None]:
+def storage_errors() -> Iterator[None]:
+    """Make `StorageFull` of what the system raises when there is no room."""
     try:
         yield
     except OSError as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -250,6 +252,20 @@ def test_too_little_room_is_told_before_the_first_byte(hub: StandIn, make_downlo
     with pytest.raises(StorageFull, match=r"needs 0\.0 GB more .* nothing was fetched"):
         make_downloader(free_bytes=lambda _folder: 2**29 + 1_000_000).download(T2V)
     assert not hub.fetched()
+
+
+def test_a_disk_that_is_full_keeps_what_has_arrived(
+    hub: StandIn, make_downloader: Make, needed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_handle: int) -> None:
+        if hub.served[VAE]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk, pytest.raises(StorageFull, match="kept"):
+        disk.setattr("os.fsync", full)
+        make_downloader().download(T2V)
+    assert _without_manifest(make_downloader().download(T2V)) == needed
+    assert sum(hub.served.values()) == sum(map(len, needed.values())), "not one byte was served twice"
 
 
 @pytest.mark.parametrize(
