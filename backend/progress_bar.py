@@ -1,4 +1,4 @@
-"""Progress of tasks and of bytes in the terminal: a live bar where there is a screen, plain lines where there is none."""
+"""Progress of tasks and bytes in the terminal: a live bar where there is a screen, plain lines where there is none."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from tests.support.server import LiveServer
 def _isolated_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test sees the developer's settings or touches the developer's home."""
     for name in list(os.environ):
-        if name.startswith("WAN22_"):
+        if name.startswith("WAN22_") or name in {"HF_TOKEN", "HF_ENDPOINT", "HUGGING_FACE_HUB_TOKEN"}:
             monkeypatch.delenv(name)
     monkeypatch.setenv("WAN22_HOME", str(tmp_path / "home"))
 

@@ -22,7 +22,15 @@ from backend.models.integrity import FileFinding, FileState, check_quick, move_t
 from backend.models.manager import ModelManager
 from backend.models.manifest import FileRecord, Manifest, read_manifest, sync_folder
 from backend.models.retries import Retries, RetryPolicy, Transient, wait_checking
-from backend.models.transfer import FileTransfer, WrongContent, content_of, discard_part, part_size
+from backend.models.transfer import (
+    STALL_SECONDS,
+    FileTransfer,
+    WrongContent,
+    content_of,
+    discard_part,
+    part_size,
+    storage_errors,
+)
 
 #: Left free beside the model, for the database and the videos.
 RESERVE_BYTES = 512 * 2**20
@@ -50,15 +58,28 @@ class ModelDownloader:
         policy: RetryPolicy | None = None,
         pause: Callable[[float, Check], None] = wait_checking,
         bytes_per_second: float | None = None,
+        stall_seconds: float = STALL_SECONDS,
         free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
     ) -> None:
-        """`pause` waits between tries; `bytes_per_second` limits the network, None does not."""
+        """Prepare.
+
+        Args:
+            home: where the models are.
+            manager: says what is complete.
+            hub: where files are fetched from.
+            policy: how often is tried again.
+            pause: waits between tries.
+            bytes_per_second: limit of the network; None = no limit.
+            stall_seconds: a connection without a byte for so long is given up and continued.
+            free_bytes: the room on the disk of a folder.
+        """
         self._home = home
         self._manager = manager
         self._hub = hub
         self._policy = policy or RetryPolicy()
         self._pause = pause
         self._limit = bytes_per_second
+        self._stall_seconds = stall_seconds
         self._free_bytes = free_bytes
 
     def download(
@@ -83,7 +104,7 @@ class ModelDownloader:
         if spec.repo_id is None:
             raise ModelUnavailable(f"{spec.id} ships with wan22 and is not fetched", suggestions=("Install it again.",))
         self._home.models.mkdir(parents=True, exist_ok=True)
-        with self._turn(spec, check, on_progress):
+        with self._turn(spec, check, on_progress), storage_errors():
             target = self._home.model_of(spec.id)
             if self._complete(spec):
                 return target
@@ -169,8 +190,7 @@ class ModelDownloader:
             )
         if target.exists():
             if folder.exists():
-                # What was begun before a folder was put there is worth less than that folder.
-                shutil.rmtree(folder)
+                _add_missing(folder, target)
             target.rename(folder)
         folder.mkdir(exist_ok=True)
         return folder
@@ -194,9 +214,8 @@ class ModelDownloader:
         manifest.files = {name: record for name, record in manifest.files.items() if name in wanted}
         manifest.write(folder)
         self._require_room(spec, folder, missing)
-        transfer = FileTransfer(
-            self._hub, retries, check, Pace(self._limit, lambda seconds: wait_checking(seconds, check))
-        )
+        pace = Pace(self._limit, lambda seconds: wait_checking(seconds, check))
+        transfer = FileTransfer(self._hub, retries, check, pace, self._stall_seconds)
         try:
             for file in missing:
                 meter.at(Phase.DOWNLOADING, file.name)
@@ -277,6 +296,16 @@ class ModelDownloader:
                 suggestions=("Free some disk space, or set WAN22_HOME to a folder on a larger disk.",),
                 details={"needed_bytes": needed, "free_bytes": free},
             )
+
+
+def _add_missing(source: Path, target: Path) -> None:
+    """Move the files that `target` lacks into it, and drop the rest of `source`."""
+    for path in sorted(source.rglob("*")):
+        place = target / path.relative_to(source)
+        if path.is_file() and not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(place)
+    shutil.rmtree(source)
 
 
 def remove_model(home: Home, spec: ModelSpec) -> int:

@@ -27,8 +27,8 @@ MAX_REDIRECTS = 5
 MAX_RESTARTS = 3  # of one file, with a server that cannot continue it
 _READ_BYTES = 4 * 2**20
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-#: Seconds for a connection, and without a byte on one that stands.
-TIMEOUT = httpx2.Timeout(30.0, connect=15.0)
+CONNECT_SECONDS = 15.0
+STALL_SECONDS = 30.0  # without a byte, on a connection that stands
 
 
 class WrongContent(Exception):
@@ -38,13 +38,22 @@ class WrongContent(Exception):
 class FileTransfer:
     """Fetches files over one pool of connections."""
 
-    def __init__(self, hub: Hub, retries: Retries, check: Callable[[], None], pace: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        retries: Retries,
+        check: Callable[[], None],
+        pace: Callable[[int], None],
+        stall_seconds: float = STALL_SECONDS,
+    ) -> None:
         """`check` is asked between chunks and raises to stop; `pace` is told their sizes and may wait."""
         self._hub = hub
         self._retries = retries
         self._check = check
         self._pace = pace
-        self._client = httpx2.Client(timeout=TIMEOUT, follow_redirects=False)
+        self._client = httpx2.Client(
+            timeout=httpx2.Timeout(stall_seconds, connect=CONNECT_SECONDS), follow_redirects=False
+        )
 
     def close(self) -> None:
         """Close the connections."""
@@ -61,7 +70,7 @@ class FileTransfer:
             WanError: the hub refuses, or fails for too long; what `check` raises. What has arrived is kept.
         """
         part, note = target.with_name(target.name + PART_SUFFIX), target.with_name(target.name + NOTE_SUFFIX)
-        with _storage_errors():
+        with storage_errors():
             target.parent.mkdir(parents=True, exist_ok=True)
             if not _belongs(part, note, file):
                 part.unlink(missing_ok=True)
@@ -236,7 +245,8 @@ def _belongs(part: Path, note: Path, file: RemoteFile) -> bool:
 
 
 @contextmanager
-def _storage_errors() -> Iterator[None]:
+def storage_errors() -> Iterator[None]:
+    """Make `StorageFull` of what the system raises when there is no room."""
     try:
         yield
     except OSError as error:

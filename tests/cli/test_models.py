@@ -26,6 +26,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
         monkeypatch.setenv("HF_ENDPOINT", running.endpoint)
         # The library reads the variable when it is imported, which another test may have done.
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", running.endpoint)
+        template = running.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
         yield running
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +87,16 @@ def test_broken_connections_are_continued_where_they_broke(
         "bytes=270002-",
         "bytes=270007-",
     ]
+
+
+def test_a_connection_that_stands_still_is_given_up_and_continued(
+    hub: StandIn, make_downloader: Make, needed: dict[str, bytes]
+) -> None:
+    hub.hold(6_000_000)
+    downloader = make_downloader(stall_seconds=0.5, pause=lambda _seconds, _check: hub.go_on())
+    assert _without_manifest(downloader.download(T2V)) == needed
+    assert hub.held.is_set()
+    assert sum(hub.served.values()) == sum(map(len, needed.values())), "not one byte was served twice"
 
 
 def test_a_server_without_ranges_is_begun_anew_but_not_for_ever(
@@ -252,6 +264,21 @@ def test_too_little_room_is_told_before_the_first_byte(hub: StandIn, make_downlo
     assert not hub.fetched()
 
 
+def test_a_disk_that_is_full_keeps_what_has_arrived(
+    hub: StandIn, make_downloader: Make, needed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_handle: int) -> None:
+        if hub.served[VAE]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        disk.setattr("os.fsync", full)
+        with pytest.raises(StorageFull, match="kept"):
+            make_downloader().download(T2V)
+    assert _without_manifest(make_downloader().download(T2V)) == needed
+    assert sum(hub.served.values()) == sum(map(len, needed.values())), "not one byte was served twice"
+
+
 @pytest.mark.parametrize(
     "name",
     [
@@ -341,6 +368,27 @@ def test_a_folder_of_the_user_is_completed_with_what_it_has(
     files = _without_manifest(folder)
     assert files.pop("notes.txt") == b"mine"
     assert files == needed
+
+
+def test_a_begun_download_and_a_folder_of_the_user_are_put_together(
+    hub: StandIn, home: Home, make_downloader: Make, needed: dict[str, bytes]
+) -> None:
+    def stop() -> None:
+        if hub.served[SHARD] > 100_000:
+            raise DownloadStopped
+
+    with pytest.raises(DownloadStopped):
+        make_downloader().download(T2V, check=stop)
+    begun = {name for name in needed if (home.models / "T2V-A14B.partial" / name).exists()}
+    folder = home.models / "T2V-A14B"
+    (folder / "vae").mkdir(parents=True)
+    (folder / "model_index.json").write_bytes(needed["model_index.json"])
+    (folder / VAE).write_bytes(needed[VAE])
+    hub.requests.clear()
+    make_downloader().download(T2V)
+    assert _without_manifest(folder) == needed
+    assert set(hub.fetched()) == set(needed) - begun - {VAE}
+    assert not (home.models / "T2V-A14B.partial").exists()
 
 
 def test_a_link_of_the_user_is_not_changed(

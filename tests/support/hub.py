@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -159,7 +160,12 @@ class _Handler(BaseHTTPRequestHandler):
     place: str
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def setup(self) -> None:
+        """Keep the buffer small: what lies in it when somebody is killed has been served for nothing."""
+        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
+        super().setup()
+
+    def log_message(self, *_: object) -> None:
         """Say nothing: the requests are noted."""
 
     def do_HEAD(self) -> None:
