@@ -11,12 +11,11 @@ from typing import Literal
 
 from backend import __version__
 from backend.core.errors import WanError
-from backend.core.hardware import detect_hardware
+from backend.core.hardware import GIB, detect_hardware, in_gib
 from backend.core.model_table import MODELS
 from backend.core.settings import Settings
 from backend.models.manager import ModelManager
 
-GIB = 1024**3
 LOW_DISK_BYTES = 2 * GIB
 #: First SQLite without the WAL-reset bug; older ones need a single checkpointer, which this product keeps to.
 SQLITE_WAL_FIX = (3, 51, 3)
@@ -41,7 +40,7 @@ def examine(settings: Settings) -> list[Finding]:
         Finding("ok", "processor", f"{hardware.cores} cores, {hardware.memory_total / GIB:.1f} GiB memory"),
     ]
     findings += [
-        Finding("ok", f"GPU {gpu.index}", f"{gpu.name}, {gpu.memory_total / GIB:.1f} GiB, driver {hardware.driver}")
+        Finding("ok", f"GPU {gpu.index}", f"{gpu.name}, {in_gib(gpu.memory_total)}, driver {hardware.driver}")
         for gpu in hardware.gpus
     ] or [Finding("note", "GPU", "no NVIDIA card found: the tiny models run on the processor")]
     findings += [_library(name) for name in ("torch", "diffusers", "transformers", "av")]
