@@ -72,7 +72,7 @@ class VaeShape:
     @property
     def parameters(self) -> int:
         """How many parameters both halves have."""
-        return self._encoder(1, 1, 1).parameters + self.decoder_parameters
+        return _vae_parameters(self)
 
     @property
     def decoder_parameters(self) -> int:
@@ -121,6 +121,11 @@ class VaeShape:
         walk.conv(widths[-1], 2 * self.channels, 27, frames * rows * columns)
         walk.conv(2 * self.channels, 2 * self.channels, 1, frames * rows * columns)
         return walk
+
+
+@lru_cache(maxsize=16)
+def _vae_parameters(vae: VaeShape) -> int:
+    return vae._encoder(1, 1, 1).parameters + vae.decoder_parameters
 
 
 @dataclass(frozen=True, slots=True)
