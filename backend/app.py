@@ -37,9 +37,12 @@ from backend.api.request_context import RequestContext
 from backend.api.schemas import ErrorBody
 from backend.api.security import Gate
 from backend.api.websocket import ConnectionManager
+from backend.core.hardware import HardwareProfile, detect_hardware
 from backend.core.settings import Settings
+from backend.core.system_optimizer import Machine
 from backend.models.lora.library import LoraLibrary
 from backend.models.manager import ModelManager
+from backend.services.forecast import Forecast
 from backend.services.generation_service import GenerationService
 from backend.services.inputs import InputStore
 from backend.services.model_downloads import downloads_into
@@ -64,14 +67,22 @@ carry an `event_id`; who comes back adds `"after_event": <the last event_id>` to
 `{"type": "ping"}` and `{"type": "get_status"}` are answered. A client that does not read is closed with code 1013."""
 
 
-def create_app(settings: Settings, *, supervisor: Supervisor | None = None) -> FastAPI:
-    """Build the app; databases open and the supervisor starts when it starts, not here."""
+def create_app(
+    settings: Settings, *, supervisor: Supervisor | None = None, workers_on: HardwareProfile | None = None
+) -> FastAPI:
+    """Build the app; databases open and the supervisor starts when it starts, not here.
+
+    `workers_on` is the machine that runs the tasks; without it, it is this one where the server has a worker of its
+    own, and unknown where it has none.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = Database(settings.database)
         try:
-            app.state.services = services = await asyncio.to_thread(_services, settings, database, supervisor)
+            app.state.services = services = await asyncio.to_thread(
+                _services, settings, database, supervisor, workers_on
+            )
             await services.sockets.start()
             services.downloads.on_change = partial(tell_download, services.sockets)
             if supervisor is not None:
@@ -124,14 +135,18 @@ def _layers(settings: Settings) -> list[Middleware]:
     return [*layers, Middleware(Gate, settings=settings)]
 
 
-def _services(settings: Settings, database: Database, supervisor: Supervisor | None) -> Services:
+def _services(
+    settings: Settings, database: Database, supervisor: Supervisor | None, workers_on: HardwareProfile | None
+) -> Services:
     home = settings.paths.create()
     database.migrate()
     stats = HostStats(home.root)
     tasks, events, outputs = TaskStore(database), EventLog(database), OutputStore(database, home)
     model_manager = ModelManager(home, has_gpu=stats.has_gpu)
     loras, images = LoraLibrary(home), InputStore(home)
-    service = GenerationService(settings, home, tasks, outputs, model_manager, loras, images)
+    machine = Machine.of(workers_on or detect_hardware(home.root), settings.device)
+    forecast = Forecast(machine, outputs, loras, binding=settings.worker or workers_on is not None)
+    service = GenerationService(settings, home, tasks, outputs, model_manager, loras, images, forecast)
     service.prune_inputs()
     return Services(
         settings=settings,

@@ -15,6 +15,7 @@ from rich.table import Table
 from backend import __version__
 from backend.commands import loras, models, queue
 from backend.commands.generate import extend, generate, redecode
+from backend.commands.plan import plan
 from backend.commands.replay import replay
 from backend.commands.terminal import err, out
 from backend.core.errors import Interrupted, WanError
@@ -66,6 +67,7 @@ app.command()(generate)
 app.command()(extend)
 app.command()(redecode)
 app.command()(replay)
+app.command()(plan)
 app.add_typer(queue.app, name="queue")
 app.add_typer(loras.app, name="loras")
 app.add_typer(models.app, name="models")

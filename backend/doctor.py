@@ -10,13 +10,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from backend import __version__
+from backend.core.cost_model import Workload
 from backend.core.errors import WanError
-from backend.core.hardware import detect_hardware
-from backend.core.model_table import MODELS
+from backend.core.hardware import GIB, detect_hardware, in_gib
+from backend.core.model_table import MODELS, ModelSpec
+from backend.core.requests import ImageRef, RequestDraft, resolve_request
 from backend.core.settings import Settings
+from backend.core.system_optimizer import Machine, WAN22SystemOptimizer
 from backend.models.manager import ModelManager, Presence
 
-GIB = 1024**3
 LOW_DISK_BYTES = 2 * GIB
 #: First SQLite without the WAL-reset bug; older ones need a single checkpointer, which this product keeps to.
 SQLITE_WAL_FIX = (3, 51, 3)
@@ -35,18 +37,24 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Look at the machine, the libraries, the home folder and the models."""
-    hardware = detect_hardware()
+    hardware = detect_hardware(settings.paths.root)
+    limit = (
+        "" if hardware.memory_limit is None else f", of which this container may use {in_gib(hardware.memory_limit)}"
+    )
+    memory = f"{in_gib(hardware.memory_total)} memory{limit}, {in_gib(hardware.memory_available)} free"
     findings = [
         Finding("ok", "wan22", f"{__version__}, Python {hardware.python}"),
-        Finding("ok", "processor", f"{hardware.cores} cores, {hardware.memory_total / GIB:.1f} GiB memory"),
+        Finding("ok", "processor", f"{hardware.cores} cores, {memory}"),
     ]
+    findings += [Finding("note", "hardware", sentence) for sentence in hardware.findings]
     findings += [
-        Finding("ok", f"GPU {gpu.index}", f"{gpu.name}, {gpu.memory_total / GIB:.1f} GiB, driver {hardware.driver}")
+        Finding("ok", f"GPU {gpu.index}", f"{gpu.name}, {in_gib(gpu.memory_total)}, driver {hardware.driver}")
         for gpu in hardware.gpus
     ] or [Finding("note", "GPU", "no NVIDIA card found: the tiny models run on the processor")]
     findings += [_library(name) for name in ("torch", "diffusers", "transformers", "av")]
     findings.append(_sqlite())
     findings += _home(settings)
+    machine = Machine.of(hardware, settings.device)
     manager = ModelManager(settings.paths, has_gpu=bool(hardware.gpus))
     for spec in MODELS.values():
         state = manager.state(spec)
@@ -57,11 +65,29 @@ def examine(settings: Settings) -> list[Finding]:
             else f"{'not here' if state.presence is Presence.MISSING else state.presence}: {state.reason}"
         )
         findings.append(Finding(grade, spec.id, text))
+        if not spec.embedded:
+            findings.append(_fit(spec, machine))
     try:
         findings.append(Finding("ok", "default model", manager.default().id))
     except WanError as error:
         findings.append(Finding("bad", "default model", error.message))
     return findings
+
+
+def _fit(spec: ModelSpec, machine: Machine) -> Finding:
+    """Say whether this machine can hold a model at its own size; by estimate."""
+    image = ImageRef("", spec.width, spec.height) if spec.needs_image else None
+    request, _ = resolve_request(spec, RequestDraft("-", image=image))
+    decision = WAN22SystemOptimizer(machine).decide(Workload.of(request))
+    if decision.fits:
+        return Finding("ok", f"{spec.id} plan", f"{decision.reason}, estimated")
+    instead = decision.instead
+    fitting = (
+        "nothing would fit"
+        if instead is None
+        else f"{instead.model} at {instead.width}x{instead.height}, {instead.num_frames} frames would fit"
+    )
+    return Finding("note", f"{spec.id} plan", f"{decision.reason}; {fitting} (estimated)")
 
 
 def _library(name: str) -> Finding:

@@ -9,6 +9,8 @@ from fastapi.responses import Response
 
 from backend.api.deps import ServicesDep, TaskId
 from backend.api.errors import answer_to
+from backend.api.estimate_schemas import Estimated
+from backend.api.estimate_views import estimated
 from backend.api.schemas import Detected, GenerateStarted, Submitted, TaskInfo
 from backend.api.submission import Submission, read_submission, request_body_docs
 from backend.api.views import known, minutes, requirements, task_info
@@ -26,18 +28,36 @@ _NO_ENHANCEMENT = "prompt enhancement is not offered yet: the prompt is used as 
 
 @router.post(
     "/generation/submit",
-    response_model=Submitted,
+    response_model=Submitted | Estimated,
     response_model_exclude_none=True,
     summary="Queue a video",
     openapi_extra=request_body_docs(),
 )
-def submit(submission: SubmissionDep, services: ServicesDep) -> Submitted:
+def submit(submission: SubmissionDep, services: ServicesDep) -> Submitted | Estimated:
     """Check the request by the rules of its model and queue it; the task is on disk when this answers.
 
     Nothing is queued when the answer is an error. Values that were changed to fit are named in `adjustments`.
+    With `dry_run` the answer is an estimate, and nothing is queued either.
     """
+    if submission.body.dry_run:
+        return estimate(submission, services)
     queued = services.generation.submit(submission.wish(services.inputs))
     return submitted(queued, submission)
+
+
+@router.post(
+    "/generation/estimate",
+    response_model=Estimated,
+    response_model_exclude_none=True,
+    summary="What a video would take",
+    openapi_extra=request_body_docs(),
+)
+def estimate(submission: SubmissionDep, services: ServicesDep) -> Estimated:
+    """Say what the request would become, which memory plan it would get, what it would take and why; queue nothing.
+
+    The body is that of submit. A request that does not fit this machine is answered too, with one that would.
+    """
+    return estimated(services.generation.estimate(submission.wish(services.inputs)))
 
 
 def submitted(queued: Queued, submission: Submission | None = None) -> Submitted:
@@ -99,6 +119,8 @@ def detect_model(
 )
 def generate(submission: SubmissionDep, services: ServicesDep, request: Request) -> GenerateStarted | Response:
     """Queue a video. The same as submit with a shorter answer; some refusals are 400 here, as they always were."""
+    if submission.body.dry_run:
+        raise InvalidRequest("dry_run belongs to /api/v1/generation/submit", details={"field": "dry_run"})
     blank = bool(submission.body.prompt) and not submission.body.prompt.strip()
     try:
         wish = submission.wish(services.inputs)

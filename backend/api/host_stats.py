@@ -38,17 +38,17 @@ class HostReading:
     @property
     def vram_used_mb(self) -> float:
         """Memory in use on all cards."""
-        return round(sum(gpu.memory_used for gpu in self.gpus) / MIB, 1)
+        return round(sum(gpu.memory_used or 0 for gpu in self.gpus) / MIB, 1)
 
     @property
     def vram_total_mb(self) -> float:
         """Memory of all cards."""
-        return round(sum(gpu.memory_total for gpu in self.gpus) / MIB, 1)
+        return round(sum(gpu.memory_total or 0 for gpu in self.gpus) / MIB, 1)
 
     @property
     def vram_percent(self) -> float:
         """How full the cards' memory is."""
-        return round(100 * self.vram_used_mb / self.vram_total_mb, 1) if self.gpus else 0.0
+        return round(100 * self.vram_used_mb / self.vram_total_mb, 1) if self.vram_total_mb else 0.0
 
 
 class HostStats:

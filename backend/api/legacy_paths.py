@@ -14,6 +14,7 @@ from backend import __version__
 from backend.api import generation, lora, outputs, queue
 from backend.api.deps import ServicesDep
 from backend.api.diagnosis import diagnose
+from backend.api.estimate_schemas import Estimated
 from backend.api.schemas import Submitted
 from backend.api.system import health_answer, stats
 from backend.api.system_schemas import SystemHealth, SystemStats
@@ -26,7 +27,7 @@ router.add_api_route(
     "/generation/submit",
     generation.submit,
     methods=["POST"],
-    response_model=Submitted,
+    response_model=Submitted | Estimated,
     response_model_exclude_none=True,
 )
 router.add_api_route("/system/stats", stats, methods=["GET"], response_model=SystemStats)

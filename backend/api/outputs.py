@@ -9,6 +9,8 @@ from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import Response
 
 from backend.api.deps import OutputId, ServicesDep
+from backend.api.estimate_schemas import Estimated
+from backend.api.estimate_views import estimated
 from backend.api.generation import submitted
 from backend.api.host_stats import MIB
 from backend.api.media import MediaFile
@@ -59,13 +61,18 @@ def delete_output(output_id: OutputId, services: ServicesDep) -> Message:
 
 @router.post(
     "/{output_id}/extend",
-    response_model=Submitted,
+    response_model=Submitted | Estimated,
     response_model_exclude_none=True,
     summary="Go on from a video",
     openapi_extra=request_body_docs(ExtendBody),
 )
-def extend(output_id: OutputId, extension: ExtensionDep, services: ServicesDep) -> Submitted:
-    """Queue a new clip that starts from the last frame of this one; whatever is left out is as in this one."""
+def extend(output_id: OutputId, extension: ExtensionDep, services: ServicesDep) -> Submitted | Estimated:
+    """Queue a new clip that starts from the last frame of this one; whatever is left out is as in this one.
+
+    With `dry_run` the answer is an estimate, and nothing is queued.
+    """
+    if extension.body.dry_run:
+        return estimated(services.generation.estimate_extension(output_id, extension.wish(services.inputs)))
     return submitted(services.generation.extend(output_id, extension.wish(services.inputs)), extension)
 
 

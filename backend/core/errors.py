@@ -12,6 +12,7 @@ least one next step. Raise them anywhere; `api/errors.py` renders them, the work
     │   ├── LoraNotFound             422 lora_not_found
     │   ├── LoraInvalid              422 lora_invalid
     │   ├── LoraIncompatible         422 lora_incompatible
+    │   ├── DoesNotFit               422 does_not_fit
     │   ├── MalformedBody            400 malformed_body
     │   ├── InvalidFilter            400 invalid_filter
     │   └── BodyTooLarge             413 body_too_large
@@ -136,6 +137,14 @@ class LoraIncompatible(InvalidRequest):
 
     code = "lora_incompatible"
     suggestions = ("Choose a LoRA for this model, or the model that it was made for.",)
+
+
+class DoesNotFit(InvalidRequest):
+    """This machine cannot hold what the request needs."""
+
+    code = "does_not_fit"
+    category = "vram_memory"
+    suggestions = ("Choose a smaller size, fewer frames or a smaller model; nothing was queued.",)
 
 
 class MalformedBody(InvalidRequest):

@@ -14,10 +14,10 @@ from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
 from backend.core.errors import NonFiniteLatents
 from backend.core.faults import fault_point
+from backend.core.guidance import HIGH, LOW, guidance_plan
 from backend.core.requests import GenerationRequest, Scheduler
 from backend.engine.conditioning import LatentConditioning, Picture, TextConditioning, encode_text, prepare_latents
 from backend.engine.failures import device_errors
-from backend.engine.guidance import HIGH, LOW, guidance_plan
 from backend.engine.lora import LoraStack
 from backend.engine.pipeline_loader import WanComponents
 

@@ -17,9 +17,11 @@ from backend.core.model_table import ModelSpec, find_model
 from backend.core.paths import Home
 from backend.core.requests import MAX_SEED, GenerationRequest, LoraUse, RequestDraft, resolve_request
 from backend.core.settings import Settings
+from backend.core.system_optimizer import Decision
 from backend.models.lora.library import LoraLibrary
 from backend.models.manager import ModelManager
 from backend.services.continuation import Continuation
+from backend.services.forecast import Forecast
 from backend.services.inputs import InputStore
 from backend.services.model_choice import Choice, choose_model
 from backend.store.outputs import OutputStore
@@ -68,6 +70,25 @@ class Submission:
         return self.tasks[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request with nothing left open, before anything is queued."""
+
+    requests: tuple[GenerationRequest, ...]  #: one for each variation
+    choice: Choice
+    notes: tuple[str, ...]  #: one sentence for each value that was changed to fit the model
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a request would take, without queuing it."""
+
+    prepared: Prepared
+    decision: Decision
+    available: bool  #: whether the model's files are here
+
+
 class GenerationService:
     """Turns requests into tasks by the rules of the model."""
 
@@ -80,6 +101,7 @@ class GenerationService:
         models: ModelManager,
         loras: LoraLibrary,
         inputs: InputStore,
+        forecast: Forecast,
     ) -> None:
         self._settings = settings
         self._tasks = tasks
@@ -87,6 +109,7 @@ class GenerationService:
         self._models = models
         self._loras = loras
         self._inputs = inputs
+        self._forecast = forecast
         self._continuation = Continuation(home, outputs, inputs)
 
     def submit(self, wish: Wish) -> Submission:
@@ -95,11 +118,19 @@ class GenerationService:
         A repeated `idempotency_key` returns the first tasks.
 
         Raises:
-            InvalidRequest: the request does not fit the model; nothing was queued.
+            InvalidRequest: the request does not fit the model, or the machine; nothing was queued.
             ModelUnavailable: the model's files are not here; nothing was queued.
             IdempotencyConflict: the key belongs to a different request.
         """
-        return self._submit(wish, choose_model(self._models, wish.model, wish.draft))
+        return self._submit(self._prepare(wish, choose_model(self._models, wish.model, wish.draft)), wish)
+
+    def estimate(self, wish: Wish) -> Estimate:
+        """Say what a request would become and take, without queuing it and whether or not the model is here.
+
+        Raises:
+            InvalidRequest: the request does not fit the model.
+        """
+        return self._estimated(self._prepare(wish, choose_model(self._models, wish.model, wish.draft)))
 
     def extend(self, output_id: str, wish: Wish) -> Submission:
         """Queue a clip that starts from the last frame of an earlier one. Raises like `submit`.
@@ -109,9 +140,11 @@ class GenerationService:
         Raises:
             OutputNotFound, OutputFileMissing: there is no such video, or its file is gone.
         """
-        extension = self._continuation.extension(output_id, wish.draft)
-        choice = choose_model(self._models, wish.model, extension.draft, before=extension.before)
-        return self._submit(replace(wish, draft=extension.draft), choice, extension.notes)
+        return self._submit(*self._extension(output_id, wish))
+
+    def estimate_extension(self, output_id: str, wish: Wish) -> Estimate:
+        """Say what `extend` would queue and what it would take. Raises like `extend`."""
+        return self._estimated(self._extension(output_id, wish)[0])
 
     def redecode(
         self, output_id: str, *, fps: float | None = None, crf: int | None = None, key: str | None = None
@@ -174,7 +207,13 @@ class GenerationService:
         """Delete stored images that no task and no video names any more; return how many."""
         return self._inputs.prune(self._tasks.image_ids())
 
-    def _submit(self, wish: Wish, choice: Choice, notes: Sequence[str] = ()) -> Submission:
+    def _extension(self, output_id: str, wish: Wish) -> tuple[Prepared, Wish]:
+        extension = self._continuation.extension(output_id, wish.draft)
+        choice = choose_model(self._models, wish.model, extension.draft, before=extension.before)
+        wish = replace(wish, draft=extension.draft)
+        return self._prepare(wish, choice, extension.notes), wish
+
+    def _prepare(self, wish: Wish, choice: Choice, notes: Sequence[str] = ()) -> Prepared:
         if not 1 <= wish.variations <= MAX_VARIATIONS:
             raise InvalidRequest(
                 f"variations must be between 1 and {MAX_VARIATIONS}",
@@ -182,12 +221,18 @@ class GenerationService:
             )
         draft, more = self._with_loras(choice.spec, wish)
         first, adjusted = resolve_request(choice.spec, draft)
-        self._models.folder(choice.spec)
-        requests = [replace(first, seed=(first.seed + index) % (MAX_SEED + 1)) for index in range(wish.variations)]
-        notes = (*notes, *more, *adjusted)
-        return self._queue(
-            requests, choice, notes, wish.priority, wish.idempotency_key, _fingerprint(choice.spec, wish)
-        )
+        requests = tuple(replace(first, seed=(first.seed + index) % (MAX_SEED + 1)) for index in range(wish.variations))
+        return Prepared(requests, choice, (*notes, *more, *adjusted), _fingerprint(choice.spec, wish))
+
+    def _estimated(self, prepared: Prepared) -> Estimate:
+        available = self._models.state(prepared.choice.spec).available
+        return Estimate(prepared, self._forecast.decide(prepared.requests[0]), available)
+
+    def _submit(self, prepared: Prepared, wish: Wish) -> Submission:
+        self._models.folder(prepared.choice.spec)
+        self._forecast.check(prepared.requests[0])
+        key, fingerprint = wish.idempotency_key, prepared.fingerprint
+        return self._queue(prepared.requests, prepared.choice, prepared.notes, wish.priority, key, fingerprint)
 
     def _with_loras(self, spec: ModelSpec, wish: Wish) -> tuple[RequestDraft, list[str]]:
         """Fill in the preset and the LoRAs, whose files must be here and fit the model."""
@@ -238,10 +283,10 @@ class GenerationService:
         )
         position = self._tasks.queue_position(tasks[0].id)
         denoises = requests[0].latents_of is None
-        estimate = self._estimate(choice.spec, position) if denoises else None
+        estimate = self._until_done(choice.spec, position) if denoises else None
         return Submission(tuple(tasks), choice.spec, choice.reasons, position, estimate)
 
-    def _estimate(self, spec: ModelSpec, position: int | None) -> float | None:
+    def _until_done(self, spec: ModelSpec, position: int | None) -> float | None:
         """Seconds until done, from the median of this machine's last runs of the model; None before the first."""
         runs = sorted(self._outputs.durations(spec.id, limit=9))
         return runs[len(runs) // 2] * (position or 1) if runs else None

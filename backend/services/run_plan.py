@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from statistics import median
 
 from backend.core.domain import Output
+from backend.core.guidance import HIGH, LOW, guidance_plan
 from backend.core.requests import GenerationRequest
 from backend.engine.decode import count_chunks
-from backend.engine.guidance import HIGH, LOW, guidance_plan
 from backend.services.phase_clock import CostHistory, Phase, PhasePlan
 
 EXPERT_PHASE = {HIGH: Phase.DENOISE_HIGH, LOW: Phase.DENOISE_LOW}

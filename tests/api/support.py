@@ -14,6 +14,7 @@ from PIL import Image
 from backend.api.deps import Services
 from backend.app import create_app
 from backend.core.domain import Output, Progress, Stage, Task
+from backend.core.hardware import HardwareProfile
 from backend.core.settings import load_settings
 
 ADDRESS = "http://127.0.0.1:8000"
@@ -33,8 +34,9 @@ def make_png(width: int, height: int, colour: tuple[int, int, int] = (200, 30, 4
 class Served:
     """One app on a home of its own, without a worker."""
 
-    def __init__(self, home: Path, **settings: object) -> None:
-        self.app = create_app(load_settings(home=home, worker=False, poll_seconds=0.02, **settings))
+    def __init__(self, home: Path, workers_on: HardwareProfile | None = None, **settings: object) -> None:
+        loaded = load_settings(home=home, worker=False, poll_seconds=0.02, **settings)
+        self.app = create_app(loaded, workers_on=workers_on)
         self.client = TestClient(self.app, base_url=ADDRESS, raise_server_exceptions=False)
         self.client.__enter__()
 
@@ -73,8 +75,8 @@ class Served:
         progress = Progress(stage, fraction, f"step {step}", step=step, total_steps=4, eta_seconds=1.5)
         self.services.tasks.report(task.id, str(task.lease_token), progress)
 
-    def complete(self, task: Task, content: bytes = bytes(range(256)) * 40) -> Output:
-        """Finish a claimed task with a file of this content."""
+    def complete(self, task: Task, content: bytes = bytes(range(256)) * 40, **record: object) -> Output:
+        """Finish a claimed task with a file of this content; `record` is more of what the worker says about it."""
         home = self.services.home
         home.video_of(task.id).write_bytes(content)
         home.thumbnail_of(task.id).write_bytes(b"\xff\xd8picture")
@@ -88,7 +90,7 @@ class Served:
             num_frames=17,
             fps=8.0,
             generation_seconds=1.25,
-            metadata={"request": task.request, "result": {"quality": "ok", "loras": []}},
+            metadata={"request": task.request, "result": {"quality": "ok", "loras": []}} | record,
         )
         self.services.tasks.complete(task.id, str(task.lease_token), output)
         return output

@@ -1,0 +1,72 @@
+"""How an estimate looks to a client: from a decision to the shapes of `estimate_schemas.py`."""
+
+from __future__ import annotations
+
+from backend.api.estimate_schemas import Estimated, MachineView, PlanView, Quantity, WouldFit
+from backend.api.views import known
+from backend.core.cost_model import TERA, Basis, denoise_flops
+from backend.core.hardware import GIB
+from backend.core.system_optimizer import Decision, Machine, Option
+from backend.services.forecast import suggestion, suggestion_in_words
+from backend.services.generation_service import Estimate
+
+
+def estimated(estimate: Estimate) -> Estimated:
+    """Show an estimate."""
+    decision, prepared = estimate.decision, estimate.prepared
+    request, work = prepared.requests[0], decision.work
+    fitting = suggestion(decision)
+    message = decision.reason if decision.fits else f"{decision.reason}. {suggestion_in_words(decision)}"
+    return Estimated(
+        message=message,
+        fits=decision.fits,
+        detected_model_type=work.model,
+        available=estimate.available,
+        reasons=[*prepared.choice.reasons, decision.reason],
+        adjustments=list(prepared.notes),
+        parameters=known(request.to_json()) | {"model_type": work.model, "resolution": request.resolution},
+        tokens=work.architecture.tokens(*work.size),
+        forward_passes=work.passes,
+        tflop=round(denoise_flops(work) / TERA, 4),
+        machine=_machine(decision.machine),
+        plan=None if decision.chosen is None else _plan(decision.chosen, decision),
+        would_fit=None if fitting is None else WouldFit(**fitting),
+        options=[_plan(option, decision) for option in decision.options],
+    )
+
+
+def _plan(option: Option, decision: Decision) -> PlanView:
+    plan, needs = option.plan, option.needs
+    told = option.seconds if decision.seconds_known else None
+    return PlanView(
+        name=plan.name,
+        placement=plan.placement,
+        storage=plan.storage,
+        tiled_decode=plan.tiled_decode,
+        text_encoder_on_cpu=plan.text_encoder_on_cpu,
+        fits=option.fits,
+        reason=option.reason,
+        vram=_gib(needs.vram),
+        ram_pinned=_gib(needs.pinned),
+        ram_pageable=_gib(needs.pageable),
+        disk=_gib(needs.disk),
+        seconds=None if told is None else Quantity(value=round(told.warm, 2), unit="s", basis=told.basis.value),
+        load_seconds=None
+        if told is None
+        else Quantity(value=round(told.load, 2), unit="s", basis=Basis.ESTIMATED.value),
+    )
+
+
+def _gib(size: int) -> Quantity:
+    return Quantity(value=round(size / GIB, 3), unit="GiB", basis=Basis.ESTIMATED.value)
+
+
+def _machine(machine: Machine) -> MachineView:
+    capability = machine.compute_capability
+    return MachineView(
+        device=machine.name,
+        kind="cuda" if machine.cuda else "cpu",
+        vram_gib=None if machine.vram is None else round(machine.vram / GIB, 2),
+        ram_gib=None if machine.ram is None else round(machine.ram / GIB, 2),
+        compute_capability=None if capability is None else f"{capability[0]}.{capability[1]}",
+    )

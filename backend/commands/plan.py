@@ -1,0 +1,161 @@
+"""`wan22 plan`: what a video would take on this machine or on an imagined one, and the table of common cards.
+
+Asks no server and opens no model; every number is an estimate.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from backend.commands.terminal import out
+from backend.core.cost_model import Workload
+from backend.core.frame_size import parse_resolution
+from backend.core.hardware import GIB, detect_hardware, in_gib
+from backend.core.model_table import MODELS, ModelSpec, find_model
+from backend.core.requests import ImageRef, RequestDraft, resolve_request
+from backend.core.settings import load_settings
+from backend.core.system_optimizer import Decision, Machine, WAN22SystemOptimizer
+
+#: GB of VRAM -> a card of that size whose rate is known; without one there are no seconds.
+_CARDS = {8: None, 12: None, 16: None, 24: "RTX 4090", 48: None, 80: "H100", 141: "H200"}
+_RAM = (16, 32, 64, 128)
+_IMAGINED = "an imagined card"
+_TABLE_HEAD = """# The planner's table
+
+What `WAN22SystemOptimizer` decides for the three full-size models at their native size, steps and guidance. Made by
+`wan22 plan --table`; a test compares it with the code. **Every number is estimated**: memory from structure and size,
+seconds from published runs of that card. None of it was measured on such a machine.
+`wan22 plan MODEL --vram 24 --ram 64` answers for other sizes and machines.
+
+A cell says: the memory plan (`tiled` = decoded in tiles, `text on CPU` = the text encoder works on the processor);
+VRAM and RAM at the highest point, in GiB; seconds of a run with the model in memory, where a published run of such a
+card is known. *No* names what would fit."""
+
+
+def plan(
+    model: Annotated[str | None, typer.Argument(help="A model; all of them when left out.")] = None,
+    size: Annotated[str | None, typer.Option("--size", metavar="WxH", help="Size [default: the model's own].")] = None,
+    frames: Annotated[int | None, typer.Option("--frames", help="Frames, 4k+1 [default: the model's own].")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Denoising steps [default: the model's own].")] = None,
+    vram: Annotated[
+        float | None, typer.Option("--vram", min=0, help="GiB on an imagined card; 0 = none [default: this machine's].")
+    ] = None,
+    ram: Annotated[float | None, typer.Option("--ram", min=1, help="GiB of memory [default: this machine's].")] = None,
+    card: Annotated[str | None, typer.Option("--card", help="Name of the card, for its speed, such as H100.")] = None,
+    table: Annotated[bool, typer.Option("--table", help="Print the table of common cards as Markdown.")] = False,
+) -> None:
+    """Say which memory plan a video would get, what it would take, and why."""
+    if table:
+        typer.echo(planner_table(), nl=False)
+        return
+    machine = _machine(vram, ram, card)
+    out.print(escape(_in_words(machine)), style="dim")
+    specs = [find_model(model)] if model else list(MODELS.values())
+    decisions = [WAN22SystemOptimizer(machine).decide(work_of(spec, size, frames, steps)) for spec in specs]
+    for decision in decisions:
+        out.print(escape(_answer(decision)), soft_wrap=True)
+    if model is None:
+        return
+    out.print(_options(decisions[0]))
+    if not decisions[0].fits:
+        raise typer.Exit(1)
+
+
+def work_of(spec: ModelSpec, size: str | None = None, frames: int | None = None, steps: int | None = None) -> Workload:
+    """Return the work of a request to a model; what is left out is the model's own.
+
+    Raises:
+        InvalidRequest: the model cannot make this.
+    """
+    width, height = (spec.width, spec.height) if size is None else parse_resolution(size)
+    image = ImageRef("", width, height) if spec.needs_image else None
+    draft = RequestDraft("-", width=width, height=height, num_frames=frames, steps=steps, image=image)
+    return Workload.of(resolve_request(spec, draft)[0])
+
+
+def _machine(vram: float | None, ram: float | None, card: str | None) -> Machine:
+    settings = load_settings()
+    profile = detect_hardware(settings.paths.root)
+    here = Machine.of(profile, settings.device)
+    memory = here.ram if ram is None else int(ram * GIB)
+    if vram is None and card is None:
+        return Machine(here.name, here.cuda, here.vram, memory, here.compute_capability, here.cores)
+    if vram == 0:
+        return Machine(profile.processor, False, None, memory, cores=here.cores)
+    return Machine(card or _IMAGINED, True, here.vram if vram is None else int(vram * GIB), memory, cores=here.cores)
+
+
+def _in_words(machine: Machine) -> str:
+    device = f"{machine.name}, {in_gib(machine.vram)} VRAM" if machine.cuda else f"{machine.name} without a card"
+    return f"{device}, {in_gib(machine.ram)} RAM; every number is estimated"
+
+
+def _answer(decision: Decision) -> str:
+    work, best = decision.work, decision.chosen
+    if best is None:
+        instead = decision.instead
+        fitting = "nothing would" if instead is None else f"{instead.model} at {_size(instead)} would"
+        return f"{decision.reason}. {fitting} fit."
+    time = f", about {best.seconds.warm:,.0f} s" if decision.seconds_known else ", seconds unknown for this card"
+    return f"{work.model} at {_size(work)}: {decision.reason}{time}"
+
+
+def _options(decision: Decision) -> Table:
+    table = Table("plan", "tiled", "text on CPU", "VRAM", "RAM (pinned)", "seconds", "why", box=None)
+    for option in decision.options:
+        needs = option.needs
+        table.add_row(
+            option.plan.name,
+            "yes" if option.plan.tiled_decode else "",
+            "yes" if option.plan.text_encoder_on_cpu else "",
+            in_gib(needs.vram),
+            f"{in_gib(needs.ram)} ({in_gib(needs.pinned)})",
+            f"{option.seconds.warm:,.0f}" if decision.seconds_known else "",
+            escape("taken" if option is decision.chosen else option.reason),
+            style="" if option.fits else "dim",
+        )
+    return table
+
+
+def _size(work: Workload) -> str:
+    return f"{work.width}x{work.height}, {work.num_frames} frames"
+
+
+def planner_table() -> str:
+    """Return docs/planner.md: the full-size models on common cards, as Markdown."""
+    parts = [_TABLE_HEAD]
+    for spec in MODELS.values():
+        if spec.embedded:
+            continue
+        work = work_of(spec)
+        parts.append(f"\n## {spec.id} at {_size(work)}, {spec.steps} steps (estimated)\n")
+        parts.append("| VRAM | " + " | ".join(f"{ram} GB RAM" for ram in _RAM) + " |")
+        parts.append("|---" * (len(_RAM) + 1) + "|")
+        for vram, name in _CARDS.items():
+            cells = [
+                _cell(
+                    WAN22SystemOptimizer(
+                        Machine(name or _IMAGINED, True, vram * GIB, ram * GIB, compute_capability=(8, 9))
+                    ).decide(work)
+                )
+                for ram in _RAM
+            ]
+            parts.append(f"| {vram} GB{f' ({name})' if name else ''} | " + " | ".join(cells) + " |")
+    return "\n".join(parts) + "\n"
+
+
+def _cell(decision: Decision) -> str:
+    best, instead = decision.chosen, decision.instead
+    if best is None:
+        fitting = "nothing fits" if instead is None else f"{instead.model} {_size(instead)} would fit"
+        return f"*No*: {fitting} (estimated)"
+    extras = [
+        word for word, on in (("tiled", best.plan.tiled_decode), ("text on CPU", best.plan.text_encoder_on_cpu)) if on
+    ]
+    memory = f"{best.needs.vram / GIB:.1f} VRAM, {best.needs.ram / GIB:.1f} RAM"
+    time = f"; {best.seconds.warm:,.0f} s" if decision.seconds_known else ""
+    return f"**{best.plan.name}**{extras}: {memory}{time} (estimated)"

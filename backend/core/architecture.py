@@ -1,0 +1,220 @@
+"""The structure of every model as numbers: transformer, VAE, text encoder; and what they count up to.
+
+Pure arithmetic, checked against the real modules by a test. Knows no files, no devices and no requests.
+Sources: `config.json` of each component of the published models and of the embedded ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import pairwise
+from math import prod
+from typing import Final
+
+from backend.core.lora.shape import PUBLISHED, WanShape
+
+#: Width of the VAE's levels in units of its base width, the same in both VAEs (`dim_mult`).
+_MULTIPLES: Final = (1, 2, 4, 4)
+#: Which of the three resamplings of the encoder halve the number of frames too (`temperal_downsample`).
+_HALVES_FRAMES: Final = (False, True, True)
+
+
+@dataclass(slots=True)
+class _Walk:
+    """What is met on the way through a VAE: multiply-adds count as two operations."""
+
+    flops: int = 0
+    parameters: int = 0
+
+    def conv(self, inputs: int, outputs: int, kernel: int, sites: int) -> None:
+        self.flops += 2 * inputs * outputs * kernel * sites
+        self.parameters += inputs * outputs * kernel + outputs
+
+    def resnet(self, inputs: int, outputs: int, sites: int) -> None:
+        self.parameters += inputs + outputs  # two norms
+        self.conv(inputs, outputs, 27, sites)
+        self.conv(outputs, outputs, 27, sites)
+        if inputs != outputs:
+            self.conv(inputs, outputs, 1, sites)
+
+    def middle(self, width: int, frames: int, area: int) -> None:
+        sites = frames * area
+        self.resnet(width, width, sites)
+        self.parameters += width
+        self.conv(width, 3 * width, 1, sites)
+        self.flops += frames * 4 * area * area * width  # attention inside each frame
+        self.conv(width, width, 1, sites)
+        self.resnet(width, width, sites)
+
+
+@dataclass(frozen=True, slots=True)
+class VaeShape:
+    """The sizes that fix `diffusers.AutoencoderKLWan`."""
+
+    encoder_width: int
+    decoder_width: int
+    channels: int  #: of a latent
+    spatial_stride: int  #: pixels per latent, along each side
+    patch: int = 1  #: pixels along each side that become channels before anything else
+    res_blocks: int = 2
+    residual: bool = False  #: the newer kind, whose resamplings have shortcuts
+
+    def decode_flops(self, frames: int, rows: int, columns: int) -> int:
+        """Count the operations of decoding a clip of so many latent frames, rows and columns."""
+        return self._decoder(frames, rows, columns).flops
+
+    def encode_flops(self, frames: int, rows: int, columns: int) -> int:
+        """Count the operations of encoding a clip that becomes so many latent frames, rows and columns."""
+        return self._encoder(frames, rows, columns).flops
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters both halves have."""
+        return _vae_parameters(self)
+
+    @property
+    def decoder_parameters(self) -> int:
+        """How many parameters the decoding half has."""
+        return self._decoder(1, 1, 1).parameters
+
+    def _decoder(self, frames: int, rows: int, columns: int) -> _Walk:
+        walk = _Walk()
+        widths = [self.decoder_width * by for by in (_MULTIPLES[-1], *reversed(_MULTIPLES))]
+        walk.conv(self.channels, self.channels, 1, frames * rows * columns)
+        walk.conv(self.channels, widths[0], 27, frames * rows * columns)
+        walk.middle(widths[0], frames, rows * columns)
+        for level, (above, width) in enumerate(pairwise(widths)):
+            inputs = above if level == 0 or self.residual else above // 2
+            for block in range(self.res_blocks + 1):
+                walk.resnet(width if block else inputs, width, frames * rows * columns)
+            if level == len(_MULTIPLES) - 1:
+                break
+            if tuple(reversed(_HALVES_FRAMES))[level]:
+                walk.conv(width, 2 * width, 3, (frames - 1) * rows * columns)  # the first frame stays one
+                frames = 2 * frames - 1
+            rows, columns = 2 * rows, 2 * columns
+            walk.conv(width, width if self.residual else width // 2, 9, frames * rows * columns)
+        walk.parameters += widths[-1]
+        walk.conv(widths[-1], 3 * self.patch**2, 27, frames * rows * columns)
+        return walk
+
+    def _encoder(self, frames: int, rows: int, columns: int) -> _Walk:
+        walk = _Walk()
+        frames = 4 * (frames - 1) + 1
+        rows, columns = rows * self.spatial_stride // self.patch, columns * self.spatial_stride // self.patch
+        widths = [self.encoder_width * by for by in (1, *_MULTIPLES)]
+        walk.conv(3 * self.patch**2, widths[0], 27, frames * rows * columns)
+        for level, (above, width) in enumerate(pairwise(widths)):
+            for block in range(self.res_blocks):
+                walk.resnet(width if block else above, width, frames * rows * columns)
+            if level == len(_MULTIPLES) - 1:
+                break
+            rows, columns = rows // 2, columns // 2
+            walk.conv(width, width, 9, frames * rows * columns)
+            if _HALVES_FRAMES[level]:
+                frames = (frames - 1) // 2 + 1
+                walk.conv(width, width, 3, (frames - 1) * rows * columns)
+        walk.middle(widths[-1], frames, rows * columns)
+        walk.parameters += widths[-1]
+        walk.conv(widths[-1], 2 * self.channels, 27, frames * rows * columns)
+        walk.conv(2 * self.channels, 2 * self.channels, 1, frames * rows * columns)
+        return walk
+
+
+@lru_cache(maxsize=16)
+def _vae_parameters(vae: VaeShape) -> int:
+    return vae._encoder(1, 1, 1).parameters + vae.decoder_parameters
+
+
+@dataclass(frozen=True, slots=True)
+class TextEncoderShape:
+    """The sizes that fix `transformers.UMT5EncoderModel`."""
+
+    layers: int
+    dim: int
+    ffn_dim: int
+    heads: int
+    head_dim: int
+    vocabulary: int
+    distance_buckets: int = 32
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters it has, the table of words included."""
+        attention = 4 * self.dim * self.heads * self.head_dim + self.distance_buckets * self.heads
+        layer = attention + 3 * self.dim * self.ffn_dim + 2 * self.dim
+        return self.layers * layer + self.dim + self.vocabulary * self.dim
+
+    def flops(self, tokens: int) -> int:
+        """Count the operations of encoding one prompt."""
+        inner = self.heads * self.head_dim
+        linear = 2 * tokens * (4 * self.dim * inner + 3 * self.dim * self.ffn_dim)
+        return self.layers * (linear + 4 * tokens * tokens * inner)
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """One model."""
+
+    transformer: WanShape
+    heads: int
+    experts: int  #: transformers of this shape
+    vae: VaeShape
+    text: TextEncoderShape
+    #: Whether every token has its own timestep (TI2V), as diffusers runs it.
+    per_token_time: bool = field(default=False)
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.transformer.dim // self.heads
+
+    @property
+    def expert_parameters(self) -> int:
+        """How many parameters one expert has."""
+        return count(self.transformer)
+
+    def latents(self, width: int, height: int, num_frames: int) -> tuple[int, int, int]:
+        """Return frames, rows and columns of the latents of a clip."""
+        stride = self.vae.spatial_stride
+        return (num_frames - 1) // 4 + 1, height // stride, width // stride
+
+    def tokens(self, width: int, height: int, num_frames: int) -> int:
+        """Return how many tokens the transformer sees."""
+        sides = zip(self.latents(width, height, num_frames), self.transformer.patch, strict=True)
+        return prod(side // step for side, step in sides)
+
+
+@lru_cache(maxsize=32)
+def count(shape: WanShape) -> int:
+    """Count the parameters of a transformer."""
+    return _total(shape.parameters().values())
+
+
+def _total(shapes: Iterable[tuple[int, ...]]) -> int:
+    return sum(prod(shape) for shape in shapes)
+
+
+_UMT5_XXL = TextEncoderShape(24, 4096, 10240, 64, 64, 256384)
+_VAE_21 = VaeShape(96, 96, 16, 8)
+_VAE_22 = VaeShape(160, 256, 48, 16, patch=2, residual=True)
+_TINY_TEXT = TextEncoderShape(2, 64, 128, 4, 16, 50)
+_TINY_VAE_21 = VaeShape(16, 16, 16, 8, res_blocks=1)
+_TINY_VAE_22 = VaeShape(12, 16, 48, 16, patch=2, res_blocks=1, residual=True)
+
+
+def _tiny(layers: int, inputs: int, outputs: int) -> WanShape:
+    return WanShape(192, 512, layers, inputs, outputs, 64, freq_dim=64)
+
+
+#: By the model's id in the model table.
+ARCHITECTURES: Final[dict[str, Architecture]] = {
+    "T2V-A14B": Architecture(PUBLISHED["T2V-A14B"], 40, 2, _VAE_21, _UMT5_XXL),
+    "I2V-A14B": Architecture(PUBLISHED["I2V-A14B"], 40, 2, _VAE_21, _UMT5_XXL),
+    "TI2V-5B": Architecture(PUBLISHED["TI2V-5B"], 24, 1, _VAE_22, _UMT5_XXL, per_token_time=True),
+    "tiny-t2v-a14b": Architecture(_tiny(4, 16, 16), 6, 2, _TINY_VAE_21, _TINY_TEXT),
+    "tiny-i2v-a14b": Architecture(_tiny(4, 36, 16), 6, 2, _TINY_VAE_21, _TINY_TEXT),
+    "tiny-ti2v-5b": Architecture(_tiny(3, 48, 48), 6, 1, _TINY_VAE_22, _TINY_TEXT, per_token_time=True),
+}

@@ -1,0 +1,284 @@
+"""How much arithmetic a request is, and how long a machine takes for it.
+
+Operations are counted exactly (a multiply-add is two), seconds are operations by a rate. Rates start as constants with
+their source and are replaced by what finished tasks took. Pure calculation; knows no files and no queue.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import ceil, prod
+from statistics import median
+from typing import Final
+
+from backend.core.architecture import ARCHITECTURES, Architecture
+from backend.core.footprint import TILE, TILE_STRIDE, expert_bytes
+from backend.core.guidance import HIGH, LOW, guidance_plan
+from backend.core.memory_plan import MemoryPlan, Placement, Storage
+from backend.core.model_table import ModelSpec, find_model
+from backend.core.requests import GenerationRequest
+
+TERA: Final = 1e12
+GIGA: Final = 1e9
+
+
+class Basis(StrEnum):
+    """Where a number comes from."""
+
+    ESTIMATED = "estimated"  #: from formulas and published rates
+    MEASURED = "measured"  #: from rates that finished tasks of this machine had
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardFlops:
+    """Operations of one forward of a transformer, by part (n layers, L tokens, T text tokens, d wide, f inside)."""
+
+    projections: int  #: n 8 L d^2: queries, keys, values and output of self-attention
+    self_attention: int  #: n 4 L^2 d
+    cross_projections: int  #: n 4 L d^2: queries and output of cross-attention
+    text_projections: int  #: n 4 T d^2: its keys and values
+    cross_attention: int  #: n 4 L T d
+    feed_forward: int  #: n 4 L d f
+    ends: int  #: tokens in and out, text and time embedded
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        inside = self.projections + self.self_attention + self.cross_projections
+        return inside + self.text_projections + self.cross_attention + self.feed_forward + self.ends
+
+
+def forward_flops(arch: Architecture, tokens: int, text_tokens: int, *, per_token_time: bool) -> ForwardFlops:
+    """Count one forward; the embedding of the time is done once, or for every token (TI2V as diffusers runs it)."""
+    shape = arch.transformer
+    layers, dim, patch = shape.layers, shape.dim, prod(shape.patch)
+    return ForwardFlops(
+        projections=layers * 8 * tokens * dim * dim,
+        self_attention=layers * 4 * tokens * tokens * dim,
+        cross_projections=layers * 4 * tokens * dim * dim,
+        text_projections=layers * 4 * text_tokens * dim * dim,
+        cross_attention=layers * 4 * tokens * text_tokens * dim,
+        feed_forward=layers * 4 * tokens * dim * shape.ffn_dim,
+        ends=2 * tokens * dim * patch * (shape.in_channels + shape.out_channels)
+        + 2 * text_tokens * (shape.text_dim * dim + dim * dim)
+        + 2 * (tokens if per_token_time else 1) * (shape.freq_dim * dim + dim * dim + 6 * dim * dim),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The part of a request that decides its cost."""
+
+    model: str
+    width: int
+    height: int
+    num_frames: int
+    steps: int
+    passes: int  #: forwards over all steps; a guided step makes two
+    prompts: int  #: texts that are encoded
+    text_tokens: int
+    encoded_frames: int  #: frames that the VAE encodes before the denoising
+    lora_bytes: int = 0
+
+    @classmethod
+    def of(cls, request: GenerationRequest, *, lora_bytes: int = 0) -> Workload:
+        """Read it from a full request."""
+        spec = find_model(request.model)
+        scales = guidance_plan(request, experts_of_steps(spec, request))
+        passes = sum(1 if scale is None else 2 for scale in scales)
+        encoded = 0
+        if request.image is not None:
+            encoded = request.num_frames if spec.needs_image else 1
+        denoises = request.latents_of is None
+        return cls(
+            model=spec.id,
+            width=request.width,
+            height=request.height,
+            num_frames=request.num_frames,
+            steps=request.steps if denoises else 0,
+            passes=passes if denoises else 0,
+            prompts=(2 if passes > request.steps else 1) if denoises else 0,
+            text_tokens=request.max_sequence_length,
+            encoded_frames=encoded if denoises else 0,
+            lora_bytes=lora_bytes,
+        )
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model's entry in the table."""
+        return find_model(self.model)
+
+    @property
+    def architecture(self) -> Architecture:
+        """The model's structure."""
+        return ARCHITECTURES[self.model]
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Width, height, frames."""
+        return self.width, self.height, self.num_frames
+
+    def resized(self, width: int, height: int, num_frames: int) -> Workload:
+        """Return the same work for a clip of another size."""
+        encoded = min(self.encoded_frames, num_frames)
+        return replace(self, width=width, height=height, num_frames=num_frames, encoded_frames=encoded)
+
+
+def experts_of_steps(spec: ModelSpec, request: GenerationRequest) -> list[str]:
+    """Return the expert of every step, by the shifted schedule of flow matching: s' = m s / (1 + (m - 1) s)."""
+    if spec.boundary_ratio is None:
+        return [HIGH] * request.steps
+    noise = [1 - index / request.steps for index in range(request.steps)]
+    shift = request.flow_shift
+    shifted = [shift * one / (1 + (shift - 1) * one) for one in noise]
+    return [HIGH if one >= spec.boundary_ratio else LOW for one in shifted]
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """How fast a device is."""
+
+    transformer: float  #: TFLOP/s of a whole forward
+    decode: float  #: TFLOP/s of the VAE, in float32
+    host: float  #: TFLOP/s of the processor on the text encoder
+    pinned: float  #: GB/s from pinned host memory to the device
+    pageable: float  #: GB/s from other host memory
+    memory: float  #: TB/s of the device's own memory
+    load: float  #: GB/s from disk into a ready model
+    source: str
+    known: bool = True  #: False: the device is in no table; plans can be compared, seconds cannot be told
+    measured: frozenset[str] = frozenset()  #: which of the rates come from this machine's own tasks
+
+
+def _card(transformer: float, pinned: float, memory: float, source: str, *, known: bool = True) -> Rates:
+    # The VAE in float32 on TF32 units reaches about 0.4 of the transformer's rate: 275 TFLOP in 1.4 s on an H200.
+    return Rates(transformer, 0.4 * transformer, 1.0, pinned, 5.0, memory, 1.5, source, known)
+
+
+#: By a word in the card's name, the first that is found. TFLOP/s of the transformer: published seconds of whole runs
+#: divided into the operations that they are; bandwidths from the data sheets. PCIe 5: 50 GB/s, PCIe 4: 25 GB/s.
+CARDS: Final[tuple[tuple[str, Rates], ...]] = (
+    ("B200", _card(900.0, 50.0, 8.0, "TI2V-5B on a B200, 0.575 s a forward (unslothai/unsloth#10729)")),
+    ("H200", _card(500.0, 50.0, 4.8, "the H100's: the same processor")),
+    ("H100", _card(500.0, 50.0, 3.35, "A14B 720p on an H100, 13.0 s a forward (Wan2.2's README)")),
+    ("H800", _card(500.0, 50.0, 3.35, "A14B 720p on an H800, 13.0 s a forward (Wan2.2's README)")),
+    ("H20", _card(118.0, 50.0, 4.0, "A14B 480p on an H20, 14.2 s a forward (Wan2.2's README)")),
+    ("A100", _card(180.0, 25.0, 2.0, "A14B on an A100, 9.8 s (480p) and 34 s (720p) a forward (Wan2.2's README)")),
+    ("A800", _card(180.0, 25.0, 2.0, "A14B on an A800, 9.8 s (480p) and 34 s (720p) a forward (Wan2.2's README)")),
+    ("5090", _card(200.0, 50.0, 1.8, "14B 720p on a 5090, 31.8 s a forward (TurboDiffusion's README)")),
+    ("4090", _card(120.0, 25.0, 1.0, "14B 480p on a 4090, 13.7 s a forward (huggingface/diffusers#11605)")),
+)
+#: Only to compare plans with each other.
+_UNKNOWN_CARD: Final = _card(100.0, 12.0, 0.5, "no published run on this card is known", known=False)
+#: Per core: the tiny model on two shared cores, 13 GFLOP/s in the transformer and 6 in the decoder.
+_CORE_TRANSFORMER, _CORE_DECODE = 0.0065, 0.003
+
+
+def rates_of(card: str | None, cores: int) -> Rates:
+    """Return the rates to begin with: of a card by its name, or of a processor for None."""
+    if card is None:
+        rate = _CORE_TRANSFORMER * cores
+        source = "the tiny model on two shared cores"
+        return Rates(rate, _CORE_DECODE * cores, rate, 10.0, 10.0, 0.01, 0.5, source)
+    return next((rates for word, rates in CARDS if re.search(rf"\b{word}\b", card)), _UNKNOWN_CARD)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a finished task took; None where it was not measured."""
+
+    workload: Workload
+    denoise_seconds: float | None
+    decode_seconds: float | None
+
+
+def refine(rates: Rates, observations: Iterable[Observation]) -> Rates:
+    """Replace rates by the median of what finished tasks of this device had; without any the rates stay."""
+    seen = list(observations)
+    denoise = [
+        denoise_flops(one.workload) / TERA / one.denoise_seconds
+        for one in seen
+        if one.denoise_seconds and one.workload.passes
+    ]
+    decode = [decode_flops(one.workload) / TERA / one.decode_seconds for one in seen if one.decode_seconds]
+    if denoise:
+        rates = replace(rates, transformer=median(denoise), measured=rates.measured | {"transformer"})
+    if decode:
+        rates = replace(rates, decode=median(decode), measured=rates.measured | {"decode"})
+    if denoise and decode:
+        rates = replace(rates, known=True)
+    return rates
+
+
+def denoise_flops(work: Workload) -> int:
+    """Count all forwards of a run."""
+    arch = work.architecture
+    tokens = arch.tokens(*work.size)
+    return work.passes * forward_flops(arch, tokens, work.text_tokens, per_token_time=arch.per_token_time).total
+
+
+def decode_flops(work: Workload, *, tiled: bool = False) -> int:
+    """Count the decoding; tiles overlap, so they do more."""
+    arch = work.architecture
+    if not tiled:
+        return arch.vae.decode_flops(*arch.latents(*work.size))
+    tile = arch.vae.decode_flops(*arch.latents(min(work.width, TILE), min(work.height, TILE), work.num_frames))
+    return tile * ceil(work.width / TILE_STRIDE) * ceil(work.height / TILE_STRIDE)
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """Where the time of a run goes, in seconds."""
+
+    load: float  #: once, when the model is not in memory yet
+    encode: float  #: prompt and image
+    denoise: float
+    transfer: float  #: weights that are moved while nothing computes
+    decode: float
+    basis: Basis
+
+    @property
+    def warm(self) -> float:
+        """A run with the model in memory."""
+        return self.encode + self.denoise + self.transfer + self.decode
+
+    @property
+    def total(self) -> float:
+        """A run that loads the model first."""
+        return self.load + self.warm
+
+
+def seconds(work: Workload, plan: MemoryPlan, rates: Rates, *, cpu: bool = False) -> Seconds:
+    """Predict a run: operations by rate, and the transfers of the plan that do not hide behind them.
+
+    Streaming moves all blocks in every forward; it is hidden where computing takes longer, and costs 5 % in any case
+    (3 to 7 % published). A swap moves both experts, there and back, once each way in a run. fp8 storage is read and
+    written as bfloat16 before each use.
+    """
+    arch = work.architecture
+    forward = denoise_flops(work) / work.passes / TERA / rates.transformer if work.passes else 0.0
+    blocks, rest = expert_bytes(arch.transformer, plan.storage, cpu=cpu)
+    transfer = 0.0
+    if plan.storage is Storage.FP8:
+        forward += 3 * arch.expert_parameters / (rates.memory * TERA)
+    if plan.placement is Placement.BLOCK_STREAM:
+        forward = max(1.05 * forward, blocks / (rates.pinned * GIGA))
+    elif plan.placement is Placement.EXPERT_SWAP and work.passes:
+        transfer = 4 * (blocks + rest) / (rates.pageable * GIGA)
+    text_rate = rates.host if plan.text_encoder_on_cpu or cpu else rates.transformer
+    encode = work.prompts * arch.text.flops(work.text_tokens) / TERA / text_rate
+    if work.encoded_frames:
+        latents = arch.latents(work.width, work.height, work.encoded_frames)
+        encode += arch.vae.encode_flops(*latents) / TERA / rates.decode
+    weights = 2 * (arch.experts * arch.expert_parameters + arch.text.parameters) + 4 * arch.vae.parameters
+    return Seconds(
+        load=weights / (rates.load * GIGA),
+        encode=encode,
+        denoise=work.passes * forward,
+        transfer=transfer,
+        decode=decode_flops(work, tiled=plan.tiled_decode) / TERA / rates.decode,
+        basis=Basis.MEASURED if {"transformer", "decode"} <= rates.measured else Basis.ESTIMATED,
+    )

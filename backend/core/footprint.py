@@ -1,0 +1,174 @@
+"""How many bytes a request takes under a plan: on the device, in the host's memory, on disk.
+
+Pure arithmetic over a structure, a size and a plan; every number is an estimate until a run was measured. Assumes
+that a model is loaded one component after the other, and that blocks are moved one at a time. Knows no machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Final
+
+from backend.core.architecture import Architecture, VaeShape
+from backend.core.lora.shape import WanShape
+from backend.core.memory_plan import MemoryPlan, Placement, Storage
+
+#: Bytes per number where the model computes.
+FLOAT32, BFLOAT16 = 4, 2
+#: Blocks on the device while a model is streamed: one that computes, one that arrives.
+STREAM_WINDOW: Final = 2
+#: CUDA's context, handles and the libraries' workspaces on the card; bytes, an experience value.
+CUDA_CONTEXT: Final = 800_000_000
+#: What the allocator loses between blocks of other sizes, as a share of what is alive.
+ALLOCATOR_SLACK: Final = 1.05
+#: Memory of a worker process without any model: Python, torch, and CUDA's libraries where there is a card; bytes.
+WORKER_BASE: Final = {"cpu": 700_000_000, "cuda": 3_000_000_000}
+#: Frames that the encoder of the file holds back at most while it looks ahead (x264 `rc-lookahead` and references).
+ENCODER_FRAMES: Final = 64
+#: Pixels along the side of a tile, and between two tiles (`tile_sample_min_*`, `tile_sample_stride_*` of diffusers).
+TILE, TILE_STRIDE = 256, 192
+
+# Bytes per token that are alive at the highest point of one forward, counted tensor by tensor on the real modules
+# (diffusers 0.42.1, meta device): the attention half needs `width` times the dim, the feed-forward half keeps its
+# input twice and its inside twice; the rotary tables and, with a timestep for each token, its modulation come on top.
+_ATTENTION_BYTES: Final = {BFLOAT16: 22.0, FLOAT32: 37.7}
+_TOKEN_TIME_BYTES: Final = {BFLOAT16: 38.0, FLOAT32: 52.0}
+# Bytes per pixel and unit of width in decoding one chunk and in encoding, counted the same way: (fixed, per res block).
+_DECODE_BYTES: Final = {False: (151.8, 25.7), True: (76.6, 3.8)}
+_ENCODE_BYTES: Final = {False: (95.2, 24.7), True: (28.7, 7.4)}
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes at the highest point of a run."""
+
+    vram: int  #: 0 where the processor computes
+    pinned: int  #: host memory that the system cannot move
+    pageable: int  #: other host memory of the worker
+    disk: int  #: the model's files and what a run saves; not the finished clip
+
+    @property
+    def ram(self) -> int:
+        """All host memory."""
+        return self.pinned + self.pageable
+
+
+@lru_cache(maxsize=64)
+def expert_bytes(shape: WanShape, storage: Storage, *, cpu: bool = False) -> tuple[int, int]:
+    """Return the bytes of an expert: of all its blocks, and of the rest.
+
+    diffusers keeps some parameters in float32 (`_keep_in_fp32_modules`); fp8 is for the matrices of the blocks alone.
+    """
+    blocks = rest = 0
+    for name, sides in shape.parameters().items():
+        in_block = name.startswith("blocks.")
+        if cpu or any(part in name for part in ("time_embedder", "scale_shift_table", "norm1", "norm2", "norm3")):
+            size = FLOAT32
+        elif storage is Storage.FP8 and in_block and len(sides) == 2:
+            size = 1
+        else:
+            size = BFLOAT16
+        if in_block:
+            blocks += size * prod(sides)
+        else:
+            rest += size * prod(sides)
+    return blocks, rest
+
+
+def forward_bytes(arch: Architecture, tokens: int, text_tokens: int, precision: int) -> int:
+    """Return what one forward of an expert needs beside its weights."""
+    dim, ffn = arch.transformer.dim, arch.transformer.ffn_dim
+    per_token = max(_ATTENTION_BYTES[precision] * dim, precision * (4 * dim + 2 * ffn)) + 8 * arch.head_dim
+    if arch.per_token_time:
+        per_token += _TOKEN_TIME_BYTES[precision] * dim
+    text = text_tokens * (arch.transformer.text_dim + 4 * dim) * precision
+    return int(tokens * per_token) + text
+
+
+def decode_bytes(vae: VaeShape, width: int, height: int, frames: int, *, tiled: bool) -> int:
+    """Return what decoding needs beside the VAE's weights; in one piece it does not grow with the frames."""
+    if not tiled:
+        return _per_pixel(_DECODE_BYTES, vae, vae.decoder_width) * width * height
+    pixels = min(width, TILE) * min(height, TILE)
+    whole_clip = 3 * FLOAT32 * width * height * frames
+    return _per_pixel(_DECODE_BYTES, vae, vae.decoder_width) * pixels + 2 * whole_clip
+
+
+def encode_bytes(vae: VaeShape, width: int, height: int, frames: int, *, tiled: bool) -> int:
+    """Return what encoding so many frames needs beside the VAE's weights; 0 frames need nothing."""
+    if frames == 0:
+        return 0
+    pixels = min(width, TILE) * min(height, TILE) if tiled else width * height
+    clip = 3 * FLOAT32 * width * height * frames * (2 if vae.patch > 1 else 1)
+    return _per_pixel(_ENCODE_BYTES, vae, vae.encoder_width) * pixels + clip
+
+
+def _per_pixel(table: dict[bool, tuple[float, float]], vae: VaeShape, width: int) -> int:
+    fixed, per_block = table[vae.residual]
+    return int(width * (fixed + per_block * vae.res_blocks))
+
+
+def footprint(
+    arch: Architecture,
+    plan: MemoryPlan,
+    size: tuple[int, int, int],
+    *,
+    text_tokens: int,
+    encoded_frames: int = 0,
+    lora_bytes: int = 0,
+    cpu: bool = False,
+) -> Footprint:
+    """Return what a run takes.
+
+    Args:
+        arch: the model.
+        plan: how it is laid out; on a processor only its decoding counts.
+        size: width, height and frames of the clip.
+        text_tokens: length of the prompt as the model sees it.
+        encoded_frames: frames that go through the VAE's encoder before the denoising.
+        lora_bytes: LoRAs of the request.
+        cpu: whether the processor computes, in float32.
+    """
+    width, height, frames = size
+    tokens = arch.tokens(width, height, frames)
+    precision = FLOAT32 if cpu else BFLOAT16
+    activations = max(
+        forward_bytes(arch, tokens, text_tokens, precision),
+        decode_bytes(arch.vae, width, height, frames, tiled=plan.tiled_decode),
+        encode_bytes(arch.vae, width, height, encoded_frames, tiled=plan.tiled_decode),
+    )
+    activations = int(activations * ALLOCATOR_SLACK)
+    blocks, rest = expert_bytes(arch.transformer, plan.storage, cpu=cpu)
+    full = sum(expert_bytes(arch.transformer, Storage.BF16, cpu=cpu))
+    text, vae = precision * arch.text.parameters, FLOAT32 * arch.vae.parameters
+    frames_out = 3 * width * height * min(frames, ENCODER_FRAMES)
+    disk = BFLOAT16 * (arch.experts * arch.expert_parameters + arch.text.parameters) + vae + state_bytes(arch, size)
+    if cpu:
+        weights = arch.experts * (blocks + rest) + text + vae + lora_bytes
+        return Footprint(0, 0, WORKER_BASE["cpu"] + weights + activations + frames_out, disk)
+    device = CUDA_CONTEXT + vae + lora_bytes + activations
+    host, pinned = WORKER_BASE["cuda"] + frames_out, 0
+    if plan.placement is Placement.RESIDENT:
+        device += arch.experts * (blocks + rest)
+        staging = full  # an expert passes through the host while it is loaded
+    elif plan.placement is Placement.EXPERT_SWAP:
+        device += blocks + rest
+        others = (arch.experts - 1) * (blocks + rest)
+        staging = max(others, full) + blocks // arch.transformer.layers
+    else:
+        device += rest + STREAM_WINDOW * blocks // arch.transformer.layers
+        pinned = arch.experts * blocks
+        staging = max(0, full - blocks) + (arch.experts - 1) * rest
+    if plan.text_encoder_on_cpu:
+        host += text
+    else:
+        device += text
+        staging = max(staging, text)
+    return Footprint(device, pinned, host + staging, disk)
+
+
+def state_bytes(arch: Architecture, size: tuple[int, int, int]) -> int:
+    """Return what a saved state of a run takes on disk: float32 latents, and three of them that UniPC remembers."""
+    return 4 * FLOAT32 * arch.transformer.out_channels * prod(arch.latents(*size))

@@ -1,0 +1,290 @@
+"""Which memory plan a request gets on a machine, what it will take, and why; and what would fit where nothing does.
+
+Pure calculation over a hardware profile, so it answers for an imagined machine as well. Knows no queue and no files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import prod
+from typing import Final
+
+from backend.core.cost_model import Rates, Seconds, Workload, rates_of, seconds
+from backend.core.footprint import Footprint, footprint
+from backend.core.frame_size import TEMPORAL_STRIDE
+from backend.core.hardware import GIB, Gpu, HardwareProfile, in_gib
+from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
+from backend.core.model_table import MODELS, Mode, ModelSpec
+
+#: Memory that no plan may use, so that the system and the screen keep working: at least the first, and this share.
+VRAM_RESERVE, VRAM_RESERVE_SHARE = GIB, 0.04
+RAM_RESERVE, RAM_RESERVE_SHARE = GIB, 0.10
+#: bfloat16 and the conversions from fp8 are there from this compute capability on.
+FP8_CAPABILITY: Final = (8, 0)
+#: A clip that is offered instead has at least so many frames.
+SHORTEST: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The part of a machine that decides: the device that computes and the memory that may be used, in bytes."""
+
+    name: str
+    cuda: bool
+    vram: int | None  #: of the card; None = unknown, or there is no card
+    ram: int | None  #: None = unknown
+    compute_capability: tuple[int, int] | None = None
+    cores: int = 1
+
+    @classmethod
+    def of(cls, profile: HardwareProfile, device: str = "auto") -> Machine:
+        """Take what `device` (auto, cpu, cuda, cuda:N) means on this machine."""
+        if device == "cpu" or (device == "auto" and not profile.gpus):
+            return cls(profile.processor, cuda=False, vram=None, ram=profile.memory, cores=profile.cores)
+        _, _, number = device.partition(":")
+        wanted = int(number) if number.isdigit() else 0
+        unseen = Gpu(wanted, "a card that could not be asked", None, None, None)
+        gpu = next((one for one in profile.gpus if one.index == wanted), unseen)
+        return cls(gpu.name, True, gpu.memory_total, profile.memory, gpu.compute_capability, profile.cores)
+
+    @property
+    def usable_vram(self) -> int | None:
+        """The card's memory without the reserve."""
+        return (
+            None
+            if self.vram is None or not self.cuda
+            else self.vram - max(VRAM_RESERVE, int(VRAM_RESERVE_SHARE * self.vram))
+        )
+
+    @property
+    def usable_ram(self) -> int | None:
+        """The host's memory without the reserve."""
+        return None if self.ram is None else self.ram - max(RAM_RESERVE, int(RAM_RESERVE_SHARE * self.ram))
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One plan for one request on one machine."""
+
+    plan: MemoryPlan
+    needs: Footprint
+    seconds: Seconds
+    fits: bool
+    reason: str  #: why it was taken or not, in a sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """All plans for a request, the one that was taken, and what would fit where none was."""
+
+    work: Workload
+    machine: Machine
+    options: tuple[Option, ...]
+    chosen: Option | None
+    seconds_known: bool  #: False: the card is in no table and nothing was measured on it
+    instead: Workload | None = None  #: a request that fits, where this one does not
+
+    @property
+    def fits(self) -> bool:
+        """Whether the request can be made on this machine, as far as is known."""
+        return self.chosen is not None
+
+    @property
+    def reason(self) -> str:
+        """Why it was decided so, in a sentence."""
+        if self.chosen is not None:
+            return self.chosen.reason
+        best = min(self.options, key=lambda option: (_lack(option.needs, self.machine), option.seconds.warm))
+        return f"{self.work.model} at {_size(self.work)} does not fit this machine: even {best.reason}"
+
+
+class WAN22SystemOptimizer:
+    """Decides for one machine."""
+
+    def __init__(self, machine: Machine, rates: Rates | None = None) -> None:
+        """Decide for this machine; `rates` are those it was measured to have, else the published ones."""
+        self.machine = machine
+        self.rates = rates or rates_of(machine.name if machine.cuda else None, machine.cores)
+
+    def decide(self, work: Workload) -> Decision:
+        """Weigh every plan: the fastest one that fits is taken, and among equals the one that changes no pixel.
+
+        Where the memory is unknown nothing is refused: the plan that moves nothing is taken.
+        """
+        decision = self._weigh(work)
+        return decision if decision.fits else replace(decision, instead=self._instead(work))
+
+    def _weigh(self, work: Workload) -> Decision:
+        weighed = [self._option(plan, work) for plan in _variants()]
+        fitting = [option for option in weighed if option.fits]
+        best = min(fitting, key=lambda option: (option.seconds.warm, _deviation(option.plan)), default=None)
+        if best is not None:
+            best_taken = replace(best, reason=self._praise(best, len(fitting)))
+            weighed = [best_taken if option is best else self._compared(option, best) for option in weighed]
+            best = best_taken
+        return Decision(work, self.machine, tuple(weighed), best, self.rates.known)
+
+    def _needs(self, plan: MemoryPlan, work: Workload) -> Footprint:
+        return footprint(
+            work.architecture,
+            plan,
+            work.size,
+            text_tokens=work.text_tokens,
+            encoded_frames=work.encoded_frames,
+            lora_bytes=work.lora_bytes,
+            cpu=not self.machine.cuda,
+        )
+
+    def _option(self, plan: MemoryPlan, work: Workload) -> Option:
+        cpu, needs = not self.machine.cuda, self._needs(plan, work)
+        forbidden = self._forbidden(plan, work.spec)
+        lacks = "" if forbidden else _lacks(needs, self.machine)
+        reason = forbidden or (f"{_words(plan)} needs {lacks}" if lacks else "fits")
+        return Option(plan, needs, seconds(work, plan, self.rates, cpu=cpu), not forbidden and not lacks, reason)
+
+    def _forbidden(self, plan: MemoryPlan, spec: ModelSpec) -> str:
+        """Say why a plan is none for this device or model; empty when it is one."""
+        if not self.machine.cuda:
+            if plan.placement is not Placement.RESIDENT or plan.text_encoder_on_cpu:
+                return "the processor computes in the host's memory: there is nothing to move"
+            if plan.storage is Storage.FP8:
+                return "fp8 storage needs a CUDA card; the processor computes in float32"
+        if plan.placement is Placement.EXPERT_SWAP and spec.experts == 1:
+            return f"{spec.id} has one expert: there is nothing to swap"
+        capability = self.machine.compute_capability
+        if plan.storage is Storage.FP8 and capability is not None and capability < FP8_CAPABILITY:
+            return f"fp8 storage needs compute capability 8.0, this card has {capability[0]}.{capability[1]}"
+        return ""
+
+    def _praise(self, best: Option, count: int) -> str:
+        machine = self.machine
+        if machine.cuda and machine.vram is None:
+            return f"{_words(best.plan)}: the card's memory is unknown, so nothing is moved out of it"
+        parts = []
+        if machine.vram is not None:
+            parts.append(f"{in_gib(best.needs.vram)} of {in_gib(machine.vram)} VRAM")
+        if machine.ram is not None:
+            parts.append(f"{in_gib(best.needs.ram)} of {in_gib(machine.ram)} RAM")
+        rank = "the only plan that fits" if count == 1 else f"the fastest of the {count} plans that fit"
+        return f"{_words(best.plan)}: {rank}" + (f" ({', '.join(parts)})" if parts else "")
+
+    def _compared(self, option: Option, best: Option) -> Option:
+        if not option.fits:
+            return option
+        slower = option.seconds.warm - best.seconds.warm
+        if slower < 0.005 * max(best.seconds.warm, 1.0):
+            why = "fits and is as fast, but nothing is gained by it"
+        elif self.rates.known:
+            why = f"fits, but takes {slower:.0f} s more" if slower >= 1 else f"fits, but takes {slower:.1f} s more"
+        else:
+            why = "fits, but is slower"
+        return replace(option, reason=why)
+
+    def _fits(self, work: Workload) -> bool:
+        return any(
+            not self._forbidden(plan, work.spec) and not _lacks(self._needs(plan, work), self.machine)
+            for plan in _variants()
+        )
+
+    def _instead(self, work: Workload) -> Workload | None:
+        """Find the request nearest to this one that fits: shorter, then smaller, then of another model."""
+        for candidate in _smaller(work):
+            if self._fits(candidate):
+                return candidate
+        others = sorted(MODELS.values(), key=lambda spec: spec.weights_gb, reverse=True)
+        for spec in others:
+            if spec.id == work.model or not _serves(spec, work):
+                continue
+            native = Workload(
+                model=spec.id,
+                width=spec.width,
+                height=spec.height,
+                num_frames=spec.num_frames,
+                steps=spec.steps,
+                passes=2 * spec.steps,
+                prompts=2,
+                text_tokens=spec.max_sequence_length,
+                encoded_frames=0 if not work.encoded_frames else spec.num_frames if spec.needs_image else 1,
+            )
+            for candidate in (native, *_smaller(native)):
+                if self._fits(candidate):
+                    return candidate
+        return None
+
+
+@lru_cache(maxsize=1)
+def _variants() -> tuple[MemoryPlan, ...]:
+    """Return every plan with and without its two switches."""
+    return tuple(
+        replace(plan, tiled_decode=tiled, text_encoder_on_cpu=on_cpu)
+        for plan in PLANS
+        for tiled in (False, True)
+        for on_cpu in (False, True)
+    )
+
+
+def _deviation(plan: MemoryPlan) -> tuple[bool, bool, bool, int]:
+    """Order plans of the same speed: first those that change no pixel, then those that move least."""
+    moves = list(Placement).index(plan.placement)
+    return plan.storage is not Storage.BF16, plan.tiled_decode, plan.text_encoder_on_cpu, moves
+
+
+def _smaller(work: Workload) -> Iterator[Workload]:
+    """Yield legal requests for less, those with the most pixels first; among equals the larger picture."""
+    spec = work.spec
+    shortest = min(work.num_frames, SHORTEST)
+    sizes = {
+        (_side(spec, work.width * eighths // 8), _side(spec, work.height * eighths // 8), frames)
+        for eighths in range(1, 9)
+        for frames in range(work.num_frames, shortest - 1, -TEMPORAL_STRIDE)
+    }
+    for size in sorted(sizes, key=lambda size: (prod(size), size), reverse=True):
+        if prod(size) < prod(work.size):
+            yield work.resized(*size)
+
+
+def _side(spec: ModelSpec, side: int) -> int:
+    lowest = -(-spec.min_side // spec.size_multiple) * spec.size_multiple
+    return max(lowest, side // spec.size_multiple * spec.size_multiple)
+
+
+def _serves(spec: ModelSpec, work: Workload) -> bool:
+    """Whether another model can take what this request is made from."""
+    if work.encoded_frames or work.spec.mode is Mode.I2V:
+        return spec.takes_image
+    return not spec.needs_image
+
+
+def _lacks(needs: Footprint, machine: Machine) -> str:
+    """Say which memory is too small; empty when all of it suffices or is unknown."""
+    memories = (
+        ("VRAM", needs.vram, machine.vram, machine.usable_vram),
+        ("RAM", needs.ram, machine.ram, machine.usable_ram),
+    )
+    found = [
+        f"{in_gib(need)} {name} of {in_gib(total)} (with {in_gib(total - usable)} in reserve)"
+        for name, need, total, usable in memories
+        if total is not None and usable is not None and need > usable
+    ]
+    return " and ".join(found)
+
+
+def _lack(needs: Footprint, machine: Machine) -> int:
+    """How many bytes are missing."""
+    vram = 0 if machine.usable_vram is None else max(0, needs.vram - machine.usable_vram)
+    return vram + (0 if machine.usable_ram is None else max(0, needs.ram - machine.usable_ram))
+
+
+def _words(plan: MemoryPlan) -> str:
+    extras = [
+        word
+        for word, on in (("tiled decode", plan.tiled_decode), ("text encoder on the CPU", plan.text_encoder_on_cpu))
+        if on
+    ]
+    return plan.name + (f" with {' and '.join(extras)}" if extras else "")
+
+
+def _size(work: Workload) -> str:
+    return f"{work.width}x{work.height}, {work.num_frames} frames"

@@ -1,0 +1,142 @@
+"""What a request will take is said before it is queued, and what cannot fit is refused with what would."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from backend.core.hardware import GIB, Gpu, HardwareProfile, detect_hardware
+from tests.api.support import GOOD, SUBMIT, TINY, Served, assert_error, make_png
+
+ESTIMATE = "/api/v1/generation/estimate"
+PNG = ("start.png", make_png(1280, 704), "image/png")
+
+
+def profile(vram: int | None, ram: int, name: str = "NVIDIA GeForce RTX 4090") -> HardwareProfile:
+    """A machine with one card; memory in GiB."""
+    gpu = Gpu(0, name, None if vram is None else vram * GIB, 0, None, (8, 9))
+    return replace(detect_hardware(), memory_total=ram * GIB, memory_limit=None, gpus=(gpu,))
+
+
+def install(served: Served, model: str) -> None:
+    """Put a folder where the files of a large model belong; they are not opened by the web process."""
+    folder = served.services.home.models / model
+    (folder / "transformer").mkdir(parents=True)
+    (folder / "transformer" / "model.safetensors").write_bytes(b"weights")
+    (folder / "model_index.json").write_text(json.dumps({"transformer": ["diffusers", "WanTransformer3DModel"]}))
+
+
+def test_an_estimate_says_everything_and_queues_nothing(served: Served) -> None:
+    answer = served.client.post(ESTIMATE, json=GOOD | {"seed": 7, "num_frames": 6})
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert (body["fits"], body["queued"], body["available"]) == (True, False, True)
+    assert body["detected_model_type"] == TINY
+    assert body["parameters"]["num_frames"] == 5
+    assert any("num_frames 6 became 5" in note for note in body["adjustments"])
+    assert (body["tokens"], body["forward_passes"]) == (2 * 6 * 6, 40)
+    assert body["plan"]["vram"]["value"] == 0
+    assert body["plan"]["seconds"]["basis"] == "estimated"
+    assert body["machine"]["kind"] == "cpu"
+    assert len(body["options"]) == 24
+    assert all(option["reason"] for option in body["options"])
+    assert served.count() == 0
+
+
+def test_a_dry_run_of_submit_is_the_same_in_json_and_in_a_form(served: Served) -> None:
+    wanted = GOOD | {"seed": 7, "steps": 4}
+    estimate = served.client.post(ESTIMATE, json=wanted).json()
+    assert served.client.post(SUBMIT, json=wanted | {"dry_run": True}).json() == estimate
+    assert served.client.post(SUBMIT, data=wanted | {"dry_run": "true"}).json() == estimate
+    assert served.client.post("/generation/submit", json=wanted | {"dry_run": True}).json() == estimate
+    assert served.count() == 0
+    assert served.client.post(SUBMIT, json=wanted | {"dry_run": False}).json()["task_id"]
+
+
+def test_a_continuation_can_be_weighed_too_and_the_older_route_says_that_it_cannot(served: Served) -> None:
+    assert_error(served.client.post("/api/v1/generate", json=GOOD | {"dry_run": True}), 422, "invalid_request")
+    path = f"/api/v1/outputs/{'0' * 32}/extend"
+    assert_error(served.client.post(path, json={"dry_run": True}), 404, "output_not_found")
+    assert served.count() == 0
+
+
+@pytest.mark.parametrize("changes", [{"steps": 0}, {"prompt": ""}, {"model_type": "T2V-A15B"}, {"resolution": "big"}])
+def test_what_submit_refuses_an_estimate_refuses(served: Served, changes: dict[str, Any]) -> None:
+    first = assert_error(served.client.post(ESTIMATE, json=GOOD | changes), 422)
+    second = assert_error(served.client.post(SUBMIT, json=GOOD | changes), 422)
+    assert first["detail"] == second["detail"]
+
+
+def test_a_model_that_is_not_here_is_weighed_before_it_is_fetched(serve: Callable[..., Served]) -> None:
+    served = serve(workers_on=profile(24, 64))
+    body = served.client.post(ESTIMATE, json=GOOD | {"model_type": "T2V-A14B", "resolution": "832x480"}).json()
+    assert (body["available"], body["fits"]) == (False, True)
+    assert body["plan"]["placement"] in ("expert-swap", "block-stream")
+    assert 0 < body["plan"]["vram"]["value"] < 24
+    assert body["tokens"] == 32_760
+    assert body["tflop"] == pytest.approx(80 * 1678.4, rel=1e-4)
+    assert body["machine"]["compute_capability"] == "8.9"
+    assert any("VRAM of 24.0 GiB" in option["reason"] for option in body["options"])
+
+
+def test_what_cannot_fit_is_refused_with_a_request_that_is_taken(serve: Callable[..., Served]) -> None:
+    served = serve(workers_on=profile(8, 32))
+    install(served, "TI2V-5B")
+    wanted = GOOD | {"model_type": "TI2V-5B"}
+    body = assert_error(served.client.post(SUBMIT, json=wanted), 422, "does_not_fit")
+    assert "VRAM of 8.0 GiB" in body["detail"]
+    fitting = body["details"]["would_fit"]
+    assert fitting["resolution"] in body["suggestions"][0]
+    assert served.count() == 0
+    weighed = served.client.post(ESTIMATE, json=wanted).json()
+    assert weighed["fits"] is False
+    assert "plan" not in weighed
+    assert weighed["would_fit"] == fitting
+    taken = served.client.post(SUBMIT, json=wanted | fitting)
+    assert taken.status_code == 200, taken.text
+    assert taken.json()["parameters"]["resolution"] == fitting["resolution"]
+    assert served.count() == 1
+
+
+def test_a_refusal_goes_on_to_another_model_when_no_size_fits(serve: Callable[..., Served]) -> None:
+    served = serve(workers_on=profile(24, 8))
+    install(served, "I2V-A14B")
+    answer = served.client.post(SUBMIT, data=GOOD | {"model_type": "I2V-A14B"}, files={"image": PNG})
+    fitting = assert_error(answer, 422, "does_not_fit")["details"]["would_fit"]
+    assert fitting["model_type"] != "I2V-A14B"
+    again = served.client.post(ESTIMATE, data=GOOD | fitting, files={"image": PNG}).json()
+    assert again["fits"] is True
+
+
+def test_nothing_is_refused_where_the_memory_or_the_machine_is_unknown(serve: Callable[..., Served]) -> None:
+    for served in (serve(workers_on=profile(None, 512)), serve()):
+        install(served, "T2V-A14B")
+        assert served.client.post(SUBMIT, json=GOOD | {"model_type": "T2V-A14B"}).status_code == 200
+
+
+def test_the_tiny_models_are_never_refused(serve: Callable[..., Served]) -> None:
+    served = serve(workers_on=replace(profile(1, 1), gpus=()))
+    largest = GOOD | {"resolution": "256x256", "num_frames": 65}
+    assert served.client.post(SUBMIT, json=largest).status_code == 200
+
+
+def test_an_unknown_card_has_no_seconds(serve: Callable[..., Served]) -> None:
+    served = serve(workers_on=profile(48, 128, "NVIDIA Something Else"))
+    body = served.client.post(ESTIMATE, json=GOOD | {"model_type": "TI2V-5B"}).json()
+    assert body["fits"] is True
+    assert "seconds" not in body["plan"]
+
+
+def test_finished_tasks_make_the_seconds_measured(served: Served) -> None:
+    served.submit(seed=1)
+    task = served.claim()
+    seconds = {"denoise_high": 3.0, "denoise_low": 1.0, "decode": 0.5}
+    served.complete(task, device="cpu", result={"quality": "ok", "loras": [], "seconds": seconds})
+    plan = served.client.post(ESTIMATE, json=GOOD | {"seed": 2}).json()["plan"]
+    assert plan["seconds"]["basis"] == "measured"
+    assert plan["seconds"]["value"] == pytest.approx(4.5, abs=0.05)
+    assert plan["vram"]["basis"] == "estimated"
