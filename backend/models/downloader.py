@@ -23,6 +23,8 @@ from backend.models.manager import ModelManager
 from backend.models.manifest import FileRecord, Manifest, read_manifest, sync_folder
 from backend.models.retries import Retries, RetryPolicy, Transient, wait_checking
 from backend.models.transfer import (
+    NOTE_SUFFIX,
+    PART_SUFFIX,
     STALL_SECONDS,
     FileTransfer,
     WrongContent,
@@ -116,6 +118,7 @@ class ModelDownloader:
                 self._fill(spec, folder, listing, meter, check, retries)
             finally:
                 meter.close()
+            _tidy(folder)
             folder.rename(target)
             sync_folder(target.parent)
             if not self._complete(spec):
@@ -132,16 +135,20 @@ class ModelDownloader:
     ) -> Path:
         """Put the files that were found to be wrong into the quarantine and fetch them, and only them, again.
 
+        They come from the commit that the folder was downloaded at, whatever is newest now.
+
         Raises:
             WanError: as `download`.
         """
         folder = self._home.model_of(spec.id)
+        manifest = read_manifest(folder)
         if not folder.is_symlink():
             with self._turn(spec, check, on_progress):
                 for finding in findings:
                     if finding.state is not FileState.OK and (folder / finding.name).exists():
                         move_to_quarantine(folder, finding.name, self._home.quarantine_of(spec.id))
-        return self.download(spec, check=check, on_progress=on_progress)
+        revision = "main" if manifest is None else manifest.commit
+        return self.download(spec, check=check, on_progress=on_progress, revision=revision)
 
     @contextmanager
     def _turn(self, spec: ModelSpec, check: Check, on_progress: OnProgress) -> Iterator[None]:
@@ -296,6 +303,13 @@ class ModelDownloader:
                 suggestions=("Free some disk space, or set WAN22_HOME to a folder on a larger disk.",),
                 details={"needed_bytes": needed, "free_bytes": free},
             )
+
+
+def _tidy(folder: Path) -> None:
+    """Delete what processes that were killed left beside the finished files."""
+    for pattern in (f"*{PART_SUFFIX}", f"*{NOTE_SUFFIX}", "*.json.????????.tmp"):
+        for path in folder.rglob(pattern):
+            path.unlink()
 
 
 def _add_missing(source: Path, target: Path) -> None:
