@@ -27,10 +27,11 @@ from backend.core.errors import (
 from backend.core.model_table import MODELS
 from backend.core.paths import Home
 from backend.models.download_progress import DownloadProgress, Pace, Phase
-from backend.models.downloader import ModelDownloader, remove_model
+from backend.models.downloader import ModelDownloader
 from backend.models.hub import Hub
 from backend.models.manager import ModelManager, Presence
 from backend.models.manifest import MANIFEST_FILE, read_manifest
+from backend.models.removal import remove_model
 from backend.models.retries import RetryPolicy
 from tests.support.hub import COMMIT, REPOSITORY, Answer, StandIn, entry, repository_files
 
