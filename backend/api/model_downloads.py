@@ -23,6 +23,7 @@ from backend.core.errors import InvalidRequest, StateConflict
 from backend.core.model_table import ModelSpec, find_model
 from backend.models.integrity import FileState, check_full, check_quick
 from backend.models.manifest import read_manifest
+from backend.models.removal import remove_model
 from backend.services.model_downloads import Download
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -129,8 +130,6 @@ def verify(
 @router.delete("/{model_type}", response_model=Removed, summary="Delete a model's files")
 def remove(model_type: ModelName, services: ServicesDep) -> Removed:
     """Delete a model that nobody needs: not one that ships with wan22, waits in a task, or is loaded."""
-    from backend.models.downloader import remove_model
-
     spec = find_model(model_type)
     _refuse_needed(services, spec)
     freed = remove_model(services.home, spec)

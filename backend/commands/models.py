@@ -104,7 +104,7 @@ def verify(
 @app.command("remove")
 def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
     """Delete a model's files, also unfinished ones. Models that ship with wan22 stay."""
-    from backend.models.downloader import remove_model
+    from backend.models.removal import remove_model
 
     home, spec = _home(), find_model(name)
     if not (yes or spec.embedded):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from backend.core.errors import ModelDamaged, ModelUnavailable, StorageFull, UnsafeRepository
+from backend.core.errors import ModelDamaged, ModelUnavailable, StorageFull
 from backend.core.model_table import ModelSpec
 from backend.core.paths import Home
 from backend.models.download_progress import DownloadProgress, OnProgress, Pace, Phase, ProgressMeter, read_status
@@ -21,6 +21,7 @@ from backend.models.hub import Hub, Listing, RemoteFile
 from backend.models.integrity import FileFinding, FileState, check_quick, move_to_quarantine, quick_state
 from backend.models.manager import ModelManager
 from backend.models.manifest import FileRecord, Manifest, read_manifest, sync_folder
+from backend.models.partial_folder import inside, open_partial, tidy
 from backend.models.retries import Retries, RetryPolicy, Transient, wait_checking
 from backend.models.transfer import (
     STALL_SECONDS,
@@ -110,12 +111,13 @@ class ModelDownloader:
                 return target
             retries = Retries(self._policy, check, self._pause)
             listing = self._listing(spec.repo_id, revision, retries)
-            folder = self._opened(spec)
+            folder = open_partial(self._home, spec)
             meter = ProgressMeter(on_progress, folder, listing.size_bytes)
             try:
                 self._fill(spec, folder, listing, meter, check, retries)
             finally:
                 meter.close()
+            tidy(folder)
             folder.rename(target)
             sync_folder(target.parent)
             if not self._complete(spec):
@@ -132,16 +134,20 @@ class ModelDownloader:
     ) -> Path:
         """Put the files that were found to be wrong into the quarantine and fetch them, and only them, again.
 
+        They come from the commit that the folder was downloaded at, whatever is newest now.
+
         Raises:
             WanError: as `download`.
         """
         folder = self._home.model_of(spec.id)
+        manifest = read_manifest(folder)
         if not folder.is_symlink():
             with self._turn(spec, check, on_progress):
                 for finding in findings:
                     if finding.state is not FileState.OK and (folder / finding.name).exists():
                         move_to_quarantine(folder, finding.name, self._home.quarantine_of(spec.id))
-        return self.download(spec, check=check, on_progress=on_progress)
+        revision = "main" if manifest is None else manifest.commit
+        return self.download(spec, check=check, on_progress=on_progress, revision=revision)
 
     @contextmanager
     def _turn(self, spec: ModelSpec, check: Check, on_progress: OnProgress) -> Iterator[None]:
@@ -179,21 +185,6 @@ class ModelDownloader:
             else:
                 retries.progressed()
                 return listing
-
-    def _opened(self, spec: ModelSpec) -> Path:
-        """Return the folder in which the model grows; a damaged one goes on there with what it has."""
-        target, folder = self._home.model_of(spec.id), self._home.partial_model_of(spec.id)
-        if target.is_symlink() or folder.is_symlink():
-            raise ModelDamaged(
-                f"{spec.id} is incomplete, and its folder is a link, behind which nothing is changed",
-                suggestions=("Remove the link, or complete the folder that it leads to.",),
-            )
-        if target.exists():
-            if folder.exists():
-                _add_missing(folder, target)
-            target.rename(folder)
-        folder.mkdir(exist_ok=True)
-        return folder
 
     def _fill(
         self, spec: ModelSpec, folder: Path, listing: Listing, meter: ProgressMeter, check: Check, retries: Retries
@@ -235,7 +226,7 @@ class ModelDownloader:
         check: Check,
     ) -> FileRecord | None:
         """Return the record of a file that is here and right; a wrong one goes to the quarantine."""
-        path = self._inside(folder, file)
+        path = inside(folder, file)
         state = quick_state(path, file.size)
         if state is FileState.MISSING and not path.is_symlink():
             return None
@@ -266,7 +257,7 @@ class ModelDownloader:
         quarantine: Path,
         meter: ProgressMeter,
     ) -> str:
-        url, target = self._hub.address(listing, file), self._inside(folder, file)
+        url, target = self._hub.address(listing, file), inside(folder, file)
         for _ in range(CONTENT_ATTEMPTS):
             try:
                 return transfer.fetch(file, url, target, meter.add)
@@ -279,13 +270,6 @@ class ModelDownloader:
             suggestions=("Try again later, or check the proxy between this machine and the hub.",),
         )
 
-    def _inside(self, folder: Path, file: RemoteFile) -> Path:
-        """Join a listed name to the folder, and refuse one that leaves it through a link on the disk."""
-        path = folder / file.name
-        if not path.parent.resolve().is_relative_to(folder.resolve()):
-            raise UnsafeRepository(f"The folder of {file.name} is a link that leads out of the model's folder")
-        return path
-
     def _require_room(self, spec: ModelSpec, folder: Path, missing: list[RemoteFile]) -> None:
         needed = sum(file.size - part_size(folder / file.name, file) for file in missing)
         free = self._free_bytes(folder)
@@ -296,61 +280,3 @@ class ModelDownloader:
                 suggestions=("Free some disk space, or set WAN22_HOME to a folder on a larger disk.",),
                 details={"needed_bytes": needed, "free_bytes": free},
             )
-
-
-def _add_missing(source: Path, target: Path) -> None:
-    """Move the files that `target` lacks into it, and drop the rest of `source`."""
-    for path in sorted(source.rglob("*")):
-        place = target / path.relative_to(source)
-        if path.is_file() and not place.exists():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(place)
-    shutil.rmtree(source)
-
-
-def remove_model(home: Home, spec: ModelSpec) -> int:
-    """Delete a model's files, also unfinished and quarantined ones, and return how many bytes that were.
-
-    Raises:
-        ModelUnavailable: the model ships with the package, is not here, or is being downloaded just now.
-    """
-    if spec.embedded:
-        raise ModelUnavailable(f"{spec.id} ships with wan22 and is not removed", suggestions=("Nothing to do.",))
-    home.models.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(home.model_lock_of(spec.id), timeout=0, thread_local=False):
-            folders = [home.model_of(spec.id), home.partial_model_of(spec.id), home.quarantine_of(spec.id)]
-            if not any(folder.exists() or folder.is_symlink() for folder in folders):
-                raise ModelUnavailable(
-                    f"{spec.id} is not here", suggestions=("`wan22 models list` shows what is here.",)
-                )
-            return _delete(folders)
-    except Timeout:
-        raise ModelUnavailable(
-            f"{spec.id} is being downloaded by another process", suggestions=("Stop that download first.",)
-        ) from None
-
-
-def discard_unfinished(home: Home, spec: ModelSpec) -> None:
-    """Throw away what has arrived of a model whose download is given up; does nothing while another one runs."""
-    with suppress(Timeout), FileLock(home.model_lock_of(spec.id), timeout=0, thread_local=False):
-        _delete([home.partial_model_of(spec.id)])
-
-
-def _delete(folders: list[Path]) -> int:
-    """Delete the folders that are there and return how many bytes that were."""
-    freed = 0
-    for folder in folders:
-        if not (folder.exists() or folder.is_symlink()):
-            continue
-        if folder.is_symlink():
-            folder.unlink()  # the files behind a link are not ours
-            continue
-        freed += sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-        # Out of sight first: a model is never half there.
-        going = folder.with_name(f"{folder.name}.removed")
-        if going.exists():
-            shutil.rmtree(going)
-        folder.rename(going)
-        shutil.rmtree(going)
-    return freed

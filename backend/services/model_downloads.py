@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -22,6 +23,7 @@ from backend.core.model_table import ModelSpec
 from backend.core.paths import Home
 from backend.models.download_progress import DownloadProgress, OnProgress, Phase
 from backend.models.manager import ModelManager
+from backend.models.removal import discard_unfinished
 
 log = structlog.get_logger(__name__)
 
@@ -250,9 +252,4 @@ def downloads_into(home: Home, manager: ModelManager) -> ModelDownloads:
 
         return ModelDownloader(home, manager, Hub(), bytes_per_second=limit)
 
-    def discard(spec: ModelSpec) -> None:
-        from backend.models.downloader import discard_unfinished
-
-        discard_unfinished(home, spec)
-
-    return ModelDownloads(make_fetcher, discard)
+    return ModelDownloads(make_fetcher, partial(discard_unfinished, home))

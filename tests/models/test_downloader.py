@@ -27,10 +27,11 @@ from backend.core.errors import (
 from backend.core.model_table import MODELS
 from backend.core.paths import Home
 from backend.models.download_progress import DownloadProgress, Pace, Phase
-from backend.models.downloader import ModelDownloader, remove_model
+from backend.models.downloader import ModelDownloader
 from backend.models.hub import Hub
 from backend.models.manager import ModelManager, Presence
 from backend.models.manifest import MANIFEST_FILE, read_manifest
+from backend.models.removal import remove_model
 from backend.models.retries import RetryPolicy
 from tests.support.hub import COMMIT, REPOSITORY, Answer, StandIn, entry, repository_files
 
@@ -380,6 +381,8 @@ def test_a_begun_download_and_a_folder_of_the_user_are_put_together(
     with pytest.raises(DownloadStopped):
         make_downloader().download(T2V, check=stop)
     begun = {name for name in needed if (home.models / "T2V-A14B.partial" / name).exists()}
+    (home.models / "T2V-A14B.partial" / "wan22-manifest.json.0a1b2c3d.tmp").write_text("left by a killed process")
+    (home.models / "T2V-A14B.partial" / "vae" / "gone.safetensors.part").write_text("of a file that is not listed")
     folder = home.models / "T2V-A14B"
     (folder / "vae").mkdir(parents=True)
     (folder / "model_index.json").write_bytes(needed["model_index.json"])

@@ -15,7 +15,7 @@ from backend.models.downloader import ModelDownloader
 from backend.models.integrity import FileFinding, FileState, check_full, check_quick
 from backend.models.manager import ModelManager, Presence
 from backend.models.manifest import MANIFEST_FILE, Manifest, read_manifest
-from tests.support.hub import StandIn, repository_files
+from tests.support.hub import COMMIT, StandIn, repository_files
 
 T2V = MODELS["T2V-A14B"]
 SHARD = "transformer_2/diffusion_pytorch_model-00001-of-00003.safetensors"
@@ -77,6 +77,8 @@ def test_a_flipped_byte_is_found_put_away_and_only_its_file_is_fetched(
     assert _wrong(findings) == {SHARD: FileState.CORRUPTED}
     assert make_downloader().repair(T2V, findings) == downloaded
     assert hub.fetched() == Counter([SHARD])
+    asked = [request.path for request in hub.requests if request.path.startswith("/api/")]
+    assert [path.partition("?")[0].rpartition("/")[2] for path in asked] == [COMMIT], "not what is newest now"
     assert (downloaded / SHARD).read_bytes() == needed[SHARD]
     quarantined = repository_files(home.models / "quarantine" / "T2V-A14B")
     assert list(quarantined) == [SHARD]

@@ -1,0 +1,61 @@
+"""The folder in which a model grows until it is complete: opened with what is there, kept inside itself, tidied."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from backend.core.errors import ModelDamaged, UnsafeRepository
+from backend.core.model_table import ModelSpec
+from backend.core.paths import Home
+from backend.models.hub import RemoteFile
+from backend.models.transfer import NOTE_SUFFIX, PART_SUFFIX
+
+
+def open_partial(home: Home, spec: ModelSpec) -> Path:
+    """Return the folder in which the model grows; a damaged one goes on there with what it has.
+
+    Raises:
+        ModelDamaged: one of the folders is a link, behind which nothing is changed.
+    """
+    target, folder = home.model_of(spec.id), home.partial_model_of(spec.id)
+    if target.is_symlink() or folder.is_symlink():
+        raise ModelDamaged(
+            f"{spec.id} is incomplete, and its folder is a link, behind which nothing is changed",
+            suggestions=("Remove the link, or complete the folder that it leads to.",),
+        )
+    if target.exists():
+        if folder.exists():
+            _add_missing(folder, target)
+        target.rename(folder)
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def inside(folder: Path, file: RemoteFile) -> Path:
+    """Join a listed name to the folder.
+
+    Raises:
+        UnsafeRepository: a link on the disk would lead it out of there.
+    """
+    path = folder / file.name
+    if not path.parent.resolve().is_relative_to(folder.resolve()):
+        raise UnsafeRepository(f"The folder of {file.name} is a link that leads out of the model's folder")
+    return path
+
+
+def tidy(folder: Path) -> None:
+    """Delete what processes that were killed left beside the finished files."""
+    for pattern in (f"*{PART_SUFFIX}", f"*{NOTE_SUFFIX}", "*.json.????????.tmp"):
+        for path in folder.rglob(pattern):
+            path.unlink()
+
+
+def _add_missing(source: Path, target: Path) -> None:
+    """Move the files that `target` lacks into it, and drop the rest of `source`."""
+    for path in sorted(source.rglob("*")):
+        place = target / path.relative_to(source)
+        if path.is_file() and not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(place)
+    shutil.rmtree(source)
