@@ -80,6 +80,7 @@ class RunFacts:
     loras: tuple[dict[str, Any], ...] = ()  #: their receipts, as plain JSON values
     resumed_from_step: int | None = None  #: the step after which this attempt went on; None = from the start
     kept_latents: bool = False  #: whether the latents lie beside the video
+    plan: str | None = None  #: the memory plan that was in force at the end; None = not said
 
 
 class ModelIntegrationBridge(Generic[LoadedT]):
@@ -187,6 +188,7 @@ class ModelIntegrationBridge(Generic[LoadedT]):
                 "loras": list(facts.loras),
                 "resumed_from_step": facts.resumed_from_step,
                 "kept_latents": facts.kept_latents,
+                "plan": facts.plan,
             },
         }
 

@@ -17,6 +17,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, un
 
 from backend.core.errors import NonFiniteLatents
 from backend.engine.failures import device_errors
+from backend.engine.offload import VAE
 from backend.engine.pipeline_loader import WanComponents
 
 Frames = npt.NDArray[np.uint8]
@@ -43,7 +44,11 @@ def stream_frames(components: WanComponents, latents: torch.Tensor) -> Iterator[
         NonFiniteLatents: the decoder gave values that are not numbers.
         OutOfMemory: the decoder did not fit.
     """
-    vae = components.vae
+    with device_errors("decoding"), components.layout.using(VAE):
+        yield from _chunks(components.vae, latents)
+
+
+def _chunks(vae: Any, latents: torch.Tensor) -> Iterator[Frames]:
     with device_errors("decoding"):
         hidden = vae.post_quant_conv(_denormalise(vae, latents))
     memory: list[object] = [None] * sum(isinstance(module, WanCausalConv3d) for module in vae.decoder.modules())

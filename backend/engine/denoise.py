@@ -154,6 +154,7 @@ class DenoiseJob:
             LoraStack.deactivate(model)  # another job's LoRAs may still be on
         else:
             self.loras.activate(self.expert, model)
+        components.layout.hold(model)
         model_input = self._model_input().to(components.transformer.dtype)
         timestep = self._timestep(t)
 

@@ -92,6 +92,7 @@ class ClipWriter:
                     loras=clip.loras,
                     resumed_from_step=clip.resumed_from_step,
                     kept_latents=request.keep_latents,
+                    plan=clip.components.plan.name,
                 ),
             )
             encoder.finish(metadata)

@@ -163,6 +163,7 @@ def test_a_record_holds_everything_and_is_plain_json(
         loras=({"id": "style", "outcome": "applied"},),
         resumed_from_step=4,
         kept_latents=True,
+        plan="expert-swap-fp8",
     )
     record = bridge.metadata("task-1", request_, bridge.prepare(request_), facts)
     assert json.loads(json.dumps(record)) == record
@@ -185,6 +186,7 @@ def test_a_record_holds_everything_and_is_plain_json(
             "loras": [{"id": "style", "outcome": "applied"}],
             "resumed_from_step": 4,
             "kept_latents": True,
+            "plan": "expert-swap-fp8",
         },
     }
     assert GenerationRequest.from_json(record["request"]) == request_
