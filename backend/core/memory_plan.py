@@ -43,6 +43,4 @@ class MemoryPlan:
 
 
 #: Every placement and storage that may be combined; the two switches go with each of them.
-PLANS: Final = tuple(
-    MemoryPlan(placement, storage) for storage in (Storage.BF16, Storage.FP8) for placement in Placement
-)
+PLANS: Final = tuple(MemoryPlan(placement, storage) for storage in (Storage.BF16, Storage.FP8) for placement in Placement)
