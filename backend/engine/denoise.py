@@ -137,8 +137,8 @@ class DenoiseJob:
             NonFiniteLatents: the step gave values that are not numbers; the job cannot go on.
             OutOfMemory: the transformer did not fit.
         """
-        fault_point("denoise.step")
         with device_errors(f"denoising step {self.index + 1}"):
+            fault_point("denoise.step")
             self._step()
         if not bool(torch.isfinite(self.latents).all()):
             raise NonFiniteLatents(

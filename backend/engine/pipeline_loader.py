@@ -18,6 +18,7 @@ import torch
 import transformers.utils.logging as transformers_logging
 from safetensors import SafetensorError
 
+from backend.core.faults import fault_point
 from backend.core.memory_plan import MemoryPlan
 from backend.core.model_table import Mode, ModelSpec
 from backend.engine.failures import device_errors
@@ -169,6 +170,7 @@ class WanPipelineLoader:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         with device_errors(f"loading {spec.id}"):
+            fault_point("model.load")
             pipeline = self._open(folder, spec, without)
             self._check_complete(files, pipeline, spec)
             layout = ModelLayout(pipeline, self.device, plan)
