@@ -1,7 +1,8 @@
-"""Named points at which a test can make this process die or stall.
+"""Named points at which a test can make this process die, stall or run out of memory.
 
 `WAN22_FAULTS="denoise.step:3=kill"` sends SIGKILL to the process at the third passage of that point;
-`=hang` blocks there for ever. Without the variable a point costs one dictionary look-up.
+`=hang` blocks there for ever, `=oom` raises what an allocator without memory
+raises. Without the variable a point costs one dictionary look-up.
 """
 
 from __future__ import annotations
@@ -32,5 +33,7 @@ def fault_point(name: str) -> None:
     action = _PLAN[name].get(_passed[name])
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if action == "oom":
+        raise MemoryError(f"no memory at {name}, as a test wished")
     if action == "hang":
         threading.Event().wait()

@@ -12,11 +12,14 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from backend import __version__
 from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable
+from backend.core.memory_plan import PLANS, MemoryPlan
 from backend.core.model_table import MODELS, ModelSpec, find_model
 from backend.core.requests import GenerationRequest, check_images
 
 METADATA_FORMAT = 1
 PRODUCT = "wan22"
+#: The plan where none is asked for: everything on the device.
+_PLAN = PLANS[0]
 
 
 class ModelFolders(Protocol):
@@ -37,6 +40,10 @@ class LoadedModel(Protocol):
     def device_name(self) -> str:
         """Where it runs."""
 
+    @property
+    def plan(self) -> MemoryPlan:
+        """How its weights are laid out now."""
+
 
 LoadedT = TypeVar("LoadedT", bound=LoadedModel)
 LoadedT_co = TypeVar("LoadedT_co", bound=LoadedModel, covariant=True)
@@ -48,8 +55,8 @@ class ModelLoader(Protocol[LoadedT_co]):
     def fingerprint(self, folder: Path, spec: ModelSpec) -> str:
         """Return the mark of the folder's state now."""
 
-    def load(self, folder: Path, spec: ModelSpec) -> LoadedT_co:
-        """Open the folder."""
+    def load(self, folder: Path, spec: ModelSpec, plan: MemoryPlan) -> LoadedT_co:
+        """Open the folder as the plan says."""
 
     def load_decoder(self, folder: Path, spec: ModelSpec) -> LoadedT_co:
         """Open what turns latents into frames, and nothing else."""
@@ -80,6 +87,8 @@ class RunFacts:
     loras: tuple[dict[str, Any], ...] = ()  #: their receipts, as plain JSON values
     resumed_from_step: int | None = None  #: the step after which this attempt went on; None = from the start
     kept_latents: bool = False  #: whether the latents lie beside the video
+    plan: str | None = None  #: the memory plan that was in force at the end; None = not said
+    fallbacks: tuple[dict[str, str], ...] = ()  #: plans that were left because memory ran out, in order
 
 
 class ModelIntegrationBridge(Generic[LoadedT]):
@@ -109,15 +118,15 @@ class ModelIntegrationBridge(Generic[LoadedT]):
             return Availability(spec, available=False, loaded=False, reason=error.message)
         return Availability(spec, available=True, loaded=self._loaded_id == spec.id, reason=None)
 
-    def is_warm(self, model_id: str) -> bool:
+    def is_warm(self, model_id: str, plan: MemoryPlan = _PLAN) -> bool:
         """Whether `load` would give back the model that is loaded already. Raises like `load`."""
-        if self._loaded is None or self._loaded_id != model_id:
+        if self._loaded is None or self._loaded_id != model_id or self._loaded.plan != plan:
             return False
         spec = MODELS[model_id]
         return self._loader.fingerprint(self._models.folder(spec), spec) == self._loaded.fingerprint
 
-    def load(self, model_id: str) -> LoadedT:
-        """Return the model ready for use; opens it unless it is warm and its files are unchanged.
+    def load(self, model_id: str, plan: MemoryPlan = _PLAN) -> LoadedT:
+        """Return the model ready for use; opens it unless it is warm under this plan and its files are unchanged.
 
         Raises:
             UnknownModel: no model has this name.
@@ -125,10 +134,10 @@ class ModelIntegrationBridge(Generic[LoadedT]):
             ModelDamaged: its files are incomplete.
         """
         spec = find_model(model_id)
-        if self._loaded is not None and self.is_warm(spec.id):
+        if self._loaded is not None and self.is_warm(spec.id, plan):
             return self._loaded
         self.unload()  # first, because two models at once may not fit
-        self._loaded = self._loader.load(self._models.folder(spec), spec)
+        self._loaded = self._loader.load(self._models.folder(spec), spec, plan)
         self._loaded_id = spec.id
         return self._loaded
 
@@ -137,8 +146,8 @@ class ModelIntegrationBridge(Generic[LoadedT]):
         self._loaded = None
         self._loaded_id = None
 
-    def prepare(self, request: GenerationRequest) -> LoadedT:
-        """Return the loaded model that serves this request.
+    def prepare(self, request: GenerationRequest, plan: MemoryPlan = _PLAN) -> LoadedT:
+        """Return the loaded model that serves this request, laid out as the plan says.
 
         A request may be older than this version (a stored task, a replayed video), so it is held against the
         model's spec once more.
@@ -149,7 +158,7 @@ class ModelIntegrationBridge(Generic[LoadedT]):
             UnknownModel, ModelUnavailable, ModelDamaged: as `load`.
         """
         _check_fits(find_model(request.model), request)
-        return self.load(request.model)
+        return self.load(request.model, plan)
 
     def decoder(self, request: GenerationRequest) -> LoadedT:
         """Return what decodes this request's latents: the model when it is warm, else its decoder alone.
@@ -187,6 +196,8 @@ class ModelIntegrationBridge(Generic[LoadedT]):
                 "loras": list(facts.loras),
                 "resumed_from_step": facts.resumed_from_step,
                 "kept_latents": facts.kept_latents,
+                "plan": facts.plan,
+                "fallbacks": list(facts.fallbacks),
             },
         }
 

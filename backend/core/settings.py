@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from backend.core.errors import BadSettings
+from backend.core.memory_ladder import OomPolicy
 from backend.core.paths import Home
 
 ENV_PREFIX = "WAN22_"
@@ -48,6 +49,10 @@ class Settings(BaseSettings):
     )
     stats_seconds: float = Field(
         default=1.0, gt=0, le=60, description="How often system statistics are sent to subscribers"
+    )
+    oom_policy: OomPolicy = Field(
+        default=OomPolicy.QUALITY,
+        description="When memory runs out: none fails, quality keeps the clip to the bit, speed may round weights",
     )
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads of the engine; 0 leaves it to torch")
     log_json: bool = Field(default=False, description="Write the log as JSON lines")

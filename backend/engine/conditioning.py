@@ -17,6 +17,7 @@ from backend.core.errors import InvalidRequest
 from backend.core.model_table import Mode
 from backend.core.requests import GenerationRequest, check_images
 from backend.engine.failures import device_errors
+from backend.engine.offload import TEXT_ENCODER, VAE
 from backend.engine.pipeline_loader import WanComponents
 
 Picture = npt.NDArray[np.uint8]
@@ -49,17 +50,18 @@ def encode_text(components: WanComponents, request: GenerationRequest, *, guided
     Raises:
         OutOfMemory: the text encoder did not fit.
     """
-    with device_errors("encoding the prompt"):
+    layout = components.layout
+    with device_errors("encoding the prompt"), layout.using(TEXT_ENCODER):
         prompt, negative = components.pipeline.encode_prompt(
             prompt=request.prompt,
             negative_prompt=request.negative_prompt,
             do_classifier_free_guidance=guided,
             num_videos_per_prompt=1,
             max_sequence_length=request.max_sequence_length,
-            device=components.device,
+            device=layout.text_device,
         )
-    dtype = components.transformer.dtype
-    return TextConditioning(prompt.to(dtype), None if negative is None else negative.to(dtype))
+    place = {"device": components.device, "dtype": components.transformer.dtype}
+    return TextConditioning(prompt.to(**place), None if negative is None else negative.to(**place))
 
 
 @torch.no_grad()
@@ -103,7 +105,7 @@ def prepare_latents(
         mask = torch.ones_like(noise[:, :1]) if mode is Mode.TI2V else None
         return LatentConditioning(noise, None, mask)
     pipeline = components.image_pipeline
-    with device_errors("encoding the image"):
+    with device_errors("encoding the image"), components.layout.using(VAE):
         prepared = pipeline.prepare_latents(
             _pixels(pipeline, components, image),
             1,

@@ -137,8 +137,8 @@ class DenoiseJob:
             NonFiniteLatents: the step gave values that are not numbers; the job cannot go on.
             OutOfMemory: the transformer did not fit.
         """
-        fault_point("denoise.step")
         with device_errors(f"denoising step {self.index + 1}"):
+            fault_point("denoise.step")
             self._step()
         if not bool(torch.isfinite(self.latents).all()):
             raise NonFiniteLatents(
@@ -154,6 +154,7 @@ class DenoiseJob:
             LoraStack.deactivate(model)  # another job's LoRAs may still be on
         else:
             self.loras.activate(self.expert, model)
+        components.layout.hold(model)
         model_input = self._model_input().to(components.transformer.dtype)
         timestep = self._timestep(t)
 

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from backend.core.errors import StateMismatch
+from backend.core.memory_plan import Storage
 from backend.engine.denoise import DenoiseJob
-from backend.engine.pipeline_loader import library_versions
+from backend.engine.pipeline_loader import WanComponents, library_versions
 from backend.engine.scheduler_state import SchedulerState, restore_scheduler, scheduler_state
 from backend.engine.tensor_file import read_tensors, write_tensors
 
@@ -76,7 +77,7 @@ def _origin(job: DenoiseJob) -> dict[str, Any]:
         "loras": _receipts(job),
         "libraries": {name: versions[name] for name in _LIBRARIES},
         "device": _device_kind(components.device),
-        "precision": str(components.transformer.dtype),
+        "precision": _precision(components),
         "weights": components.digest.value_so_far,
         "fingerprint": components.fingerprint,
     }
@@ -122,6 +123,12 @@ def _check_weights(job: DenoiseJob, record: dict[str, Any]) -> None:
 
 def _refusal(differs: str, words: str) -> StateMismatch:
     return StateMismatch(f"The saved state does not fit: {words}", details={"differs": differs})
+
+
+def _precision(components: WanComponents) -> str:
+    """What the weights are and what computes: where weights are kept does not change a bit, in which form does."""
+    dtype, storage = str(components.transformer.dtype), components.plan.storage
+    return dtype if storage is Storage.BF16 else f"{dtype} from {storage}"
 
 
 def _device_kind(device: torch.device) -> str:

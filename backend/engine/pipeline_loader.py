@@ -18,9 +18,12 @@ import torch
 import transformers.utils.logging as transformers_logging
 from safetensors import SafetensorError
 
+from backend.core.faults import fault_point
+from backend.core.memory_plan import MemoryPlan
 from backend.core.model_table import Mode, ModelSpec
 from backend.engine.failures import device_errors
 from backend.engine.model_files import PIPELINES, ModelFiles, check_model_files, damaged
+from backend.engine.offload import RESIDENT, ModelLayout
 from backend.engine.weights_digest import WeightsDigest
 
 #: What a pipeline can do without when it only decodes.
@@ -38,6 +41,7 @@ class WanComponents:
     pipeline: Any  #: diffusers' pipeline; its encode_prompt and prepare_latents are reused, it is never called itself
     device: torch.device
     digest: WeightsDigest = field(repr=False)
+    layout: ModelLayout = field(repr=False)  #: where the weights are, now
 
     @property
     def tokenizer(self) -> Any:
@@ -97,6 +101,11 @@ class WanComponents:
         return bool(self.pipeline.config.expand_timesteps)
 
     @property
+    def plan(self) -> MemoryPlan:
+        """The memory plan in force."""
+        return self.layout.plan
+
+    @property
     def weights_digest(self) -> str:
         """SHA-256 over all weight files; the first call may wait for it."""
         return self.digest.value
@@ -138,32 +147,33 @@ class WanPipelineLoader:
         """Return the mark that changes when the folder's weight files change. Raises like `load`."""
         return check_model_files(folder, spec).fingerprint
 
-    def load(self, folder: Path, spec: ModelSpec) -> WanComponents:
-        """Check the folder, then load it.
+    def load(self, folder: Path, spec: ModelSpec, plan: MemoryPlan = RESIDENT) -> WanComponents:
+        """Check the folder, then load it as the plan says.
 
         Raises:
             ModelDamaged: a file is missing, cut off, or does not hold what the model's class needs.
             ModelUnavailable: the folder holds a kind of pipeline that this version cannot run.
             OutOfMemory: the device cannot hold the model.
         """
-        return self._load(folder, spec, without=())
+        return self._load(folder, spec, plan, without=())
 
     def load_decoder(self, folder: Path, spec: ModelSpec) -> WanComponents:
         """Check the folder, then load what turns latents into frames and nothing else: no text, no experts.
 
         Raises like `load`.
         """
-        return self._load(folder, spec, without=_NOT_FOR_DECODING)
+        return self._load(folder, spec, RESIDENT, without=_NOT_FOR_DECODING)
 
-    def _load(self, folder: Path, spec: ModelSpec, without: tuple[str, ...]) -> WanComponents:
+    def _load(self, folder: Path, spec: ModelSpec, plan: MemoryPlan, without: tuple[str, ...]) -> WanComponents:
         files = check_model_files(folder, spec)
         gc.collect()  # the model that was loaded before may still wait for the collector
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         with device_errors(f"loading {spec.id}"):
+            fault_point("model.load")
             pipeline = self._open(folder, spec, without)
             self._check_complete(files, pipeline, spec)
-            pipeline.to(self.device)
+            layout = ModelLayout(pipeline, self.device, plan)
         return WanComponents(
             spec=spec,
             folder=folder,
@@ -171,6 +181,7 @@ class WanPipelineLoader:
             pipeline=pipeline,
             device=self.device,
             digest=WeightsDigest(files, decoder_only=bool(without)),
+            layout=layout,
         )
 
     def _open(self, folder: Path, spec: ModelSpec, without: tuple[str, ...]) -> Any:

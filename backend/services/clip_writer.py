@@ -12,6 +12,7 @@ from typing import Any
 
 from backend.core.domain import Output, Stage, utcnow
 from backend.core.faults import fault_point
+from backend.core.memory_ladder import MemoryLadder
 from backend.core.model_integration_bridge import ModelIntegrationBridge, RunFacts
 from backend.core.requests import GenerationRequest
 from backend.engine.decode import Frames, Latents, stream_frames
@@ -34,6 +35,7 @@ class Clip:
     expert_steps: dict[str, int]  #: steps that each expert made
     loras: tuple[dict[str, Any], ...]  #: receipts, as plain JSON values
     resumed_from_step: int | None
+    ladder: MemoryLadder  #: what happened when memory ran out, so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ class ClipWriter:
         with encoder:
             decoded = self._decode(clip, sentinel, encoder)
             self._report.begin(Phase.MUX, "Saving the video")
-            warnings = sentinel.warnings() + _left_out(clip.loras)
+            fallbacks = clip.ladder.taken
+            warnings = sentinel.warnings() + _left_out(clip.loras) + tuple(one.sentence for one in fallbacks)
             weights = clip.weights_sha256 or clip.components.weights_digest  # waits for it, if need be
             metadata = self._bridge.metadata(
                 self._task_id,
@@ -92,6 +95,8 @@ class ClipWriter:
                     loras=clip.loras,
                     resumed_from_step=clip.resumed_from_step,
                     kept_latents=request.keep_latents,
+                    plan=clip.components.plan.name,
+                    fallbacks=tuple(one.to_json() for one in fallbacks),
                 ),
             )
             encoder.finish(metadata)

@@ -12,7 +12,8 @@ from pathlib import Path
 import structlog
 
 from backend.core.domain import Stage
-from backend.core.errors import StateMismatch, StorageFull, WorkerStopping
+from backend.core.errors import OutOfMemory, StateMismatch, StorageFull, WorkerStopping
+from backend.core.memory_ladder import MemoryLadder
 from backend.core.requests import GenerationRequest, LoraFileRef
 from backend.engine.conditioning import Picture
 from backend.engine.denoise import DenoiseJob
@@ -49,6 +50,7 @@ class DenoisingRun:
         states: StateFiles,
         state_seconds: float,
         report: RunReport,
+        ladder: MemoryLadder,
     ) -> None:
         self._components = components
         self._request = request
@@ -58,6 +60,7 @@ class DenoisingRun:
         self._states = states
         self._state_seconds = state_seconds
         self._report = report
+        self._ladder = ladder
         self._saved_at = time.monotonic()
         self._preview_time = float("-inf")
         self.resumed_from: int | None = None  #: steps that earlier attempts had done
@@ -133,7 +136,7 @@ class DenoisingRun:
                 phase = EXPERT_PHASE[expert]
                 report.step = job.index
                 report.begin(phase, f"Denoising, {expert}-noise expert")
-            job.step()
+            self._step(job)
             report.step = job.index
             report.clock.advance()
             self._preview(job, preview_map)
@@ -142,6 +145,23 @@ class DenoisingRun:
             due = time.monotonic() - self._saved_at >= self._state_seconds
             if due or job.done or job.expert != expert:
                 self._save(job)
+
+    def _step(self, job: DenoiseJob) -> None:
+        """Make one step; when memory runs out, make it again under a plan that needs less."""
+        layout = self._components.layout
+        while True:
+            try:
+                job.step()
+            except OutOfMemory as error:
+                if job.index:
+                    self._save(job)
+                at = f"step {job.index + 1} ({job.expert}-noise expert)"
+                plan = self._ladder.down(at, layout.plan, error)
+            else:
+                return
+            layout.change(plan)  # after the error is forgotten: its traceback holds what did not fit
+            log.warning("memory.fallback", at=at, plan=plan.name)
+            self._report.tell(Stage.GENERATING, self._ladder.taken[-1].sentence)
 
     def _save(self, job: DenoiseJob) -> None:
         try:

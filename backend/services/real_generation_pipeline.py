@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from backend.core.domain import Output, Stage
-from backend.core.errors import InvalidRequest, LatentsNotKept
+from backend.core.errors import InvalidRequest, LatentsNotKept, OutOfMemory
+from backend.core.memory_ladder import MemoryLadder, OomPolicy
+from backend.core.memory_plan import PLANS
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.model_table import Mode, find_model
 from backend.core.paths import Home
@@ -42,6 +44,7 @@ class RealGenerationPipeline:
         *,
         open_lora: OpenLora | None = None,
         state_seconds: float = STATE_SECONDS,
+        oom_policy: OomPolicy = OomPolicy.QUALITY,
     ) -> None:
         """Prepare.
 
@@ -50,11 +53,13 @@ class RealGenerationPipeline:
             home: where inputs, states and outputs lie.
             open_lora: finds a LoRA's file by its reference; None = in this home's library.
             state_seconds: longest time of denoising without a saved state; 0 = one after every step.
+            oom_policy: what may be given up when memory runs out.
         """
         self._bridge = bridge
         self._home = home
         self._open_lora = open_lora or LoraLibrary(home).open_file
         self._state_seconds = state_seconds
+        self._oom_policy = oom_policy
         self._history = CostHistory()
 
     def learn(self, outputs: Iterable[Output], device: str) -> None:
@@ -121,7 +126,8 @@ class RealGenerationPipeline:
 
     def _denoised(self, task_id: str, request: GenerationRequest, files: AttemptFiles, report: RunReport) -> Clip:
         report.begin(Phase.LOAD, f"Loading {request.model}")
-        components = self._bridge.prepare(request)
+        ladder = MemoryLadder(self._oom_policy)
+        components = self._load(request, ladder)
         report.clock.advance()
         run = DenoisingRun(
             components,
@@ -132,6 +138,7 @@ class RealGenerationPipeline:
             states=StateFiles(self._home, task_id),
             state_seconds=self._state_seconds,
             report=report,
+            ladder=ladder,
         )
         job = run.run()
         return Clip(
@@ -141,7 +148,17 @@ class RealGenerationPipeline:
             expert_steps={expert: job.steps_of(expert) for expert in EXPERT_PHASE},
             loras=() if job.loras is None else tuple(receipt.to_json() for receipt in job.loras.receipts),
             resumed_from_step=run.resumed_from,
+            ladder=ladder,
         )
+
+    def _load(self, request: GenerationRequest, ladder: MemoryLadder) -> WanComponents:
+        """Load the model under the first plan that fits."""
+        plan = PLANS[0]
+        while True:
+            try:
+                return self._bridge.prepare(request, plan)
+            except OutOfMemory as error:
+                plan = ladder.down("loading", plan, error)
 
     def _kept(self, source: str, request: GenerationRequest, report: RunReport) -> Clip:
         """Read the latents that an earlier video kept."""
@@ -159,4 +176,5 @@ class RealGenerationPipeline:
             expert_steps=dict.fromkeys(EXPERT_PHASE, 0),
             loras=kept.loras,
             resumed_from_step=None,
+            ladder=MemoryLadder(self._oom_policy),
         )

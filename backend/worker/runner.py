@@ -133,7 +133,7 @@ class WorkerRunner:
             # A task may ask for another model; one that asks for this one will fail with this advice.
             log.warning("worker.default_model_not_loaded", error=error.code, message=error.message)
         self._heartbeat.show(self._device, WorkerState.IDLE)
-        pipeline = RealGenerationPipeline(bridge, self._home)
+        pipeline = RealGenerationPipeline(bridge, self._home, oom_policy=self._settings.oom_policy)
         self._teach(pipeline, loader.device_name)
         return pipeline
 

@@ -10,6 +10,7 @@ import pytest
 
 from backend import __version__
 from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, UnknownModel
+from backend.core.memory_plan import PLANS, MemoryPlan
 from backend.core.model_integration_bridge import ModelIntegrationBridge, RunFacts
 from backend.core.model_table import MODELS, ModelSpec
 from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
@@ -24,6 +25,7 @@ class Loaded:
     fingerprint: str
     device_name: str = "cpu"
     whole: bool = True
+    plan: MemoryPlan = PLANS[0]
 
 
 class Folders:
@@ -44,9 +46,9 @@ class Loader:
             raise ModelDamaged(f"{spec.id} is damaged: vae/config.json is missing")
         return f"{folder} {self.state}"
 
-    def load(self, folder: Path, spec: ModelSpec) -> Loaded:
+    def load(self, folder: Path, spec: ModelSpec, plan: MemoryPlan) -> Loaded:
         self.loads.append(spec.id)
-        return Loaded(spec.id, self.fingerprint(folder, spec))
+        return Loaded(spec.id, self.fingerprint(folder, spec), plan=plan)
 
     def load_decoder(self, folder: Path, spec: ModelSpec) -> Loaded:
         return Loaded(spec.id, self.fingerprint(folder, spec), whole=False)
@@ -163,6 +165,7 @@ def test_a_record_holds_everything_and_is_plain_json(
         loras=({"id": "style", "outcome": "applied"},),
         resumed_from_step=4,
         kept_latents=True,
+        plan="expert-swap-fp8",
     )
     record = bridge.metadata("task-1", request_, bridge.prepare(request_), facts)
     assert json.loads(json.dumps(record)) == record
@@ -185,6 +188,8 @@ def test_a_record_holds_everything_and_is_plain_json(
             "loras": [{"id": "style", "outcome": "applied"}],
             "resumed_from_step": 4,
             "kept_latents": True,
+            "plan": "expert-swap-fp8",
+            "fallbacks": [],
         },
     }
     assert GenerationRequest.from_json(record["request"]) == request_
