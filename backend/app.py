@@ -45,6 +45,7 @@ from backend.models.manager import ModelManager
 from backend.services.forecast import Forecast
 from backend.services.generation_service import GenerationService
 from backend.services.inputs import InputStore
+from backend.services.machine_record import remember
 from backend.services.model_downloads import downloads_into
 from backend.store.engine import Database
 from backend.store.events import EventLog
@@ -144,7 +145,12 @@ def _services(
     tasks, events, outputs = TaskStore(database), EventLog(database), OutputStore(database, home)
     model_manager = ModelManager(home, has_gpu=stats.has_gpu)
     loras, images = LoraLibrary(home), InputStore(home)
-    machine = Machine.of(workers_on or detect_hardware(home.root), settings.device)
+    profile = detect_hardware(home.root)
+    for change in remember(home.hardware_file, profile):
+        log.warning("the machine has changed since the last start", change=change)
+    for finding in profile.findings:
+        log.warning("the machine could not be asked about everything", finding=finding)
+    machine = Machine.of(workers_on or profile, settings.device)
     forecast = Forecast(machine, outputs, loras, binding=settings.worker or workers_on is not None)
     service = GenerationService(settings, home, tasks, outputs, model_manager, loras, images, forecast)
     service.prune_inputs()

@@ -18,6 +18,7 @@ from backend.core.requests import ImageRef, RequestDraft, resolve_request
 from backend.core.settings import Settings
 from backend.core.system_optimizer import Machine, WAN22SystemOptimizer
 from backend.models.manager import ModelManager, Presence
+from backend.services.machine_record import last_profile
 
 LOW_DISK_BYTES = 2 * GIB
 #: First SQLite without the WAL-reset bug; older ones need a single checkpointer, which this product keeps to.
@@ -47,6 +48,9 @@ def examine(settings: Settings) -> list[Finding]:
         Finding("ok", "processor", f"{hardware.cores} cores, {memory}"),
     ]
     findings += [Finding("note", "hardware", sentence) for sentence in hardware.findings]
+    last = last_profile(settings.paths.hardware_file)
+    changes = [] if last is None else hardware.changes_since(last)
+    findings += [Finding("note", "hardware", f"since the last start: {change}") for change in changes]
     findings += [
         Finding("ok", f"GPU {gpu.index}", f"{gpu.name}, {in_gib(gpu.memory_total)}, driver {hardware.driver}")
         for gpu in hardware.gpus

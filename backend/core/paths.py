@@ -79,6 +79,11 @@ class Home:
         """The lock that keeps a second server out."""
         return self.root / "server.lock"
 
+    @property
+    def hardware_file(self) -> Path:
+        """The machine as the last start found it."""
+        return self.root / "hardware.json"
+
     def create(self) -> Home:
         """Make the folders that are missing and return self."""
         for folder in (self.root, self.models, self.loras, self.inputs, self.outputs, self.work, self.logs):

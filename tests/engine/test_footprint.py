@@ -1,0 +1,147 @@
+"""The bytes that a run is said to need are those that the real modules have alive, counted tensor by tensor.
+
+The modules are built on torch's meta device: shapes and lifetimes are real, numbers are not computed.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from backend.core.architecture import ARCHITECTURES, VaeShape
+from backend.core.footprint import decode_bytes, encode_bytes, forward_bytes
+
+TOLERANCE = 0.05
+
+
+class Alive(TorchDispatchMode):
+    """Adds up the tensors that are alive; views of others count nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {
+            leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)
+        }
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor) and leaf.untyped_storage()._cdata not in given:
+                size = leaf.untyped_storage().nbytes()
+                self.now += size
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(leaf, self._gone, size)
+        return out
+
+    def _gone(self, size: int) -> None:
+        self.now -= size
+
+
+def count(call: Callable[[], object]) -> int:
+    with torch.no_grad(), torch.device("meta"), Alive() as alive:
+        call()
+    return alive.peak
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "dtype"),
+    [
+        ("T2V-A14B", (832, 480, 81), torch.bfloat16),
+        ("T2V-A14B", (1280, 720, 81), torch.bfloat16),
+        ("I2V-A14B", (1280, 720, 33), torch.bfloat16),
+        ("T2V-A14B", (832, 480, 81), torch.float32),
+        ("TI2V-5B", (1280, 704, 121), torch.bfloat16),
+        ("TI2V-5B", (832, 480, 49), torch.bfloat16),
+        ("tiny-t2v-a14b", (256, 256, 65), torch.float32),
+        ("tiny-ti2v-5b", (256, 256, 65), torch.float32),
+    ],
+)
+def test_a_forward_needs_what_is_said(
+    model: str, size: tuple[int, int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arch = ARCHITECTURES[model]
+    shape = arch.transformer
+    # Fused attention keeps nothing but its result; on the meta device torch would write the scores out.
+    monkeypatch.setattr(
+        torch.nn.functional, "scaled_dot_product_attention", lambda query, key, value, **_: torch.empty_like(query)
+    )
+    tokens, text = arch.tokens(*size), 512 if shape.text_dim > 64 else 64
+    with torch.device("meta"):
+        module = WanTransformer3DModel(
+            num_attention_heads=arch.heads,
+            attention_head_dim=arch.head_dim,
+            in_channels=shape.in_channels,
+            out_channels=shape.out_channels,
+            text_dim=shape.text_dim,
+            freq_dim=shape.freq_dim,
+            ffn_dim=shape.ffn_dim,
+            num_layers=2,
+        )
+        for parameter in module.parameters():
+            parameter.data = parameter.data.to(dtype)
+        latents = torch.empty(1, shape.in_channels, *arch.latents(*size), dtype=dtype)
+        prompt = torch.empty(1, text, shape.text_dim, dtype=dtype)
+        time = torch.empty(1, tokens) if arch.per_token_time else torch.empty(1)
+    counted = count(lambda: module(latents, time, prompt, return_dict=False))
+    precision = 2 if dtype is torch.bfloat16 else 4
+    assert forward_bytes(arch, tokens, text, precision) == pytest.approx(counted, rel=TOLERANCE)
+
+
+def _vae(shape: VaeShape) -> Any:
+    with torch.device("meta"):
+        return AutoencoderKLWan(
+            base_dim=shape.encoder_width,
+            decoder_base_dim=shape.decoder_width,
+            z_dim=shape.channels,
+            num_res_blocks=shape.res_blocks,
+            is_residual=shape.residual,
+            in_channels=3 * shape.patch**2,
+            out_channels=3 * shape.patch**2,
+            patch_size=shape.patch if shape.patch > 1 else None,
+            scale_factor_spatial=shape.spatial_stride,
+            latents_mean=[0.0] * shape.channels,
+            latents_std=[1.0] * shape.channels,
+        )
+
+
+VAES = [
+    ("T2V-A14B", 832, 480),
+    ("T2V-A14B", 1280, 720),
+    ("TI2V-5B", 1280, 704),
+    ("tiny-t2v-a14b", 256, 256),
+    ("tiny-ti2v-5b", 256, 256),
+]
+
+
+@pytest.mark.parametrize(("model", "width", "height"), VAES)
+def test_decoding_needs_what_is_said(model: str, width: int, height: int) -> None:
+    shape = ARCHITECTURES[model].vae
+    vae = _vae(shape)
+    stride = shape.spatial_stride
+    memory: list[object] = [None] * sum(isinstance(module, WanCausalConv3d) for module in vae.decoder.modules())
+    with torch.device("meta"):
+        latents = torch.empty(1, shape.channels, 4, height // stride, width // stride)
+
+    def decode() -> None:
+        for index in range(latents.shape[2]):
+            vae.decoder(latents[:, :, index : index + 1], feat_cache=memory, feat_idx=[0], first_chunk=index == 0)
+
+    expected = decode_bytes(shape, width, height, 13, tiled=False)
+    assert expected == pytest.approx(count(decode), rel=TOLERANCE)
+
+
+@pytest.mark.parametrize(("model", "width", "height"), VAES)
+def test_encoding_needs_what_is_said(model: str, width: int, height: int) -> None:
+    shape = ARCHITECTURES[model].vae
+    vae = _vae(shape)
+    counted = count(lambda: vae.encode(torch.empty(1, 3, 17, height, width)))
+    assert encode_bytes(shape, width, height, 17, tiled=False) == pytest.approx(counted, rel=TOLERANCE)
