@@ -17,6 +17,7 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from backend.engine.decode import count_chunks, stream_frames, to_uint8
+from backend.engine.offload import ModelLayout
 
 FRAMES = (17, 65, 257)
 SIDE = 48
@@ -42,7 +43,8 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     vae = AutoencoderKLWan(base_dim=4, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1).eval()
-    parts: Any = SimpleNamespace(vae=vae)
+    pipeline = SimpleNamespace(text_encoder=None, vae=vae, transformer=None, transformer_2=None)
+    parts: Any = SimpleNamespace(vae=vae, layout=ModelLayout(pipeline, torch.device("cpu")))
     clips = {
         frames: torch.randn(1, 16, count_chunks(frames), SIDE // 8, SIDE // 8, generator=torch.Generator())
         for frames in FRAMES

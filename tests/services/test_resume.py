@@ -26,10 +26,12 @@ from backend.core.errors import (
     StorageFull,
     WorkerStopping,
 )
+from backend.core.memory_plan import MemoryPlan
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.model_table import MODELS, Mode, ModelSpec
 from backend.core.paths import Home
 from backend.core.requests import GenerationRequest, RequestDraft, Scheduler, resolve_request
+from backend.engine.offload import RESIDENT
 from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.services.inputs import InputStore
 from backend.services.real_generation_pipeline import RealGenerationPipeline
@@ -223,7 +225,7 @@ def test_kept_latents_are_decoded_again_at_another_speed_without_the_experts(
     assert home.latents_of(TASK).is_file()
 
     class DecoderOnly(WanPipelineLoader):
-        def load(self, folder: Path, spec: ModelSpec) -> WanComponents:
+        def load(self, folder: Path, spec: ModelSpec, plan: MemoryPlan = RESIDENT) -> WanComponents:
             raise AssertionError("the experts are not needed")
 
     cold = RealGenerationPipeline(ModelIntegrationBridge(folders, DecoderOnly("cpu")), home)
