@@ -153,9 +153,8 @@ def _cell(decision: Decision) -> str:
     if best is None:
         fitting = "nothing fits" if instead is None else f"{instead.model} {_size(instead)} would fit"
         return f"*No*: {fitting} (estimated)"
-    extras = [
-        word for word, on in (("tiled", best.plan.tiled_decode), ("text on CPU", best.plan.text_encoder_on_cpu)) if on
-    ]
+    switches = (("tiled", best.plan.tiled_decode), ("text on CPU", best.plan.text_encoder_on_cpu))
+    extras = "".join(f", {word}" for word, on in switches if on)
     memory = f"{best.needs.vram / GIB:.1f} VRAM, {best.needs.ram / GIB:.1f} RAM"
     time = f"; {best.seconds.warm:,.0f} s" if decision.seconds_known else ""
     return f"**{best.plan.name}**{extras}: {memory}{time} (estimated)"
