@@ -17,6 +17,9 @@ from backend.core.system_optimizer import Decision, Machine, WAN22SystemOptimize
 from backend.models.lora.library import LoraLibrary
 from backend.store.outputs import OutputStore
 
+#: Weights on the disk below this share of what the table says are another structure: nothing is known of their needs.
+#: Half would be the same structure in 8 bits.
+_SAME_STRUCTURE_SHARE = 0.4
 #: So many of the newest videos say how fast this machine is.
 _RECENT = 20
 
@@ -40,15 +43,17 @@ class Forecast:
         rates = refine(rates, _observations(self._outputs.list(limit=_RECENT), request.model, cuda=machine.cuda))
         return WAN22SystemOptimizer(machine, rates).decide(Workload.of(request, lora_bytes=lora_bytes))
 
-    def check(self, request: GenerationRequest) -> None:
+    def check(self, request: GenerationRequest, bytes_on_disk: int) -> None:
         """Refuse a request that cannot fit the machine that would run it.
 
         The embedded models run wherever this program does, and on a machine that is not this one nothing is known.
+        Neither is anything of a model whose files, `bytes_on_disk` together, are far smaller than those in the table.
 
         Raises:
             DoesNotFit: no plan fits; the details name a request that does.
         """
-        if not self._binding or find_model(request.model).embedded:
+        spec = find_model(request.model)
+        if not self._binding or spec.embedded or bytes_on_disk < _SAME_STRUCTURE_SHARE * spec.weights_gb * 1e9:
             return
         decision = self.decide(request)
         if not decision.fits:

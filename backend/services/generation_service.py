@@ -230,7 +230,7 @@ class GenerationService:
 
     def _submit(self, prepared: Prepared, wish: Wish) -> Submission:
         self._models.folder(prepared.choice.spec)
-        self._forecast.check(prepared.requests[0])
+        self._forecast.check(prepared.requests[0], self._models.state(prepared.choice.spec).size_bytes)
         key, fingerprint = wish.idempotency_key, prepared.fingerprint
         return self._queue(prepared.requests, prepared.choice, prepared.notes, wish.priority, key, fingerprint)
 

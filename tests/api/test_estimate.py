@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from backend.core.hardware import GIB, Gpu, HardwareProfile, detect_hardware
+from backend.core.model_table import MODELS
 from tests.api.support import GOOD, SUBMIT, TINY, Served, assert_error, make_png
 
 ESTIMATE = "/api/v1/generation/estimate"
@@ -22,11 +23,12 @@ def profile(vram: int | None, ram: int, name: str = "NVIDIA GeForce RTX 4090") -
     return replace(detect_hardware(), memory_total=ram * GIB, memory_limit=None, gpus=(gpu,))
 
 
-def install(served: Served, model: str) -> None:
-    """Put a folder where the files of a large model belong; they are not opened by the web process."""
+def install(served: Served, model: str, *, share: float = 1.0) -> None:
+    """Put a folder where the files of a large model belong, of that share of its size; nobody opens them here."""
     folder = served.services.home.models / model
     (folder / "transformer").mkdir(parents=True)
-    (folder / "transformer" / "model.safetensors").write_bytes(b"weights")
+    with (folder / "transformer" / "model.safetensors").open("wb") as weights:
+        weights.truncate(int(share * MODELS[model].weights_gb * 1e9))  # a hole: takes no room
     (folder / "model_index.json").write_text(json.dumps({"transformer": ["diffusers", "WanTransformer3DModel"]}))
 
 
@@ -116,6 +118,12 @@ def test_nothing_is_refused_where_the_memory_or_the_machine_is_unknown(serve: Ca
     for served in (serve(workers_on=profile(None, 512)), serve()):
         install(served, "T2V-A14B")
         assert served.client.post(SUBMIT, json=GOOD | {"model_type": "T2V-A14B"}).status_code == 200
+
+
+def test_files_of_another_structure_are_not_judged_by_the_table(serve: Callable[..., Served]) -> None:
+    served = serve(workers_on=profile(8, 16))
+    install(served, "T2V-A14B", share=0.01)
+    assert served.client.post(SUBMIT, json={"model_type": "T2V-A14B", "prompt": "a cat"}).status_code == 200
 
 
 def test_the_tiny_models_are_never_refused(serve: Callable[..., Served]) -> None:

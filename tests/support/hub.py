@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from huggingface_hub import close_session
+
 REPOSITORY = "Wan-AI/Wan2.2-T2V-A14B-Diffusers"
 COMMIT = "5be7df9619b54f4e2667b2755bc6a756675b5cd7"
 _CHUNK = 16 * 1024
@@ -152,6 +154,7 @@ def stand_in(files: dict[str, bytes]) -> Iterator[StandIn]:
     try:
         yield hub
     finally:
+        close_session()  # the library keeps one pool of connections for the whole process
         hub.close()
 
 
