@@ -16,7 +16,6 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, unpatchify
 
 from backend.core.errors import NonFiniteLatents
-from backend.core.faults import fault_point
 from backend.engine.failures import device_errors
 from backend.engine.offload import VAE
 from backend.engine.pipeline_loader import WanComponents
@@ -55,7 +54,6 @@ def _chunks(vae: Any, latents: torch.Tensor) -> Iterator[Frames]:
     memory: list[object] = [None] * sum(isinstance(module, WanCausalConv3d) for module in vae.decoder.modules())
     for index in range(hidden.shape[2]):
         with device_errors(f"decoding chunk {index + 1}"):
-            fault_point("decode.compute")
             pixels = vae.decoder(
                 hidden[:, :, index : index + 1], feat_cache=memory, feat_idx=[0], first_chunk=index == 0
             )
