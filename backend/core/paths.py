@@ -80,6 +80,11 @@ class Home:
         return self.root / "server.lock"
 
     @property
+    def config_file(self) -> Path:
+        """What the user or a program configured, section by section (JSON)."""
+        return self.root / "config.json"
+
+    @property
     def hardware_file(self) -> Path:
         """The machine as the last start found it."""
         return self.root / "hardware.json"

@@ -1,0 +1,77 @@
+"""`config.json` of the home folder: one JSON object with a section for each subject, written by rename.
+
+Knows no subject: who owns a section knows its keys and checks them. What it does not know it keeps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from backend.core.errors import BadSettings
+
+LOCK_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFile:
+    """The file at `path`; one that is not there reads as empty."""
+
+    path: Path
+
+    def section(self, name: str) -> dict[str, Any]:
+        """Return one section as it is now; empty when there is none.
+
+        Raises:
+            BadSettings: the file cannot be read, is no JSON object, or the section is none.
+        """
+        section = self._read().get(name, {})
+        if not isinstance(section, dict):
+            raise BadSettings(f"{self.path.name}: `{name}` must be an object")
+        return section
+
+    def update(self, name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+        """Replace one section by what `change` makes of it, and return that; other writers wait meanwhile.
+
+        Raises:
+            BadSettings: as `section`. What `change` raises leaves the file as it was.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.path.with_suffix(".lock"), timeout=LOCK_SECONDS):
+            section = change(self.section(name))
+            self._write({**self._read(), name: section})
+        return section
+
+    @property
+    def mark(self) -> tuple[int, int] | None:
+        """What changes whenever the file does; None while there is no file."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return status.st_mtime_ns, status.st_ino
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            value = json.loads(self.path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise BadSettings(f"{self.path.name} cannot be read: {type(error).__name__}") from None
+        if not isinstance(value, dict):
+            raise BadSettings(f"{self.path.name} must hold one JSON object")
+        return value
+
+    def _write(self, value: dict[str, Any]) -> None:
+        part = self.path.with_suffix(".json.part")
+        with part.open("w", encoding="utf-8") as file:
+            json.dump(value, file, indent=2, ensure_ascii=False)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self.path)
