@@ -1,21 +1,46 @@
-"""What WebSocket clients hear of model downloads: how far they are, and when they change their state."""
+"""What WebSocket clients hear of model downloads: how far they are, and when they change their state.
+
+The same messages for a download that this server was asked for and for one that a task's worker runs.
+"""
 
 from __future__ import annotations
 
-from backend.api.model_views import download_view
-from backend.api.websocket import ConnectionManager
-from backend.services.model_downloads import Download, DownloadState
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
 
-DOWNLOAD_TOPIC = "download_progress"
+from backend.api.model_views import download_view
+from backend.core.model_table import MODELS
+from backend.models.download_progress import DownloadProgress, Phase
+from backend.services.model_downloads import Download, DownloadState, Urgency
+
+if TYPE_CHECKING:
+    from backend.api.websocket import ConnectionManager
+
+DOWNLOAD_TOPIC: Final = "download_progress"
+_STATES: Final = {"downloading": DownloadState.DOWNLOADING, "verifying": DownloadState.VERIFYING}
 
 
 def tell_download(sockets: ConnectionManager, before: DownloadState | None, download: Download) -> None:
     """Publish a change of a download; any thread may call."""
+    sockets.tell(DOWNLOAD_TOPIC, *download_message(before, download))
+
+
+def download_message(before: DownloadState | None, download: Download) -> tuple[str, dict[str, Any]]:
+    """Return the message that says how a download is now: its type and its data."""
     data = download_view(download).model_dump(exclude_none=True)
     if "progress" in data:
         data["progress_percent"] = data["progress"]
     if before is download.state:
-        sockets.tell(DOWNLOAD_TOPIC, "download_progress_update", data)
-        return
+        return "download_progress_update", data
     changed = {"new_status": download.state} | ({} if before is None else {"old_status": before})
-    sockets.tell(DOWNLOAD_TOPIC, "download_status_change", data | changed)
+    return "download_status_change", data | changed
+
+
+def fetch_of_task(model: str | None, fetch: dict[str, Any] | None, moment: datetime) -> Download | None:
+    """Return the download that a task's progress tells of; None when the task fetches nothing, or only waits."""
+    spec, state = MODELS.get(model or ""), _STATES.get((fetch or {}).get("status", ""))
+    if spec is None or state is None or fetch is None:
+        return None
+    speed, eta = fetch.get("bytes_per_second"), fetch.get("eta_seconds")
+    progress = DownloadProgress(Phase(state), None, fetch["done_bytes"], fetch.get("total_bytes"), speed, eta)
+    return Download(spec, state, Urgency.MEDIUM, 0, moment, progress, elsewhere=True)

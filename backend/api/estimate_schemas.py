@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from backend.api.schemas import DownloadFirst
+
 Basis = Literal["estimated", "measured"]
 
 
@@ -63,6 +65,7 @@ class Estimated(BaseModel):
     fits: bool
     detected_model_type: str
     available: bool = Field(description="Whether the model's files are on this server")
+    download: DownloadFirst | None = Field(None, description="What a task would fetch first")
     reasons: list[str] = Field(description="Why this model; why this plan, or why none")
     adjustments: list[str] = Field(description="One sentence for each value that would be changed to fit the model")
     parameters: dict[str, Any] = Field(description="Every value that decides the frames")

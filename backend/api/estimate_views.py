@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backend.api.estimate_schemas import Estimated, MachineView, PlanView, Quantity, WouldFit
-from backend.api.views import known
+from backend.api.views import download_first, known
 from backend.core.cost_model import TERA, Basis, denoise_flops
 from backend.core.hardware import GIB
 from backend.core.system_optimizer import Decision, Machine, Option
@@ -22,6 +22,7 @@ def estimated(estimate: Estimate) -> Estimated:
         fits=decision.fits,
         detected_model_type=work.model,
         available=estimate.available,
+        download=download_first(estimate.fetch),
         reasons=[*prepared.choice.reasons, decision.reason],
         adjustments=list(prepared.notes),
         parameters=known(request.to_json()) | {"model_type": work.model, "resolution": request.resolution},

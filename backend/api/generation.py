@@ -13,7 +13,7 @@ from backend.api.estimate_schemas import Estimated
 from backend.api.estimate_views import estimated
 from backend.api.schemas import Detected, GenerateStarted, Submitted, TaskInfo
 from backend.api.submission import Submission, read_submission, request_body_docs
-from backend.api.views import known, minutes, requirements, task_info
+from backend.api.views import download_first, known, minutes, requirements, task_info
 from backend.core.domain import TaskStatus
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
 from backend.core.model_table import AUTO
@@ -77,6 +77,7 @@ def submitted(queued: Queued, submission: Submission | None = None) -> Submitted
         estimated_time=queued.estimated_seconds,
         estimated_time_minutes=minutes(queued.estimated_seconds),
         adjustments=notes,
+        download=download_first(queued.fetch),
         parameters=known(task.request)
         | {
             "model_type": queued.spec.id,
@@ -151,5 +152,6 @@ def generate_status(task_id: TaskId, services: ServicesDep) -> TaskInfo:
 def _message(queued: Queued) -> str:
     if queued.task.status is TaskStatus.PENDING and queued.queue_position is not None:
         what = "Generation task" if len(queued.tasks) == 1 else f"{len(queued.tasks)} generation tasks"
-        return f"{what} queued, number {queued.queue_position} in the queue"
+        first = "" if queued.fetch is None else f"; the files of {queued.spec.id} are fetched first"
+        return f"{what} queued, number {queued.queue_position} in the queue{first}"
     return f"Generation task is {queued.task.status}"

@@ -20,11 +20,11 @@ from backend.api.model_views import MB, MIB, download_view
 from backend.api.models import ModelName
 from backend.core.domain import TERMINAL, TaskStatus, iso, utcnow
 from backend.core.errors import InvalidRequest, StateConflict
-from backend.core.model_table import ModelSpec, find_model
+from backend.core.model_table import MODELS, ModelSpec, find_model
 from backend.models.integrity import FileState, check_full, check_quick
 from backend.models.manifest import read_manifest
 from backend.models.removal import remove_model
-from backend.services.model_downloads import Download
+from backend.services.model_downloads import RUNNING, Download, running_elsewhere
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -55,8 +55,9 @@ def download(asked: DownloadAsked, services: ServicesDep) -> DownloadAnswer:
     summary="All downloads",
 )
 def all_progress(services: ServicesDep) -> dict[str, DownloadView]:
-    """Return the downloads that this server was asked for since it started, by model."""
-    return {one.spec.id: download_view(one) for one in services.downloads.all()}
+    """Return the downloads that this server was asked for since it started, and those that a worker runs, by model."""
+    found = {spec.id: _newest(services, spec) for spec in MODELS.values()}
+    return {name: download_view(one) for name, one in found.items() if one is not None}
 
 
 @router.get(
@@ -66,8 +67,8 @@ def all_progress(services: ServicesDep) -> dict[str, DownloadView]:
     summary="One download",
 )
 def progress(model_type: ModelName, services: ServicesDep) -> DownloadView | None:
-    """Return how far a download is; null when this server was not asked for one."""
-    found = services.downloads.get(find_model(model_type))
+    """Return how far a download is; null when this server was not asked for one and no worker runs one."""
+    found = _newest(services, find_model(model_type))
     return None if found is None else download_view(found)
 
 
@@ -131,9 +132,18 @@ def verify(
 def remove(model_type: ModelName, services: ServicesDep) -> Removed:
     """Delete a model that nobody needs: not one that ships with wan22, waits in a task, or is loaded."""
     spec = find_model(model_type)
-    _refuse_needed(services, spec)
-    freed = remove_model(services.home, spec)
+    with services.generation.holding(spec):
+        _refuse_needed(services, spec)
+        freed = remove_model(services.home, spec)
     return Removed(message=f"{spec.id} was removed", model_type=spec.id, freed_mb=round(freed / MIB, 1))
+
+
+def _newest(services: Services, spec: ModelSpec) -> Download | None:
+    """Return the download that this server runs, else one that runs elsewhere, else what became of its own."""
+    own = services.downloads.get(spec)
+    if spec.embedded or (own is not None and own.state in RUNNING):
+        return own
+    return running_elsewhere(services.home, services.models, spec) or own
 
 
 def _refuse_needed(services: Services, spec: ModelSpec) -> None:

@@ -91,7 +91,7 @@ def model_health(state: ModelState, suggestions: Sequence[str]) -> ModelHealth:
 def download_view(download: Download) -> DownloadView:
     """Show one download."""
     progress, state = download.progress, download.state
-    runs = state in RUNNING
+    runs, ours = state in RUNNING, not download.elsewhere
     total = progress.total_bytes if progress else None
     return DownloadView(
         model_id=download.spec.id,
@@ -105,9 +105,9 @@ def download_view(download: Download) -> DownloadView:
         priority=download.urgency,
         error=download.error.message if download.error else None,
         suggestions=list(download.error.next_steps) if download.error else [],
-        can_pause=runs or state is DownloadState.QUEUED,
+        can_pause=ours and (runs or state is DownloadState.QUEUED),
         can_resume=state is DownloadState.PAUSED,
-        can_cancel=runs or state in (DownloadState.QUEUED, DownloadState.PAUSED),
+        can_cancel=ours and (runs or state in (DownloadState.QUEUED, DownloadState.PAUSED)),
         last_update=iso(download.updated_at),
     )
 

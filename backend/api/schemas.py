@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from backend.core.domain import Priority, TaskStatus
 
@@ -56,6 +56,18 @@ class Cleared(Message):
     cleared: int
 
 
+class DownloadFirst(BaseModel):
+    """What a task fetches before it can run."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_type: str
+    repository: str
+    status: str = Field(description="What the disk has of it: missing, partial, downloading, verifying or corrupted")
+    bytes: int | None = Field(None, description="What is still to be fetched; absent until the hub was asked")
+    weights_gb: float = Field(description="The weights in 16 bit, as the table of models has them")
+
+
 class Submitted(TaskMessage):
     """A task that is safely on disk; with `variations`, the first of them."""
 
@@ -68,6 +80,7 @@ class Submitted(TaskMessage):
     estimated_time_minutes: int | None = None
     adjustments: list[str] = Field(description="One sentence for each value that was changed to fit the model")
     parameters: dict[str, Any] = Field(description="Every value that decides the frames, the seed included")
+    download: DownloadFirst | None = Field(None, description="What is fetched first; absent when the model is here")
 
 
 class GenerateStarted(TaskMessage):

@@ -7,11 +7,14 @@ Pure: no I/O, no sockets. The same folding makes live messages, snapshots and re
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from backend.api.download_news import DOWNLOAD_TOPIC, download_message, fetch_of_task
 from backend.api.views import known, video_url
 from backend.core.domain import TERMINAL, EventType, Stage, Task, TaskEvent, TaskStatus, iso
+from backend.core.errors import WanError
+from backend.services.model_downloads import Download, DownloadState
 
 PROGRESS_TOPIC = "generation_progress"
 #: Stages of messages that are no stages of a worker.
@@ -40,6 +43,7 @@ class LiveTask:
     facts: dict[str, Any] = field(default_factory=dict)  # the newest detailed message
     model: str | None = None
     attempt: int = 0
+    fetch: Download | None = None  # the model that this task fetches now
 
 
 class TaskBoard:
@@ -110,7 +114,9 @@ class TaskBoard:
         live.stage = event.data["stage"]
         live.progress = max(live.progress, round(float(event.data["progress"]), 2))
         _stamp(live, event, **{key: value for key, value in event.data.items() if key not in ("stage", "progress")})
-        return _progress_notices(event.task_id, live, stage_changed=stage_changed)
+        fetch = fetch_of_task(live.model, event.data.get("download"), event.created_at)
+        notices = _fetch_notices(event, live, fetch, DownloadState.COMPLETED)
+        return [*_progress_notices(event.task_id, live, stage_changed=stage_changed), *notices]
 
     def _attempt_lost(self, event: TaskEvent) -> list[Notice]:
         if not event.data.get("will_retry"):
@@ -125,7 +131,8 @@ class TaskBoard:
         before = self._of(event)
         live = self._live[event.task_id] = LiveTask(TaskStatus.PENDING, model=before.model, attempt=before.attempt)
         _stamp(live, event, message=message)
-        return [_update(event, live), _overall(event.task_id, live)]
+        notices = _fetch_notices(event, before, None, DownloadState.QUEUED)
+        return [_update(event, live), _overall(event.task_id, live), *notices]
 
     def _completed(self, event: TaskEvent) -> list[Notice]:
         live = self._of(event)
@@ -157,7 +164,10 @@ class TaskBoard:
         start = live.facts.get("generation_start_time")
         _stamp(live, event, message=message, generation_start_time=start, **known(result))
         self._live.pop(event.task_id, None)
-        return [_update(event, live), *_progress_notices(event.task_id, live, stage_changed=stage_changed)]
+        end = DownloadState.CANCELLED if status is TaskStatus.CANCELLED else DownloadState.FAILED
+        error = WanError(message, suggestions=tuple(event.data.get("suggestions") or ()))
+        notices = _fetch_notices(event, live, None, end, error if status is TaskStatus.FAILED else None)
+        return [_update(event, live), *_progress_notices(event.task_id, live, stage_changed=stage_changed), *notices]
 
     def _of(self, event: TaskEvent) -> LiveTask:
         """Return the task's state; a replay that starts in its middle knows nothing yet."""
@@ -199,8 +209,21 @@ def _update(event: TaskEvent, live: LiveTask) -> Notice:
     return Notice("task_update", None, event.id, known(data))
 
 
+def _fetch_notices(
+    event: TaskEvent, live: LiveTask, now: Download | None, end: DownloadState, error: WanError | None = None
+) -> list[Notice]:
+    """Say how far the model is that a task fetches, or that it has come to this `end`."""
+    before, live.fetch = live.fetch, now
+    if now is None and before is not None:
+        now = replace(before, state=end, error=error, updated_at=event.created_at)
+    if now is None:
+        return []
+    kind, data = download_message(None if before is None else before.state, now)
+    return [Notice(kind, DOWNLOAD_TOPIC, event.id, data)]
+
+
 def _overall(task_id: str, live: LiveTask) -> Notice:
-    names = ("message", "error_details", "output_path", "timestamp")
+    names = ("message", "download", "error_details", "output_path", "timestamp")
     data: dict[str, Any] = {"task_id": task_id, "progress": live.progress, "status": live.status}
     data |= known({name: live.facts.get(name) for name in names} | {"attempt": live.attempt or None})
     return Notice("generation_progress", PROGRESS_TOPIC, live.event_id, data)
@@ -238,5 +261,7 @@ def _stage_progress(live: LiveTask) -> float:
     """Return how far the stage itself is, in percent."""
     if live.stage in (Stage.COMPLETED, Stage.FAILED):
         return 100.0 if live.stage == Stage.COMPLETED else 0.0
+    if live.fetch is not None and live.fetch.progress is not None and live.fetch.progress.total_bytes:
+        return round(100.0 * live.fetch.progress.done_bytes / live.fetch.progress.total_bytes, 2)
     step, steps = live.facts.get("current_step"), live.facts.get("total_steps")
     return round(100.0 * step / steps, 2) if step and steps else 0.0

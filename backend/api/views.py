@@ -11,6 +11,7 @@ from typing import Any
 
 from backend.api.host_stats import MIB, HostReading
 from backend.api.schemas import (
+    DownloadFirst,
     EventInfo,
     ModelInfo,
     PolledTask,
@@ -26,6 +27,7 @@ from backend.core.model_table import MODELS, ModelSpec
 from backend.core.paths import Home
 from backend.core.requests import MAX_FPS, MAX_GUIDANCE, MAX_PROMPT_CHARS, MAX_SEED, MAX_STEPS, GenerationRequest
 from backend.models.manager import ModelState
+from backend.services.model_supply import FetchFirst
 
 POLLED_PROMPT_CHARS = 100
 _PRIORITIES = {priority.rank: priority for priority in Priority}
@@ -249,6 +251,19 @@ def max_resolution(spec: ModelSpec) -> str:
     step = spec.size_multiple
     width = math.isqrt(spec.max_pixels * spec.width // spec.height) // step * step
     return f"{width}x{spec.max_pixels // width // step * step}"
+
+
+def download_first(fetch: FetchFirst | None) -> DownloadFirst | None:
+    """Show what has to be fetched before a task can run."""
+    if fetch is None:
+        return None
+    return DownloadFirst(
+        model_type=fetch.spec.id,
+        repository=str(fetch.spec.repo_id),
+        status=fetch.presence,
+        bytes=fetch.missing_bytes,
+        weights_gb=fetch.spec.weights_gb,
+    )
 
 
 def minutes(seconds: float | None) -> int | None:

@@ -49,6 +49,7 @@ class Stage(StrEnum):
     """What a worker is doing for a task; the words of the WebSocket messages."""
 
     INITIALIZING = "initializing"
+    DOWNLOADING_MODEL = "downloading_model"
     LOADING_MODEL = "loading_model"
     PREPARING_INPUTS = "preparing_inputs"
     GENERATING = "generating"
@@ -87,6 +88,17 @@ class Priority(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class FetchNews:
+    """How far the model is that a task waits for; what is not known is None."""
+
+    status: str  #: waiting (somebody else fetches it), downloading or verifying
+    done_bytes: int  #: of the whole model, on this disk
+    total_bytes: int | None
+    bytes_per_second: float | None
+    eta_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """How far one attempt is, as the worker reports it."""
 
@@ -97,6 +109,7 @@ class Progress:
     total_steps: int | None = None
     eta_seconds: float | None = None
     preview_step: int | None = None  #: step of the newest preview picture, if there is one
+    fetch: FetchNews | None = None  #: only while the model is fetched
 
 
 @dataclass(frozen=True, slots=True)

@@ -279,7 +279,7 @@ class HubUnreachable(ModelUnavailable):
 
     code = "hub_unreachable"
     status = 503
-    suggestions = ("Check the network, then start the download again: what has arrived is kept.",)
+    suggestions = ("Check the network and HF_ENDPOINT, then try again: what has arrived is kept.",)
 
 
 class HubRateLimited(ModelUnavailable):
@@ -287,7 +287,7 @@ class HubRateLimited(ModelUnavailable):
 
     code = "hub_rate_limited"
     status = 503
-    suggestions = ("Wait a few minutes, then start the download again: what has arrived is kept.",)
+    suggestions = ("Wait a few minutes, then try again: what has arrived is kept.",)
 
 
 class ModelGated(ModelUnavailable):

@@ -6,6 +6,7 @@ and tested without torch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -27,6 +28,39 @@ class ModelFolders(Protocol):
 
     def folder(self, spec: ModelSpec) -> Path:
         """Return the model's folder; raises ModelUnavailable or ModelDamaged."""
+
+
+class FetchProgress(Protocol):
+    """One moment of a fetch (`models.download_progress.DownloadProgress`); what is not known is None."""
+
+    @property
+    def phase(self) -> str:
+        """One of waiting (for somebody else's fetch), downloading, verifying."""
+
+    @property
+    def done_bytes(self) -> int:
+        """Bytes of the whole model that are on the disk."""
+
+    @property
+    def total_bytes(self) -> int | None:
+        """Bytes of the whole model."""
+
+    @property
+    def speed(self) -> float | None:
+        """Bytes per second over the network."""
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds to the last byte."""
+
+
+class ModelFetcher(Protocol):
+    """Who brings models here (`models.downloader.ModelDownloader`)."""
+
+    def fetch(
+        self, spec: ModelSpec, *, check: Callable[[], None], on_progress: Callable[[FetchProgress], None]
+    ) -> Path:
+        """Bring the model here, verified, or mend what is damaged; `check` raises to stop, and the bytes stay."""
 
 
 class LoadedModel(Protocol):
@@ -94,9 +128,11 @@ class RunFacts:
 class ModelIntegrationBridge(Generic[LoadedT]):
     """Keeps at most one model loaded and hands it to whoever runs a request."""
 
-    def __init__(self, models: ModelFolders, loader: ModelLoader[LoadedT]) -> None:
+    def __init__(self, models: ModelFolders, loader: ModelLoader[LoadedT], fetcher: ModelFetcher | None = None) -> None:
+        """Take who knows the folders, who opens them, and who fetches what is not here; None = nobody does."""
         self._models = models
         self._loader = loader
+        self._fetcher = fetcher
         self._loaded: LoadedT | None = None
         self._loaded_id: str | None = None
 
@@ -117,6 +153,36 @@ class ModelIntegrationBridge(Generic[LoadedT]):
         except (ModelUnavailable, ModelDamaged) as error:
             return Availability(spec, available=False, loaded=False, reason=error.message)
         return Availability(spec, available=True, loaded=self._loaded_id == spec.id, reason=None)
+
+    def would_fetch(self, model_id: str) -> bool:
+        """Whether `ensure` would fetch something. Raises UnknownModel."""
+        here = self.availability(model_id)
+        return self._fetcher is not None and not here.available and not here.spec.embedded
+
+    def ensure(self, model_id: str, *, check: Callable[[], None], on_progress: Callable[[FetchProgress], None]) -> Path:
+        """Return the folder of a model that is here and whole; fetch it, or its damaged files, where it is not.
+
+        Loads nothing, so another thread may call it while this bridge has a model in memory.
+
+        Args:
+            model_id: any of the model's names.
+            check: asked often while bytes move; what it raises ends the wait, and what has arrived is kept.
+            on_progress: told how far the fetch is; never called for a model that is here.
+
+        Raises:
+            UnknownModel: no model has this name.
+            ModelUnavailable, ModelDamaged: it cannot be used, and nobody fetches it.
+            WanError: the fetch failed, as its error says.
+        """
+        spec = find_model(model_id)
+        try:
+            folder = self._models.folder(spec)
+            self._loader.fingerprint(folder, spec)
+        except (ModelUnavailable, ModelDamaged):
+            if self._fetcher is None or spec.embedded:
+                raise
+            return self._fetcher.fetch(spec, check=check, on_progress=on_progress)
+        return folder
 
     def is_warm(self, model_id: str, plan: MemoryPlan = _PLAN) -> bool:
         """Whether `load` would give back the model that is loaded already. Raises like `load`."""

@@ -31,6 +31,7 @@ class Settings(BaseSettings):
         default_factory=list, description="Further Host names the server answers to (JSON list)"
     )
     worker: bool = Field(default=True, description="Whether `serve` runs a worker of its own")
+    auto_download: bool = Field(default=True, description="Whether a task fetches a model that is not here by itself")
     device: str = Field(default="auto", description="Device of the worker: auto, cpu, cuda or cuda:N")
     lease_seconds: float = Field(default=30.0, gt=0, le=3600, description="How long a silent worker keeps its task")
     heartbeat_seconds: float = Field(default=5.0, gt=0, le=600, description="How often a worker says that it lives")

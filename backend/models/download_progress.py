@@ -75,9 +75,9 @@ class ProgressMeter:
             self._tell()
 
     def close(self) -> None:
-        """Tell the last state and take the status file away."""
-        self._tell()
-        self._status.unlink(missing_ok=True)
+        """Tell the last state; it stays in the folder, so that others know how much is still to come."""
+        self._window.clear()
+        self._tell(note=True)
 
     def _tell(self, *, note: bool = False) -> None:
         now = time.monotonic()

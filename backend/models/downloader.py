@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from backend.core.errors import ModelDamaged, ModelUnavailable, StorageFull
+from backend.core.errors import ModelDamaged, ModelUnavailable
 from backend.core.model_table import ModelSpec
 from backend.core.paths import Home
 from backend.models.download_progress import DownloadProgress, OnProgress, Pace, Phase, ProgressMeter, read_status
@@ -23,6 +23,7 @@ from backend.models.manager import ModelManager
 from backend.models.manifest import FileRecord, Manifest, read_manifest, sync_folder
 from backend.models.partial_folder import inside, open_partial, tidy
 from backend.models.retries import Retries, RetryPolicy, Transient, wait_checking
+from backend.models.room import require_room
 from backend.models.transfer import (
     STALL_SECONDS,
     FileTransfer,
@@ -33,12 +34,9 @@ from backend.models.transfer import (
     storage_errors,
 )
 
-#: Left free beside the model, for the database and the videos.
-RESERVE_BYTES = 512 * 2**20
 #: How often a file is fetched whose content is wrong.
 CONTENT_ATTEMPTS = 3
 _LOCK_POLL_SECONDS = 0.2
-_GB = 1e9
 
 Check = Callable[[], None]
 
@@ -140,12 +138,28 @@ class ModelDownloader:
             WanError: as `download`.
         """
         folder = self._home.model_of(spec.id)
-        manifest = read_manifest(folder)
         if not folder.is_symlink():
             with self._turn(spec, check, on_progress):
                 for finding in findings:
                     if finding.state is not FileState.OK and (folder / finding.name).exists():
                         move_to_quarantine(folder, finding.name, self._home.quarantine_of(spec.id))
+        return self.fetch(spec, check=check, on_progress=on_progress)
+
+    def fetch(
+        self,
+        spec: ModelSpec,
+        *,
+        check: Check = _nothing,
+        on_progress: OnProgress = lambda _progress: None,
+    ) -> Path:
+        """Make the model available whatever the disk has of it; what is damaged is mended from its own commit.
+
+        Only sizes and headers are looked at: that decides within moments whether a task can begin.
+
+        Raises:
+            WanError: as `download`.
+        """
+        manifest = read_manifest(self._home.model_of(spec.id))
         revision = "main" if manifest is None else manifest.commit
         return self.download(spec, check=check, on_progress=on_progress, revision=revision)
 
@@ -272,11 +286,4 @@ class ModelDownloader:
 
     def _require_room(self, spec: ModelSpec, folder: Path, missing: list[RemoteFile]) -> None:
         needed = sum(file.size - part_size(folder / file.name, file) for file in missing)
-        free = self._free_bytes(folder)
-        if needed and needed + RESERVE_BYTES > free:
-            raise StorageFull(
-                f"{spec.id} needs {needed / _GB:.1f} GB more and {RESERVE_BYTES / _GB:.1f} GB in reserve, and "
-                f"{free / _GB:.1f} GB are free; nothing was fetched",
-                suggestions=("Free some disk space, or set WAN22_HOME to a folder on a larger disk.",),
-                details={"needed_bytes": needed, "free_bytes": free},
-            )
+        require_room(spec, needed, self._free_bytes(folder))

@@ -69,6 +69,7 @@ class Hub:
 
         Raises:
             Transient: the hub is busy or cannot be reached; it may be asked again.
+            HubUnreachable: it must not be asked.
             ModelGated, RepositoryNotFound: it will not answer otherwise.
             UnsafeRepository: it lists a name that leads out of the folder, or files that cannot be verified.
         """
@@ -77,7 +78,12 @@ class Hub:
             info = api.model_info(repository, revision=revision, files_metadata=True, timeout=METADATA_SECONDS)
         except HfHubHTTPError as error:
             self.refuse(error.response.status_code, error.response.headers, repository, error)
-        except (httpx2.TransportError, OfflineModeIsEnabled) as error:
+        except OfflineModeIsEnabled as error:
+            raise HubUnreachable(
+                "The model hub is not asked: HF_HUB_OFFLINE is set",
+                suggestions=("Unset HF_HUB_OFFLINE, or put the model's files in their place by hand.",),
+            ) from error
+        except httpx2.TransportError as error:
             raise unreachable(error) from error
         except HFValidationError as error:
             raise RepositoryNotFound(f"{repository} is no name of a repository") from error
@@ -126,6 +132,11 @@ class Hub:
         if status == 404:
             raise RepositoryNotFound(f"The model hub has no {subject}, or not in this revision") from cause
         raise HubUnreachable(f"The model hub answers {status} for {subject}") from cause
+
+
+def is_offline() -> bool:
+    """Whether the operator forbids to ask the hub (`HF_HUB_OFFLINE`)."""
+    return bool(constants.HF_HUB_OFFLINE)
 
 
 def is_needed(name: str) -> bool:

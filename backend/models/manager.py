@@ -46,6 +46,7 @@ class ModelState:
     folder: Path
     reason: str | None  #: why it cannot be used, in one sentence; None when it can
     size_bytes: int = 0
+    missing_bytes: int | None = None  #: what is still to be fetched; None = not known before the hub is asked
 
     @property
     def available(self) -> bool:
@@ -67,35 +68,40 @@ class ModelManager:
         manifest = read_manifest(folder)
         if manifest is None and not (folder / INDEX_FILE).is_file():
             return self._unfinished(spec, folder)
-        reason = _changed(folder, manifest) or _damage(folder)
+        changed, missing = _changed(folder, manifest)
+        reason = changed or _damage(folder)
         presence = Presence.AVAILABLE if reason is None else Presence.CORRUPTED
-        return ModelState(spec, presence, folder, reason, _size(folder))
+        return ModelState(spec, presence, folder, reason, _size(folder), missing)
 
     def _unfinished(self, spec: ModelSpec, folder: Path) -> ModelState:
         """Say what there is of a model that is not in its place."""
         partial = None if spec.embedded else self._home.partial_model_of(spec.id)
         if partial is None or not partial.is_dir():
             return ModelState(spec, Presence.MISSING, folder, _missing_reason(spec))
-        size = _size(partial)
+        size, status = _size(partial), read_status(partial)
+        missing = None if status is None or status.total_bytes is None else max(0, status.total_bytes - size)
         if not _is_held(self._home.model_lock_of(spec.id)):
-            return ModelState(spec, Presence.PARTIAL, folder, "its download is not finished", size)
-        status = read_status(partial)
+            return ModelState(spec, Presence.PARTIAL, folder, "its download is not finished", size, missing)
         if status is not None and status.phase is Phase.VERIFYING:
-            return ModelState(spec, Presence.VERIFYING, folder, "its files are being verified", size)
-        return ModelState(spec, Presence.DOWNLOADING, folder, "it is being downloaded", size)
+            return ModelState(spec, Presence.VERIFYING, folder, "its files are being verified", size, missing)
+        return ModelState(spec, Presence.DOWNLOADING, folder, "it is being downloaded", size, missing)
 
     def states(self) -> list[ModelState]:
         """Look at every model of the table."""
         return [self.state(spec) for spec in MODELS.values()]
 
     def folder(self, spec: ModelSpec) -> Path:
-        """Return where the model's files are.
+        """Return where the model's files are. Raises like `folder_of`."""
+        return self.folder_of(self.state(spec))
+
+    def folder_of(self, state: ModelState) -> Path:
+        """Return the folder of a model that was looked at and can be used.
 
         Raises:
-            ModelUnavailable: they are not here.
+            ModelUnavailable: its files are not here.
             ModelDamaged: some of them are not here.
         """
-        state = self.state(spec)
+        spec = state.spec
         if state.presence is Presence.CORRUPTED:
             raise ModelDamaged(f"{spec.id} is damaged: {state.reason}")
         if not state.available:
@@ -171,13 +177,18 @@ def _is_held(lock: Path) -> bool:
         return True
 
 
-def _changed(folder: Path, manifest: Manifest | None) -> str | None:
-    """Return the first file that is not as long as it was when it was downloaded; contents are not read."""
+def _changed(folder: Path, manifest: Manifest | None) -> tuple[str | None, int | None]:
+    """Find files that are not as long as they were when they were downloaded; contents are not read.
+
+    Returns the first one in words, and the bytes of all of them; None where there is none.
+    """
+    first, size = None, 0
     for name, record in sorted(manifest.files.items()) if manifest is not None else ():
         state = size_state(folder / name, record.size)
         if state is not FileState.OK:
-            return f"the file {name} is {state}"
-    return None
+            first = first or f"the file {name} is {state}"
+            size += record.size
+    return first, None if first is None else size
 
 
 def _damage(folder: Path) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from backend.core.errors import ModelDamaged, UnsafeRepository
 from backend.core.model_table import ModelSpec
 from backend.core.paths import Home
+from backend.models.download_progress import STATUS_FILE
 from backend.models.hub import RemoteFile
 from backend.models.transfer import NOTE_SUFFIX, PART_SUFFIX
 
@@ -45,8 +46,8 @@ def inside(folder: Path, file: RemoteFile) -> Path:
 
 
 def tidy(folder: Path) -> None:
-    """Delete what processes that were killed left beside the finished files."""
-    for pattern in (f"*{PART_SUFFIX}", f"*{NOTE_SUFFIX}", "*.json.????????.tmp"):
+    """Delete the status, and what processes that were killed left beside the finished files."""
+    for pattern in (STATUS_FILE, f"*{PART_SUFFIX}", f"*{NOTE_SUFFIX}", "*.json.????????.tmp"):
         for path in folder.rglob(pattern):
             path.unlink()
 

@@ -43,17 +43,18 @@ class Forecast:
         rates = refine(rates, _observations(self._outputs.list(limit=_RECENT), request.model, cuda=machine.cuda))
         return WAN22SystemOptimizer(machine, rates).decide(Workload.of(request, lora_bytes=lora_bytes))
 
-    def check(self, request: GenerationRequest, bytes_on_disk: int) -> None:
+    def check(self, request: GenerationRequest, model_bytes: int) -> None:
         """Refuse a request that cannot fit the machine that would run it.
 
         The embedded models run wherever this program does, and on a machine that is not this one nothing is known.
-        Neither is anything of a model whose files, `bytes_on_disk` together, are far smaller than those in the table.
+        Neither is anything of a model whose files, `model_bytes` together, are far smaller than those in the table.
+        Asked where these bytes are known: before a task is queued, or before the first one is fetched for it.
 
         Raises:
             DoesNotFit: no plan fits; the details name a request that does.
         """
         spec = find_model(request.model)
-        if not self._binding or spec.embedded or bytes_on_disk < _SAME_STRUCTURE_SHARE * spec.weights_gb * 1e9:
+        if not self._binding or spec.embedded or model_bytes < _SAME_STRUCTURE_SHARE * spec.weights_gb * 1e9:
             return
         decision = self.decide(request)
         if not decision.fits:

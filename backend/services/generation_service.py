@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 
 from backend.core.domain import Priority, Task, new_task_id
@@ -24,6 +25,7 @@ from backend.services.continuation import Continuation
 from backend.services.forecast import Forecast
 from backend.services.inputs import InputStore
 from backend.services.model_choice import Choice, choose_model
+from backend.services.model_supply import FetchFirst, ModelSupply
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
 
@@ -63,6 +65,7 @@ class Submission:
     reasons: tuple[str, ...]  #: why this model was chosen; empty when it was named
     queue_position: int | None  #: of the first task; 1 = next; None = already taken by a worker or finished
     estimated_seconds: float | None  #: until the first is done; None while nothing was measured
+    fetch: FetchFirst | None = None  #: what is fetched before the first can run
 
     @property
     def task(self) -> Task:
@@ -87,6 +90,7 @@ class Estimate:
     prepared: Prepared
     decision: Decision
     available: bool  #: whether the model's files are here
+    fetch: FetchFirst | None = None  #: what a task would fetch first
 
 
 class GenerationService:
@@ -107,6 +111,7 @@ class GenerationService:
         self._tasks = tasks
         self._outputs = outputs
         self._models = models
+        self._supply = ModelSupply(models, fetches=settings.auto_download)
         self._loras = loras
         self._inputs = inputs
         self._forecast = forecast
@@ -119,7 +124,8 @@ class GenerationService:
 
         Raises:
             InvalidRequest: the request does not fit the model, or the machine; nothing was queued.
-            ModelUnavailable: the model's files are not here; nothing was queued.
+            ModelUnavailable, ModelDamaged: the model's files are not here, and no task would fetch them.
+            StorageFull: there is no room for what would have to be fetched.
             IdempotencyConflict: the key belongs to a different request.
         """
         return self._submit(self._prepare(wish, choose_model(self._models, wish.model, wish.draft)), wish)
@@ -155,13 +161,19 @@ class GenerationService:
             OutputNotFound: there is no such video.
             LatentsNotKept: its latents were not kept.
             InvalidRequest: a setting is out of range.
-            ModelUnavailable: the model's files are not here any more.
+            ModelUnavailable, ModelDamaged, StorageFull: as `submit`.
         """
         request = self._continuation.redecoding(output_id, fps=fps, crf=crf)
         spec = find_model(request.model)
-        self._models.folder(spec)
         notes = (f"the latents of {request.latents_of} are decoded again, without denoising",)
-        return self._queue([request], Choice(spec, (), ()), notes, Priority.NORMAL, key, request.digest)
+        with self._supply.hold(spec):
+            fetch = self._supply.look(spec)[1]
+            queued = self._queue([request], Choice(spec, (), ()), notes, Priority.NORMAL, key, request.digest)
+        return replace(queued, fetch=fetch)
+
+    def holding(self, spec: ModelSpec) -> AbstractContextManager[object]:
+        """Keep tasks for a model from being queued while the block lasts: its files may go."""
+        return self._supply.hold(spec)
 
     def choice(self, prompt: str, *, model: str, draft: RequestDraft) -> Choice:
         """Say which model takes this request, and why. Raises like `submit`."""
@@ -225,14 +237,16 @@ class GenerationService:
         return Prepared(requests, choice, (*notes, *more, *adjusted), _fingerprint(choice.spec, wish))
 
     def _estimated(self, prepared: Prepared) -> Estimate:
-        available = self._models.state(prepared.choice.spec).available
-        return Estimate(prepared, self._forecast.decide(prepared.requests[0]), available)
+        available, fetch = self._supply.foresee(prepared.choice.spec)
+        return Estimate(prepared, self._forecast.decide(prepared.requests[0]), available, fetch)
 
     def _submit(self, prepared: Prepared, wish: Wish) -> Submission:
-        self._models.folder(prepared.choice.spec)
-        self._forecast.check(prepared.requests[0], self._models.state(prepared.choice.spec).size_bytes)
         key, fingerprint = wish.idempotency_key, prepared.fingerprint
-        return self._queue(prepared.requests, prepared.choice, prepared.notes, wish.priority, key, fingerprint)
+        with self._supply.hold(prepared.choice.spec):
+            state, fetch = self._supply.look(prepared.choice.spec)
+            self._forecast.check(prepared.requests[0], state.size_bytes)
+            queued = self._queue(prepared.requests, prepared.choice, prepared.notes, wish.priority, key, fingerprint)
+        return replace(queued, fetch=fetch)
 
     def _with_loras(self, spec: ModelSpec, wish: Wish) -> tuple[RequestDraft, list[str]]:
         """Fill in the preset and the LoRAs, whose files must be here and fit the model."""

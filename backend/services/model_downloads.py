@@ -21,8 +21,8 @@ from backend.core.domain import utcnow
 from backend.core.errors import DownloadNotFound, DownloadStopped, StateConflict, WanError
 from backend.core.model_table import ModelSpec
 from backend.core.paths import Home
-from backend.models.download_progress import DownloadProgress, OnProgress, Phase
-from backend.models.manager import ModelManager
+from backend.models.download_progress import DownloadProgress, OnProgress, Phase, read_status
+from backend.models.manager import ModelManager, Presence
 from backend.models.removal import discard_unfinished
 
 log = structlog.get_logger(__name__)
@@ -50,6 +50,11 @@ class DownloadState(StrEnum):
 
 
 RUNNING: Final = frozenset({DownloadState.DOWNLOADING, DownloadState.VERIFYING})
+#: What a model's folder says while somebody fetches it.
+_IN_FOLDER: Final = {
+    Presence.DOWNLOADING: DownloadState.DOWNLOADING,
+    Presence.VERIFYING: DownloadState.VERIFYING,
+}
 _ENDED: Final = frozenset({DownloadState.COMPLETED, DownloadState.FAILED, DownloadState.CANCELLED})
 _ORDER: Final = {urgency: rank for rank, urgency in enumerate(Urgency)}
 
@@ -65,6 +70,7 @@ class Download:
     updated_at: datetime
     progress: DownloadProgress | None = None
     error: WanError | None = None
+    elsewhere: bool = False  #: another process runs it: it can be watched here, and nothing more
 
 
 class Fetcher(Protocol):
@@ -241,6 +247,15 @@ class ModelDownloads:
     def _end(self, spec: ModelSpec, state: DownloadState, error: WanError | None = None) -> None:
         with self._changed:
             self._set(self._downloads[spec.id], state, error)
+
+
+def running_elsewhere(home: Home, models: ModelManager, spec: ModelSpec) -> Download | None:
+    """Return the download of a model that another process runs now (a worker's, a command line's), or None."""
+    state = _IN_FOLDER.get(models.state(spec).presence)
+    progress = read_status(home.partial_model_of(spec.id))
+    if state is None or progress is None:
+        return None
+    return Download(spec, state, Urgency.MEDIUM, 0, utcnow(), progress, elsewhere=True)
 
 
 def downloads_into(home: Home, manager: ModelManager) -> ModelDownloads:

@@ -14,6 +14,7 @@ from enum import StrEnum
 class Phase(StrEnum):
     """The parts of a run, in their order."""
 
+    DOWNLOAD = "download"
     LOAD = "load"
     ENCODE = "encode"
     DENOISE_HIGH = "denoise_high"
@@ -25,6 +26,7 @@ class Phase(StrEnum):
 #: Cost of one unit of each phase, in denoising steps, until something was measured. Only shares of the
 #: progress bar depend on it; an ETA is never given from these numbers alone.
 _TYPICAL = {
+    Phase.DOWNLOAD: 0.05,
     Phase.LOAD: 3.0,
     Phase.ENCODE: 0.3,
     Phase.DENOISE_HIGH: 1.0,
@@ -34,6 +36,8 @@ _TYPICAL = {
 }
 #: A phase that took no measurable time still has a share of the progress.
 _SHORTEST = 1e-12
+#: Units of `Phase.DOWNLOAD`: thousandths of the model's bytes. What one takes is up to the network and not remembered.
+DOWNLOAD_PARTS = 1000
 _STEPS = (Phase.DENOISE_HIGH, Phase.DENOISE_LOW)
 
 
@@ -94,6 +98,7 @@ class PhaseClock:
         self._began = 0.0
         self._last_unit = 0.0
         self._fraction = 0.0
+        self._foretold: float | None = None
 
     def replan(self, phase: Phase, units: int, work: float | None = None) -> None:
         """Correct the number of units of a phase that has not begun, and the size of one."""
@@ -115,6 +120,10 @@ class PhaseClock:
             self._done[self._current] += units
             self._last_unit = self._now()
 
+    def foretell(self, seconds: float | None) -> None:
+        """Take the time to the end of `Phase.DOWNLOAD` from who measures its bytes; None = not known now."""
+        self._foretold = seconds
+
     def finish(self) -> None:
         """Leave the current phase and remember what it cost."""
         phase = self._current
@@ -124,7 +133,7 @@ class PhaseClock:
         self._seconds[phase] = self._seconds.get(phase, 0.0) + elapsed
         plan = self._plan[phase]
         measured = plan.units - self._skipped[phase]
-        if self._done[phase] >= plan.units and measured > 0:
+        if phase is not Phase.DOWNLOAD and self._done[phase] >= plan.units and measured > 0:
             self._history.record(self._model, phase, elapsed / (measured * plan.work))
         self._done[phase] = plan.units
         self._current = None
@@ -155,6 +164,11 @@ class PhaseClock:
         for phase, plan in self._plan.items():
             left = plan.units - self._done[phase]
             if left <= 0:
+                continue
+            if phase is Phase.DOWNLOAD:
+                if self._foretold is None:
+                    return None
+                remaining += self._foretold
                 continue
             unit = self._unit_seconds(phase)
             if unit is None:

@@ -25,6 +25,7 @@ from backend.services.attempt_files import AttemptFiles
 from backend.services.clip_writer import Clip, ClipWriter
 from backend.services.denoising_run import DenoisingRun, OpenLora
 from backend.services.inputs import InputStore
+from backend.services.model_fetch import Admit, ModelFetch
 from backend.services.phase_clock import CostHistory, Phase, PhaseClock
 from backend.services.run_plan import EXPERT_PHASE, learn, plan_phases
 from backend.services.run_report import Report, RunReport
@@ -32,6 +33,10 @@ from backend.services.state_files import StateFiles
 
 #: While steps are made, the state is saved at least this often.
 STATE_SECONDS = 30.0
+
+
+def _admit_all(_request: GenerationRequest, _model_bytes: int) -> None:
+    pass
 
 
 class RealGenerationPipeline:
@@ -45,6 +50,7 @@ class RealGenerationPipeline:
         open_lora: OpenLora | None = None,
         state_seconds: float = STATE_SECONDS,
         oom_policy: OomPolicy = OomPolicy.QUALITY,
+        admit: Admit = _admit_all,
     ) -> None:
         """Prepare.
 
@@ -54,12 +60,14 @@ class RealGenerationPipeline:
             open_lora: finds a LoRA's file by its reference; None = in this home's library.
             state_seconds: longest time of denoising without a saved state; 0 = one after every step.
             oom_policy: what may be given up when memory runs out.
+            admit: says of a model that would be fetched whether this machine can run it.
         """
         self._bridge = bridge
         self._home = home
         self._open_lora = open_lora or LoraLibrary(home).open_file
         self._state_seconds = state_seconds
         self._oom_policy = oom_policy
+        self._admit = admit
         self._history = CostHistory()
 
     def learn(self, outputs: Iterable[Output], device: str) -> None:
@@ -82,7 +90,8 @@ class RealGenerationPipeline:
             Interrupted: `report` asked to stop; nothing but states is left on disk.
             InvalidRequest: the model cannot do what the request says.
             InputMissing, LatentsNotKept, StateMismatch: what the request starts from is not here, or not its own.
-            ModelUnavailable, ModelDamaged: the model cannot be used.
+            ModelUnavailable, ModelDamaged: the model cannot be used, or not be fetched.
+            DoesNotFit: a model that would have to be fetched cannot run here; nothing was fetched.
             GenerationFailed: non-finite values, no memory, a LoRA, or the encoder failed.
             StorageFull: the disk is full.
         """
@@ -112,10 +121,14 @@ class RealGenerationPipeline:
     def _make(self, task_id: str, request: GenerationRequest, report: Report) -> Output:
         started = time.monotonic()
         with AttemptFiles(self._home, task_id) as files:
-            plan = plan_phases(request, warm=self._bridge.is_warm(request.model))
+            fetch = self._bridge.would_fetch(request.model)
+            plan = plan_phases(request, warm=not fetch and self._bridge.is_warm(request.model), fetch=fetch)
             clock = PhaseClock(request.model, plan, self._history)
             said = RunReport(clock, report, request.steps)
             said.tell(Stage.INITIALIZING, "Starting")
+            if fetch:
+                ModelFetch(self._bridge, request, said, self._admit).run()
+                started = time.monotonic()  # a video is not said to take longer for the model's first way here
             if request.latents_of is None:
                 clip = self._denoised(task_id, request, files, said)
             else:

@@ -13,7 +13,7 @@ from backend.core.domain import Output
 from backend.core.guidance import HIGH, LOW, guidance_plan
 from backend.core.requests import GenerationRequest
 from backend.engine.decode import count_chunks
-from backend.services.phase_clock import CostHistory, Phase, PhasePlan
+from backend.services.phase_clock import DOWNLOAD_PARTS, CostHistory, Phase, PhasePlan
 
 EXPERT_PHASE = {HIGH: Phase.DENOISE_HIGH, LOW: Phase.DENOISE_LOW}
 #: How many of a model's newest videos say what to expect.
@@ -23,13 +23,14 @@ _WARM_SECONDS = 0.05
 
 
 def plan_phases(
-    request: GenerationRequest, *, warm: bool, expert_steps: Mapping[str, int] | None = None
+    request: GenerationRequest, *, warm: bool, fetch: bool = False, expert_steps: Mapping[str, int] | None = None
 ) -> dict[Phase, PhasePlan]:
     """Plan a run.
 
     Args:
         request: what will be made.
         warm: whether the model is loaded already.
+        fetch: whether its files have to be fetched first.
         expert_steps: steps of each expert; without them, what is known before the model is loaded: two experts
             share the steps evenly.
     """
@@ -45,6 +46,7 @@ def plan_phases(
         passes[expert] += 1 if scale is None else 2
     guided = sum(passes.values()) > len(experts)
     plan = {
+        Phase.DOWNLOAD: PhasePlan(DOWNLOAD_PARTS if fetch else 0, 1.0),
         Phase.LOAD: PhasePlan(0 if warm else 1, 1.0),
         Phase.ENCODE: PhasePlan(int(denoises), 2.0 if guided else 1.0),  # two texts, or one
         Phase.DECODE: PhasePlan(chunks, pixels / chunks),
@@ -79,6 +81,7 @@ def _rates(output: Output) -> tuple[str, dict[Phase, float]]:
     result = output.metadata["result"]
     plan = plan_phases(request, warm=False, expert_steps=result["expert_steps"])
     seconds = {Phase(name): float(value) for name, value in result["seconds"].items()}
+    seconds.pop(Phase.DOWNLOAD, None)  # is not part of the time that a video is said to take
     # The record is inside the file, so it was written before the file was: the rest is what that took.
     seconds.setdefault(Phase.MUX, max(0.0, output.generation_seconds - sum(seconds.values())))
     if result.get("resumed_from_step") is not None:  # an earlier attempt made some of the steps

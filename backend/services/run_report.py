@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from backend.core.domain import Progress, Stage
+from backend.core.domain import FetchNews, Progress, Stage
 from backend.services.phase_clock import Phase, PhaseClock
 
 Report = Callable[[Progress], None]
 _PHASE_STAGE = {
+    Phase.DOWNLOAD: Stage.DOWNLOADING_MODEL,
     Phase.LOAD: Stage.LOADING_MODEL,
     Phase.ENCODE: Stage.PREPARING_INPUTS,
     Phase.DENOISE_HIGH: Stage.GENERATING,
@@ -36,8 +37,8 @@ class RunReport:
         self.clock.begin(phase)
         self.tell(_PHASE_STAGE[phase], message)
 
-    def tell(self, stage: Stage, message: str) -> None:
-        """Say how far the run is."""
+    def tell(self, stage: Stage, message: str, fetch: FetchNews | None = None) -> None:
+        """Say how far the run is, and how far the model that it waits for."""
         self._report(
             Progress(
                 stage=stage,
@@ -47,5 +48,6 @@ class RunReport:
                 total_steps=self._total_steps,
                 eta_seconds=self.clock.eta_seconds,
                 preview_step=self.preview_step,
+                fetch=fetch,
             )
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from typing import Any, Final, NotRequired, TypedDict, Unpack
 
 from sqlalchemy import ColumnElement, Connection, Row, case, func, insert, literal, or_, select, union_all, update
@@ -205,6 +206,7 @@ class TaskStore:
         """
         fraction = min(1.0, max(0.0, progress.fraction))
         same_stage = tasks.c.stage == progress.stage
+        fetch = {} if progress.fetch is None else {"download": _known(asdict(progress.fetch))}
         with self._database.begin() as connection:
             row = apply(
                 connection,
@@ -212,7 +214,7 @@ class TaskStore:
                 _RUNNING,
                 TaskStatus.PROCESSING,
                 EventType.PROGRESS,
-                _progress_data,
+                lambda row: _progress_data(row) | fetch,
                 token=lease_token,
                 values={
                     "stage": progress.stage,
@@ -456,6 +458,10 @@ def _position(connection: Connection, row: Row[Any]) -> int | None:
     ahead = or_(tasks.c.priority > row.priority, earlier)
     query = select(func.count()).select_from(tasks).where(tasks.c.status == TaskStatus.PENDING, ahead)
     return int(connection.execute(query).scalar_one()) + 1
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _progress_data(row: Row[Any]) -> dict[str, Any]:

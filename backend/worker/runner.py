@@ -115,15 +115,22 @@ class WorkerRunner:
 
     def _open_pipeline(self) -> RealGenerationPipeline:
         """Import the engine and load the default model, so that the first task starts at once."""
+        from backend.core.hardware import detect_hardware
         from backend.core.model_integration_bridge import ModelIntegrationBridge
+        from backend.core.system_optimizer import Machine
         from backend.engine.pipeline_loader import WanPipelineLoader
+        from backend.models.downloader import ModelDownloader
+        from backend.models.hub import Hub
+        from backend.models.lora.library import LoraLibrary
         from backend.models.manager import ModelManager
+        from backend.services.forecast import Forecast
         from backend.services.real_generation_pipeline import RealGenerationPipeline
 
         loader = WanPipelineLoader(self._settings.device, self._settings.threads)
         self._device = str(loader.device)
         models = ModelManager(self._home, has_gpu=loader.device.type != "cpu")
-        bridge = ModelIntegrationBridge(models, loader)
+        fetcher = ModelDownloader(self._home, models, Hub()) if self._settings.auto_download else None
+        bridge = ModelIntegrationBridge(models, loader, fetcher)
         self._heartbeat.loaded_model = lambda: bridge.loaded_model
         try:
             model = models.default().id
@@ -133,7 +140,11 @@ class WorkerRunner:
             # A task may ask for another model; one that asks for this one will fail with this advice.
             log.warning("worker.default_model_not_loaded", error=error.code, message=error.message)
         self._heartbeat.show(self._device, WorkerState.IDLE)
-        pipeline = RealGenerationPipeline(bridge, self._home, oom_policy=self._settings.oom_policy)
+        machine = Machine.of(detect_hardware(self._home.root), self._settings.device)
+        forecast = Forecast(machine, self._outputs, LoraLibrary(self._home), binding=True)
+        pipeline = RealGenerationPipeline(
+            bridge, self._home, oom_policy=self._settings.oom_policy, admit=forecast.check
+        )
         self._teach(pipeline, loader.device_name)
         return pipeline
 

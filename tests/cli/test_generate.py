@@ -59,7 +59,7 @@ def test_same_command_same_frames_other_seed_other_frames(
 
 
 def test_errors_are_sentences_with_a_next_step(live_server: Callable[..., LiveServer], tmp_path: Path) -> None:
-    server = live_server(WAN22_WORKER="false")
+    server = live_server(WAN22_WORKER="false", WAN22_AUTO_DOWNLOAD="false")
     refused = wan22("generate", PROMPT, "--size", "4000x4000", home=server.home)
     assert refused.returncode == 1
     assert "nearest size it can make is 96x96" in refused.stderr

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.services.phase_clock import CostHistory, Phase, PhaseClock, PhasePlan
+from backend.services.phase_clock import DOWNLOAD_PARTS, CostHistory, Phase, PhaseClock, PhasePlan
+
+COSTS = {
+    Phase.LOAD: 8.0,
+    Phase.ENCODE: 1.0,
+    Phase.DENOISE_HIGH: 2.0,
+    Phase.DENOISE_LOW: 2.0,
+    Phase.DECODE: 0.5,
+    Phase.MUX: 1.0,
+}
 
 
 class Clock:
@@ -32,7 +41,7 @@ def run(
     now = Clock()
     clock = PhaseClock("m", plans, history, now)
     fractions, etas = [clock.fraction], [(now.time, clock.eta_seconds)]
-    for phase in Phase:
+    for phase in COSTS:
         if phase is Phase.DENOISE_HIGH and high is not None:
             total = plans[Phase.DENOISE_HIGH].units + plans[Phase.DENOISE_LOW].units
             clock.replan(Phase.DENOISE_HIGH, high)
@@ -61,22 +70,12 @@ def test_progress_never_goes_back_and_ends_at_one(
 ) -> None:
     history = CostHistory()
     for values in (costs, second):
-        fractions, etas = run(history, dict(zip(Phase, values, strict=True)), plan(load=load, chunks=chunks), high)
+        fractions, etas = run(history, dict(zip(COSTS, values, strict=True)), plan(load=load, chunks=chunks), high)
         assert fractions[0] == 0.0
         assert all(earlier <= later for earlier, later in pairwise(fractions))
         assert fractions[-1] == pytest.approx(1.0)
         assert all(eta is None or eta >= 0.0 for _, eta in etas)
         assert etas[-1][1] == 0.0
-
-
-COSTS = {
-    Phase.LOAD: 8.0,
-    Phase.ENCODE: 1.0,
-    Phase.DENOISE_HIGH: 2.0,
-    Phase.DENOISE_LOW: 2.0,
-    Phase.DECODE: 0.5,
-    Phase.MUX: 1.0,
-}
 
 
 def test_without_any_measurement_there_is_no_estimate() -> None:
@@ -164,7 +163,7 @@ def test_steps_that_an_earlier_attempt_made_are_done_but_say_nothing_about_time(
 
 def test_what_earlier_processes_measured_serves_until_this_one_has_measured() -> None:
     history = CostHistory()
-    history.seed("m", {phase: COSTS[phase] for phase in Phase})
+    history.seed("m", COSTS)
     _, etas = run(history, COSTS, plan())
     assert etas[0][1] == pytest.approx(8 + 1 + 10 * 2 + 5 * 0.5 + 1)
     history = CostHistory()
@@ -176,7 +175,28 @@ def test_what_earlier_processes_measured_serves_until_this_one_has_measured() ->
 
 def test_the_size_of_a_step_can_be_corrected_when_the_model_is_known() -> None:
     history = CostHistory()
-    history.seed("m", {phase: COSTS[phase] for phase in Phase})
+    history.seed("m", COSTS)
     clock = PhaseClock("m", plan(load=0), history, Clock())
     clock.replan(Phase.DENOISE_LOW, 6, 0.5)  # one pass instead of two
     assert clock.eta_seconds == pytest.approx(1 + 4 * 2 + 6 * 2 * 0.5 + 5 * 0.5 + 1)
+
+
+def test_a_download_takes_part_in_the_progress_and_its_end_is_told_by_who_counts_its_bytes() -> None:
+    history, now = CostHistory(), Clock()
+    history.seed("m", COSTS)
+    clock = PhaseClock("m", plan() | {Phase.DOWNLOAD: PhasePlan(DOWNLOAD_PARTS, 1.0)}, history, now)
+    rest = 8 + 1 + 10 * 2 + 5 * 0.5 + 1
+    clock.begin(Phase.DOWNLOAD)
+    assert (clock.fraction, clock.eta_seconds) == (0.0, None)
+    now.time += 100.0
+    clock.advance(DOWNLOAD_PARTS // 2)
+    half = clock.fraction
+    assert 0.1 < half < 0.5
+    assert clock.eta_seconds is None, "nobody has said how long the rest takes"
+    clock.foretell(40.0)
+    assert clock.eta_seconds == pytest.approx(40.0 + rest)
+    clock.begin(Phase.LOAD)
+    assert clock.fraction == pytest.approx(2 * half)
+    assert clock.eta_seconds == pytest.approx(rest)
+    assert clock.seconds == {"download": 100.0}
+    assert history.rate("m", Phase.DOWNLOAD) is None

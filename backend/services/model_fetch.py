@@ -1,0 +1,116 @@
+"""Brings a task's model here before the task needs it, and says how far that is.
+
+The bytes move in a thread of their own, so that a task that is to stop does so within a second even where the line
+has gone quiet. Knows neither the hub nor the database: the bridge fetches, and the report hears.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any, Final
+
+from backend.core.domain import FetchNews, Stage
+from backend.core.errors import DownloadStopped
+from backend.core.model_integration_bridge import FetchProgress, ModelIntegrationBridge
+from backend.core.requests import GenerationRequest
+from backend.services.phase_clock import DOWNLOAD_PARTS, Phase
+from backend.services.run_report import RunReport
+
+#: How often the world is told, and asked whether the task is to stop.
+TELL_SECONDS: Final = 1.0
+#: How long a thread that was told to stop is waited for; one that hangs on a quiet line ends when the line does.
+_LET_GO_SECONDS: Final = 0.5
+_GB: Final = 1e9
+
+#: Asked once how many bytes a model has, before the first one is fetched; raises DoesNotFit.
+Admit = Callable[[GenerationRequest, int], None]
+
+
+class ModelFetch:
+    """One wait for the model of one request."""
+
+    def __init__(
+        self, bridge: ModelIntegrationBridge[Any], request: GenerationRequest, report: RunReport, admit: Admit
+    ) -> None:
+        self._bridge = bridge
+        self._request = request
+        self._report = report
+        self._admit = admit
+        self._admitted = False
+        self._stopped = threading.Event()
+        self._done = threading.Event()
+        self._seen: FetchProgress | None = None
+        self._error: BaseException | None = None
+        self._told_parts = 0
+
+    def run(self) -> None:
+        """Return when the model is here and verified.
+
+        Raises:
+            Interrupted: the report asked to stop; what has arrived is kept.
+            DoesNotFit: the machine could not run it; nothing was fetched.
+            WanError: the fetch failed, as its error says.
+        """
+        self._report.begin(Phase.DOWNLOAD, f"Fetching {self._request.model}")
+        thread = threading.Thread(target=copy_context().run, args=(self._fetch,), name="model-fetch", daemon=True)
+        thread.start()
+        try:
+            while not self._done.wait(TELL_SECONDS):
+                self._tell()
+        finally:
+            self._stopped.set()
+            thread.join(_LET_GO_SECONDS)
+        if self._error is not None:
+            raise self._error
+        if self._seen is not None:
+            self._tell()
+
+    # --- in the thread -----------------------------------------------------------------------------------
+
+    def _fetch(self) -> None:
+        try:
+            self._bridge.ensure(self._request.model, check=self._check, on_progress=self._note)
+        except BaseException as error:  # the boundary of the thread; `run` raises it where it is expected
+            self._error = error
+        finally:
+            self._done.set()
+
+    def _check(self) -> None:
+        if self._stopped.is_set():
+            raise DownloadStopped
+
+    def _note(self, progress: FetchProgress) -> None:
+        self._seen = progress
+        if progress.total_bytes is not None and not self._admitted:
+            self._admitted = True
+            self._admit(self._request, progress.total_bytes)
+
+    # --- in the task's thread ----------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        seen = self._seen
+        if seen is None:
+            self._report.tell(Stage.DOWNLOADING_MODEL, f"Asking the hub for {self._request.model}")
+            return
+        clock = self._report.clock
+        if seen.total_bytes:
+            parts = DOWNLOAD_PARTS * seen.done_bytes // seen.total_bytes
+            clock.advance(max(0, parts - self._told_parts))
+            self._told_parts = max(parts, self._told_parts)
+        clock.foretell(seen.eta_seconds)
+        news = FetchNews(str(seen.phase), seen.done_bytes, seen.total_bytes, seen.speed, seen.eta_seconds)
+        self._report.tell(Stage.DOWNLOADING_MODEL, _in_words(self._request.model, news), news)
+
+
+def _in_words(model: str, news: FetchNews) -> str:
+    what = {
+        "waiting": f"Waiting for {model}, which somebody else fetches",
+        "verifying": f"Verifying the files of {model}",
+    }.get(news.status, f"Downloading {model}")
+    figures = f"{news.done_bytes / _GB:.2f}"
+    if news.total_bytes is not None:
+        figures += f" of {news.total_bytes / _GB:.2f}"
+    speed = f", {news.bytes_per_second / 1e6:.1f} MB/s" if news.bytes_per_second else ""
+    return f"{what}: {figures} GB{speed}"

@@ -1,0 +1,78 @@
+"""Whether a task's model is here, or will be fetched when the task runs; looked at before the task is queued.
+
+Fetches nothing and asks no hub: what is known of a model that is not here is what the disk tells. Keeps submits and the
+removal of a model apart.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.core.model_table import MODELS, ModelSpec
+from backend.models.manager import ModelManager, ModelState, Presence
+from backend.models.room import require_room
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFirst:
+    """What a task waits for before it can run."""
+
+    spec: ModelSpec
+    presence: Presence  #: what the disk has of it now
+    missing_bytes: int | None  #: what is still to be fetched; None until the hub was asked
+
+
+class ModelSupply:
+    """Answers for this home folder."""
+
+    def __init__(
+        self,
+        models: ModelManager,
+        *,
+        fetches: bool,
+        free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+    ) -> None:
+        """Take what is here; `fetches` says that workers fetch what is not, `free_bytes` the room beside a folder."""
+        self._models = models
+        self._fetches = fetches
+        self._free_bytes = free_bytes
+        self._locks = {name: threading.Lock() for name in MODELS}
+
+    def hold(self, spec: ModelSpec) -> AbstractContextManager[object]:
+        """Keep a model as it is: within the block nobody else of this process queues a task for it or removes it."""
+        return self._locks[spec.id]
+
+    def look(self, spec: ModelSpec) -> tuple[ModelState, FetchFirst | None]:
+        """Return what the disk has of a model, and what has to be fetched before it can be used.
+
+        Raises:
+            ModelUnavailable, ModelDamaged: it cannot be used, and no task would fetch it.
+            StorageFull: there is no room for what is known to be missing.
+        """
+        state = self._models.state(spec)
+        if state.available:
+            return state, None
+        if not self._would_fetch(state):
+            self._models.folder_of(state)  # says why not, and what to do
+        if state.missing_bytes is not None:
+            require_room(spec, state.missing_bytes, self._free_bytes(state.folder.parent))
+        return state, FetchFirst(spec, state.presence, state.missing_bytes)
+
+    def foresee(self, spec: ModelSpec) -> tuple[bool, FetchFirst | None]:
+        """Say whether a model is here, and what a task would fetch first; None also where none would."""
+        state = self._models.state(spec)
+        fetched = not state.available and self._would_fetch(state)
+        return state.available, FetchFirst(spec, state.presence, state.missing_bytes) if fetched else None
+
+    def _would_fetch(self, state: ModelState) -> bool:
+        # A damaged folder behind a link is the user's own, and is not mended.
+        if not self._fetches or state.spec.embedded or state.folder.is_symlink():
+            return False
+        from backend.models.hub import is_offline  # the hub's library is loaded when it is needed
+
+        return not is_offline()

@@ -1,0 +1,296 @@
+"""Tasks that need a model which is not here: fetched by the worker, once, whatever happens to it. Real processes.
+
+The hub is a stand-in that speaks the real protocol; the repository has the layout of T2V-A14B in miniature.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from websockets.sync.client import ClientConnection, connect
+
+from backend.core.model_table import MODELS
+from backend.core.paths import Home
+from backend.models.manager import ModelManager, Presence
+from backend.models.manifest import MANIFEST_FILE
+from tests.support.hub import StandIn, repository_files, stand_in
+from tests.support.repository import needed_files, sharded_repository
+from tests.support.server import LiveServer, wait_for
+
+pytestmark = pytest.mark.timeout(900)  # several process starts in one test, on a machine that does other things
+T2V = "T2V-A14B"
+WANTED = {"model_type": T2V, "resolution": "128x128", "num_frames": 5, "steps": 2}
+ESTIMATE = "/api/v1/generation/estimate"
+SUBMIT = "/api/v1/generation/submit"
+PROGRESS = f"/api/v1/models/download/progress/{T2V}"
+DEADLINE = 240.0
+Serve = Callable[..., LiveServer]
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, bytes]:
+    return sharded_repository()
+
+
+@pytest.fixture
+def needed(published: dict[str, bytes]) -> dict[str, bytes]:
+    return needed_files(published)
+
+
+@pytest.fixture
+def hub(published: dict[str, bytes]) -> Iterator[StandIn]:
+    with stand_in(dict(published)) as running:
+        yield running
+
+
+@pytest.fixture
+def serve(live_server: Serve, hub: StandIn) -> Serve:
+    """Start servers whose hub is the stand-in."""
+    return lambda **env: live_server(HF_ENDPOINT=hub.endpoint, WAN22_RESTART_BACKOFF_SECONDS="0.05", **env)
+
+
+class Follower:
+    """A WebSocket client that keeps everything it hears of two topics."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        for topic in ("generation_progress", "download_progress"):
+            socket.send(json.dumps({"type": "subscribe", "data": {"topic": topic}}))
+        self.heard: list[dict[str, Any]] = []
+        self.thread = threading.Thread(target=self._listen, daemon=True)
+        self.thread.start()
+
+    def _listen(self) -> None:
+        for text in self._socket:
+            self.heard.append(json.loads(text))
+
+    def of(self, kind: str, **data: Any) -> list[dict[str, Any]]:
+        """The data of all messages of a type with these values, so far."""
+        found = [message["data"] for message in list(self.heard) if message["type"] == kind]
+        return [one for one in found if data.items() <= one.items()]
+
+
+@contextmanager
+def following(server: LiveServer) -> Iterator[Follower]:
+    """Follow while the block lasts; what was heard can be read after it."""
+    with connect(server.url.replace("http", "ws", 1) + "/ws", open_timeout=30, max_queue=None) as socket:
+        follower = Follower(socket)
+        wait_for(lambda: len(follower.of("subscription_response")) == 2, what="the subscriptions")
+        yield follower
+    follower.thread.join()
+
+
+def presence(home: Path) -> Presence:
+    return ModelManager(Home(home), has_gpu=False).state(MODELS[T2V]).presence
+
+
+def at_hub(hub: StandIn, server: LiveServer) -> str:
+    """Queue a task whose download stands still in its middle."""
+    hub.hold(sum(map(len, hub.files.values())) // 3)
+    task = server.submit(**WANTED)
+    assert hub.held.wait(DEADLINE)
+    return task
+
+
+def listings(hub: StandIn) -> int:
+    return sum(request.path.startswith("/api/") for request in hub.requests)
+
+
+def test_a_task_fetches_its_model_shows_true_bytes_and_makes_its_video(
+    serve: Serve, hub: StandIn, needed: dict[str, bytes]
+) -> None:
+    total = sum(map(len, needed.values()))
+    server = serve()
+    assert hub.requests == [], "a worker that starts fetches nothing"
+    weighed = server.client.post(ESTIMATE, json=WANTED | {"prompt": "a red circle"}).json()
+    assert (weighed["available"], weighed["download"]["status"]) == (False, "missing")
+    assert "bytes" not in weighed["download"], "nobody has asked the hub"
+
+    with following(server) as follower:
+        hub.hold(total // 3)
+        answer = server.client.post(SUBMIT, json=WANTED | {"prompt": "a red circle", "seed": 7}).json()
+        assert answer["download"]["repository"] == "Wan-AI/Wan2.2-T2V-A14B-Diffusers"
+        assert "fetched first" in answer["message"]
+        task = answer["task_id"]
+        assert hub.held.wait(DEADLINE)
+
+        def shown() -> list[int]:
+            told = follower.of("detailed_generation_progress", stage="downloading_model", task_id=task)
+            return [one["download"]["done_bytes"] for one in told if "download" in one]
+
+        first = wait_for(lambda: max(shown(), default=0), what="bytes over the WebSocket")
+        seen = wait_for(lambda: server.client.get(PROGRESS).json(), what="the worker's download in the web process")
+        assert (seen["status"], seen["can_cancel"], seen["model_id"]) == ("downloading", False, T2V)
+        assert server.task(task)["stage"] == "downloading_model"
+        known = server.client.post(ESTIMATE, json=WANTED | {"prompt": "a red circle"}).json()["download"]
+        assert known["status"] == "downloading"
+        assert 0 < known["bytes"] < total
+        hub.go_on()
+        hub.hold(total // 3)
+        assert hub.held.wait(DEADLINE)
+        assert wait_for(lambda: max(shown()) > first, what="more bytes over the WebSocket")
+        hub.go_on()
+        done = server.wait(task, "completed", seconds=DEADLINE)
+        wait_for(lambda: follower.of("detailed_generation_progress", stage="completed"), what="the end")
+
+    assert shown() == sorted(shown())
+    assert shown()[-1] == total
+    percents = [one["progress"] for one in follower.of("generation_progress", task_id=task)]
+    assert all(before <= after for before, after in pairwise(percents))
+    assert percents[len(percents) // 2] > 0
+    stages = list(dict.fromkeys(one["stage"] for one in follower.of("generation_stage", task_id=task)))
+    assert stages[:4] == ["generation_started", "initializing", "downloading_model", "loading_model"]
+    news = follower.of("download_progress_update", model_id=T2V)
+    assert [one["downloaded_mb"] for one in news] == sorted(one["downloaded_mb"] for one in news)
+    assert {one["total_mb"] for one in news} == {round(total / 1e6, 3)}
+    changes = [one["new_status"] for one in follower.of("download_status_change", model_id=T2V)]
+    assert changes[-1] == "completed"
+    assert "downloading" in changes
+
+    files = repository_files(server.home / "models" / T2V)
+    assert len(json.loads(files.pop(MANIFEST_FILE))["files"]) == len(needed)
+    assert files == needed
+    video = server.client.get(done["output_path"])
+    assert (video.status_code, video.content[4:8]) == (200, b"ftyp")
+    record = server.client.get(f"/api/v1/outputs/{task}").json()["metadata"]["result"]
+    assert record["seconds"]["download"] > 0
+    assert "download" not in server.client.post(ESTIMATE, json=WANTED | {"prompt": "a red circle"}).json()
+
+    # A file that is too short is found before the next task is queued, and it alone is fetched again.
+    victim = "text_encoder/model.safetensors"
+    (server.home / "models" / T2V / victim).write_bytes(needed[victim][:-100])
+    hub.requests.clear()
+    damaged = server.client.post(SUBMIT, json=WANTED | {"prompt": "a blue ring"}).json()
+    assert (damaged["download"]["status"], damaged["download"]["bytes"]) == ("corrupted", len(needed[victim]))
+    server.wait(damaged["task_id"], "completed", seconds=DEADLINE)
+    assert hub.fetched() == Counter({victim: 1})
+    assert (server.home / "models" / T2V / victim).read_bytes() == needed[victim]
+
+
+def test_fifty_submits_and_two_workers_cause_one_download(serve: Serve, hub: StandIn, needed: dict[str, bytes]) -> None:
+    server = serve()
+    second = subprocess.Popen(
+        [sys.executable, "-m", "backend.cli", "worker", "--worker-id", "second"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"WAN22_HOME": str(server.home), "HF_ENDPOINT": hub.endpoint, "WAN22_THREADS": "1"},
+    )
+    try:
+        hub.hold(sum(map(len, needed.values())) // 2)
+
+        def submit(number: int) -> str:
+            with httpx2.Client(base_url=server.url, timeout=120.0) as client:
+                wanted = WANTED | {"steps": 1, "prompt": "a red circle", "seed": number}
+                answer = client.post(SUBMIT, json=wanted, headers={"Idempotency-Key": f"k-{number}"})
+                assert answer.status_code == 200, answer.text
+                return str(answer.json()["task_id"])
+
+        with ThreadPoolExecutor(50) as pool:
+            tasks = list(pool.map(submit, range(50)))
+        assert len(set(tasks)) == 50
+        assert server.client.get("/api/v1/queue").json()["total_tasks"] == 50
+        assert hub.held.wait(DEADLINE)
+
+        def messages() -> list[str]:
+            shown = server.client.get("/api/v1/queue").json()["tasks"]
+            return [str(one.get("message")) for one in shown if one.get("stage") == "downloading_model"]
+
+        wait_for(lambda: any(one.startswith("Waiting for") for one in messages()), seconds=DEADLINE, what="a waiter")
+        wait_for(lambda: any(one.startswith("Downloading") for one in messages()), seconds=DEADLINE, what="a fetcher")
+        # Four videos are enough to see that nobody fetches again.
+        waiting = [task for task in tasks if server.task(task)["status"] == "pending"]
+        assert len(waiting) == 48, "each of the two workers has one"
+        for task in waiting[2:]:
+            server.client.post(f"/api/v1/queue/{task}/cancel")
+        hub.go_on()
+        for task in set(tasks) - set(waiting[2:]):
+            server.wait(task, "completed", seconds=DEADLINE)
+    finally:
+        second.kill()
+        second.communicate()
+    assert listings(hub) == 1
+    counts = hub.fetched()
+    assert set(counts) == set(needed)
+    assert sorted(counts.values())[-2:] == [1, 2], "the file at which the line stood still was continued"
+    assert server.client.get("/api/v1/outputs").json()["total_count"] == 4
+    for task in tasks:
+        events = server.client.get(f"/api/v1/queue/{task}/events").json()["events"]
+        assert [event["type"] for event in events].count("submitted") == 1
+
+
+def test_a_worker_that_is_killed_or_stopped_while_it_fetches_goes_on_at_the_byte(
+    serve: Serve, hub: StandIn, needed: dict[str, bytes]
+) -> None:
+    server = serve()
+    task = at_hub(hub, server)
+    partial = server.home / "models" / f"{T2V}.partial"
+    (worker,) = server.worker_pids
+    os.kill(worker, signal.SIGKILL)
+    hub.go_on()
+    hub.requests.clear()
+    finished = {name for name in needed if (partial / name).exists()}
+    assert finished
+    hub.hold(sum(map(len, needed.values())) // 3)
+    assert hub.held.wait(DEADLINE), "the next attempt goes on"
+    wait_for(lambda: server.task(task)["attempt"] == 2, what="the second attempt")
+    assert not set(hub.fetched()) & finished, "a finished file was asked for again"
+    continued = [request.range for request in hub.requests if request.range]
+    assert continued, "the file at which the worker died is continued"
+
+    assert server.stop() == 0  # the line stands still, and nobody waits for it
+    assert presence(server.home) is Presence.PARTIAL
+    assert not (server.home / "models" / T2V).exists()
+    hub.go_on()
+    server.start()
+    done = server.wait(task, "completed", seconds=DEADLINE)
+    assert done["attempt"] == 2, "a stop by the operator uses up no attempt"
+    files = repository_files(server.home / "models" / T2V)
+    assert files.pop(MANIFEST_FILE)
+    assert files == needed
+
+
+def test_a_cancel_is_obeyed_while_the_line_stands_still_and_the_bytes_stay(
+    serve: Serve, hub: StandIn, needed: dict[str, bytes]
+) -> None:
+    server = serve()
+    task = at_hub(hub, server)
+    wait_for(lambda: server.task(task).get("stage") == "downloading_model", what="the stage")
+    server.client.post(f"/api/v1/queue/{task}/cancel")
+    server.wait(task, "cancelled")  # nobody has let the line go on
+    served = sum(hub.served.values())
+    hub.go_on()
+    wait_for(lambda: presence(server.home) is Presence.PARTIAL, what="the end of the download")
+    hub.requests.clear()
+    server.wait(server.submit(**WANTED), "completed", seconds=DEADLINE)
+    total = sum(map(len, needed.values()))
+    assert sum(hub.served.values()) - served <= total - served + 2**20, "what had arrived was used"
+
+
+def test_what_the_hub_refuses_fails_the_task_with_its_advice(serve: Serve, hub: StandIn) -> None:
+    hub.required_token = "the right one"
+    server = serve()
+    with following(server) as follower:
+        failed = server.wait(server.submit(**WANTED), "failed")
+        wait_for(lambda: follower.of("detailed_generation_progress", stage="failed"), what="the failure")
+    assert failed["error_code"] == "model_gated"
+    assert any("HF_TOKEN" in step for step in failed["suggestions"])
+    assert presence(server.home) is Presence.MISSING
+    stages = {one["stage"] for one in follower.of("generation_stage")}
+    assert stages == {"generation_started", "initializing", "downloading_model", "failed"}
+    hub.required_token = None
+    server.wait(server.submit(**WANTED), "completed", seconds=DEADLINE)
