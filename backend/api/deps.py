@@ -17,6 +17,7 @@ from backend.api.websocket import ConnectionManager
 from backend.core.errors import OutputNotFound, TaskNotFound
 from backend.core.paths import Home
 from backend.core.settings import Settings
+from backend.core.system_integration import SystemIntegration
 from backend.models.lora.library import LoraLibrary
 from backend.models.manager import ModelManager
 from backend.services.generation_service import GenerationService
@@ -74,6 +75,7 @@ class Services:
     stats: HostStats
     sockets: ConnectionManager
     supervisor: Supervisor | None
+    system: SystemIntegration
     started: float = field(default_factory=time.monotonic)
 
     @property

@@ -86,7 +86,7 @@ async def live() -> Alive:
 def ready(services: ServicesDep, request: Request) -> Ready | Response:
     """Say whether the database answers and a worker lives; if not, why."""
     diagnosis = diagnose(services)
-    if not diagnosis.issues:
+    if diagnosis.can_run:
         return Ready(workers=len(diagnosis.workers))
     return error_answer(
         NOT_READY,
