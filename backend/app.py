@@ -35,7 +35,9 @@ from backend.api.request_context import RequestContext
 from backend.api.schemas import ErrorBody
 from backend.api.security import Gate
 from backend.api.websocket import ConnectionManager
+from backend.core.config_file import ConfigFile
 from backend.core.hardware import HardwareProfile, detect_hardware
+from backend.core.optimization_settings import KeptOptimization
 from backend.core.settings import Settings
 from backend.core.system_integration import SystemIntegration
 from backend.core.system_optimizer import Machine
@@ -129,7 +131,10 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
     model_manager = ModelManager(home, has_gpu=stats.has_gpu)
     loras, images = LoraLibrary(home), InputStore(home)
     machine = Machine.of(workers_on or profile, settings.device)
-    forecast = Forecast(machine, outputs, loras, binding=settings.worker or workers_on is not None)
+    optimization = KeptOptimization(ConfigFile(home.config_file))
+    forecast = Forecast(
+        machine, outputs, loras, binding=settings.worker or workers_on is not None, wishes=optimization.current
+    )
     services = Services(
         settings=settings,
         home=home,
@@ -146,6 +151,7 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
         sockets=ConnectionManager(settings, tasks, events, stats),
         supervisor=supervisor,
         system=SystemIntegration(),
+        optimization=optimization,
     )
     services.system.include(*web_components(services, database, profile))
     return services

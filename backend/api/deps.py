@@ -15,6 +15,7 @@ from fastapi import Depends, Path, Request
 from backend.api.host_stats import HostStats
 from backend.api.websocket import ConnectionManager
 from backend.core.errors import OutputNotFound, TaskNotFound
+from backend.core.optimization_settings import KeptOptimization
 from backend.core.paths import Home
 from backend.core.settings import Settings
 from backend.core.system_integration import SystemIntegration
@@ -76,6 +77,7 @@ class Services:
     sockets: ConnectionManager
     supervisor: Supervisor | None
     system: SystemIntegration
+    optimization: KeptOptimization
     started: float = field(default_factory=time.monotonic)
 
     @property

@@ -43,6 +43,7 @@ def _plan(option: Option, decision: Decision) -> PlanView:
         placement=plan.placement,
         storage=plan.storage,
         tiled_decode=plan.tiled_decode,
+        tile_size=plan.tile_size if plan.tiled_decode else None,
         text_encoder_on_cpu=plan.text_encoder_on_cpu,
         fits=option.fits,
         reason=option.reason,
