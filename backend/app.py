@@ -37,7 +37,7 @@ from backend.api.security import Gate
 from backend.api.websocket import ConnectionManager
 from backend.core.config_file import ConfigFile
 from backend.core.hardware import HardwareProfile, detect_hardware
-from backend.core.optimization_settings import KeptOptimization
+from backend.core.optimization_settings import kept_optimization
 from backend.core.settings import Settings
 from backend.core.system_integration import SystemIntegration
 from backend.core.system_optimizer import Machine
@@ -131,7 +131,7 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
     model_manager = ModelManager(home, has_gpu=stats.has_gpu)
     loras, images = LoraLibrary(home), InputStore(home)
     machine = Machine.of(workers_on or profile, settings.device)
-    optimization = KeptOptimization(ConfigFile(home.config_file))
+    optimization = kept_optimization(ConfigFile(home.config_file))
     forecast = Forecast(
         machine, outputs, loras, binding=settings.worker or workers_on is not None, wishes=optimization.current
     )

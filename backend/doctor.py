@@ -15,7 +15,7 @@ from backend.core.cost_model import Workload
 from backend.core.errors import WanError
 from backend.core.hardware import GIB, detect_hardware, in_gib
 from backend.core.model_table import MODELS, ModelSpec
-from backend.core.optimization_settings import KeptOptimization, OptimizationSettings
+from backend.core.optimization_settings import OptimizationSettings, kept_optimization
 from backend.core.settings import Settings
 from backend.core.system_optimizer import Machine, WAN22SystemOptimizer
 from backend.models.manager import ModelManager, Presence
@@ -61,7 +61,7 @@ def examine(settings: Settings) -> list[Finding]:
     findings.append(_sqlite())
     findings += _home(settings)
     machine = Machine.of(hardware, settings.device)
-    kept = KeptOptimization(ConfigFile(settings.paths.config_file))
+    kept = kept_optimization(ConfigFile(settings.paths.config_file))
     try:
         kept.read()
     except WanError as error:

@@ -17,7 +17,7 @@ from backend.core.cost_model import Workload
 from backend.core.frame_size import parse_resolution
 from backend.core.hardware import GIB, detect_hardware, in_gib
 from backend.core.model_table import MODELS, ModelSpec, find_model
-from backend.core.optimization_settings import KeptOptimization, OptimizationSettings
+from backend.core.optimization_settings import OptimizationSettings, kept_optimization
 from backend.core.requests import ImageRef, RequestDraft, resolve_request
 from backend.core.settings import load_settings
 from backend.core.system_optimizer import Decision, Machine, WAN22SystemOptimizer
@@ -97,7 +97,7 @@ def _machine(vram: float | None, ram: float | None, card: str | None) -> Machine
 
 def _kept_wishes() -> OptimizationSettings:
     """Return the optimization settings of this home, which its server and workers obey."""
-    return KeptOptimization(ConfigFile(load_settings().paths.config_file)).current()
+    return kept_optimization(ConfigFile(load_settings().paths.config_file)).current()
 
 
 def _in_words(machine: Machine) -> str:

@@ -12,8 +12,9 @@ from math import ceil, isfinite
 from typing import Any, Final
 
 from backend.core.config_file import ConfigFile
-from backend.core.errors import BadSettings, InvalidRequest
+from backend.core.errors import InvalidRequest
 from backend.core.hardware import GIB
+from backend.core.kept_section import KeptSection
 
 SECTION: Final = "optimization"
 #: Pixels along the side of a tile.
@@ -78,38 +79,13 @@ class OptimizationSettings:
         )
 
 
-class KeptOptimization:
-    """The settings in config.json."""
+#: The settings as a file keeps them.
+KeptOptimization = KeptSection[OptimizationSettings]
 
-    def __init__(self, file: ConfigFile) -> None:
-        """Keep them in this file."""
-        self._file = file
 
-    def read(self) -> OptimizationSettings:
-        """Return what is in the file.
-
-        Raises:
-            BadSettings: the file or the section cannot be read.
-        """
-        try:
-            return OptimizationSettings.from_json(self._file.section(SECTION))
-        except InvalidRequest as error:
-            raise BadSettings(f"{self._file.path.name}: `{SECTION}`: {error.message}") from None
-
-    def current(self) -> OptimizationSettings:
-        """Return what is in force: the file's, or the defaults where it cannot be read (`read` says why)."""
-        try:
-            return self.read()
-        except BadSettings:
-            return OptimizationSettings()
-
-    def keep(self, settings: OptimizationSettings) -> None:
-        """Put the settings in force.
-
-        Raises:
-            BadSettings: the file cannot be read, so nothing may be written over it.
-        """
-        self._file.update(SECTION, lambda _before: settings.to_json())
+def kept_optimization(file: ConfigFile) -> KeptOptimization:
+    """Return the settings that this file keeps."""
+    return KeptSection(file, SECTION, OptimizationSettings.from_json)
 
 
 def _quantization(value: object) -> Quantization:

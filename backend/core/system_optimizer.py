@@ -128,10 +128,11 @@ class WAN22SystemOptimizer:
 
         Where the memory is unknown nothing is refused: the plan that moves nothing is taken.
         """
-        decision = self._weigh(work)
+        decision = self.weigh(work)
         return decision if decision.fits else replace(decision, instead=self._instead(work))
 
-    def _weigh(self, work: Workload) -> Decision:
+    def weigh(self, work: Workload) -> Decision:
+        """Decide without looking for what would fit instead."""
         weighed = [self._option(plan, work) for plan in _variants(self.wishes.vae_tile_size)]
         fitting = [option for option in weighed if option.fits]
         best = min(fitting, key=lambda option: (option.seconds.warm, _deviation(option.plan)), default=None)

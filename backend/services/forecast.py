@@ -52,19 +52,23 @@ class Forecast:
         self._binding = binding
         self._wishes = wishes
 
-    def decide(self, request: GenerationRequest, wishes: OptimizationSettings | None = None) -> Decision:
-        """Weigh every plan for a request, under the constraints in force or under these."""
+    def decide(self, request: GenerationRequest) -> Decision:
+        """Weigh every plan for a request."""
+        return self._optimizer(request.model, self._wishes()).decide(self._work(request))
+
+    def decide_native(self, spec: ModelSpec, wishes: OptimizationSettings) -> Decision:
+        """Weigh a request that leaves everything to the model, under these constraints; offer nothing instead."""
+        return self._optimizer(spec.id, wishes).weigh(self._work(native_request(spec)))
+
+    def _work(self, request: GenerationRequest) -> Workload:
         found = (self._loras.find(use.id) for use in request.loras)
-        lora_bytes = sum(lora.size_bytes for lora in found if lora is not None)
+        return Workload.of(request, lora_bytes=sum(lora.size_bytes for lora in found if lora is not None))
+
+    def _optimizer(self, model: str, wishes: OptimizationSettings) -> WAN22SystemOptimizer:
         machine = self.machine
         rates = rates_of(machine.name if machine.cuda else None, machine.cores)
-        rates = refine(rates, _observations(self._outputs.list(limit=_RECENT), request.model, cuda=machine.cuda))
-        work = Workload.of(request, lora_bytes=lora_bytes)
-        return WAN22SystemOptimizer(machine, rates, wishes or self._wishes()).decide(work)
-
-    def decide_native(self, spec: ModelSpec, wishes: OptimizationSettings | None = None) -> Decision:
-        """Weigh a request that leaves everything to the model. Otherwise as `decide`."""
-        return self.decide(native_request(spec), wishes)
+        rates = refine(rates, _observations(self._outputs.list(limit=_RECENT), model, cuda=machine.cuda))
+        return WAN22SystemOptimizer(machine, rates, wishes)
 
     def check(self, request: GenerationRequest, bytes_on_disk: int) -> None:
         """Refuse a request that cannot fit the machine that would run it.

@@ -16,7 +16,7 @@ from backend.core.cost_model import Workload
 from backend.core.errors import BadSettings, InvalidRequest
 from backend.core.hardware import GIB
 from backend.core.memory_plan import Placement, Storage
-from backend.core.optimization_settings import KeptOptimization, OptimizationSettings, Quantization
+from backend.core.optimization_settings import OptimizationSettings, Quantization, kept_optimization
 from backend.core.system_optimizer import Machine, WAN22SystemOptimizer
 from tests.core.test_cost_model import workload
 from tests.core.test_system_optimizer import MACHINES, machine, works
@@ -28,20 +28,20 @@ def test_what_is_kept_is_read_by_the_next_process_and_other_sections_stay(tmp_pa
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"mine": {"a": 1}}))
     wanted = OptimizationSettings(Quantization.FP8, False, 192, 12.5)
-    KeptOptimization(ConfigFile(path)).keep(wanted)
-    assert KeptOptimization(ConfigFile(path)).read() == wanted
+    kept_optimization(ConfigFile(path)).change(wanted.to_json())
+    assert kept_optimization(ConfigFile(path)).read() == wanted
     assert json.loads(path.read_text())["mine"] == {"a": 1}
 
 
 def test_nothing_kept_constrains_nothing(tmp_path: Path) -> None:
-    assert KeptOptimization(ConfigFile(tmp_path / "config.json")).read() == OptimizationSettings()
+    assert kept_optimization(ConfigFile(tmp_path / "config.json")).read() == OptimizationSettings()
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"optimization": 3}', '{"optimization": {"vae_tile_size": 9}}'])
 def test_a_broken_section_is_said_and_the_defaults_are_in_force(tmp_path: Path, content: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(content)
-    kept = KeptOptimization(ConfigFile(path))
+    kept = kept_optimization(ConfigFile(path))
     with pytest.raises(BadSettings, match=r"config\.json"):
         kept.read()
     assert kept.current() == OptimizationSettings()
