@@ -17,12 +17,15 @@ from backend import __version__
 from backend.api import (
     generation,
     inputs,
+    integration,
     legacy_paths,
     lora,
     model_downloads,
     models,
+    optimization,
     outputs,
     queue,
+    resources,
     system,
     websocket,
 )
@@ -38,6 +41,7 @@ from backend.api.websocket import ConnectionManager
 from backend.core.config_file import ConfigFile
 from backend.core.hardware import HardwareProfile, detect_hardware
 from backend.core.optimization_settings import kept_optimization
+from backend.core.resource_limits import kept_limits
 from backend.core.settings import Settings
 from backend.core.system_integration import SystemIntegration
 from backend.core.system_optimizer import Machine
@@ -47,6 +51,7 @@ from backend.services.forecast import Forecast
 from backend.services.generation_service import GenerationService
 from backend.services.inputs import InputStore
 from backend.services.model_downloads import downloads_into
+from backend.services.optimization_advisor import OptimizationAdvisor
 from backend.store.engine import Database
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore
@@ -98,7 +103,19 @@ def create_app(
     )
     install_error_handlers(app)
     api = APIRouter(prefix="/api/v1")
-    for module in (generation, queue, outputs, inputs, models, model_downloads, lora, system):
+    for module in (
+        generation,
+        queue,
+        outputs,
+        inputs,
+        models,
+        model_downloads,
+        lora,
+        system,
+        integration,
+        optimization,
+        resources,
+    ):
         api.include_router(module.router)
     for router in (api, system.probes, outputs.thumbnails, websocket.router, legacy_paths.router):
         app.include_router(router)
@@ -131,10 +148,9 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
     model_manager = ModelManager(home, has_gpu=stats.has_gpu)
     loras, images = LoraLibrary(home), InputStore(home)
     machine = Machine.of(workers_on or profile, settings.device)
-    optimization = kept_optimization(ConfigFile(home.config_file))
-    forecast = Forecast(
-        machine, outputs, loras, binding=settings.worker or workers_on is not None, wishes=optimization.current
-    )
+    config = ConfigFile(home.config_file)
+    kept = kept_optimization(config)
+    forecast = Forecast(machine, outputs, loras, binding=settings.worker or workers_on is not None, wishes=kept.current)
     services = Services(
         settings=settings,
         home=home,
@@ -151,7 +167,9 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
         sockets=ConnectionManager(settings, tasks, events, stats),
         supervisor=supervisor,
         system=SystemIntegration(),
-        optimization=optimization,
+        optimization=kept,
+        limits=kept_limits(config),
+        advisor=OptimizationAdvisor(kept, forecast, model_manager, outputs),
     )
     services.system.include(*web_components(services, database, profile))
     return services

@@ -103,6 +103,7 @@ def _home(services: Services) -> Condition:
 def _configuration(services: Services) -> Condition:
     try:
         services.optimization.read()
+        services.limits.read()
     except BadSettings as error:
         return _degraded(f"{error.message}; the defaults are in force")
     return _ready("Every section can be read")

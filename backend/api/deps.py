@@ -17,6 +17,7 @@ from backend.api.websocket import ConnectionManager
 from backend.core.errors import OutputNotFound, TaskNotFound
 from backend.core.optimization_settings import KeptOptimization
 from backend.core.paths import Home
+from backend.core.resource_limits import KeptLimits
 from backend.core.settings import Settings
 from backend.core.system_integration import SystemIntegration
 from backend.models.lora.library import LoraLibrary
@@ -24,6 +25,7 @@ from backend.models.manager import ModelManager
 from backend.services.generation_service import GenerationService
 from backend.services.inputs import InputStore
 from backend.services.model_downloads import ModelDownloads
+from backend.services.optimization_advisor import OptimizationAdvisor
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
@@ -78,6 +80,8 @@ class Services:
     supervisor: Supervisor | None
     system: SystemIntegration
     optimization: KeptOptimization
+    limits: KeptLimits
+    advisor: OptimizationAdvisor
     started: float = field(default_factory=time.monotonic)
 
     @property

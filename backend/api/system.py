@@ -24,6 +24,7 @@ from backend.api.system_schemas import (
 from backend.api.views import system_stats
 from backend.api.websocket import TOPICS
 from backend.core.domain import iso, utcnow
+from backend.store.workers import WorkerInfo
 
 router = APIRouter(tags=["system"])
 probes = APIRouter(tags=["system"])
@@ -98,6 +99,17 @@ def ready(services: ServicesDep, request: Request) -> Ready | Response:
     )
 
 
+def worker_view(worker: WorkerInfo) -> WorkerView:
+    """Show one worker."""
+    return WorkerView(
+        worker_id=worker.id,
+        device=worker.device,
+        state=worker.state,
+        detail=worker.detail,
+        seen_at=iso(worker.seen_at),
+    )
+
+
 def health_answer(services: Services, *, indicator_words: bool = False) -> SystemHealth:
     """Build the health answer; the health indicator knows other words for what is not fine."""
     found = diagnose(services)
@@ -138,14 +150,5 @@ def health_answer(services: Services, *, indicator_words: bool = False) -> Syste
             recommendations=["Run `wan22 doctor`"] if found.issues else [],
             resource_constraints=list(found.warnings),
         ),
-        workers=[
-            WorkerView(
-                worker_id=worker.id,
-                device=worker.device,
-                state=worker.state,
-                detail=worker.detail,
-                seen_at=iso(worker.seen_at),
-            )
-            for worker in found.workers
-        ],
+        workers=[worker_view(worker) for worker in found.workers],
     )

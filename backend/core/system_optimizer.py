@@ -79,6 +79,7 @@ class Option:
     seconds: Seconds
     fits: bool
     reason: str  #: why it was taken or not, in a sentence
+    forbidden: bool = False  #: whether it is none for this device, this model or these wishes, whatever the memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,9 @@ class WAN22SystemOptimizer:
         forbidden = self._forbidden(plan, work.spec)
         lacks = "" if forbidden else _lacks(needs, self.machine)
         reason = forbidden or (f"{_words(plan)} needs {lacks}" if lacks else "fits")
-        return Option(plan, needs, seconds(work, plan, self.rates, cpu=cpu), not forbidden and not lacks, reason)
+        return Option(
+            plan, needs, seconds(work, plan, self.rates, cpu=cpu), not forbidden and not lacks, reason, bool(forbidden)
+        )
 
     def _forbidden(self, plan: MemoryPlan, spec: ModelSpec) -> str:
         """Say why a plan is none for this device or model; empty when it is one."""
