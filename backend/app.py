@@ -51,12 +51,30 @@ from backend.services.forecast import Forecast
 from backend.services.generation_service import GenerationService
 from backend.services.inputs import InputStore
 from backend.services.model_downloads import downloads_into
+from backend.services.model_fallback import FallbackAdvisor
 from backend.services.optimization_advisor import OptimizationAdvisor
 from backend.store.engine import Database
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
+from backend.store.usage import UsageStore
 from backend.store.workers import WorkerStore
+
+#: One file of routes for each resource.
+_RESOURCES = (
+    generation,
+    queue,
+    outputs,
+    inputs,
+    models,
+    model_downloads,
+    model_advice,
+    lora,
+    system,
+    integration,
+    optimization,
+    resources,
+)
 
 DESCRIPTION = """Text becomes video with Wan2.2, on this machine.
 
@@ -103,19 +121,7 @@ def create_app(
     )
     install_error_handlers(app)
     api = APIRouter(prefix="/api/v1")
-    for module in (
-        generation,
-        queue,
-        outputs,
-        inputs,
-        models,
-        model_downloads,
-        lora,
-        system,
-        integration,
-        optimization,
-        resources,
-    ):
+    for module in _RESOURCES:
         api.include_router(module.router)
     for router in (api, system.probes, outputs.thumbnails, websocket.router, legacy_paths.router):
         app.include_router(router)
@@ -151,6 +157,7 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
     config = ConfigFile(home.config_file)
     kept = kept_optimization(config)
     forecast = Forecast(machine, outputs, loras, binding=settings.worker or workers_on is not None, wishes=kept.current)
+    downloads = downloads_into(home, model_manager)
     services = Services(
         settings=settings,
         home=home,
@@ -162,13 +169,15 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
         loras=loras,
         inputs=images,
         generation=GenerationService(settings, home, tasks, outputs, model_manager, loras, images, forecast),
-        downloads=downloads_into(home, model_manager),
+        downloads=downloads,
         stats=stats,
         sockets=ConnectionManager(settings, tasks, events, stats),
         supervisor=supervisor,
         system=SystemIntegration(),
         optimization=kept,
         limits=kept_limits(config),
+        usage=UsageStore(database),
+        fallbacks=FallbackAdvisor(model_manager, forecast, downloads),
         advisor=OptimizationAdvisor(kept, forecast, model_manager, outputs),
     )
     services.system.include(*web_components(services, database, profile))

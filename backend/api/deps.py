@@ -25,10 +25,12 @@ from backend.models.manager import ModelManager
 from backend.services.generation_service import GenerationService
 from backend.services.inputs import InputStore
 from backend.services.model_downloads import ModelDownloads
+from backend.services.model_fallback import FallbackAdvisor
 from backend.services.optimization_advisor import OptimizationAdvisor
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
+from backend.store.usage import UsageStore
 from backend.store.workers import WorkerInfo, WorkerStore
 
 _ID = re.compile(r"^[A-Za-z0-9-]{1,64}$")
@@ -82,6 +84,8 @@ class Services:
     optimization: KeptOptimization
     limits: KeptLimits
     advisor: OptimizationAdvisor
+    usage: UsageStore
+    fallbacks: FallbackAdvisor
     started: float = field(default_factory=time.monotonic)
 
     @property
