@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 
-import structlog
 from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -19,41 +17,64 @@ from backend import __version__
 from backend.api import (
     generation,
     inputs,
+    integration,
     legacy_paths,
     lora,
     model_downloads,
     models,
+    optimization,
     outputs,
     queue,
+    resources,
     system,
     websocket,
 )
+from backend.api.components import web_components
 from backend.api.deps import Services, Supervisor
 from backend.api.docs_page import install_docs
-from backend.api.download_news import tell_download
 from backend.api.errors import install_error_handlers
 from backend.api.host_stats import HostStats
 from backend.api.request_context import RequestContext
 from backend.api.schemas import ErrorBody
 from backend.api.security import Gate
 from backend.api.websocket import ConnectionManager
+from backend.core.config_file import ConfigFile
 from backend.core.hardware import HardwareProfile, detect_hardware
+from backend.core.optimization_settings import kept_optimization
+from backend.core.resource_limits import kept_limits
 from backend.core.settings import Settings
+from backend.core.system_integration import SystemIntegration
 from backend.core.system_optimizer import Machine
 from backend.models.lora.library import LoraLibrary
 from backend.models.manager import ModelManager
 from backend.services.forecast import Forecast
 from backend.services.generation_service import GenerationService
 from backend.services.inputs import InputStore
-from backend.services.machine_record import remember
 from backend.services.model_downloads import downloads_into
+from backend.services.model_fallback import FallbackAdvisor
+from backend.services.optimization_advisor import OptimizationAdvisor
 from backend.store.engine import Database
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
+from backend.store.usage import UsageStore
 from backend.store.workers import WorkerStore
 
-log = structlog.get_logger(__name__)
+#: One file of routes for each resource.
+_RESOURCES = (
+    generation,
+    queue,
+    outputs,
+    inputs,
+    models,
+    model_downloads,
+    model_advice,
+    lora,
+    system,
+    integration,
+    optimization,
+    resources,
+)
 
 DESCRIPTION = """Text becomes video with Wan2.2, on this machine.
 
@@ -79,24 +100,13 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        database = Database(settings.database)
+        services = await asyncio.to_thread(_services, settings, supervisor, workers_on)
+        app.state.services = services
+        await services.system.start()
         try:
-            app.state.services = services = await asyncio.to_thread(
-                _services, settings, database, supervisor, workers_on
-            )
-            await services.sockets.start()
-            services.downloads.on_change = partial(tell_download, services.sockets)
-            if supervisor is not None:
-                await asyncio.to_thread(supervisor.start)
-            try:
-                yield
-            finally:
-                await asyncio.to_thread(services.downloads.stop)
-                await services.sockets.stop()
-                if supervisor is not None:
-                    await asyncio.to_thread(supervisor.stop, settings.stop_grace_seconds)
+            yield
         finally:
-            await asyncio.to_thread(database.close)
+            await services.system.stop()
 
     app = FastAPI(
         title="wan22",
@@ -111,7 +121,7 @@ def create_app(
     )
     install_error_handlers(app)
     api = APIRouter(prefix="/api/v1")
-    for module in (generation, queue, outputs, inputs, models, model_downloads, lora, system):
+    for module in _RESOURCES:
         api.include_router(module.router)
     for router in (api, system.probes, outputs.thumbnails, websocket.router, legacy_paths.router):
         app.include_router(router)
@@ -136,25 +146,19 @@ def _layers(settings: Settings) -> list[Middleware]:
     return [*layers, Middleware(Gate, settings=settings)]
 
 
-def _services(
-    settings: Settings, database: Database, supervisor: Supervisor | None, workers_on: HardwareProfile | None
-) -> Services:
-    home = settings.paths.create()
-    database.migrate()
-    stats = HostStats(home.root)
+def _services(settings: Settings, supervisor: Supervisor | None, workers_on: HardwareProfile | None) -> Services:
+    """Put everything together; nothing is opened or changed before its component starts."""
+    home, database = settings.paths, Database(settings.database)
+    stats, profile = HostStats(home.root), detect_hardware(home.root)
     tasks, events, outputs = TaskStore(database), EventLog(database), OutputStore(database, home)
     model_manager = ModelManager(home, has_gpu=stats.has_gpu)
     loras, images = LoraLibrary(home), InputStore(home)
-    profile = detect_hardware(home.root)
-    for change in remember(home.hardware_file, profile):
-        log.warning("the machine has changed since the last start", change=change)
-    for finding in profile.findings:
-        log.warning("the machine could not be asked about everything", finding=finding)
     machine = Machine.of(workers_on or profile, settings.device)
-    forecast = Forecast(machine, outputs, loras, binding=settings.worker or workers_on is not None)
-    service = GenerationService(settings, home, tasks, outputs, model_manager, loras, images, forecast)
-    service.prune_inputs()
-    return Services(
+    config = ConfigFile(home.config_file)
+    kept = kept_optimization(config)
+    forecast = Forecast(machine, outputs, loras, binding=settings.worker or workers_on is not None, wishes=kept.current)
+    downloads = downloads_into(home, model_manager)
+    services = Services(
         settings=settings,
         home=home,
         tasks=tasks,
@@ -164,9 +168,17 @@ def _services(
         models=model_manager,
         loras=loras,
         inputs=images,
-        generation=service,
-        downloads=downloads_into(home, model_manager),
+        generation=GenerationService(settings, home, tasks, outputs, model_manager, loras, images, forecast),
+        downloads=downloads,
         stats=stats,
         sockets=ConnectionManager(settings, tasks, events, stats),
         supervisor=supervisor,
+        system=SystemIntegration(),
+        optimization=kept,
+        limits=kept_limits(config),
+        usage=UsageStore(database),
+        fallbacks=FallbackAdvisor(model_manager, forecast, downloads),
+        advisor=OptimizationAdvisor(kept, forecast, model_manager, outputs),
     )
+    services.system.include(*web_components(services, database, profile))
+    return services

@@ -10,14 +10,16 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from backend import __version__
+from backend.core.config_file import ConfigFile
 from backend.core.cost_model import Workload
 from backend.core.errors import WanError
 from backend.core.hardware import GIB, detect_hardware, in_gib
 from backend.core.model_table import MODELS, ModelSpec
-from backend.core.requests import ImageRef, RequestDraft, resolve_request
+from backend.core.optimization_settings import OptimizationSettings, kept_optimization
 from backend.core.settings import Settings
 from backend.core.system_optimizer import Machine, WAN22SystemOptimizer
 from backend.models.manager import ModelManager, Presence
+from backend.services.forecast import native_request
 from backend.services.machine_record import last_profile
 
 LOW_DISK_BYTES = 2 * GIB
@@ -59,6 +61,12 @@ def examine(settings: Settings) -> list[Finding]:
     findings.append(_sqlite())
     findings += _home(settings)
     machine = Machine.of(hardware, settings.device)
+    kept = kept_optimization(ConfigFile(settings.paths.config_file))
+    try:
+        kept.read()
+    except WanError as error:
+        findings.append(Finding("bad", "config.json", f"{error.message}; the defaults are in force"))
+    wishes = kept.current()
     manager = ModelManager(settings.paths, has_gpu=bool(hardware.gpus))
     for spec in MODELS.values():
         state = manager.state(spec)
@@ -70,7 +78,7 @@ def examine(settings: Settings) -> list[Finding]:
         )
         findings.append(Finding(grade, spec.id, text))
         if not spec.embedded:
-            findings.append(_fit(spec, machine))
+            findings.append(_fit(spec, machine, wishes))
     try:
         findings.append(Finding("ok", "default model", manager.default().id))
     except WanError as error:
@@ -78,11 +86,9 @@ def examine(settings: Settings) -> list[Finding]:
     return findings
 
 
-def _fit(spec: ModelSpec, machine: Machine) -> Finding:
+def _fit(spec: ModelSpec, machine: Machine, wishes: OptimizationSettings) -> Finding:
     """Say whether this machine can hold a model at its own size; by estimate."""
-    image = ImageRef("", spec.width, spec.height) if spec.needs_image else None
-    request, _ = resolve_request(spec, RequestDraft("-", image=image))
-    decision = WAN22SystemOptimizer(machine).decide(Workload.of(request))
+    decision = WAN22SystemOptimizer(machine, wishes=wishes).decide(Workload.of(native_request(spec)))
     if decision.fits:
         return Finding("ok", f"{spec.id} plan", f"{decision.reason}, estimated")
     instead = decision.instead

@@ -15,16 +15,22 @@ from fastapi import Depends, Path, Request
 from backend.api.host_stats import HostStats
 from backend.api.websocket import ConnectionManager
 from backend.core.errors import OutputNotFound, TaskNotFound
+from backend.core.optimization_settings import KeptOptimization
 from backend.core.paths import Home
+from backend.core.resource_limits import KeptLimits
 from backend.core.settings import Settings
+from backend.core.system_integration import SystemIntegration
 from backend.models.lora.library import LoraLibrary
 from backend.models.manager import ModelManager
 from backend.services.generation_service import GenerationService
 from backend.services.inputs import InputStore
 from backend.services.model_downloads import ModelDownloads
+from backend.services.model_fallback import FallbackAdvisor
+from backend.services.optimization_advisor import OptimizationAdvisor
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
+from backend.store.usage import UsageStore
 from backend.store.workers import WorkerInfo, WorkerStore
 
 _ID = re.compile(r"^[A-Za-z0-9-]{1,64}$")
@@ -74,6 +80,12 @@ class Services:
     stats: HostStats
     sockets: ConnectionManager
     supervisor: Supervisor | None
+    system: SystemIntegration
+    optimization: KeptOptimization
+    limits: KeptLimits
+    advisor: OptimizationAdvisor
+    usage: UsageStore
+    fallbacks: FallbackAdvisor
     started: float = field(default_factory=time.monotonic)
 
     @property

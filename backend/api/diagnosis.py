@@ -1,21 +1,17 @@
-"""Whether this server works, found out by asking: the database, the workers, the disk.
-
-One look that all health routes share, so that they cannot contradict each other.
-"""
+"""Whether this server works, in the words of the health routes: one look at the components that all of them share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
 
+from backend.api.components import DATABASE, WORKERS
 from backend.api.deps import Services
 from backend.api.host_stats import HostReading
 from backend.core.domain import TaskStatus
 from backend.core.errors import WanError
+from backend.core.system_integration import ComponentStatus, SystemState
 from backend.store.workers import WorkerInfo
-
-DISK_WARNING_PERCENT = 95.0
-MEMORY_WARNING_PERCENT = 95.0
 
 
 class Health(StrEnum):
@@ -42,6 +38,12 @@ class Diagnosis:
     issues: tuple[str, ...]  #: what keeps the server from working
     warnings: tuple[str, ...]  #: what will, if nothing is done
     reading: HostReading
+    system: SystemState
+
+    @property
+    def can_run(self) -> bool:
+        """Whether tasks can be taken and run."""
+        return self.database_connected and bool(self.workers)
 
     @property
     def message(self) -> str:
@@ -50,39 +52,38 @@ class Diagnosis:
 
 
 def diagnose(services: Services) -> Diagnosis:
-    """Look at everything that a task needs."""
-    issues: list[str] = []
-    workers: list[WorkerInfo] = []
-    active: int | None = None
-    database_connected = True
-    try:
-        counts = services.tasks.counts()
-        active = counts.get(TaskStatus.PENDING, 0) + counts.get(TaskStatus.PROCESSING, 0)
-        workers = services.living_workers()
-    except WanError as error:
-        database_connected = False
-        issues.append(f"The database cannot be used: {error.message}")
-    if database_connected and not workers:
-        issues.append(_why_no_worker(services))
-    reading = services.stats.read()
-    health = Health.HEALTHY if not issues else Health.DEGRADED if database_connected else Health.UNHEALTHY
+    """Look at every component; what the health routes say is what the status of the system says."""
+    system = services.system.look()
+    database_connected = system[DATABASE].ready
+    workers, active = _workers_and_tasks(services) if database_connected else ([], None)
+    issues = [
+        component.sentence
+        for component in system.components
+        if component.status in (ComponentStatus.FAILED, ComponentStatus.NOT_STARTED)
+        or (component.name == WORKERS and not workers)
+    ]
+    if not database_connected:
+        issues = [system[DATABASE].sentence]  # nobody can say more without it
+    warnings = [one.sentence for one in system.components if one.status is ComponentStatus.DEGRADED]
+    if not database_connected or system.status is ComponentStatus.FAILED:
+        health = Health.UNHEALTHY
+    else:
+        health = Health.DEGRADED if issues or warnings else Health.HEALTHY
     return Diagnosis(
-        health, database_connected, tuple(workers), active, tuple(issues), tuple(_shortages(reading)), reading
+        health,
+        database_connected,
+        tuple(workers),
+        active,
+        tuple(issues),
+        tuple(warnings),
+        services.stats.read(),
+        system,
     )
 
 
-def _why_no_worker(services: Services) -> str:
-    if services.supervisor is None:
-        return "No worker is connected: tasks wait until one is started with `wan22 worker`"
-    state = services.supervisor.state
-    reason = f": {state.reason}" if state.reason else ""
-    return f"The worker is not ready ({state.status}){reason}"
-
-
-def _shortages(reading: HostReading) -> list[str]:
-    found = []
-    if reading.disk_percent > DISK_WARNING_PERCENT:
-        found.append(f"The disk is {reading.disk_percent:.0f} % full")
-    if reading.ram_percent > MEMORY_WARNING_PERCENT:
-        found.append(f"Memory is {reading.ram_percent:.0f} % full")
-    return found
+def _workers_and_tasks(services: Services) -> tuple[list[WorkerInfo], int | None]:
+    try:
+        counts = services.tasks.counts()
+        return services.living_workers(), counts.get(TaskStatus.PENDING, 0) + counts.get(TaskStatus.PROCESSING, 0)
+    except WanError:  # gone since it was asked; the next look says so
+        return [], None

@@ -26,6 +26,7 @@ class PlanView(BaseModel):
     placement: str = Field(description="resident, expert-swap or block-stream")
     storage: str = Field(description="bf16 or fp8")
     tiled_decode: bool
+    tile_size: int | None = Field(None, description="Pixels along the side of a tile, where decoding is tiled")
     text_encoder_on_cpu: bool
     fits: bool
     reason: str = Field(description="Why it was taken or not")

@@ -29,7 +29,7 @@ def estimated(estimate: Estimate) -> Estimated:
         tokens=work.architecture.tokens(*work.size),
         forward_passes=work.passes,
         tflop=round(denoise_flops(work) / TERA, 4),
-        machine=_machine(decision.machine),
+        machine=machine_view(decision.machine),
         plan=None if decision.chosen is None else _plan(decision.chosen, decision),
         would_fit=None if fitting is None else WouldFit(**fitting),
         options=[_plan(option, decision) for option in decision.options],
@@ -44,6 +44,7 @@ def _plan(option: Option, decision: Decision) -> PlanView:
         placement=plan.placement,
         storage=plan.storage,
         tiled_decode=plan.tiled_decode,
+        tile_size=plan.tile_size if plan.tiled_decode else None,
         text_encoder_on_cpu=plan.text_encoder_on_cpu,
         fits=option.fits,
         reason=option.reason,
@@ -62,7 +63,8 @@ def _gib(size: int) -> Quantity:
     return Quantity(value=round(size / GIB, 3), unit="GiB", basis=Basis.ESTIMATED.value)
 
 
-def _machine(machine: Machine) -> MachineView:
+def machine_view(machine: Machine) -> MachineView:
+    """Show the machine that was decided for."""
     capability = machine.compute_capability
     return MachineView(
         device=machine.name,

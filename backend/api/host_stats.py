@@ -29,6 +29,8 @@ class HostReading:
     ram_percent: float
     disk_percent: float
     gpus: tuple[Gpu, ...]
+    disk_free_gb: float
+    findings: tuple[str, ...] = ()  #: what could not be asked this time
 
     @property
     def gpu_percent(self) -> float:
@@ -74,11 +76,15 @@ class HostStats:
 
     def _take(self) -> HostReading:
         memory = psutil.virtual_memory()
+        disk = psutil.disk_usage(str(self._folder))
+        machine = detect_hardware() if self.has_gpu else None
         return HostReading(
             cpu_percent=round(psutil.cpu_percent(interval=None), 1),
             ram_used_gb=round((memory.total - memory.available) / GIB, 3),
             ram_total_gb=round(memory.total / GIB, 3),
             ram_percent=round(memory.percent, 1),
-            disk_percent=round(psutil.disk_usage(str(self._folder)).percent, 1),
-            gpus=detect_hardware().gpus if self.has_gpu else (),
+            disk_percent=round(disk.percent, 1),
+            gpus=machine.gpus if machine else (),
+            disk_free_gb=round(disk.free / GIB, 3),
+            findings=machine.findings if machine else (),
         )

@@ -50,6 +50,11 @@ def model_status(state: ModelState, scene: ModelScene) -> ModelStatus:
     )
 
 
+def folder_of(state: ModelState) -> str:
+    """Name where a model lies, without the server's paths."""
+    return "embedded" if state.spec.embedded else folder_hint(state)
+
+
 def model_details(state: ModelState, scene: ModelScene) -> ModelDetails:
     """Show one model with its use."""
     status = model_status(state, scene)

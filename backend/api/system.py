@@ -24,6 +24,7 @@ from backend.api.system_schemas import (
 from backend.api.views import system_stats
 from backend.api.websocket import TOPICS
 from backend.core.domain import iso, utcnow
+from backend.store.workers import WorkerInfo
 
 router = APIRouter(tags=["system"])
 probes = APIRouter(tags=["system"])
@@ -86,7 +87,7 @@ async def live() -> Alive:
 def ready(services: ServicesDep, request: Request) -> Ready | Response:
     """Say whether the database answers and a worker lives; if not, why."""
     diagnosis = diagnose(services)
-    if not diagnosis.issues:
+    if diagnosis.can_run:
         return Ready(workers=len(diagnosis.workers))
     return error_answer(
         NOT_READY,
@@ -95,6 +96,17 @@ def ready(services: ServicesDep, request: Request) -> Ready | Response:
         request_id=request_id_of(request.scope),
         suggestions=("Look at the server's log, or run `wan22 doctor`.",),
         headers={"Retry-After": "2"},
+    )
+
+
+def worker_view(worker: WorkerInfo) -> WorkerView:
+    """Show one worker."""
+    return WorkerView(
+        worker_id=worker.id,
+        device=worker.device,
+        state=worker.state,
+        detail=worker.detail,
+        seen_at=iso(worker.seen_at),
     )
 
 
@@ -138,14 +150,5 @@ def health_answer(services: Services, *, indicator_words: bool = False) -> Syste
             recommendations=["Run `wan22 doctor`"] if found.issues else [],
             resource_constraints=list(found.warnings),
         ),
-        workers=[
-            WorkerView(
-                worker_id=worker.id,
-                device=worker.device,
-                state=worker.state,
-                detail=worker.detail,
-                seen_at=iso(worker.seen_at),
-            )
-            for worker in found.workers
-        ],
+        workers=[worker_view(worker) for worker in found.workers],
     )

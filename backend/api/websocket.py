@@ -127,6 +127,11 @@ class ConnectionManager:
         """How many clients there are."""
         return len(self._connections)
 
+    @property
+    def follows(self) -> bool:
+        """Whether the event log is being followed, so that clients hear of what happens."""
+        return bool(self._loops) and not any(loop.done() for loop in self._loops)
+
     # --- from the client ---------------------------------------------------------------------------------
 
     async def _read(self, connection: Connection) -> None:

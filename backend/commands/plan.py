@@ -12,10 +12,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from backend.commands.terminal import out
+from backend.core.config_file import ConfigFile
 from backend.core.cost_model import Workload
 from backend.core.frame_size import parse_resolution
 from backend.core.hardware import GIB, detect_hardware, in_gib
 from backend.core.model_table import MODELS, ModelSpec, find_model
+from backend.core.optimization_settings import OptimizationSettings, kept_optimization
 from backend.core.requests import ImageRef, RequestDraft, resolve_request
 from backend.core.settings import load_settings
 from backend.core.system_optimizer import Decision, Machine, WAN22SystemOptimizer
@@ -55,7 +57,11 @@ def plan(
     machine = _machine(vram, ram, card)
     out.print(escape(_in_words(machine)), style="dim")
     specs = [find_model(model)] if model else list(MODELS.values())
-    decisions = [WAN22SystemOptimizer(machine).decide(work_of(spec, size, frames, steps)) for spec in specs]
+    imagined = any(option is not None for option in (vram, ram, card))
+    wishes = OptimizationSettings() if imagined else _kept_wishes()
+    decisions = [
+        WAN22SystemOptimizer(machine, wishes=wishes).decide(work_of(spec, size, frames, steps)) for spec in specs
+    ]
     for decision in decisions:
         out.print(escape(_answer(decision)), soft_wrap=True)
     if model is None:
@@ -87,6 +93,11 @@ def _machine(vram: float | None, ram: float | None, card: str | None) -> Machine
     if vram == 0:
         return Machine(profile.processor, False, None, memory, cores=here.cores)
     return Machine(card or _IMAGINED, True, here.vram if vram is None else int(vram * GIB), memory, cores=here.cores)
+
+
+def _kept_wishes() -> OptimizationSettings:
+    """Return the optimization settings of this home, which its server and workers obey."""
+    return kept_optimization(ConfigFile(load_settings().paths.config_file)).current()
 
 
 def _in_words(machine: Machine) -> str:

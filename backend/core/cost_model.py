@@ -15,7 +15,7 @@ from statistics import median
 from typing import Final
 
 from backend.core.architecture import ARCHITECTURES, Architecture
-from backend.core.footprint import TILE, TILE_STRIDE, expert_bytes
+from backend.core.footprint import TILE, TILE_STRIDE_SHARE, expert_bytes
 from backend.core.guidance import HIGH, LOW, guidance_plan
 from backend.core.memory_plan import MemoryPlan, Placement, Storage
 from backend.core.model_table import ModelSpec, find_model
@@ -220,13 +220,14 @@ def denoise_flops(work: Workload) -> int:
     return work.passes * forward_flops(arch, tokens, work.text_tokens, per_token_time=arch.per_token_time).total
 
 
-def decode_flops(work: Workload, *, tiled: bool = False) -> int:
+def decode_flops(work: Workload, *, tiled: bool = False, tile: int = TILE) -> int:
     """Count the decoding; tiles overlap, so they do more."""
     arch = work.architecture
     if not tiled:
         return arch.vae.decode_flops(*arch.latents(*work.size))
-    tile = arch.vae.decode_flops(*arch.latents(min(work.width, TILE), min(work.height, TILE), work.num_frames))
-    return tile * ceil(work.width / TILE_STRIDE) * ceil(work.height / TILE_STRIDE)
+    one = arch.vae.decode_flops(*arch.latents(min(work.width, tile), min(work.height, tile), work.num_frames))
+    stride = int(TILE_STRIDE_SHARE * tile)
+    return one * ceil(work.width / stride) * ceil(work.height / stride)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +280,6 @@ def seconds(work: Workload, plan: MemoryPlan, rates: Rates, *, cpu: bool = False
         encode=encode,
         denoise=work.passes * forward,
         transfer=transfer,
-        decode=decode_flops(work, tiled=plan.tiled_decode) / TERA / rates.decode,
+        decode=decode_flops(work, tiled=plan.tiled_decode, tile=plan.tile_size) / TERA / rates.decode,
         basis=Basis.MEASURED if {"transformer", "decode"} <= rates.measured else Basis.ESTIMATED,
     )

@@ -22,10 +22,12 @@ least one next step. Raise them anywhere; `api/errors.py` renders them, the work
     │   ├── OutputFileMissing        404 output_file_missing
     │   ├── InputMissing             404 input_not_found
     │   ├── LatentsNotKept           404 latents_not_kept
-    │   └── DownloadNotFound         404 download_not_found
+    │   ├── DownloadNotFound         404 download_not_found
+    │   └── PresetNotFound           404 preset_not_found
     ├── StateConflict                400 state_conflict
     │   ├── IdempotencyConflict      409 idempotency_conflict
-    │   └── LoraExists               409 lora_exists
+    │   ├── LoraExists               409 lora_exists
+    │   └── PresetDoesNotFit         400 preset_does_not_fit
     ├── Unauthorized                 401 unauthorized
     ├── Forbidden                    403 forbidden
     ├── ModelUnavailable             409 model_not_available
@@ -222,6 +224,13 @@ class DownloadNotFound(NotFound):
     suggestions = ("Start it with POST /api/v1/models/download.",)
 
 
+class PresetNotFound(NotFound):
+    """There is no optimization preset with this id."""
+
+    code = "preset_not_found"
+    suggestions = ("List them with GET /api/v1/optimization/presets.",)
+
+
 class StateConflict(WanError):
     """The task is in a state that does not allow this."""
 
@@ -245,6 +254,14 @@ class LoraExists(StateConflict):
     code = "lora_exists"
     status = 409
     suggestions = ("Give the file another name, or delete the LoRA that is here.",)
+
+
+class PresetDoesNotFit(StateConflict):
+    """With this preset no model could make a video on this machine."""
+
+    code = "preset_does_not_fit"
+    category = "vram_memory"
+    suggestions = ("Take one that GET /api/v1/optimization/presets calls compatible; nothing was changed.",)
 
 
 class Unauthorized(WanError):

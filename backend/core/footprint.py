@@ -27,8 +27,8 @@ ALLOCATOR_SLACK: Final = 1.05
 WORKER_BASE: Final = {"cpu": 700_000_000, "cuda": 3_000_000_000}
 #: Frames that the encoder of the file holds back at most while it looks ahead (x264 `rc-lookahead` and references).
 ENCODER_FRAMES: Final = 64
-#: Pixels along the side of a tile, and between two tiles (`tile_sample_min_*`, `tile_sample_stride_*` of diffusers).
-TILE, TILE_STRIDE = 256, 192
+#: Pixels along the side of a tile (`tile_sample_min_*` of diffusers), and which part of it lies between two tiles.
+TILE, TILE_STRIDE_SHARE = 256, 0.75
 
 # Bytes per token that are alive at the highest point of one forward, counted tensor by tensor on the real modules
 # (diffusers 0.42.1, meta device): the attention half needs `width` times the dim, the feed-forward half keeps its
@@ -90,20 +90,20 @@ def forward_bytes(arch: Architecture, tokens: int, text_tokens: int, precision: 
     return int(tokens * per_token) + text
 
 
-def decode_bytes(vae: VaeShape, width: int, height: int, frames: int, *, tiled: bool) -> int:
+def decode_bytes(vae: VaeShape, width: int, height: int, frames: int, *, tiled: bool, tile: int = TILE) -> int:
     """Return what decoding needs beside the VAE's weights; in one piece it does not grow with the frames."""
     if not tiled:
         return _per_pixel(_DECODE_BYTES, vae, vae.decoder_width) * width * height
-    pixels = min(width, TILE) * min(height, TILE)
+    pixels = min(width, tile) * min(height, tile)
     whole_clip = 3 * FLOAT32 * width * height * frames
     return _per_pixel(_DECODE_BYTES, vae, vae.decoder_width) * pixels + 2 * whole_clip
 
 
-def encode_bytes(vae: VaeShape, width: int, height: int, frames: int, *, tiled: bool) -> int:
+def encode_bytes(vae: VaeShape, width: int, height: int, frames: int, *, tiled: bool, tile: int = TILE) -> int:
     """Return what encoding so many frames needs beside the VAE's weights; 0 frames need nothing."""
     if frames == 0:
         return 0
-    pixels = min(width, TILE) * min(height, TILE) if tiled else width * height
+    pixels = min(width, tile) * min(height, tile) if tiled else width * height
     clip = 3 * FLOAT32 * width * height * frames * (2 if vae.patch > 1 else 1)
     return _per_pixel(_ENCODE_BYTES, vae, vae.encoder_width) * pixels + clip
 
@@ -142,10 +142,11 @@ def footprint(
     width, height, frames = size
     tokens = arch.tokens(width, height, frames)
     precision = FLOAT32 if cpu else BFLOAT16
-    decoding = decode_bytes(arch.vae, width, height, frames, tiled=plan.tiled_decode)
-    encoding = encode_bytes(arch.vae, width, height, encoded_frames, tiled=plan.tiled_decode)
+    tile = plan.tile_size
+    decoding = decode_bytes(arch.vae, width, height, frames, tiled=plan.tiled_decode, tile=tile)
+    encoding = encode_bytes(arch.vae, width, height, encoded_frames, tiled=plan.tiled_decode, tile=tile)
     if cpu:
-        pixels = min(width, TILE) * min(height, TILE) if plan.tiled_decode else width * height
+        pixels = min(width, tile) * min(height, tile) if plan.tiled_decode else width * height
         decoding += _unfolded_bytes(arch.vae, arch.vae.decoder_width * (2 if arch.vae.residual else 1), pixels)
         encoding += _unfolded_bytes(arch.vae, arch.vae.encoder_width, pixels) if encoded_frames else 0
     activations = max(forward_bytes(arch, tokens, text_tokens, precision), decoding, encoding)

@@ -35,6 +35,7 @@ class MemoryPlan:
     storage: Storage
     tiled_decode: bool = False  #: decode in overlapping tiles: less memory, pixels differ a little
     text_encoder_on_cpu: bool = False
+    tile_size: int = 256  #: pixels along the side of a tile, where decoding is tiled; tiles overlap by a quarter
 
     def asks_for(self, actual: MemoryPlan) -> bool:
         """Whether a model that is laid out as `actual` is what this plan wants; a GGUF file's storage is no plan's choice."""

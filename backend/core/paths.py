@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,11 +91,32 @@ class Home:
         """The machine as the last start found it."""
         return self.root / "hardware.json"
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Every folder that belongs into the home."""
+        return self.models, self.loras, self.inputs, self.outputs, self.work, self.logs
+
     def create(self) -> Home:
-        """Make the folders that are missing and return self."""
-        for folder in (self.root, self.models, self.loras, self.inputs, self.outputs, self.work, self.logs):
-            folder.mkdir(parents=True, exist_ok=True)
+        """Make the folders that are missing and return self.
+
+        One inside the home that cannot be made is left to `faults` and to those who need it, so that a broken folder
+        of LoRAs keeps nobody from making a video.
+
+        Raises:
+            OSError: the home itself cannot be made.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        for folder in self.folders:
+            with suppress(OSError):
+                folder.mkdir(exist_ok=True)
         return self
+
+    def faults(self) -> list[str]:
+        """Say which folders are not there or cannot be written, by their names inside the home."""
+        if not _usable(self.root):
+            return ["The home folder is no folder that can be written"]
+        broken = [folder.name for folder in self.folders if not _usable(folder)]
+        return [f"`{name}` in the home folder is no folder that can be written" for name in broken]
 
     def announced_server(self) -> tuple[str, int] | None:
         """Return the address and process id of this home's server, if one has announced itself."""
@@ -130,6 +153,10 @@ class Home:
     def thumbnail_of(self, task_id: str) -> Path:
         """The still picture of a finished video."""
         return resolve_under(self.outputs, f"{task_id}_thumb.jpg")
+
+
+def _usable(folder: Path) -> bool:
+    return folder.is_dir() and os.access(folder, os.R_OK | os.W_OK | os.X_OK)
 
 
 def resolve_under(root: Path, name: str) -> Path:

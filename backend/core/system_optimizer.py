@@ -17,6 +17,7 @@ from backend.core.frame_size import TEMPORAL_STRIDE
 from backend.core.hardware import GIB, Gpu, HardwareProfile, in_gib
 from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.model_table import MODELS, Mode, ModelSpec
+from backend.core.optimization_settings import OptimizationSettings, Quantization
 
 #: Memory that no plan may use, so that the system and the screen keep working: at least the first, and this share.
 VRAM_RESERVE, VRAM_RESERVE_SHARE = GIB, 0.04
@@ -37,6 +38,7 @@ class Machine:
     ram: int | None  #: None = unknown
     compute_capability: tuple[int, int] | None = None
     cores: int = 1
+    vram_limit: int | None = None  #: what the operator lets a plan take of the card; None = all but the reserve
 
     @classmethod
     def of(cls, profile: HardwareProfile, device: str = "auto") -> Machine:
@@ -51,12 +53,16 @@ class Machine:
 
     @property
     def usable_vram(self) -> int | None:
-        """The card's memory without the reserve."""
-        return (
-            None
-            if self.vram is None or not self.cuda
-            else self.vram - max(VRAM_RESERVE, int(VRAM_RESERVE_SHARE * self.vram))
-        )
+        """What a plan may take of the card: its memory without the reserve, and not more than the operator's limit."""
+        if not self.cuda:
+            return None
+        own = None if self.vram is None else self.vram - max(VRAM_RESERVE, int(VRAM_RESERVE_SHARE * self.vram))
+        return min((one for one in (own, self.vram_limit) if one is not None), default=None)
+
+    @property
+    def limited(self) -> bool:
+        """Whether the operator's limit is what a plan meets first."""
+        return self.vram_limit is not None and self.usable_vram == self.vram_limit
 
     @property
     def usable_ram(self) -> int | None:
@@ -73,6 +79,7 @@ class Option:
     seconds: Seconds
     fits: bool
     reason: str  #: why it was taken or not, in a sentence
+    forbidden: bool = False  #: whether it is none for this device, this model or these wishes, whatever the memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +110,18 @@ class Decision:
 class WAN22SystemOptimizer:
     """Decides for one machine."""
 
-    def __init__(self, machine: Machine, rates: Rates | None = None) -> None:
-        """Decide for this machine; `rates` are those it was measured to have, else the published ones."""
-        self.machine = machine
+    def __init__(
+        self, machine: Machine, rates: Rates | None = None, wishes: OptimizationSettings | None = None
+    ) -> None:
+        """Decide for this machine.
+
+        Args:
+            machine: what it has.
+            rates: those it was measured to have; else the published ones.
+            wishes: what the operator asks; a plan that breaks one of them is none. Without them nothing is asked.
+        """
+        self.wishes = wishes or OptimizationSettings()
+        self.machine = replace(machine, vram_limit=self.wishes.max_vram)
         self.rates = rates or rates_of(machine.name if machine.cuda else None, machine.cores)
 
     def decide(self, work: Workload) -> Decision:
@@ -113,11 +129,12 @@ class WAN22SystemOptimizer:
 
         Where the memory is unknown nothing is refused: the plan that moves nothing is taken.
         """
-        decision = self._weigh(work)
+        decision = self.weigh(work)
         return decision if decision.fits else replace(decision, instead=self._instead(work))
 
-    def _weigh(self, work: Workload) -> Decision:
-        weighed = [self._option(plan, work) for plan in _variants()]
+    def weigh(self, work: Workload) -> Decision:
+        """Decide without looking for what would fit instead."""
+        weighed = [self._option(plan, work) for plan in _variants(self.wishes.vae_tile_size)]
         fitting = [option for option in weighed if option.fits]
         best = min(fitting, key=lambda option: (option.seconds.warm, _deviation(option.plan)), default=None)
         if best is not None:
@@ -142,7 +159,9 @@ class WAN22SystemOptimizer:
         forbidden = self._forbidden(plan, work.spec)
         lacks = "" if forbidden else _lacks(needs, self.machine)
         reason = forbidden or (f"{_words(plan)} needs {lacks}" if lacks else "fits")
-        return Option(plan, needs, seconds(work, plan, self.rates, cpu=cpu), not forbidden and not lacks, reason)
+        return Option(
+            plan, needs, seconds(work, plan, self.rates, cpu=cpu), not forbidden and not lacks, reason, bool(forbidden)
+        )
 
     def _forbidden(self, plan: MemoryPlan, spec: ModelSpec) -> str:
         """Say why a plan is none for this device or model; empty when it is one."""
@@ -156,15 +175,28 @@ class WAN22SystemOptimizer:
         capability = self.machine.compute_capability
         if plan.storage is Storage.FP8 and capability is not None and capability < FP8_CAPABILITY:
             return f"fp8 storage needs compute capability 8.0, this card has {capability[0]}.{capability[1]}"
+        return self._unwished(plan)
+
+    def _unwished(self, plan: MemoryPlan) -> str:
+        """Say which of the operator's wishes a plan breaks; empty when none."""
+        wishes, capability = self.wishes, self.machine.compute_capability
+        if wishes.quantization is Quantization.BF16 and plan.storage is Storage.FP8:
+            return "the optimization settings keep weights in bf16"
+        can_fp8 = self.machine.cuda and (capability is None or capability >= FP8_CAPABILITY)
+        if wishes.quantization is Quantization.FP8 and plan.storage is Storage.BF16 and can_fp8:
+            return "the optimization settings keep weights in fp8"
+        if not wishes.enable_offload and (plan.placement is not Placement.RESIDENT or plan.text_encoder_on_cpu):
+            return "the optimization settings move nothing off the device"
         return ""
 
     def _praise(self, best: Option, count: int) -> str:
         machine = self.machine
-        if machine.cuda and machine.vram is None:
+        if machine.cuda and machine.usable_vram is None:
             return f"{_words(best.plan)}: the card's memory is unknown, so nothing is moved out of it"
         parts = []
-        if machine.vram is not None:
-            parts.append(f"{in_gib(best.needs.vram)} of {in_gib(machine.vram)} VRAM")
+        if machine.usable_vram is not None:
+            allowed = f", {in_gib(machine.vram_limit)} allowed" if machine.limited else ""
+            parts.append(f"{in_gib(best.needs.vram)} of {in_gib(machine.vram)} VRAM{allowed}")
         if machine.ram is not None:
             parts.append(f"{in_gib(best.needs.ram)} of {in_gib(machine.ram)} RAM")
         rank = "the only plan that fits" if count == 1 else f"the fastest of the {count} plans that fit"
@@ -185,7 +217,7 @@ class WAN22SystemOptimizer:
     def _fits(self, work: Workload) -> bool:
         return any(
             not self._forbidden(plan, work.spec) and not _lacks(self._needs(plan, work), self.machine)
-            for plan in _variants()
+            for plan in _variants(self.wishes.vae_tile_size)
         )
 
     def _instead(self, work: Workload) -> Workload | None:
@@ -214,11 +246,11 @@ class WAN22SystemOptimizer:
         return None
 
 
-@lru_cache(maxsize=1)
-def _variants() -> tuple[MemoryPlan, ...]:
-    """Return every plan with and without its two switches."""
+@lru_cache(maxsize=8)
+def _variants(tile: int) -> tuple[MemoryPlan, ...]:
+    """Return every plan with and without its two switches; those that decode in tiles do it in tiles of this side."""
     return tuple(
-        replace(plan, tiled_decode=tiled, text_encoder_on_cpu=on_cpu)
+        replace(plan, tiled_decode=tiled, text_encoder_on_cpu=on_cpu, tile_size=tile if tiled else plan.tile_size)
         for plan in PLANS
         for tiled in (False, True)
         for on_cpu in (False, True)
@@ -263,11 +295,13 @@ def _lacks(needs: Footprint, machine: Machine) -> str:
         ("VRAM", needs.vram, machine.vram, machine.usable_vram),
         ("RAM", needs.ram, machine.ram, machine.usable_ram),
     )
-    found = [
-        f"{in_gib(need)} {name} of {in_gib(total)} (with {in_gib(total - usable)} in reserve)"
-        for name, need, total, usable in memories
-        if total is not None and usable is not None and need > usable
-    ]
+    found = []
+    for name, need, total, usable in memories:
+        if usable is not None and need > usable:
+            if name == "VRAM" and machine.limited:
+                found.append(f"{in_gib(need)} VRAM of {in_gib(usable)} that the optimization settings allow")
+            elif total is not None:
+                found.append(f"{in_gib(need)} {name} of {in_gib(total)} (with {in_gib(total - usable)} in reserve)")
     return " and ".join(found)
 
 

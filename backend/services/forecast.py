@@ -5,14 +5,15 @@ Decided before a task is queued; never opens a model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from backend.core.cost_model import Observation, Workload, rates_of, refine
 from backend.core.domain import Output
 from backend.core.errors import DoesNotFit
-from backend.core.model_table import find_model
-from backend.core.requests import GenerationRequest
+from backend.core.model_table import ModelSpec, find_model
+from backend.core.optimization_settings import OptimizationSettings
+from backend.core.requests import GenerationRequest, ImageRef, RequestDraft, resolve_request
 from backend.core.system_optimizer import Decision, Machine, WAN22SystemOptimizer
 from backend.models.lora.library import LoraLibrary
 from backend.store.outputs import OutputStore
@@ -27,21 +28,47 @@ _RECENT = 20
 class Forecast:
     """Weighs requests for one machine."""
 
-    def __init__(self, machine: Machine, outputs: OutputStore, loras: LoraLibrary, *, binding: bool) -> None:
-        """Weigh for this machine; `binding` says that it is the one that runs the tasks, so that it may refuse."""
+    def __init__(
+        self,
+        machine: Machine,
+        outputs: OutputStore,
+        loras: LoraLibrary,
+        *,
+        binding: bool,
+        wishes: Callable[[], OptimizationSettings] = OptimizationSettings,
+    ) -> None:
+        """Weigh for this machine.
+
+        Args:
+            machine: where tasks run.
+            outputs: the finished videos, which say how fast it is.
+            loras: where a request's LoRAs are.
+            binding: whether it is the machine that runs the tasks, so that it may refuse.
+            wishes: asked for the operator's constraints at every request.
+        """
         self.machine = machine
         self._outputs = outputs
         self._loras = loras
         self._binding = binding
+        self._wishes = wishes
 
     def decide(self, request: GenerationRequest) -> Decision:
         """Weigh every plan for a request."""
+        return self._optimizer(request.model, self._wishes()).decide(self._work(request))
+
+    def decide_native(self, spec: ModelSpec, wishes: OptimizationSettings) -> Decision:
+        """Weigh a request that leaves everything to the model, under these constraints; offer nothing instead."""
+        return self._optimizer(spec.id, wishes).weigh(self._work(native_request(spec)))
+
+    def _work(self, request: GenerationRequest) -> Workload:
         found = (self._loras.find(use.id) for use in request.loras)
-        lora_bytes = sum(lora.size_bytes for lora in found if lora is not None)
+        return Workload.of(request, lora_bytes=sum(lora.size_bytes for lora in found if lora is not None))
+
+    def _optimizer(self, model: str, wishes: OptimizationSettings) -> WAN22SystemOptimizer:
         machine = self.machine
         rates = rates_of(machine.name if machine.cuda else None, machine.cores)
-        rates = refine(rates, _observations(self._outputs.list(limit=_RECENT), request.model, cuda=machine.cuda))
-        return WAN22SystemOptimizer(machine, rates).decide(Workload.of(request, lora_bytes=lora_bytes))
+        rates = refine(rates, _observations(self._outputs.list(limit=_RECENT), model, cuda=machine.cuda))
+        return WAN22SystemOptimizer(machine, rates, wishes)
 
     def check(self, request: GenerationRequest, model_bytes: int) -> None:
         """Refuse a request that cannot fit the machine that would run it.
@@ -63,6 +90,12 @@ class Forecast:
                 suggestions=(suggestion_in_words(decision),),
                 details={"model": request.model, "would_fit": suggestion(decision)},
             )
+
+
+def native_request(spec: ModelSpec) -> GenerationRequest:
+    """Return a request that leaves everything to the model, with an image of its size where it needs one."""
+    image = ImageRef("", spec.width, spec.height) if spec.needs_image else None
+    return resolve_request(spec, RequestDraft("-", image=image))[0]
 
 
 def suggestion(decision: Decision) -> dict[str, Any] | None:

@@ -57,6 +57,7 @@ def test_reading_changes_nothing(served: Served) -> None:
                         filename="x_thumb.jpg",
                         lora_id="none",
                         model_type="t2v",
+                        preset_id="balanced",
                     ),
                 )
                 called += 1

@@ -18,7 +18,12 @@ CHANGING = {"POST", "PUT", "PATCH", "DELETE"}
 def routes(served: Served) -> list[tuple[str, str]]:
     """Return method and path of everything the app answers, legacy paths included, with ids filled in."""
     found = [
-        (method, path.format(task_id="x", output_id="x", image_id="x", filename="x", lora_id="x", model_type="x"))
+        (
+            method,
+            path.format(
+                task_id="x", output_id="x", image_id="x", filename="x", lora_id="x", model_type="x", preset_id="x"
+            ),
+        )
         for path, methods in served.paths().items()
         for method in methods
     ]

@@ -1,0 +1,219 @@
+"""Routes of the optimization settings: what the planner is asked to keep to, presets of it, and advice."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path
+
+from backend.api.deps import Services, ServicesDep
+from backend.api.estimate_views import machine_view
+from backend.api.optimization_schemas import (
+    Analysis,
+    EffectView,
+    OptimizationBody,
+    OptimizationChanged,
+    OptimizationValues,
+    PresetApplied,
+    Presets,
+    PresetSystem,
+    PresetView,
+    Recommendations,
+    RecommendationView,
+    UsageView,
+)
+from backend.api.resources import resource_check
+from backend.api.schemas import ErrorBody
+from backend.core.domain import iso, utcnow
+from backend.core.optimization_settings import OptimizationSettings
+from backend.core.system_optimizer import Option
+from backend.services.optimization_advisor import Effect, PresetEffect, Recommendation, to_gib
+from backend.services.resource_check import Resource
+
+router = APIRouter(tags=["optimization"])
+
+PresetId = Annotated[str, Path(description="Id of the preset, as the list has it", max_length=64)]
+_FREEABLE = {Resource.VRAM: "VRAM", Resource.RAM: "memory", Resource.DISK: "room on the disk"}
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorBody, "description": "No model could be made with it here; nothing was changed"},
+    404: {"model": ErrorBody, "description": "There is no such preset"},
+}
+
+
+@router.get("/system/optimization", response_model=OptimizationValues, summary="What plans keep to")
+def settings(services: ServicesDep) -> OptimizationValues:
+    """Return the optimization settings in force."""
+    return values_view(services.advisor.current())
+
+
+@router.post(
+    "/system/optimization",
+    response_model=OptimizationChanged,
+    response_model_exclude_none=True,
+    summary="Change what plans keep to",
+)
+def change(body: OptimizationBody, services: ServicesDep) -> OptimizationChanged:
+    """Put settings in force for every estimate, submit and plan from now on, and keep them over restarts."""
+    advisor = services.advisor
+    changed = advisor.change(body.model_dump(exclude_unset=True))
+    effects = advisor.effects(changed)
+    savings = [effect.vram_saved for effect in effects if effect.vram_saved is not None]
+    reading = services.stats.read()
+    return OptimizationChanged(
+        **values_view(changed).model_dump(),
+        message=f"Optimization settings updated; they count from the next request on{_in_our_words(body, changed)}",
+        current_vram_usage_gb=round(reading.vram_used_mb / 1024, 3) if reading.gpus else None,
+        estimated_vram_savings_gb=to_gib(savings[0]) if savings else None,
+        recommendations=[f"{one.message} ({one.reason})" for one in advisor.recommendations()],
+        effects=[effect_view(effect) for effect in effects],
+    )
+
+
+@router.get(
+    "/optimization/presets", response_model=Presets, response_model_exclude_none=True, summary="Sets of settings"
+)
+def presets(services: ServicesDep) -> Presets:
+    """List six sets of settings, each with what the planner says about it on this machine."""
+    weighed = services.advisor.presets()
+    fitting = [one for one in weighed if one.compatible]
+    machine = services.advisor.machine
+    return Presets(
+        presets={one.preset.id: _preset(one) for one in weighed},
+        system_info=PresetSystem(
+            total_vram_gb=to_gib(machine.vram) if machine.cuda else None,
+            recommended_presets=[one.preset.id for one in fitting if one.main.slower in (None, 1.0)],
+        ),
+    )
+
+
+@router.post(
+    "/optimization/apply-preset/{preset_id}", response_model=PresetApplied, summary="Use a set", responses=_REFUSED
+)
+def apply(preset_id: PresetId, services: ServicesDep) -> PresetApplied:
+    """Put a preset's settings in force, as `POST /api/v1/system/optimization` does."""
+    applied = services.advisor.apply(preset_id)
+    return PresetApplied(
+        message=f"{applied.preset.name} is in force from the next request on",
+        preset=preset_id,
+        settings=values_view(applied.settings),
+        compatibility_reason=applied.reason,
+    )
+
+
+@router.get(
+    "/optimization/recommendations",
+    response_model=Recommendations,
+    response_model_exclude_none=True,
+    summary="What would help",
+)
+def recommendations(services: ServicesDep) -> Recommendations:
+    """Say what would make videos possible, faster or safer, each with its numbers; nothing when all is well."""
+    return Recommendations(recommendations=advice(services), timestamp=iso(utcnow()))
+
+
+@router.get(
+    "/optimization/analysis",
+    response_model=Analysis,
+    response_model_exclude_none=True,
+    summary="How videos are made here",
+)
+def analysis(services: ServicesDep) -> Analysis:
+    """Say for each model which plan it gets and why, where the seconds of finished videos went, and what would help."""
+    advisor, usage = services.advisor, resource_check(services).usage
+    current = advisor.current()
+    phases = advisor.phases()
+    return Analysis(
+        machine=machine_view(advisor.machine),
+        settings=values_view(current),
+        current_usage=UsageView(
+            cpu_percent=round(100 * usage.cpu, 1),
+            ram_percent=round(100 * usage.ram, 1),
+            ram_free_gb=usage.ram_free_gb,
+            vram_percent=None if usage.vram is None else round(100 * usage.vram, 1),
+            vram_free_gb=usage.vram_free_gb,
+            disk_free_gb=usage.disk_free_gb,
+        ),
+        effects=[effect_view(effect) for effect in advisor.effects(current)],
+        mean_seconds_by_phase={
+            model: {name: round(seconds, 3) for name, seconds in phases[model].items()} for model in phases
+        },
+        recommendations=advice(services),
+        timestamp=iso(utcnow()),
+    )
+
+
+def advice(services: Services) -> list[RecommendationView]:
+    """Return what the planner, the finished tasks and the state of the machine suggest."""
+    short = [
+        Recommendation("resources", f"Free {_FREEABLE[one.resource]} before the next large video", one.sentence)
+        for one in resource_check(services).shortages
+        if one.resource in _FREEABLE
+    ]
+    return [
+        RecommendationView(kind=one.kind, message=one.message, reason=one.reason, settings=one.settings)
+        for one in (*services.advisor.recommendations(), *short)
+    ]
+
+
+def _in_our_words(body: OptimizationBody, changed: OptimizationSettings) -> str:
+    """Say what an older client's word for the form of the weights means here."""
+    word = body.quantization
+    return (
+        ""
+        if word is None or word.lower() == changed.quantization
+        else f"; {word.lower()} is {changed.quantization} here"
+    )
+
+
+def values_view(settings: OptimizationSettings) -> OptimizationValues:
+    """Show settings."""
+    return OptimizationValues(**settings.to_json())
+
+
+def effect_view(effect: Effect) -> EffectView:
+    """Show what settings do to a model."""
+    free, bound = effect.free.chosen, effect.bound.chosen
+    return EffectView(
+        model_id=effect.spec.id,
+        fits=effect.bound.fits,
+        reason=effect.bound.reason,
+        plan=None if bound is None else bound.plan.name,
+        vram_gb=None if bound is None else to_gib(bound.needs.vram),
+        ram_gb=None if bound is None else to_gib(bound.needs.ram),
+        seconds=_warm(bound, known=effect.bound.seconds_known),
+        plan_without_settings=None if free is None else free.plan.name,
+        vram_without_settings_gb=None if free is None else to_gib(free.needs.vram),
+        seconds_without_settings=_warm(free, known=effect.free.seconds_known),
+    )
+
+
+def _warm(option: Option | None, *, known: bool) -> float | None:
+    return round(option.seconds.warm, 2) if option is not None and known else None
+
+
+def _preset(weighed: PresetEffect) -> PresetView:
+    preset, main = weighed.preset, weighed.main
+    times = main.slower if main.bound.fits else None
+    return PresetView(
+        name=preset.name,
+        description=preset.description,
+        settings=values_view(weighed.settings),
+        recommended_for=preset.recommended_for,
+        compatible=weighed.compatible,
+        compatibility_reason=weighed.reason,
+        vram_savings_gb=to_gib(main.vram_saved),
+        min_vram_gb=to_gib(weighed.least_vram),
+        performance_impact=_performance(weighed, times),
+        quality_impact="weights rounded to 8 bit" if weighed.rounds_weights else "none: weights in 16 bit or more",
+        estimated_time_multiplier=None if times is None else round(times, 3),
+        effects=[effect_view(effect) for effect in weighed.effects],
+    )
+
+
+def _performance(weighed: PresetEffect, times: float | None) -> str:
+    if not weighed.compatible:
+        return "none of the models that matter here can be made with it"
+    if times is None:
+        return "not known for this machine"
+    model = weighed.main.spec.id
+    return f"{model} takes as long as without it" if times < 1.005 else f"{model} takes {times:.2f} times as long"
