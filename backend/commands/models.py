@@ -52,7 +52,7 @@ def show(name: Name) -> None:
 @app.command("download")
 def download(
     name: Name,
-    revision: Annotated[str, typer.Option(help="Branch, tag or commit of the repository.")] = "main",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
     limit: Limit = None,
 ) -> None:
     """Fetch a model, or what is missing of it. Stop it at any time: the next call goes on from there."""

@@ -15,7 +15,7 @@ from backend.commands.terminal import out
 from backend.core.cost_model import Workload
 from backend.core.frame_size import parse_resolution
 from backend.core.hardware import GIB, detect_hardware, in_gib
-from backend.core.model_table import MODELS, ModelSpec, find_model
+from backend.core.model_table import BUILT_IN, ModelSpec, find_model, models_in_force
 from backend.core.requests import ImageRef, RequestDraft, resolve_request
 from backend.core.settings import load_settings
 from backend.core.system_optimizer import Decision, Machine, WAN22SystemOptimizer
@@ -26,7 +26,7 @@ _RAM = (16, 32, 64, 128)
 _IMAGINED = "an imagined card"
 _TABLE_HEAD = """# The planner's table
 
-What `WAN22SystemOptimizer` decides for the three full-size models at their native size, steps and guidance. Made by
+What `WAN22SystemOptimizer` decides for the full-size models at their native size, steps and guidance. Made by
 `wan22 plan --table`; a test compares it with the code. **Every number is estimated**: memory from structure and size,
 seconds from published runs of that card. None of it was measured on such a machine.
 `wan22 plan MODEL --vram 24 --ram 64` answers for other sizes and machines.
@@ -54,7 +54,7 @@ def plan(
         return
     machine = _machine(vram, ram, card)
     out.print(escape(_in_words(machine)), style="dim")
-    specs = [find_model(model)] if model else list(MODELS.values())
+    specs = [find_model(model)] if model else list(models_in_force().specs)
     decisions = [WAN22SystemOptimizer(machine).decide(work_of(spec, size, frames, steps)) for spec in specs]
     for decision in decisions:
         out.print(escape(_answer(decision)), soft_wrap=True)
@@ -128,7 +128,7 @@ def _size(work: Workload) -> str:
 def planner_table() -> str:
     """Return docs/planner.md: the full-size models on common cards, as Markdown."""
     parts = [_TABLE_HEAD]
-    for spec in MODELS.values():
+    for spec in BUILT_IN.specs:
         if spec.embedded:
             continue
         work = work_of(spec)
