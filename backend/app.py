@@ -40,6 +40,7 @@ from backend.api.websocket import ConnectionManager
 from backend.core.hardware import HardwareProfile, detect_hardware
 from backend.core.settings import Settings
 from backend.core.system_optimizer import Machine
+from backend.models.configuration import ModelConfigurationManager
 from backend.models.lora.library import LoraLibrary
 from backend.models.manager import ModelManager
 from backend.services.forecast import Forecast
@@ -141,6 +142,8 @@ def _services(
 ) -> Services:
     home = settings.paths.create()
     database.migrate()
+    configuration = ModelConfigurationManager(home)
+    configuration.refresh()
     stats = HostStats(home.root)
     tasks, events, outputs = TaskStore(database), EventLog(database), OutputStore(database, home)
     model_manager = ModelManager(home, has_gpu=stats.has_gpu)
@@ -161,6 +164,7 @@ def _services(
         events=events,
         outputs=outputs,
         workers=WorkerStore(database),
+        configuration=configuration,
         models=model_manager,
         loras=loras,
         inputs=images,

@@ -13,10 +13,11 @@ from backend import __version__
 from backend.core.cost_model import Workload
 from backend.core.errors import WanError
 from backend.core.hardware import GIB, detect_hardware, in_gib
-from backend.core.model_table import MODELS, ModelSpec
+from backend.core.model_table import ModelSpec
 from backend.core.requests import ImageRef, RequestDraft, resolve_request
 from backend.core.settings import Settings
 from backend.core.system_optimizer import Machine, WAN22SystemOptimizer
+from backend.models.configuration import ModelConfigurationManager
 from backend.models.manager import ModelManager, Presence
 from backend.services.machine_record import last_profile
 
@@ -60,7 +61,9 @@ def examine(settings: Settings) -> list[Finding]:
     findings += _home(settings)
     machine = Machine.of(hardware, settings.device)
     manager = ModelManager(settings.paths, has_gpu=bool(hardware.gpus))
-    for spec in MODELS.values():
+    table = ModelConfigurationManager(settings.paths).refresh()
+    findings += [Finding("bad", "config.json", fault) for fault in table.faults]
+    for spec in table.specs:
         state = manager.state(spec)
         grade: Grade = "ok" if state.available else "note"
         text = (
@@ -69,7 +72,7 @@ def examine(settings: Settings) -> list[Finding]:
             else f"{'not here' if state.presence is Presence.MISSING else state.presence}: {state.reason}"
         )
         findings.append(Finding(grade, spec.id, text))
-        if not spec.embedded:
+        if not spec.miniature:
             findings.append(_fit(spec, machine))
     try:
         findings.append(Finding("ok", "default model", manager.default().id))

@@ -17,6 +17,7 @@ from backend.api.websocket import ConnectionManager
 from backend.core.errors import OutputNotFound, TaskNotFound
 from backend.core.paths import Home
 from backend.core.settings import Settings
+from backend.models.configuration import ModelConfigurationManager
 from backend.models.lora.library import LoraLibrary
 from backend.models.manager import ModelManager
 from backend.services.generation_service import GenerationService
@@ -66,6 +67,7 @@ class Services:
     events: EventLog
     outputs: OutputStore
     workers: WorkerStore
+    configuration: ModelConfigurationManager
     models: ModelManager
     loras: LoraLibrary
     inputs: InputStore
@@ -87,8 +89,9 @@ class Services:
 
 
 async def services_of(request: Request) -> Services:
-    """Return the services of the app that serves this request."""
+    """Return the services of the app that serves this request, with the table of models as config.json has it now."""
     services: Services = request.app.state.services
+    services.configuration.refresh()
     return services
 
 

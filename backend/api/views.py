@@ -209,6 +209,7 @@ def model_info(state: ModelState) -> ModelInfo:
         weights_gb=spec.weights_gb,
         size_mb=round(state.size_bytes / MIB, 1) if state.size_bytes else None,
         embedded=spec.embedded,
+        base=spec.base,
         experts=spec.experts,
         defaults=known(defaults),
         limits=limits,

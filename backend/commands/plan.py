@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.terminal import out
+from backend.commands.terminal import out, own_home
 from backend.core.cost_model import Workload
 from backend.core.frame_size import parse_resolution
 from backend.core.hardware import GIB, detect_hardware, in_gib
@@ -52,6 +52,7 @@ def plan(
     if table:
         typer.echo(planner_table(), nl=False)
         return
+    own_home()
     machine = _machine(vram, ram, card)
     out.print(escape(_in_words(machine)), style="dim")
     specs = [find_model(model)] if model else list(models_in_force().specs)
