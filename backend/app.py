@@ -45,6 +45,7 @@ from backend.core.resource_limits import kept_limits
 from backend.core.settings import Settings
 from backend.core.system_integration import SystemIntegration
 from backend.core.system_optimizer import Machine
+from backend.models.configuration import ModelConfigurationManager
 from backend.models.lora.library import LoraLibrary
 from backend.models.manager import ModelManager
 from backend.services.forecast import Forecast
@@ -155,7 +156,7 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
     loras, images = LoraLibrary(home), InputStore(home)
     machine = Machine.of(workers_on or profile, settings.device)
     config = ConfigFile(home.config_file)
-    kept = kept_optimization(config)
+    kept, configuration = kept_optimization(config), ModelConfigurationManager(home)
     forecast = Forecast(machine, outputs, loras, binding=settings.worker or workers_on is not None, wishes=kept.current)
     downloads = downloads_into(home, model_manager)
     services = Services(
@@ -165,6 +166,7 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
         events=events,
         outputs=outputs,
         workers=WorkerStore(database),
+        configuration=configuration,
         models=model_manager,
         loras=loras,
         inputs=images,

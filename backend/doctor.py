@@ -14,10 +14,11 @@ from backend.core.config_file import ConfigFile
 from backend.core.cost_model import Workload
 from backend.core.errors import WanError
 from backend.core.hardware import GIB, detect_hardware, in_gib
-from backend.core.model_table import MODELS, ModelSpec
+from backend.core.model_table import ModelSpec
 from backend.core.optimization_settings import OptimizationSettings, kept_optimization
 from backend.core.settings import Settings
 from backend.core.system_optimizer import Machine, WAN22SystemOptimizer
+from backend.models.configuration import ModelConfigurationManager
 from backend.models.manager import ModelManager, Presence
 from backend.services.forecast import native_request
 from backend.services.machine_record import last_profile
@@ -68,7 +69,9 @@ def examine(settings: Settings) -> list[Finding]:
         findings.append(Finding("bad", "config.json", f"{error.message}; the defaults are in force"))
     wishes = kept.current()
     manager = ModelManager(settings.paths, has_gpu=bool(hardware.gpus))
-    for spec in MODELS.values():
+    table = ModelConfigurationManager(settings.paths).refresh()
+    findings += [Finding("bad", "config.json", fault) for fault in table.faults]
+    for spec in table.specs:
         state = manager.state(spec)
         grade: Grade = "ok" if state.available else "note"
         text = (
@@ -77,7 +80,7 @@ def examine(settings: Settings) -> list[Finding]:
             else f"{'not here' if state.presence is Presence.MISSING else state.presence}: {state.reason}"
         )
         findings.append(Finding(grade, spec.id, text))
-        if not spec.embedded:
+        if not spec.miniature:
             findings.append(_fit(spec, machine, wishes))
     try:
         findings.append(Finding("ok", "default model", manager.default().id))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from backend.core.model_table import BUILT_IN, put_in_force
 from tests.support.server import LiveServer
 
 
@@ -18,6 +19,13 @@ def _isolated_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         if name.startswith("WAN22_") or name in {"HF_TOKEN", "HF_ENDPOINT", "HUGGING_FACE_HUB_TOKEN"}:
             monkeypatch.delenv(name)
     monkeypatch.setenv("WAN22_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(autouse=True)
+def _own_table_of_models() -> Iterator[None]:
+    """No test sees the models that another one added to its home."""
+    yield
+    put_in_force(BUILT_IN)
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def web_components(services: Services, database: Database, profile: HardwareProf
         workers = Component(WORKERS, partial(_workers, services), start, stop)
     return (
         Component(HOME, partial(_home, services), _in_thread(services.home.create), essential=True),
-        Component("configuration", partial(_configuration, services)),
+        Component("configuration", partial(_configuration, services), _in_thread(services.configuration.refresh)),
         Component(
             DATABASE,
             partial(_database, services),
@@ -106,6 +106,8 @@ def _configuration(services: Services) -> Condition:
         services.limits.read()
     except BadSettings as error:
         return _degraded(f"{error.message}; the defaults are in force")
+    if faults := services.configuration.refresh().faults:
+        return _degraded("; ".join(faults))
     return _ready("Every section can be read")
 
 

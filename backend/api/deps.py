@@ -20,6 +20,7 @@ from backend.core.paths import Home
 from backend.core.resource_limits import KeptLimits
 from backend.core.settings import Settings
 from backend.core.system_integration import SystemIntegration
+from backend.models.configuration import ModelConfigurationManager
 from backend.models.lora.library import LoraLibrary
 from backend.models.manager import ModelManager
 from backend.services.generation_service import GenerationService
@@ -72,6 +73,7 @@ class Services:
     events: EventLog
     outputs: OutputStore
     workers: WorkerStore
+    configuration: ModelConfigurationManager
     models: ModelManager
     loras: LoraLibrary
     inputs: InputStore
@@ -99,8 +101,9 @@ class Services:
 
 
 async def services_of(request: Request) -> Services:
-    """Return the services of the app that serves this request."""
+    """Return the services of the app that serves this request, with the table of models as config.json has it now."""
     services: Services = request.app.state.services
+    services.configuration.refresh()
     return services
 
 

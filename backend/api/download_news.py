@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from backend.api.model_views import download_view
-from backend.core.model_table import MODELS
+from backend.core.model_table import models_in_force
 from backend.models.download_progress import DownloadProgress, Phase
 from backend.services.model_downloads import Download, DownloadState, Urgency
 
@@ -38,7 +38,7 @@ def download_message(before: DownloadState | None, download: Download) -> tuple[
 
 def fetch_of_task(model: str | None, fetch: dict[str, Any] | None, moment: datetime) -> Download | None:
     """Return the download that a task's progress tells of; None when the task fetches nothing, or only waits."""
-    spec, state = MODELS.get(model or ""), _STATES.get((fetch or {}).get("status", ""))
+    spec, state = models_in_force().get(model or ""), _STATES.get((fetch or {}).get("status", ""))
     if spec is None or state is None or fetch is None:
         return None
     speed, eta = fetch.get("bytes_per_second"), fetch.get("eta_seconds")

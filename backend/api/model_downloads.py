@@ -20,7 +20,7 @@ from backend.api.model_views import MB, MIB, download_view
 from backend.api.models import ModelName
 from backend.core.domain import TERMINAL, TaskStatus, iso, utcnow
 from backend.core.errors import InvalidRequest, StateConflict
-from backend.core.model_table import MODELS, ModelSpec, find_model
+from backend.core.model_table import ModelSpec, find_model, models_in_force
 from backend.models.integrity import FileState, check_full, check_quick
 from backend.models.manifest import read_manifest
 from backend.models.removal import remove_model
@@ -56,7 +56,7 @@ def download(asked: DownloadAsked, services: ServicesDep) -> DownloadAnswer:
 )
 def all_progress(services: ServicesDep) -> dict[str, DownloadView]:
     """Return the downloads that this server was asked for since it started, and those that a worker runs, by model."""
-    found = {spec.id: _newest(services, spec) for spec in MODELS.values()}
+    found = {spec.id: _newest(services, spec) for spec in models_in_force().specs}
     return {name: download_view(one) for name, one in found.items() if one is not None}
 
 

@@ -32,6 +32,7 @@ class ModelStatuses(BaseModel):
     models: dict[str, ModelStatus]
     total_models: int
     available_models: int
+    configuration_faults: list[str] | None = Field(None, description="Entries of config.json that were left out")
     timestamp: Timestamp
 
 

@@ -21,7 +21,7 @@ from backend.api.schemas import ModelList
 from backend.api.views import model_info
 from backend.core.domain import TERMINAL, TaskStatus, iso, utcnow
 from backend.core.errors import ModelDamaged, ModelUnavailable
-from backend.core.model_table import find_model
+from backend.core.model_table import find_model, models_in_force
 from backend.models.manager import ModelState
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -73,6 +73,7 @@ def statuses(services: ServicesDep) -> ModelStatuses:
         models={state.spec.id: model_status(state, scene) for state in states},
         total_models=len(states),
         available_models=sum(state.available for state in states),
+        configuration_faults=list(models_in_force().faults) or None,
         timestamp=iso(utcnow()),
     )
 

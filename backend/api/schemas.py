@@ -282,6 +282,7 @@ class ModelInfo(BaseModel):
     weights_gb: float
     size_mb: float | None = None
     embedded: bool
+    base: str | None = Field(None, description="The built-in model that one of the user's own is built like")
     experts: int
     defaults: dict[str, Any]
     limits: dict[str, Any]

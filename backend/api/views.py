@@ -23,7 +23,7 @@ from backend.api.schemas import (
 )
 from backend.api.system_schemas import SystemStats
 from backend.core.domain import Output, Priority, Task, TaskEvent, TaskStatus, iso, utcnow
-from backend.core.model_table import MODELS, ModelSpec
+from backend.core.model_table import ModelSpec, models_in_force
 from backend.core.paths import Home
 from backend.core.requests import MAX_FPS, MAX_GUIDANCE, MAX_PROMPT_CHARS, MAX_SEED, MAX_STEPS, GenerationRequest
 from backend.models.manager import ModelState
@@ -87,7 +87,7 @@ def task_info(
 
 def queue_item(task: Task) -> QueueItem:
     """Show one task as the first clients read it."""
-    spec = MODELS.get(task.model)
+    spec = models_in_force().get(task.model)
     return QueueItem(
         id=task.id,
         status=task.status,
@@ -211,6 +211,7 @@ def model_info(state: ModelState) -> ModelInfo:
         weights_gb=spec.weights_gb,
         size_mb=round(state.size_bytes / MIB, 1) if state.size_bytes else None,
         embedded=spec.embedded,
+        base=spec.base,
         experts=spec.experts,
         defaults=known(defaults),
         limits=limits,

@@ -10,8 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.terminal import check_file, out
-from backend.core.settings import load_settings
+from backend.commands.terminal import check_file, out, own_home
 
 if TYPE_CHECKING:
     from backend.models.lora.library import Lora, LoraLibrary
@@ -71,7 +70,7 @@ def remove(lora_id: LoraId) -> None:
 def _library() -> LoraLibrary:
     from backend.models.lora.library import LoraLibrary
 
-    return LoraLibrary(load_settings().paths.create())
+    return LoraLibrary(own_home())
 
 
 def _described(lora: Lora) -> dict[str, object]:

@@ -1,29 +1,30 @@
-"""`wan22 models`: list, fetch, check and remove models. Works on the home folder itself, so no server has to run."""
+"""`wan22 models`: list, add, fetch, check and remove models. Works on the home folder itself; no server has to run."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.terminal import err, out
-from backend.core.errors import DownloadStopped, ModelDamaged
+from backend.commands.terminal import err, out, own_home
+from backend.core.errors import BadSettings, DownloadStopped, ModelDamaged, UnknownModel
 from backend.core.hardware import detect_hardware
-from backend.core.model_table import ModelSpec, find_model
+from backend.core.model_table import ModelSpec, find_model, models_in_force
 from backend.core.paths import Home
-from backend.core.settings import load_settings
 
 if TYPE_CHECKING:
     from backend.models.download_progress import DownloadProgress, OnProgress
     from backend.models.downloader import ModelDownloader
     from backend.models.integrity import FileFinding
     from backend.models.manager import ModelManager, ModelState
+    from backend.models.own_models import OwnModels
     from backend.progress_bar import ShowBytes
 
-app = typer.Typer(help="List, fetch, check and remove models.", no_args_is_help=True)
+app = typer.Typer(help="List, add, fetch, check and remove models.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="Name of the model, as the list has it.")]
 Limit = Annotated[float | None, typer.Option("--limit", min=0.01, help="At most so many MB per second.")]
@@ -34,31 +35,71 @@ _MB = 1e6
 def list_models() -> None:
     """List the models and what the disk has of them."""
     table = Table("name", "makes video from", "status", "MB on disk", "why not", box=None)
-    for state in _manager(_home()).states():
+    for state in _manager(own_home()).states():
         sources = {"t2v": "text", "i2v": "an image and text", "ti2v": "text, perhaps an image"}[state.spec.mode]
         size = f"{state.size_bytes / _MB:,.1f}" if state.size_bytes else ""
         colour = "green" if state.available else "yellow"
         table.add_row(state.spec.id, sources, f"[{colour}]{state.presence}[/]", size, escape(state.reason or ""))
     out.print(table)
+    for fault in models_in_force().faults:
+        err.print(f"left out: {fault}", style="yellow", markup=False, highlight=False)
+
+
+@app.command("add")
+def add(
+    model_id: Annotated[str, typer.Argument(metavar="ID", help="Name of the model; requests say it.")],
+    base: Annotated[str, typer.Option(help="The built-in model that it is built like, such as TI2V-5B.")],
+    path: Annotated[
+        Path | None, typer.Argument(help="Its folder, in diffusers' layout. It stays where it is.", exists=True)
+    ] = None,
+    repository: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Where the hub has it, in place of a folder.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
+    title: Annotated[str | None, typer.Option(help="What people call it.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Its licence.")] = None,
+    alias: Annotated[list[str] | None, typer.Option(help="Another name for it; may be repeated.")] = None,
+    default: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A default of its own, such as steps=8; repeated.")
+    ] = None,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the folder into the home folder.")] = False,
+) -> None:
+    """Add a model of your own, built like one of the built-in ones. A running server knows it at once."""
+    from backend.models.model_entry import ModelEntry
+
+    home = own_home()
+    values: dict[str, object] = {
+        "base": base,
+        "repository": repository,
+        "revision": revision,
+        "title": title,
+        "licence": licence,
+        "aliases": alias or [],
+        "defaults": dict(_setting(one) for one in default or []),
+    }
+    entry = ModelEntry.read({key: value for key, value in values.items() if value is not None})
+    spec = _own(home).add(model_id, entry, path, copy=copy)
+    state = _manager(home).state(spec)
+    out.print(f"{spec.id} is added, built like {spec.structure}: {state.reason or 'ready'}", highlight=False)
 
 
 @app.command("show")
 def show(name: Name) -> None:
     """Show what is known of a model and its files, as JSON."""
-    home = _home()
+    home = own_home()
     out.print_json(json.dumps(_described(_manager(home).state(find_model(name)))))
 
 
 @app.command("download")
 def download(
     name: Name,
-    revision: Annotated[str, typer.Option(help="Branch, tag or commit of the repository.")] = "main",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
     limit: Limit = None,
 ) -> None:
     """Fetch a model, or what is missing of it. Stop it at any time: the next call goes on from there."""
     from backend.progress_bar import byte_bar
 
-    home, spec = _home(), find_model(name)
+    home, spec = own_home(), find_model(name)
     downloader = _downloader(home, limit)
     try:
         with byte_bar(err) as bar:
@@ -79,7 +120,7 @@ def verify(
     from backend.models.integrity import FileState
     from backend.progress_bar import byte_bar
 
-    home, spec = _home(), find_model(name)
+    home, spec = own_home(), find_model(name)
     findings = _examined(home, spec, quick=quick)
     wrong = [finding for finding in findings if finding.state is not FileState.OK]
     for finding in wrong:
@@ -103,18 +144,43 @@ def verify(
 
 @app.command("remove")
 def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
-    """Delete a model's files, also unfinished ones. Models that ship with wan22 stay."""
+    """Delete a model's files, also unfinished ones; a model of your own is taken out, and its folder stays."""
+    from backend.models.configuration import ModelConfigurationManager
     from backend.models.removal import remove_model
 
-    home, spec = _home(), find_model(name)
+    home = own_home()
+    try:
+        spec = find_model(name)
+    except UnknownModel:
+        configuration = ModelConfigurationManager(home)
+        if not configuration.has(name):
+            raise
+        configuration.remove(name)  # one that was left out because something is wrong with it
+        out.print("The entry was taken out of config.json")
+        return
     if not (yes or spec.embedded):
-        typer.confirm(f"Delete the files of {spec.id}?", abort=True)
-    freed = remove_model(home, spec)
+        what = f"Take {spec.id} out" if spec.folder else f"Delete the files of {spec.id}"
+        typer.confirm(f"{what}?", abort=True)
+    freed = remove_model(home, spec) if spec.base is None else _own(home).remove(spec)
     out.print(f"{spec.id} was removed, {freed / _MB:,.1f} MB are free again")
 
 
-def _home() -> Home:
-    return load_settings().paths.create()
+def _own(home: Home) -> OwnModels:
+    from backend.models.configuration import ModelConfigurationManager
+    from backend.models.own_models import OwnModels
+
+    return OwnModels(home, ModelConfigurationManager(home))
+
+
+def _setting(text: str) -> tuple[str, object]:
+    """Read `KEY=VALUE`; a value that is no JSON is a text."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise BadSettings(f"--default {key}: say KEY=VALUE, such as steps=8", suggestions=("Correct the option.",))
+    try:
+        return key.strip(), json.loads(value)
+    except ValueError:
+        return key.strip(), value
 
 
 def _manager(home: Home) -> ModelManager:
@@ -174,6 +240,8 @@ def _described(state: ModelState) -> dict[str, object]:
         "status": state.presence,
         "reason": state.reason,
         "ships_with_wan22": spec.embedded,
+        "base": spec.base,
+        "folder": str(state.folder) if state.available else None,
         "repository": spec.repo_id,
         "commit": manifest.commit if manifest else None,
         "licence": spec.licence,

@@ -11,12 +11,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.terminal import out
+from backend.commands.terminal import out, own_home
 from backend.core.config_file import ConfigFile
 from backend.core.cost_model import Workload
 from backend.core.frame_size import parse_resolution
 from backend.core.hardware import GIB, detect_hardware, in_gib
-from backend.core.model_table import MODELS, ModelSpec, find_model
+from backend.core.model_table import BUILT_IN, ModelSpec, find_model, models_in_force
 from backend.core.optimization_settings import OptimizationSettings, kept_optimization
 from backend.core.requests import ImageRef, RequestDraft, resolve_request
 from backend.core.settings import load_settings
@@ -28,7 +28,7 @@ _RAM = (16, 32, 64, 128)
 _IMAGINED = "an imagined card"
 _TABLE_HEAD = """# The planner's table
 
-What `WAN22SystemOptimizer` decides for the three full-size models at their native size, steps and guidance. Made by
+What `WAN22SystemOptimizer` decides for the full-size models at their native size, steps and guidance. Made by
 `wan22 plan --table`; a test compares it with the code. **Every number is estimated**: memory from structure and size,
 seconds from published runs of that card. None of it was measured on such a machine.
 `wan22 plan MODEL --vram 24 --ram 64` answers for other sizes and machines.
@@ -54,9 +54,10 @@ def plan(
     if table:
         typer.echo(planner_table(), nl=False)
         return
+    own_home()
     machine = _machine(vram, ram, card)
     out.print(escape(_in_words(machine)), style="dim")
-    specs = [find_model(model)] if model else list(MODELS.values())
+    specs = [find_model(model)] if model else list(models_in_force().specs)
     imagined = any(option is not None for option in (vram, ram, card))
     wishes = OptimizationSettings() if imagined else _kept_wishes()
     decisions = [
@@ -139,7 +140,7 @@ def _size(work: Workload) -> str:
 def planner_table() -> str:
     """Return docs/planner.md: the full-size models on common cards, as Markdown."""
     parts = [_TABLE_HEAD]
-    for spec in MODELS.values():
+    for spec in BUILT_IN.specs:
         if spec.embedded:
             continue
         work = work_of(spec)

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from backend.core.errors import BadSettings
+from backend.core.paths import Home
 from backend.core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -23,6 +24,15 @@ ServerOption = Annotated[
     str | None, typer.Option("--server", help="Address of a running server; default is this home's own.")
 ]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Where to save the MP4.")]
+
+
+def own_home() -> Home:
+    """Return this machine's home folder, with its models in force; for commands that work on it themselves."""
+    from backend.models.configuration import ModelConfigurationManager
+
+    home = load_settings().paths.create()
+    ModelConfigurationManager(home).refresh()
+    return home
 
 
 @contextmanager

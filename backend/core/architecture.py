@@ -14,6 +14,7 @@ from math import prod
 from typing import Final
 
 from backend.core.lora.shape import PUBLISHED, WanShape
+from backend.core.model_spec import ModelSpec
 
 #: Width of the VAE's levels in units of its base width, the same in both VAEs (`dim_mult`).
 _MULTIPLES: Final = (1, 2, 4, 4)
@@ -209,12 +210,19 @@ def _tiny(layers: int, inputs: int, outputs: int) -> WanShape:
     return WanShape(192, 512, layers, inputs, outputs, 64, freq_dim=64)
 
 
-#: By the model's id in the model table.
+#: By the id of the built-in model.
 ARCHITECTURES: Final[dict[str, Architecture]] = {
     "T2V-A14B": Architecture(PUBLISHED["T2V-A14B"], 40, 2, _VAE_21, _UMT5_XXL),
     "I2V-A14B": Architecture(PUBLISHED["I2V-A14B"], 40, 2, _VAE_21, _UMT5_XXL),
     "TI2V-5B": Architecture(PUBLISHED["TI2V-5B"], 24, 1, _VAE_22, _UMT5_XXL, per_token_time=True),
+    "Wan2.1-T2V-14B": Architecture(PUBLISHED["Wan2.1-T2V-14B"], 40, 1, _VAE_21, _UMT5_XXL),
+    "Wan2.1-T2V-1.3B": Architecture(PUBLISHED["Wan2.1-T2V-1.3B"], 12, 1, _VAE_21, _UMT5_XXL),
     "tiny-t2v-a14b": Architecture(_tiny(4, 16, 16), 6, 2, _TINY_VAE_21, _TINY_TEXT),
     "tiny-i2v-a14b": Architecture(_tiny(4, 36, 16), 6, 2, _TINY_VAE_21, _TINY_TEXT),
     "tiny-ti2v-5b": Architecture(_tiny(3, 48, 48), 6, 1, _TINY_VAE_22, _TINY_TEXT, per_token_time=True),
 }
+
+
+def architecture_of(spec: ModelSpec) -> Architecture:
+    """Return the structure of a model, which a user's own model has from the built-in one that it is based on."""
+    return ARCHITECTURES[spec.structure]

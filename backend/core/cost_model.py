@@ -14,7 +14,7 @@ from math import ceil, prod
 from statistics import median
 from typing import Final
 
-from backend.core.architecture import ARCHITECTURES, Architecture
+from backend.core.architecture import Architecture, architecture_of
 from backend.core.footprint import TILE, TILE_STRIDE_SHARE, expert_bytes
 from backend.core.guidance import HIGH, LOW, guidance_plan
 from backend.core.memory_plan import MemoryPlan, Placement, Storage
@@ -114,7 +114,7 @@ class Workload:
     @property
     def architecture(self) -> Architecture:
         """The model's structure."""
-        return ARCHITECTURES[self.model]
+        return architecture_of(self.spec)
 
     @property
     def size(self) -> tuple[int, int, int]:

@@ -13,6 +13,7 @@ least one next step. Raise them anywhere; `api/errors.py` renders them, the work
     │   ├── LoraInvalid              422 lora_invalid
     │   ├── LoraIncompatible         422 lora_incompatible
     │   ├── DoesNotFit               422 does_not_fit
+    │   ├── ModelMismatch            422 model_mismatch
     │   ├── MalformedBody            400 malformed_body
     │   ├── InvalidFilter            400 invalid_filter
     │   └── BodyTooLarge             413 body_too_large
@@ -147,6 +148,14 @@ class DoesNotFit(InvalidRequest):
     code = "does_not_fit"
     category = "vram_memory"
     suggestions = ("Choose a smaller size, fewer frames or a smaller model; nothing was queued.",)
+
+
+class ModelMismatch(InvalidRequest):
+    """The files are not those of such a model."""
+
+    code = "model_mismatch"
+    category = "model_loading"
+    suggestions = ("Name the base that the files belong to; nothing was changed.",)
 
 
 class MalformedBody(InvalidRequest):

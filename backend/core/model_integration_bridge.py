@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from backend import __version__
 from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable
 from backend.core.memory_plan import PLANS, MemoryPlan
-from backend.core.model_table import MODELS, ModelSpec, find_model
+from backend.core.model_table import ModelSpec, find_model, models_in_force
 from backend.core.requests import GenerationRequest, check_images
 
 METADATA_FORMAT = 1
@@ -188,8 +188,10 @@ class ModelIntegrationBridge(Generic[LoadedT]):
         """Whether `load` would give back the model that is loaded already. Raises like `load`."""
         if self._loaded is None or self._loaded_id != model_id or not plan.asks_for(self._loaded.plan):
             return False
-        spec = MODELS[model_id]
-        return self._loader.fingerprint(self._models.folder(spec), spec) == self._loaded.fingerprint
+        spec = models_in_force().get(model_id)
+        return (
+            spec is not None and self._loader.fingerprint(self._models.folder(spec), spec) == self._loaded.fingerprint
+        )
 
     def load(self, model_id: str, plan: MemoryPlan = _PLAN) -> LoadedT:
         """Return the model ready for use; opens it unless it is warm under this plan and its files are unchanged.

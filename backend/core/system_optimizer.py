@@ -16,7 +16,7 @@ from backend.core.footprint import Footprint, footprint
 from backend.core.frame_size import TEMPORAL_STRIDE
 from backend.core.hardware import GIB, Gpu, HardwareProfile, in_gib
 from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
-from backend.core.model_table import MODELS, Mode, ModelSpec
+from backend.core.model_table import Mode, ModelSpec, models_in_force
 from backend.core.optimization_settings import OptimizationSettings, Quantization
 
 #: Memory that no plan may use, so that the system and the screen keep working: at least the first, and this share.
@@ -225,7 +225,7 @@ class WAN22SystemOptimizer:
         for candidate in _smaller(work):
             if self._fits(candidate):
                 return candidate
-        others = sorted(MODELS.values(), key=lambda spec: spec.weights_gb, reverse=True)
+        others = sorted(models_in_force().specs, key=lambda spec: spec.weights_gb, reverse=True)
         for spec in others:
             if spec.id == work.model or not _serves(spec, work):
                 continue

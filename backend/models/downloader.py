@@ -87,9 +87,11 @@ class ModelDownloader:
         *,
         check: Check = _nothing,
         on_progress: OnProgress = lambda _progress: None,
-        revision: str = "main",
+        revision: str | None = None,
     ) -> Path:
         """Make the model available and return its folder; at once when it is complete already.
+
+        `revision` is a branch, tag or commit of the repository, None the one in the table.
 
         `check` is asked between chunks and while waiting; it raises to stop, and what has arrived is kept. A folder
         that is damaged is completed: its good files stay, its bad ones go to the quarantine.
@@ -98,17 +100,20 @@ class ModelDownloader:
             HubUnreachable, HubRateLimited, ModelGated, RepositoryNotFound, UnsafeRepository: the hub does not give it.
             StorageFull: there is not enough room; told before the first byte where the sizes say so.
             ModelDamaged: the hub gives other bytes than it promised, or the folder is a link.
-            ModelUnavailable: the model ships with the package and cannot be fetched.
+            ModelUnavailable: the model ships with the package, or is the user's own without a repository.
         """
         if spec.repo_id is None:
-            raise ModelUnavailable(f"{spec.id} ships with wan22 and is not fetched", suggestions=("Install it again.",))
+            why, step = (
+                ("ships with wan22", "Install it again.") if spec.embedded else ("has no repository", "Add one.")
+            )
+            raise ModelUnavailable(f"{spec.id} {why} and is not fetched", suggestions=(step,))
         self._home.models.mkdir(parents=True, exist_ok=True)
         with self._turn(spec, check, on_progress), storage_errors():
             target = self._home.model_of(spec.id)
             if self._complete(spec):
                 return target
             retries = Retries(self._policy, check, self._pause)
-            listing = self._listing(spec.repo_id, revision, retries)
+            listing = self._listing(spec.repo_id, revision or spec.revision, retries)
             folder = open_partial(self._home, spec)
             meter = ProgressMeter(on_progress, folder, listing.size_bytes)
             try:
@@ -160,7 +165,7 @@ class ModelDownloader:
             WanError: as `download`.
         """
         manifest = read_manifest(self._home.model_of(spec.id))
-        revision = "main" if manifest is None else manifest.commit
+        revision = None if manifest is None else manifest.commit
         return self.download(spec, check=check, on_progress=on_progress, revision=revision)
 
     @contextmanager

@@ -1,8 +1,8 @@
 """Which models are on this machine, and where.
 
 Decides by the files alone and never opens weights. A model is a folder in diffusers' layout, either
-inside this package (the tiny family) or in the home folder under the model's id, put there by the user or by
-`ModelDownloader`, whose unfinished folders are told apart from missing ones.
+inside this package (the tiny family), where the user says that it is, or in the home folder under the model's id, put
+there by the user or by `ModelDownloader`, whose unfinished folders are told apart from missing ones.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from backend.core.errors import ModelDamaged, ModelUnavailable
-from backend.core.model_table import MODELS, ModelSpec
+from backend.core.model_table import ModelSpec, models_in_force
 from backend.core.paths import Home
 from backend.models.download_progress import Phase, read_status
 from backend.models.integrity import FileState, size_state
@@ -64,14 +64,20 @@ class ModelManager:
 
     def state(self, spec: ModelSpec) -> ModelState:
         """Look at the model's folder."""
-        folder = (self._embedded if spec.embedded else self._home.models) / spec.id
+        folder = self._place(spec)
         manifest = read_manifest(folder)
         if manifest is None and not (folder / INDEX_FILE).is_file():
             return self._unfinished(spec, folder)
         changed, missing = _changed(folder, manifest)
-        reason = changed or _damage(folder)
+        reason = changed or damage_in(folder)
         presence = Presence.AVAILABLE if reason is None else Presence.CORRUPTED
         return ModelState(spec, presence, folder, reason, _size(folder), missing)
+
+    def _place(self, spec: ModelSpec) -> Path:
+        """Return where the model's files belong."""
+        if spec.folder is not None:
+            return self._home.root / spec.folder  # an absolute folder stays what it is
+        return self._embedded / spec.id if spec.embedded else self._home.model_of(spec.id)
 
     def _unfinished(self, spec: ModelSpec, folder: Path) -> ModelState:
         """Say what there is of a model that is not in its place."""
@@ -88,7 +94,7 @@ class ModelManager:
 
     def states(self) -> list[ModelState]:
         """Look at every model of the table."""
-        return [self.state(spec) for spec in MODELS.values()]
+        return [self.state(spec) for spec in models_in_force().specs]
 
     def folder(self, spec: ModelSpec) -> Path:
         """Return where the model's files are. Raises like `folder_of`."""
@@ -108,10 +114,7 @@ class ModelManager:
             here = [other.spec.id for other in self.states() if other.available]
             suggestions = tuple(f"Use `{name}`, which is here." for name in here)
             if state.presence in {Presence.MISSING, Presence.PARTIAL} and not spec.embedded:
-                suggestions += (
-                    f"Fetch it with `wan22 models download {spec.id}`, "
-                    f"or put a copy of {spec.repo_id} in the folder {folder_hint(state)} of the server.",
-                )
+                suggestions += (_how_to_get(state),)
             raise ModelUnavailable(
                 f"{spec.id} is not here: {state.reason}",
                 suggestions=suggestions,
@@ -123,7 +126,8 @@ class ModelManager:
         """List the models here that can serve a request with these images, the best one for this machine first.
 
         The larger model goes first. Without a GPU the tiny ones do, even where the files of a large one are
-        here: hours are no default. Models of one size are listed in the table's order.
+        here: hours are no default. Models of one size are listed in the table's order, so
+        that a user's own model never takes the place of the built-in one that it is based on, where both are here.
         """
         able = [
             state.spec
@@ -132,7 +136,7 @@ class ModelManager:
             and (state.spec.takes_image if image else not state.spec.needs_image)
             and (state.spec.takes_end_image or not end_image)
         ]
-        return sorted(able, key=lambda spec: (spec.embedded is not self._has_gpu, spec.weights_gb), reverse=True)
+        return sorted(able, key=lambda spec: (spec.miniature is not self._has_gpu, spec.weights_gb), reverse=True)
 
     def default(self) -> ModelSpec:
         """Return the model for requests that name none and bring no image.
@@ -149,12 +153,27 @@ class ModelManager:
 def _missing_reason(spec: ModelSpec) -> str:
     if spec.embedded:
         return "its weights are not part of this release"
+    if spec.repo_id is None:
+        return "it has no files yet" if spec.folder is None else "its folder is not there"
     return f"it needs the files of {spec.repo_id} ({spec.weights_gb:g} GB of weights in 16 bit)"
 
 
+def _how_to_get(state: ModelState) -> str:
+    """Say how a model that is not here gets here."""
+    spec = state.spec
+    if spec.folder is not None:
+        return f"Bring its folder back, or take {spec.id} out with `wan22 models remove` and add it again."
+    if spec.repo_id is None:
+        return f"Put its files in the folder {folder_hint(state)} of the server."
+    return (
+        f"Fetch it with `wan22 models download {spec.id}`, "
+        f"or put a copy of {spec.repo_id} in the folder {folder_hint(state)} of the server."
+    )
+
+
 def folder_hint(state: ModelState) -> str:
-    """Name the model's folder relative to the home folder, so that no answer shows a server path."""
-    return f"models/{state.spec.id}"
+    """Name the model's folder without where it is on the server: no answer shows a server path."""
+    return f"models/{state.spec.id}" if state.spec.folder is None else state.folder.name
 
 
 def _size(folder: Path) -> int:
@@ -191,7 +210,7 @@ def _changed(folder: Path, manifest: Manifest | None) -> tuple[str | None, int |
     return first, None if first is None else size
 
 
-def _damage(folder: Path) -> str | None:
+def damage_in(folder: Path) -> str | None:
     """Return what is missing from a model folder, or None when every listed part has its files."""
     try:
         index = json.loads((folder / INDEX_FILE).read_text())

@@ -17,10 +17,16 @@ def remove_model(home: Home, spec: ModelSpec) -> int:
     """Delete a model's files, also unfinished and quarantined ones, and return how many bytes that were.
 
     Raises:
-        ModelUnavailable: the model ships with the package, is not here, or is being downloaded just now.
+        ModelUnavailable: the model ships with the package, lies in a folder of the user's, is not here, or is being
+            downloaded just now.
     """
     if spec.embedded:
         raise ModelUnavailable(f"{spec.id} ships with wan22 and is not removed", suggestions=("Nothing to do.",))
+    if spec.folder is not None:
+        raise ModelUnavailable(
+            f"The files of {spec.id} are the user's own and are not removed",
+            suggestions=(f"`wan22 models remove {spec.id}` takes it out of the table.",),
+        )
     home.models.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(home.model_lock_of(spec.id), timeout=0, thread_local=False):

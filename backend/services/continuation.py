@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from backend.core.errors import InvalidRequest, LatentsNotKept
-from backend.core.model_table import MODELS, ModelSpec
+from backend.core.model_table import ModelSpec, models_in_force
 from backend.core.paths import Home
 from backend.core.requests import GenerationRequest, RequestDraft, check_crf, check_fps
 from backend.services.inputs import InputStore
@@ -26,7 +26,7 @@ class Extension:
     """A draft of the clip that follows another one."""
 
     draft: RequestDraft
-    before: ModelSpec | None  #: the model of the earlier clip; None when this version does not know it
+    before: ModelSpec | None  #: the model of the earlier clip; None when it is not known here
     notes: tuple[str, ...]
 
 
@@ -66,7 +66,7 @@ class Continuation:
                 f"this is clip {links + 1} of a chain: colours and shapes drift from clip to clip; a new start "
                 "from a still picture is clearer"
             )
-        return Extension(draft, MODELS.get(record.model), tuple(notes))
+        return Extension(draft, models_in_force().get(record.model), tuple(notes))
 
     def redecoding(self, output_id: str, *, fps: float | None, crf: int | None) -> GenerationRequest:
         """Return the request that decodes the kept latents of a video again, with other settings of the file.

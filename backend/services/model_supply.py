@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.core.model_table import MODELS, ModelSpec
+from backend.core.model_table import ModelSpec
 from backend.models.manager import ModelManager, ModelState, Presence
 from backend.models.room import require_room
 
@@ -41,7 +42,7 @@ class ModelSupply:
         self._models = models
         self._fetches = fetches
         self._free_bytes = free_bytes
-        self._locks = {name: threading.Lock() for name in MODELS}
+        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def hold(self, spec: ModelSpec) -> AbstractContextManager[object]:
         """Keep a model as it is: within the block nobody else of this process queues a task for it or removes it."""

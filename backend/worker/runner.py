@@ -27,6 +27,7 @@ from backend.core.errors import (
 )
 from backend.core.requests import GenerationRequest
 from backend.core.settings import Settings
+from backend.models.configuration import ModelConfigurationManager
 from backend.store.engine import Database
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
@@ -64,6 +65,7 @@ class WorkerRunner:
         self._settings = settings
         self._worker_id = worker_id
         self._home = settings.paths.create()
+        self._configuration = ModelConfigurationManager(self._home)
         self._database = Database(settings.database, checkpointer=False)
         self._tasks = TaskStore(self._database)
         self._outputs = OutputStore(self._database, self._home)
@@ -126,6 +128,7 @@ class WorkerRunner:
         from backend.services.forecast import Forecast
         from backend.services.real_generation_pipeline import RealGenerationPipeline
 
+        self._configuration.refresh()
         loader = WanPipelineLoader(self._settings.device, self._settings.threads)
         self._device = str(loader.device)
         models = ModelManager(self._home, has_gpu=loader.device.type != "cpu")
@@ -187,6 +190,7 @@ class WorkerRunner:
     def _generate(self, pipeline: RealGenerationPipeline, attempt: Attempt) -> Callable[[], None]:
         """Run the attempt and return how it is to be recorded."""
         task = attempt.task
+        self._configuration.refresh()  # the task may be for a model that was added after this process started
         try:
             request = GenerationRequest.from_json(task.request)
             output = pipeline.generate(task.id, request, report=attempt.report)

@@ -35,7 +35,7 @@ def test_a_model_is_fetched_shown_checked_repaired_and_removed(tmp_path: Path, h
     home = tmp_path / "home"
     listed = invoke("models", "list", home=home).stdout
     assert listed.count("available") == 3
-    assert listed.count("missing") == 3
+    assert listed.count("missing") == 5
     done = wan22("models", "download", "t2v", home=home)
     assert done.returncode == 0, done.stderr
     assert "T2V-A14B is complete and verified" in done.stdout
@@ -107,3 +107,63 @@ def test_ctrl_c_keeps_what_has_arrived(tmp_path: Path, hub: StandIn) -> None:
     assert "partial" in invoke("models", "list", home=home).stdout
     assert invoke("models", "download", "T2V-A14B", home=home).returncode == 0
     assert sum(hub.served.values()) < 2 * sum(map(len, hub.files.values()))
+
+
+def test_a_model_of_ones_own_is_added_listed_and_taken_out(tmp_path: Path) -> None:
+    home, tiny = tmp_path / "home", EMBEDDED_MODELS / "tiny-ti2v-5b"
+    options = [
+        "--base",
+        "tiny-ti2v",
+        "--title",
+        "Mine",
+        "--licence",
+        "MIT",
+        "--alias",
+        "my-own",
+        "--default",
+        "steps=4",
+    ]
+    added = invoke("models", "add", "mine", str(tiny), *options, home=home)
+    assert added.returncode == 0, added.stderr
+    assert "mine is added, built like tiny-ti2v-5b: ready" in added.stdout
+    shown = json.loads(invoke("models", "show", "my_own", home=home).stdout)
+    assert (shown["title"], shown["licence"], shown["base"]) == ("Mine", "MIT", "tiny-ti2v-5b")
+    (line,) = [line for line in invoke("models", "list", home=home).stdout.splitlines() if line.startswith(" mine ")]
+    assert "available" in line
+    assert "mine at 128x128" in invoke("plan", "mine", home=home).stdout
+    doctor = invoke("doctor", home=home).stdout
+    assert "ready: 128x128, 17 frames" in doctor
+    assert invoke("models", "remove", "mine", "--yes", home=home).returncode == 0
+    assert invoke("models", "show", "mine", home=home).returncode == 1
+    assert (tiny / "model_index.json").is_file()
+
+
+def test_what_cannot_be_added_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    home, tiny = tmp_path / "home", str(EMBEDDED_MODELS / "tiny-ti2v-5b")
+    refused = {
+        ("t2v", tiny, "--base", "tiny-ti2v"): "belongs to T2V-A14B",
+        ("mine", tiny, "--base", "tiny-t2v"): "It is built like tiny-ti2v-5b, not like tiny-t2v-a14b",
+        ("mine", tiny, "--base", "sora"): "base must be one of",
+        ("mine", tiny, "--base", "tiny-ti2v", "--default", "steps=1000"): "Steps must be between 1 and 100",
+        ("mine", tiny, "--base", "tiny-ti2v", "--default", "steps"): "say KEY=VALUE",
+        ("mine", tiny, "--base", "tiny-ti2v", "--default", "title=x"): "defaults.title is no key",
+    }
+    for arguments, sentence in refused.items():
+        done = invoke("models", "add", *arguments, home=home)
+        assert done.returncode == 1
+        assert sentence in " ".join(done.stderr.split())
+    assert not (home / "config.json").exists()
+
+
+def test_an_entry_that_was_left_out_is_told_and_can_be_taken_out(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "config.json").write_text(json.dumps({"models": {"mine": {"base": "sora"}}}))
+    listed = invoke("models", "list", home=home)
+    assert listed.returncode == 0
+    assert "left out: config.json, models.mine: base must be one of" in listed.stderr
+    doctor = " ".join(invoke("doctor", home=home).stdout.split())
+    assert "models.mine: base must be one of" in doctor
+    assert invoke("models", "remove", "mine", home=home).returncode == 0
+    assert json.loads((home / "config.json").read_text()) == {"models": {}}
+    assert invoke("models", "remove", "mine", home=home).returncode == 1

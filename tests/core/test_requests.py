@@ -65,7 +65,22 @@ def test_table_agrees_with_the_upstream_recipe() -> None:
         ("t2v-A14B@2.2.0", "T2V-A14B"),
         ("Wan-AI/Wan2.2-I2V-A14B-Diffusers", "I2V-A14B"),
         ("Wan-AI_Wan2.2-TI2V-5B-Diffusers", "TI2V-5B"),
+        ("Wan-AI/Wan2.2-T2V-A14B", "T2V-A14B"),
+        ("Wan2.2-I2V-A14B", "I2V-A14B"),
+        ("i2v-A14B@2.2.0", "I2V-A14B"),
+        ("ti2v-5b@2.2.0", "TI2V-5B"),
+        ("t2v-A14B", "T2V-A14B"),
+        ("ti2v_5B", "TI2V-5B"),
+        ("T2V", "T2V-A14B"),
+        ("I2V", "I2V-A14B"),
+        ("ti2v", "TI2V-5B"),
+        ("text2video", "T2V-A14B"),
         ("image2video", "I2V-A14B"),
+        ("Wan-AI_Wan2.2-T2V-A14B-Diffusers", "T2V-A14B"),
+        ("Wan-AI/Wan2.1-T2V-14B-Diffusers", "Wan2.1-T2V-14B"),
+        ("wan2.1_t2v_1.3b", "Wan2.1-T2V-1.3B"),
+        ("t2v-a14", "T2V-A14B"),
+        ("Wan2.2-TI2V", "TI2V-5B"),
         (" tiny ", "tiny-t2v-a14b"),
     ],
 )
@@ -73,7 +88,10 @@ def test_aliases(name: str, canonical: str) -> None:
     assert find_model(name).id == canonical
 
 
-@pytest.mark.parametrize("name", ["", "t2v-a14", "T2V-A14B-x", "sora", "../t2v", "auto2", "wan-ai/"])
+@pytest.mark.parametrize(
+    "name",
+    ["", "T2V-A14B-x", "sora", "../t2v", "auto2", "wan-ai/", "wan2.2", "wan2.1-t2v", "tiny-t", "t2", "i", "T2V 14B"],
+)
 def test_unknown_model_is_never_another_one(name: str) -> None:
     with pytest.raises(UnknownModel, match="Must be one of"):
         find_model(name)

@@ -108,12 +108,13 @@ def _norm(name: str, dim: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (dim,), f"{name}.bias": (dim,)}
 
 
-#: The published transformers, from the `config.json` of each. The 2.1 models are here so that a LoRA for
-#: one of them is refused by its name; all of them read text of 4096 channels.
+#: The published transformers, from the `config.json` of each. Those that are in no table of models are here so that
+#: a LoRA for one of them is refused by its name; all of them read text of 4096 channels.
 PUBLISHED: dict[str, WanShape] = {
     "T2V-A14B": WanShape(5120, 13824, 40, 16, 16, 4096),
     "I2V-A14B": WanShape(5120, 13824, 40, 36, 16, 4096),
     "TI2V-5B": WanShape(3072, 14336, 30, 48, 48, 4096),
     "Wan2.1-T2V-1.3B": WanShape(1536, 8960, 30, 16, 16, 4096),
     "Wan2.1-I2V-14B": WanShape(5120, 13824, 40, 36, 16, 4096, image_dim=1280, added_kv_dim=5120),
+    "Wan2.1-T2V-14B": WanShape(5120, 13824, 40, 16, 16, 4096),
 }

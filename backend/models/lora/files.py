@@ -21,7 +21,7 @@ from backend.core.lora.keys import BOTH, HIGH, LOW
 from backend.core.lora.match import match_tensors
 from backend.core.lora.shape import PUBLISHED, WanShape
 from backend.core.lora.words import Preset, preset_in, trigger_words
-from backend.core.model_table import MODELS, ModelSpec
+from backend.core.model_table import BUILT_IN, ModelSpec, models_in_force
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class LoraFile:
     @property
     def models(self) -> tuple[str, ...]:
         """Ids of the models that it fits."""
-        return tuple(base for base in self.bases if base in MODELS)
+        return tuple(spec.id for spec in models_in_force().specs if spec.structure in self.bases)
 
 
 class ModelShapes:
@@ -74,18 +74,18 @@ class ModelShapes:
 
     def of(self, spec: ModelSpec) -> WanShape | None:
         """Return a model's structure; None for an embedded model that is not part of this release."""
-        if spec.id in PUBLISHED:
-            return PUBLISHED[spec.id]
+        if spec.structure in PUBLISHED:
+            return PUBLISHED[spec.structure]
         try:
             return WanShape.from_config(
-                json.loads((self._embedded / spec.id / "transformer" / "config.json").read_text())
+                json.loads((self._embedded / spec.structure / "transformer" / "config.json").read_text())
             )
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def all(self) -> dict[str, WanShape]:
-        """Return every structure by the model's id, with those of foreign models that can be told by name."""
-        own = {spec.id: shape for spec in MODELS.values() if (shape := self.of(spec)) is not None}
+        """Return every structure by the built-in model's id, with those of foreign models that can be told by name."""
+        own = {spec.id: shape for spec in BUILT_IN.specs if (shape := self.of(spec)) is not None}
         return PUBLISHED | own
 
 

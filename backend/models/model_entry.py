@@ -1,0 +1,157 @@
+"""One entry of section `models` in config.json: a model of the user's own, or other defaults for a built-in one.
+
+Turns an entry into a spec, or says in a sentence what is wrong with it. Knows no files and no other entries.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from backend.core.errors import BadSettings, InvalidRequest, UnknownModel
+from backend.core.model_table import AUTO, BUILT_IN, ModelSpec, ModelTable, fold_name
+from backend.core.requests import ImageRef, RequestDraft, resolve_request
+
+#: A name that is safe as a folder's name on every system and in every path of the API.
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+#: Endings of folders and files beside the models' own (`core.paths.Home`).
+_RESERVED_ENDINGS = (".", ".partial", ".lock", ".removed")
+#: Names that mean something else: to requests, in the folder of the models, or in the paths of the API.
+_RESERVED = frozenset({AUTO, "quarantine", "con", "nul", "aux", "prn", "detailed", "status", "health", "download"})
+
+_Name = Annotated[str, StringConstraints(pattern=_NAME)]
+_Line = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+class ModelDefaults(BaseModel):
+    """What a request gets that does not say it; None = as the base has it. Limits are those of a request."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    steps: int | None = None
+    guidance_scale: float | None = None
+    guidance_scale_2: float | None = None
+    flow_shift: float | None = None
+    fps: float | None = None
+    num_frames: int | None = None
+    width: int | None = None
+    height: int | None = None
+    max_sequence_length: int | None = None
+    negative_prompt: str | None = None
+
+
+class ModelEntry(BaseModel):
+    """An entry as it stands in the file; with `base` it is a model of its own."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    base: str | None = None
+    title: _Line | None = None
+    repository: (
+        Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")] | None
+    ) = None
+    revision: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w./-]{0,99}$")] | None = None
+    folder: Annotated[str, StringConstraints(min_length=1, max_length=4096)] | None = None
+    licence: _Line | None = None
+    aliases: list[_Name] = Field(default_factory=list, max_length=16)
+    defaults: ModelDefaults = Field(default_factory=ModelDefaults)
+
+    @classmethod
+    def read(cls, value: Any) -> ModelEntry:
+        """Check the shape of an entry.
+
+        Raises:
+            BadSettings: a key is unknown, or its value is of the wrong kind; the first such key is named.
+        """
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            key = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "extra_forbidden":
+                raise BadSettings(f"{key} is no key of a model") from None
+            raise BadSettings(f"{key}: {first['msg']}" if key else "it must be an object") from None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry as it is written, without what it leaves to its base."""
+        return self.model_dump(exclude_none=True, exclude_defaults=True)
+
+    def applied_to(self, model_id: str, table: ModelTable) -> ModelSpec:
+        """Return the spec that this entry makes under this id, which joins `table` or takes the place of one there.
+
+        Raises:
+            BadSettings: the id or an alias is taken or cannot be one, the base is unknown, or a default is out of the
+                base's limits.
+        """
+        base = self._base(model_id)
+        own = self.base is not None
+        taken = table.holder((model_id, *self.aliases) if own else self.aliases)
+        if taken is not None and (own or taken.id != model_id):
+            raise BadSettings(f"a name of it belongs to {taken.id} already", suggestions=("Choose another name.",))
+        if any(fold_name(alias) in _RESERVED for alias in self.aliases):
+            raise BadSettings("aliases: one of them means something else here", suggestions=("Choose another name.",))
+        overrides = self._overrides(base)
+        if not own:
+            return replace(base, aliases=(*base.aliases, *self.aliases), **overrides)
+        return replace(
+            base,
+            id=model_id,
+            base=base.id,
+            title=self.title or model_id,
+            repo_id=self.repository,
+            revision=self.revision or "main",
+            folder=None if self.folder is None else Path(self.folder).expanduser(),
+            licence=self.licence or "not said",
+            aliases=tuple(self.aliases),
+            **overrides,
+        )
+
+    def _base(self, model_id: str) -> ModelSpec:
+        if self.base is None:
+            built_in = BUILT_IN.get(model_id)
+            if built_in is None:
+                raise BadSettings(f"base is missing: a model that is built like it, one of {', '.join(BUILT_IN.ids)}")
+            further = [name for name in self.to_json() if name not in {"defaults", "aliases"}]
+            if further:
+                raise BadSettings(f"{further[0]} of a built-in model is fixed; `defaults` and `aliases` may be set")
+            return built_in
+        check_name(model_id)
+        if self.folder is not None and self.repository is not None:
+            raise BadSettings("folder and repository exclude each other: its files come from one of them")
+        try:
+            return BUILT_IN.find(self.base)
+        except UnknownModel:
+            raise BadSettings(f"base must be one of {', '.join(BUILT_IN.ids)}") from None
+
+    def _overrides(self, base: ModelSpec) -> dict[str, Any]:
+        """Return the defaults that differ, after a request with them was held against the base's limits."""
+        given = self.defaults.model_dump(exclude_none=True)
+        width, height = given.get("width", base.width), given.get("height", base.height)
+        image = ImageRef("", width, height) if base.needs_image else None
+        sizes = {"width": width, "height": height}
+        try:
+            _, changes = resolve_request(base, RequestDraft("-", image=image, **(given | sizes)))
+        except InvalidRequest as error:
+            raise BadSettings(f"defaults: {error.message}", suggestions=error.next_steps) from None
+        if changes:
+            raise BadSettings(f"defaults: {base.id} cannot make this as it is: {changes[0]}")
+        known = {field.name for field in fields(ModelSpec)}
+        return {name: value for name, value in given.items() if name in known}
+
+
+def check_name(model_id: str) -> None:
+    """Refuse an id that cannot name a folder or means something else.
+
+    Raises:
+        BadSettings: it is none.
+    """
+    if not re.fullmatch(_NAME, model_id) or model_id.lower().endswith(_RESERVED_ENDINGS):
+        raise BadSettings(
+            "an id has at most 64 letters, digits, dots, hyphens and underscores, and begins with a letter or digit"
+        )
+    if fold_name(model_id) in _RESERVED:
+        raise BadSettings("this id means something else here", suggestions=("Choose another one.",))

@@ -1,0 +1,93 @@
+"""Takes a user's own model in, and lets it go again: its files looked at, perhaps copied, and its entry written.
+
+The user's files stay where they are and as they are: a model is known by the folder that its entry names, or by a copy
+in the home folder. What is removed is the entry and what this made, never the files that it was made from.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from backend.core.errors import BadSettings, ModelUnavailable, StateConflict
+from backend.core.model_table import ModelSpec
+from backend.core.paths import Home
+from backend.models.configuration import ModelConfigurationManager
+from backend.models.folder_kind import check_folder
+from backend.models.model_entry import ModelEntry
+from backend.models.removal import remove_model
+from backend.models.transfer import storage_errors
+
+
+class OwnModels:
+    """The user's own models of one home folder."""
+
+    def __init__(self, home: Home, configuration: ModelConfigurationManager) -> None:
+        self._home = home
+        self._configuration = configuration
+
+    def add(self, model_id: str, entry: ModelEntry, folder: Path | None = None, *, copy: bool = False) -> ModelSpec:
+        """Enter a model, with its files in `folder` (diffusers' layout) or still to be fetched from its repository.
+
+        Raises:
+            BadSettings: the entry cannot be used.
+            ModelMismatch: the folder holds something else than a model that is built like the entry's base.
+            StateConflict: the home folder has files of this name already.
+            StorageFull: there is no room for the copy.
+        """
+        table = self._configuration.refresh()
+        if folder is not None and not copy:
+            entry = entry.model_copy(update={"folder": str(folder.resolve())})
+        spec = entry.applied_to(model_id, table)  # before any file is looked at
+        if spec.base is None:
+            raise BadSettings(f"{model_id} is built in", suggestions=("Choose another name.",))
+        entry = entry.model_copy(update={"base": spec.base})
+        if folder is not None:
+            check_folder(folder, spec)
+        if folder is not None and copy:
+            with self._taken(model_id):
+                self._copy(folder, model_id)
+        return self._configuration.add(model_id, entry)
+
+    def remove(self, spec: ModelSpec) -> int:
+        """Take a model out, with what lies under its name in the home folder; return how many bytes that were.
+
+        Raises:
+            ModelUnavailable: it is being downloaded just now.
+        """
+        places = (self._home.model_of(spec.id), self._home.partial_model_of(spec.id), self._home.quarantine_of(spec.id))
+        ours = spec.folder is None and any(place.exists() or place.is_symlink() for place in places)
+        freed = remove_model(self._home, spec) if ours else 0
+        self._configuration.remove(spec.id)
+        return freed
+
+    def _copy(self, folder: Path, model_id: str) -> None:
+        partial, target = self._home.partial_model_of(model_id), self._home.model_of(model_id)
+        if target.exists() or target.is_symlink():
+            raise StateConflict(
+                f"There is a folder models/{model_id} already", suggestions=("Choose another name, or remove it.",)
+            )
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            with storage_errors():
+                shutil.copytree(folder, partial)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        partial.rename(target)
+
+    @contextmanager
+    def _taken(self, model_id: str) -> Iterator[None]:
+        """Hold the lock of the model's folder."""
+        self._home.models.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self._home.model_lock_of(model_id), timeout=0, thread_local=False):
+                yield
+        except Timeout:
+            raise ModelUnavailable(
+                f"models/{model_id} is being changed by another process", suggestions=("Wait for its end.",)
+            ) from None

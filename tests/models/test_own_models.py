@@ -1,0 +1,219 @@
+"""A user's own model is taken in when its files are of the kind that was said, and its files are never touched."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from backend.core.errors import BadSettings, ModelMismatch, ModelUnavailable, StateConflict
+from backend.core.model_table import BUILT_IN, ModelSpec, models_in_force
+from backend.core.paths import Home
+from backend.models.configuration import ModelConfigurationManager
+from backend.models.manager import EMBEDDED_MODELS, ModelManager, Presence
+from backend.models.model_entry import ModelEntry
+from backend.models.own_models import OwnModels
+
+T2V, I2V, TI2V = (EMBEDDED_MODELS / name for name in ("tiny-t2v-a14b", "tiny-i2v-a14b", "tiny-ti2v-5b"))
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home").create()
+
+
+@pytest.fixture
+def own(home: Home) -> OwnModels:
+    return OwnModels(home, ModelConfigurationManager(home))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return shutil.copytree(T2V, tmp_path / "mine")
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _entry(base: str = "tiny-t2v-a14b", **more: object) -> ModelEntry:
+    return ModelEntry.read({"base": base} | more)
+
+
+def _state(home: Home, spec: ModelSpec) -> Presence:
+    return ModelManager(home, has_gpu=False).state(spec).presence
+
+
+def test_a_folder_stays_where_it_is_and_is_used_there(home: Home, own: OwnModels, folder: Path) -> None:
+    before = _files(folder)
+    spec = own.add("mine", _entry("tiny", defaults={"steps": 4}), folder)
+    assert ModelManager(home, has_gpu=False).folder(spec) == folder
+    assert json.loads(home.config_file.read_text())["models"]["mine"]["base"] == "tiny-t2v-a14b"
+    assert own.remove(spec) == 0
+    assert models_in_force() == BUILT_IN
+    assert _files(folder) == before
+
+
+def test_a_copy_lies_in_the_home_folder_and_goes_with_the_model(home: Home, own: OwnModels, folder: Path) -> None:
+    before = _files(folder)
+    spec = own.add("mine", _entry(), folder, copy=True)
+    assert _files(home.model_of("mine")) == before
+    assert ModelManager(home, has_gpu=False).folder(spec) == home.model_of("mine")
+    assert own.remove(spec) == sum(map(len, before.values()))
+    assert not home.model_of("mine").exists()
+    assert _files(folder) == before
+
+
+def test_a_link_in_the_home_folder_goes_and_what_is_behind_it_stays(home: Home, own: OwnModels, folder: Path) -> None:
+    home.model_of("mine").symlink_to(folder)
+    spec = own.add("mine", _entry())
+    assert _state(home, spec) is Presence.AVAILABLE
+    own.remove(spec)
+    assert not home.model_of("mine").is_symlink()
+    assert (folder / "model_index.json").is_file()
+
+
+def test_a_model_may_wait_for_its_files(home: Home, own: OwnModels) -> None:
+    spec = own.add("mine", _entry(repository="me/mine"))
+    assert _state(home, spec) is Presence.MISSING
+    with pytest.raises(ModelUnavailable, match="files of me/mine") as caught:
+        ModelManager(home, has_gpu=False).folder(spec)
+    assert any("wan22 models download mine" in step for step in caught.value.next_steps)
+    own.remove(spec)
+
+
+def test_a_folder_that_went_away_is_said(home: Home, own: OwnModels, folder: Path) -> None:
+    spec = own.add("mine", _entry(), folder)
+    shutil.rmtree(folder)
+    with pytest.raises(ModelUnavailable, match="its folder is not there") as caught:
+        ModelManager(home, has_gpu=False).folder(spec)
+    assert not any(str(folder) in step for step in (caught.value.message, *caught.value.next_steps))
+
+
+def _other_vae(folder: Path) -> None:
+    shutil.rmtree(folder / "vae")
+    shutil.copytree(TI2V / "vae", folder / "vae")
+
+
+def _other_expert(folder: Path) -> None:
+    shutil.rmtree(folder / "transformer_2")
+    shutil.copytree(I2V / "transformer_2", folder / "transformer_2")
+
+
+def _other_weights(folder: Path) -> None:
+    shutil.copy(I2V / "transformer" / WEIGHTS, folder / "transformer" / WEIGHTS)
+
+
+def _other_boundary(folder: Path) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"boundary_ratio": 0.9}))
+
+
+def _one_expert(folder: Path) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps(index | {"transformer_2": [None, None]}))
+
+
+def _image_encoder(folder: Path) -> None:
+    for part in ("transformer", "transformer_2"):
+        config = json.loads((folder / part / "config.json").read_text())
+        (folder / part / "config.json").write_text(json.dumps(config | {"image_dim": 1280, "added_kv_proj_dim": 192}))
+
+
+def _cut_off(folder: Path) -> None:
+    file = folder / "transformer" / WEIGHTS
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def _pickle(folder: Path) -> None:
+    (folder / "transformer_2" / WEIGHTS).write_bytes(b"PK\x03\x04" + b"\0" * 64)
+
+
+def _no_index(folder: Path) -> None:
+    (folder / "model_index.json").unlink()
+
+
+def _no_vae(folder: Path) -> None:
+    (folder / "vae" / WEIGHTS).unlink()
+
+
+def _no_configuration(folder: Path) -> None:
+    (folder / "transformer" / "config.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("harm", "sentence"),
+    [
+        (_other_vae, "latent channels of the autoencoder 48, not 16"),
+        (_other_expert, "not of one kind"),
+        (_other_weights, "patch_embedding.weight has the shape"),
+        (_other_boundary, "boundary_ratio 0.9, not 0.875"),
+        (_one_expert, "number of transformers 1, not 2"),
+        (_image_encoder, "the weights are not what config.json says"),
+        (_cut_off, "cannot be used"),
+        (_pickle, "zip archive"),
+        (_no_index, "no model folder in diffusers' layout"),
+        (_no_vae, "not whole: the folder vae has no safetensors file"),
+        (_no_configuration, "not that of a Wan transformer"),
+    ],
+)
+def test_a_wrong_kind_is_refused_and_nothing_is_written(
+    home: Home, own: OwnModels, folder: Path, harm: Callable[[Path], None], sentence: str
+) -> None:
+    harm(folder)
+    before = _files(folder)
+    with pytest.raises(ModelMismatch, match=sentence):
+        own.add("mine", _entry(), folder, copy=True)
+    assert _files(folder) == before
+    assert not home.config_file.exists()
+    assert list(home.models.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("base", "given", "really"),
+    [
+        ("tiny-t2v-a14b", I2V, "tiny-i2v-a14b"),
+        ("tiny-i2v-a14b", T2V, "tiny-t2v-a14b"),
+        ("tiny-t2v-a14b", TI2V, "tiny-ti2v-5b"),
+        ("T2V-A14B", T2V, "tiny-t2v-a14b"),
+    ],
+)
+def test_a_wrong_base_is_refused_with_the_right_one(own: OwnModels, base: str, given: Path, really: str) -> None:
+    with pytest.raises(ModelMismatch, match=f"built like {really}, not like {base}") as caught:
+        own.add("mine", _entry(base), given)
+    assert caught.value.next_steps == (f"Add it with `--base {really}`.",)
+
+
+def test_what_is_there_already_is_never_overwritten(home: Home, own: OwnModels, folder: Path) -> None:
+    home.model_of("mine").mkdir()
+    (home.model_of("mine") / "notes.txt").write_text("mine")
+    with pytest.raises(StateConflict, match="already"):
+        own.add("mine", _entry(), folder, copy=True)
+    assert (home.model_of("mine") / "notes.txt").read_text() == "mine"
+    own.add("other", _entry(), folder)
+    with pytest.raises(BadSettings, match="already"):
+        own.add("other", _entry(), folder)
+    with pytest.raises(BadSettings, match="belongs to T2V-A14B"):
+        own.add("t2v", _entry(), folder)
+
+
+def test_a_copy_waits_for_nobody_who_changes_the_same_folder(home: Home, own: OwnModels, folder: Path) -> None:
+    with (
+        FileLock(home.model_lock_of("mine"), thread_local=False),
+        pytest.raises(ModelUnavailable, match="another process"),
+    ):
+        own.add("mine", _entry(), folder, copy=True)
+    own.add("mine", _entry(), folder, copy=True)
+
+
+def test_auto_prefers_the_built_in_model_to_one_that_is_built_like_it(home: Home, own: OwnModels, folder: Path) -> None:
+    own.add("mine", _entry(), folder)
+    for has_gpu in (False, True):
+        manager = ModelManager(home, has_gpu=has_gpu)
+        assert manager.default().id == "tiny-t2v-a14b"
+        assert "mine" in [spec.id for spec in manager.fitting()]
