@@ -143,7 +143,8 @@ def _services(
     database.migrate()
     stats = HostStats(home.root)
     tasks, events, outputs = TaskStore(database), EventLog(database), OutputStore(database, home)
-    model_manager = ModelManager(home, has_gpu=stats.has_gpu)
+    workers = WorkerStore(database)
+    model_manager = ModelManager(home, has_gpu=partial(_computes_on_gpu, settings, workers, stats))
     loras, images = LoraLibrary(home), InputStore(home)
     profile = detect_hardware(home.root)
     for change in remember(home.hardware_file, profile):
@@ -160,7 +161,7 @@ def _services(
         tasks=tasks,
         events=events,
         outputs=outputs,
-        workers=WorkerStore(database),
+        workers=workers,
         models=model_manager,
         loras=loras,
         inputs=images,
@@ -170,3 +171,9 @@ def _services(
         sockets=ConnectionManager(settings, tasks, events, stats),
         supervisor=supervisor,
     )
+
+
+def _computes_on_gpu(settings: Settings, workers: WorkerStore, stats: HostStats) -> bool:
+    """Whether tasks run on a GPU: as the workers say, who have tried it, and without any as the machine looks."""
+    devices = [worker.device for worker in workers.alive(settings.lease_seconds) if worker.equipment is not None]
+    return any(device != "cpu" for device in devices) if devices else stats.has_gpu and settings.device != "cpu"

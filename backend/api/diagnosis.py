@@ -65,9 +65,10 @@ def diagnose(services: Services) -> Diagnosis:
     if database_connected and not workers:
         issues.append(_why_no_worker(services))
     reading = services.stats.read()
+    warnings = _shortages(reading) + [text for one in workers if one.equipment for text in one.equipment.warnings]
     health = Health.HEALTHY if not issues else Health.DEGRADED if database_connected else Health.UNHEALTHY
     return Diagnosis(
-        health, database_connected, tuple(workers), active, tuple(issues), tuple(_shortages(reading)), reading
+        health, database_connected, tuple(workers), active, tuple(issues), tuple(dict.fromkeys(warnings)), reading
     )
 
 

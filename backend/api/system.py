@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
@@ -145,6 +147,7 @@ def health_answer(services: Services, *, indicator_words: bool = False) -> Syste
                 state=worker.state,
                 detail=worker.detail,
                 seen_at=iso(worker.seen_at),
+                **({} if worker.equipment is None else asdict(worker.equipment)),
             )
             for worker in found.workers
         ],

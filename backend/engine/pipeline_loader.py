@@ -125,9 +125,7 @@ class WanPipelineLoader:
     """Opens model folders for one device; float32 on a CPU, bfloat16 with a float32 VAE on a GPU."""
 
     def __init__(self, device: str, threads: int = 0) -> None:
-        """Prepare for `device` ("auto", "cpu", "cuda", "cuda:N"); `threads` > 0 sets torch's CPU threads."""
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        """Prepare for `device` ("cpu", "cuda", "cuda:N"); `threads` > 0 sets torch's CPU threads."""
         self.device = torch.device(device)
         if threads > 0:
             torch.set_num_threads(threads)

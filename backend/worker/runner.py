@@ -25,18 +25,20 @@ from backend.core.errors import (
     WanError,
     WorkerStopping,
 )
+from backend.core.hardware import detect_hardware
 from backend.core.requests import GenerationRequest
 from backend.core.settings import Settings
 from backend.store.engine import Database
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
-from backend.store.workers import WorkerState, WorkerStore, new_worker_id
+from backend.store.workers import Equipment, WorkerState, WorkerStore, new_worker_id
 from backend.worker.attempt import Attempt
 from backend.worker.heartbeat import Heartbeat
 from backend.worker.leftovers import Leftovers
 from backend.worker.stop import StopWish
 
 if TYPE_CHECKING:
+    from backend.engine.device import DeviceFacts
     from backend.services.real_generation_pipeline import RealGenerationPipeline
 
 #: Part of the stop's grace that a running step gets; the rest is for handing the task back.
@@ -60,8 +62,12 @@ def run_worker(settings: Settings, worker_id: str | None = None) -> int:
 class WorkerRunner:
     """The life of one worker."""
 
-    def __init__(self, settings: Settings, worker_id: str, *, supervised: bool = True) -> None:
+    def __init__(
+        self, settings: Settings, worker_id: str, *, supervised: bool = True, devices: DeviceFacts | None = None
+    ) -> None:
+        """Prepare; `devices` is what is known about the cards, None = what torch says."""
         self._settings = settings
+        self._devices = devices
         self._worker_id = worker_id
         self._home = settings.paths.create()
         self._database = Database(settings.database, checkpointer=False)
@@ -89,15 +95,22 @@ class WorkerRunner:
                 task = self._claim()
                 if task is not None:
                     self._run_attempt(pipeline, task)
-        except Exception as error:  # the boundary of the process: the supervisor reads the last words
+        except WanError as error:
+            log.error("worker.cannot_work", error=error.code, message=error.message, next_steps=error.next_steps)
+            return self._give_up(" ".join((f"{error.message}.", *error.next_steps)))
+        except Exception as error:  # the boundary of the process
             log.exception("worker.crashed")
-            self._heartbeat.show(self._device, WorkerState.LOADING, f"{type(error).__name__}: {error}")
-            self._heartbeat.stop(sign_off=False)
-            return 1
+            return self._give_up(f"{type(error).__name__}: {error}")
         self._heartbeat.stop()
         self._database.close()
         log.info("worker.stopped")
         return 0
+
+    def _give_up(self, last_words: str) -> int:
+        """Leave last words in the register, where the supervisor reads them."""
+        self._heartbeat.show(self._device, WorkerState.LOADING, last_words)
+        self._heartbeat.stop(sign_off=False)
+        return 1
 
     def _prepare(self) -> bool:
         """Wait for the database, clean up after attempts that died, and sign on; False when told to stop."""
@@ -116,11 +129,17 @@ class WorkerRunner:
     def _open_pipeline(self) -> RealGenerationPipeline:
         """Import the engine and load the default model, so that the first task starts at once."""
         from backend.core.model_integration_bridge import ModelIntegrationBridge
+        from backend.engine.device import TorchDevices, choose_device
         from backend.engine.pipeline_loader import WanPipelineLoader
         from backend.models.manager import ModelManager
         from backend.services.real_generation_pipeline import RealGenerationPipeline
 
-        loader = WanPipelineLoader(self._settings.device, self._settings.threads)
+        verdict = choose_device(self._settings.device, self._devices or TorchDevices(), detect_hardware())
+        log.info("worker.device", device=verdict.device, reason=verdict.reason)
+        for warning in verdict.warnings:
+            log.warning("worker.device_not_usable", message=warning)
+        self._heartbeat.equipment = Equipment(verdict.reason, verdict.warnings)
+        loader = WanPipelineLoader(verdict.device, self._settings.threads)
         self._device = str(loader.device)
         models = ModelManager(self._home, has_gpu=loader.device.type != "cpu")
         bridge = ModelIntegrationBridge(models, loader)
