@@ -89,6 +89,11 @@ class Home:
         """The machine as the last start found it."""
         return self.root / "hardware.json"
 
+    @property
+    def abilities_file(self) -> Path:
+        """What the worker's device was found able to do."""
+        return self.root / "abilities.json"
+
     def create(self) -> Home:
         """Make the folders that are missing and return self."""
         for folder in (self.root, self.models, self.loras, self.inputs, self.outputs, self.work, self.logs):

@@ -18,6 +18,7 @@ from backend.core.errors import DeviceUnusable
 from backend.core.hardware import HardwareProfile
 
 CPU: Final = "cpu"
+PROCESSOR: Final = "processor"
 #: What torch raises when a card, a driver or a library fails; an allocator without memory is one of them.
 FAILURES: Final = (RuntimeError, AssertionError, OSError, ValueError, MemoryError)
 _INSTRUCTION_SET = re.compile(r"(sm|compute)_(\d+)(\d)([af]?)")
@@ -118,7 +119,8 @@ class TorchDevices:
 class DeviceVerdict:
     """The device to use, and what is to be said about it."""
 
-    device: str
+    device: str  #: its name in torch
+    name: str  #: the card's name, or "processor"
     reason: str  #: why this one, as a sentence without its full stop
     warnings: tuple[str, ...] = ()  #: what should work and does not, each with what helps
 
@@ -135,16 +137,17 @@ def choose_device(wish: str, facts: DeviceFacts, hardware: HardwareProfile) -> D
         DeviceUnusable: the device that was ordered cannot be used, or there is no such name.
     """
     if wish == CPU:
-        return DeviceVerdict(CPU, "the processor was chosen in WAN22_DEVICE")
+        return DeviceVerdict(CPU, PROCESSOR, "the processor was chosen in WAN22_DEVICE")
     number = _card_number(wish)
     found = _Trials(facts, hardware)
     usable = found.first(number)
     if usable is not None:
-        return DeviceVerdict(usable.device, f"{usable.name} passed its trial", tuple(found.failures))
+        return DeviceVerdict(usable.device, usable.name, f"{usable.name} passed its trial", tuple(found.failures))
     if wish == "auto":
         if found.failures:
-            return DeviceVerdict(CPU, "no card can be used, so videos are made on the processor", tuple(found.failures))
-        return DeviceVerdict(CPU, "no NVIDIA card was found, so videos are made on the processor")
+            reason = "no card can be used, so videos are made on the processor"
+            return DeviceVerdict(CPU, PROCESSOR, reason, tuple(found.failures))
+        return DeviceVerdict(CPU, PROCESSOR, "no NVIDIA card was found, so videos are made on the processor")
     why = "; ".join(found.failures) or f"torch {facts.build} sees no such card"
     raise DeviceUnusable(f"WAN22_DEVICE asks for {wish}, which cannot be used: {why}", suggestions=found.steps())
 

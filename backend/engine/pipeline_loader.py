@@ -18,9 +18,11 @@ import torch
 import transformers.utils.logging as transformers_logging
 from safetensors import SafetensorError
 
+from backend.core.abilities import NATIVE
 from backend.core.faults import fault_point
 from backend.core.memory_plan import MemoryPlan
 from backend.core.model_table import Mode, ModelSpec
+from backend.engine.attention import use_kernel
 from backend.engine.failures import device_errors
 from backend.engine.model_files import PIPELINES, ModelFiles, check_model_files, damaged
 from backend.engine.offload import RESIDENT, ModelLayout
@@ -42,6 +44,8 @@ class WanComponents:
     device: torch.device
     digest: WeightsDigest = field(repr=False)
     layout: ModelLayout = field(repr=False)  #: where the weights are, now
+    attention: str = NATIVE  #: the kernel of the experts' attention
+    precision: str = "float32"  #: the numbers in which the experts compute
 
     @property
     def tokenizer(self) -> Any:
@@ -124,9 +128,18 @@ class WanComponents:
 class WanPipelineLoader:
     """Opens model folders for one device; float32 on a CPU, bfloat16 with a float32 VAE on a GPU."""
 
-    def __init__(self, device: str, threads: int = 0) -> None:
-        """Prepare for `device` ("cpu", "cuda", "cuda:N"); `threads` > 0 sets torch's CPU threads."""
+    def __init__(self, device: str, threads: int = 0, *, attention: str = NATIVE, precision: str | None = None) -> None:
+        """Prepare.
+
+        Args:
+            device: "cpu", "cuda" or "cuda:N".
+            threads: CPU threads of torch; 0 leaves them as they are.
+            attention: the kernel of the experts' attention.
+            precision: the numbers in which text encoder and experts compute; None = as the class says.
+        """
         self.device = torch.device(device)
+        self._attention = attention
+        self._precision = precision or ("float32" if self.device.type == "cpu" else "bfloat16")
         if threads > 0:
             torch.set_num_threads(threads)
         # Their bars would go to the worker's log; our own progress says more. The pipelines' classes are looked up
@@ -171,6 +184,7 @@ class WanPipelineLoader:
             fault_point("model.load")
             pipeline = self._open(folder, spec, without)
             self._check_complete(files, pipeline, spec)
+            use_kernel(pipeline, self._attention)
             layout = ModelLayout(pipeline, self.device, plan)
         return WanComponents(
             spec=spec,
@@ -180,10 +194,12 @@ class WanPipelineLoader:
             device=self.device,
             digest=WeightsDigest(files, decoder_only=bool(without)),
             layout=layout,
+            attention=self._attention,
+            precision=self._precision,
         )
 
     def _open(self, folder: Path, spec: ModelSpec, without: tuple[str, ...]) -> Any:
-        main = torch.float32 if self.device.type == "cpu" else torch.bfloat16
+        main: torch.dtype = getattr(torch, self._precision)
         try:
             return getattr(diffusers, PIPELINES[spec.mode]).from_pretrained(
                 folder,

@@ -133,14 +133,23 @@ class WorkerRunner:
         from backend.engine.pipeline_loader import WanPipelineLoader
         from backend.models.manager import ModelManager
         from backend.services.real_generation_pipeline import RealGenerationPipeline
+        from backend.services.self_test import find_abilities
 
-        verdict = choose_device(self._settings.device, self._devices or TorchDevices(), detect_hardware())
+        hardware = detect_hardware()
+        verdict = choose_device(self._settings.device, self._devices or TorchDevices(), hardware)
         log.info("worker.device", device=verdict.device, reason=verdict.reason)
-        for warning in verdict.warnings:
-            log.warning("worker.device_not_usable", message=warning)
-        self._heartbeat.equipment = Equipment(verdict.reason, verdict.warnings)
-        loader = WanPipelineLoader(verdict.device, self._settings.threads)
-        self._device = str(loader.device)
+        self._device = verdict.device
+        self._heartbeat.show(self._device, WorkerState.LOADING, "trying the device")
+        abilities = find_abilities(
+            self._home.abilities_file, verdict.device, verdict.name, hardware.driver, self._settings.attention
+        )
+        attention, precision = abilities.attention, abilities.precision.precision
+        log.info("worker.abilities", attention=attention, precision=precision, reason=abilities.precision.reason)
+        warnings = verdict.warnings + abilities.warnings
+        for warning in warnings:
+            log.warning("worker.not_usable", message=warning)
+        self._heartbeat.equipment = Equipment(verdict.reason, warnings, attention, precision)
+        loader = WanPipelineLoader(verdict.device, self._settings.threads, attention=attention, precision=precision)
         models = ModelManager(self._home, has_gpu=loader.device.type != "cpu")
         bridge = ModelIntegrationBridge(models, loader)
         self._heartbeat.loaded_model = lambda: bridge.loaded_model

@@ -68,7 +68,7 @@ def with_card(
 def test_a_card_that_computes_is_taken() -> None:
     facts = Facts()
     verdict = choose_device("auto", facts, with_card())
-    assert verdict == DeviceVerdict("cuda:0", "NVIDIA H100 passed its trial")
+    assert verdict == DeviceVerdict("cuda:0", "NVIDIA H100", "NVIDIA H100 passed its trial")
     assert facts.tried == ["cuda:0"]
 
 

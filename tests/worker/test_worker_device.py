@@ -89,3 +89,15 @@ def test_a_device_that_was_ordered_and_cannot_be_used_is_an_error_that_its_serve
     assert "WAN22_DEVICE asks for cuda:99, which cannot be used" in (supervisor.state.reason or "")
     assert "Set WAN22_DEVICE to auto" in (supervisor.state.reason or "")
     assert queue.tasks.get(task.id).status is TaskStatus.PENDING
+
+
+def test_the_kernel_that_was_chosen_makes_the_video_and_is_in_its_record(queue: Queue) -> None:
+    queue.start_worker("first", WAN22_ATTENTION="math")
+    task = queue.submit()
+    queue.wait_status(task.id, TaskStatus.COMPLETED)
+    result = queue.outputs.get(task.id).metadata["result"]
+    assert (result["attention"], result["precision"]) == ("math", "float32")
+    equipment = queue.worker("first").equipment
+    assert equipment is not None
+    assert (equipment.attention, equipment.precision, equipment.warnings) == ("math", "float32", ())
+    assert queue.home.abilities_file.exists()
