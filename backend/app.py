@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
@@ -20,6 +21,7 @@ from backend.api import (
     integration,
     legacy_paths,
     lora,
+    model_advice,
     model_downloads,
     models,
     optimization,
@@ -152,7 +154,8 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
     home, database = settings.paths, Database(settings.database)
     stats, profile = HostStats(home.root), detect_hardware(home.root)
     tasks, events, outputs = TaskStore(database), EventLog(database), OutputStore(database, home)
-    model_manager = ModelManager(home, has_gpu=stats.has_gpu)
+    workers = WorkerStore(database)
+    model_manager = ModelManager(home, has_gpu=partial(_computes_on_gpu, settings, workers, stats))
     loras, images = LoraLibrary(home), InputStore(home)
     machine = Machine.of(workers_on or profile, settings.device)
     config = ConfigFile(home.config_file)
@@ -165,7 +168,7 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
         tasks=tasks,
         events=events,
         outputs=outputs,
-        workers=WorkerStore(database),
+        workers=workers,
         configuration=configuration,
         models=model_manager,
         loras=loras,
@@ -184,3 +187,9 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
     )
     services.system.include(*web_components(services, database, profile))
     return services
+
+
+def _computes_on_gpu(settings: Settings, workers: WorkerStore, stats: HostStats) -> bool:
+    """Whether tasks run on a GPU: as the workers say, who have tried it, and without any as the machine looks."""
+    devices = [worker.device for worker in workers.alive(settings.lease_seconds) if worker.equipment is not None]
+    return any(device != "cpu" for device in devices) if devices else stats.has_gpu and settings.device != "cpu"

@@ -15,6 +15,8 @@ from backend.core.requests import AFTER_DENOISING, GenerationRequest
 
 #: Values that a repeated request leaves out: it is a new one, and what they stand for is in its other values.
 _LEFT_OUT = {"latents_of", "extends", "preset"}
+#: What of a result says how it was computed.
+_COMPUTATION = ("attention", "precision")
 _ABSENT = "-"
 
 
@@ -116,6 +118,7 @@ class Record:
             *_compare(*loras, prefix="LoRA "),
             *_compare(*libraries),
             Factor("device", self._value("device"), again._value("device")),
+            *(Factor(name, self._value("result", name), again._value("result", name)) for name in _COMPUTATION),
             Factor("wan22", self._value("version"), again._value("version")),
         ]
 

@@ -65,6 +65,7 @@ def diagnose(services: Services) -> Diagnosis:
     if not database_connected:
         issues = [system[DATABASE].sentence]  # nobody can say more without it
     warnings = [one.sentence for one in system.components if one.status is ComponentStatus.DEGRADED]
+    warnings += [text for one in workers if one.equipment for text in one.equipment.warnings]
     if not database_connected or system.status is ComponentStatus.FAILED:
         health = Health.UNHEALTHY
     else:
@@ -75,7 +76,7 @@ def diagnose(services: Services) -> Diagnosis:
         tuple(workers),
         active,
         tuple(issues),
-        tuple(warnings),
+        tuple(dict.fromkeys(warnings)),
         services.stats.read(),
         system,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
@@ -107,6 +109,7 @@ def worker_view(worker: WorkerInfo) -> WorkerView:
         state=worker.state,
         detail=worker.detail,
         seen_at=iso(worker.seen_at),
+        **({} if worker.equipment is None else asdict(worker.equipment)),
     )
 
 

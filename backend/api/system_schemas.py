@@ -37,6 +37,10 @@ class WorkerView(BaseModel):
     state: str
     detail: str | None = None
     seen_at: Timestamp
+    device_reason: str | None = Field(default=None, description="Why it computes on this device")
+    attention: str | None = None
+    precision: str | None = None
+    warnings: list[str] = Field(default_factory=list, description="What does not work there, and what helps")
 
 
 class SystemInfo(BaseModel):

@@ -47,6 +47,7 @@ least one next step. Raise them anywhere; `api/errors.py` renders them, the work
     │   ├── StateMismatch            500 job_state_mismatch
     │   ├── EncodingFailed           500 encoding_failed
     │   └── WorkerLost               500 worker_lost
+    ├── DeviceUnusable               503 device_unusable
     ├── HomeInUse                    500 home_in_use
     ├── UnsafeBind                   500 unsafe_bind
     ├── BadSettings                  500 bad_settings
@@ -417,6 +418,14 @@ class WorkerLost(GenerationFailed):
 
     code = "worker_lost"
     suggestions = ("Choose a smaller size or fewer frames, then try again.", "Look at the server's log.")
+
+
+class DeviceUnusable(WanError):
+    """The device that was asked for cannot compute."""
+
+    code = "device_unusable"
+    status = 503
+    suggestions = ("Set WAN22_DEVICE to auto, and run `wan22 doctor`.",)
 
 
 class HomeInUse(WanError):

@@ -121,6 +121,8 @@ class RunFacts:
     loras: tuple[dict[str, Any], ...] = ()  #: their receipts, as plain JSON values
     resumed_from_step: int | None = None  #: the step after which this attempt went on; None = from the start
     kept_latents: bool = False  #: whether the latents lie beside the video
+    attention: str | None = None  #: the kernel of the experts' attention; None = not said
+    precision: str | None = None  #: the numbers in which the experts computed; None = not said
     plan: str | None = None  #: the memory plan that was in force at the end; None = not said
     fallbacks: tuple[dict[str, str], ...] = ()  #: plans that were left because memory ran out, in order
 
@@ -264,6 +266,8 @@ class ModelIntegrationBridge(Generic[LoadedT]):
                 "loras": list(facts.loras),
                 "resumed_from_step": facts.resumed_from_step,
                 "kept_latents": facts.kept_latents,
+                "attention": facts.attention,
+                "precision": facts.precision,
                 "plan": facts.plan,
                 "fallbacks": list(facts.fallbacks),
             },

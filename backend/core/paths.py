@@ -96,6 +96,11 @@ class Home:
         """Every folder that belongs into the home."""
         return self.models, self.loras, self.inputs, self.outputs, self.work, self.logs
 
+    @property
+    def abilities_file(self) -> Path:
+        """What the worker's device was found able to do."""
+        return self.root / "abilities.json"
+
     def create(self) -> Home:
         """Make the folders that are missing and return self.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from backend.core.abilities import AttentionWish
 from backend.core.errors import BadSettings
 from backend.core.memory_ladder import OomPolicy
 from backend.core.paths import Home
@@ -33,6 +34,10 @@ class Settings(BaseSettings):
     worker: bool = Field(default=True, description="Whether `serve` runs a worker of its own")
     auto_download: bool = Field(default=True, description="Whether a task fetches a model that is not here by itself")
     device: str = Field(default="auto", description="Device of the worker: auto, cpu, cuda or cuda:N")
+    attention: AttentionWish = Field(
+        default=AttentionWish.AUTO,
+        description="Kernel of attention: auto takes the fastest exact one, speed also an eight-bit one, or a name",
+    )
     lease_seconds: float = Field(default=30.0, gt=0, le=3600, description="How long a silent worker keeps its task")
     heartbeat_seconds: float = Field(default=5.0, gt=0, le=600, description="How often a worker says that it lives")
     recovery_seconds: float = Field(default=5.0, gt=0, le=600, description="How often expired leases are looked for")

@@ -21,9 +21,11 @@ import transformers.utils.logging as transformers_logging
 from safetensors import SafetensorError
 from torch import nn
 
+from backend.core.abilities import NATIVE
 from backend.core.faults import fault_point
 from backend.core.memory_plan import MemoryPlan, Storage
 from backend.core.model_table import Mode, ModelSpec
+from backend.engine.attention import use_kernel
 from backend.engine.component_loader import Fitting, build_component, fill, fit
 from backend.engine.failures import device_errors
 from backend.engine.gguf_file import BadGguf
@@ -48,6 +50,8 @@ class WanComponents:
     device: torch.device
     digest: WeightsDigest = field(repr=False)
     layout: ModelLayout = field(repr=False)  #: where the weights are, now
+    attention: str = NATIVE  #: the kernel of the experts' attention
+    precision: str = "float32"  #: the numbers in which the experts compute
 
     @property
     def tokenizer(self) -> Any:
@@ -130,11 +134,18 @@ class WanComponents:
 class WanPipelineLoader:
     """Opens model folders for one device; float32 on a CPU, bfloat16 with a float32 VAE on a GPU."""
 
-    def __init__(self, device: str, threads: int = 0) -> None:
-        """Prepare for `device` ("auto", "cpu", "cuda", "cuda:N"); `threads` > 0 sets torch's CPU threads."""
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+    def __init__(self, device: str, threads: int = 0, *, attention: str = NATIVE, precision: str | None = None) -> None:
+        """Prepare.
+
+        Args:
+            device: "cpu", "cuda" or "cuda:N".
+            threads: CPU threads of torch; 0 leaves them as they are.
+            attention: the kernel of the experts' attention.
+            precision: the numbers in which text encoder and experts compute; None = as the class says.
+        """
         self.device = torch.device(device)
+        self._attention = attention
+        self._precision = precision or ("float32" if self.device.type == "cpu" else "bfloat16")
         if threads > 0:
             torch.set_num_threads(threads)
         # Their bars would go to the worker's log; our own progress says more. The pipelines' classes are looked up
@@ -195,6 +206,7 @@ class WanPipelineLoader:
             fault_point("model.load")
             loaded = {fitting.component: self._read(files, spec, fitting, plan) for fitting in fittings}
             pipeline = self._assemble(folder, spec, loaded | dict.fromkeys(without))
+            use_kernel(pipeline, self._attention)
             layout = ModelLayout(pipeline, self.device, plan)
         return WanComponents(
             spec=spec,
@@ -204,6 +216,8 @@ class WanPipelineLoader:
             device=self.device,
             digest=WeightsDigest(files, decoder_only=bool(without)),
             layout=layout,
+            attention=self._attention,
+            precision=self._precision,
         )
 
     @staticmethod
@@ -217,7 +231,7 @@ class WanPipelineLoader:
     def _read(self, files: ModelFiles, spec: ModelSpec, fitting: Fitting, plan: MemoryPlan) -> nn.Module:
         """Read one component and put it where the plan wants it, so that the next one finds room."""
         name = fitting.component
-        main = torch.float32 if self.device.type == "cpu" or name == "vae" else torch.bfloat16
+        main: torch.dtype = torch.float32 if name == "vae" else getattr(torch, self._precision)
         with _misfits(spec):
             module = fill(fitting, files.folder / name, main, reading_place(name, self.device, plan))
         settle(name, module, self.device, plan)

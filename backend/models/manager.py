@@ -8,6 +8,7 @@ there by the user or by `ModelDownloader`, whose unfinished folders are told apa
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -57,7 +58,8 @@ class ModelState:
 class ModelManager:
     """Answers what is here; a missing model is an answer, not an exception, until somebody needs it."""
 
-    def __init__(self, home: Home, *, has_gpu: bool, embedded: Path = EMBEDDED_MODELS) -> None:
+    def __init__(self, home: Home, *, has_gpu: bool | Callable[[], bool], embedded: Path = EMBEDDED_MODELS) -> None:
+        """Look into `home`; `has_gpu` says whether a GPU computes here, or is asked whenever that matters."""
         self._home = home
         self._has_gpu = has_gpu
         self._embedded = embedded
@@ -136,7 +138,8 @@ class ModelManager:
             and (state.spec.takes_image if image else not state.spec.needs_image)
             and (state.spec.takes_end_image or not end_image)
         ]
-        return sorted(able, key=lambda spec: (spec.miniature is not self._has_gpu, spec.weights_gb), reverse=True)
+        has_gpu = self._has_gpu() if callable(self._has_gpu) else self._has_gpu
+        return sorted(able, key=lambda spec: (spec.miniature is not has_gpu, spec.weights_gb), reverse=True)
 
     def default(self) -> ModelSpec:
         """Return the model for requests that name none and bring no image.

@@ -95,6 +95,8 @@ class ClipWriter:
                     loras=clip.loras,
                     resumed_from_step=clip.resumed_from_step,
                     kept_latents=request.keep_latents,
+                    attention=clip.components.attention,
+                    precision=clip.components.precision,
                     plan=clip.components.plan.name,
                     fallbacks=tuple(one.to_json() for one in fallbacks),
                 ),

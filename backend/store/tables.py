@@ -147,5 +147,6 @@ workers = Table(
     Column("started_at", Double, nullable=False),
     Column("seen_at", Double, nullable=False),
     Column("model", String(64)),  # the one in the worker's memory
+    Column("equipment", JSON),  # what it computes with, and why
     CheckConstraint(_one_of("state", ("loading", "idle", "busy")), name="workers_state"),
 )

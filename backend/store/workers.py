@@ -9,7 +9,7 @@ import os
 import secrets
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -31,6 +31,16 @@ class WorkerState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Equipment:
+    """What a worker computes with, found out when it started."""
+
+    device_reason: str  #: why this device
+    warnings: tuple[str, ...] = ()  #: what should work on its machine and does not, each with what helps
+    attention: str | None = None  #: the kernel of its attention
+    precision: str | None = None  #: the form of numbers in which its experts compute
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerInfo:
     """One worker as it last described itself."""
 
@@ -44,6 +54,7 @@ class WorkerInfo:
     started_at: datetime
     seen_at: datetime
     model: str | None  #: id of the model in its memory
+    equipment: Equipment | None = None  #: None while it starts
 
     def is_dead(self) -> bool:
         """Return whether this machine is the worker's and its process is gone."""
@@ -69,7 +80,14 @@ class WorkerStore:
         self._database = database
 
     def beat(
-        self, worker_id: str, *, device: str, state: WorkerState, detail: str | None = None, model: str | None = None
+        self,
+        worker_id: str,
+        *,
+        device: str,
+        state: WorkerState,
+        detail: str | None = None,
+        model: str | None = None,
+        equipment: Equipment | None = None,
     ) -> None:
         """Say, from inside the worker's process, that it lives, what it does, and which model it has in memory."""
         now = {
@@ -77,6 +95,7 @@ class WorkerStore:
             "state": state,
             "detail": detail and storable(detail),
             "model": model,
+            "equipment": None if equipment is None else asdict(equipment),
             "seen_at": database_now(),
         }
         with self._database.begin() as connection:
@@ -116,4 +135,9 @@ def _info(row: Row[Any]) -> WorkerInfo:
         started_at=moment(row.started_at),
         seen_at=moment(row.seen_at),
         model=row.model,
+        equipment=_equipment(row.equipment),
     )
+
+
+def _equipment(values: dict[str, Any] | None) -> Equipment | None:
+    return None if values is None else Equipment(**(values | {"warnings": tuple(values["warnings"])}))

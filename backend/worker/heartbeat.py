@@ -14,7 +14,7 @@ import structlog
 from backend.core.errors import StorageFull, StoreUnavailable
 from backend.core.settings import Settings
 from backend.store.tasks import TaskStore
-from backend.store.workers import WorkerState, WorkerStore
+from backend.store.workers import Equipment, WorkerState, WorkerStore
 from backend.worker.attempt import Attempt
 
 log = structlog.get_logger(__name__)
@@ -34,6 +34,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self._shown: tuple[str, WorkerState, str | None] = (settings.device, WorkerState.LOADING, None)
         self.attempt: Attempt | None = None  #: what the worker works on now
+        self.equipment: Equipment | None = None  #: what it works with; None until it knows
         self.loaded_model: Callable[[], str | None] = lambda: None  #: asked at every beat
 
     def start(self) -> None:
@@ -72,7 +73,14 @@ class Heartbeat:
             if attempt is not None:
                 attempt.renew()
             device, state, detail = self._shown
-            self._workers.beat(self._worker_id, device=device, state=state, detail=detail, model=self.loaded_model())
+            self._workers.beat(
+                self._worker_id,
+                device=device,
+                state=state,
+                detail=detail,
+                model=self.loaded_model(),
+                equipment=self.equipment,
+            )
         except (StoreUnavailable, StorageFull) as error:
             log.warning("worker.beat_not_taken", error=error.code)
 

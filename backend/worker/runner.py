@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from backend.core.config_file import ConfigFile
 from backend.core.domain import Task
 from backend.core.errors import (
     GenerationFailed,
@@ -25,19 +26,21 @@ from backend.core.errors import (
     WanError,
     WorkerStopping,
 )
+from backend.core.hardware import detect_hardware
 from backend.core.requests import GenerationRequest
 from backend.core.settings import Settings
 from backend.models.configuration import ModelConfigurationManager
 from backend.store.engine import Database
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
-from backend.store.workers import WorkerState, WorkerStore, new_worker_id
+from backend.store.workers import Equipment, WorkerState, WorkerStore, new_worker_id
 from backend.worker.attempt import Attempt
 from backend.worker.heartbeat import Heartbeat
 from backend.worker.leftovers import Leftovers
 from backend.worker.stop import StopWish
 
 if TYPE_CHECKING:
+    from backend.engine.device import DeviceFacts
     from backend.services.real_generation_pipeline import RealGenerationPipeline
 
 #: Part of the stop's grace that a running step gets; the rest is for handing the task back.
@@ -61,8 +64,12 @@ def run_worker(settings: Settings, worker_id: str | None = None) -> int:
 class WorkerRunner:
     """The life of one worker."""
 
-    def __init__(self, settings: Settings, worker_id: str, *, supervised: bool = True) -> None:
+    def __init__(
+        self, settings: Settings, worker_id: str, *, supervised: bool = True, devices: DeviceFacts | None = None
+    ) -> None:
+        """Prepare; `devices` is what is known about the cards, None = what torch says."""
         self._settings = settings
+        self._devices = devices
         self._worker_id = worker_id
         self._home = settings.paths.create()
         self._configuration = ModelConfigurationManager(self._home)
@@ -91,15 +98,22 @@ class WorkerRunner:
                 task = self._claim()
                 if task is not None:
                     self._run_attempt(pipeline, task)
-        except Exception as error:  # the boundary of the process: the supervisor reads the last words
+        except WanError as error:
+            log.error("worker.cannot_work", error=error.code, message=error.message, next_steps=error.next_steps)
+            return self._give_up(" ".join((f"{error.message}.", *error.next_steps)))
+        except Exception as error:  # the boundary of the process
             log.exception("worker.crashed")
-            self._heartbeat.show(self._device, WorkerState.LOADING, f"{type(error).__name__}: {error}")
-            self._heartbeat.stop(sign_off=False)
-            return 1
+            return self._give_up(f"{type(error).__name__}: {error}")
         self._heartbeat.stop()
         self._database.close()
         log.info("worker.stopped")
         return 0
+
+    def _give_up(self, last_words: str) -> int:
+        """Leave last words in the register, where the supervisor reads them."""
+        self._heartbeat.show(self._device, WorkerState.LOADING, last_words)
+        self._heartbeat.stop(sign_off=False)
+        return 1
 
     def _prepare(self) -> bool:
         """Wait for the database, clean up after attempts that died, and sign on; False when told to stop."""
@@ -117,9 +131,10 @@ class WorkerRunner:
 
     def _open_pipeline(self) -> RealGenerationPipeline:
         """Import the engine and load the default model, so that the first task starts at once."""
-        from backend.core.hardware import detect_hardware
         from backend.core.model_integration_bridge import ModelIntegrationBridge
+        from backend.core.optimization_settings import kept_optimization
         from backend.core.system_optimizer import Machine
+        from backend.engine.device import TorchDevices, choose_device
         from backend.engine.pipeline_loader import WanPipelineLoader
         from backend.models.downloader import ModelDownloader
         from backend.models.hub import Hub
@@ -127,10 +142,24 @@ class WorkerRunner:
         from backend.models.manager import ModelManager
         from backend.services.forecast import Forecast
         from backend.services.real_generation_pipeline import RealGenerationPipeline
+        from backend.services.self_test import find_abilities
 
         self._configuration.refresh()
-        loader = WanPipelineLoader(self._settings.device, self._settings.threads)
-        self._device = str(loader.device)
+        hardware = detect_hardware(self._home.root)
+        verdict = choose_device(self._settings.device, self._devices or TorchDevices(), hardware)
+        log.info("worker.device", device=verdict.device, reason=verdict.reason)
+        self._device = verdict.device
+        self._heartbeat.show(self._device, WorkerState.LOADING, "trying the device")
+        abilities = find_abilities(
+            self._home.abilities_file, verdict.device, verdict.name, hardware.driver, self._settings.attention
+        )
+        attention, precision = abilities.attention, abilities.precision.precision
+        log.info("worker.abilities", attention=attention, precision=precision, reason=abilities.precision.reason)
+        warnings = verdict.warnings + abilities.warnings
+        for warning in warnings:
+            log.warning("worker.not_usable", message=warning)
+        self._heartbeat.equipment = Equipment(verdict.reason, warnings, attention, precision)
+        loader = WanPipelineLoader(verdict.device, self._settings.threads, attention=attention, precision=precision)
         models = ModelManager(self._home, has_gpu=loader.device.type != "cpu")
         fetcher = ModelDownloader(self._home, models, Hub()) if self._settings.auto_download else None
         bridge = ModelIntegrationBridge(models, loader, fetcher)
@@ -143,8 +172,9 @@ class WorkerRunner:
             # A task may ask for another model; one that asks for this one will fail with this advice.
             log.warning("worker.default_model_not_loaded", error=error.code, message=error.message)
         self._heartbeat.show(self._device, WorkerState.IDLE)
-        machine = Machine.of(detect_hardware(self._home.root), self._settings.device)
-        forecast = Forecast(machine, self._outputs, LoraLibrary(self._home), binding=True)
+        machine = Machine.of(hardware, verdict.device)
+        wishes = kept_optimization(ConfigFile(self._home.config_file)).current
+        forecast = Forecast(machine, self._outputs, LoraLibrary(self._home), binding=True, wishes=wishes)
         pipeline = RealGenerationPipeline(
             bridge, self._home, oom_policy=self._settings.oom_policy, admit=forecast.check
         )

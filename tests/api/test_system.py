@@ -15,7 +15,7 @@ from backend.api.deps import Supervisor
 from backend.app import create_app
 from backend.core.model_table import MODELS
 from backend.core.settings import load_settings
-from backend.store.workers import WorkerState
+from backend.store.workers import Equipment, WorkerState
 from tests.api.support import ADDRESS, TINY, Served, assert_error
 
 HEALTH = "/api/v1/system/health"
@@ -46,6 +46,33 @@ def test_with_a_worker_everything_is_healthy(served: Served) -> None:
         assert served.client.get(path).json()["status"] == "healthy", path
     served.services.workers.remove("w1")
     assert served.client.get("/ready").status_code == 503
+
+
+def test_a_card_that_cannot_be_used_is_a_warning_and_videos_are_made_all_the_same(served: Served) -> None:
+    equipment = Equipment("no card can be used", ("NVIDIA X has no code. Install cu130.",), "native", "float32")
+    for worker_id in ("w1", "w2"):
+        served.services.workers.beat(worker_id, device="cpu", state=WorkerState.IDLE, equipment=equipment)
+    health = served.client.get(HEALTH).json()
+    assert (health["status"], health["message"]) == ("healthy", "NVIDIA X has no code. Install cu130.")
+    assert health["system_info"]["warnings"] == ["NVIDIA X has no code. Install cu130."], "once"
+    worker = health["workers"][0]
+    assert worker["warnings"] == health["system_info"]["warnings"]
+    told = [worker[name] for name in ("device_reason", "attention", "precision")]
+    assert told == ["no card can be used", "native", "float32"]
+    assert served.client.get("/ready").status_code == 200
+
+
+def test_what_auto_means_follows_what_the_workers_compute_on(served: Served) -> None:
+    """A card that no worker can use does not make a large model the best one."""
+    models = served.services.models
+    folder = models.state(MODELS["TI2V-5B"]).folder
+    (folder / "vae").mkdir(parents=True)
+    (folder / "vae" / "x.safetensors").touch()
+    (folder / "model_index.json").write_text('{"vae": ["diffusers", "AutoencoderKLWan"]}')
+    for device, best in (("cpu", TINY), ("cuda:0", "TI2V-5B")):
+        equipment = Equipment("it was tried")
+        served.services.workers.beat("w1", device=device, state=WorkerState.IDLE, equipment=equipment)
+        assert models.default().id == best
 
 
 def test_the_health_answer_is_the_union_that_clients_read(served: Served) -> None:

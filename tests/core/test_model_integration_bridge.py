@@ -165,6 +165,8 @@ def test_a_record_holds_everything_and_is_plain_json(
         loras=({"id": "style", "outcome": "applied"},),
         resumed_from_step=4,
         kept_latents=True,
+        attention="native",
+        precision="bfloat16",
         plan="expert-swap-fp8",
     )
     record = bridge.metadata("task-1", request_, bridge.prepare(request_), facts)
@@ -188,6 +190,8 @@ def test_a_record_holds_everything_and_is_plain_json(
             "loras": [{"id": "style", "outcome": "applied"}],
             "resumed_from_step": 4,
             "kept_latents": True,
+            "attention": "native",
+            "precision": "bfloat16",
             "plan": "expert-swap-fp8",
             "fallbacks": [],
         },

@@ -13,7 +13,7 @@ from backend.core.paths import Home
 from backend.store.engine import Database
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
-from backend.store.workers import WorkerState, WorkerStore, new_worker_id
+from backend.store.workers import Equipment, WorkerState, WorkerStore, new_worker_id
 from tests.store.samples import claimed, output_of, submit
 
 
@@ -85,8 +85,17 @@ def test_a_worker_signs_on_beats_and_signs_off(database: Database) -> None:
     (first,) = workers.alive(30.0)
     assert (first.id, first.pid, first.device, first.state) == (worker_id, os.getpid(), "cpu", WorkerState.LOADING)
     assert not first.is_dead()
-    workers.beat(worker_id, device="cpu", state=WorkerState.BUSY, detail="a task\x00", model="tiny-t2v-a14b")
+    equipment = Equipment("no card was found", ("Install a driver",), attention="native")
+    workers.beat(
+        worker_id,
+        device="cpu",
+        state=WorkerState.BUSY,
+        detail="a task\x00",
+        model="tiny-t2v-a14b",
+        equipment=equipment,
+    )
     (second,) = workers.list()
+    assert (first.equipment, second.equipment) == (None, equipment)
     assert (second.state, second.detail, second.model) == (WorkerState.BUSY, "a task", "tiny-t2v-a14b")
     assert second.started_at == first.started_at
     assert second.seen_at >= first.seen_at
@@ -99,7 +108,7 @@ def test_a_worker_whose_process_is_gone_is_dead(database: Database, database_url
     program = (
         "import sys\n"
         "from backend.store.engine import Database\n"
-        "from backend.store.workers import WorkerState, WorkerStore\n"
+        "from backend.store.workers import Equipment, WorkerState, WorkerStore\n"
         "WorkerStore(Database(sys.argv[1])).beat('gone', device='cpu', state=WorkerState.IDLE)\n"
     )
     subprocess.run([sys.executable, "-c", program, database_url], check=True)

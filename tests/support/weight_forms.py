@@ -51,7 +51,9 @@ def write_original(
     """Write a component as one file under Wan's own names, every tensor changed in the same way."""
     tensors = {key: change(value) for key, value in weights_of(folder, component).items()}
     named = originally_named(folder, component, tensors)
-    replace_weights(folder, component, {prefix + key: value for key, value in named.items()}, f"wan_{component}.safetensors")
+    replace_weights(
+        folder, component, {prefix + key: value for key, value in named.items()}, f"wan_{component}.safetensors"
+    )
     return {key: value.float() for key, value in tensors.items()}
 
 

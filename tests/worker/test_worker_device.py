@@ -1,0 +1,103 @@
+"""Workers on machines whose GPU cannot be used start, say so, and make videos. Real processes, real model."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import files
+from pathlib import Path
+
+import pytest
+
+from backend.core.domain import TaskStatus
+from backend.store.workers import WorkerState
+from backend.worker.supervisor import Supervisor, SupervisorStatus, as_environment
+from tests.support.server import wait_for
+from tests.worker.conftest import START_SECONDS, Queue
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def broken_nvml(folder: Path) -> Path:
+    """Put a library in NVIDIA's place that can be loaded and has none of its functions; return its folder."""
+    library = next(path.locate() for path in files("psutil") or () if path.suffix == ".so")
+    folder.mkdir()
+    (folder / "libnvidia-ml.so.1").symlink_to(Path(library))
+    return folder
+
+
+def assert_a_video_is_made_on_the_processor(queue: Queue, worker_id: str) -> None:
+    task = queue.submit()
+    queue.wait_status(task.id, TaskStatus.COMPLETED)
+    assert queue.outputs.get(task.id).metadata["device"] == "cpu"
+    assert queue.videos() == [f"{task.id}.mp4"]
+    assert queue.worker(worker_id).device == "cpu"
+
+
+def test_with_a_gpu_library_that_fails_videos_are_made(queue: Queue, tmp_path: Path) -> None:
+    queue.start_worker("first", LD_LIBRARY_PATH=str(broken_nvml(tmp_path / "lib")))
+    assert_a_video_is_made_on_the_processor(queue, "first")
+    equipment = queue.worker("first").equipment
+    assert equipment is not None
+    assert equipment.device_reason == "no card can be used, so videos are made on the processor"
+    (warning,) = equipment.warnings
+    assert "NVIDIA's library does not start" in warning
+
+
+def test_with_a_card_newer_than_torch_videos_are_made(queue: Queue) -> None:
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "tests.worker.programs.newer_card", "newer"],
+        stdin=subprocess.PIPE,
+        env=os.environ | as_environment(queue.settings),
+    )
+    try:
+        assert_a_video_is_made_on_the_processor(queue, "newer")
+        equipment = queue.worker("newer").equipment
+        assert equipment is not None
+        (warning,) = equipment.warnings
+        assert "compute capability 12.0" in warning
+        assert "cu130" in warning
+    finally:
+        worker.kill()
+        worker.wait()
+        assert worker.stdin is not None
+        worker.stdin.close()
+
+
+def test_without_a_gpu_the_worker_says_what_it_computes_with(queue: Queue) -> None:
+    queue.start_worker("first", WAN22_DEVICE="cpu")
+    wait_for(
+        lambda: [worker.state for worker in queue.workers.list()] == [WorkerState.IDLE],
+        seconds=START_SECONDS,
+        what="the worker",
+    )
+    equipment = queue.worker("first").equipment
+    assert equipment is not None
+    assert (equipment.device_reason, equipment.warnings) == ("the processor was chosen in WAN22_DEVICE", ())
+
+
+def test_a_device_that_was_ordered_and_cannot_be_used_is_an_error_that_its_server_can_tell(
+    queue: Queue, supervise: Callable[..., Supervisor]
+) -> None:
+    task = queue.submit()
+    supervisor = supervise(device="cuda:99", restart_limit=0)
+    wait_for(
+        lambda: supervisor.state.status is SupervisorStatus.DEFUNCT, seconds=START_SECONDS, what="the end of its tries"
+    )
+    assert "WAN22_DEVICE asks for cuda:99, which cannot be used" in (supervisor.state.reason or "")
+    assert "Set WAN22_DEVICE to auto" in (supervisor.state.reason or "")
+    assert queue.tasks.get(task.id).status is TaskStatus.PENDING
+
+
+def test_the_kernel_that_was_chosen_makes_the_video_and_is_in_its_record(queue: Queue) -> None:
+    queue.start_worker("first", WAN22_ATTENTION="math")
+    task = queue.submit()
+    queue.wait_status(task.id, TaskStatus.COMPLETED)
+    result = queue.outputs.get(task.id).metadata["result"]
+    assert (result["attention"], result["precision"]) == ("math", "float32")
+    equipment = queue.worker("first").equipment
+    assert equipment is not None
+    assert (equipment.attention, equipment.precision, equipment.warnings) == ("math", "float32", ())
+    assert queue.home.abilities_file.exists()
