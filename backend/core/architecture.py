@@ -18,6 +18,9 @@ from backend.core.model_spec import ModelSpec
 
 #: Width of the VAE's levels in units of its base width, the same in both VAEs (`dim_mult`).
 _MULTIPLES: Final = (1, 2, 4, 4)
+#: What each level takes in and gives out, in the same units.
+ENCODER_MULTIPLES: Final = (1, *_MULTIPLES)
+DECODER_MULTIPLES: Final = (_MULTIPLES[-1], *reversed(_MULTIPLES))
 #: Which of the three resamplings of the encoder halve the number of frames too (`temperal_downsample`).
 _HALVES_FRAMES: Final = (False, True, True)
 
@@ -82,7 +85,7 @@ class VaeShape:
 
     def _decoder(self, frames: int, rows: int, columns: int) -> _Walk:
         walk = _Walk()
-        widths = [self.decoder_width * by for by in (_MULTIPLES[-1], *reversed(_MULTIPLES))]
+        widths = [self.decoder_width * by for by in DECODER_MULTIPLES]
         walk.conv(self.channels, self.channels, 1, frames * rows * columns)
         walk.conv(self.channels, widths[0], 27, frames * rows * columns)
         walk.middle(widths[0], frames, rows * columns)
@@ -105,7 +108,7 @@ class VaeShape:
         walk = _Walk()
         frames = 4 * (frames - 1) + 1
         rows, columns = rows * self.spatial_stride // self.patch, columns * self.spatial_stride // self.patch
-        widths = [self.encoder_width * by for by in (1, *_MULTIPLES)]
+        widths = [self.encoder_width * by for by in ENCODER_MULTIPLES]
         walk.conv(3 * self.patch**2, widths[0], 27, frames * rows * columns)
         for level, (above, width) in enumerate(pairwise(widths)):
             for block in range(self.res_blocks):

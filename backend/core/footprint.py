@@ -14,17 +14,26 @@ from typing import Final
 from backend.core.architecture import Architecture, VaeShape
 from backend.core.lora.shape import WanShape
 from backend.core.memory_plan import MemoryPlan, Placement, Storage
+from backend.core.processor_memory import (
+    FLOAT32,
+    GENERATED_KERNELS,
+    decoder_layers,
+    encoder_layers,
+    kept_bytes,
+    unfolded_bytes,
+)
 
-#: Bytes per number where the model computes.
-FLOAT32, BFLOAT16 = 4, 2
+#: Bytes per number where a card computes; a processor does it in float32.
+BFLOAT16: Final = 2
 #: Blocks on the device while a model is streamed: one that computes, one that arrives.
 STREAM_WINDOW: Final = 2
 #: CUDA's context, handles and the libraries' workspaces on the card; bytes, an experience value.
 CUDA_CONTEXT: Final = 800_000_000
-#: What the allocator loses between blocks of other sizes, as a share of what is alive.
+#: What the card's allocator loses between blocks of other sizes, as a share of what is alive.
 ALLOCATOR_SLACK: Final = 1.05
-#: Memory of a worker process without any model: Python, torch, and CUDA's libraries where there is a card; bytes.
-WORKER_BASE: Final = {"cpu": 700_000_000, "cuda": 3_000_000_000}
+#: Memory of a worker process without any model: Python, torch, and CUDA's libraries where there is a card; bytes. That
+#: of a worker on a processor was measured (docs/benchmarks/memory.md); that on a card is an assumption.
+WORKER_BASE: Final = {"cpu": 505_000_000, "cuda": 3_000_000_000}
 #: Frames that the encoder of the file holds back at most while it looks ahead (x264 `rc-lookahead` and references).
 ENCODER_FRAMES: Final = 64
 #: Pixels along the side of a tile (`tile_sample_min_*` of diffusers), and which part of it lies between two tiles.
@@ -38,9 +47,6 @@ _TOKEN_TIME_BYTES: Final = {BFLOAT16: 38.0, FLOAT32: 52.0}
 # Bytes per pixel and unit of width in decoding one chunk and in encoding, counted the same way: (fixed, per res block).
 _DECODE_BYTES: Final = {False: (151.8, 25.7), True: (76.6, 3.8)}
 _ENCODE_BYTES: Final = {False: (93.1, 26.8), True: (27.4, 8.7)}
-
-#: Torch unfolds what a 3D convolution reads on the processor (`slow_conv3d`): the 27 neighbours of each of 4 frames.
-_UNFOLDED: Final = 27 * 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +114,6 @@ def encode_bytes(vae: VaeShape, width: int, height: int, frames: int, *, tiled: 
     return _per_pixel(_ENCODE_BYTES, vae, vae.encoder_width) * pixels + clip
 
 
-def _unfolded_bytes(vae: VaeShape, channels: int, pixels: int) -> int:
-    """Return what the widest convolution at full size unfolds on a processor."""
-    return FLOAT32 * _UNFOLDED * channels * pixels // vae.patch**2
-
-
 def _per_pixel(table: dict[bool, tuple[float, float]], vae: VaeShape, width: int) -> int:
     fixed, per_block = table[vae.residual]
     return int(width * (fixed + per_block * vae.res_blocks))
@@ -143,14 +144,14 @@ def footprint(
     tokens = arch.tokens(width, height, frames)
     precision = FLOAT32 if cpu else BFLOAT16
     tile = plan.tile_size
+    forward = forward_bytes(arch, tokens, text_tokens, precision)
     decoding = decode_bytes(arch.vae, width, height, frames, tiled=plan.tiled_decode, tile=tile)
     encoding = encode_bytes(arch.vae, width, height, encoded_frames, tiled=plan.tiled_decode, tile=tile)
     if cpu:
-        pixels = min(width, tile) * min(height, tile) if plan.tiled_decode else width * height
-        decoding += _unfolded_bytes(arch.vae, arch.vae.decoder_width * (2 if arch.vae.residual else 1), pixels)
-        encoding += _unfolded_bytes(arch.vae, arch.vae.encoder_width, pixels) if encoded_frames else 0
-    activations = max(forward_bytes(arch, tokens, text_tokens, precision), decoding, encoding)
-    activations = int(activations * ALLOCATOR_SLACK)
+        picture = (min(width, tile), min(height, tile)) if plan.tiled_decode else (width, height)
+        activations = _on_processor(arch, picture, tokens, encoded_frames, (forward, decoding, encoding))
+    else:
+        activations = int(max(forward, decoding, encoding) * ALLOCATOR_SLACK)
     blocks, rest = expert_bytes(arch.transformer, plan.storage, cpu=cpu)
     full = sum(expert_bytes(arch.transformer, Storage.BF16, cpu=cpu))
     text, vae = precision * arch.text.parameters, FLOAT32 * arch.vae.parameters
@@ -178,6 +179,34 @@ def footprint(
         device += text
         staging = max(staging, text)
     return Footprint(device, pinned, host + staging, disk)
+
+
+def _on_processor(
+    arch: Architecture, picture: tuple[int, int], tokens: int, encoded_frames: int, alive: tuple[int, int, int]
+) -> int:
+    """Return what the largest of a forward, the decoding and the encoding takes with what torch and the heap add.
+
+    Args:
+        arch: the model.
+        picture: width and height of what goes through the VAE at once.
+        tokens: how many the transformer sees.
+        encoded_frames: frames that are encoded.
+        alive: bytes of the tensors of a forward, of decoding and of encoding.
+    """
+    vae = arch.vae
+    width, height = (side // vae.patch for side in picture)
+    forward, decoding, encoding = alive
+    block = 4 * FLOAT32 * width * height  # of one channel in a chunk of four frames
+    takes = [
+        forward + kept_bytes(forward, FLOAT32 * tokens * arch.transformer.ffn_dim),
+        decoding
+        + kept_bytes(decoding, block * vae.decoder_width)
+        + unfolded_bytes(decoder_layers(vae), width, height),
+    ]
+    if encoded_frames:
+        unfolded = unfolded_bytes(encoder_layers(vae, encoded_frames), width, height)
+        takes.append(encoding + kept_bytes(encoding, block * vae.encoder_width) + unfolded)
+    return max(takes) + GENERATED_KERNELS * (2 if encoded_frames else 1)
 
 
 def state_bytes(arch: Architecture, size: tuple[int, int, int]) -> int:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
+from math import prod
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from backend.core.architecture import ARCHITECTURES, VaeShape
 from backend.core.footprint import decode_bytes, encode_bytes, forward_bytes
+from backend.core.processor_memory import decoder_layers, encoder_layers, is_unfolded, unfolded_bytes
 
 TOLERANCE = 0.05
 
@@ -145,3 +148,62 @@ def test_encoding_needs_what_is_said(model: str, width: int, height: int) -> Non
     vae = _vae(shape)
     counted = count(lambda: vae.encode(torch.empty(1, 3, 17, height, width)))
     assert encode_bytes(shape, width, height, 17, tiled=False) == pytest.approx(counted, rel=TOLERANCE)
+
+
+def test_which_convolutions_unfold_is_decided_as_torch_does() -> None:
+    found = set()
+    for channels in (3, 12, 16, 32, 64, 96, 192):
+        weight = torch.empty(8, channels, 3, 3, 3)
+        for frames in (3, 4, 6):
+            for rows in (10, 34, 53, 54, 72, 107, 114, 130, 213, 214, 258, 427):
+                whole = torch.empty(1, channels, frames, rows, 18)
+                kernel = torch._C._select_conv_backend(
+                    whole, weight, None, [1, 1, 1], [0, 0, 0], [1, 1, 1], False, [0, 0, 0], 1
+                )
+                found.add(kernel)
+                assert (kernel == torch._C._ConvBackend.Slow3d) == is_unfolded(channels, frames, rows)
+    assert found == {torch._C._ConvBackend.Slow3d, torch._C._ConvBackend.Mkldnn}
+
+
+def _largest_unfolding(call: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Return the bytes of the largest input that torch unfolds for a 3 x 3 x 3 convolution on a processor."""
+    seen = [0]
+    original = torch.nn.functional.conv3d
+
+    def conv3d(whole: torch.Tensor, weight: torch.Tensor, *rest: Any) -> torch.Tensor:
+        made = original(whole, weight, *rest)
+        if tuple(weight.shape[2:]) == (3, 3, 3) and is_unfolded(*whole.shape[1:4]):
+            seen.append(4 * 27 * whole.shape[1] * prod(made.shape[2:]))
+        return made
+
+    with torch.no_grad(), torch.device("meta"), monkeypatch.context() as patch:
+        patch.setattr(torch.nn.functional, "conv3d", conv3d)
+        call()
+    return max(seen)
+
+
+@pytest.mark.parametrize("model", ["tiny-t2v-a14b", "tiny-ti2v-5b", "TI2V-5B"])
+@pytest.mark.parametrize(("width", "height"), [(64, 64), (192, 224), (224, 192), (256, 128), (128, 256), (256, 256)])
+def test_what_is_unfolded_is_what_the_real_layers_unfold(
+    model: str, width: int, height: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shape = ARCHITECTURES[model].vae
+    vae = _vae(shape)
+    stride, picture = shape.spatial_stride, (width // shape.patch, height // shape.patch)
+    memory: list[object] = [None] * sum(isinstance(module, WanCausalConv3d) for module in vae.decoder.modules())
+    with torch.device("meta"):
+        latents = torch.empty(1, shape.channels, 3, height // stride, width // stride)
+        clip = torch.empty(1, 3, 9, height, width)
+
+    def decode() -> None:
+        for index in range(latents.shape[2]):
+            vae.decoder(latents[:, :, index : index + 1], feat_cache=memory, feat_idx=[0], first_chunk=index == 0)
+
+    # The first chunk, of one frame, has few rows times frames and may unfold where the others do not; a quarter is alive.
+    said = unfolded_bytes(decoder_layers(shape), *picture)
+    first = unfolded_bytes([replace(layer, frames=1) for layer in decoder_layers(shape)], *picture)
+    assert max(said, first) == _largest_unfolding(decode, monkeypatch)
+    assert 4 * (first - said) < 3 * decode_bytes(shape, width, height, 9, tiled=False)
+    said = unfolded_bytes(encoder_layers(shape, 9), *picture)
+    first = unfolded_bytes(encoder_layers(shape, 1), *picture)
+    assert max(said, first) == _largest_unfolding(lambda: vae.encode(clip), monkeypatch)

@@ -1,0 +1,90 @@
+"""What a run takes on a processor beside its tensors: what torch's convolutions write out, what the C library keeps.
+
+Pure arithmetic over the VAE's layers. Knows no plans and no models' names; only float32 and one clip at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from backend.core.architecture import DECODER_MULTIPLES, ENCODER_MULTIPLES, VaeShape
+
+FLOAT32: Final = 4
+#: Neighbours that a convolution of the VAE reads, and frames before its chunk that it remembers.
+_NEIGHBOURS, _REMEMBERED = 27, 2
+#: Channels times frames times rows of an input up to which torch does not give a convolution to oneDNN.
+_NATIVE_LIMIT: Final = 20480
+#: Blocks from this size on are mapped and given back one by one (glibc `DEFAULT_MMAP_THRESHOLD_MAX`, 64 bit); smaller
+#: ones come from a heap that grows to it by itself.
+_MAPPED_BYTES: Final = 32 * 1024**2
+#: Kernels that oneDNN generates for the shapes of one half of the VAE, and keeps; bytes, measured on x86-64.
+GENERATED_KERNELS: Final = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A convolution over 3 frames and 3 x 3 pixels, with one pixel of padding, in the middle of a clip."""
+
+    channels: int  #: of its input
+    frames: int  #: of its output; what it remembers comes on top in the input
+    reduction: int  #: how many times smaller than the VAE's largest picture its sides are
+
+    def unfolded(self, width: int, height: int) -> int:
+        """Return the bytes that it unfolds into for a largest picture of this size; 0 where oneDNN computes it."""
+        rows, columns = height // self.reduction, width // self.reduction
+        if not is_unfolded(self.channels, self.frames + _REMEMBERED, rows + 2):
+            return 0
+        return FLOAT32 * _NEIGHBOURS * self.channels * self.frames * rows * columns
+
+
+def is_unfolded(channels: int, frames: int, rows: int) -> bool:
+    """Say whether torch computes a 3 x 3 x 3 convolution of one clip by unfolding its whole input (`slow_conv3d`).
+
+    It gives a float32 convolution to oneDNN when its first four sides (clips, channels, frames, rows) multiply to more
+    than a limit: `ConvParams::use_mkldnn` in aten/src/ATen/native/Convolution.cpp. The rule was written for pictures,
+    whose fourth side is the last; so for clips the columns do not count. Holds for any number of threads.
+
+    Args:
+        channels: of the input.
+        frames: of the input, padding and what is remembered included.
+        rows: of the input, padding included.
+    """
+    return channels * frames * rows <= _NATIVE_LIMIT
+
+
+def unfolded_bytes(layers: Iterable[Layer], width: int, height: int) -> int:
+    """Return what the layer that unfolds most writes out, for a largest picture of this size; one at a time does."""
+    return max((layer.unfolded(width, height) for layer in layers), default=0)
+
+
+def decoder_layers(vae: VaeShape) -> list[Layer]:
+    """Return the layers of the decoder that can differ in what they unfold, with a chunk of one latent frame."""
+    widths = [vae.decoder_width * by for by in DECODER_MULTIPLES]
+    layers = [Layer(vae.channels, 1, 8)]
+    for level, ((above, width), frames) in enumerate(zip(pairwise(widths), (1, 2, 4, 4), strict=True)):
+        inputs = above if level == 0 or vae.residual else above // 2
+        layers += [Layer(channels, frames, 8 >> level) for channels in {inputs, width}]
+    return layers
+
+
+def encoder_layers(vae: VaeShape, frames: int) -> list[Layer]:
+    """Return the same of the encoder, which takes the first frame of a clip alone and then four at a time."""
+    widths = [vae.encoder_width * by for by in ENCODER_MULTIPLES]
+    chunks = (4, 4, 2, 1) if frames > 1 else (1, 1, 1, 1)
+    layers = [Layer(3 * vae.patch**2, chunks[0], 1)]
+    for level, ((above, width), chunk) in enumerate(zip(pairwise(widths), chunks, strict=True)):
+        layers += [Layer(channels, chunk, 1 << level) for channels in {above, width}]
+    return layers
+
+
+def kept_bytes(alive: int, block: int) -> int:
+    """Return what the heap holds although it is free, beside so many bytes alive whose largest block has this size.
+
+    The levels of the VAE double their blocks; those that were freed are too small for the next level, so that the heap
+    grows to about twice what is alive. That is what was measured, with a spread of a third from run to run
+    (docs/benchmarks/memory.md). Blocks that are mapped by themselves leave nothing behind.
+    """
+    return alive if block <= _MAPPED_BYTES else int(alive * _MAPPED_BYTES / block)
