@@ -200,7 +200,7 @@ def _damage(folder: Path) -> str | None:
                 return f"the file {shards.parent.name}/{name} is missing"
     for part in parts:
         if part in {"transformer", "transformer_2", "vae", "text_encoder"} and not any(
-            (folder / part).glob("*.safetensors")
+            path.suffix in {".safetensors", ".gguf"} for path in (folder / part).iterdir()
         ):
-            return f"the folder {part} has no safetensors file"
+            return f"the folder {part} has no safetensors or GGUF file"
     return None

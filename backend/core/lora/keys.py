@@ -203,3 +203,20 @@ def _part(match: re.Match[str]) -> Part:
     if match["leaf"] == "bias":
         return Part.UP_BIAS
     return Part.DOWN if match["factor"] in ("A", "down") else Part.UP
+
+
+_ORIGINAL_IN_BLOCK = {target: name for name, target in _IN_BLOCK.items()}
+_ORIGINAL_OUTSIDE = {target: name for name, target in _OUTSIDE.items()}
+
+
+def original_parameter_name(parameter: str) -> str:
+    """Return Wan's own name of a transformer's parameter; a name that Wan does not know is returned as it is."""
+    path, _, leaf = parameter.rpartition(".")
+    if leaf == _TABLE:
+        path, leaf = parameter, ""
+    block = _BLOCK.match(path)
+    if block is not None and block[2] is not None:
+        name = f"blocks.{block[1]}.{_ORIGINAL_IN_BLOCK.get(block[2], block[2])}"
+    else:
+        name = _ORIGINAL_OUTSIDE.get(path, path)
+    return f"{name}.{leaf}" if leaf else name
