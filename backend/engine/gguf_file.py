@@ -51,7 +51,9 @@ class GgufFile:
 
     def types(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Return the type's name (`Q4_K`, `F16`) and the shape in PyTorch's order of every tensor."""
-        return {name: (GGMLQuantizationType(one.tensor_type).name, self._shape(one)) for name, one in self._tensors.items()}
+        return {
+            name: (GGMLQuantizationType(one.tensor_type).name, self._shape(one)) for name, one in self._tensors.items()
+        }
 
     def numbers(self, name: str) -> torch.Tensor:
         """Return a tensor as floats: what is packed becomes float32, what is not stays as it is."""

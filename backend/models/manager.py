@@ -67,7 +67,7 @@ class ModelManager:
         manifest = read_manifest(folder)
         if manifest is None and not (folder / INDEX_FILE).is_file():
             return self._unfinished(spec, folder)
-        reason = _changed(folder, manifest) or _damage(folder)
+        reason = _changed(folder, manifest) or damage_of(folder)
         presence = Presence.AVAILABLE if reason is None else Presence.CORRUPTED
         return ModelState(spec, presence, folder, reason, _size(folder))
 
@@ -180,7 +180,7 @@ def _changed(folder: Path, manifest: Manifest | None) -> str | None:
     return None
 
 
-def _damage(folder: Path) -> str | None:
+def damage_of(folder: Path) -> str | None:
     """Return what is missing from a model folder, or None when every listed part has its files."""
     try:
         index = json.loads((folder / INDEX_FILE).read_text())
