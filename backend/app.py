@@ -165,7 +165,7 @@ def _services(
         loras=loras,
         inputs=images,
         generation=service,
-        downloads=downloads_into(home, model_manager),
+        downloads=downloads_into(home, model_manager, settings.model_roots),
         stats=stats,
         sockets=ConnectionManager(settings, tasks, events, stats),
         supervisor=supervisor,

@@ -1,4 +1,4 @@
-"""`wan22 models`: list, fetch, check and remove models. Works on the home folder itself, so no server has to run."""
+"""`wan22 models`: list, fetch, adopt, check and remove models. Works on the home folder; no server has to run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from backend.commands.adoption import adopt
 from backend.commands.terminal import err, out
 from backend.core.errors import DownloadStopped, ModelDamaged
 from backend.core.hardware import detect_hardware
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
     from backend.models.manager import ModelManager, ModelState
     from backend.progress_bar import ShowBytes
 
-app = typer.Typer(help="List, fetch, check and remove models.", no_args_is_help=True)
+app = typer.Typer(help="List, fetch, adopt, check and remove models.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="Name of the model, as the list has it.")]
 Limit = Annotated[float | None, typer.Option("--limit", min=0.01, help="At most so many MB per second.")]
 _MB = 1e6
+
+app.command("adopt")(adopt)
 
 
 @app.command("list")
@@ -126,8 +129,11 @@ def _manager(home: Home) -> ModelManager:
 def _downloader(home: Home, limit: float | None) -> ModelDownloader:
     from backend.models.downloader import ModelDownloader
     from backend.models.hub import Hub
+    from backend.models.local_files import LocalFiles, hugging_face_cache
 
-    return ModelDownloader(home, _manager(home), Hub(), bytes_per_second=None if limit is None else limit * _MB)
+    local = LocalFiles(load_settings().model_roots, hugging_face_cache())
+    speed = None if limit is None else limit * _MB
+    return ModelDownloader(home, _manager(home), Hub(), bytes_per_second=speed, local=local)
 
 
 def _shown(bar: ShowBytes) -> OnProgress:
