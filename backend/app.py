@@ -161,7 +161,7 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
     config = ConfigFile(home.config_file)
     kept, configuration = kept_optimization(config), ModelConfigurationManager(home)
     forecast = Forecast(machine, outputs, loras, binding=settings.worker or workers_on is not None, wishes=kept.current)
-    downloads = downloads_into(home, model_manager)
+    downloads = downloads_into(home, model_manager, settings.model_roots)
     services = Services(
         settings=settings,
         home=home,

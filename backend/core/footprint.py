@@ -199,9 +199,7 @@ def _on_processor(
     block = 4 * FLOAT32 * width * height  # of one channel in a chunk of four frames
     takes = [
         forward + kept_bytes(forward, FLOAT32 * tokens * arch.transformer.ffn_dim),
-        decoding
-        + kept_bytes(decoding, block * vae.decoder_width)
-        + unfolded_bytes(decoder_layers(vae), width, height),
+        decoding + kept_bytes(decoding, block * vae.decoder_width) + unfolded_bytes(decoder_layers(vae), width, height),
     ]
     if encoded_frames:
         unfolded = unfolded_bytes(encoder_layers(vae, encoded_frames), width, height)

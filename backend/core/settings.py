@@ -31,6 +31,9 @@ class Settings(BaseSettings):
     allowed_hosts: list[str] = Field(
         default_factory=list, description="Further Host names the server answers to (JSON list)"
     )
+    model_roots: list[Path] = Field(
+        default_factory=list, description="Folders of other programs whose model files are used (JSON list); only read"
+    )
     worker: bool = Field(default=True, description="Whether `serve` runs a worker of its own")
     auto_download: bool = Field(default=True, description="Whether a task fetches a model that is not here by itself")
     device: str = Field(default="auto", description="Device of the worker: auto, cpu, cuda or cuda:N")

@@ -136,8 +136,7 @@ class WorkerRunner:
         from backend.core.system_optimizer import Machine
         from backend.engine.device import TorchDevices, choose_device
         from backend.engine.pipeline_loader import WanPipelineLoader
-        from backend.models.downloader import ModelDownloader
-        from backend.models.hub import Hub
+        from backend.models.downloader import downloader_into
         from backend.models.lora.library import LoraLibrary
         from backend.models.manager import ModelManager
         from backend.services.forecast import Forecast
@@ -161,7 +160,8 @@ class WorkerRunner:
         self._heartbeat.equipment = Equipment(verdict.reason, warnings, attention, precision)
         loader = WanPipelineLoader(verdict.device, self._settings.threads, attention=attention, precision=precision)
         models = ModelManager(self._home, has_gpu=loader.device.type != "cpu")
-        fetcher = ModelDownloader(self._home, models, Hub()) if self._settings.auto_download else None
+        roots = self._settings.model_roots
+        fetcher = downloader_into(self._home, models, roots) if self._settings.auto_download else None
         bridge = ModelIntegrationBridge(models, loader, fetcher)
         self._heartbeat.loaded_model = lambda: bridge.loaded_model
         try:

@@ -129,6 +129,24 @@ def read_key(name: str) -> Key | None:
     return None if parameter is None else Key(parameter, _part(match), expert, style)
 
 
+def parameter_name(name: str) -> str | None:
+    """Return which parameter a tensor of a whole transformer is, in diffusers' names; None when it is none."""
+    path, _, _ = _without_prefixes(name)
+    module, _, leaf = path.rpartition(".")
+    target = _target(module if leaf in ("weight", "bias") else path)
+    if target is None or target.endswith(_TABLE) is (leaf in ("weight", "bias")):
+        return None
+    return target if target.endswith(_TABLE) else f"{target}.{leaf}" if leaf in ("weight", "bias") else None
+
+
+def _target(path: str) -> str | None:
+    block = _BLOCK.match(path)
+    if block is None:
+        return _OUTSIDE_NAMES.get(path)
+    target = _BLOCK_NAMES.get(block[2] or "")
+    return None if target is None else f"blocks.{int(block[1])}.{target}"
+
+
 def _without_prefixes(path: str) -> tuple[str, Style, str | None]:
     style, expert = Style.PLAIN, None
     found = True
