@@ -20,6 +20,7 @@ from backend.api import (
     integration,
     legacy_paths,
     lora,
+    model_advice,
     model_downloads,
     models,
     optimization,
