@@ -103,7 +103,10 @@ class Decision:
         """Why it was decided so, in a sentence."""
         if self.chosen is not None:
             return self.chosen.reason
-        best = min(self.options, key=lambda option: (_lack(option.needs, self.machine), option.seconds.warm))
+        possible = [option for option in self.options if not option.forbidden]
+        best = min(
+            possible or self.options, key=lambda option: (_lack(option.needs, self.machine), option.seconds.warm)
+        )
         return f"{self.work.model} at {_size(self.work)} does not fit this machine: even {best.reason}"
 
 

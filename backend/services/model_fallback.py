@@ -141,11 +141,15 @@ class FallbackAdvisor:
 
     def _alternative(self, want: Want, wanted: Decision) -> Alternative | None:
         """Return the best other model that is here, serves such a request and fits."""
-        for spec in self._models.fitting(image=want.spec.needs_image):
+        size = want.size or (want.spec.width, want.spec.height)
+        cuda = self._forecast.machine.cuda
+        # On a card the full-size models go first; on a processor they take hours, so there the miniatures do.
+        able = sorted(self._models.fitting(image=want.spec.needs_image), key=lambda spec: spec.embedded is cuda)
+        for spec in able:
             if spec.id == want.spec.id:
                 continue
-            same_size = want.size is not None and _makes(spec, want.size)
-            decision = self._forecast.decide(_request(spec, want.size if same_size else None))
+            same_size = _makes(spec, size)
+            decision = self._forecast.decide(_request(spec, size if same_size else None))
             if spec.embedded or decision.fits:
                 return Alternative(spec, same_size, _ratio(decision, wanted))
         return None

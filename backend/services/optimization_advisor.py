@@ -212,7 +212,7 @@ class OptimizationAdvisor:
                 f"{bound.chosen.seconds.warm:.0f} s with {bound.chosen.plan.name}, "
                 f"{free.chosen.seconds.warm:.0f} s with {free.chosen.plan.name} ({free.chosen.seconds.basis})"
             )
-            message = f"The optimization settings make {model} {times:.1f} times as slow as it need be"
+            message = f"With the optimization settings {model} takes {times:.1f} times as long as without"
             return Recommendation("settings", message, reason, looser)
         return None
 

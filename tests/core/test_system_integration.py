@@ -1,0 +1,161 @@
+"""Components start in order and stop in reverse; what fails is shown with its reason, and the rest goes on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from backend.core.errors import StoreUnavailable
+from backend.core.system_integration import Component, ComponentStatus, Condition, SystemIntegration
+
+READY = Condition(ComponentStatus.READY, "works")
+
+
+class Part:
+    """A component that notes what happens to it and fails as it is told."""
+
+    def __init__(self, name: str, told: list[str], *, essential: bool = False) -> None:
+        self.name, self.told, self.essential = name, told, essential
+        self.fails_to_start: Exception | None = None
+        self.fails_to_stop: Exception | None = None
+        self.fails_to_answer: Exception | None = None
+        self.condition = READY
+
+    async def start(self) -> None:
+        self.told.append(f"start {self.name}")
+        if self.fails_to_start is not None:
+            raise self.fails_to_start
+
+    async def stop(self) -> None:
+        self.told.append(f"stop {self.name}")
+        if self.fails_to_stop is not None:
+            raise self.fails_to_stop
+
+    def ask(self) -> Condition:
+        self.told.append(f"ask {self.name}")
+        if self.fails_to_answer is not None:
+            raise self.fails_to_answer
+        return self.condition
+
+    def component(self) -> Component:
+        return Component(self.name, self.ask, self.start, self.stop, essential=self.essential)
+
+
+def system_of(*parts: Part) -> SystemIntegration:
+    system = SystemIntegration()
+    system.include(*(part.component() for part in parts))
+    return system
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def parts(told: list[str]) -> tuple[Part, Part, Part]:
+    return Part("disk", told, essential=True), Part("cards", told), Part("worker", told)
+
+
+def test_they_start_in_order_and_stop_in_reverse(parts: tuple[Part, Part, Part], told: list[str]) -> None:
+    system = system_of(*parts)
+    assert system.look().status is ComponentStatus.NOT_STARTED
+    asyncio.run(system.start())
+    assert system.look().status is ComponentStatus.READY
+    asyncio.run(system.stop())
+    order = ["disk", "cards", "worker"]
+    assert told == [
+        *(f"start {name}" for name in order),
+        *(f"ask {name}" for name in order),
+        *(f"stop {name}" for name in reversed(order)),
+    ]
+    assert system.look().status is ComponentStatus.NOT_STARTED
+    assert system.look().errors == ()
+
+
+def test_one_that_fails_is_shown_and_the_others_start(parts: tuple[Part, Part, Part], told: list[str]) -> None:
+    parts[1].fails_to_start = PermissionError(13, "Permission denied", "secret/place")
+    system = system_of(*parts)
+    asyncio.run(system.start())
+    state = system.look()
+    assert state.status is ComponentStatus.DEGRADED
+    assert (state["cards"].status, state["cards"].sentence) == (
+        ComponentStatus.FAILED,
+        "PermissionError: Permission denied",
+    )
+    assert state["worker"].ready
+    assert state.errors == ("cards: PermissionError: Permission denied",)
+    asyncio.run(system.stop())
+    assert "ask cards" not in told
+    assert "stop cards" not in told
+    assert system.look()["cards"].status is ComponentStatus.FAILED
+
+
+def test_without_an_essential_one_nothing_runs(parts: tuple[Part, Part, Part], told: list[str]) -> None:
+    first, essential, last = parts[1], parts[0], parts[2]
+    essential.fails_to_start = StoreUnavailable("The disk is gone")
+    system = system_of(first, essential, last)
+    with pytest.raises(StoreUnavailable):
+        asyncio.run(system.start())
+    assert told == ["start cards", "start disk", "stop cards"]
+    state = system.look()
+    assert state.status is ComponentStatus.FAILED
+    assert state["disk"].sentence == "The disk is gone"
+    assert state["worker"].status is ComponentStatus.NOT_STARTED
+
+
+def test_one_that_cannot_stop_keeps_no_other_from_stopping(parts: tuple[Part, Part, Part], told: list[str]) -> None:
+    parts[2].fails_to_stop = RuntimeError("stuck")
+    system = system_of(*parts)
+    asyncio.run(system.start())
+    asyncio.run(system.stop())
+    assert told[-3:] == ["stop worker", "stop cards", "stop disk"]
+    assert system.look().errors == ("worker: RuntimeError: stuck",)
+    asyncio.run(system.stop())
+    assert told.count("stop worker") == 1
+
+
+def test_the_state_is_asked_for_at_every_look(parts: tuple[Part, Part, Part]) -> None:
+    system = system_of(*parts)
+    asyncio.run(system.start())
+    since = system.look()["cards"].since
+    assert system.look()["cards"].since == since
+    parts[1].condition = Condition(ComponentStatus.DEGRADED, "one of two is silent")
+    state = system.look()
+    assert state.status is ComponentStatus.DEGRADED
+    assert (state["cards"].sentence, state["cards"].since >= since) == ("one of two is silent", True)
+    changed = state["cards"].since
+    parts[1].condition = Condition(ComponentStatus.DEGRADED, "both are silent")
+    assert (system.look()["cards"].sentence, system.look()["cards"].since) == ("both are silent", changed)
+    parts[1].condition = READY
+    assert system.look().status is ComponentStatus.READY
+
+
+def test_one_that_cannot_answer_has_failed_until_it_can(parts: tuple[Part, Part, Part]) -> None:
+    system = system_of(*parts)
+    asyncio.run(system.start())
+    parts[0].fails_to_answer = StoreUnavailable("The disk is gone")
+    assert system.look().status is ComponentStatus.FAILED
+    parts[0].fails_to_answer = None
+    assert system.look().status is ComponentStatus.READY
+
+
+@pytest.mark.parametrize(
+    ("statuses", "whole"),
+    [
+        (["ready", "ready", "ready"], "ready"),
+        (["ready", "ready", "starting"], "starting"),
+        (["ready", "ready", "not_started"], "degraded"),
+        (["ready", "starting", "degraded"], "degraded"),
+        (["ready", "starting", "failed"], "degraded"),
+        (["failed", "ready", "ready"], "failed"),
+        (["degraded", "ready", "ready"], "degraded"),
+    ],
+)
+def test_the_whole_is_as_its_parts(parts: tuple[Part, Part, Part], statuses: list[str], whole: str) -> None:
+    system = system_of(*parts)
+    asyncio.run(system.start())
+    for part, status in zip(parts, statuses, strict=True):
+        part.condition = Condition(ComponentStatus(status), "so it is")
+    assert system.look().status == whole
