@@ -107,7 +107,7 @@ def at_hub(hub: StandIn, server: LiveServer) -> str:
 
 
 def listings(hub: StandIn) -> int:
-    return sum(request.path.startswith("/api/") for request in hub.requests)
+    return sum(request.path.startswith("/api/models/") for request in hub.requests)
 
 
 def test_a_task_fetches_its_model_shows_true_bytes_and_makes_its_video(
