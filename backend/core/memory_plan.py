@@ -6,7 +6,7 @@ them tested. Which one a machine gets is decided in `system_optimizer`; how one 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -35,6 +35,10 @@ class MemoryPlan:
     storage: Storage
     tiled_decode: bool = False  #: decode in overlapping tiles: less memory, pixels differ a little
     text_encoder_on_cpu: bool = False
+
+    def asks_for(self, actual: MemoryPlan) -> bool:
+        """Whether a model that is laid out as `actual` is what this plan wants; a GGUF file's storage is no plan's choice."""
+        return actual == (replace(self, storage=Storage.GGUF) if actual.storage is Storage.GGUF else self)
 
     @property
     def name(self) -> str:

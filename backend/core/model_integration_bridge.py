@@ -120,7 +120,7 @@ class ModelIntegrationBridge(Generic[LoadedT]):
 
     def is_warm(self, model_id: str, plan: MemoryPlan = _PLAN) -> bool:
         """Whether `load` would give back the model that is loaded already. Raises like `load`."""
-        if self._loaded is None or self._loaded_id != model_id or self._loaded.plan != plan:
+        if self._loaded is None or self._loaded_id != model_id or not plan.asks_for(self._loaded.plan):
             return False
         spec = models_in_force().get(model_id)
         return (

@@ -1,7 +1,7 @@
-"""The files of one diffusers model folder: are they all there and readable, and what is in them.
+"""The files of one model folder in diffusers' layout: are they all there and readable, and what is in them.
 
 Looks at names, sizes and headers before anything is opened as a model, so that a damaged folder is
-reported by the name of its file. Does not know what the weights mean.
+reported by the name of its file. In which form a component's weights are does not matter here.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
-from backend.core.errors import ModelDamaged, ModelUnavailable
+from backend.core.errors import ModelUnavailable
 from backend.core.model_table import Mode, ModelSpec
+from backend.engine.component_loader import CLASSES
+from backend.engine.weight_files import ComponentFiles, damaged, read_headers
 
 MODEL_INDEX = "model_index.json"
-#: Component folders that hold weights, with the usual name of the file inside.
+#: Component folders that hold weights, with the usual name of the file inside; another one may be there alone.
 _WEIGHTED = {
     "text_encoder": "model.safetensors",
     "vae": "diffusion_pytorch_model.safetensors",
@@ -37,7 +37,10 @@ PIPELINES = {Mode.T2V: "WanPipeline", Mode.I2V: "WanImageToVideoPipeline", Mode.
 _INPUT_CHANNELS = {Mode.T2V: lambda c: c, Mode.I2V: lambda c: 2 * c + 4, Mode.TI2V: lambda c: c}
 #: Channels of the latents that each mode's autoencoder makes.
 _LATENT_CHANNELS = {Mode.T2V: 16, Mode.I2V: 16, Mode.TI2V: 48}
+#: Tensors that give away which model they belong to, by diffusers' and by Wan's own names.
 _FIRST_WEIGHT = "patch_embedding.weight"
+_LATENT_WEIGHTS = ("post_quant_conv.weight", "conv2.weight")
+_SUFFIXES = (".safetensors", ".gguf")
 #: Classes may only come from these libraries; anything else would be code from the model folder.
 _LIBRARIES = frozenset({"diffusers", "transformers"})
 _BOUNDARY_TOLERANCE = 1e-9
@@ -49,7 +52,8 @@ class ModelFiles:
     """A checked folder."""
 
     folder: Path
-    weights: dict[str, tuple[Path, ...]]  #: component -> its safetensors files
+    components: dict[str, ComponentFiles]  #: those with weights
+    configs: dict[str, dict[str, Any]]  #: what the `config.json` of each of them says
 
     @property
     def fingerprint(self) -> str:
@@ -63,7 +67,7 @@ class ModelFiles:
     def digest(self, component: str | None = None) -> str:
         """SHA-256 over names and contents of all weight files, or of one component's; reads every byte."""
         total = hashlib.sha256()
-        for path in self._sorted() if component is None else sorted(self.weights[component]):
+        for path in self._sorted() if component is None else sorted(self.components[component].paths):
             one = hashlib.sha256()
             with path.open("rb") as file:
                 while chunk := file.read(_CHUNK_BYTES):
@@ -71,24 +75,13 @@ class ModelFiles:
             total.update(f"{path.relative_to(self.folder).as_posix()} {one.hexdigest()}\n".encode())
         return total.hexdigest()
 
-    def tensor_names(self, component: str) -> frozenset[str]:
-        """The names of all tensors in a component's files."""
-        names: set[str] = set()
-        for path in self.weights[component]:
-            with safe_open(path, framework="pt") as file:
-                names.update(file.keys())
-        return frozenset(names)
-
-    def shape_of(self, component: str, tensor: str) -> tuple[int, ...] | None:
-        """The shape of a tensor in a component's files, or None when it is not there."""
-        for path in self.weights[component]:
-            with safe_open(path, framework="pt") as file:
-                if tensor in file.keys():  # noqa: SIM118 - the file is no mapping
-                    return tuple(file.get_slice(tensor).get_shape())
-        return None
+    def shape_of(self, component: str, *names: str) -> tuple[int, ...] | None:
+        """The shape of the first of these tensors that is in a component's files, or None when none is."""
+        tensors = self.components[component].tensors
+        return next((tensors[name].shape for name in names if name in tensors), None)
 
     def _sorted(self) -> list[Path]:
-        return sorted(path for paths in self.weights.values() for path in paths)
+        return sorted(path for files in self.components.values() for path in files.paths)
 
 
 def check_model_files(folder: Path, spec: ModelSpec) -> ModelFiles:
@@ -98,6 +91,27 @@ def check_model_files(folder: Path, spec: ModelSpec) -> ModelFiles:
         ModelDamaged: a file is missing, cut off or contradicts the spec; the message names it.
         ModelUnavailable: the folder holds a kind of pipeline that this version cannot run.
     """
+    configs = read_structure(folder, spec)
+    components = {
+        component: read_headers(spec, folder, _weight_names(spec, folder, component, _WEIGHTED[component]))
+        for component in configs
+    }
+    for component, rows in _PLAIN.items():
+        for choices in rows:
+            if not any((folder / component / choice).is_file() for choice in choices):
+                raise damaged(spec, f"{component}/{choices[0]} is missing")
+    files = ModelFiles(folder, components, configs)
+    _check_stored_channels(spec, files)
+    return files
+
+
+def read_structure(folder: Path, spec: ModelSpec) -> dict[str, dict[str, Any]]:
+    """Read the configuration of every component with weights, and hold all of them against the spec.
+
+    Raises:
+        ModelDamaged: one is missing, or belongs to another model.
+        ModelUnavailable: the folder holds a kind of pipeline that this version cannot run.
+    """
     index = _read_json(spec, folder, MODEL_INDEX)
     if index.get("_class_name") != PIPELINES[spec.mode]:
         raise ModelUnavailable(
@@ -105,29 +119,16 @@ def check_model_files(folder: Path, spec: ModelSpec) -> ModelFiles:
             suggestions=("Put the folder of this very model there.",),
         )
     _check_against_spec(index, spec)
-    weights: dict[str, tuple[Path, ...]] = {}
-    for component, usual_name in _WEIGHTED.items():
-        if component == "transformer_2" and spec.experts == 1:
-            continue
-        _check_entry(spec, index, component)
-        _read_json(spec, folder, f"{component}/config.json")
-        names = _weight_names(spec, folder, f"{component}/{usual_name}")
-        for name in names:
-            _check_header(spec, folder, name)
-        weights[component] = tuple(folder / name for name in names)
-    for component, rows in _PLAIN.items():
-        _check_entry(spec, index, component)
-        for choices in rows:
-            if not any((folder / component / choice).is_file() for choice in choices):
-                raise damaged(spec, f"{component}/{choices[0]} is missing")
-    files = ModelFiles(folder, weights)
-    _check_channels(spec, files)
-    return files
-
-
-def damaged(spec: ModelSpec, reason: str) -> ModelDamaged:
-    """Make the error; the reason names files relative to the model's folder, because clients may read it."""
-    return ModelDamaged(f"{spec.id} is damaged: {reason}")
+    for component in (*_WEIGHTED, *_PLAIN):
+        if component != "transformer_2" or spec.experts == 2:
+            _check_entry(spec, index, component)
+    configs = {
+        component: _read_json(spec, folder, f"{component}/config.json")
+        for component in _WEIGHTED
+        if component != "transformer_2" or spec.experts == 2
+    }
+    _check_channels(spec, configs)
+    return configs
 
 
 def _check_against_spec(index: dict[str, Any], spec: ModelSpec) -> None:
@@ -146,61 +147,80 @@ def _check_against_spec(index: dict[str, Any], spec: ModelSpec) -> None:
         raise damaged(spec, f"{MODEL_INDEX} has expand_timesteps {expands}, which is another kind of model")
 
 
-def _check_channels(spec: ModelSpec, files: ModelFiles) -> None:
-    """Refuse an autoencoder or a transformer that belongs to a model of another mode."""
-    expected = _LATENT_CHANNELS[spec.mode]
-    vae = _read_json(spec, files.folder, "vae/config.json")
+def _check_channels(spec: ModelSpec, configs: dict[str, dict[str, Any]]) -> None:
+    """Refuse an autoencoder or a transformer that is configured for a model of another mode."""
+    vae = configs["vae"]
     latent = vae.get("z_dim", 16)
-    if latent != expected:
-        raise damaged(spec, f"its vae makes latents of {latent} channels, and a {spec.mode} model has {expected}")
+    _check_latent_channels(spec, latent)
     pixels = 2 * vae.get("scale_factor_spatial", 8)
     if pixels != spec.size_multiple:
         raise damaged(spec, f"its vae and patches make tokens of {pixels} pixels a side, not {spec.size_multiple}")
-    inputs = _INPUT_CHANNELS[spec.mode](latent)
-    for component in files.weights:
-        if not component.startswith("transformer"):
-            continue
-        configured = _read_json(spec, files.folder, f"{component}/config.json").get("in_channels")
-        stored = files.shape_of(component, _FIRST_WEIGHT)
-        for channels in (configured, stored[1] if stored is not None else configured):
-            if channels != inputs:
-                raise damaged(
-                    spec, f"its {component} takes {channels} input channels, and a {spec.mode} model has {inputs}"
-                )
+    for component, config in configs.items():
+        if component.startswith("transformer"):
+            _check_input_channels(spec, component, config.get("in_channels"))
+
+
+def _check_stored_channels(spec: ModelSpec, files: ModelFiles) -> None:
+    """Refuse weights of a model of another mode, whatever the configuration beside them says."""
+    latent = files.shape_of("vae", *_LATENT_WEIGHTS)
+    if latent:
+        _check_latent_channels(spec, latent[0])
+    for component in files.components:
+        first = files.shape_of(component, _FIRST_WEIGHT)
+        if component.startswith("transformer") and first is not None and len(first) > 2:
+            _check_input_channels(spec, component, first[1])
+
+
+def _check_latent_channels(spec: ModelSpec, channels: int) -> None:
+    expected = _LATENT_CHANNELS[spec.mode]
+    if channels != expected:
+        raise damaged(spec, f"its vae makes latents of {channels} channels, and a {spec.mode} model has {expected}")
+
+
+def _check_input_channels(spec: ModelSpec, component: str, channels: object) -> None:
+    expected = _INPUT_CHANNELS[spec.mode](_LATENT_CHANNELS[spec.mode])
+    if channels != expected:
+        raise damaged(spec, f"its {component} takes {channels} input channels, and a {spec.mode} model has {expected}")
 
 
 def _check_entry(spec: ModelSpec, index: dict[str, Any], component: str) -> None:
     entry = index.get(component)
     if not (isinstance(entry, list) and len(entry) == 2 and entry[0] in _LIBRARIES):
         raise damaged(spec, f"{MODEL_INDEX} has no usable entry for {component}")
+    if entry[1] != CLASSES.get(component, entry[1]):
+        raise damaged(spec, f"{MODEL_INDEX} has a {entry[1]} as its {component}, not a {CLASSES[component]}")
 
 
-def _weight_names(spec: ModelSpec, folder: Path, usual_name: str) -> tuple[str, ...]:
-    """Return a component's weight files relative to the model's folder: one, or the shards that its index lists."""
-    shard_index = f"{usual_name}.index.json"
-    if not (folder / shard_index).is_file():
-        return (usual_name,)
-    shards = _read_json(spec, folder, shard_index).get("weight_map")
+def _weight_names(spec: ModelSpec, folder: Path, component: str, usual_name: str) -> tuple[str, ...]:
+    """Return a component's weight files relative to the model's folder.
+
+    These are the shards of an index; or the file with the usual name; or the only one that is there.
+    """
+    place = folder / component
+    indices = [f"{usual_name}.index.json"]
+    indices += sorted(path.name for path in place.glob("*.safetensors.index.json") if path.name not in indices)
+    index = next((name for name in indices if (place / name).is_file()), None)
+    if index is not None:
+        return tuple(f"{component}/{name}" for name in _shards(spec, folder, f"{component}/{index}"))
+    if not (place / usual_name).is_file():
+        others = sorted(path.name for path in place.iterdir() if path.suffix in _SUFFIXES) if place.is_dir() else []
+        if len(others) > 1:
+            raise damaged(spec, f"{component} has several weight files; leave one: {', '.join(others)}")
+        if others:
+            return (f"{component}/{others[0]}",)
+    return (f"{component}/{usual_name}",)
+
+
+def _shards(spec: ModelSpec, folder: Path, index: str) -> list[str]:
+    shards = _read_json(spec, folder, index).get("weight_map")
     if not isinstance(shards, dict) or not shards:
-        raise damaged(spec, f"{shard_index} lists no files")
+        raise damaged(spec, f"{index} lists no files")
     names = sorted({str(name) for name in shards.values()})
     for name in names:
         # A name that leads out of the folder would make us open any file on this machine.
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise damaged(spec, f"{shard_index} lists something that is not a safetensors file beside it")
-    component = usual_name.partition("/")[0]
-    return tuple(f"{component}/{name}" for name in names)
-
-
-def _check_header(spec: ModelSpec, folder: Path, name: str) -> None:
-    if not (folder / name).is_file():
-        raise damaged(spec, f"{name} is missing")
-    try:
-        # Reads the header and compares it with the file's length; the tensors are only mapped.
-        with safe_open(folder / name, framework="pt") as file:
-            file.keys()
-    except (SafetensorError, OSError, ValueError) as error:
-        raise damaged(spec, f"{name} is cut off or no safetensors file") from error
+            raise damaged(spec, f"{index} lists something that is not a safetensors file beside it")
+    return names
 
 
 def _read_json(spec: ModelSpec, folder: Path, name: str) -> dict[str, Any]:

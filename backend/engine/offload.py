@@ -27,6 +27,31 @@ _BLOCKS = "blocks"
 _FP8 = torch.float8_e4m3fn
 
 
+def reading_place(name: str, device: torch.device, plan: MemoryPlan) -> torch.device:
+    """Return where the weights of a component are best read to: its device, where they stay there as they are."""
+    cast = plan.storage is Storage.FP8 and name in EXPERTS
+    waits = plan.placement is not Placement.RESIDENT or (name == TEXT_ENCODER and plan.text_encoder_on_cpu)
+    return HOST if cast or waits else device
+
+
+def settle(name: str, module: nn.Module, device: torch.device, plan: MemoryPlan) -> None:
+    """Give a component that was just read its form and its place, before the next one is read.
+
+    What only makes sense with all of them (parking, streaming) is left to `ModelLayout`.
+    """
+    if plan.storage is Storage.FP8 and name in EXPERTS:
+        _cast(module)
+    if plan.placement is Placement.RESIDENT and not (name == TEXT_ENCODER and plan.text_encoder_on_cpu):
+        module.to(device)
+
+
+def _cast(expert: Any) -> None:
+    if any(parameter.dtype == _FP8 for parameter in expert.parameters()):
+        return
+    # Embeddings and norms stay as they are: the class's own patterns name them.
+    expert.enable_layerwise_casting(storage_dtype=_FP8, compute_dtype=expert.dtype)
+
+
 class ModelLayout:
     """Where the weights of one loaded pipeline are."""
 
@@ -115,8 +140,8 @@ class ModelLayout:
 
     def _arrange(self) -> None:
         plan = self._plan
-        if plan.storage is Storage.GGUF:
-            raise ValueError("a plan cannot turn weights into GGUF")
+        if (plan.storage is Storage.GGUF) != any(getattr(one, "is_quantized", False) for one in self._modules.values()):
+            raise ValueError("a plan cannot turn weights into GGUF, or GGUF into other weights")
         if plan.storage is Storage.FP8 and not self._cast:
             self._cast_experts()
         for name, module in self._modules.items():
@@ -135,8 +160,7 @@ class ModelLayout:
         for name in EXPERTS:
             expert: Any = self._modules.get(name)
             if expert is not None:
-                # Embeddings and norms stay as they are: the class's own patterns name them.
-                expert.enable_layerwise_casting(storage_dtype=_FP8, compute_dtype=expert.dtype)
+                _cast(expert)
         self._cast = True
 
     def _release_experts(self) -> None:

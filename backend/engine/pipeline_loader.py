@@ -1,13 +1,15 @@
 """Opens a model folder as a set of ready components on one device.
 
-Safetensors only, local files only, no code from the folder. Knows devices and precision; knows nothing
-about requests, tasks or where models are kept.
+Safetensors and GGUF only, local files only, no code from the folder; one component is read and put into its place
+after the other. Knows devices and precision; knows nothing about requests, tasks or where models are kept.
 """
 
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,17 @@ import diffusers.utils.logging as diffusers_logging
 import torch
 import transformers.utils.logging as transformers_logging
 from safetensors import SafetensorError
+from torch import nn
 
 from backend.core.faults import fault_point
-from backend.core.memory_plan import MemoryPlan
+from backend.core.memory_plan import MemoryPlan, Storage
 from backend.core.model_table import Mode, ModelSpec
+from backend.engine.component_loader import Fitting, build_component, fill, fit
 from backend.engine.failures import device_errors
-from backend.engine.model_files import PIPELINES, ModelFiles, check_model_files, damaged
-from backend.engine.offload import RESIDENT, ModelLayout
+from backend.engine.gguf_file import BadGguf
+from backend.engine.model_files import PIPELINES, ModelFiles, check_model_files, read_structure
+from backend.engine.offload import RESIDENT, ModelLayout, reading_place, settle
+from backend.engine.weight_files import damaged
 from backend.engine.weights_digest import WeightsDigest
 
 #: What a pipeline can do without when it only decodes.
@@ -143,6 +149,17 @@ class WanPipelineLoader:
         """The device in words, as the records of its videos name it."""
         return _in_words(self.device)
 
+    def build(self, folder: Path, spec: ModelSpec) -> dict[str, nn.Module]:
+        """Build every component with weights from the folder's configurations, without any weights.
+
+        The parameters are on torch's meta device: they have names and shapes, and no memory.
+
+        Raises:
+            ModelDamaged: a configuration is missing, unusable, or belongs to another model.
+            ModelUnavailable: the folder holds a kind of pipeline that this version cannot run.
+        """
+        return self._build(spec, read_structure(folder, spec))
+
     def fingerprint(self, folder: Path, spec: ModelSpec) -> str:
         """Return the mark that changes when the folder's weight files change. Raises like `load`."""
         return check_model_files(folder, spec).fingerprint
@@ -166,13 +183,18 @@ class WanPipelineLoader:
 
     def _load(self, folder: Path, spec: ModelSpec, plan: MemoryPlan, without: tuple[str, ...]) -> WanComponents:
         files = check_model_files(folder, spec)
+        configs = {name: config for name, config in files.configs.items() if name not in without}
+        modules = self._build(spec, configs)
+        fittings = [fit(spec, name, one, files.components[name], configs[name]) for name, one in modules.items()]
+        if any(fitting.packed for fitting in fittings):
+            plan = replace(plan, storage=Storage.GGUF)  # the files have decided
         gc.collect()  # the model that was loaded before may still wait for the collector
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         with device_errors(f"loading {spec.id}"):
             fault_point("model.load")
-            pipeline = self._open(folder, spec, without)
-            self._check_complete(files, pipeline, spec)
+            loaded = {fitting.component: self._read(files, spec, fitting, plan) for fitting in fittings}
+            pipeline = self._assemble(folder, spec, loaded | dict.fromkeys(without))
             layout = ModelLayout(pipeline, self.device, plan)
         return WanComponents(
             spec=spec,
@@ -184,37 +206,39 @@ class WanPipelineLoader:
             layout=layout,
         )
 
-    def _open(self, folder: Path, spec: ModelSpec, without: tuple[str, ...]) -> Any:
-        main = torch.float32 if self.device.type == "cpu" else torch.bfloat16
-        try:
-            return getattr(diffusers, PIPELINES[spec.mode]).from_pretrained(
-                folder,
-                dtype={"default": main, "vae": torch.float32},
-                local_files_only=True,
-                use_safetensors=True,
-                **dict.fromkeys(without),
-            )
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise damaged(spec, f"its files do not fit its classes ({type(error).__name__})") from error
-        except RuntimeError as error:
-            if "size" not in str(error):  # the libraries' word for tensors of another shape
-                raise
-            raise damaged(spec, "it holds tensors of another shape than its configuration says") from error
+    @staticmethod
+    def _build(spec: ModelSpec, configs: dict[str, dict[str, Any]]) -> dict[str, nn.Module]:
+        modules = {}
+        for name, config in configs.items():
+            with _misfits(spec):
+                modules[name] = build_component(name, config)
+        return modules
+
+    def _read(self, files: ModelFiles, spec: ModelSpec, fitting: Fitting, plan: MemoryPlan) -> nn.Module:
+        """Read one component and put it where the plan wants it, so that the next one finds room."""
+        name = fitting.component
+        main = torch.float32 if self.device.type == "cpu" or name == "vae" else torch.bfloat16
+        with _misfits(spec):
+            module = fill(fitting, files.folder / name, main, reading_place(name, self.device, plan))
+        settle(name, module, self.device, plan)
+        return module
 
     @staticmethod
-    def _check_complete(files: ModelFiles, pipeline: Any, spec: ModelSpec) -> None:
-        """Refuse files that leave parameters unset: the libraries would fill them at random and only log it."""
-        for component in files.weights:
-            module: torch.nn.Module | None = getattr(pipeline, component)
-            if module is None:
-                continue
-            stored = files.tensor_names(component)
-            names_of: dict[int, list[str]] = {}
-            for name, parameter in module.named_parameters(remove_duplicate=False):
-                names_of.setdefault(id(parameter), []).append(name)
-            for names in names_of.values():
-                if stored.isdisjoint(names):  # tied parameters are stored once, under any of their names
-                    raise damaged(spec, f"the weights of {component} have no tensor {names[0]}")
+    def _assemble(folder: Path, spec: ModelSpec, components: dict[str, nn.Module | None]) -> Any:
+        """Make diffusers' pipeline of what was loaded, with the tokenizer and the scheduler of the folder."""
+        with _misfits(spec):
+            return getattr(diffusers, PIPELINES[spec.mode]).from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, **components
+            )
+
+
+@contextmanager
+def _misfits(spec: ModelSpec) -> Iterator[None]:
+    """Say as one error whatever the libraries raise where files are not what they have to be."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError, BadGguf) as error:
+        raise damaged(spec, f"its files do not fit its classes ({type(error).__name__})") from error
 
 
 def _in_words(device: torch.device) -> str:

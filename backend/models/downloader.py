@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -19,9 +19,11 @@ from backend.core.paths import Home
 from backend.models.download_progress import DownloadProgress, OnProgress, Pace, Phase, ProgressMeter, read_status
 from backend.models.hub import Hub, Listing, RemoteFile
 from backend.models.integrity import FileFinding, FileState, check_quick, move_to_quarantine, quick_state
+from backend.models.linking import link_file
+from backend.models.local_files import LocalFiles
 from backend.models.manager import ModelManager
 from backend.models.manifest import FileRecord, Manifest, read_manifest, sync_folder
-from backend.models.partial_folder import inside, open_partial, tidy
+from backend.models.partial_folder import inside, open_partial, tidy, whole_adopted
 from backend.models.retries import Retries, RetryPolicy, Transient, wait_checking
 from backend.models.transfer import (
     STALL_SECONDS,
@@ -61,6 +63,7 @@ class ModelDownloader:
         bytes_per_second: float | None = None,
         stall_seconds: float = STALL_SECONDS,
         free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+        local: LocalFiles | None = None,
     ) -> None:
         """Prepare.
 
@@ -73,6 +76,7 @@ class ModelDownloader:
             bytes_per_second: limit of the network; None = no limit.
             stall_seconds: a connection without a byte for so long is given up and continued.
             free_bytes: the room on the disk of a folder.
+            local: files of other programs, which are linked instead of fetched where their content is the wanted one.
         """
         self._home = home
         self._manager = manager
@@ -82,6 +86,7 @@ class ModelDownloader:
         self._limit = bytes_per_second
         self._stall_seconds = stall_seconds
         self._free_bytes = free_bytes
+        self._local = local or LocalFiles()
 
     def download(
         self,
@@ -151,7 +156,7 @@ class ModelDownloader:
                 for finding in findings:
                     if finding.state is not FileState.OK and (folder / finding.name).exists():
                         move_to_quarantine(folder, finding.name, self._home.quarantine_of(spec.id))
-        revision = None if manifest is None else manifest.commit
+        revision = (None if manifest is None else manifest.commit) or None
         return self.download(spec, check=check, on_progress=on_progress, revision=revision)
 
     @contextmanager
@@ -197,18 +202,24 @@ class ModelDownloader:
         """Bring every file of the listing into the folder, verified."""
         known = read_manifest(folder)
         manifest = Manifest(spec.id, listing.repository, listing.commit, dict(known.files) if known else {})
+        manifest.adopted = [] if known is None else whole_adopted(folder, known)
         quarantine = self._home.quarantine_of(spec.id)
         missing = []
-        for file in listing.files:
+        ours = tuple(f"{component}/" for component in manifest.adopted)
+        wanted = [file for file in listing.files if not file.name.startswith(ours)]
+        if ours:
+            meter.add(listing.size_bytes - sum(file.size for file in wanted), network=False)
+        for file in wanted:
             meter.at(Phase.VERIFYING, file.name)
             record = self._kept(folder, file, manifest.files.pop(file.name, None), quarantine, meter, check)
             if record is None:
                 missing.append(file)
             else:
                 manifest.files[file.name] = record
-        wanted = {file.name for file in listing.files}
-        manifest.files = {name: record for name, record in manifest.files.items() if name in wanted}
+        names = {file.name for file in wanted}
+        manifest.files = {n: record for n, record in manifest.files.items() if n in names or n.startswith(ours)}
         manifest.write(folder)
+        missing = [file for file in missing if not self._taken_over(folder, file, manifest, meter, check)]
         self._require_room(spec, folder, missing)
         pace = Pace(self._limit, lambda seconds: wait_checking(seconds, check))
         transfer = FileTransfer(self._hub, retries, check, pace, self._stall_seconds)
@@ -220,6 +231,31 @@ class ModelDownloader:
                 manifest.write(folder)
         finally:
             transfer.close()
+
+    def _taken_over(
+        self, folder: Path, file: RemoteFile, manifest: Manifest, meter: ProgressMeter, check: Check
+    ) -> bool:
+        """Link a file that another program has fetched already, when it has the very bytes of this one."""
+        target = inside(folder, file)
+        for path in self._local.candidates(file):
+            meter.at(Phase.VERIFYING, file.name)
+            read = 0
+
+            def on_read(count: int) -> None:
+                nonlocal read
+                read += count
+                meter.add(count, network=False)
+
+            with suppress(OSError):  # what belongs to others may go away while it is read
+                sha256 = content_of(path, file, check, on_read)
+                if sha256 is not None:
+                    link_file(path, target)
+                    discard_part(target)
+                    manifest.files[file.name] = FileRecord(file.size, sha256, file.etag)
+                    manifest.write(folder)
+                    return True
+            meter.add(-read, network=False)
+        return False
 
     def _kept(
         self,

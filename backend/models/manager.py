@@ -67,7 +67,7 @@ class ModelManager:
         manifest = read_manifest(folder)
         if manifest is None and not (folder / INDEX_FILE).is_file():
             return self._unfinished(spec, folder)
-        reason = _changed(folder, manifest) or damage_in(folder)
+        reason = _changed(folder, manifest) or damage_of(folder)
         presence = Presence.AVAILABLE if reason is None else Presence.CORRUPTED
         return ModelState(spec, presence, folder, reason, _size(folder))
 
@@ -199,7 +199,7 @@ def _changed(folder: Path, manifest: Manifest | None) -> str | None:
     return None
 
 
-def damage_in(folder: Path) -> str | None:
+def damage_of(folder: Path) -> str | None:
     """Return what is missing from a model folder, or None when every listed part has its files."""
     try:
         index = json.loads((folder / INDEX_FILE).read_text())
@@ -219,7 +219,7 @@ def damage_in(folder: Path) -> str | None:
                 return f"the file {shards.parent.name}/{name} is missing"
     for part in parts:
         if part in {"transformer", "transformer_2", "vae", "text_encoder"} and not any(
-            (folder / part).glob("*.safetensors")
+            path.suffix in {".safetensors", ".gguf"} for path in (folder / part).iterdir()
         ):
-            return f"the folder {part} has no safetensors file"
+            return f"the folder {part} has no safetensors or GGUF file"
     return None

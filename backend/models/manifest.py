@@ -1,7 +1,7 @@
 """What a downloaded model folder holds, as a file inside it: names, sizes and digests of verified files.
 
 Grows while a download lasts, so that the next process knows what is finished, and stays afterwards, so that the
-folder can be checked without the hub. A folder that a user put there has none.
+folder can be checked without the hub. Folders of adopted files have one too; one that a user put there has none.
 """
 
 from __future__ import annotations
@@ -35,8 +35,14 @@ class Manifest:
 
     model: str
     repository: str
-    commit: str
+    commit: str  #: empty for a folder of adopted files that the hub has never completed
     files: dict[str, FileRecord] = field(default_factory=dict)
+    #: Components whose files are the user's own and not those of the repository; the hub is not asked for them.
+    adopted: list[str] = field(default_factory=list)
+
+    def files_of(self, component: str) -> dict[str, FileRecord]:
+        """Return the files of one component."""
+        return {name: record for name, record in self.files.items() if name.startswith(f"{component}/")}
 
     @property
     def size_bytes(self) -> int:
@@ -53,7 +59,8 @@ def read_manifest(folder: Path) -> Manifest | None:
     try:
         value = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
         files = {str(name): FileRecord(**entry) for name, entry in value["files"].items()}
-        manifest = Manifest(str(value["model"]), str(value["repository"]), str(value["commit"]), files)
+        adopted = [str(component) for component in value.get("adopted", [])]
+        manifest = Manifest(str(value["model"]), str(value["repository"]), str(value["commit"]), files, adopted)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     sound = all(

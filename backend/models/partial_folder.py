@@ -9,6 +9,8 @@ from backend.core.errors import ModelDamaged, UnsafeRepository
 from backend.core.model_table import ModelSpec
 from backend.core.paths import Home
 from backend.models.hub import RemoteFile
+from backend.models.integrity import FileState, quick_state
+from backend.models.manifest import Manifest
 from backend.models.transfer import NOTE_SUFFIX, PART_SUFFIX
 
 
@@ -42,6 +44,23 @@ def inside(folder: Path, file: RemoteFile) -> Path:
     if not path.parent.resolve().is_relative_to(folder.resolve()):
         raise UnsafeRepository(f"The folder of {file.name} is a link that leads out of the model's folder")
     return path
+
+
+def whole_adopted(folder: Path, manifest: Manifest) -> list[str]:
+    """Return the adopted components whose files are all still there; the rest of the others is taken away.
+
+    A component that lost a file is fetched as it was published: its parts would not go together with the hub's.
+    """
+    whole = []
+    for component in manifest.adopted:
+        files = manifest.files_of(component)
+        if files and all(quick_state(folder / name, record.size) is FileState.OK for name, record in files.items()):
+            whole.append(component)
+            continue
+        for name in files:
+            (folder / name).unlink(missing_ok=True)
+            del manifest.files[name]
+    return whole
 
 
 def tidy(folder: Path) -> None:

@@ -129,6 +129,24 @@ def read_key(name: str) -> Key | None:
     return None if parameter is None else Key(parameter, _part(match), expert, style)
 
 
+def parameter_name(name: str) -> str | None:
+    """Return which parameter a tensor of a whole transformer is, in diffusers' names; None when it is none."""
+    path, _, _ = _without_prefixes(name)
+    module, _, leaf = path.rpartition(".")
+    target = _target(module if leaf in ("weight", "bias") else path)
+    if target is None or target.endswith(_TABLE) is (leaf in ("weight", "bias")):
+        return None
+    return target if target.endswith(_TABLE) else f"{target}.{leaf}" if leaf in ("weight", "bias") else None
+
+
+def _target(path: str) -> str | None:
+    block = _BLOCK.match(path)
+    if block is None:
+        return _OUTSIDE_NAMES.get(path)
+    target = _BLOCK_NAMES.get(block[2] or "")
+    return None if target is None else f"blocks.{int(block[1])}.{target}"
+
+
 def _without_prefixes(path: str) -> tuple[str, Style, str | None]:
     style, expert = Style.PLAIN, None
     found = True
@@ -185,3 +203,20 @@ def _part(match: re.Match[str]) -> Part:
     if match["leaf"] == "bias":
         return Part.UP_BIAS
     return Part.DOWN if match["factor"] in ("A", "down") else Part.UP
+
+
+_ORIGINAL_IN_BLOCK = {target: name for name, target in _IN_BLOCK.items()}
+_ORIGINAL_OUTSIDE = {target: name for name, target in _OUTSIDE.items()}
+
+
+def original_parameter_name(parameter: str) -> str:
+    """Return Wan's own name of a transformer's parameter; a name that Wan does not know is returned as it is."""
+    path, _, leaf = parameter.rpartition(".")
+    if leaf == _TABLE:
+        path, leaf = parameter, ""
+    block = _BLOCK.match(path)
+    if block is not None and block[2] is not None:
+        name = f"blocks.{block[1]}.{_ORIGINAL_IN_BLOCK.get(block[2], block[2])}"
+    else:
+        name = _ORIGINAL_OUTSIDE.get(path, path)
+    return f"{name}.{leaf}" if leaf else name

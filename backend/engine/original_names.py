@@ -1,0 +1,131 @@
+"""The names under which Wan's own files hold the parameters of each component, and those that GGUF text encoders use.
+
+Every table goes from diffusers' name to the file's name, so that a file is held against the whole structure of a
+component. Knows names and nothing of files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from gguf import MODEL_ARCH, get_tensor_name_map
+
+from backend.core.lora.keys import original_parameter_name
+
+#: What stands before every name where a file was made for ComfyUI, or holds more than a transformer.
+PREFIXES = ("model.diffusion_model.", "diffusion_model.")
+
+#: Parts of the VAE that have one place (`AutoencoderKLWan` of diffusers against `vae2_1.py` and `vae2_2.py` of Wan).
+_VAE_PARTS = {
+    "quant_conv": "conv1",
+    "post_quant_conv": "conv2",
+    "encoder.conv_in": "encoder.conv1",
+    "encoder.norm_out": "encoder.head.0",
+    "encoder.conv_out": "encoder.head.2",
+    "decoder.conv_in": "decoder.conv1",
+    "decoder.norm_out": "decoder.head.0",
+    "decoder.conv_out": "decoder.head.2",
+}
+#: Inside a residual block: places in Wan's `nn.Sequential`.
+_RESIDUAL = {
+    "norm1": "residual.0",
+    "conv1": "residual.2",
+    "norm2": "residual.3",
+    "conv2": "residual.6",
+    "conv_shortcut": "shortcut",
+}
+_VAE_MIDDLE = re.compile(r"^(encoder|decoder)\.mid_block\.(attentions|resnets)\.(\d+)\.(.+)$")
+#: Levels of the encoder and the decoder, with their blocks in lists of their own or (2.1's encoder) all in one list.
+_VAE_LEVEL = re.compile(
+    r"^(?P<half>encoder|decoder)\.(?:down|up)_blocks\.(?P<level>\d+)\."
+    r"(?:resnets\.(?P<block>\d+)\.|(?P<resampler>downsampler|upsampler|upsamplers\.0)\.)?(?P<rest>.+)$"
+)
+#: Inside a block of the text encoder: UMT5 of transformers against `t5.py` of Wan.
+_T5_IN_BLOCK = {
+    "layer.0.layer_norm": "norm1",
+    "layer.0.SelfAttention.q": "attn.q",
+    "layer.0.SelfAttention.k": "attn.k",
+    "layer.0.SelfAttention.v": "attn.v",
+    "layer.0.SelfAttention.o": "attn.o",
+    "layer.0.SelfAttention.relative_attention_bias": "pos_embedding.embedding",
+    "layer.1.layer_norm": "norm2",
+    "layer.1.DenseReluDense.wi_0": "ffn.gate.0",
+    "layer.1.DenseReluDense.wi_1": "ffn.fc1",
+    "layer.1.DenseReluDense.wo": "ffn.fc2",
+}
+_T5_OUTSIDE = {
+    "shared": "token_embedding",
+    "encoder.embed_tokens": "token_embedding",
+    "encoder.final_layer_norm": "norm",
+}
+_T5_BLOCK = re.compile(r"^encoder\.block\.(\d+)\.(.+)$")
+
+
+def name_tables(component: str, parameters: Iterable[str], config: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return every way in which files name a component's parameters: parameter -> name in the file.
+
+    The first one is the library's own. `config` is the component's `config.json`.
+    """
+    names = list(parameters)
+    own = {name: name for name in names}
+    if component == "text_encoder":
+        return [own, _table(names, _text_name), _table(names, partial(_gguf_text_name, int(config["num_layers"])))]
+    if component == "vae":
+        blocks, residual = int(config.get("num_res_blocks", 2)), bool(config.get("is_residual", False))
+        return [own, _table(names, partial(_vae_name, blocks, residual))]
+    return [own, _table(names, original_parameter_name)]
+
+
+def _table(names: list[str], rename: Callable[[str], str]) -> dict[str, str]:
+    return {name: rename(name) for name in names}
+
+
+def _split(name: str) -> tuple[str, str]:
+    module, _, leaf = name.rpartition(".")
+    return module, leaf
+
+
+def _vae_name(res_blocks: int, residual: bool, name: str) -> str:
+    module, leaf = _split(name)
+    if module in _VAE_PARTS:
+        return f"{_VAE_PARTS[module]}.{leaf}"
+    middle = _VAE_MIDDLE.match(module)
+    if middle is not None:
+        half, kind, index, rest = middle.groups()
+        if kind == "attentions":
+            return f"{half}.middle.1.{rest}.{leaf}"
+        return f"{half}.middle.{2 * int(index)}.{_RESIDUAL.get(rest, rest)}.{leaf}"
+    level = _VAE_LEVEL.match(module)
+    if level is None:
+        return name
+    return f"{_vae_place(level, res_blocks, residual)}.{_RESIDUAL.get(level['rest'], level['rest'])}.{leaf}"
+
+
+def _vae_place(level: re.Match[str], res_blocks: int, residual: bool) -> str:
+    """Return where in Wan's lists a block is: 2.2 has a list in each level, 2.1 one list for all levels."""
+    half, index = level["half"], int(level["level"])
+    samples = "downsamples" if half == "encoder" else "upsamples"
+    blocks = res_blocks if half == "encoder" else res_blocks + 1  # the resampler comes after them
+    place = blocks if level["resampler"] is not None else int(level["block"] or 0)
+    if residual:
+        return f"{half}.{samples}.{index}.{samples}.{place}"
+    if half == "encoder":  # diffusers has one list here too
+        return f"{half}.{samples}.{index}"
+    return f"{half}.{samples}.{index * (blocks + 1) + place}"
+
+
+def _text_name(name: str) -> str:
+    module, leaf = _split(name)
+    block = _T5_BLOCK.match(module)
+    if block is not None:
+        return f"blocks.{block[1]}.{_T5_IN_BLOCK.get(block[2], block[2])}.{leaf}"
+    return f"{_T5_OUTSIDE.get(module, module)}.{leaf}"
+
+
+def _gguf_text_name(layers: int, name: str) -> str:
+    """Return llama.cpp's name, which the `gguf` package knows for every parameter of T5's encoder."""
+    found = get_tensor_name_map(MODEL_ARCH.T5ENCODER, layers).get_name(name, try_suffixes=(".weight", ".bias"))
+    return name if found is None else str(found)

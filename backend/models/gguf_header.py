@@ -1,0 +1,161 @@
+"""The header of a GGUF file, read by hand within limits: names, shapes and types of its tensors, none of its numbers.
+
+The `gguf` package says how large each type is. Its own reader makes an object of every word of a tokenizer inside
+the file, which takes seconds and hundreds of megabytes, so only the header is walked through here.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from io import BufferedReader
+from math import prod
+from pathlib import Path
+from typing import Final
+
+from gguf.constants import GGML_QUANT_SIZES, GGUF_DEFAULT_ALIGNMENT, GGMLQuantizationType
+
+from backend.core.lora.match import TensorInfo
+
+MAGIC = b"GGUF"
+_VERSIONS = (2, 3)
+_MAX_TENSORS = 50_000
+_MAX_FIELDS = 10_000
+_MAX_TEXT_BYTES = 2**20
+_MAX_ELEMENTS = 2**22  # of an array of texts: a tokenizer has some hundred thousand words
+_MAX_DIMENSIONS = 8
+_TEXT, _ARRAY = 8, 9
+#: struct's letters for the numbers of the format's metadata.
+_NUMBERS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+#: Written by converters for tensors of more dimensions than their library can hold, before the tensor's name.
+_ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
+_MAX_KEPT = 16  # numbers of an array that are kept: shapes
+
+
+class BadGguf(Exception):
+    """The file is no GGUF file that can be read; the text says why, in one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class GgufHeader:
+    """A checked header."""
+
+    tensors: dict[str, TensorInfo]  #: shapes in PyTorch's order, types by their names in the format (`Q4_K`, `F16`)
+    fields: dict[str, object]  #: texts, numbers and short arrays of numbers
+
+
+def read_gguf_header(path: Path) -> GgufHeader:
+    """Read and check the header of a GGUF file (versions 2 and 3, little-endian).
+
+    Raises:
+        BadGguf: it is something else, cut off, or contradicts itself.
+    """
+    try:
+        with path.open("rb") as file:
+            return _Walk(file, path.stat().st_size).header()
+    except OSError as error:
+        raise BadGguf(f"The file cannot be read ({type(error).__name__})") from error
+    except (UnicodeDecodeError, struct.error):
+        raise BadGguf("The file's header is damaged") from None
+
+
+class _Walk:
+    """Goes through a header from its start."""
+
+    def __init__(self, file: BufferedReader, size: int) -> None:
+        self._file = file
+        self._size = size
+
+    def header(self) -> GgufHeader:
+        if self._bytes(4) != MAGIC:
+            raise BadGguf("The file is no GGUF file")
+        if self._number("I") not in _VERSIONS:
+            raise BadGguf("The file is a GGUF file of another version than 2 or 3")
+        tensors, fields = self._number("Q"), self._number("Q")
+        if tensors > _MAX_TENSORS or fields > _MAX_FIELDS:
+            raise BadGguf("The file's header is damaged: it counts more than a model has")
+        kept: dict[str, object] = {}
+        for _ in range(int(fields)):
+            name = self._text()
+            kept[name] = self._value(int(self._number("I")))
+        return GgufHeader(self._tensors(int(tensors), kept), kept)
+
+    def _tensors(self, count: int, fields: dict[str, object]) -> dict[str, TensorInfo]:
+        found: dict[str, TensorInfo] = {}
+        end = 0
+        for _ in range(count):
+            name = self._text()
+            dimensions = int(self._number("I"))
+            if dimensions > _MAX_DIMENSIONS:
+                raise BadGguf("The file's header is damaged: a tensor has too many dimensions")
+            stored = tuple(int(self._number("Q")) for _ in range(dimensions))
+            kind, offset = int(self._number("I")), int(self._number("Q"))
+            try:
+                dtype = GGMLQuantizationType(kind)
+            except ValueError:
+                raise BadGguf(f"The file has a tensor of a type that is not known here ({kind})") from None
+            block, block_bytes = GGML_QUANT_SIZES[dtype]
+            if name in found or (stored and stored[0] % block):
+                raise BadGguf("The file's header is damaged: a tensor's shape does not fit its type")
+            end = max(end, offset + prod(stored) // block * block_bytes)
+            found[name] = TensorInfo(dtype.name, _shape(stored, fields.get(_ORIGINAL_SHAPE + name)))
+        alignment = fields.get("general.alignment", GGUF_DEFAULT_ALIGNMENT)
+        if not isinstance(alignment, int) or not 1 <= alignment <= 2**20:
+            raise BadGguf("The file's header is damaged: it has no proper alignment")
+        start = -(-self._file.tell() // alignment) * alignment
+        if start + end > self._size:
+            raise BadGguf(f"The file is cut off: {start + end - self._size} bytes are missing at its end")
+        return found
+
+    def _value(self, kind: int) -> object:
+        if kind == _TEXT:
+            return self._text()
+        if kind != _ARRAY:
+            return self._number(self._letter(kind))
+        of, length = int(self._number("I")), int(self._number("Q"))
+        if of == _TEXT:
+            if length > _MAX_ELEMENTS:
+                raise BadGguf("The file's header is damaged: it lists more texts than a model has")
+            for _ in range(length):
+                self._skip(int(self._number("Q")))
+            return None
+        letter = self._letter(of)
+        if length <= _MAX_KEPT:
+            return [self._number(letter) for _ in range(length)]
+        self._skip(length * struct.calcsize(letter))
+        return None
+
+    @staticmethod
+    def _letter(kind: int) -> str:
+        if kind not in _NUMBERS:
+            raise BadGguf("The file's header is damaged: it has a value of no known type")
+        return _NUMBERS[kind]
+
+    def _text(self) -> str:
+        length = int(self._number("Q"))
+        if length > _MAX_TEXT_BYTES:
+            raise BadGguf("The file's header is damaged: it has a text without end")
+        return self._bytes(length).decode("utf-8")
+
+    def _number(self, letter: str) -> int | float:
+        value: int | float = struct.unpack(f"<{letter}", self._bytes(struct.calcsize(letter)))[0]
+        return value
+
+    def _bytes(self, count: int) -> bytes:
+        content = self._file.read(count)
+        if len(content) < count:
+            raise BadGguf("The file is cut off inside its header")
+        return content
+
+    def _skip(self, count: int) -> None:
+        if count > self._size - self._file.tell():
+            raise BadGguf("The file is cut off inside its header")
+        self._file.seek(count, 1)
+
+
+def _shape(stored: tuple[int, ...], original: object) -> tuple[int, ...]:
+    """Return a shape in PyTorch's order; the format has the fastest dimension first."""
+    turned = stored[::-1]
+    if isinstance(original, list) and all(type(side) is int and side >= 0 for side in original):
+        return tuple(original) if prod(original) == prod(turned) else turned
+    return turned

@@ -1,0 +1,205 @@
+"""What the tensors of a file are by their names and shapes, held against the structures in `core/architecture.py`.
+
+Answers with everything that the structure allows: the two experts of a model have the same one, and so have some
+models of other makers. Which of these a file is cannot be seen here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from backend.core.architecture import ARCHITECTURES, TextEncoderShape, VaeShape
+from backend.core.lora.bases import UNKNOWN, base_name
+from backend.core.lora.keys import parameter_name
+from backend.core.lora.match import TensorInfo
+from backend.core.lora.shape import PUBLISHED, WanShape
+from backend.core.model_table import MODELS
+from backend.models.identity import Identity, Kind, Naming, Recognised, Use
+from backend.models.weight_file import Container, WeightHeader, number_count
+
+Tensors = Mapping[str, TensorInfo]
+
+FIRST_VAE, QWEN_VAE = "Wan2.1 VAE", "Qwen-Image VAE"
+_VAE_NAMES: Final = {(16, 96): FIRST_VAE, (48, 256): "Wan2.2 VAE"}
+
+
+def by_structure(path: Path, header: WeightHeader) -> Recognised:
+    """Say what a file can be by its tensors alone; `UNKNOWN` with a reason where they belong to nothing known."""
+    for judge in (_transformer, _vae, _text_encoder, _lora):
+        found = judge(path, header)
+        if found is not None:
+            return found
+    return Recognised(path, Kind.UNKNOWN, header.size, header=header, note="Its tensors belong to no model known here")
+
+
+def _transformer(path: Path, header: WeightHeader) -> Recognised | None:
+    parameters: dict[str, TensorInfo] = {}
+    others: list[str] = []
+    original = False
+    for name, info in header.tensors.items():
+        parameter = parameter_name(name)
+        if parameter is None:
+            others.append(name)
+            continue
+        parameters[parameter] = info
+        original = original or not name.endswith(parameter)
+    if "patch_embedding.weight" not in parameters or "proj_out.weight" not in parameters:
+        return None
+    naming = Naming.ORIGINAL if original else Naming.DIFFUSERS
+    unknown = Recognised(path, Kind.UNKNOWN, header.size, (), naming, header)
+    if others:
+        return replace(unknown, note=f"A relative of Wan with further parts ({sorted(others)[0]})")
+    shape = _wan_shape(parameters)
+    if shape is None or shape.parameters() != {name: info.shape for name, info in parameters.items()}:
+        return replace(unknown, note="A Wan transformer that lacks parts, or has parts of other shapes")
+    structures = {model: architecture.transformer for model, architecture in ARCHITECTURES.items()} | PUBLISHED
+    models = [model for model, structure in structures.items() if structure == shape]
+    if not models:
+        return replace(
+            unknown, note=f"A Wan transformer of {shape.layers} blocks of width {shape.dim}, of no model here"
+        )
+    identities = tuple(identity for model in models for identity in _identities(model))
+    return Recognised(path, Kind.TRANSFORMER, header.size, identities, naming, header)
+
+
+def _wan_shape(parameters: Tensors) -> WanShape | None:
+    """Read the sizes that fix a transformer from the shapes of some of its parameters."""
+    embedder = "condition_embedder"
+    blocks = {int(name.split(".")[1]) for name in parameters if name.startswith("blocks.")}
+    try:
+        dim, inputs, *patch = parameters["patch_embedding.weight"].shape
+        frames, rows, columns = patch
+        image = parameters.get(f"{embedder}.image_embedder.norm1.weight")
+        added = parameters.get("blocks.0.attn2.add_k_proj.weight")
+        return WanShape(
+            dim=dim,
+            ffn_dim=parameters["blocks.0.ffn.net.0.proj.weight"].shape[0],
+            layers=len(blocks),
+            in_channels=inputs,
+            out_channels=parameters["proj_out.weight"].shape[0] // (frames * rows * columns),
+            text_dim=parameters[f"{embedder}.text_embedder.linear_1.weight"].shape[1],
+            freq_dim=parameters[f"{embedder}.time_embedder.linear_1.weight"].shape[1],
+            patch=(frames, rows, columns),
+            image_dim=None if image is None else image.shape[0],
+            added_kv_dim=None if added is None else added.shape[1],
+            cross_attn_norm="blocks.0.norm2.weight" in parameters,
+        )
+    except (KeyError, ValueError, IndexError, ZeroDivisionError):
+        return None
+
+
+def _identities(model: str) -> Iterable[Identity]:
+    spec = MODELS.get(model)
+    if spec is None:
+        yield Identity(model)
+    elif spec.experts == 1:
+        yield Identity(model, (Use(model, "transformer"),))
+    else:
+        yield Identity(f"{model} high noise", (Use(model, "transformer"),))
+        yield Identity(f"{model} low noise", (Use(model, "transformer_2"),))
+
+
+def _vae(path: Path, header: WeightHeader) -> Recognised | None:
+    if "decoder.conv_in.weight" in header.tensors:
+        naming, names = Naming.DIFFUSERS, ("decoder.conv_in.weight", "encoder.conv_in.weight")
+    else:
+        naming, names = Naming.ORIGINAL, ("decoder.conv1.weight", "encoder.conv1.weight")
+    decoder, encoder = (header.tensors.get(name) for name in names)
+    if decoder is None or encoder is None or len(decoder.shape) != 5 or len(encoder.shape) != 5:
+        return None
+    numbers = number_count(header.tensors.values())
+    # The first convolution of the decoder makes four times its base width; the encoder's sees 3 x patch^2 channels.
+    fitting = {
+        model: architecture.vae
+        for model, architecture in ARCHITECTURES.items()
+        if decoder.shape[:2] == (4 * architecture.vae.decoder_width, architecture.vae.channels)
+        and encoder.shape[:2] == (architecture.vae.encoder_width, 3 * architecture.vae.patch**2)
+        and numbers == architecture.vae.parameters
+    }
+    if not fitting:
+        note = f"An autoencoder for latents of {decoder.shape[1]} channels that no model here uses, or a part of one"
+        return Recognised(path, Kind.UNKNOWN, header.size, (), naming, header, note)
+    name = _vae_name(next(iter(fitting.values())))
+    own = Identity(name, tuple(Use(model, "vae") for model in fitting))
+    identities = (own, Identity(QWEN_VAE)) if name == FIRST_VAE else (own,)
+    return Recognised(path, Kind.VAE, header.size, identities, naming, header)
+
+
+def _vae_name(vae: VaeShape) -> str:
+    return _VAE_NAMES.get((vae.channels, vae.decoder_width), f"tiny VAE of {vae.channels} channels")
+
+
+#: Where the text encoder's sizes are: the table of words, the queries and the first feed-forward part of a layer.
+_TEXT_NAMES: Final = {
+    Naming.DIFFUSERS: (
+        "shared.weight",
+        re.compile(r"encoder\.block\.(\d+)\.(.+)"),
+        "layer.0.SelfAttention.q.weight",
+        "layer.1.DenseReluDense.wi_0.weight",
+        "layer.0.SelfAttention.relative_attention_bias.weight",
+    ),
+    Naming.ORIGINAL: (
+        "token_embedding.weight",
+        re.compile(r"blocks\.(\d+)\.(.+)"),
+        "attn.q.weight",
+        "ffn.gate.0.weight",
+        "pos_embedding.embedding.weight",
+    ),
+    Naming.LLAMA: (
+        "token_embd.weight",
+        re.compile(r"enc\.blk\.(\d+)\.(.+)"),
+        "attn_q.weight",
+        "ffn_gate.weight",
+        "attn_rel_b.weight",
+    ),
+}
+
+
+def _text_encoder(path: Path, header: WeightHeader) -> Recognised | None:
+    for naming, (words, block, queries, gate, distances) in _TEXT_NAMES.items():
+        if words not in header.tensors:
+            continue
+        layers: dict[int, dict[str, tuple[int, ...]]] = {}
+        for name, info in header.tensors.items():
+            match = block.fullmatch(name)
+            if match is not None:
+                layers.setdefault(int(match[1]), {})[match[2]] = info.shape
+        parts = layers.get(0, {})
+        table = header.tensors[words].shape
+        if len(table) != 2 or any(len(parts.get(name, ())) != 2 for name in (queries, gate, distances)):
+            continue
+        heads = max(parts[distances]) if header.container is Container.GGUF else parts[distances][1]
+        # Converters to GGUF store the table of distances either way around; the longer side is that of the heads.
+        sizes = (len(layers), table[1], parts[gate][0], parts[queries][0], heads, table[0])
+        whole = all(layers.get(index) == parts for index in range(len(layers)))
+        models = [model for model, it in ARCHITECTURES.items() if whole and _text_sizes(it.text) == sizes]
+        if not models:
+            note = (
+                f"A T5 encoder of {len(layers)} layers with {table[0]} words that no model here uses, or a part of one"
+            )
+            return Recognised(path, Kind.UNKNOWN, header.size, (), naming, header, note)
+        name = "UMT5-XXL" if "T2V-A14B" in models else "tiny text encoder"
+        identity = Identity(name, tuple(Use(model, "text_encoder") for model in models))
+        return Recognised(path, Kind.TEXT_ENCODER, header.size, (identity,), naming, header)
+    return None
+
+
+def _text_sizes(text: TextEncoderShape) -> tuple[int, int, int, int, int, int]:
+    return text.layers, text.dim, text.ffn_dim, text.heads * text.head_dim, text.heads, text.vocabulary
+
+
+_TINY: Final = {name: it.transformer for name, it in ARCHITECTURES.items() if MODELS[name].embedded}
+
+
+def _lora(path: Path, header: WeightHeader) -> Recognised | None:
+    try:
+        base = base_name(header.tensors, header.metadata, _TINY)
+    except ValueError:
+        return None
+    if base == UNKNOWN:
+        return None
+    return Recognised(path, Kind.LORA, header.size, (Identity(f"LoRA for {base}"),), header=header)
