@@ -22,7 +22,7 @@ from backend.models.hub import RemoteFile
 from backend.models.identity import Recognised
 from backend.models.integrity import WEIGHTS_SUFFIX, digest_of, header_reads
 from backend.models.linking import Link, link_file
-from backend.models.manager import EMBEDDED_MODELS, INDEX_FILE, damage_in
+from backend.models.manager import EMBEDDED_MODELS, INDEX_FILE, damage_of
 from backend.models.manifest import FileRecord, Manifest, is_inside, sync_folder
 from backend.models.transfer import content_of, storage_errors
 
@@ -171,7 +171,7 @@ def _fill(folder: Path, spec: ModelSpec, parts: Parts, *, copy: bool, on_read: O
     if not parts.repository:
         manifest.adopted = [component for component in components_of(spec) if component not in missing]
         _add_configurations(folder, spec, manifest, whole=not missing)
-    made.complete = not missing and damage_in(folder) is None
+    made.complete = not missing and damage_of(folder) is None
     manifest.write(folder)
     return made
 
@@ -205,8 +205,8 @@ def _add_configurations(folder: Path, spec: ModelSpec, manifest: Manifest, *, wh
 
     The scheduler and the index of a model that the downloader has still to complete come with the rest of it.
     """
-    source = CONFIGS / spec.id
-    source = source if source.is_dir() else EMBEDDED_MODELS / spec.id
+    source = CONFIGS / spec.structure
+    source = source if source.is_dir() else EMBEDDED_MODELS / spec.structure
     names = [f"{component}/{CONFIG_FILE}" for component in manifest.adopted if component != "tokenizer"]
     if whole:
         names += [INDEX_FILE, f"{_SCHEDULER}/scheduler_config.json"]

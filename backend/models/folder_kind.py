@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from backend.core.architecture import architecture_of
-from backend.core.errors import LoraInvalid, ModelMismatch
-from backend.core.lora.header import read_header
+from backend.core.errors import ModelMismatch
+from backend.core.lora.keys import parameter_name
 from backend.core.lora.shape import WanShape
 from backend.core.model_table import BUILT_IN, Mode, ModelSpec
-from backend.models.manager import INDEX_FILE, damage_in
+from backend.models.manager import INDEX_FILE, damage_of
+from backend.models.weight_file import NoWeights, read_weights
 
 PIPELINES = {Mode.T2V: "WanPipeline", Mode.I2V: "WanImageToVideoPipeline", Mode.TI2V: "WanPipeline"}
 _BOUNDARY_TOLERANCE = 1e-9
@@ -45,7 +46,7 @@ class FolderKind:
                 f"There is no {INDEX_FILE} in {folder.name}: it is no model folder in diffusers' layout",
                 suggestions=("Name the folder that has model_index.json, transformer, vae, text_encoder in it.",),
             )
-        damage = damage_in(folder)
+        damage = damage_of(folder)
         if damage is not None:
             raise ModelMismatch(f"The folder is not whole: {damage}", suggestions=("Bring the missing files first.",))
         index = _json(folder / INDEX_FILE)
@@ -116,11 +117,12 @@ def _transformer(folder: Path) -> WanShape:
     except (KeyError, TypeError, ValueError):
         raise ModelMismatch(f"{folder.name}/config.json is not that of a Wan transformer") from None
     stored: dict[str, tuple[int, ...]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(path for path in folder.iterdir() if path.suffix in {".safetensors", ".gguf"}):
         try:
-            stored |= {name: info.shape for name, info in read_header(path).tensors.items()}
-        except LoraInvalid as error:
-            raise ModelMismatch(f"{folder.name}/{path.name} cannot be used. {error.message}") from None
+            header = read_weights(path)
+        except NoWeights as error:
+            raise ModelMismatch(f"{folder.name}/{path.name} cannot be used. {error}") from None
+        stored |= {parameter_name(name) or name: info.shape for name, info in header.tensors.items()}
     for name, expected in shape.parameters().items():
         if stored.get(name) != expected:
             has = "is missing" if name not in stored else f"has the shape {list(stored[name])}, not {list(expected)}"

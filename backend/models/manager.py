@@ -71,7 +71,7 @@ class ModelManager:
         if manifest is None and not (folder / INDEX_FILE).is_file():
             return self._unfinished(spec, folder)
         changed, missing = _changed(folder, manifest)
-        reason = changed or damage_in(folder)
+        reason = changed or damage_of(folder)
         presence = Presence.AVAILABLE if reason is None else Presence.CORRUPTED
         return ModelState(spec, presence, folder, reason, _size(folder), missing)
 
@@ -213,7 +213,7 @@ def _changed(folder: Path, manifest: Manifest | None) -> tuple[str | None, int |
     return first, None if first is None else size
 
 
-def damage_in(folder: Path) -> str | None:
+def damage_of(folder: Path) -> str | None:
     """Return what is missing from a model folder, or None when every listed part has its files."""
     try:
         index = json.loads((folder / INDEX_FILE).read_text())

@@ -42,6 +42,8 @@ _RELATIVES = re.compile(r"fun|inp|inpaint|control|camera|vace|animate|s2v|humo|p
 _WORD = re.compile(r"[A-Za-z]+(?:2[vV])?")
 #: Parts of a path in the Hugging Face cache that are no names; they may hold any digits.
 _REVISION = re.compile(r"snapshots|[0-9a-f]{40}|[0-9a-f]{64}")
+#: How the identities of the generation before begin; it has one transformer where Wan2.2 has two of that structure.
+_OLDER: Final = "Wan2.1"
 _T2V_NAME = re.compile(r"t2v|text[ _-]?(?:2|to)[ _-]?video", re.IGNORECASE)
 _I2V_NAME = re.compile(r"i2v|image[ _-]?(?:2|to)[ _-]?video", re.IGNORECASE)
 
@@ -96,11 +98,11 @@ def _by_name(path: Path, identities: tuple[Identity, ...]) -> tuple[tuple[Identi
         return identities, ""
     first, second = bool(_RELEASE_1.search(called)), bool(_RELEASE_2.search(called))
     expert = _expert(path)
-    older = tuple(identity for identity in identities if not identity.uses)
+    older = tuple(identity for identity in identities if identity.name.startswith(_OLDER))
     if older and first and not second and expert is None:
-        return older, "It is a model of Wan2.1, which is not run here"
+        return older, ""
     if not first and (second or expert is not None):
-        identities = tuple(identity for identity in identities if identity.uses)
+        identities = tuple(identity for identity in identities if identity not in older)
     if expert is not None and (second or not first):
         identities = tuple(identity for identity in identities if f" {expert} " in f"{identity.name} ") or identities
     if len(identities) > 1:

@@ -23,8 +23,6 @@ from backend.models.weight_file import Container, WeightHeader, number_count
 
 Tensors = Mapping[str, TensorInfo]
 
-#: Published transformers that are not run here and have the structure of one that is.
-_TWINS: Final = {"T2V-A14B": "Wan2.1-T2V-14B"}
 FIRST_VAE, QWEN_VAE = "Wan2.1 VAE", "Qwen-Image VAE"
 _VAE_NAMES: Final = {(16, 96): FIRST_VAE, (48, 256): "Wan2.2 VAE"}
 
@@ -103,8 +101,6 @@ def _identities(model: str) -> Iterable[Identity]:
     else:
         yield Identity(f"{model} high noise", (Use(model, "transformer"),))
         yield Identity(f"{model} low noise", (Use(model, "transformer_2"),))
-    if model in _TWINS:
-        yield Identity(_TWINS[model])
 
 
 def _vae(path: Path, header: WeightHeader) -> Recognised | None:

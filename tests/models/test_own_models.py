@@ -158,7 +158,7 @@ def _no_configuration(folder: Path) -> None:
         (_cut_off, "cannot be used"),
         (_pickle, "zip archive"),
         (_no_index, "no model folder in diffusers' layout"),
-        (_no_vae, "not whole: the folder vae has no safetensors file"),
+        (_no_vae, "not whole: the folder vae has no safetensors or GGUF file"),
         (_no_configuration, "not that of a Wan transformer"),
     ],
 )

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from backend.core.architecture import ARCHITECTURES, count
+from backend.core.model_table import MODELS
 from backend.models.identity import Kind, Naming, Use
 from backend.models.manager import EMBEDDED_MODELS
 from backend.models.recognition import KNOWN_FILES, recognise
@@ -78,8 +79,7 @@ def test_a_file_that_could_be_wan21_or_either_expert_is_ambiguous(folder: Path) 
 def test_wan21_is_never_taken_for_wan22(folder: Path) -> None:
     found = recognise(sparse(folder / "wan2.1_t2v_14B_bf16.safetensors", a14b()))
     assert [it.name for it in found.identities] == ["Wan2.1-T2V-14B"]
-    assert found.uses == ()
-    assert "Wan2.1" in found.note
+    assert found.uses == (Use("Wan2.1-T2V-14B", "transformer"),)
 
 
 def test_an_expert_without_its_noise_stays_ambiguous_but_is_no_wan21(folder: Path) -> None:
@@ -149,7 +149,10 @@ def test_the_shapes_written_down_here_are_those_of_the_models() -> None:
 def test_smaller_wan21_models_are_named(folder: Path) -> None:
     shapes = transformer(1536, 8960, 30, 16, 16)
     found = recognise(sparse(folder / "x.safetensors", shapes))
-    assert ([it.name for it in found.identities], found.uses) == (["Wan2.1-T2V-1.3B"], ())
+    assert ([it.name for it in found.identities], found.uses) == (
+        ["Wan2.1-T2V-1.3B"],
+        (Use("Wan2.1-T2V-1.3B", "transformer"),),
+    )
 
 
 def test_further_parts_and_lacking_parts_make_another_model(folder: Path) -> None:
@@ -176,7 +179,7 @@ def test_gguf_transformers_and_text_encoders(folder: Path) -> None:
     assert found.precision[0] == "Q4_K"
     text = recognise(sparse_gguf(folder / "umt5.gguf", text_encoder("gguf"), Q4_K, "t5encoder"))
     assert (text.kind, text.naming) == (Kind.TEXT_ENCODER, Naming.LLAMA)
-    assert {use.model for use in text.uses} == {"T2V-A14B", "I2V-A14B", "TI2V-5B"}
+    assert {use.model for use in text.uses} == {spec.id for spec in MODELS.values() if not spec.embedded}
 
 
 def test_our_gguf_header_agrees_with_the_packages_reader(tmp_path: Path) -> None:
@@ -220,7 +223,9 @@ def test_the_t5_of_other_models_is_not_umt5(folder: Path) -> None:
 @pytest.mark.parametrize("original", [True, False])
 def test_autoencoders(folder: Path, original: bool) -> None:
     first = recognise(sparse(folder / "wan_2.1_vae.safetensors", vae(16, original=original)))
-    assert {use.model for use in first.uses} == {"T2V-A14B", "I2V-A14B"}
+    assert {use.model for use in first.uses} == {
+        "T2V-A14B", "I2V-A14B", "Wan2.1-T2V-14B", "Wan2.1-T2V-1.3B",
+    }  # fmt: skip
     second = recognise(sparse(folder / "x.safetensors", vae(48, original=original)))
     assert second.uses == (Use("TI2V-5B", "vae"),)
 
