@@ -1,108 +1,127 @@
 """Predicted against measured peak memory, over twenty sizes of the tiny models: `python -m benchmarks.memory`.
 
-Each run is a process of its own on the CPU: load, two forwards, decode. Compared is what it took beyond what the same
-process had before. The allocator gives freed memory back at once, so that what is alive is measured and not what it
-keeps for later. Writes a Markdown table to standard output.
+Each size is made twice by a fresh worker on the processor: as users start it, which is what the planner budgets, and
+with a C library that gives freed memory back at once, which shows what is alive. Compared is the resident memory of the
+whole process at its highest point. One argument says how many workers run at once, which changes no result; five
+(`MODEL WIDTH HEIGHT FRAMES IMAGE`) are one size, answered as JSON.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-#: model, width, height, frames. Few frames where the picture is large: decoding does not grow with them.
-CASES = [
-    ("tiny-t2v-a14b", 64, 64, 5),
-    ("tiny-t2v-a14b", 96, 96, 17),
-    ("tiny-t2v-a14b", 128, 128, 9),
-    ("tiny-t2v-a14b", 160, 160, 9),
-    ("tiny-t2v-a14b", 192, 192, 9),
-    ("tiny-t2v-a14b", 224, 224, 5),
-    ("tiny-t2v-a14b", 256, 256, 5),
-    ("tiny-t2v-a14b", 256, 128, 9),
-    ("tiny-t2v-a14b", 128, 256, 5),
-    ("tiny-t2v-a14b", 256, 192, 5),
-    ("tiny-t2v-a14b", 96, 96, 49),
-    ("tiny-t2v-a14b", 160, 96, 25),
-    ("tiny-ti2v-5b", 64, 64, 5),
-    ("tiny-ti2v-5b", 96, 96, 17),
-    ("tiny-ti2v-5b", 128, 128, 17),
-    ("tiny-ti2v-5b", 160, 160, 9),
-    ("tiny-ti2v-5b", 192, 192, 9),
-    ("tiny-ti2v-5b", 224, 224, 9),
-    ("tiny-ti2v-5b", 256, 256, 9),
-    ("tiny-ti2v-5b", 256, 128, 17),
-]
+from backend.core.cost_model import Workload
+from backend.core.footprint import footprint
+from backend.core.hardware import detect_hardware
+from backend.core.memory_plan import PLANS
+from benchmarks.real_worker import real_worker, table
+
+T2V, I2V, TI2V = "tiny-t2v-a14b", "tiny-i2v-a14b", "tiny-ti2v-5b"
+#: model, width, height, frames, whether it begins with an image. Chosen before anything was measured, from the smallest
+#: to the largest picture; few frames where the picture is large, because decoding does not grow with them.
+CASES = (
+    (T2V, 64, 64, 5, False),
+    (T2V, 96, 96, 17, False),
+    (T2V, 128, 128, 9, False),
+    (T2V, 160, 96, 25, False),
+    (T2V, 192, 192, 9, False),
+    (T2V, 256, 128, 9, False),
+    (T2V, 128, 256, 5, False),
+    (T2V, 256, 256, 5, False),
+    (I2V, 64, 64, 9, True),
+    (I2V, 96, 96, 17, True),
+    (I2V, 128, 128, 33, True),
+    (I2V, 192, 128, 9, True),
+    (I2V, 128, 224, 5, True),
+    (I2V, 256, 256, 5, True),
+    (TI2V, 64, 64, 5, False),
+    (TI2V, 96, 96, 17, True),
+    (TI2V, 160, 160, 9, False),
+    (TI2V, 192, 192, 9, True),
+    (TI2V, 256, 128, 17, False),
+    (TI2V, 256, 256, 9, True),
+)
 GOAL = 0.15
 MIB = 1024**2
 #: glibc: every block above this many bytes is mapped by itself and unmapped when it is freed.
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "memory.md"
+BEGIN = "<!-- table: python -m benchmarks.memory -->"
 
 
-def peak() -> tuple[int, int]:
-    """Return the resident memory of this process now, and at its highest point; bytes."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
-    now, highest = (int(lines[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
-    return now, highest
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One size; bytes."""
+
+    predicted: int  #: what the planner budgets
+    peak: int  #: what the process took
+    predicted_alive: int  #: the same without what the heap keeps
+    peak_alive: int  #: what it took with a C library that keeps nothing
 
 
-def measure(model: str, width: int, height: int, frames: int) -> dict[str, int]:
-    """Make a clip of one step in this process, and say what it took beyond the libraries; bytes."""
-    from backend.core.cost_model import Workload
-    from backend.core.footprint import WORKER_BASE, footprint
-    from backend.core.memory_plan import PLANS
-    from backend.core.model_table import find_model
-    from backend.core.requests import RequestDraft, resolve_request
-    from backend.engine.decode import stream_frames
-    from backend.engine.denoise import DenoiseJob
-    from backend.engine.pipeline_loader import WanPipelineLoader
-    from backend.models.manager import EMBEDDED_MODELS
-
-    spec = find_model(model)
-    draft = RequestDraft("a red circle", width=width, height=height, num_frames=frames, steps=1, seed=1)
-    request, _ = resolve_request(spec, draft)
-    loader = WanPipelineLoader("cpu", threads=1)
-    # The first load brings in the classes of the libraries, which belong to every worker.
-    loader.load(EMBEDDED_MODELS / model, spec)
-    before, _ = peak()
-    components = loader.load(EMBEDDED_MODELS / model, spec)
-    job = DenoiseJob.start(components, request)
-    while not job.done:
-        job.step()
-    for _ in stream_frames(components, job.latents):
-        pass
-    _, highest = peak()
+def measure(model: str, width: int, height: int, frames: int, image: bool) -> Measured:
+    """Make one clip with each of the two C libraries."""
+    peaks = []
+    for environment in ({}, AT_ONCE):
+        with real_worker(environment) as worker:
+            request = worker.request(model, (width, height, frames), image=image, steps=2)
+            worker.make(request)
+            peaks.append(worker.peak_bytes)
+    sys.stderr.write(f"{model} {width}x{height} {frames} {image}: {peaks}\n")
     work = Workload.of(request)
-    needs = footprint(work.architecture, PLANS[0], work.size, text_tokens=work.text_tokens, cpu=True)
-    out_frames = 3 * width * height * min(frames, 64)  # held by the encoder of the file, which does not run here
-    return {"measured": highest - before, "predicted": needs.ram - WORKER_BASE["cpu"] - out_frames}
+    needs = footprint(
+        work.architecture,
+        PLANS[0],
+        work.size,
+        text_tokens=work.text_tokens,
+        encoded_frames=work.encoded_frames,
+        cpu=True,
+    )
+    return Measured(needs.ram, peaks[0], needs.ram - needs.heap, peaks[1])
 
 
 def main() -> None:
-    """Measure every case in a child, and print the table."""
-    if len(sys.argv) == 5:
-        json.dump(measure(sys.argv[1], *map(int, sys.argv[2:])), sys.stdout)
+    """Measure one size or all of them, and put the table into the report."""
+    if len(sys.argv) == 6:
+        model, *size, image = sys.argv[1:]
+        found = measure(model, int(size[0]), int(size[1]), int(size[2]), image == "True")
+        json.dump(asdict(found), sys.stdout)
         return
-    rows: list[tuple[Any, ...]] = []
-    for case in CASES:
-        command = [sys.executable, "-m", "benchmarks.memory", *map(str, case)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | ALLOCATOR)
-        found = json.loads(done.stdout)
-        rows.append((*case, found["predicted"], found["measured"], found["predicted"] / found["measured"] - 1))
-        sys.stderr.write(f"{rows[-1]}\n")
-    lines = ["| model | size | frames | predicted MiB | measured MiB | off by |", "|---|---|---|---|---|---|"]
-    for model, width, height, frames, predicted, measured, off in rows:
-        size = f"{width}x{height}"
-        lines.append(f"| {model} | {size} | {frames} | {predicted / MIB:.0f} | {measured / MIB:.0f} | {off:+.0%} |")
-    inside = sum(abs(row[-1]) <= GOAL for row in rows)
-    middle = median(abs(row[-1]) for row in rows)
-    lines.append(f"\n{inside} of {len(rows)} within {GOAL:.0%}; the median is off by {middle:.0%}.")
-    sys.stdout.write("\n".join(lines) + "\n")
+    rows, budget, alive = [], [], []
+    jobs = int(sys.argv[1]) if len(sys.argv) == 2 else 1
+    with ThreadPoolExecutor(jobs) as pool:
+        measured = list(pool.map(lambda case: measure(*case), CASES))
+    for case, found in zip(CASES, measured, strict=True):
+        budget.append(found.predicted / found.peak - 1)
+        alive.append(found.predicted_alive / found.peak_alive - 1)
+        numbers = (found.predicted, found.peak), (found.predicted_alive, found.peak_alive)
+        cells = [
+            cell
+            for (said, seen), off in zip(numbers, (budget[-1], alive[-1]), strict=True)
+            for cell in (f"{said / MIB:.0f}", f"{seen / MIB:.0f}", f"{off:+.0%}")
+        ]
+        rows.append([case[0], f"{case[1]}x{case[2]}", str(case[3]), "yes" if case[4] else "", *cells])
+    sums = [
+        f"{sum(abs(off) <= GOAL for off in offs)} of {len(offs)} within {GOAL:.0%}, the median off by "
+        f"{median(map(abs, offs)):.0%}, the worst by {max(offs, key=abs):+.0%}"
+        for offs in (budget, alive)
+    ]
+    machine = detect_hardware()
+    head = ("model", "size", "frames", "image", "budget MiB", "measured MiB", "off by", "alive", "measured", "off by")
+    text = (
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine.processor}, {machine.cores} cores ({os.uname().machine}).\n\n"
+        f"{table(head, rows)}\n\nBudget: {sums[0]}. What is alive: {sums[1]}.\n"
+    )
+    sys.stdout.write(text)
+    before, _, _ = REPORT.read_text().partition(BEGIN)
+    REPORT.write_text(f"{before}{BEGIN}\n\n{text}")
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ class Footprint:
     pinned: int  #: host memory that the system cannot move
     pageable: int  #: other host memory of the worker
     disk: int  #: the model's files and what a run saves; not the finished clip
+    heap: int = 0  #: the part of `pageable` that is free again and not given back yet
 
     @property
     def ram(self) -> int:
@@ -147,9 +148,10 @@ def footprint(
     forward = forward_bytes(arch, tokens, text_tokens, precision)
     decoding = decode_bytes(arch.vae, width, height, frames, tiled=plan.tiled_decode, tile=tile)
     encoding = encode_bytes(arch.vae, width, height, encoded_frames, tiled=plan.tiled_decode, tile=tile)
+    heap = 0
     if cpu:
         picture = (min(width, tile), min(height, tile)) if plan.tiled_decode else (width, height)
-        activations = _on_processor(arch, picture, tokens, encoded_frames, (forward, decoding, encoding))
+        activations, heap = _on_processor(arch, picture, tokens, encoded_frames, (forward, decoding, encoding))
     else:
         activations = int(max(forward, decoding, encoding) * ALLOCATOR_SLACK)
     blocks, rest = expert_bytes(arch.transformer, plan.storage, cpu=cpu)
@@ -159,7 +161,7 @@ def footprint(
     disk = BFLOAT16 * (arch.experts * arch.expert_parameters + arch.text.parameters) + vae + state_bytes(arch, size)
     if cpu:
         weights = arch.experts * (blocks + rest) + text + vae + lora_bytes
-        return Footprint(0, 0, WORKER_BASE["cpu"] + weights + activations + frames_out, disk)
+        return Footprint(0, 0, WORKER_BASE["cpu"] + weights + activations + frames_out, disk, heap)
     device = CUDA_CONTEXT + vae + lora_bytes + activations
     host, pinned = WORKER_BASE["cuda"] + frames_out, 0
     if plan.placement is Placement.RESIDENT:
@@ -183,8 +185,8 @@ def footprint(
 
 def _on_processor(
     arch: Architecture, picture: tuple[int, int], tokens: int, encoded_frames: int, alive: tuple[int, int, int]
-) -> int:
-    """Return what the largest of a forward, the decoding and the encoding takes with what torch and the heap add.
+) -> tuple[int, int]:
+    """Return what the largest of a forward, the decoding and the encoding takes, and the part of it that is free.
 
     Args:
         arch: the model.
@@ -195,16 +197,16 @@ def _on_processor(
     """
     vae = arch.vae
     width, height = (side // vae.patch for side in picture)
-    forward, decoding, encoding = alive
     block = 4 * FLOAT32 * width * height  # of one channel in a chunk of four frames
-    takes = [
-        forward + kept_bytes(forward, FLOAT32 * tokens * arch.transformer.ffn_dim),
-        decoding + kept_bytes(decoding, block * vae.decoder_width) + unfolded_bytes(decoder_layers(vae), width, height),
-    ]
-    if encoded_frames:
-        unfolded = unfolded_bytes(encoder_layers(vae, encoded_frames), width, height)
-        takes.append(encoding + kept_bytes(encoding, block * vae.encoder_width) + unfolded)
-    return max(takes) + GENERATED_KERNELS * (2 if encoded_frames else 1)
+    decoder = unfolded_bytes(decoder_layers(vae), width, height)
+    encoder = unfolded_bytes(encoder_layers(vae, encoded_frames), width, height) if encoded_frames else 0
+    blocks = FLOAT32 * tokens * arch.transformer.ffn_dim, block * vae.decoder_width, block * vae.encoder_width
+    kept = [kept_bytes(*one) for one in zip(alive, blocks, strict=True)]
+    taken, heap = max(
+        (tensors + free + unfolded, free)
+        for tensors, free, unfolded in zip(alive, kept, (0, decoder, encoder), strict=True)
+    )
+    return taken + GENERATED_KERNELS * (2 if encoded_frames else 1), heap
 
 
 def state_bytes(arch: Architecture, size: tuple[int, int, int]) -> int:

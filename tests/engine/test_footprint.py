@@ -199,7 +199,7 @@ def test_what_is_unfolded_is_what_the_real_layers_unfold(
         for index in range(latents.shape[2]):
             vae.decoder(latents[:, :, index : index + 1], feat_cache=memory, feat_idx=[0], first_chunk=index == 0)
 
-    # The first chunk, of one frame, has few rows times frames and may unfold where the others do not; a quarter is alive.
+    # The first chunk, of one frame, may unfold where the others do not; but a quarter of their tensors is alive.
     said = unfolded_bytes(decoder_layers(shape), *picture)
     first = unfolded_bytes([replace(layer, frames=1) for layer in decoder_layers(shape)], *picture)
     assert max(said, first) == _largest_unfolding(decode, monkeypatch)
