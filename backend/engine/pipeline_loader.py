@@ -23,6 +23,7 @@ from torch import nn
 
 from backend.core.abilities import NATIVE
 from backend.core.faults import fault_point
+from backend.core.memory_ladder import MemoryUse
 from backend.core.memory_plan import MemoryPlan, Storage
 from backend.core.model_table import Mode, ModelSpec
 from backend.engine.attention import use_kernel
@@ -115,6 +116,16 @@ class WanComponents:
         """The memory plan in force."""
         return self.layout.plan
 
+    def arrange(self, plan: MemoryPlan) -> None:
+        """Go over to another plan without reading the files again.
+
+        Raises:
+            OutOfMemory: it does not fit; the model is of no use any more.
+            ValueError: the plan is none that the one in force `reaches`.
+        """
+        with device_errors(f"arranging {self.spec.id}", MemoryUse.LOAD):
+            self.layout.change(plan)
+
     @property
     def weights_digest(self) -> str:
         """SHA-256 over all weight files; the first call may wait for it."""
@@ -185,12 +196,12 @@ class WanPipelineLoader:
         """
         return self._load(folder, spec, plan, without=())
 
-    def load_decoder(self, folder: Path, spec: ModelSpec) -> WanComponents:
+    def load_decoder(self, folder: Path, spec: ModelSpec, plan: MemoryPlan = RESIDENT) -> WanComponents:
         """Check the folder, then load what turns latents into frames and nothing else: no text, no experts.
 
         Raises like `load`.
         """
-        return self._load(folder, spec, RESIDENT, without=_NOT_FOR_DECODING)
+        return self._load(folder, spec, plan, without=_NOT_FOR_DECODING)
 
     def _load(self, folder: Path, spec: ModelSpec, plan: MemoryPlan, without: tuple[str, ...]) -> WanComponents:
         files = check_model_files(folder, spec)
@@ -202,7 +213,7 @@ class WanPipelineLoader:
         gc.collect()  # the model that was loaded before may still wait for the collector
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        with device_errors(f"loading {spec.id}"):
+        with device_errors(f"loading {spec.id}", MemoryUse.LOAD):
             fault_point("model.load")
             loaded = {fitting.component: self._read(files, spec, fitting, plan) for fitting in fittings}
             pipeline = self._assemble(folder, spec, loaded | dict.fromkeys(without))

@@ -1,7 +1,8 @@
 """Measures the peak memory of decoding, in a process of its own: `python -m tests.engine.decode_memory`.
 
 Prints JSON: for each number of frames the peak in KiB after a streamed decode and whether the frames equal those
-of a whole decode, and the peak after the whole decodes. The VAE is as small as it can be; its frames are not.
+of a whole decode, and the peak after the whole decodes. With `tiles` it prints the peaks for each side of the
+picture instead, decoded in tiles, and at the end in one piece. The VAE is as small as it can be; its frames are not.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,10 +19,12 @@ import torch
 from diffusers import AutoencoderKLWan
 
 from backend.engine.decode import count_chunks, stream_frames, to_uint8
-from backend.engine.offload import ModelLayout
+from backend.engine.offload import RESIDENT, ModelLayout
 
 FRAMES = (17, 65, 257)
 SIDE = 48
+SIDES = (192, 768)
+TILE = 96
 
 
 def peak_kib() -> int:
@@ -39,12 +43,21 @@ def whole_digest(vae: Any, latents: torch.Tensor) -> str:
     return hashlib.sha256(to_uint8(video[0]).tobytes()).hexdigest()
 
 
-def main() -> None:
+def random_vae() -> Any:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    vae = AutoencoderKLWan(base_dim=4, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1).eval()
+    return AutoencoderKLWan(base_dim=4, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1).eval()
+
+
+def parts_of(vae: Any, **switches: Any) -> Any:
     pipeline = SimpleNamespace(text_encoder=None, vae=vae, transformer=None, transformer_2=None)
-    parts: Any = SimpleNamespace(vae=vae, layout=ModelLayout(pipeline, torch.device("cpu")))
+    layout = ModelLayout(pipeline, torch.device("cpu"), replace(RESIDENT, **switches))
+    return SimpleNamespace(vae=vae, layout=layout, plan=layout.plan)
+
+
+def over_frames() -> dict[str, Any]:
+    vae = random_vae()
+    parts = parts_of(vae)
     clips = {
         frames: torch.randn(1, 16, count_chunks(frames), SIDE // 8, SIDE // 8, generator=torch.Generator())
         for frames in FRAMES
@@ -57,8 +70,22 @@ def main() -> None:
             content.update(chunk.data)
         peaks[frames], digests[frames] = peak_kib(), content.hexdigest()
     equal = {frames: whole_digest(vae, latents) == digests[frames] for frames, latents in clips.items()}
-    json.dump({"streamed": peaks, "equal": equal, "whole": peak_kib()}, sys.stdout)
+    return {"streamed": peaks, "equal": equal, "whole": peak_kib()}
+
+
+def over_sides() -> dict[str, Any]:
+    vae = random_vae()
+    tiled = parts_of(vae, tiled_decode=True, tile_size=TILE)
+    peaks: dict[int, int] = {}
+    for side in SIDES:
+        latents = torch.randn(1, 16, 2, side // 8, side // 8, generator=torch.Generator())
+        for _ in stream_frames(tiled, latents):
+            pass
+        peaks[side] = peak_kib()
+    for _ in stream_frames(parts_of(vae), latents):
+        pass
+    return {"tiled": peaks, "untiled": peak_kib()}
 
 
 if __name__ == "__main__":
-    main()
+    json.dump(over_sides() if sys.argv[1:] == ["tiles"] else over_frames(), sys.stdout)
