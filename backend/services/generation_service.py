@@ -244,7 +244,8 @@ class GenerationService:
         key, fingerprint = wish.idempotency_key, prepared.fingerprint
         with self._supply.hold(prepared.choice.spec):
             state, fetch = self._supply.look(prepared.choice.spec)
-            self._forecast.check(prepared.requests[0], state.size_bytes)
+            to_come = 0 if fetch is None else fetch.missing_bytes or 0
+            self._forecast.check(prepared.requests[0], state.size_bytes + to_come)
             queued = self._queue(prepared.requests, prepared.choice, prepared.notes, wish.priority, key, fingerprint)
         return replace(queued, fetch=fetch)
 
