@@ -113,4 +113,5 @@ def _in_words(model: str, news: FetchNews) -> str:
     if news.total_bytes is not None:
         figures += f" of {news.total_bytes / _GB:.2f}"
     speed = f", {news.bytes_per_second / 1e6:.1f} MB/s" if news.bytes_per_second else ""
-    return f"{what}: {figures} GB{speed}"
+    left = "" if news.eta_seconds is None else f", about {news.eta_seconds / 60:.0f} min left"
+    return f"{what}: {figures} GB{speed}{left}"

@@ -120,6 +120,8 @@ class RealGenerationPipeline:
 
     def _make(self, task_id: str, request: GenerationRequest, report: Report) -> Output:
         started = time.monotonic()
+        if request.latents_of is not None and not self._home.latents_of(request.latents_of).is_file():
+            raise LatentsNotKept
         with AttemptFiles(self._home, task_id) as files:
             fetch = self._bridge.would_fetch(request.model)
             plan = plan_phases(request, warm=not fetch and self._bridge.is_warm(request.model), fetch=fetch)
@@ -175,12 +177,9 @@ class RealGenerationPipeline:
 
     def _kept(self, source: str, request: GenerationRequest, report: RunReport) -> Clip:
         """Read the latents that an earlier video kept."""
-        path = self._home.latents_of(source)
-        if not path.is_file():
-            raise LatentsNotKept
         report.begin(Phase.LOAD, f"Loading the decoder of {request.model}")
         components = self._bridge.decoder(request)
-        kept = read_latents(path, components, request)
+        kept = read_latents(self._home.latents_of(source), components, request)
         report.clock.advance()
         return Clip(
             latents=kept.latents,
