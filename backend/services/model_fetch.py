@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from backend.core.domain import FetchNews, Stage
 from backend.core.errors import DownloadStopped
-from backend.core.model_integration_bridge import FetchProgress, ModelIntegrationBridge
+from backend.core.fetching import FetchProgress
+from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.requests import GenerationRequest
 from backend.services.phase_clock import DOWNLOAD_PARTS, Phase
 from backend.services.run_report import RunReport

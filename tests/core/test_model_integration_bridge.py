@@ -11,8 +11,9 @@ import pytest
 
 from backend import __version__
 from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, UnknownModel
+from backend.core.fetching import FetchProgress
 from backend.core.memory_plan import PLANS, MemoryPlan
-from backend.core.model_integration_bridge import FetchProgress, ModelIntegrationBridge, RunFacts
+from backend.core.model_integration_bridge import ModelIntegrationBridge, RunFacts
 from backend.core.model_table import MODELS, ModelSpec
 from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
 
