@@ -24,7 +24,7 @@ from backend.core.model_table import ModelSpec, find_model, models_in_force
 from backend.models.integrity import FileState, check_full, check_quick
 from backend.models.manifest import read_manifest
 from backend.models.removal import remove_model
-from backend.services.model_downloads import RUNNING, Download, running_elsewhere
+from backend.services.model_downloads import Download, running_elsewhere
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -141,7 +141,7 @@ def remove(model_type: ModelName, services: ServicesDep) -> Removed:
 def _newest(services: Services, spec: ModelSpec) -> Download | None:
     """Return the download that this server runs, else one that runs elsewhere, else what became of its own."""
     own = services.downloads.get(spec)
-    if spec.embedded or (own is not None and own.state in RUNNING):
+    if spec.embedded or services.downloads.is_at(spec):
         return own
     return running_elsewhere(services.home, services.models, spec) or own
 

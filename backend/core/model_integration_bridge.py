@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from backend import __version__
 from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, OutOfMemory
+from backend.core.fetching import FetchProgress, ModelFetcher
 from backend.core.memory_plan import PLANS, MemoryPlan
 from backend.core.model_table import ModelSpec, find_model
 from backend.core.requests import GenerationRequest, check_images
@@ -28,39 +29,6 @@ class ModelFolders(Protocol):
 
     def folder(self, spec: ModelSpec) -> Path:
         """Return the model's folder; raises ModelUnavailable or ModelDamaged."""
-
-
-class FetchProgress(Protocol):
-    """One moment of a fetch (`models.download_progress.DownloadProgress`); what is not known is None."""
-
-    @property
-    def phase(self) -> str:
-        """One of waiting (for somebody else's fetch), downloading, verifying."""
-
-    @property
-    def done_bytes(self) -> int:
-        """Bytes of the whole model that are on the disk."""
-
-    @property
-    def total_bytes(self) -> int | None:
-        """Bytes of the whole model."""
-
-    @property
-    def speed(self) -> float | None:
-        """Bytes per second over the network."""
-
-    @property
-    def eta_seconds(self) -> float | None:
-        """Seconds to the last byte."""
-
-
-class ModelFetcher(Protocol):
-    """Who brings models here (`models.downloader.ModelDownloader`)."""
-
-    def fetch(
-        self, spec: ModelSpec, *, check: Callable[[], None], on_progress: Callable[[FetchProgress], None]
-    ) -> Path:
-        """Bring the model here, verified, or mend what is damaged; `check` raises to stop, and the bytes stay."""
 
 
 class LoadedModel(Protocol):

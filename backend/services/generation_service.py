@@ -244,9 +244,11 @@ class GenerationService:
         key, fingerprint = wish.idempotency_key, prepared.fingerprint
         with self._supply.hold(prepared.choice.spec):
             state, fetch = self._supply.look(prepared.choice.spec)
-            self._forecast.check(prepared.requests[0], state.size_bytes)
+            to_come = 0 if fetch is None else fetch.missing_bytes or 0
+            self._forecast.check(prepared.requests[0], state.size_bytes + to_come)
             queued = self._queue(prepared.requests, prepared.choice, prepared.notes, wish.priority, key, fingerprint)
-        return replace(queued, fetch=fetch)
+        # What earlier videos took says nothing of the network.
+        return queued if fetch is None else replace(queued, fetch=fetch, estimated_seconds=None)
 
     def _with_loras(self, spec: ModelSpec, wish: Wish) -> tuple[RequestDraft, list[str]]:
         """Fill in the preset and the LoRAs, whose files must be here and fit the model."""

@@ -98,6 +98,7 @@ class ModelDownloads:
         self._limit: float | None = None
         self._arrivals = 0
         self._stopping = False
+        self._at: str | None = None  # the model that the thread works on, until it has let go of its files
         self._thread: threading.Thread | None = None
         self.on_change: OnChange = lambda _before, _download: None
 
@@ -147,10 +148,10 @@ class ModelDownloads:
         with self._changed:
             return self._downloads.get(spec.id)
 
-    def all(self) -> list[Download]:
-        """Return every download since this process started, in the order of arrival."""
+    def is_at(self, spec: ModelSpec) -> bool:
+        """Whether this process has the model's files in its hands: also of a paused download for a moment."""
         with self._changed:
-            return sorted(self._downloads.values(), key=lambda download: download.number)
+            return self._at == spec.id
 
     def stop(self) -> None:
         """Stop what runs, keep what has arrived, and end the thread."""
@@ -195,6 +196,8 @@ class ModelDownloads:
     def _run(self) -> None:
         while (download := self._next()) is not None:
             self._fetch(download.spec)
+            with self._changed:
+                self._at = None
 
     def _next(self) -> Download | None:
         """Wait for the download whose turn it is, and mark it as running; None when everything stops."""
@@ -203,6 +206,7 @@ class ModelDownloads:
                 waiting = [one for one in self._downloads.values() if one.state is DownloadState.QUEUED]
                 if waiting:
                     first = min(waiting, key=lambda one: (_ORDER[one.urgency], one.number))
+                    self._at = first.spec.id
                     return self._set(first, DownloadState.DOWNLOADING)
                 self._changed.wait()
         return None

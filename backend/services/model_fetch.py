@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from backend.core.domain import FetchNews, Stage
 from backend.core.errors import DownloadStopped
-from backend.core.model_integration_bridge import FetchProgress, ModelIntegrationBridge
+from backend.core.fetching import FetchProgress
+from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.requests import GenerationRequest
 from backend.services.phase_clock import DOWNLOAD_PARTS, Phase
 from backend.services.run_report import RunReport
@@ -113,4 +114,5 @@ def _in_words(model: str, news: FetchNews) -> str:
     if news.total_bytes is not None:
         figures += f" of {news.total_bytes / _GB:.2f}"
     speed = f", {news.bytes_per_second / 1e6:.1f} MB/s" if news.bytes_per_second else ""
-    return f"{what}: {figures} GB{speed}"
+    left = "" if news.eta_seconds is None else f", about {news.eta_seconds / 60:.0f} min left"
+    return f"{what}: {figures} GB{speed}{left}"

@@ -123,6 +123,8 @@ class RealGenerationPipeline:
 
     def _make(self, task_id: str, request: GenerationRequest, report: Report) -> Output:
         started = time.monotonic()
+        if request.latents_of is not None and not self._home.latents_of(request.latents_of).is_file():
+            raise LatentsNotKept
         with AttemptFiles(self._home, task_id) as files:
             fetch = self._bridge.would_fetch(request.model)
             plan = plan_phases(request, warm=not fetch and self._bridge.is_warm(request.model), fetch=fetch)
@@ -197,14 +199,11 @@ class RealGenerationPipeline:
 
     def _kept(self, source: str, request: GenerationRequest, report: RunReport) -> Clip:
         """Read the latents that an earlier video kept."""
-        path = self._home.latents_of(source)
-        if not path.is_file():
-            raise LatentsNotKept
         report.begin(Phase.LOAD, f"Loading the decoder of {request.model}")
         ladder = MemoryLadder(self._oom_policy, _side(request))
         start = self._start(request)
         components = self._load(request, start, ladder, report)
-        kept = read_latents(path, components, request)
+        kept = read_latents(self._home.latents_of(source), components, request)
         report.clock.advance()
         return Clip(
             latents=kept.latents,

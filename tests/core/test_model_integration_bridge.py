@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from backend import __version__
 from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, OutOfMemory, UnknownModel
+from backend.core.fetching import FetchProgress
 from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.model_integration_bridge import ModelIntegrationBridge, RunFacts
 from backend.core.model_table import MODELS, ModelSpec
@@ -247,3 +249,49 @@ def test_a_record_holds_everything_and_is_plain_json(
         },
     }
     assert GenerationRequest.from_json(record["request"]) == request_
+
+
+@dataclass
+class Fetcher:
+    fetched: list[str] = field(default_factory=list)
+
+    def fetch(
+        self, spec: ModelSpec, *, check: Callable[[], None], on_progress: Callable[[FetchProgress], None]
+    ) -> Path:
+        check()
+        self.fetched.append(spec.id)
+        return Path("/fetched") / spec.id
+
+
+def test_only_a_model_that_is_not_whole_is_fetched_and_never_one_of_the_package(loader: Loader) -> None:
+    fetcher, checks = Fetcher(), [0]
+
+    def check() -> None:
+        checks[0] += 1
+
+    bridge: ModelIntegrationBridge[Loaded] = ModelIntegrationBridge(Folders(), loader, fetcher)
+    assert not bridge.would_fetch(TINY)
+    assert bridge.ensure("tiny", check=check, on_progress=print) == Path("/models") / TINY
+    assert bridge.would_fetch("t2v")
+    assert bridge.ensure("t2v", check=check, on_progress=print) == Path("/fetched/T2V-A14B")
+    assert (fetcher.fetched, checks, loader.loads) == (["T2V-A14B"], [1], [])
+    loader.damaged = True
+    assert not bridge.would_fetch(TINY)
+    with pytest.raises(ModelDamaged):
+        bridge.ensure(TINY, check=check, on_progress=print)
+    with pytest.raises(UnknownModel):
+        bridge.ensure("sdxl", check=check, on_progress=print)
+
+
+def test_loading_never_fetches(loader: Loader) -> None:
+    fetcher = Fetcher()
+    bridge: ModelIntegrationBridge[Loaded] = ModelIntegrationBridge(Folders(), loader, fetcher)
+    with pytest.raises(ModelUnavailable):
+        bridge.load("T2V-A14B")
+    assert fetcher.fetched == []
+
+
+def test_without_a_fetcher_a_missing_model_stays_an_error(bridge: ModelIntegrationBridge[Loaded]) -> None:
+    assert not bridge.would_fetch("T2V-A14B")
+    with pytest.raises(ModelUnavailable):
+        bridge.ensure("T2V-A14B", check=lambda: None, on_progress=print)
