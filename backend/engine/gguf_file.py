@@ -51,7 +51,9 @@ class GgufFile:
 
     def types(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Return the type's name (`Q4_K`, `F16`) and the shape in PyTorch's order of every tensor."""
-        return {name: (GGMLQuantizationType(one.tensor_type).name, self._shape(one)) for name, one in self._tensors.items()}
+        return {
+            name: (GGMLQuantizationType(one.tensor_type).name, self._shape(one)) for name, one in self._tensors.items()
+        }
 
     def numbers(self, name: str) -> torch.Tensor:
         """Return a tensor as floats: what is packed becomes float32, what is not stays as it is."""
@@ -65,7 +67,8 @@ class GgufFile:
     def packed(self, name: str) -> torch.Tensor:
         """Return a matrix in the form in which diffusers computes with it; its bytes are those of the file."""
         tensor = self._tensors[name]
-        return GGUFParameter(torch.from_numpy(np.array(tensor.data)), quant_type=tensor.tensor_type)
+        packed: torch.Tensor = GGUFParameter(torch.from_numpy(np.array(tensor.data)), quant_type=tensor.tensor_type)
+        return packed
 
     def _shape(self, tensor: Any) -> tuple[int, ...]:
         shape = tuple(int(side) for side in reversed(tensor.shape))

@@ -45,7 +45,7 @@ from tests.support.weight_forms import (
     write_scaled_fp8,
 )
 
-SMALL = {"num_frames": 5, "steps": 3}
+SMALL = {"num_frames": 5, "steps": 2}
 EXPERTS = ("transformer", "transformer_2")
 
 
@@ -173,7 +173,7 @@ def test_quantised_weights_are_computed_with_as_they_are(
         expected = dict(exact)
         for name, value in halves.items():
             # diffusers multiplies out in half precision; the numbers of the `gguf` package are exact.
-            assert torch.allclose(value, exact[own[name]], rtol=2**-9, atol=1e-6)
+            assert torch.allclose(value, exact[own[name]], rtol=2**-9, atol=5e-4)
             if "time_embedder" not in own[name]:  # computes in float32, so it is unpacked when it is read
                 expected[own[name]] = value
         other = with_numbers(trained, component, expected)
@@ -353,8 +353,8 @@ def test_a_gguf_file_that_is_cut_off_is_named(plain: Sample, trained: Path) -> N
 
 
 def test_gguf_of_a_type_that_diffusers_cannot_unpack_is_refused(plain: Sample, trained: Path, device: str) -> None:
-    write_gguf(trained, "transformer", Gguf.TQ2_0)
-    with pytest.raises(ModelDamaged, match="stored as TQ2_0, which is not read here"):
+    write_gguf(trained, "transformer", Gguf.MXFP4)
+    with pytest.raises(ModelDamaged, match="stored as MXFP4, which is not read here"):
         opened(plain, trained, device)
 
 
