@@ -222,10 +222,14 @@ def test_quantised_weights_go_with_every_placement_and_with_loras(
         assert moved.components.plan == replace(plan, storage=Storage.GGUF)
         assert plan.storage is not Storage.BF16 or plan.asks_for(moved.components.plan)
         assert np.array_equal(frames_of(moved, lora(moved.components)), expected)
-    first.components.layout.change(MemoryPlan(Placement.EXPERT_SWAP, Storage.GGUF))
+    first.components.layout.change(MemoryPlan(Placement.EXPERT_SWAP, Storage.BF16))
     assert np.array_equal(frames_of(first), without)
-    with pytest.raises(ValueError, match="GGUF into other weights"):
-        first.components.layout.change(MemoryPlan(Placement.RESIDENT, Storage.FP8))
+    assert first.components.plan.name == "expert-swap-gguf"
+    first.components.layout.change(MemoryPlan(Placement.RESIDENT, Storage.FP8))
+    assert first.components.plan.name == "resident-gguf", "what the file holds is no plan's choice"
+    assert np.array_equal(frames_of(first), without)
+    with pytest.raises(ValueError, match="cannot turn weights into GGUF"):
+        plain.components.layout.change(first.components.plan)
 
 
 def test_a_text_encoder_in_gguf_is_unpacked(plain: Sample, trained: Path, device: str) -> None:
