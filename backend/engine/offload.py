@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,8 +31,7 @@ _FP8 = torch.float8_e4m3fn
 def reading_place(name: str, device: torch.device, plan: MemoryPlan) -> torch.device:
     """Return where the weights of a component are best read to: its device, where they stay there as they are."""
     cast = plan.storage is Storage.FP8 and name in EXPERTS
-    waits = plan.placement is not Placement.RESIDENT or (name == TEXT_ENCODER and plan.text_encoder_on_cpu)
-    return HOST if cast or waits else device
+    return device if plan.placement is Placement.RESIDENT and not cast and not _works_on_host(name, plan) else HOST
 
 
 def settle(name: str, module: nn.Module, device: torch.device, plan: MemoryPlan) -> None:
@@ -39,10 +39,15 @@ def settle(name: str, module: nn.Module, device: torch.device, plan: MemoryPlan)
 
     What only makes sense with all of them (parking, streaming) is left to `ModelLayout`.
     """
-    if plan.storage is Storage.FP8 and name in EXPERTS:
+    if plan.storage is Storage.FP8 and name in EXPERTS and not getattr(module, "is_quantized", False):
         _cast(module)
-    if plan.placement is Placement.RESIDENT and not (name == TEXT_ENCODER and plan.text_encoder_on_cpu):
+    if plan.placement is Placement.RESIDENT and not _works_on_host(name, plan):
         module.to(device)
+
+
+def _works_on_host(name: str, plan: MemoryPlan) -> bool:
+    """Whether the plan has a switch that keeps a component off the device, and it is on."""
+    return bool(getattr(plan, f"{name}_on_cpu", False))
 
 
 def _cast(expert: Any) -> None:
@@ -64,7 +69,7 @@ class ModelLayout:
         components = {name: getattr(pipeline, name) for name in (TEXT_ENCODER, VAE, *EXPERTS)}
         self._modules: dict[str, nn.Module] = {name: one for name, one in components.items() if one is not None}
         self._device = device
-        self._plan = plan
+        self._plan = self._of_files(plan)
         self._parked: dict[str, ParkedWeights] = {}
         self._streams: dict[str, BlockStream] = {}
         self._users: dict[str, int] = {}
@@ -101,7 +106,7 @@ class ModelLayout:
             parked.drop()
         self._streams.clear()
         self._parked.clear()
-        self._plan = plan
+        self._plan = self._of_files(plan)
         self._arrange()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -143,10 +148,16 @@ class ModelLayout:
         module = self._modules[name]
         return sum(one.numel() * one.element_size() for one in module.parameters())
 
+    def _of_files(self, plan: MemoryPlan) -> MemoryPlan:
+        """Return the plan with the storage of the files, where these have decided it: quantised stays quantised."""
+        if any(getattr(module, "is_quantized", False) for module in self._modules.values()):
+            return replace(plan, storage=Storage.GGUF)
+        if plan.storage is Storage.GGUF:
+            raise ValueError("a plan cannot turn weights into GGUF")
+        return plan
+
     def _arrange(self) -> None:
         plan = self._plan
-        if (plan.storage is Storage.GGUF) != any(getattr(one, "is_quantized", False) for one in self._modules.values()):
-            raise ValueError("a plan cannot turn weights into GGUF, or GGUF into other weights")
         if plan.storage is Storage.FP8 and not self._cast:
             self._cast_experts()
         for name, module in self._modules.items():

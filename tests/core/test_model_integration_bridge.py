@@ -47,6 +47,7 @@ class Folders:
 class Loader:
     state: str = "first"
     damaged: bool = False
+    storage: Storage | None = None  # what the files hold, where it is not for the plan to say
     loads: list[str] = field(default_factory=list)
 
     def fingerprint(self, folder: Path, spec: ModelSpec) -> str:
@@ -56,6 +57,7 @@ class Loader:
 
     def load(self, folder: Path, spec: ModelSpec, plan: MemoryPlan) -> Loaded:
         self.loads.append(spec.id)
+        plan = plan if self.storage is None else replace(plan, storage=self.storage)
         return Loaded(spec.id, self.fingerprint(folder, spec), plan=plan)
 
     def load_decoder(self, folder: Path, spec: ModelSpec, plan: MemoryPlan) -> Loaded:
@@ -83,6 +85,19 @@ def test_a_model_stays_warm(bridge: ModelIntegrationBridge[Loaded], loader: Load
     assert bridge.is_warm(TINY)
     assert bridge.load(TINY) is first
     assert loader.loads == [TINY]
+
+
+def test_a_model_whose_files_decide_its_storage_stays_warm(
+    bridge: ModelIntegrationBridge[Loaded], loader: Loader
+) -> None:
+    loader.storage = Storage.GGUF
+    first = bridge.load(TINY)
+    assert first.plan.name == "resident-gguf"
+    assert bridge.load(TINY) is first
+    assert bridge.load(TINY, MemoryPlan(Placement.RESIDENT, Storage.FP8)) is first
+    assert loader.loads == [TINY]
+    assert not MemoryPlan(Placement.EXPERT_SWAP, Storage.BF16).asks_for(first.plan)
+    assert not MemoryPlan(Placement.RESIDENT, Storage.BF16).asks_for(MemoryPlan(Placement.RESIDENT, Storage.FP8))
 
 
 def test_another_model_takes_its_place(bridge: ModelIntegrationBridge[Loaded], loader: Loader) -> None:

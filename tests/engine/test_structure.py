@@ -1,4 +1,4 @@
-"""The structure of the published models, built from their configurations without weights, is what the planner counts."""
+"""The published models, built from their configurations without weights, have the structure that the planner counts."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import torch
-from gguf import GGMLQuantizationType, GGUFWriter
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter
 from safetensors.torch import load_file, save_file
 
 from backend.engine.original_names import name_tables
@@ -85,7 +85,7 @@ def write_scaled_fp8(folder: Path, component: str, *, original: bool, word: str 
 
 
 def write_gguf(folder: Path, component: str, kind: GGMLQuantizationType, *, table: int = 1) -> Tensors:
-    """Write a component as a GGUF file: matrices in the given type, everything else in float32."""
+    """Write a component as a GGUF file: matrices in the given type where their rows allow it, all else in float32."""
     tensors = weights_of(folder, component)
     named = originally_named(folder, component, tensors, table)
     (old,) = (folder / component).glob("*.safetensors")
@@ -94,7 +94,7 @@ def write_gguf(folder: Path, component: str, kind: GGMLQuantizationType, *, tabl
     expected: Tensors = {}
     for (key, value), name in zip(tensors.items(), named, strict=True):
         data = value.float().numpy()
-        if value.ndim == 2:
+        if value.ndim == 2 and not value.shape[1] % GGML_QUANT_SIZES[kind][0]:
             packed = gguf.quantize(data, kind)
             writer.add_tensor(name, packed, raw_dtype=kind)
             data = gguf.dequantize(packed, kind)
