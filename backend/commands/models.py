@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from backend.commands.adoption import adopt
+from backend.commands.cleanup import cleanup
 from backend.commands.terminal import err, out
 from backend.core.errors import DownloadStopped, ModelDamaged
 from backend.core.hardware import detect_hardware
@@ -31,6 +32,7 @@ Limit = Annotated[float | None, typer.Option("--limit", min=0.01, help="At most 
 _MB = 1e6
 
 app.command("adopt")(adopt)
+app.command("cleanup")(cleanup)
 
 
 @app.command("list")

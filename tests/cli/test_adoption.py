@@ -78,3 +78,18 @@ def test_a_setting_names_folders_that_are_always_looked_through(
     monkeypatch.setenv("WAN22_MODEL_ROOTS", f'["{tmp_path / "always"}"]')
     shown = invoke("models", "adopt", "--dry-run", home=tmp_path / "home")
     assert "T2V-A14B/transformer" in shown.stdout
+
+
+def test_disk_space_is_freed_only_on_yes(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    partial = home / "models" / "T2V-A14B.partial"
+    partial.mkdir(parents=True)
+    (partial / "x").write_bytes(bytes(1000))
+    shown = invoke("models", "cleanup", home=home)
+    assert "could go: unfinished of T2V-A14B" in shown.stdout
+    assert "--yes does it" in shown.stdout
+    assert partial.is_dir()
+    done = invoke("models", "cleanup", "--yes", home=home)
+    assert "are free again" in done.stdout
+    assert not partial.exists()
+    assert "Nothing has to go" in invoke("models", "cleanup", "--yes", home=home).stdout
