@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -114,7 +115,8 @@ class Recheck:
         """Read one file; one that differs twice is put into the quarantine."""
         path = state.folder / name
         if self._same(path, record):
-            read_last_seen(state.folder).saw(name, self._now())
+            with suppress(OSError):  # the folder was moved away meanwhile
+                read_last_seen(state.folder).saw(name, self._now())
             return True
         if self._same(path, record):  # not the disk, then, but what lies between it and here
             log.warning("a file was read wrong once and right the second time", model=state.spec.id, file=name)
