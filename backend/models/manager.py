@@ -106,6 +106,7 @@ class ModelManager:
             if state.presence in {Presence.MISSING, Presence.PARTIAL} and not spec.embedded:
                 suggestions += (
                     f"Fetch it with `wan22 models download {spec.id}`, "
+                    "use what ComfyUI, Wan2GP or the Hugging Face cache have of it with `wan22 models adopt`, "
                     f"or put a copy of {spec.repo_id} in the folder {folder_hint(state)} of the server.",
                 )
             raise ModelUnavailable(
