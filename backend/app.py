@@ -23,6 +23,7 @@ from backend.api import (
     lora,
     model_advice,
     model_downloads,
+    model_storage,
     models,
     optimization,
     outputs,
@@ -41,6 +42,7 @@ from backend.api.schemas import ErrorBody
 from backend.api.security import Gate
 from backend.api.websocket import ConnectionManager
 from backend.core.config_file import ConfigFile
+from backend.core.domain import TaskStatus
 from backend.core.hardware import HardwareProfile, detect_hardware
 from backend.core.optimization_settings import kept_optimization
 from backend.core.resource_limits import kept_limits
@@ -56,6 +58,8 @@ from backend.services.inputs import InputStore
 from backend.services.model_downloads import downloads_into
 from backend.services.model_fallback import FallbackAdvisor
 from backend.services.optimization_advisor import OptimizationAdvisor
+from backend.services.recheck import Recheck
+from backend.services.storage_cleanup import StorageCleanup
 from backend.store.engine import Database
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore
@@ -71,6 +75,7 @@ _RESOURCES = (
     inputs,
     models,
     model_downloads,
+    model_storage,
     model_advice,
     lora,
     system,
@@ -175,6 +180,8 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
         inputs=images,
         generation=GenerationService(settings, home, tasks, outputs, model_manager, loras, images, forecast),
         downloads=downloads,
+        cleanup=StorageCleanup(home, model_manager, tasks, workers, outputs, settings.lease_seconds),
+        recheck=Recheck(home, model_manager, lambda: tasks.counts()[TaskStatus.PROCESSING] > 0, settings.recheck_days),
         stats=stats,
         sockets=ConnectionManager(settings, tasks, events, stats),
         supervisor=supervisor,

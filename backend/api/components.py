@@ -66,6 +66,12 @@ def web_components(services: Services, database: Database, profile: HardwareProf
         Component("events", partial(_events, services), sockets.start, sockets.stop),
         Component("downloads", partial(_downloads, services), hear_downloads, _in_thread(services.downloads.stop)),
         workers,
+        Component(
+            "recheck",
+            partial(_recheck, services),
+            _in_thread(services.recheck.start),
+            _in_thread(services.recheck.stop),
+        ),
     )
 
 
@@ -206,3 +212,8 @@ def _without_worker(services: Services) -> Condition:
     sentence = f"The worker is not ready ({state.status})" + (f": {state.reason}" if state.reason else "")
     starts = state.status in ("starting", "running") and state.reason is None
     return Condition(ComponentStatus.STARTING, sentence) if starts else _failed(sentence)
+
+
+def _recheck(services: Services) -> Condition:
+    days = services.settings.recheck_days
+    return _ready(f"Files of models are read again every {days:g} days" if days else "Turned off")

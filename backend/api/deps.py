@@ -28,6 +28,8 @@ from backend.services.inputs import InputStore
 from backend.services.model_downloads import ModelDownloads
 from backend.services.model_fallback import FallbackAdvisor
 from backend.services.optimization_advisor import OptimizationAdvisor
+from backend.services.recheck import Recheck
+from backend.services.storage_cleanup import StorageCleanup
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
@@ -79,6 +81,8 @@ class Services:
     inputs: InputStore
     generation: GenerationService
     downloads: ModelDownloads
+    cleanup: StorageCleanup
+    recheck: Recheck
     stats: HostStats
     sockets: ConnectionManager
     supervisor: Supervisor | None

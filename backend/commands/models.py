@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from backend.commands.adoption import adopt
+from backend.commands.cleanup import cleanup
 from backend.commands.terminal import err, out, own_home
 from backend.core.errors import BadSettings, DownloadStopped, ModelDamaged, UnknownModel
 from backend.core.hardware import detect_hardware
@@ -33,6 +34,7 @@ Limit = Annotated[float | None, typer.Option("--limit", min=0.01, help="At most 
 _MB = 1e6
 
 app.command("adopt")(adopt)
+app.command("cleanup")(cleanup)
 
 
 @app.command("list")
@@ -248,6 +250,7 @@ def _described(state: ModelState) -> dict[str, object]:
         "folder": str(state.folder) if state.available else None,
         "repository": spec.repo_id,
         "commit": manifest.commit if manifest else None,
+        "adopted": manifest.adopted if manifest else [],
         "licence": spec.licence,
         "weights_gb": spec.weights_gb,
         "bytes_on_disk": state.size_bytes,

@@ -70,7 +70,7 @@ class ModelManager:
         manifest = read_manifest(folder)
         if manifest is None and not (folder / INDEX_FILE).is_file():
             return self._unfinished(spec, folder)
-        changed, missing = _changed(folder, manifest)
+        changed, missing = _changed(folder, manifest, self._home.quarantine_of(spec.id))
         reason = changed or damage_of(folder)
         presence = Presence.AVAILABLE if reason is None else Presence.CORRUPTED
         return ModelState(spec, presence, folder, reason, _size(folder), missing)
@@ -111,7 +111,9 @@ class ModelManager:
         """
         spec = state.spec
         if state.presence is Presence.CORRUPTED:
-            raise ModelDamaged(f"{spec.id} is damaged: {state.reason}")
+            mending = f"Run `wan22 models verify {spec.id} --repair`: only what is wrong is fetched again."
+            managed = read_manifest(state.folder) is not None
+            raise ModelDamaged(f"{spec.id} is damaged: {state.reason}", suggestions=(mending,) if managed else None)
         if not state.available:
             here = [other.spec.id for other in self.states() if other.available]
             suggestions = tuple(f"Use `{name}`, which is here." for name in here)
@@ -170,6 +172,7 @@ def _how_to_get(state: ModelState) -> str:
         return f"Put its files in the folder {folder_hint(state)} of the server."
     return (
         f"Fetch it with `wan22 models download {spec.id}`, "
+        "use what ComfyUI, Wan2GP or the Hugging Face cache have of it with `wan22 models adopt`, "
         f"or put a copy of {spec.repo_id} in the folder {folder_hint(state)} of the server."
     )
 
@@ -199,7 +202,7 @@ def _is_held(lock: Path) -> bool:
         return True
 
 
-def _changed(folder: Path, manifest: Manifest | None) -> tuple[str | None, int | None]:
+def _changed(folder: Path, manifest: Manifest | None, quarantine: Path) -> tuple[str | None, int | None]:
     """Find files that are not as long as they were when they were downloaded; contents are not read.
 
     Returns the first one in words, and the bytes of all of them; None where there is none.
@@ -208,7 +211,9 @@ def _changed(folder: Path, manifest: Manifest | None) -> tuple[str | None, int |
     for name, record in sorted(manifest.files.items()) if manifest is not None else ():
         state = size_state(folder / name, record.size)
         if state is not FileState.OK:
-            first = first or f"the file {name} is {state}"
+            gone = state is FileState.MISSING and (quarantine / name).is_file()
+            words = "has changed, and it is in quarantine"
+            first = first or (f"the content of the file {name} {words}" if gone else f"the file {name} is {state}")
             size += record.size
     return first, None if first is None else size
 
