@@ -22,6 +22,7 @@ from backend.api import (
     legacy_paths,
     lora,
     model_downloads,
+    model_storage,
     models,
     outputs,
     queue,
@@ -48,6 +49,7 @@ from backend.services.generation_service import GenerationService
 from backend.services.inputs import InputStore
 from backend.services.machine_record import remember
 from backend.services.model_downloads import downloads_into
+from backend.services.storage_cleanup import StorageCleanup
 from backend.store.engine import Database
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore
@@ -112,7 +114,7 @@ def create_app(
     )
     install_error_handlers(app)
     api = APIRouter(prefix="/api/v1")
-    for module in (generation, queue, outputs, inputs, models, model_downloads, lora, system):
+    for module in (generation, queue, outputs, inputs, models, model_downloads, model_storage, lora, system):
         api.include_router(module.router)
     for router in (api, system.probes, outputs.thumbnails, websocket.router, legacy_paths.router):
         app.include_router(router)
@@ -157,19 +159,21 @@ def _services(
     forecast = Forecast(machine, outputs, loras, binding=settings.worker or workers_on is not None)
     service = GenerationService(settings, home, tasks, outputs, model_manager, loras, images, forecast)
     service.prune_inputs()
+    workers = WorkerStore(database)
     return Services(
         settings=settings,
         home=home,
         tasks=tasks,
         events=events,
         outputs=outputs,
-        workers=WorkerStore(database),
+        workers=workers,
         configuration=configuration,
         models=model_manager,
         loras=loras,
         inputs=images,
         generation=service,
-        downloads=downloads_into(home, model_manager),
+        downloads=downloads_into(home, model_manager, settings.model_roots),
+        cleanup=StorageCleanup(home, model_manager, tasks, workers, outputs, settings.lease_seconds),
         stats=stats,
         sockets=ConnectionManager(settings, tasks, events, stats),
         supervisor=supervisor,

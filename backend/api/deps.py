@@ -23,6 +23,7 @@ from backend.models.manager import ModelManager
 from backend.services.generation_service import GenerationService
 from backend.services.inputs import InputStore
 from backend.services.model_downloads import ModelDownloads
+from backend.services.storage_cleanup import StorageCleanup
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
@@ -73,6 +74,7 @@ class Services:
     inputs: InputStore
     generation: GenerationService
     downloads: ModelDownloads
+    cleanup: StorageCleanup
     stats: HostStats
     sockets: ConnectionManager
     supervisor: Supervisor | None

@@ -1,4 +1,4 @@
-"""`wan22 models`: list, add, fetch, check and remove models. Works on the home folder itself; no server has to run."""
+"""`wan22 models`: list, add, fetch, adopt, check and remove models. Works on the home folder; no server has to run."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from backend.commands.add_model import add
+from backend.commands.adoption import adopt
+from backend.commands.cleanup import cleanup
 from backend.commands.terminal import err, out, own_home
 from backend.core.errors import DownloadStopped, ModelDamaged, UnknownModel
 from backend.core.hardware import detect_hardware
 from backend.core.model_table import ModelSpec, find_model, models_in_force
 from backend.core.paths import Home
+from backend.core.settings import load_settings
 
 if TYPE_CHECKING:
     from backend.models.download_progress import DownloadProgress, OnProgress
@@ -23,12 +26,15 @@ if TYPE_CHECKING:
     from backend.models.manager import ModelManager, ModelState
     from backend.progress_bar import ShowBytes
 
-app = typer.Typer(help="List, add, fetch, check and remove models.", no_args_is_help=True)
+app = typer.Typer(help="List, add, fetch, adopt, check and remove models.", no_args_is_help=True)
 app.command("add")(add)
 
 Name = Annotated[str, typer.Argument(help="Name of the model, as the list has it.")]
 Limit = Annotated[float | None, typer.Option("--limit", min=0.01, help="At most so many MB per second.")]
 _MB = 1e6
+
+app.command("adopt")(adopt)
+app.command("cleanup")(cleanup)
 
 
 @app.command("list")
@@ -138,8 +144,11 @@ def _manager(home: Home) -> ModelManager:
 def _downloader(home: Home, limit: float | None) -> ModelDownloader:
     from backend.models.downloader import ModelDownloader
     from backend.models.hub import Hub
+    from backend.models.local_files import LocalFiles, hugging_face_cache
 
-    return ModelDownloader(home, _manager(home), Hub(), bytes_per_second=None if limit is None else limit * _MB)
+    local = LocalFiles(load_settings().model_roots, hugging_face_cache())
+    speed = None if limit is None else limit * _MB
+    return ModelDownloader(home, _manager(home), Hub(), bytes_per_second=speed, local=local)
 
 
 def _shown(bar: ShowBytes) -> OnProgress:

@@ -63,6 +63,7 @@ def expert_bytes(shape: WanShape, storage: Storage, *, cpu: bool = False) -> tup
     """Return the bytes of an expert: of all its blocks, and of the rest.
 
     diffusers keeps some parameters in float32 (`_keep_in_fp32_modules`); fp8 is for the matrices of the blocks alone.
+    What a quantised GGUF file takes only the file knows: it is counted as if it were bf16, which is never too little.
     """
     blocks = rest = 0
     for name, sides in shape.parameters().items():

@@ -37,7 +37,10 @@ class MemoryPlan:
     text_encoder_on_cpu: bool = False
 
     def asks_for(self, actual: MemoryPlan) -> bool:
-        """Whether a model that is laid out as `actual` is what this plan wants; a GGUF file's storage is no plan's choice."""
+        """Whether a model that is laid out as `actual` is what this plan wants.
+
+        The storage of a quantised GGUF file is no plan's choice.
+        """
         return actual == (replace(self, storage=Storage.GGUF) if actual.storage is Storage.GGUF else self)
 
     @property

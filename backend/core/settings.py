@@ -30,6 +30,9 @@ class Settings(BaseSettings):
     allowed_hosts: list[str] = Field(
         default_factory=list, description="Further Host names the server answers to (JSON list)"
     )
+    model_roots: list[Path] = Field(
+        default_factory=list, description="Folders of other programs whose model files are used (JSON list); only read"
+    )
     worker: bool = Field(default=True, description="Whether `serve` runs a worker of its own")
     device: str = Field(default="auto", description="Device of the worker: auto, cpu, cuda or cuda:N")
     lease_seconds: float = Field(default=30.0, gt=0, le=3600, description="How long a silent worker keeps its task")

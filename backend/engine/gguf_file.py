@@ -67,7 +67,8 @@ class GgufFile:
     def packed(self, name: str) -> torch.Tensor:
         """Return a matrix in the form in which diffusers computes with it; its bytes are those of the file."""
         tensor = self._tensors[name]
-        return GGUFParameter(torch.from_numpy(np.array(tensor.data)), quant_type=tensor.tensor_type)
+        packed: torch.Tensor = GGUFParameter(torch.from_numpy(np.array(tensor.data)), quant_type=tensor.tensor_type)
+        return packed
 
     def _shape(self, tensor: Any) -> tuple[int, ...]:
         shape = tuple(int(side) for side in reversed(tensor.shape))

@@ -30,8 +30,7 @@ _FP8 = torch.float8_e4m3fn
 def reading_place(name: str, device: torch.device, plan: MemoryPlan) -> torch.device:
     """Return where the weights of a component are best read to: its device, where they stay there as they are."""
     cast = plan.storage is Storage.FP8 and name in EXPERTS
-    waits = plan.placement is not Placement.RESIDENT or (name == TEXT_ENCODER and plan.text_encoder_on_cpu)
-    return HOST if cast or waits else device
+    return device if plan.placement is Placement.RESIDENT and not cast and not _works_on_host(name, plan) else HOST
 
 
 def settle(name: str, module: nn.Module, device: torch.device, plan: MemoryPlan) -> None:
@@ -41,8 +40,13 @@ def settle(name: str, module: nn.Module, device: torch.device, plan: MemoryPlan)
     """
     if plan.storage is Storage.FP8 and name in EXPERTS:
         _cast(module)
-    if plan.placement is Placement.RESIDENT and not (name == TEXT_ENCODER and plan.text_encoder_on_cpu):
+    if plan.placement is Placement.RESIDENT and not _works_on_host(name, plan):
         module.to(device)
+
+
+def _works_on_host(name: str, plan: MemoryPlan) -> bool:
+    """Whether the plan has a switch that keeps a component off the device, and it is on."""
+    return bool(getattr(plan, f"{name}_on_cpu", False))
 
 
 def _cast(expert: Any) -> None:

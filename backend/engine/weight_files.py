@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from types import TracebackType
@@ -80,13 +81,15 @@ def read_headers(spec: ModelSpec, folder: Path, names: tuple[str, ...]) -> Compo
         if not path.is_file():
             raise damaged(spec, f"{name} is missing")
         try:
-            found |= _header(path)
+            stat = path.stat()
+            found |= _header(path, stat.st_size, stat.st_mtime_ns)
         except (LoraInvalid, BadGguf) as error:
             raise damaged(spec, f"{name} cannot be used. {_lfs(path) or error}") from error
     return ComponentFiles(tuple(folder / name for name in names), _understood(spec, names[0], found))
 
 
-def _header(path: Path) -> dict[str, StoredTensor]:
+@lru_cache(maxsize=64)  # before every task the folder is looked at again, and the many tensors take their time
+def _header(path: Path, size: int, changed_ns: int) -> Mapping[str, StoredTensor]:
     with path.open("rb") as file:
         is_gguf = file.read(len(MAGIC)) == MAGIC
     if is_gguf:
@@ -115,7 +118,7 @@ def _understood(spec: ModelSpec, name: str, found: dict[str, StoredTensor]) -> d
         rows = one.shape[:1] if one is not None else ()
         if one is None or not scale.readable or not (prod(scale.shape) == 1 or scale.shape in (rows, (*rows, 1))):
             raise damaged(spec, f"{name} has a scale that belongs to no weight: {key[:120]}")
-        weights[weight] = StoredTensor(one.path, one.key, one.dtype, one.shape, one.gguf, scale)
+        weights[weight] = replace(one, scale=scale)
     return weights
 
 

@@ -7,7 +7,7 @@ What has arrived lies on the disk and outlives this process; the list of wishes 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -243,13 +243,18 @@ class ModelDownloads:
             self._set(self._downloads[spec.id], state, error)
 
 
-def downloads_into(home: Home, manager: ModelManager) -> ModelDownloads:
-    """Return the downloads of a home folder. The hub's library is imported by the first of them, not before."""
+def downloads_into(home: Home, manager: ModelManager, roots: Iterable[Path] = ()) -> ModelDownloads:
+    """Return the downloads of a home folder. The hub's library is imported by the first of them, not before.
+
+    What the Hugging Face cache and the folders `roots` have of a model is linked instead of fetched.
+    """
 
     def make_fetcher(limit: float | None) -> Fetcher:
         from backend.models.downloader import ModelDownloader
         from backend.models.hub import Hub
+        from backend.models.local_files import LocalFiles, hugging_face_cache
 
-        return ModelDownloader(home, manager, Hub(), bytes_per_second=limit)
+        local = LocalFiles(roots, hugging_face_cache())
+        return ModelDownloader(home, manager, Hub(), bytes_per_second=limit, local=local)
 
     return ModelDownloads(make_fetcher, partial(discard_unfinished, home))

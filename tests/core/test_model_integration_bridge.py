@@ -10,7 +10,7 @@ import pytest
 
 from backend import __version__
 from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, UnknownModel
-from backend.core.memory_plan import PLANS, MemoryPlan
+from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.model_integration_bridge import ModelIntegrationBridge, RunFacts
 from backend.core.model_table import MODELS, ModelSpec
 from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
@@ -39,6 +39,7 @@ class Folders:
 class Loader:
     state: str = "first"
     damaged: bool = False
+    storage: Storage | None = None  # what the files hold, where it is not for the plan to say
     loads: list[str] = field(default_factory=list)
 
     def fingerprint(self, folder: Path, spec: ModelSpec) -> str:
@@ -48,6 +49,7 @@ class Loader:
 
     def load(self, folder: Path, spec: ModelSpec, plan: MemoryPlan) -> Loaded:
         self.loads.append(spec.id)
+        plan = plan if self.storage is None else replace(plan, storage=self.storage)
         return Loaded(spec.id, self.fingerprint(folder, spec), plan=plan)
 
     def load_decoder(self, folder: Path, spec: ModelSpec) -> Loaded:
@@ -75,6 +77,18 @@ def test_a_model_stays_warm(bridge: ModelIntegrationBridge[Loaded], loader: Load
     assert bridge.is_warm(TINY)
     assert bridge.load(TINY) is first
     assert loader.loads == [TINY]
+
+
+def test_a_model_whose_files_decide_its_storage_stays_warm(
+    bridge: ModelIntegrationBridge[Loaded], loader: Loader
+) -> None:
+    loader.storage = Storage.GGUF
+    first = bridge.load(TINY)
+    assert first.plan.name == "resident-gguf"
+    assert bridge.load(TINY) is first
+    assert bridge.load(TINY, MemoryPlan(Placement.RESIDENT, Storage.FP8)) is first
+    assert bridge.load(TINY, MemoryPlan(Placement.EXPERT_SWAP, Storage.BF16)) is not first
+    assert loader.loads == [TINY, TINY]
 
 
 def test_another_model_takes_its_place(bridge: ModelIntegrationBridge[Loaded], loader: Loader) -> None:

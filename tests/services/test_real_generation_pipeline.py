@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from gguf import GGMLQuantizationType
 
 from backend.core.domain import Progress, Stage
 from backend.core.errors import LeaseLost, ModelDamaged, NonFiniteLatents, StorageFull, TaskCancelled, WorkerStopping
@@ -27,10 +29,12 @@ from backend.core.requests import GenerationRequest, RequestDraft, resolve_reque
 from backend.engine.decode import stream_frames
 from backend.engine.denoise import DenoiseJob
 from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
+from backend.models.manager import EMBEDDED_MODELS
 from backend.services.real_generation_pipeline import RealGenerationPipeline
 from backend.services.video_encoder import read_metadata
 from tests.services.attempt_process import FixedFolder
 from tests.support.random_model import build_random_model
+from tests.support.weight_forms import write_gguf
 
 TASK = "7b1d4c5e-0000-4000-8000-000000000001"
 #: For one attempt in a process of its own, most of it importing libraries; a busy machine is slow at that.
@@ -99,6 +103,19 @@ def run_process(home: Home, folder: Path, request: GenerationRequest, **env: str
         cwd=Path(__file__).parents[2],
         env=os.environ | env,
     )
+
+
+def test_a_gguf_model_makes_a_video_whose_record_names_its_storage(home: Home, tmp_path: Path) -> None:
+    folder = shutil.copytree(EMBEDDED_MODELS / "tiny-t2v-a14b", tmp_path / "gguf")
+    for component in ("transformer", "transformer_2"):
+        write_gguf(folder, component, GGMLQuantizationType.Q4_0)
+    bridge = ModelIntegrationBridge(FixedFolder(folder), WanPipelineLoader("cpu"))
+    output = RealGenerationPipeline(bridge, home).generate(TASK, make_request(), report=ignore)
+    assert output.metadata["result"]["plan"] == "resident-gguf"
+    assert output.metadata["result"]["quality"] == "ok"
+    assert len(output.metadata["model"]["weights_sha256"]) == 64
+    assert frames_of(home.video_of(TASK)).shape == (9, 64, 64, 3)
+    assert bridge.is_warm("tiny-t2v-a14b"), "the next request must not read the files again"
 
 
 def test_a_request_becomes_a_video_with_its_record(pipeline: RealGenerationPipeline, home: Home) -> None:

@@ -1,0 +1,151 @@
+"""`wan22 models adopt`: use the files that other programs have on this machine, after saying which and for what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from backend.commands.terminal import err, out
+from backend.core.errors import WanError
+from backend.core.hardware import detect_hardware
+from backend.core.model_table import find_model
+from backend.core.settings import load_settings
+
+if TYPE_CHECKING:
+    from backend.core.paths import Home
+    from backend.models.adoption import Plan
+    from backend.models.identity import Recognised
+    from backend.models.survey import Survey
+
+_GB = 1e9
+
+
+def adopt(
+    roots: Annotated[
+        list[Path] | None, typer.Option("--from", help="Look through this folder too; it is only read.")
+    ] = None,
+    use: Annotated[
+        list[str] | None, typer.Option("--use", help="Say what a file is: MODEL/COMPONENT=FILE. May be repeated.")
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="Adopt this model even where its transformers have still to be fetched."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what was found.")] = False,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the files instead of linking them.")] = False,
+) -> None:
+    """Use models of the Hugging Face cache, ComfyUI, Wan2GP and other folders without fetching or copying them."""
+    from backend.models.adoption import parse_choices, plans
+    from backend.models.local_files import hugging_face_cache
+    from backend.models.manager import ModelManager
+    from backend.models.survey import look_through, usual_roots
+
+    settings = load_settings()
+    home = settings.paths.create()
+    choices = parse_choices(use or [])
+    asked = {find_model(name).id for name in model or []} | {choice.model for choice in choices}
+    given = [root.expanduser().absolute() for root in (*(roots or []), *settings.model_roots)]
+    usual = [root for root in (hugging_face_cache(), *usual_roots(Path.home())) if root.is_dir()]
+    survey = look_through([*usual, *given, *(path.parent for path in choices.values())])
+    _show_files(survey)
+    made = plans(survey, ModelManager(home, has_gpu=bool(detect_hardware().gpus)), choices)
+    _show_plans(made)
+    failures: list[WanError] = []
+    for plan in made:
+        if not dry_run and (plan.worthwhile or (plan.spec.id in asked and plan.parts.files)):
+            try:
+                _adopt(home, plan, copy=copy)
+            except WanError as error:
+                failures.append(error)
+    if failures:
+        raise failures[0]
+
+
+def _adopt(home: Home, plan: Plan, *, copy: bool) -> None:
+    from backend.models.assembly import assemble
+    from backend.models.linking import Link
+    from backend.progress_bar import byte_bar
+
+    done = 0
+    with byte_bar(err) as bar:
+
+        def on_read(name: str, count: int) -> None:
+            nonlocal done
+            done += count
+            bar(f"verifying {name}", done, plan.size_bytes)
+
+        result = assemble(home, plan.spec, plan.parts, copy=copy, on_read=on_read)
+    name = plan.spec.id
+    for refused in result.refused:
+        out.print(f"{name}: {_clean(refused)} has other bytes than the cache says and was left out", markup=False)
+    symbolic = sum(link is Link.SYMBOLIC for link in result.links.values())
+    if symbolic:
+        out.print(f"{name}: {symbolic} files are on another disk and stay there; do not delete them", markup=False)
+    saved = f"{result.spared_bytes / _GB:,.2f} GB were neither fetched nor copied"
+    if result.complete:
+        out.print(f"{name} is adopted and verified; {saved}", markup=False)
+    else:
+        out.print(f"{name} is adopted in part; {saved}. The rest: wan22 models download {name}", markup=False)
+
+
+def _show_files(survey: Survey) -> None:
+    from backend.models.survey import unusable
+
+    table = Table(box=None)
+    for title in ("file", "what it is", "numbers", "GB", "used for", "note"):
+        table.add_column(title, overflow="fold")
+    for model, parts in survey.snapshots.items():
+        size = sum(part.source.stat().st_size for part in parts.files) / _GB
+        table.add_row(parts.repository, "published folder", "", f"{size:,.2f}", model, f"revision {parts.commit[:12]}")
+    others = 0
+    for found in survey.weights:
+        if unusable(found) and not _worth_a_line(found):
+            others += 1
+            continue
+        what = " or ".join(identity.name for identity in found.identities) or found.kind.value
+        uses = ", ".join(f"{use.model}/{use.component}" for use in found.uses)
+        numbers = found.precision[0] if found.precision else ""
+        row = (_clean(str(found.path)), what, numbers, f"{found.size / _GB:,.2f}", uses, _note(found))
+        table.add_row(*(escape(text) for text in row))
+    if table.row_count:
+        out.print(table)
+    if others:
+        out.print(f"{others} other files are nothing that is used here")
+    for folder in survey.unreadable:
+        out.print(f"The folder {_clean(str(folder))} cannot be read", markup=False)
+    if survey.cut_short:
+        out.print("The folders hold more than is looked at; name the folder itself with --from")
+
+
+def _worth_a_line(found: Recognised) -> bool:
+    from backend.models.identity import Kind
+
+    return found.kind is Kind.LORA or "wan" in found.path.name.lower() or bool(found.identities)
+
+
+def _note(found: Recognised) -> str:
+    from backend.models.adoption import readable
+    from backend.models.identity import Kind
+
+    if not readable(found):
+        return "The names of llama.cpp are not read here"
+    if found.ambiguous:
+        return f"{found.note}; say it with --use"
+    return "`wan22 loras add` takes it" if found.kind is Kind.LORA else found.note
+
+
+def _show_plans(plans: list[Plan]) -> None:
+    table = Table("model", "here", "GB found", "lacking", box=None)
+    for plan in plans:
+        lacking = ", ".join(plan.lacking) if plan.parts.files else "everything"
+        table.add_row(plan.spec.id, str(plan.presence), f"{plan.size_bytes / _GB:,.2f}", lacking or "nothing")
+    out.print(table)
+
+
+def _clean(text: str) -> str:
+    """Make a name of others fit one line of a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,0 +1,87 @@
+"""`wan22 models cleanup`: what the models take on the disk, what of it could go, and the deed when told to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from backend.commands.terminal import out, own_home
+from backend.core.settings import load_settings
+
+if TYPE_CHECKING:
+    from backend.models.storage import StorageReport
+    from backend.services.storage_cleanup import StorageCleanup
+
+_GB = 1e9
+
+
+def cleanup(
+    keep_days: Annotated[int, typer.Option("--keep-days", min=0, help="Models used within so many days stay.")] = 30,
+    free: Annotated[
+        float | None, typer.Option("--free", min=0, help="Stop when so many GB are free; else all that can go goes.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete; without it, nothing is.")] = False,
+) -> None:
+    """Show what the models take on the disk and what could go: leftovers, and models that are not used any more."""
+    with _opened() as care:
+        report = care.report()
+        target = None if free is None else round(free * _GB)
+        found = care.suggestions(report, keep_days=keep_days, target_free=target)
+        _show(report)
+        if not found:
+            out.print("Nothing has to go")
+            return
+        for one in found:
+            line = f"{one.what} of {one.spec.id}: {one.frees / _GB:,.2f} GB; {one.reason}"
+            out.print(f"{'' if yes else 'could go: '}{line}", markup=False, highlight=False)
+        if not yes:
+            out.print("Nothing was deleted; --yes does it")
+            return
+        done = care.carry_out(found)
+        for failed in (one for one in done if one.error is not None):
+            out.print(f"{failed.suggestion.spec.id} stays: {failed.error}", markup=False)
+        out.print(f"{sum(one.freed for one in done) / _GB:,.2f} GB are free again")
+
+
+def _show(report: StorageReport) -> None:
+    table = Table("model", "here", "GB", "shared", "elsewhere", "unfinished", "quarantine", "last video", box=None)
+    for one in report.models:
+        sizes = (one.usage.size, one.usage.shared, one.usage.elsewhere, one.unfinished, one.quarantine)
+        last = f"{one.last_used:%Y-%m-%d}" if one.last_used else ""
+        numbers = (f"{size / _GB:,.2f}" if size else "" for size in sizes)
+        table.add_row(one.spec.id, escape(str(one.presence)), *numbers, last)
+    out.print(table)
+    out.print(f"{report.free_bytes / _GB:,.2f} GB are free")
+
+
+@contextmanager
+def _opened() -> Iterator[StorageCleanup]:
+    from backend.core.hardware import detect_hardware
+    from backend.models.manager import ModelManager
+    from backend.services.storage_cleanup import StorageCleanup
+    from backend.store.engine import Database
+    from backend.store.outputs import OutputStore
+    from backend.store.tasks import TaskStore
+    from backend.store.workers import WorkerStore
+
+    settings, home = load_settings(), own_home()
+    manager = ModelManager(home, has_gpu=bool(detect_hardware().gpus))
+    # A server may be at work on the same database: it alone checkpoints.
+    database = Database(settings.database, checkpointer=False)
+    try:
+        database.migrate()
+        yield StorageCleanup(
+            home,
+            manager,
+            TaskStore(database),
+            WorkerStore(database),
+            OutputStore(database, home),
+            settings.lease_seconds,
+        )
+    finally:
+        database.close()

@@ -1,0 +1,141 @@
+"""Which of the files that are here become which model: one plan for each model, shown before anything is done.
+
+A file is taken where it can be one thing only, or where the user said which. Adopts nothing itself (`assembly`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from backend.core.errors import InvalidRequest
+from backend.core.model_table import MODELS, ModelSpec, find_model
+from backend.models.assembly import PartFile, Parts, components_of, lacking, part_files
+from backend.models.identity import Naming, Recognised, Use
+from backend.models.manager import ModelManager, Presence
+from backend.models.survey import Survey
+
+_EXPERTS: Final = ("transformer", "transformer_2")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What would become of one model."""
+
+    spec: ModelSpec
+    presence: Presence
+    parts: Parts
+    lacking: tuple[str, ...]  #: components of which nothing was found
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that need not be fetched."""
+        return sum(part.source.stat().st_size for part in self.parts.files)
+
+    @property
+    def worthwhile(self) -> bool:
+        """Whether it is adopted unasked: nothing of it is here, and all of its transformers were found."""
+        return self.presence is Presence.MISSING and bool(self.parts.files) and not set(_EXPERTS) & set(self.lacking)
+
+
+def parse_choices(texts: list[str]) -> dict[Use, Path]:
+    """Read what the user wants: `MODEL/COMPONENT=FILE`.
+
+    Raises:
+        InvalidRequest: it says something else, or a component that the model does not have.
+        UnknownModel: no model has this name.
+    """
+    choices: dict[Use, Path] = {}
+    for text in texts:
+        place, _, file = text.partition("=")
+        model, _, component = place.partition("/")
+        spec = find_model(model)
+        if not file or component not in components_of(spec) or component == "tokenizer":
+            raise InvalidRequest(
+                f"`{text}` does not say which file is to be what",
+                suggestions=(f"Write it as {spec.id}/transformer=PATH; `--dry-run` lists the files.",),
+            )
+        choices[Use(spec.id, component)] = Path(file).expanduser().absolute()
+    return choices
+
+
+def plans(survey: Survey, manager: ModelManager, choices: Mapping[Use, Path]) -> list[Plan]:
+    """Make the plan of every model that does not ship with the package.
+
+    Raises:
+        InvalidRequest: a chosen file was not found, or is something else than it was chosen for.
+    """
+    for use, path in choices.items():
+        found = _chosen(survey, path)
+        if found is None or not readable(found) or found.choose(use) is None:
+            what = "was not found in the folders" if found is None else "is something else"
+            raise InvalidRequest(
+                f"The file for {use.model}/{use.component} {what}",
+                suggestions=("Add its folder with `--from`.", "`--dry-run` lists the files and what they are."),
+            )
+    return [_plan(spec, survey, manager.state(spec).presence, choices) for spec in MODELS.values() if not spec.embedded]
+
+
+def readable(found: Recognised) -> bool:
+    """Whether the engine knows the names of the tensors; of text encoders it knows those of llama.cpp not."""
+    return found.naming is not Naming.LLAMA
+
+
+def _plan(spec: ModelSpec, survey: Survey, presence: Presence, choices: Mapping[Use, Path]) -> Plan:
+    loose = _loose(spec, survey, choices)
+    published = survey.snapshots.get(spec.id)
+    missing = lacking(spec, (part.name for part in loose.files))
+    if published is not None and not any(use.model == spec.id for use in choices):
+        less = lacking(spec, (part.name for part in published.files))
+        if len(less) <= len(missing):
+            loose, missing = published, less
+    return Plan(spec, presence, loose, tuple(missing))
+
+
+def _loose(spec: ModelSpec, survey: Survey, choices: Mapping[Use, Path]) -> Parts:
+    taken = {
+        component: found
+        for component in components_of(spec)
+        if (found := _best(Use(spec.id, component), survey, choices)) is not None
+    }
+    high, low = (taken.get(component) for component in _EXPERTS)
+    if high is not None and low is not None and high.precision[:1] != low.precision[:1]:
+        taken |= _pair(spec, survey, choices)
+    files: list[PartFile] = []
+    for component, found in taken.items():
+        files += part_files(component, found)
+    if survey.tokenizer:
+        files += [PartFile(path, f"tokenizer/{path.name}") for path in survey.tokenizer]
+    return Parts(tuple(files))
+
+
+def _candidates(use: Use, survey: Survey, choices: Mapping[Use, Path]) -> list[Recognised]:
+    """Return the files that can take a place, the largest, which were rounded least, first."""
+    if use in choices:
+        found = _chosen(survey, choices[use])
+        return [] if found is None else [found]
+    fitting = [found for found in survey.weights if use in found.uses and readable(found)]
+    return sorted(fitting, key=lambda found: (-found.size, str(found.path)))
+
+
+def _best(use: Use, survey: Survey, choices: Mapping[Use, Path]) -> Recognised | None:
+    return next(iter(_candidates(use, survey, choices)), None)
+
+
+def _pair(spec: ModelSpec, survey: Survey, choices: Mapping[Use, Path]) -> dict[str, Recognised]:
+    """Return the largest two experts of one precision; none where there are no such two."""
+    highs, lows = (_candidates(Use(spec.id, component), survey, choices) for component in _EXPERTS)
+    pairs = [(high, low) for high in highs for low in lows if high.precision[:1] == low.precision[:1]]
+    if not pairs:
+        return {}
+    high, low = max(pairs, key=lambda pair: pair[0].size + pair[1].size)
+    return {_EXPERTS[0]: high, _EXPERTS[1]: low}
+
+
+def _chosen(survey: Survey, path: Path) -> Recognised | None:
+    for found in survey.weights:
+        if found.path == path or found.path.resolve() == path.resolve():
+            return found
+    return None

@@ -1,0 +1,95 @@
+"""`wan22 models adopt` on folders of other programs, up to a clip made with what it adopted."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from backend.core.model_table import MODELS
+from backend.engine.pipeline_loader import WanPipelineLoader
+from backend.models.manager import EMBEDDED_MODELS
+from tests.cli.support import invoke
+from tests.support.weight_files import a14b, sparse
+
+TINY = EMBEDDED_MODELS / "tiny-t2v-a14b"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, so that nothing of the machine that runs the tests is looked at."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder))
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    return folder
+
+
+def test_files_are_listed_with_what_they_are_and_nothing_is_done(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    sparse(root / "wan2.2_t2v_high_noise_14B.safetensors", a14b())
+    sparse(root / "wan2.2_t2v_low\nnoise_14B.safetensors", a14b())
+    sparse(root / "x.safetensors", a14b())
+    (root / "Wan2.1_VAE.pth").write_bytes(b"PK\x03\x04" + bytes(100))
+    home = tmp_path / "home"
+    shown = invoke("models", "adopt", "--from", str(root), "--dry-run", home=home)
+    assert shown.returncode == 0, shown.stderr
+    told = " ".join(shown.stdout.split())
+    assert "T2V-A14B/transformer" in told
+    assert "bf16" in told
+    assert "--use" in told
+    assert "refused" in told
+    assert "zip" in told
+    assert "vae, text_encoder, tokenizer" in told
+    assert sorted(path.name for path in (home / "models").iterdir()) == []
+
+
+def test_a_cached_model_is_adopted_and_makes_what_the_original_makes(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = cache / "models--Wan-AI--Wan2.2-T2V-A14B-Diffusers" / "snapshots" / ("a" * 40)
+    shutil.copytree(TINY, snapshot)
+    home = tmp_path / "home"
+    done = invoke("models", "adopt", home=home)
+    assert done.returncode == 0, done.stderr
+    assert "T2V-A14B is adopted and verified" in done.stdout
+    folder = home / "models" / "T2V-A14B"
+    assert (folder / "vae" / "diffusion_pytorch_model.safetensors").samefile(
+        snapshot / "vae" / "diffusion_pytorch_model.safetensors"
+    )
+    assert "files are intact" in invoke("models", "verify", "T2V-A14B", home=home).stdout
+    loader = WanPipelineLoader("cpu", threads=1)
+    spec = replace(MODELS["tiny-t2v-a14b"], repo_id="someone/tiny")
+    assert loader.load(folder, spec).vae_digest == loader.load(TINY, spec).vae_digest
+    again = invoke("models", "adopt", home=home)
+    assert "available" in again.stdout
+    assert "adopted" not in again.stdout
+    removed = invoke("models", "remove", "T2V-A14B", "--yes", home=home)
+    assert removed.returncode == 0
+    assert (snapshot / "vae" / "diffusion_pytorch_model.safetensors").is_file()
+
+
+def test_a_setting_names_folders_that_are_always_looked_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sparse(tmp_path / "always" / "wan2.2_t2v_high_noise_14B.safetensors", a14b())
+    monkeypatch.setenv("WAN22_MODEL_ROOTS", f'["{tmp_path / "always"}"]')
+    shown = invoke("models", "adopt", "--dry-run", home=tmp_path / "home")
+    assert "T2V-A14B/transformer" in shown.stdout
+
+
+def test_disk_space_is_freed_only_on_yes(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    partial = home / "models" / "T2V-A14B.partial"
+    partial.mkdir(parents=True)
+    (partial / "x").write_bytes(bytes(1000))
+    shown = invoke("models", "cleanup", home=home)
+    assert "could go: unfinished of T2V-A14B" in shown.stdout
+    assert "--yes does it" in shown.stdout
+    assert partial.is_dir()
+    done = invoke("models", "cleanup", "--yes", home=home)
+    assert "are free again" in done.stdout
+    assert not partial.exists()
+    assert "Nothing has to go" in invoke("models", "cleanup", "--yes", home=home).stdout
