@@ -38,6 +38,7 @@ from backend.api.request_context import RequestContext
 from backend.api.schemas import ErrorBody
 from backend.api.security import Gate
 from backend.api.websocket import ConnectionManager
+from backend.core.domain import TaskStatus
 from backend.core.hardware import HardwareProfile, detect_hardware
 from backend.core.settings import Settings
 from backend.core.system_optimizer import Machine
@@ -49,6 +50,7 @@ from backend.services.generation_service import GenerationService
 from backend.services.inputs import InputStore
 from backend.services.machine_record import remember
 from backend.services.model_downloads import downloads_into
+from backend.services.recheck import Recheck
 from backend.services.storage_cleanup import StorageCleanup
 from backend.store.engine import Database
 from backend.store.events import EventLog
@@ -91,9 +93,11 @@ def create_app(
             services.downloads.on_change = partial(tell_download, services.sockets)
             if supervisor is not None:
                 await asyncio.to_thread(supervisor.start)
+            services.recheck.start()
             try:
                 yield
             finally:
+                await asyncio.to_thread(services.recheck.stop)
                 await asyncio.to_thread(services.downloads.stop)
                 await services.sockets.stop()
                 if supervisor is not None:
@@ -174,6 +178,7 @@ def _services(
         generation=service,
         downloads=downloads_into(home, model_manager, settings.model_roots),
         cleanup=StorageCleanup(home, model_manager, tasks, workers, outputs, settings.lease_seconds),
+        recheck=Recheck(home, model_manager, lambda: tasks.counts()[TaskStatus.PROCESSING] > 0, settings.recheck_days),
         stats=stats,
         sockets=ConnectionManager(settings, tasks, events, stats),
         supervisor=supervisor,

@@ -23,6 +23,7 @@ from backend.models.manager import ModelManager
 from backend.services.generation_service import GenerationService
 from backend.services.inputs import InputStore
 from backend.services.model_downloads import ModelDownloads
+from backend.services.recheck import Recheck
 from backend.services.storage_cleanup import StorageCleanup
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore
@@ -75,6 +76,7 @@ class Services:
     generation: GenerationService
     downloads: ModelDownloads
     cleanup: StorageCleanup
+    recheck: Recheck
     stats: HostStats
     sockets: ConnectionManager
     supervisor: Supervisor | None

@@ -81,6 +81,7 @@ class ModelHealth(BaseModel):
     health_status: str = Field(description="healthy, corrupted or missing")
     is_healthy: bool
     issues: list[str]
+    last_check: Timestamp | None = Field(None, description="Since when every file of it has been read whole")
     repair_suggestions: list[str]
 
 

@@ -9,7 +9,9 @@ from typing import Final
 from backend.api.model_download_schemas import DownloadView
 from backend.api.model_schemas import ModelDetails, ModelHealth, ModelStatus, ModelTotals
 from backend.core.domain import iso, utcnow
+from backend.models.last_seen import read_last_seen
 from backend.models.manager import ModelState, Presence, folder_hint
+from backend.models.manifest import read_manifest
 from backend.services.model_downloads import RUNNING, Download, DownloadState
 from backend.store.outputs import ModelUse
 from backend.store.workers import WorkerInfo
@@ -79,11 +81,14 @@ def model_totals(states: Sequence[ModelState], scene: ModelScene) -> ModelTotals
 
 def model_health(state: ModelState, suggestions: Sequence[str]) -> ModelHealth:
     """Show whether one model can be relied on; `suggestions` say what to do if not."""
+    manifest = read_manifest(state.folder)
+    seen = None if manifest is None else read_last_seen(state.folder).oldest(manifest)
     return ModelHealth(
         model_id=state.spec.id,
         health_status="healthy" if state.available else state.presence,
         is_healthy=state.available,
         issues=[] if state.reason is None else [state.reason],
+        last_check=None if seen is None else iso(seen),
         repair_suggestions=list(suggestions),
     )
 

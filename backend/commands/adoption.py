@@ -54,6 +54,10 @@ def adopt(
     _show_files(survey)
     made = plans(survey, ModelManager(home, has_gpu=bool(detect_hardware().gpus)), choices)
     _show_plans(made)
+    for plan in made:
+        if plan.presence in ("partial", "corrupted") and plan.parts.files:
+            name = plan.spec.id
+            out.print(f"{name}: wan22 models download {name} goes on and links what was found", markup=False)
     failures: list[WanError] = []
     for plan in made:
         if not dry_run and (plan.worthwhile or (plan.spec.id in asked and plan.parts.files)):

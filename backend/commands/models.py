@@ -199,6 +199,7 @@ def _described(state: ModelState) -> dict[str, object]:
         "folder": str(state.folder) if state.available else None,
         "repository": spec.repo_id,
         "commit": manifest.commit if manifest else None,
+        "adopted": manifest.adopted if manifest else [],
         "licence": spec.licence,
         "weights_gb": spec.weights_gb,
         "bytes_on_disk": state.size_bytes,

@@ -57,6 +57,9 @@ class Settings(BaseSettings):
         default=OomPolicy.QUALITY,
         description="When memory runs out: none fails, quality keeps the clip to the bit, speed may round weights",
     )
+    recheck_days: float = Field(
+        default=30.0, ge=0, le=3650, description="Days after which a model's files are read again; 0 never does"
+    )
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads of the engine; 0 leaves it to torch")
     log_json: bool = Field(default=False, description="Write the log as JSON lines")
 

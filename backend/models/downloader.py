@@ -151,6 +151,8 @@ class ModelDownloader:
         """
         folder = self._home.model_of(spec.id)
         manifest = read_manifest(folder)
+        if manifest is not None:
+            _keep_own(spec, manifest, [one.name for one in findings if one.state is not FileState.OK])
         if not folder.is_symlink():
             with self._turn(spec, check, on_progress):
                 for finding in findings:
@@ -202,6 +204,9 @@ class ModelDownloader:
         """Bring every file of the listing into the folder, verified."""
         known = read_manifest(folder)
         manifest = Manifest(spec.id, listing.repository, listing.commit, dict(known.files) if known else {})
+        if known is not None and spec.base is not None:
+            lost = [n for n, it in known.files.items() if quick_state(folder / n, it.size) is not FileState.OK]
+            _keep_own(spec, known, lost)
         manifest.adopted = [] if known is None else whole_adopted(folder, known)
         quarantine = self._home.quarantine_of(spec.id)
         missing = []
@@ -321,3 +326,18 @@ class ModelDownloader:
                 suggestions=("Free some disk space, or set WAN22_HOME to a folder on a larger disk.",),
                 details={"needed_bytes": needed, "free_bytes": free},
             )
+
+
+def _keep_own(spec: ModelSpec, manifest: Manifest, lost: list[str]) -> None:
+    """Refuse to put files of the base's repository into the places of files that the user gave for an own model.
+
+    Raises:
+        ModelDamaged: such a file is lost.
+    """
+    given = tuple(f"{component}/" for component in manifest.adopted)
+    own = [name for name in lost if name.startswith(given)] if spec.base is not None and given else []
+    if own:
+        raise ModelDamaged(
+            f"{spec.id} is damaged: {own[0]} is a file that you gave, and the hub has no other",
+            suggestions=(f"Take {spec.id} out with `wan22 models remove {spec.id}` and add it again.",),
+        )

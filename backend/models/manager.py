@@ -67,7 +67,7 @@ class ModelManager:
         manifest = read_manifest(folder)
         if manifest is None and not (folder / INDEX_FILE).is_file():
             return self._unfinished(spec, folder)
-        reason = _changed(folder, manifest) or damage_of(folder)
+        reason = _changed(folder, manifest, self._home.quarantine_of(spec.id)) or damage_of(folder)
         presence = Presence.AVAILABLE if reason is None else Presence.CORRUPTED
         return ModelState(spec, presence, folder, reason, _size(folder))
 
@@ -103,7 +103,9 @@ class ModelManager:
         """
         state = self.state(spec)
         if state.presence is Presence.CORRUPTED:
-            raise ModelDamaged(f"{spec.id} is damaged: {state.reason}")
+            mending = f"Run `wan22 models verify {spec.id} --repair`: only what is wrong is fetched again."
+            managed = read_manifest(state.folder) is not None
+            raise ModelDamaged(f"{spec.id} is damaged: {state.reason}", suggestions=(mending,) if managed else None)
         if not state.available:
             here = [other.spec.id for other in self.states() if other.available]
             suggestions = tuple(f"Use `{name}`, which is here." for name in here)
@@ -190,10 +192,12 @@ def _is_held(lock: Path) -> bool:
         return True
 
 
-def _changed(folder: Path, manifest: Manifest | None) -> str | None:
+def _changed(folder: Path, manifest: Manifest | None, quarantine: Path) -> str | None:
     """Return the first file that is not as long as it was when it was downloaded; contents are not read."""
     for name, record in sorted(manifest.files.items()) if manifest is not None else ():
         state = size_state(folder / name, record.size)
+        if state is FileState.MISSING and (quarantine / name).is_file():
+            return f"the content of the file {name} has changed, and it is in quarantine"
         if state is not FileState.OK:
             return f"the file {name} is {state}"
     return None

@@ -11,10 +11,13 @@ from filelock import FileLock, Timeout
 from backend.core.errors import ModelUnavailable
 from backend.core.model_table import ModelSpec
 from backend.core.paths import Home
+from backend.models.disk_usage import usage_of
 
 
 def remove_model(home: Home, spec: ModelSpec) -> int:
-    """Delete a model's files, also unfinished and quarantined ones, and return how many bytes that were.
+    """Delete a model's files, also unfinished and quarantined ones, and return how many bytes that frees.
+
+    Files that were adopted stay where they came from, under the names that they have there.
 
     Raises:
         ModelUnavailable: the model ships with the package, lies in a folder of the user's, is not here, or is being
@@ -57,7 +60,7 @@ def _delete(folders: list[Path]) -> int:
         if folder.is_symlink():
             folder.unlink()  # the files behind a link are not ours
             continue
-        freed += sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+        freed += usage_of(folder).own
         # Out of sight first: a model is never half there.
         going = folder.with_name(f"{folder.name}.removed")
         if going.exists():

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from backend.core.model_table import ModelSpec, models_in_force
 from backend.core.paths import Home
+from backend.models.disk_usage import Usage, usage_of
 from backend.models.manager import ModelManager, Presence
 from backend.models.manifest import MANIFEST_FILE
 from backend.models.removal import remove_model
@@ -31,16 +32,6 @@ class Leaving(StrEnum):
     UNFINISHED = "unfinished"  # what arrived of a download, or was being put together
     QUARANTINE = "quarantine"  # files whose content was wrong
     MODEL = "model"
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """The bytes of one folder."""
-
-    size: int = 0
-    own: int = 0  #: what deleting the folder would free
-    shared: int = 0  #: of files that have further names elsewhere
-    elsewhere: int = 0  #: of files on other disks that are only linked to
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,21 +87,6 @@ def storage_report(home: Home, manager: ModelManager, last_used: Mapping[str, da
             )
         )
     return StorageReport(tuple(found), shutil.disk_usage(home.root).free)
-
-
-def usage_of(folder: Path) -> Usage:
-    """Add up a folder's files; links are not followed, and a file with further names elsewhere frees nothing."""
-    size = own = shared = elsewhere = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):
-            status = path.lstat()
-            if path.is_symlink():
-                elsewhere += path.stat().st_size
-            elif path.is_file():
-                size += status.st_size
-                own += status.st_size if status.st_nlink == 1 else 0
-                shared += status.st_size if status.st_nlink > 1 else 0
-    return Usage(size, own, shared, elsewhere)
 
 
 def suggest(

@@ -7,10 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from backend.core.model_table import MODELS
+from backend.core.paths import Home
 from backend.engine.pipeline_loader import WanPipelineLoader
+from backend.models.assembly import PartFile, Parts, assemble, part_files
 from backend.models.manager import EMBEDDED_MODELS
+from backend.models.recognition import recognise
 from tests.cli.support import invoke
 from tests.support.weight_files import a14b, sparse
 
@@ -69,6 +73,26 @@ def test_a_cached_model_is_adopted_and_makes_what_the_original_makes(
     removed = invoke("models", "remove", "T2V-A14B", "--yes", home=home)
     assert removed.returncode == 0
     assert (snapshot / "vae" / "diffusion_pytorch_model.safetensors").is_file()
+
+
+def test_loose_files_become_a_model_that_the_engine_opens(tmp_path: Path) -> None:
+    spec = replace(MODELS["tiny-t2v-a14b"], repo_id="someone/tiny")
+    home = Home(tmp_path / "home").create()
+    root = tmp_path / "root"
+    root.mkdir()
+    files: list[PartFile] = [PartFile(path, f"tokenizer/{path.name}") for path in (TINY / "tokenizer").iterdir()]
+    for number, part in enumerate(("transformer", "transformer_2", "vae", "text_encoder")):
+        path = root / f"my file {number}.safetensors"
+        shutil.copyfile(next((TINY / part).glob("*.safetensors")), path)
+        files += part_files(part, recognise(path))
+    made = assemble(home, spec, Parts(tuple(files)))
+    assert made.complete
+    loader = WanPipelineLoader("cpu", threads=1)
+    ours, original = loader.load(made.folder, spec), loader.load(TINY, spec)
+    for part in ("transformer", "transformer_2", "vae", "text_encoder"):
+        mine, theirs = (getattr(model, part).state_dict() for model in (ours, original))
+        assert mine.keys() == theirs.keys()
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
 def test_a_setting_names_folders_that_are_always_looked_through(

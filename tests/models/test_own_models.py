@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from backend.core.errors import BadSettings, ModelMismatch, ModelUnavailable, StateConflict
+from backend.core.errors import BadSettings, ModelDamaged, ModelMismatch, ModelUnavailable, StateConflict
 from backend.core.model_table import BUILT_IN, ModelSpec, models_in_force
 from backend.core.paths import Home
 from backend.models.configuration import ModelConfigurationManager, table_of
+from backend.models.downloader import ModelDownloader
 from backend.models.folder_kind import check_folder
 from backend.models.given_files import place_files
+from backend.models.hub import Hub
+from backend.models.integrity import check_quick
 from backend.models.manager import EMBEDDED_MODELS, ModelManager, Presence
+from backend.models.manifest import read_manifest
 from backend.models.model_entry import ModelEntry
 from backend.models.own_models import OwnModels
+from tests.support.hub import REPOSITORY, stand_in
 from tests.support.weight_files import a14b, sparse, vae
 
 T2V, I2V, TI2V = (EMBEDDED_MODELS / name for name in ("tiny-t2v-a14b", "tiny-i2v-a14b", "tiny-ti2v-5b"))
@@ -318,6 +324,27 @@ def test_a_model_that_lacks_parts_waits_for_the_repository_of_its_base(
     own.remove(spec)
     assert wan_vae.is_file()
     assert not home.partial_model_of("mine").exists()
+
+
+def test_a_lost_file_of_the_users_own_is_never_replaced_by_the_bases(
+    home: Home, own: OwnModels, loose: dict[str, Path], published: dict[str, bytes]
+) -> None:
+    models = ModelManager(home, has_gpu=False)
+    named = {"transformer": loose["high"], "transformer_2": loose["low"]}
+    spec, _ = own.add_files("mine", _entry("tiny", repository=REPOSITORY), named, models=models)
+    lost = models.folder(spec) / "transformer" / loose["high"].name
+    lost.unlink()
+    with stand_in(published) as hub:
+        downloader = ModelDownloader(home, models, Hub(hub.endpoint))
+        manifest = read_manifest(home.model_of("mine"))
+        assert manifest is not None
+        with pytest.raises(ModelDamaged, match="is a file that you gave") as caught:
+            downloader.repair(spec, check_quick(home.model_of("mine"), manifest))
+        assert "add it again" in caught.value.next_steps[0]
+        with pytest.raises(ModelDamaged, match="is a file that you gave"):
+            downloader.download(spec)
+        assert hub.fetched() == Counter()
+    assert not lost.exists()
 
 
 def test_auto_prefers_the_built_in_model_to_one_that_is_built_like_it(home: Home, own: OwnModels, folder: Path) -> None:

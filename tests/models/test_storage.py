@@ -11,9 +11,10 @@ from filelock import FileLock
 
 from backend.core.model_table import MODELS
 from backend.core.paths import Home
+from backend.models.disk_usage import usage_of
 from backend.models.manager import EMBEDDED_MODELS, ModelManager
 from backend.models.manifest import MANIFEST_FILE, FileRecord, Manifest
-from backend.models.storage import Leaving, StorageReport, Suggestion, clear, storage_report, suggest, usage_of
+from backend.models.storage import Leaving, StorageReport, Suggestion, clear, storage_report, suggest
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 T2V, I2V, TI2V = (MODELS[name] for name in ("T2V-A14B", "I2V-A14B", "TI2V-5B"))

@@ -1,0 +1,156 @@
+"""Reads the files of complete models again, slowly and in the background, to find what the disk has changed unasked.
+
+Never while a task runs; stops at once. A changed file goes to the quarantine, so that no task is made with it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import structlog
+from filelock import FileLock, Timeout
+
+from backend.core.domain import utcnow
+from backend.core.paths import Home
+from backend.models.download_progress import Pace
+from backend.models.integrity import FileState, digest_of, move_to_quarantine, quick_state
+from backend.models.last_seen import read_last_seen
+from backend.models.manager import ModelManager, ModelState
+from backend.models.manifest import FileRecord, read_manifest
+
+log = structlog.get_logger(__name__)
+
+#: Slow enough that nobody notices: a model of 70 GB takes forty minutes.
+BYTES_PER_SECOND: Final = 30e6
+#: How often is looked for files that are due, and how soon a paused reading looks whether the machine is idle again.
+LOOK_SECONDS: Final = 60.0
+_PAUSE_SECONDS: Final = 5.0
+
+
+class _Stopped(Exception):
+    """The server stops."""
+
+
+class Recheck:
+    """One thread, started and stopped with the server."""
+
+    def __init__(
+        self,
+        home: Home,
+        manager: ModelManager,
+        busy: Callable[[], bool],
+        days: float,
+        *,
+        now: Callable[[], datetime] = utcnow,
+        bytes_per_second: float | None = BYTES_PER_SECOND,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            home: where the models are.
+            manager: says which of them are complete.
+            busy: whether a task runs.
+            days: after how many days a file is read again; 0 = never.
+            now: the clock.
+            bytes_per_second: how fast is read; None = as fast as it goes.
+            look_seconds: how often is looked for files that are due.
+        """
+        self._home = home
+        self._manager = manager
+        self._busy = busy
+        self._days = days
+        self._now = now
+        self._pace = Pace(bytes_per_second, self._stop_waiting)
+        self._look_seconds = look_seconds
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to look, if that is wanted at all."""
+        if self._days > 0:
+            self._thread = threading.Thread(target=self._run, name="recheck", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End; a file that is being read is read again another time."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def look(self) -> list[str]:
+        """Read every file that is due now and return those that have changed, as `MODEL/FILE`."""
+        changed = []
+        try:
+            for state, name, record in self._due():
+                if not self._whole(state, name, record):
+                    changed.append(f"{state.spec.id}/{name}")
+        except _Stopped:
+            pass
+        return changed
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._look_seconds):
+            try:
+                self.look()
+            except Exception:
+                log.exception("the background check of the models failed")  # the next one may not
+
+    def _due(self) -> Iterator[tuple[ModelState, str, FileRecord]]:
+        for state in self._manager.states():
+            manifest = read_manifest(state.folder)
+            if not state.available or manifest is None or state.folder.is_symlink():
+                continue
+            for name in read_last_seen(state.folder).due(manifest, self._now(), self._days):
+                if os.access(state.folder / name, os.R_OK):  # what may not be read has not changed for that
+                    yield state, name, manifest.files[name]
+
+    def _whole(self, state: ModelState, name: str, record: FileRecord) -> bool:
+        """Read one file; one that differs twice is put into the quarantine."""
+        path = state.folder / name
+        if self._same(path, record):
+            with suppress(OSError):  # the folder was moved away meanwhile
+                read_last_seen(state.folder).saw(name, self._now())
+            return True
+        if self._same(path, record):  # not the disk, then, but what lies between it and here
+            log.warning("a file was read wrong once and right the second time", model=state.spec.id, file=name)
+            return True
+        if self._put_away(state, name, record):
+            log.error("a file has changed on the disk and was put into quarantine", model=state.spec.id, file=name)
+        return False
+
+    def _same(self, path: Path, record: FileRecord) -> bool:
+        self._wait_for_idleness()
+        return quick_state(path, record.size) is FileState.OK and digest_of(path, self._on_read) == record.sha256
+
+    def _put_away(self, state: ModelState, name: str, record: FileRecord) -> bool:
+        """Move a changed file out of the folder, unless somebody else is changing or has changed the folder."""
+        try:
+            with FileLock(self._home.model_lock_of(state.spec.id), timeout=0, thread_local=False):
+                manifest = read_manifest(state.folder)
+                if manifest is None or manifest.files.get(name) != record or not (state.folder / name).exists():
+                    return False
+                move_to_quarantine(state.folder, name, self._home.quarantine_of(state.spec.id))
+                return True
+        except Timeout:
+            return False
+
+    def _on_read(self, count: int) -> None:
+        self._wait_for_idleness()
+        self._pace(count)
+
+    def _wait_for_idleness(self) -> None:
+        while not self._stopping.is_set() and self._busy():
+            self._stopping.wait(_PAUSE_SECONDS)
+        if self._stopping.is_set():
+            raise _Stopped
+
+    def _stop_waiting(self, seconds: float) -> None:
+        if self._stopping.wait(seconds):
+            raise _Stopped
