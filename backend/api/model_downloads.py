@@ -37,8 +37,8 @@ def download(asked: DownloadAsked, services: ServicesDep) -> DownloadAnswer:
         return DownloadAnswer(
             message=f"{spec.id} is here", model_type=spec.id, status="already_available", download_required=False
         )
-    if spec.embedded:
-        services.models.folder(spec)  # says what is wrong with the installation
+    if spec.repo_id is None:
+        services.models.folder(spec)  # says what is wrong with the installation, or where its files belong
     services.downloads.start(spec)
     return DownloadAnswer(
         message=f"{spec.id} is being fetched; GET /api/v1/models/download/progress/{spec.id} says how far it is",

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.terminal import out
+from backend.commands.terminal import out, own_home
 from backend.core.settings import load_settings
 
 if TYPE_CHECKING:
@@ -69,8 +69,7 @@ def _opened() -> Iterator[StorageCleanup]:
     from backend.store.tasks import TaskStore
     from backend.store.workers import WorkerStore
 
-    settings = load_settings()
-    home = settings.paths.create()
+    settings, home = load_settings(), own_home()
     manager = ModelManager(home, has_gpu=bool(detect_hardware().gpus))
     # A server may be at work on the same database: it alone checkpoints.
     database = Database(settings.database, checkpointer=False)

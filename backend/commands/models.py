@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
+from backend.commands.add_model import add
 from backend.commands.adoption import adopt
 from backend.commands.cleanup import cleanup
 from backend.commands.terminal import err, out, own_home
-from backend.core.errors import BadSettings, DownloadStopped, ModelDamaged, UnknownModel
+from backend.core.errors import DownloadStopped, ModelDamaged, UnknownModel
 from backend.core.hardware import detect_hardware
 from backend.core.model_table import ModelSpec, find_model, models_in_force
 from backend.core.paths import Home
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from backend.models.downloader import ModelDownloader
     from backend.models.integrity import FileFinding
     from backend.models.manager import ModelManager, ModelState
-    from backend.models.own_models import OwnModels
     from backend.progress_bar import ShowBytes
 
 app = typer.Typer(help="List, add, fetch, adopt, check and remove models.", no_args_is_help=True)
+app.command("add")(add)
 
 Name = Annotated[str, typer.Argument(help="Name of the model, as the list has it.")]
 Limit = Annotated[float | None, typer.Option("--limit", min=0.01, help="At most so many MB per second.")]
@@ -49,44 +49,6 @@ def list_models() -> None:
     out.print(table)
     for fault in models_in_force().faults:
         err.print(f"left out: {fault}", style="yellow", markup=False, highlight=False)
-
-
-@app.command("add")
-def add(
-    model_id: Annotated[str, typer.Argument(metavar="ID", help="Name of the model; requests say it.")],
-    base: Annotated[str, typer.Option(help="The built-in model that it is built like, such as TI2V-5B.")],
-    path: Annotated[
-        Path | None, typer.Argument(help="Its folder, in diffusers' layout. It stays where it is.", exists=True)
-    ] = None,
-    repository: Annotated[
-        str | None, typer.Option(metavar="OWNER/NAME", help="Where the hub has it, in place of a folder.")
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
-    title: Annotated[str | None, typer.Option(help="What people call it.")] = None,
-    licence: Annotated[str | None, typer.Option(help="Its licence.")] = None,
-    alias: Annotated[list[str] | None, typer.Option(help="Another name for it; may be repeated.")] = None,
-    default: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A default of its own, such as steps=8; repeated.")
-    ] = None,
-    copy: Annotated[bool, typer.Option("--copy", help="Copy the folder into the home folder.")] = False,
-) -> None:
-    """Add a model of your own, built like one of the built-in ones. A running server knows it at once."""
-    from backend.models.model_entry import ModelEntry
-
-    home = own_home()
-    values: dict[str, object] = {
-        "base": base,
-        "repository": repository,
-        "revision": revision,
-        "title": title,
-        "licence": licence,
-        "aliases": alias or [],
-        "defaults": dict(_setting(one) for one in default or []),
-    }
-    entry = ModelEntry.read({key: value for key, value in values.items() if value is not None})
-    spec = _own(home).add(model_id, entry, path, copy=copy)
-    state = _manager(home).state(spec)
-    out.print(f"{spec.id} is added, built like {spec.structure}: {state.reason or 'ready'}", highlight=False)
 
 
 @app.command("show")
@@ -152,6 +114,7 @@ def verify(
 def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
     """Delete a model's files, also unfinished ones; a model of your own is taken out, and its folder stays."""
     from backend.models.configuration import ModelConfigurationManager
+    from backend.models.own_models import OwnModels
     from backend.models.removal import remove_model
 
     home = own_home()
@@ -167,26 +130,9 @@ def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do
     if not (yes or spec.embedded):
         what = f"Take {spec.id} out" if spec.folder else f"Delete the files of {spec.id}"
         typer.confirm(f"{what}?", abort=True)
-    freed = remove_model(home, spec) if spec.base is None else _own(home).remove(spec)
+    own = OwnModels(home, ModelConfigurationManager(home))
+    freed = remove_model(home, spec) if spec.base is None else own.remove(spec)
     out.print(f"{spec.id} was removed, {freed / _MB:,.1f} MB are free again")
-
-
-def _own(home: Home) -> OwnModels:
-    from backend.models.configuration import ModelConfigurationManager
-    from backend.models.own_models import OwnModels
-
-    return OwnModels(home, ModelConfigurationManager(home))
-
-
-def _setting(text: str) -> tuple[str, object]:
-    """Read `KEY=VALUE`; a value that is no JSON is a text."""
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise BadSettings(f"--default {key}: say KEY=VALUE, such as steps=8", suggestions=("Correct the option.",))
-    try:
-        return key.strip(), json.loads(value)
-    except ValueError:
-        return key.strip(), value
 
 
 def _manager(home: Home) -> ModelManager:

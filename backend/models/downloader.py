@@ -148,6 +148,9 @@ class ModelDownloader:
             WanError: as `download`.
         """
         folder = self._home.model_of(spec.id)
+        manifest = read_manifest(folder)
+        if manifest is not None:
+            _keep_own(spec, manifest, [one.name for one in findings if one.state is not FileState.OK])
         if not folder.is_symlink():
             with self._turn(spec, check, on_progress):
                 for finding in findings:
@@ -169,7 +172,12 @@ class ModelDownloader:
         Raises:
             WanError: as `download`.
         """
-        manifest = read_manifest(self._home.model_of(spec.id))
+        folder = self._home.model_of(spec.id)
+        manifest = read_manifest(folder)
+        if manifest is not None:
+            _keep_own(
+                spec, manifest, [one.name for one in check_quick(folder, manifest) if one.state is not FileState.OK]
+            )
         revision = None if manifest is None else manifest.commit or None
         return self.download(spec, check=check, on_progress=on_progress, revision=revision)
 
@@ -216,6 +224,9 @@ class ModelDownloader:
         """Bring every file of the listing into the folder, verified."""
         known = read_manifest(folder)
         manifest = Manifest(spec.id, listing.repository, listing.commit, dict(known.files) if known else {})
+        if known is not None and spec.base is not None:
+            lost = [n for n, it in known.files.items() if quick_state(folder / n, it.size) is not FileState.OK]
+            _keep_own(spec, known, lost)
         manifest.adopted = [] if known is None else whole_adopted(folder, known)
         quarantine = self._home.quarantine_of(spec.id)
         missing = []
@@ -336,3 +347,18 @@ def downloader_into(
     """Return a downloader from the hub that links what the Hugging Face cache and the folders `roots` have already."""
     local = LocalFiles(roots, hugging_face_cache())
     return ModelDownloader(home, manager, Hub(), bytes_per_second=bytes_per_second, local=local)
+
+
+def _keep_own(spec: ModelSpec, manifest: Manifest, lost: list[str]) -> None:
+    """Refuse to put files of the base's repository into the places of files that the user gave for an own model.
+
+    Raises:
+        ModelDamaged: such a file is lost.
+    """
+    given = tuple(f"{component}/" for component in manifest.adopted)
+    own = [name for name in lost if name.startswith(given)] if spec.base is not None and given else []
+    if own:
+        raise ModelDamaged(
+            f"{spec.id} is damaged: {own[0]} is a file that you gave, and the hub has no other",
+            suggestions=(f"Take {spec.id} out with `wan22 models remove {spec.id}` and add it again.",),
+        )

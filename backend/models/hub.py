@@ -6,6 +6,7 @@ not transferred here.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NoReturn
@@ -64,8 +65,10 @@ class Hub:
         self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
         self._token = token or get_token()
 
-    def listing(self, repository: str, revision: str = "main") -> Listing:
-        """Ask what a repository has.
+    def listing(
+        self, repository: str, revision: str = "main", *, wanted: Callable[[str], bool] | None = None
+    ) -> Listing:
+        """Ask what a repository has: of a model what the loader opens, or the files whose names are `wanted`.
 
         Raises:
             Transient: the hub is busy or cannot be reached; it may be asked again.
@@ -93,7 +96,7 @@ class Hub:
         for sibling in info.siblings or ():
             if not is_inside(sibling.rfilename):
                 raise UnsafeRepository(f"{repository} lists a file whose name leads out of the model's folder")
-            if not is_needed(sibling.rfilename):
+            if not (wanted or is_needed)(sibling.rfilename):
                 continue
             sha256 = None if sibling.lfs is None else sibling.lfs.sha256
             size = sibling.size if sibling.lfs is None else sibling.lfs.size
@@ -103,7 +106,7 @@ class Hub:
         names = [file.name for file in files]
         if len({name.casefold() for name in names}) != len(names):
             raise UnsafeRepository(f"{repository} lists a file twice")
-        if MODEL_INDEX not in names:
+        if wanted is None and MODEL_INDEX not in names:
             raise UnsafeRepository(f"{repository} has no {MODEL_INDEX}: it is not in diffusers' layout")
         return Listing(repository, str(info.sha), tuple(sorted(files, key=lambda file: (file.size, file.name))))
 

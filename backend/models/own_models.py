@@ -1,23 +1,27 @@
 """Takes a user's own model in, and lets it go again: its files looked at, perhaps copied, and its entry written.
 
-The user's files stay where they are and as they are: a model is known by the folder that its entry names, or by a copy
-in the home folder. What is removed is the entry and what this made, never the files that it was made from.
+The user's files stay where they are and as they are: a model is known by the folder that its entry names, by a copy, or
+by links to single files in the home folder. What is removed is the entry and what this made, never the files that it
+was made from.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from backend.core.errors import BadSettings, ModelUnavailable, StateConflict
-from backend.core.model_table import ModelSpec
+from backend.core.model_table import BUILT_IN, ModelSpec
 from backend.core.paths import Home
+from backend.models.assembly import OnRead, Parts, assemble, lacking
 from backend.models.configuration import ModelConfigurationManager
 from backend.models.folder_kind import check_folder
+from backend.models.given_files import place_files, with_the_rest
+from backend.models.manager import ModelManager
 from backend.models.model_entry import ModelEntry
 from backend.models.removal import remove_model
 from backend.models.transfer import storage_errors
@@ -39,12 +43,9 @@ class OwnModels:
             StateConflict: the home folder has files of this name already.
             StorageFull: there is no room for the copy.
         """
-        table = self._configuration.refresh()
         if folder is not None and not copy:
             entry = entry.model_copy(update={"folder": str(folder.resolve())})
-        spec = entry.applied_to(model_id, table)  # before any file is looked at
-        if spec.base is None:
-            raise BadSettings(f"{model_id} is built in", suggestions=("Choose another name.",))
+        spec = self._checked(model_id, entry)
         entry = entry.model_copy(update={"base": spec.base})
         if folder is not None:
             check_folder(folder, spec)
@@ -52,6 +53,51 @@ class OwnModels:
             with self._taken(model_id):
                 self._copy(folder, model_id)
         return self._configuration.add(model_id, entry)
+
+    def add_files(
+        self,
+        model_id: str,
+        entry: ModelEntry,
+        named: Mapping[str, Path],
+        others: Iterable[Path] = (),
+        *,
+        models: ModelManager,
+        copy: bool = False,
+        on_read: OnRead = lambda _name, _count: None,
+    ) -> tuple[ModelSpec, tuple[str, ...]]:
+        """Enter a model that is made of single files, `named` by component, and of what the models here have already.
+
+        Return its spec and what there is to say about it. What is not here at all comes with `wan22 models download`
+        from the repository of its base.
+
+        Raises:
+            BadSettings, StorageFull, ModelMismatch: as `add`.
+            ModelUnavailable: the home folder has files of this name already.
+            ModelDamaged: a file cannot be read.
+        """
+        spec = self._checked(model_id, entry)
+        given = with_the_rest(spec, place_files(spec, named, others), models)
+        base = BUILT_IN.find(spec.structure)
+        entry = entry.model_copy(update={"base": base.id, "repository": entry.repository or base.repo_id})
+        made = assemble(self._home, spec, Parts(given.files), copy=copy, on_read=on_read)
+        try:
+            added = self._configuration.add(model_id, entry)
+        except BadSettings:
+            remove_model(self._home, spec)
+            raise
+        missing = lacking(spec, made.links)
+        notes = given.notes
+        if missing:
+            come = "comes" if len(missing) == 1 else "come"
+            notes += (f"{', '.join(missing)} of {base.id} {come} with `wan22 models download {model_id}`",)
+        return added, notes
+
+    def _checked(self, model_id: str, entry: ModelEntry) -> ModelSpec:
+        """Return the spec that an entry will make, before any file is looked at."""
+        spec = entry.applied_to(model_id, self._configuration.refresh())
+        if spec.base is None:
+            raise BadSettings(f"{model_id} is built in", suggestions=("Choose another name.",))
+        return spec
 
     def remove(self, spec: ModelSpec) -> int:
         """Take a model out, with what lies under its name in the home folder; return how many bytes that were.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from backend.core.model_table import MODELS, ModelSpec
+from backend.core.model_table import ModelSpec, models_in_force
 from backend.core.paths import Home
 from backend.models.disk_usage import Usage, usage_of
 from backend.models.manager import ModelManager, Presence
@@ -69,7 +69,7 @@ class Suggestion:
 def storage_report(home: Home, manager: ModelManager, last_used: Mapping[str, datetime]) -> StorageReport:
     """Look at every model that does not ship with the package."""
     found = []
-    for spec in MODELS.values():
+    for spec in models_in_force().specs:
         if spec.embedded:
             continue
         folder = home.model_of(spec.id)
@@ -81,7 +81,7 @@ def storage_report(home: Home, manager: ModelManager, last_used: Mapping[str, da
                 usage=Usage() if folder.is_symlink() else usage_of(folder),
                 unfinished=sum(usage_of(path).own for path in leftovers),
                 quarantine=usage_of(home.quarantine_of(spec.id)).own,
-                managed=not folder.is_symlink() and (folder / MANIFEST_FILE).is_file(),
+                managed=spec.base is None and not folder.is_symlink() and (folder / MANIFEST_FILE).is_file(),
                 last_used=last_used.get(spec.id),
                 arrived=_moment(folder / MANIFEST_FILE),
             )

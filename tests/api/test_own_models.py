@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.support.server import LiveServer
 
 DEFAULTS = {"steps": 3, "width": 64, "height": 64, "num_frames": 5, "guidance_scale": 1.0, "guidance_scale_2": 1.0}
 TINY = EMBEDDED_MODELS / "tiny-t2v-a14b"
+EXPERTS = {"high": "transformer", "low": "transformer_2"}
 
 
 def _add(home: Home, model_id: str = "mine", folder: Path = TINY, **values: object) -> None:
@@ -95,7 +97,9 @@ def test_other_defaults_of_a_built_in_model_are_those_of_the_next_request(served
 
 
 @pytest.mark.timeout(300)
-def test_a_model_is_added_to_a_running_server_and_makes_a_video(live_server: Callable[..., LiveServer]) -> None:
+def test_models_are_added_to_a_running_server_and_make_videos(
+    live_server: Callable[..., LiveServer], tmp_path: Path
+) -> None:
     server = live_server()
     arguments = [f"--default={key}={value}" for key, value in DEFAULTS.items()]
     done = wan22("models", "add", "mine", str(TINY), "--base", "tiny", "--copy", *arguments, home=server.home)
@@ -106,10 +110,22 @@ def test_a_model_is_added_to_a_running_server_and_makes_a_video(live_server: Cal
     task_id = answer.json()["task_id"]
     server.wait(task_id, "completed")
     made = server.client.get(f"/api/v1/outputs/{task_id}").json()
+
+    loose = {name: tmp_path / f"mine_{name}_noise.safetensors" for name in EXPERTS}
+    for name, file in loose.items():
+        shutil.copy(TINY / EXPERTS[name] / "diffusion_pytorch_model.safetensors", file)
+    files = [f"--{name}={file}" for name, file in loose.items()]
+    done = wan22("models", "add", "loose", "--base", "tiny", *files, *arguments, home=server.home)
+    assert done.returncode == 0, done.stderr
+    second = server.client.post(SUBMIT, json=asked | {"model_type": "loose"}).json()["task_id"]
+    server.wait(second, "completed")
+    frames = server.client.get(f"/api/v1/outputs/{second}").json()["metadata"]["result"]["frames_sha256"]
+    assert frames == made["metadata"]["result"]["frames_sha256"]  # the same weights, however they came here
+    assert server.client.get("/api/v1/models/status/loose").json()["is_loaded"] is True
+
     assert (made["model_type"], made["resolution"]) == ("mine", "64x64")
     request = made["generation_params"]
     assert (request["model"], request["steps"], request["num_frames"]) == ("mine", 3, 5)
-    assert server.client.get("/api/v1/models/status/mine").json()["is_loaded"] is True
     removed = wan22("models", "remove", "mine", "-y", home=server.home)
     assert removed.returncode == 0, removed.stderr
     assert server.client.post(SUBMIT, json=asked).status_code == 422

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from backend.core.errors import ModelDamaged, ModelUnavailable
-from backend.core.model_table import MODELS
+from backend.core.model_table import MODELS, put_in_force
 from backend.core.paths import Home
+from backend.models.configuration import table_of
 from backend.models.manager import ModelManager
 
 T2V = MODELS["T2V-A14B"]
@@ -104,3 +105,15 @@ def test_damage_is_named(home: Home, harm: object, word: str) -> None:
     harm(folder)
     with pytest.raises(ModelDamaged, match=word):
         ModelManager(home, has_gpu=True).folder(T2V)
+
+
+def test_a_model_of_the_users_own_is_the_default_only_where_its_base_is_not_here(home: Home) -> None:
+    put_in_force(table_of({"mine": {"base": "T2V-A14B"}, "small": {"base": "TI2V-5B"}}))
+    for name in ("mine", "small", "TI2V-5B", "Wan2.1-T2V-14B"):
+        _lay_out(home.models / name)
+    manager = ModelManager(home, has_gpu=True)
+    assert [spec.id for spec in manager.fitting()][:4] == ["mine", "Wan2.1-T2V-14B", "TI2V-5B", "small"]
+    assert [spec.id for spec in manager.fitting(image=True)][:2] == ["TI2V-5B", "small"]
+    _lay_out(home.models / "T2V-A14B")
+    assert manager.default() is T2V
+    assert ModelManager(home, has_gpu=False).default() is TINY

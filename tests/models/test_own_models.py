@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
-from backend.core.errors import BadSettings, ModelMismatch, ModelUnavailable, StateConflict
+from backend.core.errors import BadSettings, ModelDamaged, ModelMismatch, ModelUnavailable, StateConflict
 from backend.core.model_table import BUILT_IN, ModelSpec, models_in_force
 from backend.core.paths import Home
-from backend.models.configuration import ModelConfigurationManager
+from backend.models.configuration import ModelConfigurationManager, table_of
+from backend.models.downloader import ModelDownloader
+from backend.models.folder_kind import check_folder
+from backend.models.given_files import place_files
+from backend.models.hub import Hub
+from backend.models.integrity import check_quick
 from backend.models.manager import EMBEDDED_MODELS, ModelManager, Presence
+from backend.models.manifest import read_manifest
 from backend.models.model_entry import ModelEntry
 from backend.models.own_models import OwnModels
+from tests.support.hub import REPOSITORY, stand_in
+from tests.support.weight_files import a14b, sparse, vae
 
 T2V, I2V, TI2V = (EMBEDDED_MODELS / name for name in ("tiny-t2v-a14b", "tiny-i2v-a14b", "tiny-ti2v-5b"))
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -209,6 +218,133 @@ def test_a_copy_waits_for_nobody_who_changes_the_same_folder(home: Home, own: Ow
     ):
         own.add("mine", _entry(), folder, copy=True)
     own.add("mine", _entry(), folder, copy=True)
+
+
+@pytest.fixture
+def loose(tmp_path: Path) -> dict[str, Path]:
+    """Single files under names of the user's: experts and autoencoders of the tiny family."""
+    folder = tmp_path / "loose"
+    folder.mkdir()
+    sources = {
+        "high": T2V / "transformer",
+        "low": T2V / "transformer_2",
+        "five": TI2V / "transformer",
+        "vae16": T2V / "vae",
+        "vae48": TI2V / "vae",
+        "image_high": I2V / "transformer",
+    }
+    return {
+        name: Path(shutil.copy(source / WEIGHTS, folder / f"mine_{name}_noise.safetensors"))
+        for name, source in sources.items()
+    }
+
+
+def test_single_files_become_a_model_with_what_the_base_has(home: Home, own: OwnModels, loose: dict[str, Path]) -> None:
+    manager = ModelManager(home, has_gpu=False)
+    before = {path: path.read_bytes() for path in loose.values()}
+    named = {"transformer": loose["high"], "transformer_2": loose["low"]}
+    spec, notes = own.add_files("mine", _entry("tiny"), named, models=manager)
+    assert notes == ("vae, text_encoder, tokenizer are that of tiny-t2v-a14b",)
+    folder = manager.folder(spec)
+    assert (folder / "transformer" / loose["high"].name).samefile(loose["high"])
+    check_folder(folder, spec)
+    only = {"transformer": loose["five"]}
+    five, _ = own.add_files("five", _entry("tiny-ti2v"), only, [loose["vae48"]], models=manager)
+    assert (manager.folder(five) / "vae" / loose["vae48"].name).is_file()
+    for one in (spec, five):
+        assert own.remove(one) > 0
+    assert [path.name for path in home.models.iterdir() if path.suffix != ".lock"] == []
+    assert {path: path.read_bytes() for path in loose.values()} == before
+
+
+_HIGH = "the expert for high noise"
+
+
+@pytest.mark.parametrize(
+    ("base", "given", "others", "sentence"),
+    [
+        ("tiny-t2v-a14b", "low", (), f"mine_low_noise.safetensors is tiny-t2v-a14b low noise, and {_HIGH}"),
+        ("tiny-t2v-a14b", "vae16", (), f"is tiny VAE of 16 channels, and {_HIGH}"),
+        ("tiny-t2v-a14b", "high", ("vae48",), "is tiny VAE of 48 channels, and a part of tiny-t2v-a14b"),
+        ("tiny-i2v-a14b", "high", (), f"is tiny-t2v-a14b high noise, and {_HIGH} of tiny-i2v-a14b"),
+        ("tiny-t2v-a14b", "image_high", (), f"is tiny-i2v-a14b high noise, and {_HIGH} of tiny-t2v-a14b"),
+        ("TI2V-5B", "five", (), "is tiny-ti2v-5b, and the transformer of TI2V-5B"),
+        ("tiny-t2v-a14b", "high", ("high",), f"are both {_HIGH}"),
+    ],
+)
+def test_a_file_in_the_wrong_place_is_refused_with_what_it_is(
+    home: Home, own: OwnModels, loose: dict[str, Path], base: str, given: str, others: tuple[str, ...], sentence: str
+) -> None:
+    rest = [loose[name] for name in others]
+    with pytest.raises(ModelMismatch, match=sentence):
+        own.add_files(
+            "mine", _entry(base), {"transformer": loose[given]}, rest, models=ModelManager(home, has_gpu=False)
+        )
+    assert not home.config_file.exists()
+    assert list(home.models.iterdir()) == []
+
+
+def test_where_tensors_leave_a_doubt_the_base_decides_and_it_is_said(tmp_path: Path) -> None:
+    table = table_of({"old": {"base": "Wan2.1-T2V-14B"}, "new": {"base": "T2V-A14B"}})
+    file = sparse(tmp_path / "x" / "models" / "model.safetensors", a14b())
+    old = place_files(table.find("old"), {"transformer": file})
+    assert [part.name for part in old.files] == ["transformer/model.safetensors"]
+    assert old.notes == (
+        "model.safetensors is taken for Wan2.1-T2V-14B, as you say; "
+        "it could be T2V-A14B high noise or T2V-A14B low noise too",
+    )
+    new = place_files(table.find("new"), {"transformer_2": file})
+    assert "is taken for T2V-A14B low noise, as you say" in new.notes[0]
+    with pytest.raises(ModelMismatch, match="can be either expert of T2V-A14B") as caught:
+        place_files(table.find("new"), {}, [file])
+    assert "--high" in caught.value.next_steps[0]
+    named = sparse(tmp_path / "x" / "models" / "wan2.1_t2v_14B_bf16.safetensors", a14b())
+    with pytest.raises(ModelMismatch, match=f"is Wan2.1-T2V-14B, and {_HIGH} of T2V-A14B was expected"):
+        place_files(table.find("new"), {"transformer": named})
+    assert place_files(table.find("old"), {"transformer": named}).notes == ()
+
+
+def test_a_pickle_is_no_file_of_a_model(tmp_path: Path) -> None:
+    file = tmp_path / "model.pth"
+    file.write_bytes(b"PK\x03\x04" + bytes(64))
+    with pytest.raises(ModelMismatch, match="The file is a zip archive"):
+        place_files(BUILT_IN.find("tiny"), {"transformer": file})
+
+
+def test_a_model_that_lacks_parts_waits_for_the_repository_of_its_base(
+    home: Home, own: OwnModels, tmp_path: Path
+) -> None:
+    wan_vae = sparse(tmp_path / "wan_2.1_vae.safetensors", vae(16))
+    spec, notes = own.add_files(
+        "mine", _entry("Wan2.1-T2V-1.3B"), {}, [wan_vae], models=ModelManager(home, has_gpu=False)
+    )
+    assert notes == ("transformer, text_encoder, tokenizer of Wan2.1-T2V-1.3B come with `wan22 models download mine`",)
+    assert spec.repo_id == "Wan-AI/Wan2.1-T2V-1.3B-Diffusers"
+    assert _state(home, spec) is Presence.PARTIAL
+    own.remove(spec)
+    assert wan_vae.is_file()
+    assert not home.partial_model_of("mine").exists()
+
+
+def test_a_lost_file_of_the_users_own_is_never_replaced_by_the_bases(
+    home: Home, own: OwnModels, loose: dict[str, Path], published: dict[str, bytes]
+) -> None:
+    models = ModelManager(home, has_gpu=False)
+    named = {"transformer": loose["high"], "transformer_2": loose["low"]}
+    spec, _ = own.add_files("mine", _entry("tiny", repository=REPOSITORY), named, models=models)
+    lost = models.folder(spec) / "transformer" / loose["high"].name
+    lost.unlink()
+    with stand_in(published) as hub:
+        downloader = ModelDownloader(home, models, Hub(hub.endpoint))
+        manifest = read_manifest(home.model_of("mine"))
+        assert manifest is not None
+        with pytest.raises(ModelDamaged, match="is a file that you gave") as caught:
+            downloader.repair(spec, check_quick(home.model_of("mine"), manifest))
+        assert "add it again" in caught.value.next_steps[0]
+        with pytest.raises(ModelDamaged, match="is a file that you gave"):
+            downloader.download(spec)
+        assert hub.fetched() == Counter()
+    assert not lost.exists()
 
 
 def test_auto_prefers_the_built_in_model_to_one_that_is_built_like_it(home: Home, own: OwnModels, folder: Path) -> None:
