@@ -57,7 +57,7 @@ class HostStats:
     """Takes readings; safe to use from many threads."""
 
     def __init__(self, folder: Path) -> None:
-        """Watch the disk that holds `folder`."""
+        """Watch the disk that holds `folder`, or that would hold it."""
         self._folder = folder
         self._lock = threading.Lock()
         self._reading: HostReading | None = None
@@ -76,7 +76,8 @@ class HostStats:
 
     def _take(self) -> HostReading:
         memory = psutil.virtual_memory()
-        disk = psutil.disk_usage(str(self._folder))
+        folder = next(path for path in (self._folder, *self._folder.parents) if path.exists())
+        disk = psutil.disk_usage(str(folder))
         machine = detect_hardware() if self.has_gpu else None
         return HostReading(
             cpu_percent=round(psutil.cpu_percent(interval=None), 1),

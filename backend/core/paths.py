@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.core.errors import NotFound
+from backend.core.errors import BadSettings, NotFound
 
 _SAFE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,126}$")
 
@@ -108,9 +108,14 @@ class Home:
         of LoRAs keeps nobody from making a video.
 
         Raises:
-            OSError: the home itself cannot be made.
+            BadSettings: the home itself cannot be made.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            advice = ("Set WAN22_HOME to a folder that can be made or written.",)
+            raise BadSettings(f"The home folder {self.root} cannot be made: {reason}", suggestions=advice) from None
         for folder in self.folders:
             with suppress(OSError):
                 folder.mkdir(exist_ok=True)

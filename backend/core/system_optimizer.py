@@ -79,7 +79,7 @@ class Option:
     seconds: Seconds
     fits: bool
     reason: str  #: why it was taken or not, in a sentence
-    forbidden: bool = False  #: whether it is none for this device, this model or these wishes, whatever the memory
+    possible: bool = True  #: whether device, model and wishes allow it at all, with any memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Decision:
         """Why it was decided so, in a sentence."""
         if self.chosen is not None:
             return self.chosen.reason
-        possible = [option for option in self.options if not option.forbidden]
+        possible = [option for option in self.options if option.possible]
         best = min(
             possible or self.options, key=lambda option: (_lack(option.needs, self.machine), option.seconds.warm)
         )
@@ -163,7 +163,7 @@ class WAN22SystemOptimizer:
         lacks = "" if forbidden else _lacks(needs, self.machine)
         reason = forbidden or (f"{_words(plan)} needs {lacks}" if lacks else "fits")
         return Option(
-            plan, needs, seconds(work, plan, self.rates, cpu=cpu), not forbidden and not lacks, reason, bool(forbidden)
+            plan, needs, seconds(work, plan, self.rates, cpu=cpu), not forbidden and not lacks, reason, not forbidden
         )
 
     def _forbidden(self, plan: MemoryPlan, spec: ModelSpec) -> str:

@@ -82,7 +82,7 @@ class PresetEffect:
             option.needs.vram
             for effect in self.effects
             for option in effect.bound.options
-            if not option.forbidden and option.needs.vram
+            if option.possible and option.needs.vram
         ]
         if not needs:
             return None

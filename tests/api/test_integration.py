@@ -114,6 +114,18 @@ def test_a_folder_that_cannot_be_made_is_shown_and_the_rest_works(tmp_path: Path
         served.client.__exit__(None, None, None)
 
 
+def test_a_home_that_goes_away_is_told_and_not_an_error(served: Served) -> None:
+    alive(served)
+    root = served.services.home.root
+    away = root.rename(root.with_name("away"))
+    body = status(served)
+    assert (body["status"], body["components"]["home"]["status"]) == ("failed", "failed")
+    health = served.client.get(HEALTH)
+    assert (health.status_code, health.json()["status"]) == (200, "unhealthy")
+    away.rename(root)
+    assert status(served)["components"]["home"]["status"] == "ready"
+
+
 def test_a_start_that_fails_is_an_error_that_stays(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
