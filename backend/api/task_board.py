@@ -14,6 +14,7 @@ from backend.api.views import known, video_url
 from backend.core.domain import TERMINAL, EventType, Stage, Task, TaskEvent, TaskStatus, iso
 
 PROGRESS_TOPIC = "generation_progress"
+ALERTS_TOPIC = "alerts"
 #: Stages of messages that are no stages of a worker.
 STARTED_STAGE = "generation_started"
 _SNAPSHOT_WAITING = 100  # a newcomer is told of so many waiting tasks; the queue route lists them all
@@ -55,6 +56,7 @@ class TaskBoard:
             EventType.SUBMITTED: self._submitted,
             EventType.STARTED: self._started,
             EventType.PROGRESS: self._progressed,
+            EventType.ALERT: self._alerted,
             EventType.ATTEMPT_LOST: self._attempt_lost,
             EventType.RELEASED: self._released,
             EventType.COMPLETED: self._completed,
@@ -111,6 +113,10 @@ class TaskBoard:
         live.progress = max(live.progress, round(float(event.data["progress"]), 2))
         _stamp(live, event, **{key: value for key, value in event.data.items() if key not in ("stage", "progress")})
         return _progress_notices(event.task_id, live, stage_changed=stage_changed)
+
+    def _alerted(self, event: TaskEvent) -> list[Notice]:
+        data = event.data | {"task_id": event.task_id, "timestamp": iso(event.created_at)}
+        return [Notice("alert", ALERTS_TOPIC, event.id, data)]
 
     def _attempt_lost(self, event: TaskEvent) -> list[Notice]:
         if not event.data.get("will_retry"):

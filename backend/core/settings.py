@@ -59,6 +59,9 @@ class Settings(BaseSettings):
         default=OomPolicy.QUALITY,
         description="When memory runs out: none fails, quality keeps the clip to the bit, speed may round weights",
     )
+    idle_unload_seconds: float = Field(
+        default=0.0, ge=0, description="A worker without work for so long frees its model's memory; 0 never"
+    )
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads of the engine; 0 leaves it to torch")
     log_json: bool = Field(default=False, description="Write the log as JSON lines")
 

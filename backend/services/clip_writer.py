@@ -20,6 +20,7 @@ from backend.engine.kept_latents import KeptLatents, write_latents
 from backend.engine.pipeline_loader import WanComponents, library_versions
 from backend.engine.sentinel import ClipSentinel
 from backend.services.attempt_files import AttemptFiles, storage_errors
+from backend.services.memory_watch import RunMemory
 from backend.services.phase_clock import Phase
 from backend.services.run_report import RunReport
 from backend.services.video_encoder import VideoEncoder, thumbnail
@@ -55,12 +56,14 @@ class ClipWriter:
         task_id: str,
         request: GenerationRequest,
         report: RunReport,
+        memory: RunMemory,
     ) -> None:
         self._bridge = bridge
         self._files = files
         self._task_id = task_id
         self._request = request
         self._report = report
+        self._memory = memory
 
     def write(self, clip: Clip) -> Output:
         """Make the files and return the video's record, in which only the time of the whole run is still 0.
@@ -78,6 +81,8 @@ class ClipWriter:
             self._report.begin(Phase.MUX, "Saving the video")
             fallbacks = clip.ladder.taken
             warnings = sentinel.warnings() + _left_out(clip.loras) + tuple(one.sentence for one in fallbacks)
+            warnings += tuple(self._memory.warnings)
+            peaks = self._memory.peaks
             weights = clip.weights_sha256 or clip.components.weights_digest  # waits for it, if need be
             metadata = self._bridge.metadata(
                 self._task_id,
@@ -97,6 +102,8 @@ class ClipWriter:
                     kept_latents=request.keep_latents,
                     attention=clip.components.attention,
                     precision=clip.components.precision,
+                    peak_vram_bytes=peaks.vram,
+                    peak_ram_bytes=peaks.ram,
                     plan=clip.components.plan.name,
                     fallbacks=tuple(one.to_json() for one in fallbacks),
                 ),

@@ -25,6 +25,7 @@ from backend.services.attempt_files import AttemptFiles
 from backend.services.clip_writer import Clip, ClipWriter
 from backend.services.denoising_run import DenoisingRun, OpenLora
 from backend.services.inputs import InputStore
+from backend.services.memory_watch import Alerted, MemoryWatch, RunMemory
 from backend.services.phase_clock import CostHistory, Phase, PhaseClock
 from backend.services.run_plan import EXPERT_PHASE, learn, plan_phases
 from backend.services.run_report import Report, RunReport
@@ -45,6 +46,8 @@ class RealGenerationPipeline:
         open_lora: OpenLora | None = None,
         state_seconds: float = STATE_SECONDS,
         oom_policy: OomPolicy = OomPolicy.QUALITY,
+        watch: MemoryWatch | None = None,
+        alerted: Alerted = lambda alert, given_up: None,
     ) -> None:
         """Prepare.
 
@@ -54,12 +57,17 @@ class RealGenerationPipeline:
             open_lora: finds a LoRA's file by its reference; None = in this home's library.
             state_seconds: longest time of denoising without a saved state; 0 = one after every step.
             oom_policy: what may be given up when memory runs out.
+            watch: who looks at the memory; None = nobody, and the peaks are unknown.
+            alerted: who hears that memory gets full.
         """
         self._bridge = bridge
         self._home = home
         self._open_lora = open_lora or LoraLibrary(home).open_file
         self._state_seconds = state_seconds
         self._oom_policy = oom_policy
+        self._watch = watch
+        self._alerted = alerted
+        self._used: WanComponents | None = None  #: what the present run computes with
         self._history = CostHistory()
 
     def learn(self, outputs: Iterable[Output], device: str) -> None:
@@ -114,20 +122,22 @@ class RealGenerationPipeline:
         with AttemptFiles(self._home, task_id) as files:
             plan = plan_phases(request, warm=self._bridge.is_warm(request.model))
             clock = PhaseClock(request.model, plan, self._history)
-            said = RunReport(clock, report, request.steps)
+            self._used = None
+            memory = RunMemory(self._watch, report, self._alerted, self._give_up_unused)
+            said = RunReport(clock, memory.report, request.steps)
             said.tell(Stage.INITIALIZING, "Starting")
             if request.latents_of is None:
                 clip = self._denoised(task_id, request, files, said)
             else:
                 clip = self._kept(request.latents_of, request, said)
-            output = ClipWriter(self._bridge, files, task_id, request, said).write(clip)
+            output = ClipWriter(self._bridge, files, task_id, request, said, memory).write(clip)
             clock.finish()
         return replace(output, generation_seconds=time.monotonic() - started)
 
     def _denoised(self, task_id: str, request: GenerationRequest, files: AttemptFiles, report: RunReport) -> Clip:
         report.begin(Phase.LOAD, f"Loading {request.model}")
         ladder = MemoryLadder(self._oom_policy)
-        components = self._load(request, ladder)
+        components = self._used = self._load(request, ladder)
         report.clock.advance()
         run = DenoisingRun(
             components,
@@ -160,13 +170,19 @@ class RealGenerationPipeline:
             except OutOfMemory as error:
                 plan = ladder.down("loading", plan, error)
 
+    def _give_up_unused(self) -> tuple[str, ...]:
+        """Forget a model that is loaded and not what this run computes with; say which."""
+        # Until the run has its model, the loaded one may be it.
+        forgotten = None if self._used is None else self._bridge.unload_unless(self._used)
+        return () if forgotten is None else (forgotten,)
+
     def _kept(self, source: str, request: GenerationRequest, report: RunReport) -> Clip:
         """Read the latents that an earlier video kept."""
         path = self._home.latents_of(source)
         if not path.is_file():
             raise LatentsNotKept
         report.begin(Phase.LOAD, f"Loading the decoder of {request.model}")
-        components = self._bridge.decoder(request)
+        components = self._used = self._bridge.decoder(request)
         kept = read_latents(path, components, request)
         report.clock.advance()
         return Clip(
