@@ -5,7 +5,9 @@ Heavy modules are imported inside the commands that need them, so that `wan22 --
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -74,17 +76,24 @@ app.add_typer(models.app, name="models")
 
 
 @app.command()
-def doctor() -> None:
-    """Say what is here, what is usable and why not."""
+def doctor(
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the model hub.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Say what is here, what is usable and why not. Exit status 1 where something must be repaired."""
     from backend.doctor import examine
 
-    findings = examine(load_settings())
+    findings = examine(load_settings(), offline=offline)
+    bad = any(finding.grade == "bad" for finding in findings)
+    if as_json:
+        typer.echo(json.dumps({"ok": not bad, "findings": [asdict(finding) for finding in findings]}, indent=2))
+        raise typer.Exit(int(bad))
     table = Table("", "what", "finding", box=None)
     for finding in findings:
         mark = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "bad": "[red]bad[/]"}[finding.grade]
         table.add_row(mark, finding.subject, escape(finding.text))
     out.print(table)
-    if any(finding.grade == "bad" for finding in findings):
+    if bad:
         raise typer.Exit(1)
 
 

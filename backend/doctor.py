@@ -1,15 +1,20 @@
-"""What is here, what is usable and why not: the findings behind `wan22 doctor`. Looks, never changes."""
+"""What is here, what is usable and why not: the findings behind `wan22 doctor`. Looks and tries, never changes.
+
+Imports no torch: what only the engine knows is asked of a process of its own.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from backend import __version__
+from backend.core.abilities import AttentionWish, choose_kernel
 from backend.core.config_file import ConfigFile
 from backend.core.cost_model import Workload
 from backend.core.errors import WanError
@@ -19,9 +24,12 @@ from backend.core.optimization_settings import OptimizationSettings, kept_optimi
 from backend.core.settings import Settings
 from backend.core.system_optimizer import Machine, WAN22SystemOptimizer
 from backend.models.configuration import ModelConfigurationManager
+from backend.models.hub import Hub, Reach
 from backend.models.manager import ModelManager, Presence
+from backend.services.disk_speed import read_speed
 from backend.services.forecast import native_request
 from backend.services.machine_record import last_profile
+from backend.services.self_test import EngineAnswer, ask_engine
 
 LOW_DISK_BYTES = 2 * GIB
 #: First SQLite without the WAL-reset bug; older ones need a single checkpointer, which this product keeps to.
@@ -39,8 +47,18 @@ class Finding:
     text: str
 
 
-def examine(settings: Settings) -> list[Finding]:
-    """Look at the machine, the libraries, the home folder and the models."""
+#: Asks the engine about a device and about kernels of attention.
+Ask = Callable[[str, AttentionWish], EngineAnswer]
+
+
+def examine(settings: Settings, *, offline: bool = False, ask: Ask = ask_engine) -> list[Finding]:
+    """Look at the machine, the libraries, the home folder, the hub and the models, and let the engine try the device.
+
+    Args:
+        settings: the ones in force.
+        offline: leaves the hub in peace.
+        ask: asks the engine; takes as long as importing torch does.
+    """
     hardware = detect_hardware(settings.paths.root)
     limit = (
         "" if hardware.memory_limit is None else f", of which this container may use {in_gib(hardware.memory_limit)}"
@@ -59,16 +77,22 @@ def examine(settings: Settings) -> list[Finding]:
         for gpu in hardware.gpus
     ] or [Finding("note", "GPU", "no NVIDIA card found: the tiny models run on the processor")]
     findings += [_library(name) for name in ("torch", "diffusers", "transformers", "av")]
+    answer = ask(settings.device, settings.attention)
+    findings += _engine(answer, settings.attention)
     findings.append(_sqlite())
     findings += _home(settings)
-    machine = Machine.of(hardware, settings.device)
+    findings.append(_read_speed(settings))
+    findings.append(_hub(offline))
+    # What computes is what was found to work, where the engine could be asked.
+    device = "cpu" if answer.device == "cpu" else settings.device
+    machine = Machine.of(hardware, device)
     kept = kept_optimization(ConfigFile(settings.paths.config_file))
     try:
         kept.read()
     except WanError as error:
         findings.append(Finding("bad", "config.json", f"{error.message}; the defaults are in force"))
     wishes = kept.current()
-    manager = ModelManager(settings.paths, has_gpu=bool(hardware.gpus))
+    manager = ModelManager(settings.paths, has_gpu=bool(hardware.gpus) and device != "cpu")
     table = ModelConfigurationManager(settings.paths).refresh()
     findings += [Finding("bad", "config.json", fault) for fault in table.faults]
     for spec in table.specs:
@@ -101,6 +125,53 @@ def _fit(spec: ModelSpec, machine: Machine, wishes: OptimizationSettings) -> Fin
         else f"{instead.model} at {instead.width}x{instead.height}, {instead.num_frames} frames would fit"
     )
     return Finding("note", f"{spec.id} plan", f"{decision.reason}; {fitting} (estimated)")
+
+
+def _engine(answer: EngineAnswer, wish: AttentionWish) -> list[Finding]:
+    """Say what the engine told: build, device, precision, attention."""
+    facts, findings = answer.facts, []
+    if "torch" in facts:
+        cuda = "without CUDA" if facts["cuda"] is None else f"CUDA {facts['cuda']}"
+        sets = ", ".join(facts["architectures"])
+        findings.append(
+            Finding("ok", "torch build", f"{facts['torch']}, {cuda}" + (f", code for {sets}" if sets else ""))
+        )
+    if answer.unusable is not None:
+        findings.append(Finding("bad", "device", " ".join((f"{answer.unusable}.", *facts["next_steps"]))))
+    elif answer.device is not None:
+        findings.append(Finding("ok", "device", f"{answer.device} ({facts['name']}): {facts['reason']}"))
+        findings += [Finding("note", "device", warning) for warning in facts["warnings"]]
+    if answer.precision is not None:
+        findings.append(Finding("ok", "precision", f"{answer.precision.precision}: {answer.precision.reason}"))
+    if answer.kernels:
+        chosen, warnings = choose_kernel(wish, answer.kernels.values())
+        findings.append(Finding("ok", "attention", f"{chosen} is used (WAN22_ATTENTION is {wish})"))
+        findings += [Finding("note", "attention", warning) for warning in warnings]
+    for found in answer.kernels.values():
+        measured = "" if found.seconds is None else f", {1000 * found.seconds:.2f} ms"
+        distance = "" if found.error is None else f", {found.error:.1e} from float32"
+        grade: Grade = "ok" if found.right else "note"
+        text = f"{found.verdict}: {found.reason}{measured}{distance}"
+        findings.append(Finding(grade, f"attention {found.kernel}", text))
+    if answer.failure is not None:
+        findings.append(Finding("note" if answer.late else "bad", "engine", answer.failure))
+    return findings
+
+
+def _read_speed(settings: Settings) -> Finding:
+    speed = read_speed(settings.paths.models)
+    if speed is None:
+        return Finding("ok", "disk", "reading was not measured: the models' folder has nothing to read")
+    return Finding("ok", "disk", f"the models' folder reads {speed / 1e9:.2f} GB/s, measured")
+
+
+def _hub(offline: bool) -> Finding:
+    if offline:
+        return Finding("ok", "model hub", "not asked (--offline)")
+    hub = Hub()
+    reach, how = hub.reach()
+    needed = "" if reach is Reach.REACHABLE else "; models that are here work all the same"
+    return Finding("ok" if reach is Reach.REACHABLE else "note", "model hub", f"{hub.host} is {reach}: {how}{needed}")
 
 
 def _library(name: str) -> Finding:

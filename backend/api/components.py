@@ -17,6 +17,7 @@ from backend.api.download_news import tell_download
 from backend.core.domain import TaskStatus
 from backend.core.errors import BadSettings, WanError
 from backend.core.hardware import HardwareProfile, in_gib
+from backend.core.model_table import models_in_force
 from backend.core.system_integration import Component, ComponentStatus, Condition
 from backend.models.manager import Presence
 from backend.services.machine_record import remember
@@ -189,7 +190,8 @@ def _events(services: Services) -> Condition:
 
 
 def _downloads(services: Services) -> Condition:
-    states = Counter(download.state.value for download in services.downloads.all())
+    asked = [services.downloads.get(spec) for spec in models_in_force().specs]
+    states = Counter(download.state.value for download in asked if download is not None)
     return _ready(", ".join(f"{count} {state}" for state, count in states.items()) or "None was asked for")
 
 

@@ -17,6 +17,7 @@ from backend.core.errors import WanError
 from backend.services.model_downloads import Download, DownloadState
 
 PROGRESS_TOPIC = "generation_progress"
+ALERTS_TOPIC = "alerts"
 #: Stages of messages that are no stages of a worker.
 STARTED_STAGE = "generation_started"
 _SNAPSHOT_WAITING = 100  # a newcomer is told of so many waiting tasks; the queue route lists them all
@@ -59,6 +60,7 @@ class TaskBoard:
             EventType.SUBMITTED: self._submitted,
             EventType.STARTED: self._started,
             EventType.PROGRESS: self._progressed,
+            EventType.ALERT: self._alerted,
             EventType.ATTEMPT_LOST: self._attempt_lost,
             EventType.RELEASED: self._released,
             EventType.COMPLETED: self._completed,
@@ -117,6 +119,10 @@ class TaskBoard:
         fetch = fetch_of_task(live.model, event.data.get("download"), event.created_at)
         notices = _fetch_notices(event, live, fetch, DownloadState.COMPLETED)
         return [*_progress_notices(event.task_id, live, stage_changed=stage_changed), *notices]
+
+    def _alerted(self, event: TaskEvent) -> list[Notice]:
+        data = event.data | {"task_id": event.task_id, "timestamp": iso(event.created_at)}
+        return [Notice("alert", ALERTS_TOPIC, event.id, data)]
 
     def _attempt_lost(self, event: TaskEvent) -> list[Notice]:
         if not event.data.get("will_retry"):

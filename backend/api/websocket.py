@@ -19,7 +19,7 @@ from fastapi import APIRouter, WebSocket
 
 from backend.api.connection import GOING_AWAY, TOO_LARGE, TOO_SLOW, Connection, encode
 from backend.api.host_stats import HostStats
-from backend.api.task_board import PROGRESS_TOPIC, Notice, TaskBoard
+from backend.api.task_board import ALERTS_TOPIC, PROGRESS_TOPIC, Notice, TaskBoard
 from backend.api.views import queue_counts, system_stats
 from backend.core.domain import TERMINAL, EventType, TaskStatus, iso, utcnow
 from backend.core.errors import WanError
@@ -35,7 +35,7 @@ TOPICS: Final = (
     STATS_TOPIC,
     PROGRESS_TOPIC,
     QUEUE_TOPIC,
-    "alerts",
+    ALERTS_TOPIC,
     "model_status",
     "download_progress",
     "health_monitoring",
@@ -159,7 +159,7 @@ class ConnectionManager:
         answer = {"topic": topic, "subscribed": True, "message": f"Subscribed to {topic}"}
         await connection.send(encode("subscription_response", self._position, answer))
         replayable = after is not None and self._position - MAX_REPLAY <= after <= self._position
-        if replayable and after is not None and topic in (PROGRESS_TOPIC, QUEUE_TOPIC):
+        if replayable and after is not None and topic in (PROGRESS_TOPIC, QUEUE_TOPIC, ALERTS_TOPIC):
             await self._replay(connection, topic, after)
         # From here to the end nothing waits, so no event can come between the snapshot and the live messages.
         elif topic == PROGRESS_TOPIC:

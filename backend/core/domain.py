@@ -65,6 +65,7 @@ class EventType(StrEnum):
     SUBMITTED = "submitted"
     STARTED = "started"
     PROGRESS = "progress"
+    ALERT = "alert"
     CANCEL_REQUESTED = "cancel_requested"
     ATTEMPT_LOST = "attempt_lost"
     RELEASED = "released"

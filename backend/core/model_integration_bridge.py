@@ -96,6 +96,8 @@ class RunFacts:
     precision: str | None = None  #: the numbers in which the experts computed; None = not said
     plan: str | None = None  #: the memory plan that was in force at the end; None = not said
     plan_reason: str | None = None  #: why the run began with the plan with which it began
+    peak_vram_bytes: int | None = None  #: most bytes of tensors on the card; None = not known
+    peak_ram_bytes: int | None = None  #: most bytes of memory that the worker's process had; None = not known
     fallbacks: tuple[dict[str, str], ...] = ()  #: plans that were left because memory ran out, in order
 
 
@@ -208,6 +210,14 @@ class ModelIntegrationBridge(Generic[LoadedT]):
         self._loaded = None
         self._loaded_id = None
 
+    def unload_unless(self, used: LoadedT | None) -> str | None:
+        """Forget the loaded model unless it is this one; return the id of what was forgotten."""
+        if self._loaded is None or self._loaded is used:
+            return None
+        forgotten = self._loaded_id
+        self.unload()
+        return forgotten
+
     def prepare(self, request: GenerationRequest, plan: MemoryPlan = _PLAN) -> LoadedT:
         """Return the loaded model that serves this request, laid out as the plan says.
 
@@ -263,6 +273,8 @@ class ModelIntegrationBridge(Generic[LoadedT]):
                 "kept_latents": facts.kept_latents,
                 "attention": facts.attention,
                 "precision": facts.precision,
+                "peak_vram_bytes": facts.peak_vram_bytes,
+                "peak_ram_bytes": facts.peak_ram_bytes,
                 "plan": facts.plan,
                 "plan_reason": facts.plan_reason,
                 "fallbacks": list(facts.fallbacks),

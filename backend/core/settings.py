@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     recheck_days: float = Field(
         default=30.0, ge=0, le=3650, description="Days after which a model's files are read again; 0 never does"
     )
+    idle_unload_seconds: float = Field(
+        default=0.0, ge=0, description="A worker without work for so long frees its model's memory; 0 never"
+    )
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads of the engine; 0 leaves it to torch")
     log_json: bool = Field(default=False, description="Write the log as JSON lines")
 

@@ -7,6 +7,7 @@ memory, precision or models.
 from __future__ import annotations
 
 import re
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ import torch
 from backend.core.errors import DeviceUnusable
 from backend.core.hardware import HardwareProfile
 
+#: How long cards may take to be found and tried: starting CUDA takes seconds; a driver that hangs takes for ever.
+TRIAL_SECONDS: Final = 120.0
 CPU: Final = "cpu"
 PROCESSOR: Final = "processor"
 #: What torch raises when a card, a driver or a library fails; an allocator without memory is one of them.
@@ -125,13 +128,16 @@ class DeviceVerdict:
     warnings: tuple[str, ...] = ()  #: what should work and does not, each with what helps
 
 
-def choose_device(wish: str, facts: DeviceFacts, hardware: HardwareProfile) -> DeviceVerdict:
+def choose_device(
+    wish: str, facts: DeviceFacts, hardware: HardwareProfile, *, seconds: float = TRIAL_SECONDS
+) -> DeviceVerdict:
     """Find the device that works; "auto" goes down to the processor and says why, anything else is an order.
 
     Args:
         wish: "auto", "cpu", "cuda" or "cuda:N".
         facts: what torch says.
         hardware: what NVML says, for cards that torch does not see.
+        seconds: how long the cards may take; what hangs after that is left to itself.
 
     Raises:
         DeviceUnusable: the device that was ordered cannot be used, or there is no such name.
@@ -140,7 +146,7 @@ def choose_device(wish: str, facts: DeviceFacts, hardware: HardwareProfile) -> D
         return DeviceVerdict(CPU, PROCESSOR, "the processor was chosen in WAN22_DEVICE")
     number = _card_number(wish)
     found = _Trials(facts, hardware)
-    usable = found.first(number)
+    usable = found.first_in_time(number, seconds)
     if usable is not None:
         return DeviceVerdict(usable.device, usable.name, f"{usable.name} passed its trial", tuple(found.failures))
     if wish == "auto":
@@ -168,6 +174,28 @@ class _Trials:
         self._hardware = hardware
         self.failures: list[str] = []
         self._advice: list[str] = []
+
+    def first_in_time(self, number: int | None, seconds: float) -> Card | None:
+        """Return what `first` does, or None when it takes too long."""
+        answers: list[Card | None] = []
+        errors: list[BaseException] = []
+
+        def ask() -> None:
+            try:
+                answers.append(self.first(number))
+            except BaseException as error:  # the boundary of a thread: whoever waits for it raises it
+                errors.append(error)
+
+        # A daemon: a call that hangs inside the driver must not keep the process from ending.
+        thread = threading.Thread(target=ask, name="device-trial", daemon=True)
+        thread.start()
+        thread.join(seconds)
+        if errors:
+            raise errors[0]
+        if not answers:
+            self._fail(f"the cards did not answer within {seconds:g} s", "Restart the machine, or update the driver.")
+            return None
+        return answers[0]
 
     def first(self, number: int | None) -> Card | None:
         """Return the first card that passes, or None; only the card with this number where there is one."""

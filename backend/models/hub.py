@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import NoReturn
 
@@ -20,6 +21,7 @@ from backend.models.manifest import is_inside
 from backend.models.retries import Transient, retry_after
 
 METADATA_SECONDS = 15.0
+REACH_SECONDS = 3.0
 MODEL_INDEX = "model_index.json"
 #: Folders of a diffusers model that the loader opens.
 COMPONENTS = frozenset({"scheduler", "text_encoder", "tokenizer", "transformer", "transformer_2", "vae"})
@@ -57,6 +59,14 @@ class Listing:
         return sum(file.size for file in self.files)
 
 
+class Reach(StrEnum):
+    """Whether a hub can be asked from here."""
+
+    REACHABLE = "reachable"
+    OFFLINE = "offline"  #: there is no way to it, or HF_HUB_OFFLINE forbids to ask
+    BLOCKED = "blocked"  #: something in between, or the hub itself, refuses
+
+
 class Hub:
     """A hub at one address, asked with one token (or none)."""
 
@@ -64,6 +74,11 @@ class Hub:
         """Without arguments the address is `HF_ENDPOINT` and the token `HF_TOKEN`, as huggingface_hub finds them."""
         self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
         self._token = token or get_token()
+
+    @property
+    def host(self) -> str:
+        """Its name, for people: without what an address may hold beside it."""
+        return httpx2.URL(self.endpoint).host
 
     def listing(
         self, repository: str, revision: str = "main", *, wanted: Callable[[str], bool] | None = None
@@ -109,6 +124,19 @@ class Hub:
         if wanted is None and MODEL_INDEX not in names:
             raise UnsafeRepository(f"{repository} has no {MODEL_INDEX}: it is not in diffusers' layout")
         return Listing(repository, str(info.sha), tuple(sorted(files, key=lambda file: (file.size, file.name))))
+
+    def reach(self, seconds: float = REACH_SECONDS) -> tuple[Reach, str]:
+        """Knock once, and say whether the hub can be asked, and how that was found out; nothing secret is sent."""
+        if constants.HF_HUB_OFFLINE:
+            return Reach.OFFLINE, "HF_HUB_OFFLINE is set, so it is not asked"
+        try:
+            status = httpx2.head(self.endpoint, timeout=seconds).status_code
+        except (httpx2.ProxyError, httpx2.TimeoutException) as error:
+            return Reach.BLOCKED, f"no answer within {seconds:g} s or a proxy that refuses ({type(error).__name__})"
+        except (httpx2.TransportError, httpx2.InvalidURL) as error:
+            return Reach.OFFLINE, f"there is no way to it ({type(error).__name__})"
+        refuses = status >= 400 and status not in (404, 405)  # those come from a hub that only lacks such a page
+        return (Reach.BLOCKED if refuses else Reach.REACHABLE), f"it answers {status}"
 
     def address(self, listing: Listing, file: RemoteFile) -> str:
         """Where a file can be had, at the listing's very commit."""

@@ -22,6 +22,7 @@ from backend.engine.kept_latents import KeptLatents, write_latents
 from backend.engine.pipeline_loader import WanComponents, library_versions
 from backend.engine.sentinel import ClipSentinel
 from backend.services.attempt_files import AttemptFiles, storage_errors
+from backend.services.memory_watch import RunMemory
 from backend.services.phase_clock import Phase
 from backend.services.run_report import RunReport
 from backend.services.rungs import Rungs
@@ -69,12 +70,14 @@ class ClipWriter:
         task_id: str,
         request: GenerationRequest,
         report: RunReport,
+        memory: RunMemory,
     ) -> None:
         self._bridge = bridge
         self._files = files
         self._task_id = task_id
         self._request = request
         self._report = report
+        self._memory = memory
 
     def write(self, clip: Clip) -> Output:
         """Make the files and return the video's record, in which only the time of the whole run is still 0.
@@ -118,6 +121,8 @@ class ClipWriter:
             warnings = sentinel.warnings() + _left_out(clip.loras) + tuple(one.sentence for one in fallbacks)
             if tile_grid(clip.components, clip.latents) is not None:
                 warnings += (f"Decoded in tiles of {plan.tile_size} px; {SEAMS}",)
+            warnings += tuple(self._memory.warnings)
+            peaks = self._memory.peaks
             weights = clip.weights_sha256 or clip.components.weights_digest  # waits for it, if need be
             metadata = self._bridge.metadata(
                 self._task_id,
@@ -139,6 +144,8 @@ class ClipWriter:
                     precision=clip.components.precision,
                     plan=plan.words,
                     plan_reason=clip.plan_reason,
+                    peak_vram_bytes=peaks.vram,
+                    peak_ram_bytes=peaks.ram,
                     fallbacks=tuple(one.to_json() for one in fallbacks),
                 ),
             )

@@ -24,6 +24,7 @@ from backend.services.attempt_files import AttemptFiles
 from backend.services.clip_writer import Clip, ClipWriter
 from backend.services.denoising_run import DenoisingRun, OpenLora
 from backend.services.inputs import InputStore
+from backend.services.memory_watch import Alerted, MemoryWatch, RunMemory
 from backend.services.model_fetch import Admit, ModelFetch
 from backend.services.phase_clock import CostHistory, Phase, PhaseClock
 from backend.services.run_plan import EXPERT_PHASE, learn, plan_phases
@@ -52,6 +53,8 @@ class RealGenerationPipeline:
         oom_policy: OomPolicy = OomPolicy.QUALITY,
         admit: Admit = _admit_all,
         start_plans: StartPlans | None = None,
+        watch: MemoryWatch | None = None,
+        alerted: Alerted = lambda alert, given_up: None,
     ) -> None:
         """Prepare.
 
@@ -63,6 +66,8 @@ class RealGenerationPipeline:
             oom_policy: what may be given up when memory runs out.
             admit: says of a model that would be fetched whether this machine can run it.
             start_plans: with which memory plan a run begins; None = with everything on the device.
+            watch: who looks at the memory; None = nobody, and the peaks are unknown.
+            alerted: who hears that memory gets full.
         """
         self._bridge = bridge
         self._home = home
@@ -71,6 +76,9 @@ class RealGenerationPipeline:
         self._oom_policy = oom_policy
         self._admit = admit
         self._start_plans = start_plans or StartPlans()
+        self._watch = watch
+        self._alerted = alerted
+        self._used: WanComponents | None = None  #: what the present run computes with
         self._history = CostHistory()
 
     def learn(self, outputs: Iterable[Output], device: str) -> None:
@@ -129,7 +137,9 @@ class RealGenerationPipeline:
             fetch = self._bridge.would_fetch(request.model)
             plan = plan_phases(request, warm=not fetch and self._bridge.is_warm(request.model), fetch=fetch)
             clock = PhaseClock(request.model, plan, self._history)
-            said = RunReport(clock, report, request.steps)
+            self._used = None
+            memory = RunMemory(self._watch, report, self._alerted, self._give_up_unused)
+            said = RunReport(clock, memory.report, request.steps)
             said.tell(Stage.INITIALIZING, "Starting")
             if fetch:
                 ModelFetch(self._bridge, request, said, self._admit).run()
@@ -138,7 +148,7 @@ class RealGenerationPipeline:
                 clip = self._denoised(task_id, request, files, said)
             else:
                 clip = self._kept(request.latents_of, request, said)
-            output = ClipWriter(self._bridge, files, task_id, request, said).write(clip)
+            output = ClipWriter(self._bridge, files, task_id, request, said, memory).write(clip)
             clock.finish()
         components = clip.components
         self._start_plans.learn(request, components.fingerprint, components.plan, clip.ladder.taken)
@@ -158,7 +168,7 @@ class RealGenerationPipeline:
         report.begin(Phase.LOAD, f"Loading {request.model}")
         ladder = MemoryLadder(self._oom_policy, _side(request))
         start = self._start(request)
-        components = self._load(request, start, ladder, report)
+        components = self._used = self._load(request, start, ladder, report)
         report.clock.advance()
         run = DenoisingRun(
             components,
@@ -197,12 +207,18 @@ class RealGenerationPipeline:
             if report is not None:
                 report.tell(Stage.LOADING_MODEL, ladder.taken[-1].sentence)
 
+    def _give_up_unused(self) -> tuple[str, ...]:
+        """Forget a model that is loaded and not what this run computes with; say which."""
+        # Until the run has its model, the loaded one may be it.
+        forgotten = None if self._used is None else self._bridge.unload_unless(self._used)
+        return () if forgotten is None else (forgotten,)
+
     def _kept(self, source: str, request: GenerationRequest, report: RunReport) -> Clip:
         """Read the latents that an earlier video kept."""
         report.begin(Phase.LOAD, f"Loading the decoder of {request.model}")
         ladder = MemoryLadder(self._oom_policy, _side(request))
         start = self._start(request)
-        components = self._load(request, start, ladder, report)
+        components = self._used = self._load(request, start, ladder, report)
         kept = read_latents(self._home.latents_of(source), components, request)
         report.clock.advance()
         return Clip(

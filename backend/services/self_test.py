@@ -45,6 +45,13 @@ class EngineAnswer:
     trying: str | None = None  #: the kernel it was at when its process ended
     done: bool = False
     failure: str | None = None  #: why there is no whole answer
+    late: bool = False  #: a process did not end in time
+
+    @property
+    def device(self) -> str | None:
+        """The device that works; None = not known."""
+        name: str | None = self.facts.get("device")
+        return name
 
     @property
     def unusable(self) -> str | None:
@@ -109,6 +116,7 @@ def _run(command: list[str], seconds: float, answer: EngineAnswer) -> str:
             end = f"ended with {signal.Signals(-code).name if code < 0 else f'exit status {code}'}"
         except subprocess.TimeoutExpired:
             code, end = 1, f"did not end within {seconds:g} s"
+            answer.late = True
         except OSError as error:
             return f"could not be started: {error.strerror}"
         told.seek(0)

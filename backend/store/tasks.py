@@ -8,7 +8,7 @@ the task's, the write changes nothing and raises `LeaseLost`. Knows nothing of p
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final, NotRequired, TypedDict, Unpack
 
@@ -228,6 +228,24 @@ class TaskStore:
                 },
             )
             return _held(row).cancel_requested is True
+
+    def alert(self, task_id: str, lease_token: str, data: Mapping[str, Any]) -> None:
+        """Record that something about a running attempt needs attention; `data` is plain JSON values.
+
+        Raises:
+            LeaseLost: the task belongs to somebody else by now.
+        """
+        with self._database.begin() as connection:
+            row = apply(
+                connection,
+                task_id,
+                _RUNNING,
+                TaskStatus.PROCESSING,
+                EventType.ALERT,
+                lambda _: dict(data),
+                token=lease_token,
+            )
+            _held(row)
 
     def complete(self, task_id: str, lease_token: str, output: Output) -> None:
         """Record the finished video and end the task.

@@ -14,6 +14,7 @@ import structlog
 
 from backend.core.domain import Output, Progress, Stage, Task, TaskStatus
 from backend.core.errors import LeaseLost, StorageFull, StoreUnavailable, TaskCancelled, WanError, WorkerStopping
+from backend.core.memory_level import MemoryAlert
 from backend.store.tasks import TaskStore
 
 #: Progress is written at most this often, in seconds; changes of stage and last steps always are.
@@ -74,6 +75,16 @@ class Attempt:
             cancelled = False
         if cancelled or self._cancelled.is_set():
             raise TaskCancelled
+
+    def alert(self, alert: MemoryAlert, given_up: tuple[str, ...]) -> None:
+        """Tell that memory gets full, and what was unloaded for that; news, so a store that fails stops nothing."""
+        log.warning("worker.memory", message=alert.sentence, level=alert.level.value, unloaded=given_up)
+        try:
+            self._tasks.alert(self.task.id, self._token, alert.to_json() | {"unloaded": list(given_up)})
+        except LeaseLost:
+            self._lost.set()
+        except (StoreUnavailable, StorageFull) as error:
+            log.warning("worker.alert_not_told", error=error.code)
 
     def _is_worth_telling(self, progress: Progress) -> bool:
         last_step = progress.step is not None and progress.step == progress.total_steps

@@ -7,6 +7,7 @@ another worker. The engine is imported when the worker runs, never when this mod
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -27,9 +28,11 @@ from backend.core.errors import (
     WorkerStopping,
 )
 from backend.core.hardware import detect_hardware
+from backend.core.memory_level import Level, MemoryAlert
 from backend.core.requests import GenerationRequest
 from backend.core.settings import Settings
 from backend.models.configuration import ModelConfigurationManager
+from backend.services.memory_watch import MemoryWatch
 from backend.store.engine import Database
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
@@ -40,7 +43,9 @@ from backend.worker.leftovers import Leftovers
 from backend.worker.stop import StopWish
 
 if TYPE_CHECKING:
+    from backend.core.model_integration_bridge import ModelIntegrationBridge
     from backend.engine.device import DeviceFacts
+    from backend.engine.pipeline_loader import WanComponents
     from backend.services.real_generation_pipeline import RealGenerationPipeline
 
 #: Part of the stop's grace that a running step gets; the rest is for handing the task back.
@@ -84,6 +89,9 @@ class WorkerRunner:
             too_late=self._hand_back,
         )
         self._device = settings.device
+        self._bridge: ModelIntegrationBridge[WanComponents] | None = None
+        self._watch: MemoryWatch | None = None
+        self._idle_since = time.monotonic()
 
     def run(self) -> int:
         """Work until told to stop; must be called in the main thread of a process. Return the exit status."""
@@ -96,8 +104,11 @@ class WorkerRunner:
             pipeline = self._open_pipeline()
             while not self._stop.wished.is_set():
                 task = self._claim()
-                if task is not None:
+                if task is None:
+                    self._rest()
+                else:
                     self._run_attempt(pipeline, task)
+                    self._idle_since = time.monotonic()
         except WanError as error:
             log.error("worker.cannot_work", error=error.code, message=error.message, next_steps=error.next_steps)
             return self._give_up(" ".join((f"{error.message}.", *error.next_steps)))
@@ -105,6 +116,8 @@ class WorkerRunner:
             log.exception("worker.crashed")
             return self._give_up(f"{type(error).__name__}: {error}")
         self._heartbeat.stop()
+        if self._watch is not None:
+            self._watch.stop()
         self._database.close()
         log.info("worker.stopped")
         return 0
@@ -135,6 +148,7 @@ class WorkerRunner:
         from backend.core.optimization_settings import kept_optimization
         from backend.core.system_optimizer import Machine
         from backend.engine.device import TorchDevices, choose_device
+        from backend.engine.device_memory import DeviceMemory
         from backend.engine.pipeline_loader import WanPipelineLoader
         from backend.models.downloader import downloader_into
         from backend.models.lora.library import LoraLibrary
@@ -162,7 +176,9 @@ class WorkerRunner:
         models = ModelManager(self._home, has_gpu=loader.device.type != "cpu")
         roots = self._settings.model_roots
         fetcher = downloader_into(self._home, models, roots) if self._settings.auto_download else None
-        bridge = ModelIntegrationBridge(models, loader, fetcher)
+        bridge = self._bridge = ModelIntegrationBridge(models, loader, fetcher)
+        self._watch = MemoryWatch(DeviceMemory(loader.device))
+        self._watch.start()
         self._heartbeat.loaded_model = lambda: bridge.loaded_model
         try:
             model = models.default().id
@@ -172,11 +188,17 @@ class WorkerRunner:
             # A task may ask for another model; one that asks for this one will fail with this advice.
             log.warning("worker.default_model_not_loaded", error=error.code, message=error.message)
         self._heartbeat.show(self._device, WorkerState.IDLE)
+        self._idle_since = time.monotonic()
         machine = Machine.of(hardware, verdict.device)
         wishes = kept_optimization(ConfigFile(self._home.config_file)).current
         forecast = Forecast(machine, self._outputs, LoraLibrary(self._home), binding=True, wishes=wishes)
         pipeline = RealGenerationPipeline(
-            bridge, self._home, oom_policy=self._settings.oom_policy, admit=forecast.check
+            bridge,
+            self._home,
+            oom_policy=self._settings.oom_policy,
+            admit=forecast.check,
+            watch=self._watch,
+            alerted=self._tell_alert,
         )
         self._teach(pipeline, loader.device_name)
         return pipeline
@@ -199,6 +221,27 @@ class WorkerRunner:
         if task is None:
             self._stop.wished.wait(pause)
         return task
+
+    def _rest(self) -> None:
+        """Free the model's memory when there was no work for long, or when memory gets full without any."""
+        if self._bridge is None or self._watch is None:
+            return
+        reasons = [alert.sentence for alert in self._watch.take() if alert.level is Level.CRITICAL]
+        limit = self._settings.idle_unload_seconds
+        if limit and time.monotonic() - self._idle_since >= limit:
+            reasons.append(f"there was no work for {limit:g} s")
+        model = self._bridge.loaded_model
+        if model is None or not reasons:
+            return
+        self._bridge.unload()
+        self._watch.release()
+        log.info("worker.model_unloaded", model=model, reason=reasons[0])
+        self._heartbeat.show(self._device, WorkerState.IDLE, f"{model} was unloaded: {reasons[0]}")
+
+    def _tell_alert(self, alert: MemoryAlert, given_up: tuple[str, ...]) -> None:
+        attempt = self._heartbeat.attempt
+        if attempt is not None:
+            attempt.alert(alert, given_up)
 
     def _run_attempt(self, pipeline: RealGenerationPipeline, task: Task) -> None:
         attempt = Attempt(

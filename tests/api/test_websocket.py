@@ -332,6 +332,25 @@ def test_who_comes_back_misses_nothing(served: Served) -> None:
             assert not any(m["data"].get("snapshot") for m in back.seen)
 
 
+def test_alerts_reach_their_topic_and_come_again_for_those_who_missed_them(served: Served) -> None:
+    served.submit()
+    task = served.claim()
+    told = {"alert_type": "memory", "severity": "critical", "message": "The card's memory is 92 % full"}
+    with listening(served) as listener, listening(served) as other:
+        listener.subscribe("alerts")
+        other.subscribe(PROGRESS)
+        before = other.subscribe("queue_updates")["event_id"]
+        served.services.tasks.alert(task.id, str(task.lease_token), told)
+        alert = listener.until("alert")
+        assert alert["data"].items() >= (told | {"task_id": task.id}).items()
+        assert "timestamp" in alert["data"]
+        served.report(task, 0.5, step=2)
+        other.until(PROGRESS, progress=50.0)
+        assert not any(message["type"] == "alert" for message in other.seen)
+        other.subscribe("alerts", after_event=before)
+        assert other.until("alert") == alert
+
+
 def test_missed_changes_of_state_come_with_the_queue_topic(served: Served) -> None:
     task_id = served.complete_one()
     with listening(served) as back:

@@ -123,7 +123,7 @@ def test_bad_setting_is_named_without_its_value(tmp_path: Path) -> None:
 
 
 def test_doctor_says_what_is_here_and_what_is_not(tmp_path: Path) -> None:
-    done = wan22("doctor", home=tmp_path)
+    done = wan22("doctor", "--offline", home=tmp_path, timeout=240)
     assert done.returncode == 0, done.stdout
     assert "Wan-AI/Wan2.2-T2V-A14B-Diffusers" in done.stdout
     line = next(line for line in done.stdout.splitlines() if line.split()[1:2] == ["tiny-t2v-a14b"])
@@ -132,6 +132,6 @@ def test_doctor_says_what_is_here_and_what_is_not(tmp_path: Path) -> None:
 
 def test_doctor_fails_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    done = wan22("doctor", home=tmp_path / "file" / "home")
+    done = wan22("doctor", "--offline", home=tmp_path / "file" / "home", timeout=240)
     assert done.returncode == 1
     assert "cannot be written" in done.stdout

@@ -13,11 +13,11 @@ HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "tokenizers
 
 def _modules_after(code: str) -> set[str]:
     script = f"{code}\nimport json, sys; print('\\n' + json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=240)
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["doctor"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["doctor", "--offline"]], ids=" ".join)
 def test_commands_do_not_import_heavy_libraries(arguments: list[str]) -> None:
     code = (
         "import sys\n"

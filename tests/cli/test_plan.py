@@ -53,6 +53,6 @@ def test_what_no_model_can_make_is_a_sentence(arguments: list[str]) -> None:
 
 
 def test_doctor_says_what_fits(tmp_path: Path) -> None:
-    done = invoke("doctor", home=tmp_path / "home")
+    done = invoke("doctor", "--offline", home=tmp_path / "home")
     assert "TI2V-5B plan" in done.stdout
     assert "estimated" in done.stdout

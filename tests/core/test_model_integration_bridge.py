@@ -109,6 +109,15 @@ def test_another_model_takes_its_place(bridge: ModelIntegrationBridge[Loaded], l
     assert loader.loads == [TINY, OTHER, TINY]
 
 
+def test_a_model_that_is_not_in_use_can_be_given_up(bridge: ModelIntegrationBridge[Loaded]) -> None:
+    assert bridge.unload_unless(None) is None
+    used = bridge.load(TINY)
+    assert bridge.unload_unless(used) is None
+    assert bridge.loaded_model == TINY
+    assert bridge.unload_unless(replace(used)) == TINY
+    assert bridge.loaded_model is None
+
+
 def test_files_that_changed_are_loaded_again(bridge: ModelIntegrationBridge[Loaded], loader: Loader) -> None:
     bridge.load(TINY)
     loader.state = "second"
@@ -232,6 +241,7 @@ def test_a_record_holds_everything_and_is_plain_json(
         kept_latents=True,
         attention="native",
         precision="bfloat16",
+        peak_ram_bytes=5,
         plan="expert-swap-fp8",
         plan_reason="it fits",
     )
@@ -258,6 +268,8 @@ def test_a_record_holds_everything_and_is_plain_json(
             "kept_latents": True,
             "attention": "native",
             "precision": "bfloat16",
+            "peak_vram_bytes": None,
+            "peak_ram_bytes": 5,
             "plan": "expert-swap-fp8",
             "plan_reason": "it fits",
             "fallbacks": [],

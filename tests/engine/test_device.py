@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -199,6 +200,36 @@ def test_the_second_card_works_where_the_first_does_not() -> None:
 
 def test_a_card_that_computes_is_believed_more_than_the_list_of_the_build() -> None:
     assert choose_device("auto", Facts(seen=[BLACKWELL]), with_card()).device == "cuda:0"
+
+
+class Hanging(Facts):
+    """A card in whose driver a call never comes back."""
+
+    def __init__(self, released: threading.Event) -> None:
+        super().__init__()
+        self.released = released
+
+    def compute(self, device: str) -> None:
+        self.released.wait()
+
+
+def test_a_card_that_does_not_answer_is_not_waited_for() -> None:
+    released = threading.Event()
+    try:
+        verdict = choose_device("auto", Hanging(released), with_card(), seconds=0.2)
+        assert verdict.device == "cpu"
+        assert verdict.warnings == (
+            "the cards did not answer within 0.2 s. Restart the machine, or update the driver.",
+        )
+        with pytest.raises(DeviceUnusable, match="did not answer"):
+            choose_device("cuda", Hanging(released), with_card(), seconds=0.2)
+    finally:
+        released.set()
+
+
+def test_an_error_of_another_kind_is_not_taken_for_a_card_that_fails() -> None:
+    with pytest.raises(KeyError):
+        choose_device("auto", Facts(broken={"cuda:0": KeyError("a bug of ours")}), with_card())
 
 
 def test_an_order_that_names_no_device_of_this_machine_is_refused() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from backend.core.domain import EventType, Progress, Stage, TaskStatus
 from backend.core.errors import GenerationFailed, LeaseLost, StoreUnavailable, TaskCancelled, WorkerStopping
+from backend.core.memory_level import Level, MemoryAlert, MemoryReading, Place
 from backend.store.tasks import TaskStore
 from backend.worker import attempt as attempt_module
 from backend.worker.attempt import Attempt
@@ -34,6 +35,9 @@ class FlakyStore(TaskStore):
             raise StoreUnavailable
 
     def report(self, *arguments: object) -> bool:
+        raise StoreUnavailable
+
+    def alert(self, *arguments: object) -> None:
         raise StoreUnavailable
 
 
@@ -149,3 +153,16 @@ def test_a_failure_is_recorded_with_its_advice(queue: Queue, attempt: Attempt) -
     attempt.fail(GenerationFailed("no luck", suggestions=("Try again.",)))
     failed = queue.tasks.get(attempt.task.id)
     assert (failed.error_message, failed.error_suggestions) == ("no luck", ("Try again.",))
+
+
+def test_an_alert_is_told_and_stops_nothing(queue: Queue, attempt: Attempt, stopping: threading.Event) -> None:
+    alert = MemoryAlert(Level.CRITICAL, MemoryReading(Place.VRAM, 92, 100))
+    attempt.alert(alert, ("tiny-ti2v-5b",))
+    (event,) = [one for one in queue.events.of_task(attempt.task.id) if one.type is EventType.ALERT]
+    assert event.data == alert.to_json() | {"unloaded": ["tiny-ti2v-5b"]}
+    assert queue.tasks.get(attempt.task.id).status is TaskStatus.PROCESSING
+    begin(queue, FlakyStore(queue.database), stopping).alert(alert, ())  # a database that is away
+    queue.tasks.recover_worker(str(attempt.task.worker_id))
+    attempt.alert(alert, ())
+    with pytest.raises(LeaseLost):
+        attempt.report(at_step(1))

@@ -14,7 +14,7 @@ import pytest
 from backend.core.domain import TaskStatus
 from backend.store.workers import WorkerState
 from backend.worker.supervisor import Supervisor, SupervisorStatus, as_environment
-from tests.support.server import wait_for
+from tests.support.server import LiveServer, wait_for
 from tests.worker.conftest import START_SECONDS, Queue
 
 pytestmark = pytest.mark.timeout(900)
@@ -44,6 +44,18 @@ def test_with_a_gpu_library_that_fails_videos_are_made(queue: Queue, tmp_path: P
     assert equipment.device_reason == "no card can be used, so videos are made on the processor"
     (warning,) = equipment.warnings
     assert "NVIDIA's library does not start" in warning
+
+
+def test_the_whole_server_with_a_gpu_library_that_fails_starts_says_so_and_makes_a_video(
+    live_server: Callable[..., LiveServer], tmp_path: Path
+) -> None:
+    server = live_server(LD_LIBRARY_PATH=str(broken_nvml(tmp_path / "lib")))
+    assert server.wait(server.submit(), "completed", seconds=START_SECONDS)["status"] == "completed"
+    health = server.client.get("/api/v1/system/health").json()
+    (warning,) = [text for text in health["system_info"]["warnings"] if "NVIDIA's library does not start" in text]
+    (worker,) = health["workers"]
+    assert (worker["device"], worker["warnings"]) == ("cpu", [warning])
+    assert (health["database_connected"], health["worker_alive"]) == (True, True)
 
 
 def test_with_a_card_newer_than_torch_videos_are_made(queue: Queue) -> None:

@@ -180,3 +180,20 @@ def test_a_worker_does_not_outlive_its_server(queue: Queue) -> None:
     back = queue.tasks.get(task.id)
     assert (back.status, back.attempt) == (TaskStatus.PENDING, 0)
     assert queue.leftovers() == []
+
+
+def test_a_worker_without_work_frees_its_model_and_loads_it_again(queue: Queue) -> None:
+    queue.start_worker("first", WAN22_IDLE_UNLOAD_SECONDS="0.3")
+    wait_for(
+        lambda: any("was unloaded: there was no work for 0.3 s" in (one.detail or "") for one in queue.workers.list()),
+        seconds=START_SECONDS,
+        what="the model's end",
+    )
+    worker = queue.worker("first")
+    assert (worker.state, worker.model) == (WorkerState.IDLE, None)
+    task = queue.submit()
+    queue.wait_status(task.id, TaskStatus.COMPLETED)
+    result = queue.outputs.get(task.id).metadata["result"]
+    assert result["peak_ram_bytes"] > 100 * 1024**2
+    assert result["peak_vram_bytes"] is None or result["peak_vram_bytes"] > 0
+    wait_for(lambda: queue.worker("first").model is None, seconds=START_SECONDS, what="the model's second end")

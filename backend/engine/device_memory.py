@@ -1,0 +1,72 @@
+"""The memory of a device and of this process: how full, how much at most, and how to give some back.
+
+Asks torch and the kernel. Judges nothing.
+"""
+
+from __future__ import annotations
+
+import gc
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import torch
+
+from backend.core.hardware import detect_hardware
+from backend.core.memory_level import MemoryPeaks, MemoryReading, Place
+
+#: Writing 5 here makes the kernel forget the highest resident size of this process (proc(5), since Linux 4.0).
+_FORGET_PEAK = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
+_KIB = 1024
+
+
+class DeviceMemory:
+    """What a worker's watch looks at; used by the watching thread and by the one that computes."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Look at `device`; on a processor at this process alone."""
+        self._device = device
+        self._process = psutil.Process()
+        self._usable = detect_hardware().memory
+        self._peak_is_known = False
+
+    def readings(self) -> tuple[MemoryReading, ...]:
+        """Return how full it is now: the whole card, whoever fills it, and the part of the memory that is ours."""
+        ram = MemoryReading(Place.RAM, int(self._process.memory_info().rss), self._usable)
+        if self._device.type != "cuda":
+            return (ram,)
+        try:
+            free, total = torch.cuda.mem_get_info(self._device)
+        except RuntimeError:  # the card is gone; whoever computes on it says so
+            return (ram,)
+        return MemoryReading(Place.VRAM, total - free, total), ram
+
+    def begin(self) -> None:
+        """Forget the peaks of what was before."""
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        try:
+            _FORGET_PEAK.write_text("5")
+            self._peak_is_known = True
+        except OSError:
+            self._peak_is_known = False
+
+    def peaks(self) -> MemoryPeaks:
+        """Return the most that was in use since `begin`: tensors on the card, resident memory of this process."""
+        vram = torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else None
+        return MemoryPeaks(vram, _highest_resident_size() if self._peak_is_known else None)
+
+    def release(self) -> None:
+        """Give back what is kept for later use."""
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _highest_resident_size() -> int | None:
+    with suppress(OSError, ValueError):
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * _KIB
+    return None
