@@ -14,7 +14,6 @@ from backend.core.cost_model import Workload
 from backend.core.errors import WanError
 from backend.core.hardware import GIB, detect_hardware, in_gib
 from backend.core.model_table import MODELS, ModelSpec
-from backend.core.requests import ImageRef, RequestDraft, resolve_request
 from backend.core.settings import Settings
 from backend.core.system_optimizer import Machine, WAN22SystemOptimizer
 from backend.models.manager import ModelManager, Presence
@@ -80,18 +79,10 @@ def examine(settings: Settings) -> list[Finding]:
 
 def _fit(spec: ModelSpec, machine: Machine) -> Finding:
     """Say whether this machine can hold a model at its own size; by estimate."""
-    image = ImageRef("", spec.width, spec.height) if spec.needs_image else None
-    request, _ = resolve_request(spec, RequestDraft("-", image=image))
-    decision = WAN22SystemOptimizer(machine).decide(Workload.of(request))
+    decision = WAN22SystemOptimizer(machine).decide(Workload.native(spec))
     if decision.fits:
         return Finding("ok", f"{spec.id} plan", f"{decision.reason}, estimated")
-    instead = decision.instead
-    fitting = (
-        "nothing would fit"
-        if instead is None
-        else f"{instead.model} at {instead.width}x{instead.height}, {instead.num_frames} frames would fit"
-    )
-    return Finding("note", f"{spec.id} plan", f"{decision.reason}; {fitting} (estimated)")
+    return Finding("note", f"{spec.id} plan", f"{decision.reason}. {decision.would_fit} (estimated)")
 
 
 def _library(name: str) -> Finding:

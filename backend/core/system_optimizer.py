@@ -11,6 +11,7 @@ from functools import lru_cache
 from math import prod
 from typing import Final
 
+from backend.core.calibration import MemoryCorrection
 from backend.core.cost_model import Rates, Seconds, Workload, rates_of, seconds
 from backend.core.footprint import Footprint, footprint
 from backend.core.frame_size import TEMPORAL_STRIDE
@@ -99,13 +100,23 @@ class Decision:
         best = min(self.options, key=lambda option: (_lack(option.needs, self.machine), option.seconds.warm))
         return f"{self.work.model} at {_size(self.work)} does not fit this machine: even {best.reason}"
 
+    @property
+    def would_fit(self) -> str:
+        """What would fit where this does not, in a sentence."""
+        if self.instead is None:
+            return "Nothing would fit: no model takes this request with so little memory"
+        return f"{self.instead.model} at {_size(self.instead)} would fit"
+
 
 class WAN22SystemOptimizer:
     """Decides for one machine."""
 
-    def __init__(self, machine: Machine, rates: Rates | None = None) -> None:
-        """Decide for this machine; `rates` are those it was measured to have, else the published ones."""
+    def __init__(
+        self, machine: Machine, rates: Rates | None = None, *, correction: MemoryCorrection | None = None
+    ) -> None:
+        """Decide for this machine; `rates` and `correction` are what it was measured to have and to take."""
         self.machine = machine
+        self._correction = correction or MemoryCorrection()
         self.rates = rates or rates_of(machine.name if machine.cuda else None, machine.cores)
 
     def decide(self, work: Workload) -> Decision:
@@ -115,6 +126,11 @@ class WAN22SystemOptimizer:
         """
         decision = self._weigh(work)
         return decision if decision.fits else replace(decision, instead=self._instead(work))
+
+    def seconds_of(self, work: Workload) -> Seconds | None:
+        """Return how long the plan that would be taken needs; None when none fits or the rates are unknown."""
+        chosen = self._weigh(work).chosen
+        return chosen.seconds if chosen is not None and self.rates.known else None
 
     def _weigh(self, work: Workload) -> Decision:
         weighed = [self._option(plan, work) for plan in _variants()]
@@ -127,7 +143,7 @@ class WAN22SystemOptimizer:
         return Decision(work, self.machine, tuple(weighed), best, self.rates.known)
 
     def _needs(self, plan: MemoryPlan, work: Workload) -> Footprint:
-        return footprint(
+        needs = footprint(
             work.architecture,
             plan,
             work.size,
@@ -136,6 +152,7 @@ class WAN22SystemOptimizer:
             lora_bytes=work.lora_bytes,
             cpu=not self.machine.cuda,
         )
+        return self._correction.apply(needs)
 
     def _option(self, plan: MemoryPlan, work: Workload) -> Option:
         cpu, needs = not self.machine.cuda, self._needs(plan, work)
@@ -197,17 +214,7 @@ class WAN22SystemOptimizer:
         for spec in others:
             if spec.id == work.model or not _serves(spec, work):
                 continue
-            native = Workload(
-                model=spec.id,
-                width=spec.width,
-                height=spec.height,
-                num_frames=spec.num_frames,
-                steps=spec.steps,
-                passes=2 * spec.steps,
-                prompts=2,
-                text_tokens=spec.max_sequence_length,
-                encoded_frames=0 if not work.encoded_frames else spec.num_frames if spec.needs_image else 1,
-            )
+            native = Workload.native(spec, image=bool(work.encoded_frames))
             for candidate in (native, *_smaller(native)):
                 if self._fits(candidate):
                     return candidate
