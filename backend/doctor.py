@@ -27,7 +27,6 @@ from backend.models.configuration import ModelConfigurationManager
 from backend.models.hub import Hub, Reach
 from backend.models.manager import ModelManager, Presence
 from backend.services.disk_speed import read_speed
-from backend.services.forecast import native_request
 from backend.services.machine_record import last_profile
 from backend.services.self_test import EngineAnswer, ask_engine
 
@@ -115,16 +114,10 @@ def examine(settings: Settings, *, offline: bool = False, ask: Ask = ask_engine)
 
 def _fit(spec: ModelSpec, machine: Machine, wishes: OptimizationSettings) -> Finding:
     """Say whether this machine can hold a model at its own size; by estimate."""
-    decision = WAN22SystemOptimizer(machine, wishes=wishes).decide(Workload.of(native_request(spec)))
+    decision = WAN22SystemOptimizer(machine, wishes=wishes).decide(Workload.native(spec))
     if decision.fits:
         return Finding("ok", f"{spec.id} plan", f"{decision.reason}, estimated")
-    instead = decision.instead
-    fitting = (
-        "nothing would fit"
-        if instead is None
-        else f"{instead.model} at {instead.width}x{instead.height}, {instead.num_frames} frames would fit"
-    )
-    return Finding("note", f"{spec.id} plan", f"{decision.reason}; {fitting} (estimated)")
+    return Finding("note", f"{spec.id} plan", f"{decision.reason}. {decision.would_fit} (estimated)")
 
 
 def _engine(answer: EngineAnswer, wish: AttentionWish) -> list[Finding]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -87,6 +88,12 @@ def measure(model: str, width: int, height: int, frames: int, image: bool) -> Me
     return Measured(needs.ram, peaks[0], needs.ram - needs.heap, peaks[1])
 
 
+def _in_a_process(case: tuple[str, int, int, int, bool]) -> Measured:
+    command = [sys.executable, "-m", "benchmarks.memory", *map(str, case)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return Measured(**json.loads(done.stdout))
+
+
 def main() -> None:
     """Measure one size or all of them, and put the table into the report."""
     if len(sys.argv) == 6:
@@ -97,7 +104,7 @@ def main() -> None:
     rows, budget, alive = [], [], []
     jobs = int(sys.argv[1]) if len(sys.argv) == 2 else 1
     with ThreadPoolExecutor(jobs) as pool:
-        measured = list(pool.map(lambda case: measure(*case), CASES))
+        measured = list(pool.map(_in_a_process, CASES))
     for case, found in zip(CASES, measured, strict=True):
         budget.append(found.predicted / found.peak - 1)
         alive.append(found.predicted_alive / found.peak_alive - 1)

@@ -35,7 +35,7 @@ class PlanView(BaseModel):
     ram_pageable: Quantity
     disk: Quantity = Field(description="The model's files and what a run saves, without the finished clip")
     seconds: Quantity | None = Field(None, description="One run with the model in memory; absent for an unknown card")
-    load_seconds: Quantity | None = Field(None, description="Loading the model first")
+    load_seconds: Quantity | None = Field(None, description="Loading the model first; absent until one was loaded here")
 
 
 class MachineView(BaseModel):

@@ -7,7 +7,7 @@ from backend.api.views import download_first, known
 from backend.core.cost_model import TERA, Basis, denoise_flops
 from backend.core.hardware import GIB
 from backend.core.system_optimizer import Decision, Machine, Option
-from backend.services.forecast import suggestion, suggestion_in_words
+from backend.services.forecast import suggestion
 from backend.services.generation_service import Estimate
 
 
@@ -16,7 +16,7 @@ def estimated(estimate: Estimate) -> Estimated:
     decision, prepared = estimate.decision, estimate.prepared
     request, work = prepared.requests[0], decision.work
     fitting = suggestion(decision)
-    message = decision.reason if decision.fits else f"{decision.reason}. {suggestion_in_words(decision)}"
+    message = decision.reason if decision.fits else f"{decision.reason}. {decision.would_fit}."
     return Estimated(
         message=message,
         fits=decision.fits,
@@ -48,19 +48,20 @@ def _plan(option: Option, decision: Decision) -> PlanView:
         text_encoder_on_cpu=plan.text_encoder_on_cpu,
         fits=option.fits,
         reason=option.reason,
-        vram=_gib(needs.vram),
-        ram_pinned=_gib(needs.pinned),
-        ram_pageable=_gib(needs.pageable),
+        vram=_gib(needs.vram, measured="vram" in needs.measured),
+        ram_pinned=_gib(needs.pinned, measured="ram" in needs.measured),
+        ram_pageable=_gib(needs.pageable, measured="ram" in needs.measured),
         disk=_gib(needs.disk),
         seconds=None if told is None else Quantity(value=round(told.warm, 2), unit="s", basis=told.basis.value),
         load_seconds=None
-        if told is None
-        else Quantity(value=round(told.load, 2), unit="s", basis=Basis.ESTIMATED.value),
+        if option.seconds.load is None
+        else Quantity(value=round(option.seconds.load, 2), unit="s", basis=Basis.MEASURED.value),
     )
 
 
-def _gib(size: int) -> Quantity:
-    return Quantity(value=round(size / GIB, 3), unit="GiB", basis=Basis.ESTIMATED.value)
+def _gib(size: int, *, measured: bool = False) -> Quantity:
+    basis = Basis.MEASURED if measured else Basis.ESTIMATED
+    return Quantity(value=round(size / GIB, 3), unit="GiB", basis=basis.value)
 
 
 def machine_view(machine: Machine) -> MachineView:

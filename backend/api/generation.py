@@ -62,7 +62,7 @@ def estimate(submission: SubmissionDep, services: ServicesDep) -> Estimated:
 
 def submitted(queued: Queued, submission: Submission | None = None) -> Submitted:
     """Show what was queued, in the shape that submit, extend and redecode share."""
-    task, notes = queued.task, list(queued.task.adjustments)
+    task, notes, span = queued.task, list(queued.task.adjustments), queued.until_done
     body = None if submission is None else submission.body
     if body is not None and body.enable_prompt_enhancement:
         notes.append(_NO_ENHANCEMENT)
@@ -74,8 +74,9 @@ def submitted(queued: Queued, submission: Submission | None = None) -> Submitted
         detected_model_type=queued.spec.id,
         reasons=list(queued.reasons),
         queue_position=queued.queue_position,
-        estimated_time=queued.estimated_seconds,
-        estimated_time_minutes=minutes(queued.estimated_seconds),
+        estimated_time=None if span is None else round(span.seconds, 1),
+        estimated_time_minutes=None if span is None else minutes(span.seconds),
+        estimated_time_basis=None if span is None else span.basis.value,
         adjustments=notes,
         download=download_first(queued.fetch),
         parameters=known(task.request)
@@ -137,7 +138,7 @@ def generate(submission: SubmissionDep, services: ServicesDep, request: Request)
         task_id=queued.task.id,
         status=queued.task.status,
         message=_message(queued),
-        estimated_time_minutes=minutes(queued.estimated_seconds),
+        estimated_time_minutes=None if queued.until_done is None else minutes(queued.until_done.seconds),
     )
 
 

@@ -6,7 +6,7 @@ never null. Field names and spellings are fixed by the clients that exist; docs/
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -76,8 +76,13 @@ class Submitted(TaskMessage):
     success: bool = True
     detected_model_type: str
     queue_position: int | None = Field(None, description="1 is next; absent when the task no longer waits")
-    estimated_time: float | None = Field(None, description="Seconds until done; absent before this machine's first run")
+    estimated_time: float | None = Field(
+        None, description="Seconds until done, with the queue ahead; absent while unknown"
+    )
     estimated_time_minutes: int | None = None
+    estimated_time_basis: Literal["estimated", "measured"] | None = Field(
+        None, description="`measured`: from what finished tasks of this machine took"
+    )
     adjustments: list[str] = Field(description="One sentence for each value that was changed to fit the model")
     parameters: dict[str, Any] = Field(description="Every value that decides the frames, the seed included")
     download: DownloadFirst | None = Field(None, description="What is fetched first; absent when the model is here")

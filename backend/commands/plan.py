@@ -18,7 +18,6 @@ from backend.core.frame_size import parse_resolution
 from backend.core.hardware import GIB, detect_hardware, in_gib
 from backend.core.model_table import BUILT_IN, ModelSpec, find_model, models_in_force
 from backend.core.optimization_settings import OptimizationSettings, kept_optimization
-from backend.core.requests import ImageRef, RequestDraft, resolve_request
 from backend.core.settings import load_settings
 from backend.core.system_optimizer import Decision, Machine, WAN22SystemOptimizer
 
@@ -78,10 +77,7 @@ def work_of(spec: ModelSpec, size: str | None = None, frames: int | None = None,
     Raises:
         InvalidRequest: the model cannot make this.
     """
-    width, height = (spec.width, spec.height) if size is None else parse_resolution(size)
-    image = ImageRef("", width, height) if spec.needs_image else None
-    draft = RequestDraft("-", width=width, height=height, num_frames=frames, steps=steps, image=image)
-    return Workload.of(resolve_request(spec, draft)[0])
+    return Workload.native(spec, None if size is None else parse_resolution(size), frames, steps)
 
 
 def _machine(vram: float | None, ram: float | None, card: str | None) -> Machine:
@@ -109,9 +105,7 @@ def _in_words(machine: Machine) -> str:
 def _answer(decision: Decision) -> str:
     work, best = decision.work, decision.chosen
     if best is None:
-        instead = decision.instead
-        fitting = "nothing would" if instead is None else f"{instead.model} at {_size(instead)} would"
-        return f"{decision.reason}. {fitting} fit."
+        return f"{decision.reason}. {decision.would_fit}."
     time = f", about {best.seconds.warm:,.0f} s" if decision.seconds_known else ", seconds unknown for this card"
     return f"{work.model} at {_size(work)}: {decision.reason}{time}"
 
@@ -161,10 +155,9 @@ def planner_table() -> str:
 
 
 def _cell(decision: Decision) -> str:
-    best, instead = decision.chosen, decision.instead
+    best = decision.chosen
     if best is None:
-        fitting = "nothing fits" if instead is None else f"{instead.model} {_size(instead)} would fit"
-        return f"*No*: {fitting} (estimated)"
+        return f"*No*: {decision.would_fit} (estimated)"
     switches = (("tiled", best.plan.tiled_decode), ("text on CPU", best.plan.text_encoder_on_cpu))
     extras = "".join(f", {word}" for word, on in switches if on)
     memory = f"{best.needs.vram / GIB:.1f} VRAM, {best.needs.ram / GIB:.1f} RAM"

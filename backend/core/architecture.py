@@ -13,6 +13,7 @@ from itertools import pairwise
 from math import prod
 from typing import Final
 
+from backend.core.convolution import REMEMBERED, is_unfolded
 from backend.core.lora.shape import PUBLISHED, WanShape
 from backend.core.model_spec import ModelSpec
 
@@ -30,10 +31,22 @@ class _Walk:
     """What is met on the way through a VAE: multiply-adds count as two operations."""
 
     flops: int = 0
+    unfolded: int = 0  #: numbers that a processor writes out before it multiplies (`convolution.is_unfolded`)
     parameters: int = 0
+    # Where the walk is: frames of the whole clip and of a chunk after the first, which is one frame; rows of a picture.
+    frames: int = 1
+    chunk: int = 1
+    rows: int = 1
+
+    def go(self, frames: int, chunk: int, rows: int) -> None:
+        self.frames, self.chunk, self.rows = frames, chunk, rows
 
     def conv(self, inputs: int, outputs: int, kernel: int, sites: int) -> None:
         self.flops += 2 * inputs * outputs * kernel * sites
+        if kernel == 27:
+            first, later = (is_unfolded(inputs, one + REMEMBERED, self.rows + 2) for one in (1, self.chunk))
+            slow_frames = first + later * (self.frames - 1)
+            self.unfolded += inputs * kernel * sites * slow_frames // self.frames
         self.parameters += inputs * outputs * kernel + outputs
 
     def resnet(self, inputs: int, outputs: int, sites: int) -> None:
@@ -73,6 +86,14 @@ class VaeShape:
         """Count the operations of encoding a clip that becomes so many latent frames, rows and columns."""
         return self._encoder(frames, rows, columns).flops
 
+    def decode_unfolded(self, frames: int, rows: int, columns: int) -> int:
+        """Count the numbers that a processor writes out for them (`convolution.is_unfolded`), all chunks together."""
+        return self._decoder(frames, rows, columns).unfolded
+
+    def encode_unfolded(self, frames: int, rows: int, columns: int) -> int:
+        """Count the same for encoding."""
+        return self._encoder(frames, rows, columns).unfolded
+
     @property
     def parameters(self) -> int:
         """How many parameters both halves have."""
@@ -86,6 +107,8 @@ class VaeShape:
     def _decoder(self, frames: int, rows: int, columns: int) -> _Walk:
         walk = _Walk()
         widths = [self.decoder_width * by for by in DECODER_MULTIPLES]
+        chunk = 1
+        walk.go(frames, chunk, rows)
         walk.conv(self.channels, self.channels, 1, frames * rows * columns)
         walk.conv(self.channels, widths[0], 27, frames * rows * columns)
         walk.middle(widths[0], frames, rows * columns)
@@ -97,8 +120,9 @@ class VaeShape:
                 break
             if tuple(reversed(_HALVES_FRAMES))[level]:
                 walk.conv(width, 2 * width, 3, (frames - 1) * rows * columns)  # the first frame stays one
-                frames = 2 * frames - 1
+                frames, chunk = 2 * frames - 1, 2 * chunk
             rows, columns = 2 * rows, 2 * columns
+            walk.go(frames, chunk, rows)
             walk.conv(width, width if self.residual else width // 2, 9, frames * rows * columns)
         walk.parameters += widths[-1]
         walk.conv(widths[-1], 3 * self.patch**2, 27, frames * rows * columns)
@@ -109,6 +133,8 @@ class VaeShape:
         frames = 4 * (frames - 1) + 1
         rows, columns = rows * self.spatial_stride // self.patch, columns * self.spatial_stride // self.patch
         widths = [self.encoder_width * by for by in ENCODER_MULTIPLES]
+        chunk = 4
+        walk.go(frames, chunk, rows)
         walk.conv(3 * self.patch**2, widths[0], 27, frames * rows * columns)
         for level, (above, width) in enumerate(pairwise(widths)):
             for block in range(self.res_blocks):
@@ -118,8 +144,9 @@ class VaeShape:
             rows, columns = rows // 2, columns // 2
             walk.conv(width, width, 9, frames * rows * columns)
             if _HALVES_FRAMES[level]:
-                frames = (frames - 1) // 2 + 1
+                frames, chunk = (frames - 1) // 2 + 1, chunk // 2
                 walk.conv(width, width, 3, (frames - 1) * rows * columns)
+            walk.go(frames, chunk, rows)
         walk.middle(widths[-1], frames, rows * columns)
         walk.parameters += widths[-1]
         walk.conv(widths[-1], 2 * self.channels, 27, frames * rows * columns)

@@ -1,17 +1,16 @@
 """How much arithmetic a request is, and how long a machine takes for it.
 
-Operations are counted exactly (a multiply-add is two), seconds are operations by a rate. Rates start as constants with
-their source and are replaced by what finished tasks took. Pure calculation; knows no files and no queue.
+Operations are counted exactly (a multiply-add is two), seconds are operations by a rate, and what every forward, chunk
+and run costs whatever its size. Rates start as constants with their source; `calibration.py` replaces them by what
+finished tasks took. Pure calculation; knows no files and no queue.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import ceil, prod
-from statistics import median
 from typing import Final
 
 from backend.core.architecture import Architecture, architecture_of
@@ -19,7 +18,8 @@ from backend.core.footprint import TILE, TILE_STRIDE_SHARE, expert_bytes
 from backend.core.guidance import HIGH, LOW, guidance_plan
 from backend.core.memory_plan import MemoryPlan, Placement, Storage
 from backend.core.model_table import ModelSpec, find_model
-from backend.core.requests import GenerationRequest
+from backend.core.processor_memory import FLOAT32
+from backend.core.requests import GenerationRequest, ImageRef, RequestDraft, resolve_request
 
 TERA: Final = 1e12
 GIGA: Final = 1e9
@@ -106,6 +106,26 @@ class Workload:
             lora_bytes=lora_bytes,
         )
 
+    @classmethod
+    def native(
+        cls,
+        spec: ModelSpec,
+        size: tuple[int, int] | None = None,
+        num_frames: int | None = None,
+        steps: int | None = None,
+        *,
+        image: bool = False,
+    ) -> Workload:
+        """Return the work of a request that leaves everything else to the model; with an image where it needs one.
+
+        Raises:
+            InvalidRequest: the model cannot make this.
+        """
+        width, height = size or (spec.width, spec.height)
+        picture = ImageRef("", width, height) if image or spec.needs_image else None
+        draft = RequestDraft("-", width=width, height=height, num_frames=num_frames, steps=steps, image=picture)
+        return cls.of(resolve_request(spec, draft)[0])
+
     @property
     def spec(self) -> ModelSpec:
         """The model's entry in the table."""
@@ -147,15 +167,23 @@ class Rates:
     pinned: float  #: GB/s from pinned host memory to the device
     pageable: float  #: GB/s from other host memory
     memory: float  #: TB/s of the device's own memory
-    load: float  #: GB/s from disk into a ready model
     source: str
+    load: float | None = None  #: GB/s from disk into a ready model; None until a model was loaded
     known: bool = True  #: False: the device is in no table; plans can be compared, seconds cannot be told
     measured: frozenset[str] = frozenset()  #: which of the rates come from this machine's own tasks
+    # What does not grow with the picture, in seconds; it decides where models are tiny, and is 0 where it is unknown.
+    begin: float = 0.0  #: for the prompt of a run
+    forward: float = 0.0  #: for each forward
+    chunk: float = 0.0  #: for each chunk that is decoded or encoded
+    finish: float = 0.0  #: for each run: the end of the file, and putting it in place
+    finish_pixels: float = 0.0  #: for a million pixels of all frames: the end of the file
+    unfolding: float | None = None  #: GB/s that a processor writes out for convolutions; None on a card
+    image: float = 1.0  #: how many times longer the VAE encodes than its rates of decoding say
 
 
 def _card(transformer: float, pinned: float, memory: float, source: str, *, known: bool = True) -> Rates:
     # The VAE in float32 on TF32 units reaches about 0.4 of the transformer's rate: 275 TFLOP in 1.4 s on an H200.
-    return Rates(transformer, 0.4 * transformer, 1.0, pinned, 5.0, memory, 1.5, source, known)
+    return Rates(transformer, 0.4 * transformer, 1.0, pinned, 5.0, memory, source, known=known)
 
 
 #: By a word in the card's name, the first that is found. TFLOP/s of the transformer: published seconds of whole runs
@@ -173,44 +201,32 @@ CARDS: Final[tuple[tuple[str, Rates], ...]] = (
 )
 #: Only to compare plans with each other.
 _UNKNOWN_CARD: Final = _card(100.0, 12.0, 0.5, "no published run on this card is known", known=False)
-#: Per core: the tiny model on two shared cores, 13 GFLOP/s in the transformer and 6 in the decoder.
-_CORE_TRANSFORMER, _CORE_DECODE = 0.0065, 0.003
+#: A processor: the tiny models on two idle cores of an x86-64 server with AVX2 (docs/benchmarks/seconds.md). TFLOP/s
+#: and GB/s per core; seconds, which more cores do not shorten.
+_CORE_TRANSFORMER, _CORE_VAE, _CORE_UNFOLDING = 0.045, 0.022, 1.0
+_BEGIN, _FORWARD, _CHUNK, _FINISH, _FINISH_PIXELS = 0.02, 0.013, 0.01, 0.15, 0.1
 
 
 def rates_of(card: str | None, cores: int) -> Rates:
     """Return the rates to begin with: of a card by its name, or of a processor for None."""
     if card is None:
         rate = _CORE_TRANSFORMER * cores
-        source = "the tiny model on two shared cores"
-        return Rates(rate, _CORE_DECODE * cores, rate, 10.0, 10.0, 0.01, 0.5, source)
+        return Rates(
+            rate,
+            _CORE_VAE * cores,
+            rate,
+            10.0,
+            10.0,
+            0.01,
+            "the tiny models on two idle cores",
+            begin=_BEGIN,
+            forward=_FORWARD,
+            chunk=_CHUNK,
+            finish=_FINISH,
+            finish_pixels=_FINISH_PIXELS,
+            unfolding=_CORE_UNFOLDING * cores,
+        )
     return next((rates for word, rates in CARDS if re.search(rf"\b{word}\b", card)), _UNKNOWN_CARD)
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What a finished task took; None where it was not measured."""
-
-    workload: Workload
-    denoise_seconds: float | None
-    decode_seconds: float | None
-
-
-def refine(rates: Rates, observations: Iterable[Observation]) -> Rates:
-    """Replace rates by the median of what finished tasks of this device had; without any the rates stay."""
-    seen = list(observations)
-    denoise = [
-        denoise_flops(one.workload) / TERA / one.denoise_seconds
-        for one in seen
-        if one.denoise_seconds and one.workload.passes
-    ]
-    decode = [decode_flops(one.workload) / TERA / one.decode_seconds for one in seen if one.decode_seconds]
-    if denoise:
-        rates = replace(rates, transformer=median(denoise), measured=rates.measured | {"transformer"})
-    if decode:
-        rates = replace(rates, decode=median(decode), measured=rates.measured | {"decode"})
-    if denoise and decode:
-        rates = replace(rates, known=True)
-    return rates
 
 
 def denoise_flops(work: Workload) -> int:
@@ -230,26 +246,59 @@ def decode_flops(work: Workload, *, tiled: bool = False, tile: int = TILE) -> in
     return one * ceil(work.width / stride) * ceil(work.height / stride)
 
 
+def decode_amounts(work: Workload, *, tiled: bool = False, tile: int = TILE) -> tuple[float, float, float]:
+    """Return what decoding is: chunks, operations in 10^12, and GB that a processor writes out for convolutions."""
+    arch = work.architecture
+    size, tiles = work.size, 1
+    if tiled:
+        size = min(work.width, tile), min(work.height, tile), work.num_frames
+        stride = int(TILE_STRIDE_SHARE * tile)
+        tiles = ceil(work.width / stride) * ceil(work.height / stride)
+    frames, *sides = arch.latents(*size)
+    unfolded = FLOAT32 * arch.vae.decode_unfolded(frames, *sides)
+    return tiles * frames, decode_flops(work, tiled=tiled, tile=tile) / TERA, tiles * unfolded / GIGA
+
+
+def vae_costs(rates: Rates) -> tuple[float, float, float]:
+    """Return the seconds of each of `decode_amounts`."""
+    return rates.chunk, 1 / rates.decode, 0.0 if rates.unfolding is None else 1 / rates.unfolding
+
+
+def image_seconds(work: Workload, rates: Rates) -> float:
+    """Return how long the VAE would encode the request's image at its rates of decoding."""
+    if not work.encoded_frames:
+        return 0.0
+    arch = work.architecture
+    frames, *sides = arch.latents(work.width, work.height, work.encoded_frames)
+    unfolded = FLOAT32 * arch.vae.encode_unfolded(frames, *sides) / GIGA
+    return _sum((frames, arch.vae.encode_flops(frames, *sides) / TERA, unfolded), vae_costs(rates))
+
+
+def _sum(amounts: tuple[float, float, float], costs: tuple[float, float, float]) -> float:
+    return sum(amount * cost for amount, cost in zip(amounts, costs, strict=True))
+
+
+def weight_bytes(arch: Architecture) -> int:
+    """Return the bytes of a model's published weights: float32 for the VAE, bfloat16 for the rest."""
+    return 2 * (arch.experts * arch.expert_parameters + arch.text.parameters) + 4 * arch.vae.parameters
+
+
 @dataclass(frozen=True, slots=True)
 class Seconds:
     """Where the time of a run goes, in seconds."""
 
-    load: float  #: once, when the model is not in memory yet
+    load: float | None  #: once, when the model is not in memory yet; None = unknown
     encode: float  #: prompt and image
     denoise: float
     transfer: float  #: weights that are moved while nothing computes
     decode: float
+    finish: float  #: the end of the file
     basis: Basis
 
     @property
     def warm(self) -> float:
         """A run with the model in memory."""
-        return self.encode + self.denoise + self.transfer + self.decode
-
-    @property
-    def total(self) -> float:
-        """A run that loads the model first."""
-        return self.load + self.warm
+        return self.encode + self.denoise + self.transfer + self.decode + self.finish
 
 
 def seconds(work: Workload, plan: MemoryPlan, rates: Rates, *, cpu: bool = False) -> Seconds:
@@ -260,7 +309,7 @@ def seconds(work: Workload, plan: MemoryPlan, rates: Rates, *, cpu: bool = False
     written as bfloat16 before each use.
     """
     arch = work.architecture
-    forward = denoise_flops(work) / work.passes / TERA / rates.transformer if work.passes else 0.0
+    forward = rates.forward + denoise_flops(work) / work.passes / TERA / rates.transformer if work.passes else 0.0
     blocks, rest = expert_bytes(arch.transformer, plan.storage, cpu=cpu)
     transfer = 0.0
     if plan.storage is Storage.FP8:
@@ -271,15 +320,14 @@ def seconds(work: Workload, plan: MemoryPlan, rates: Rates, *, cpu: bool = False
         transfer = 4 * (blocks + rest) / (rates.pageable * GIGA)
     text_rate = rates.host if plan.text_encoder_on_cpu or cpu else rates.transformer
     encode = work.prompts * arch.text.flops(work.text_tokens) / TERA / text_rate
-    if work.encoded_frames:
-        latents = arch.latents(work.width, work.height, work.encoded_frames)
-        encode += arch.vae.encode_flops(*latents) / TERA / rates.decode
-    weights = 2 * (arch.experts * arch.expert_parameters + arch.text.parameters) + 4 * arch.vae.parameters
+    if work.prompts:
+        encode += rates.begin + rates.image * image_seconds(work, rates)
     return Seconds(
-        load=weights / (rates.load * GIGA),
+        load=None if rates.load is None else weight_bytes(arch) / (rates.load * GIGA),
         encode=encode,
         denoise=work.passes * forward,
         transfer=transfer,
-        decode=decode_flops(work, tiled=plan.tiled_decode, tile=plan.tile_size) / TERA / rates.decode,
+        decode=_sum(decode_amounts(work, tiled=plan.tiled_decode, tile=plan.tile_size), vae_costs(rates)),
+        finish=rates.finish + rates.finish_pixels * prod(work.size) / 1e6,
         basis=Basis.MEASURED if {"transformer", "decode"} <= rates.measured else Basis.ESTIMATED,
     )

@@ -58,6 +58,7 @@ class Footprint:
     pageable: int  #: other host memory of the worker
     disk: int  #: the model's files and what a run saves; not the finished clip
     heap: int = 0  #: the part of `pageable` that is free again and not given back yet
+    measured: frozenset[str] = frozenset()  #: which of "ram" and "vram" were corrected by what runs took
 
     @property
     def ram(self) -> int:

@@ -11,12 +11,11 @@ from itertools import pairwise
 from typing import Final
 
 from backend.core.architecture import DECODER_MULTIPLES, ENCODER_MULTIPLES, VaeShape
+from backend.core.convolution import REMEMBERED, is_unfolded
 
 FLOAT32: Final = 4
-#: Neighbours that a convolution of the VAE reads, and frames before its chunk that it remembers.
-_NEIGHBOURS, _REMEMBERED = 27, 2
-#: Channels times frames times rows of an input up to which torch does not give a convolution to oneDNN.
-_NATIVE_LIMIT: Final = 20480
+#: What a convolution of the VAE reads for each value: 3 frames of 3 x 3.
+_NEIGHBOURS: Final = 27
 #: Blocks from this size on are mapped and given back one by one (glibc `DEFAULT_MMAP_THRESHOLD_MAX`, 64 bit); smaller
 #: ones come from a heap that grows to it by itself.
 _MAPPED_BYTES: Final = 32 * 1024**2
@@ -35,24 +34,9 @@ class Layer:
     def unfolded(self, width: int, height: int) -> int:
         """Return the bytes that it unfolds into for a largest picture of this size; 0 where oneDNN computes it."""
         rows, columns = height // self.reduction, width // self.reduction
-        if not is_unfolded(self.channels, self.frames + _REMEMBERED, rows + 2):
+        if not is_unfolded(self.channels, self.frames + REMEMBERED, rows + 2):
             return 0
         return FLOAT32 * _NEIGHBOURS * self.channels * self.frames * rows * columns
-
-
-def is_unfolded(channels: int, frames: int, rows: int) -> bool:
-    """Say whether torch computes a 3 x 3 x 3 convolution of one clip by unfolding its whole input (`slow_conv3d`).
-
-    It gives a float32 convolution to oneDNN when its first four sides (clips, channels, frames, rows) multiply to more
-    than a limit: `ConvParams::use_mkldnn` in aten/src/ATen/native/Convolution.cpp. The rule was written for pictures,
-    whose fourth side is the last; so for clips the columns do not count. Holds for any number of threads.
-
-    Args:
-        channels: of the input.
-        frames: of the input, padding and what is remembered included.
-        rows: of the input, padding included.
-    """
-    return channels * frames * rows <= _NATIVE_LIMIT
 
 
 def unfolded_bytes(layers: Iterable[Layer], width: int, height: int) -> int:

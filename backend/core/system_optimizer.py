@@ -11,6 +11,7 @@ from functools import lru_cache
 from math import prod
 from typing import Final
 
+from backend.core.calibration import MemoryCorrection
 from backend.core.cost_model import Rates, Seconds, Workload, rates_of, seconds
 from backend.core.footprint import Footprint, footprint
 from backend.core.frame_size import TEMPORAL_STRIDE
@@ -109,12 +110,24 @@ class Decision:
         )
         return f"{self.work.model} at {_size(self.work)} does not fit this machine: even {best.reason}"
 
+    @property
+    def would_fit(self) -> str:
+        """What would fit where this does not, in a sentence."""
+        if self.instead is None:
+            return "Nothing would fit: no model takes this request with so little memory"
+        return f"{self.instead.model} at {_size(self.instead)} would fit"
+
 
 class WAN22SystemOptimizer:
     """Decides for one machine."""
 
     def __init__(
-        self, machine: Machine, rates: Rates | None = None, wishes: OptimizationSettings | None = None
+        self,
+        machine: Machine,
+        rates: Rates | None = None,
+        wishes: OptimizationSettings | None = None,
+        *,
+        correction: MemoryCorrection | None = None,
     ) -> None:
         """Decide for this machine.
 
@@ -122,9 +135,11 @@ class WAN22SystemOptimizer:
             machine: what it has.
             rates: those it was measured to have; else the published ones.
             wishes: what the operator asks; a plan that breaks one of them is none. Without them nothing is asked.
+            correction: what its finished runs took in memory, held against what was said of them.
         """
         self.wishes = wishes or OptimizationSettings()
         self.machine = replace(machine, vram_limit=self.wishes.max_vram)
+        self._correction = correction or MemoryCorrection()
         self.rates = rates or rates_of(machine.name if machine.cuda else None, machine.cores)
 
     def decide(self, work: Workload) -> Decision:
@@ -134,6 +149,11 @@ class WAN22SystemOptimizer:
         """
         decision = self.weigh(work)
         return decision if decision.fits else replace(decision, instead=self._instead(work))
+
+    def seconds_of(self, work: Workload) -> Seconds | None:
+        """Return how long the plan that would be taken needs; None when none fits or the rates are unknown."""
+        chosen = self.weigh(work).chosen
+        return chosen.seconds if chosen is not None and self.rates.known else None
 
     def weigh(self, work: Workload) -> Decision:
         """Decide without looking for what would fit instead."""
@@ -147,7 +167,7 @@ class WAN22SystemOptimizer:
         return Decision(work, self.machine, tuple(weighed), best, self.rates.known)
 
     def _needs(self, plan: MemoryPlan, work: Workload) -> Footprint:
-        return footprint(
+        needs = footprint(
             work.architecture,
             plan,
             work.size,
@@ -156,6 +176,7 @@ class WAN22SystemOptimizer:
             lora_bytes=work.lora_bytes,
             cpu=not self.machine.cuda,
         )
+        return self._correction.apply(needs)
 
     def _option(self, plan: MemoryPlan, work: Workload) -> Option:
         cpu, needs = not self.machine.cuda, self._needs(plan, work)
@@ -232,17 +253,7 @@ class WAN22SystemOptimizer:
         for spec in others:
             if spec.id == work.model or not _serves(spec, work):
                 continue
-            native = Workload(
-                model=spec.id,
-                width=spec.width,
-                height=spec.height,
-                num_frames=spec.num_frames,
-                steps=spec.steps,
-                passes=2 * spec.steps,
-                prompts=2,
-                text_tokens=spec.max_sequence_length,
-                encoded_frames=0 if not work.encoded_frames else spec.num_frames if spec.needs_image else 1,
-            )
+            native = Workload.native(spec, image=bool(work.encoded_frames))
             for candidate in (native, *_smaller(native)):
                 if self._fits(candidate):
                     return candidate

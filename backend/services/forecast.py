@@ -5,24 +5,34 @@ Decided before a task is queued; never opens a model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from backend.core.cost_model import Observation, Workload, rates_of, refine
-from backend.core.domain import Output
+from backend.core.calibration import MemoryCorrection, refine, refine_load
+from backend.core.cost_model import Basis, Seconds, Workload, rates_of
 from backend.core.errors import DoesNotFit
 from backend.core.model_table import ModelSpec, find_model
 from backend.core.optimization_settings import OptimizationSettings
-from backend.core.requests import GenerationRequest, ImageRef, RequestDraft, resolve_request
+from backend.core.requests import GenerationRequest
 from backend.core.system_optimizer import Decision, Machine, WAN22SystemOptimizer
 from backend.models.lora.library import LoraLibrary
+from backend.services.finished_runs import loads, observations, peaks
 from backend.store.outputs import OutputStore
 
 #: Weights on the disk below this share of what the table says are another structure: nothing is known of their needs.
 #: Half would be the same structure in 8 bits.
 _SAME_STRUCTURE_SHARE = 0.4
-#: So many of the newest videos say how fast this machine is.
+#: So many of a model's newest videos say how fast this machine is.
 _RECENT = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time to come."""
+
+    seconds: float
+    basis: Basis
 
 
 class Forecast:
@@ -58,7 +68,33 @@ class Forecast:
 
     def decide_native(self, spec: ModelSpec, wishes: OptimizationSettings) -> Decision:
         """Weigh a request that leaves everything to the model, under these constraints; offer nothing instead."""
-        return self._optimizer(spec.id, wishes).weigh(self._work(native_request(spec)))
+        return self._optimizer(spec.id, wishes).weigh(Workload.native(spec))
+
+    def until_done(self, ahead: Sequence[tuple[GenerationRequest, float | None]]) -> Span | None:
+        """Say how long requests take one after the other, each with its model in memory; None when one is unknown.
+
+        Before anything was measured, nothing is known of a machine that may not be the one that runs them.
+
+        Args:
+            ahead: the requests, each with the seconds that it still needs where it runs and that is known.
+        """
+        optimizers: dict[str, WAN22SystemOptimizer] = {}
+        known: dict[Workload, Seconds | None] = {}
+        total, measured = 0.0, True
+        for request, left in ahead:
+            if left is not None:
+                total += left
+                continue
+            work = self._work(request)
+            if work not in known:
+                optimizer = optimizers.setdefault(work.model, self._optimizer(work.model, self._wishes()))
+                known[work] = optimizer.seconds_of(work)
+            took = known[work]
+            if took is None or (took.basis is Basis.ESTIMATED and not self._binding):
+                return None
+            total += took.warm
+            measured = measured and took.basis is Basis.MEASURED
+        return Span(total, Basis.MEASURED if measured else Basis.ESTIMATED)
 
     def _work(self, request: GenerationRequest) -> Workload:
         found = (self._loras.find(use.id) for use in request.loras)
@@ -66,9 +102,12 @@ class Forecast:
 
     def _optimizer(self, model: str, wishes: OptimizationSettings) -> WAN22SystemOptimizer:
         machine = self.machine
+        outputs = self._outputs.of_model(model, limit=_RECENT)
         rates = rates_of(machine.name if machine.cuda else None, machine.cores)
-        rates = refine(rates, _observations(self._outputs.list(limit=_RECENT), model, cuda=machine.cuda))
-        return WAN22SystemOptimizer(machine, rates, wishes)
+        rates = refine(rates, observations(outputs, cuda=machine.cuda))
+        rates = refine_load(rates, loads(outputs, cuda=machine.cuda))
+        correction = MemoryCorrection.of(peaks(outputs, cuda=machine.cuda))
+        return WAN22SystemOptimizer(machine, rates, wishes, correction=correction)
 
     def check(self, request: GenerationRequest, model_bytes: int) -> None:
         """Refuse a request that cannot fit the machine that would run it.
@@ -87,15 +126,9 @@ class Forecast:
         if not decision.fits:
             raise DoesNotFit(
                 decision.reason,
-                suggestions=(suggestion_in_words(decision),),
+                suggestions=(f"{decision.would_fit}.",),
                 details={"model": request.model, "would_fit": suggestion(decision)},
             )
-
-
-def native_request(spec: ModelSpec) -> GenerationRequest:
-    """Return a request that leaves everything to the model, with an image of its size where it needs one."""
-    image = ImageRef("", spec.width, spec.height) if spec.needs_image else None
-    return resolve_request(spec, RequestDraft("-", image=image))[0]
 
 
 def suggestion(decision: Decision) -> dict[str, Any] | None:
@@ -109,29 +142,3 @@ def suggestion(decision: Decision) -> dict[str, Any] | None:
         "num_frames": work.num_frames,
         "steps": work.steps,
     }
-
-
-def suggestion_in_words(decision: Decision) -> str:
-    """Say what would fit."""
-    work = decision.instead
-    if work is None:
-        return "Use a machine with more memory; no model that takes this request fits here."
-    return f"{work.model} at {work.width}x{work.height} with {work.num_frames} frames would fit."
-
-
-def _observations(outputs: Sequence[Output], model: str, *, cuda: bool) -> Iterator[Observation]:
-    """Read what this model's finished tasks took; small models reach other rates than large ones on the same device."""
-    for output in outputs:
-        try:
-            if str(output.metadata["device"]).startswith("cuda") is not cuda:
-                continue
-            request = GenerationRequest.from_json(output.metadata["request"])
-            if request.model != model:
-                continue
-            result = output.metadata["result"]
-            seconds = {name: float(value) for name, value in result["seconds"].items()}
-            whole = result.get("resumed_from_step") is None and request.latents_of is None
-            denoise = seconds.get("denoise_high", 0.0) + seconds.get("denoise_low", 0.0)
-            yield Observation(Workload.of(request), denoise if whole else None, seconds.get("decode"))
-        except (KeyError, TypeError, ValueError, AttributeError):  # a record of another version
-            continue

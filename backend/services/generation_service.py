@@ -22,7 +22,7 @@ from backend.core.system_optimizer import Decision
 from backend.models.lora.library import LoraLibrary
 from backend.models.manager import ModelManager
 from backend.services.continuation import Continuation
-from backend.services.forecast import Forecast
+from backend.services.forecast import Forecast, Span
 from backend.services.inputs import InputStore
 from backend.services.model_choice import Choice, choose_model
 from backend.services.model_supply import FetchFirst, ModelSupply
@@ -64,7 +64,7 @@ class Submission:
     spec: ModelSpec
     reasons: tuple[str, ...]  #: why this model was chosen; empty when it was named
     queue_position: int | None  #: of the first task; 1 = next; None = already taken by a worker or finished
-    estimated_seconds: float | None  #: until the first is done; None while nothing was measured
+    until_done: Span | None  #: of the first task; None while nothing is known
     fetch: FetchFirst | None = None  #: what is fetched before the first can run
 
     @property
@@ -248,7 +248,7 @@ class GenerationService:
             self._forecast.check(prepared.requests[0], state.size_bytes + to_come)
             queued = self._queue(prepared.requests, prepared.choice, prepared.notes, wish.priority, key, fingerprint)
         # What earlier videos took says nothing of the network.
-        return queued if fetch is None else replace(queued, fetch=fetch, estimated_seconds=None)
+        return queued if fetch is None else replace(queued, fetch=fetch, until_done=None)
 
     def _with_loras(self, spec: ModelSpec, wish: Wish) -> tuple[RequestDraft, list[str]]:
         """Fill in the preset and the LoRAs, whose files must be here and fit the model."""
@@ -298,14 +298,21 @@ class GenerationService:
             fingerprint=fingerprint,
         )
         position = self._tasks.queue_position(tasks[0].id)
-        denoises = requests[0].latents_of is None
-        estimate = self._until_done(choice.spec, position) if denoises else None
-        return Submission(tuple(tasks), choice.spec, choice.reasons, position, estimate)
+        return Submission(tuple(tasks), choice.spec, choice.reasons, position, self._until_done(tasks[0].id))
 
-    def _until_done(self, spec: ModelSpec, position: int | None) -> float | None:
-        """Seconds until done, from the median of this machine's last runs of the model; None before the first."""
-        runs = sorted(self._outputs.durations(spec.id, limit=9))
-        return runs[len(runs) // 2] * (position or 1) if runs else None
+    def _until_done(self, task_id: str) -> Span | None:
+        """Say when a task that waits is done, with everything that runs before it."""
+        ahead = self._tasks.up_to(task_id)
+        return (
+            self._forecast.until_done(
+                [
+                    (GenerationRequest.from_json(task.request), task.eta_seconds if task.id != task_id else None)
+                    for task in ahead
+                ]
+            )
+            if ahead
+            else None
+        )
 
 
 def _fingerprint(spec: ModelSpec, wish: Wish) -> str:

@@ -13,7 +13,7 @@ from backend.core.model_table import ModelSpec
 from backend.core.requests import GenerationRequest, ImageRef, RequestDraft, resolve_request
 from backend.core.system_optimizer import Decision
 from backend.models.manager import ModelManager, ModelState, Presence
-from backend.services.forecast import Forecast, suggestion_in_words
+from backend.services.forecast import Forecast
 from backend.services.model_downloads import RUNNING, DownloadState, ModelDownloads
 
 
@@ -157,7 +157,7 @@ class FallbackAdvisor:
 
 def _too_large(decision: Decision, other: Alternative | None) -> Fallback:
     """Suggest for what does not fit this machine, whether or not its files are here."""
-    smaller = suggestion_in_words(decision)
+    smaller = f"{decision.would_fit}."
     smaller_helps = decision.instead is not None and decision.instead.model == decision.work.model
     if other is not None and not smaller_helps:
         message = f"{decision.reason}. {other.reason}"

@@ -49,17 +49,17 @@ class OutputStore:
             count, size = connection.execute(query).one()
         return int(count), int(size)
 
-    def durations(self, model: str, limit: int) -> Sequence[float]:
-        """Return how many seconds the model's last runs took, newest first."""
+    def of_model(self, model: str, limit: int) -> Sequence[Output]:
+        """Return what the model made last, newest first."""
         query = (
-            select(outputs.c.generation_seconds)
+            select(outputs)
             .join(tasks, tasks.c.id == outputs.c.task_id)
             .where(tasks.c.model == model)
-            .order_by(outputs.c.created_at.desc())
+            .order_by(outputs.c.created_at.desc(), outputs.c.task_id)
             .limit(limit)
         )
         with self._database.read() as connection:
-            return [float(seconds) for seconds in connection.execute(query).scalars()]
+            return [to_output(row) for row in connection.execute(query)]
 
     def uses(self) -> dict[str, ModelUse]:
         """Return for each model how many of the videos are its work, when the last was made, and how long they took."""

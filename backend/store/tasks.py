@@ -140,6 +140,23 @@ class TaskStore:
         with self._database.read() as connection:
             return _position(connection, _visible(connection, task_id))
 
+    def up_to(self, task_id: str) -> TaskList:
+        """Return the tasks that run now, those that wait before this one in their order, and this one; none when it
+        does not wait.
+
+        Raises:
+            TaskNotFound: there is no such task.
+        """
+        with self._database.read() as connection:
+            row = _visible(connection, task_id)
+            if row.status != TaskStatus.PENDING:
+                return []
+            waiting = (tasks.c.status == TaskStatus.PENDING) & (_before(row) | (tasks.c.id == row.id))
+            running = tasks.c.status == TaskStatus.PROCESSING
+            order = case((running, 0), else_=1), *_QUEUE_ORDER
+            found = connection.execute(select(tasks).where(or_(running, waiting)).order_by(*order))
+            return [to_task(one) for one in found]
+
     def claim(self, worker_id: str, lease_seconds: float) -> Task | None:
         """Give the first waiting task to a worker, or None. The attempt counts from here on.
 
@@ -472,14 +489,18 @@ def _insert(
 def _position(connection: Connection, row: Row[Any]) -> int | None:
     if row.status != TaskStatus.PENDING:
         return None
-    earlier = (tasks.c.priority == row.priority) & (tasks.c.number < row.number)
-    ahead = or_(tasks.c.priority > row.priority, earlier)
-    query = select(func.count()).select_from(tasks).where(tasks.c.status == TaskStatus.PENDING, ahead)
+    query = select(func.count()).select_from(tasks).where(tasks.c.status == TaskStatus.PENDING, _before(row))
     return int(connection.execute(query).scalar_one()) + 1
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _before(row: Row[Any]) -> ColumnElement[bool]:
+    """The tasks that a worker takes before this one."""
+    earlier = (tasks.c.priority == row.priority) & (tasks.c.number < row.number)
+    return or_(tasks.c.priority > row.priority, earlier)
 
 
 def _progress_data(row: Row[Any]) -> dict[str, Any]:

@@ -7,18 +7,17 @@ from dataclasses import replace
 import pytest
 
 from backend.core.architecture import ARCHITECTURES
+from backend.core.calibration import Observation, refine
 from backend.core.cost_model import (
     CARDS,
     TERA,
     Basis,
-    Observation,
     Workload,
     decode_flops,
     denoise_flops,
     experts_of_steps,
     forward_flops,
     rates_of,
-    refine,
     seconds,
 )
 from backend.core.memory_plan import MemoryPlan, Placement, Storage
@@ -134,8 +133,8 @@ def test_a_card_in_no_table_has_no_known_rate_until_it_was_measured() -> None:
     assert better.known
     found = seconds(work, RESIDENT, better)
     assert found.basis is Basis.MEASURED
-    assert found.denoise == pytest.approx(100.0)
-    assert found.decode == pytest.approx(10.0)
+    assert found.denoise == pytest.approx(100.0, rel=0.01)
+    assert found.decode == pytest.approx(10.0, rel=0.01)
 
 
 def test_without_observations_the_rates_stay() -> None:

@@ -19,8 +19,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from backend.core.architecture import ARCHITECTURES, VaeShape
+from backend.core.convolution import is_unfolded
 from backend.core.footprint import decode_bytes, encode_bytes, forward_bytes
-from backend.core.processor_memory import decoder_layers, encoder_layers, is_unfolded, unfolded_bytes
+from backend.core.processor_memory import decoder_layers, encoder_layers, unfolded_bytes
 
 TOLERANCE = 0.05
 
