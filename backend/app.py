@@ -151,7 +151,8 @@ def _services(
     for finding in profile.findings:
         log.warning("the machine could not be asked about everything", finding=finding)
     machine = Machine.of(workers_on or profile, settings.device)
-    forecast = Forecast(machine, outputs, loras, binding=settings.worker or workers_on is not None)
+    binding = settings.worker or workers_on is not None
+    forecast = Forecast(machine, outputs, loras, binding=binding, policy=settings.oom_policy)
     service = GenerationService(settings, home, tasks, outputs, model_manager, loras, images, forecast)
     service.prune_inputs()
     return Services(

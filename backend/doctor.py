@@ -13,11 +13,12 @@ from backend import __version__
 from backend.core.cost_model import Workload
 from backend.core.errors import WanError
 from backend.core.hardware import GIB, detect_hardware, in_gib
+from backend.core.memory_ladder import OomPolicy
 from backend.core.model_table import MODELS, ModelSpec
-from backend.core.requests import ImageRef, RequestDraft, resolve_request
 from backend.core.settings import Settings
 from backend.core.system_optimizer import Machine, WAN22SystemOptimizer
 from backend.models.manager import ModelManager, Presence
+from backend.services.forecast import native_request
 from backend.services.machine_record import last_profile
 
 LOW_DISK_BYTES = 2 * GIB
@@ -70,7 +71,7 @@ def examine(settings: Settings) -> list[Finding]:
         )
         findings.append(Finding(grade, spec.id, text))
         if not spec.embedded:
-            findings.append(_fit(spec, machine))
+            findings.append(_fit(spec, machine, settings.oom_policy))
     try:
         findings.append(Finding("ok", "default model", manager.default().id))
     except WanError as error:
@@ -78,11 +79,9 @@ def examine(settings: Settings) -> list[Finding]:
     return findings
 
 
-def _fit(spec: ModelSpec, machine: Machine) -> Finding:
+def _fit(spec: ModelSpec, machine: Machine, policy: OomPolicy) -> Finding:
     """Say whether this machine can hold a model at its own size; by estimate."""
-    image = ImageRef("", spec.width, spec.height) if spec.needs_image else None
-    request, _ = resolve_request(spec, RequestDraft("-", image=image))
-    decision = WAN22SystemOptimizer(machine).decide(Workload.of(request))
+    decision = WAN22SystemOptimizer(machine).decide(Workload.of(native_request(spec)), policy)
     if decision.fits:
         return Finding("ok", f"{spec.id} plan", f"{decision.reason}, estimated")
     instead = decision.instead

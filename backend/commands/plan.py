@@ -55,7 +55,8 @@ def plan(
     machine = _machine(vram, ram, card)
     out.print(escape(_in_words(machine)), style="dim")
     specs = [find_model(model)] if model else list(MODELS.values())
-    decisions = [WAN22SystemOptimizer(machine).decide(work_of(spec, size, frames, steps)) for spec in specs]
+    policy = load_settings().oom_policy
+    decisions = [WAN22SystemOptimizer(machine).decide(work_of(spec, size, frames, steps), policy) for spec in specs]
     for decision in decisions:
         out.print(escape(_answer(decision)), soft_wrap=True)
     if model is None:

@@ -15,6 +15,7 @@ from backend.core.cost_model import Rates, Seconds, Workload, rates_of, seconds
 from backend.core.footprint import Footprint, footprint
 from backend.core.frame_size import TEMPORAL_STRIDE
 from backend.core.hardware import GIB, Gpu, HardwareProfile, in_gib
+from backend.core.memory_ladder import OomPolicy
 from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.model_table import MODELS, Mode, ModelSpec
 
@@ -23,6 +24,9 @@ VRAM_RESERVE, VRAM_RESERVE_SHARE = GIB, 0.04
 RAM_RESERVE, RAM_RESERVE_SHARE = GIB, 0.10
 #: bfloat16 and the conversions from fp8 are there from this compute capability on.
 FP8_CAPABILITY: Final = (8, 0)
+#: Weights are rounded where that makes a run faster by more than this: estimates are good to a quarter, so with less
+#: nobody knows whether anything is gained for the bits that are lost.
+ROUNDING_GAIN: Final = 1.25
 #: A clip that is offered instead has at least so many frames.
 SHORTEST: Final = 5
 
@@ -73,6 +77,7 @@ class Option:
     seconds: Seconds
     fits: bool
     reason: str  #: why it was taken or not, in a sentence
+    possible: bool = True  #: whether device and model could do it at all, with any memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +101,15 @@ class Decision:
         """Why it was decided so, in a sentence."""
         if self.chosen is not None:
             return self.chosen.reason
-        best = min(self.options, key=lambda option: (_lack(option.needs, self.machine), option.seconds.warm))
-        return f"{self.work.model} at {_size(self.work)} does not fit this machine: even {best.reason}"
+        return f"{self.work.model} at {_size(self.work)} does not fit this machine: even {self.start.reason}"
+
+    @property
+    def start(self) -> Option:
+        """The plan with which a worker begins: the one that was taken; where none fits, the one that lacks least."""
+        if self.chosen is not None:
+            return self.chosen
+        possible = [option for option in self.options if option.possible]
+        return min(possible, key=lambda option: (_lack(option.needs, self.machine), option.seconds.warm))
 
 
 class WAN22SystemOptimizer:
@@ -108,20 +120,21 @@ class WAN22SystemOptimizer:
         self.machine = machine
         self.rates = rates or rates_of(machine.name if machine.cuda else None, machine.cores)
 
-    def decide(self, work: Workload) -> Decision:
+    def decide(self, work: Workload, policy: OomPolicy = OomPolicy.QUALITY) -> Decision:
         """Weigh every plan: the fastest one that fits is taken, and among equals the one that changes no pixel.
 
-        Where the memory is unknown nothing is refused: the plan that moves nothing is taken.
+        Weights are rounded only for much (`ROUNDING_GAIN`), unless the policy is speed. Where the memory is unknown
+        nothing is refused: the plan that moves nothing is taken.
         """
-        decision = self._weigh(work)
+        decision = self._weigh(work, policy)
         return decision if decision.fits else replace(decision, instead=self._instead(work))
 
-    def _weigh(self, work: Workload) -> Decision:
+    def _weigh(self, work: Workload, policy: OomPolicy) -> Decision:
         weighed = [self._option(plan, work) for plan in _variants()]
         fitting = [option for option in weighed if option.fits]
-        best = min(fitting, key=lambda option: (option.seconds.warm, _deviation(option.plan)), default=None)
+        best = _best(fitting, policy)
         if best is not None:
-            best_taken = replace(best, reason=self._praise(best, len(fitting)))
+            best_taken = replace(best, reason=self._praise(best, fitting))
             weighed = [best_taken if option is best else self._compared(option, best) for option in weighed]
             best = best_taken
         return Decision(work, self.machine, tuple(weighed), best, self.rates.known)
@@ -141,8 +154,10 @@ class WAN22SystemOptimizer:
         cpu, needs = not self.machine.cuda, self._needs(plan, work)
         forbidden = self._forbidden(plan, work.spec)
         lacks = "" if forbidden else _lacks(needs, self.machine)
-        reason = forbidden or (f"{_words(plan)} needs {lacks}" if lacks else "fits")
-        return Option(plan, needs, seconds(work, plan, self.rates, cpu=cpu), not forbidden and not lacks, reason)
+        reason = forbidden or (f"{plan.words} needs {lacks}" if lacks else "fits")
+        return Option(
+            plan, needs, seconds(work, plan, self.rates, cpu=cpu), not forbidden and not lacks, reason, not forbidden
+        )
 
     def _forbidden(self, plan: MemoryPlan, spec: ModelSpec) -> str:
         """Say why a plan is none for this device or model; empty when it is one."""
@@ -158,22 +173,30 @@ class WAN22SystemOptimizer:
             return f"fp8 storage needs compute capability 8.0, this card has {capability[0]}.{capability[1]}"
         return ""
 
-    def _praise(self, best: Option, count: int) -> str:
+    def _praise(self, best: Option, fitting: list[Option]) -> str:
         machine = self.machine
         if machine.cuda and machine.vram is None:
-            return f"{_words(best.plan)}: the card's memory is unknown, so nothing is moved out of it"
+            return f"{best.plan.words}: the card's memory is unknown, so nothing is moved out of it"
         parts = []
         if machine.vram is not None:
             parts.append(f"{in_gib(best.needs.vram)} of {in_gib(machine.vram)} VRAM")
         if machine.ram is not None:
             parts.append(f"{in_gib(best.needs.ram)} of {in_gib(machine.ram)} RAM")
-        rank = "the only plan that fits" if count == 1 else f"the fastest of the {count} plans that fit"
-        return f"{_words(best.plan)}: {rank}" + (f" ({', '.join(parts)})" if parts else "")
+        exact = [option for option in fitting if option.plan.storage is Storage.BF16]
+        if len(fitting) == 1:
+            rank = "the only plan that fits"
+        elif best in exact and any(option.seconds.warm < best.seconds.warm for option in fitting):
+            rank = f"the fastest of the {len(exact)} plans that fit and round no weights"
+        else:
+            rank = f"the fastest of the {len(fitting)} plans that fit"
+        return f"{best.plan.words}: {rank}" + (f" ({', '.join(parts)})" if parts else "")
 
     def _compared(self, option: Option, best: Option) -> Option:
         if not option.fits:
             return option
         slower = option.seconds.warm - best.seconds.warm
+        if slower < -0.005 * best.seconds.warm:
+            return replace(option, reason="fits and is faster, but not by enough to round the weights for it")
         if slower < 0.005 * max(best.seconds.warm, 1.0):
             why = "fits and is as fast, but nothing is gained by it"
         elif self.rates.known:
@@ -223,6 +246,19 @@ def _variants() -> tuple[MemoryPlan, ...]:
         for tiled in (False, True)
         for on_cpu in (False, True)
     )
+
+
+def _best(fitting: list[Option], policy: OomPolicy) -> Option | None:
+    """Return the plan to take; None where none fits."""
+
+    def order(option: Option) -> tuple[float, tuple[bool, bool, bool, int]]:
+        return option.seconds.warm, _deviation(option.plan)
+
+    fastest = min(fitting, key=order, default=None)
+    exact = min((option for option in fitting if option.plan.storage is Storage.BF16), key=order, default=None)
+    if fastest is None or exact is None or policy is OomPolicy.SPEED:
+        return fastest
+    return exact if exact.seconds.warm <= ROUNDING_GAIN * fastest.seconds.warm else fastest
 
 
 def _deviation(plan: MemoryPlan) -> tuple[bool, bool, bool, int]:
@@ -275,15 +311,6 @@ def _lack(needs: Footprint, machine: Machine) -> int:
     """How many bytes are missing."""
     vram = 0 if machine.usable_vram is None else max(0, needs.vram - machine.usable_vram)
     return vram + (0 if machine.usable_ram is None else max(0, needs.ram - machine.usable_ram))
-
-
-def _words(plan: MemoryPlan) -> str:
-    extras = [
-        word
-        for word, on in (("tiled decode", plan.tiled_decode), ("text encoder on the CPU", plan.text_encoder_on_cpu))
-        if on
-    ]
-    return plan.name + (f" with {' and '.join(extras)}" if extras else "")
 
 
 def _size(work: Workload) -> str:

@@ -19,6 +19,7 @@ import transformers.utils.logging as transformers_logging
 from safetensors import SafetensorError
 
 from backend.core.faults import fault_point
+from backend.core.footprint import CUDA_CONTEXT
 from backend.core.memory_ladder import MemoryUse
 from backend.core.memory_plan import MemoryPlan
 from backend.core.model_table import Mode, ModelSpec
@@ -153,6 +154,13 @@ class WanPipelineLoader:
     def device_name(self) -> str:
         """The device in words, as the records of its videos name it."""
         return _in_words(self.device)
+
+    def free_bytes(self) -> int | None:
+        """Return what of a card's memory is free now or this process's own already; None on a processor."""
+        if self.device.type != "cuda":
+            return None
+        free, _ = torch.cuda.mem_get_info(self.device)  # begins CUDA's context where there is none, so that counts too
+        return int(free) + int(torch.cuda.memory_reserved(self.device)) + CUDA_CONTEXT
 
     def fingerprint(self, folder: Path, spec: ModelSpec) -> str:
         """Return the mark that changes when the folder's weight files change. Raises like `load`."""

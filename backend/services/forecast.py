@@ -6,13 +6,15 @@ Decided before a task is queued; never opens a model.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from backend.core.cost_model import Observation, Workload, rates_of, refine
 from backend.core.domain import Output
 from backend.core.errors import DoesNotFit
-from backend.core.model_table import find_model
-from backend.core.requests import GenerationRequest
+from backend.core.memory_ladder import OomPolicy
+from backend.core.model_table import ModelSpec, find_model
+from backend.core.requests import GenerationRequest, ImageRef, RequestDraft, resolve_request
 from backend.core.system_optimizer import Decision, Machine, WAN22SystemOptimizer
 from backend.models.lora.library import LoraLibrary
 from backend.store.outputs import OutputStore
@@ -27,21 +29,49 @@ _RECENT = 20
 class Forecast:
     """Weighs requests for one machine."""
 
-    def __init__(self, machine: Machine, outputs: OutputStore, loras: LoraLibrary, *, binding: bool) -> None:
-        """Weigh for this machine; `binding` says that it is the one that runs the tasks, so that it may refuse."""
+    def __init__(
+        self,
+        machine: Machine,
+        outputs: OutputStore,
+        loras: LoraLibrary,
+        *,
+        binding: bool,
+        policy: OomPolicy = OomPolicy.QUALITY,
+    ) -> None:
+        """Weigh for this machine.
+
+        Args:
+            machine: where tasks run.
+            outputs: the finished videos, which say how fast it is.
+            loras: where a request's LoRAs are.
+            binding: whether it is the machine that runs the tasks, so that it may refuse.
+            policy: what may be given up for memory or time.
+        """
         self.machine = machine
         self._outputs = outputs
         self._loras = loras
         self._binding = binding
+        self._policy = policy
 
-    def decide(self, request: GenerationRequest) -> Decision:
-        """Weigh every plan for a request."""
+    def decide(self, request: GenerationRequest, *, free_vram: int | None = None, measured: bool = True) -> Decision:
+        """Weigh every plan for a request.
+
+        Args:
+            request: what is to be made.
+            free_vram: bytes of the card that others leave; None = not known, all of them count.
+            measured: whether finished tasks tell how fast the machine is; without them published rates do.
+        """
         found = (self._loras.find(use.id) for use in request.loras)
         lora_bytes = sum(lora.size_bytes for lora in found if lora is not None)
         machine = self.machine
+        if free_vram is not None:
+            machine = replace(machine, vram=free_vram if machine.vram is None else min(machine.vram, free_vram))
         rates = rates_of(machine.name if machine.cuda else None, machine.cores)
-        rates = refine(rates, _observations(self._outputs.list(limit=_RECENT), request.model, cuda=machine.cuda))
-        return WAN22SystemOptimizer(machine, rates).decide(Workload.of(request, lora_bytes=lora_bytes))
+        if measured:
+            outputs = self._outputs.list(limit=_RECENT)
+            rates = refine(rates, _observations(outputs, request.model, cuda=machine.cuda))
+        work = Workload.of(request, lora_bytes=lora_bytes)
+        return WAN22SystemOptimizer(machine, rates).decide(work, self._policy)
 
     def check(self, request: GenerationRequest, bytes_on_disk: int) -> None:
         """Refuse a request that cannot fit the machine that would run it.
@@ -62,6 +92,12 @@ class Forecast:
                 suggestions=(suggestion_in_words(decision),),
                 details={"model": request.model, "would_fit": suggestion(decision)},
             )
+
+
+def native_request(spec: ModelSpec) -> GenerationRequest:
+    """Return a request that leaves everything to the model, with an image of its size where it needs one."""
+    image = ImageRef("", spec.width, spec.height) if spec.needs_image else None
+    return resolve_request(spec, RequestDraft("-", image=image))[0]
 
 
 def suggestion(decision: Decision) -> dict[str, Any] | None:

@@ -134,7 +134,9 @@ class RealGenerationPipeline:
 
         Raises like `generate`.
         """
-        self._load(request, self._start(request), MemoryLadder(self._oom_policy, _side(request)))
+        ladder = MemoryLadder(self._oom_policy, _side(request))
+        components = self._load(request, self._start(request), ladder)
+        self._start_plans.learn(request, components.fingerprint, components.plan, ladder.taken)
 
     def _start(self, request: GenerationRequest) -> StartPlan:
         return self._start_plans.choose(request, self._bridge.fingerprint(request.model))
