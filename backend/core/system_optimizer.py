@@ -24,9 +24,9 @@ VRAM_RESERVE, VRAM_RESERVE_SHARE = GIB, 0.04
 RAM_RESERVE, RAM_RESERVE_SHARE = GIB, 0.10
 #: bfloat16 and the conversions from fp8 are there from this compute capability on.
 FP8_CAPABILITY: Final = (8, 0)
-#: Weights are rounded where that makes a run faster by more than this: estimates are good to a quarter, so with less
-#: nobody knows whether anything is gained for the bits that are lost.
-ROUNDING_GAIN: Final = 1.25
+#: Weights are rounded, and pictures cut into tiles, where that makes a run faster by more than this: estimates are good
+#: to a quarter, so with less nobody knows whether anything is gained for the bits that are lost.
+DEVIATION_GAIN: Final = 1.25
 #: A clip that is offered instead has at least so many frames.
 SHORTEST: Final = 5
 
@@ -123,7 +123,7 @@ class WAN22SystemOptimizer:
     def decide(self, work: Workload, policy: OomPolicy = OomPolicy.QUALITY) -> Decision:
         """Weigh every plan: the fastest one that fits is taken, and among equals the one that changes no pixel.
 
-        Weights are rounded only for much (`ROUNDING_GAIN`), unless the policy is speed. Where the memory is unknown
+        Pixels are changed only for much (`DEVIATION_GAIN`), unless the policy is speed. Where the memory is unknown
         nothing is refused: the plan that moves nothing is taken.
         """
         decision = self._weigh(work, policy)
@@ -182,13 +182,10 @@ class WAN22SystemOptimizer:
             parts.append(f"{in_gib(best.needs.vram)} of {in_gib(machine.vram)} VRAM")
         if machine.ram is not None:
             parts.append(f"{in_gib(best.needs.ram)} of {in_gib(machine.ram)} RAM")
-        exact = [option for option in fitting if option.plan.storage is Storage.BF16]
-        if len(fitting) == 1:
-            rank = "the only plan that fits"
-        elif best in exact and any(option.seconds.warm < best.seconds.warm for option in fitting):
-            rank = f"the fastest of the {len(exact)} plans that fit and round no weights"
-        else:
-            rank = f"the fastest of the {len(fitting)} plans that fit"
+        rank = "the only plan that fits" if len(fitting) == 1 else f"the fastest of the {len(fitting)} plans that fit"
+        if any(option.seconds.warm < best.seconds.warm for option in fitting):
+            exact = _exact(best.plan)
+            rank = "the fastest plan that fits and " + ("changes no pixel" if exact else "rounds no weights")
         return f"{best.plan.words}: {rank}" + (f" ({', '.join(parts)})" if parts else "")
 
     def _compared(self, option: Option, best: Option) -> Option:
@@ -196,7 +193,8 @@ class WAN22SystemOptimizer:
             return option
         slower = option.seconds.warm - best.seconds.warm
         if slower < -0.005 * best.seconds.warm:
-            return replace(option, reason="fits and is faster, but not by enough to round the weights for it")
+            price = "decode in tiles" if _unrounded(option.plan) else "round the weights"
+            return replace(option, reason=f"fits and is faster, but not by enough to {price} for it")
         if slower < 0.005 * max(best.seconds.warm, 1.0):
             why = "fits and is as fast, but nothing is gained by it"
         elif self.rates.known:
@@ -255,10 +253,22 @@ def _best(fitting: list[Option], policy: OomPolicy) -> Option | None:
         return option.seconds.warm, _deviation(option.plan)
 
     fastest = min(fitting, key=order, default=None)
-    exact = min((option for option in fitting if option.plan.storage is Storage.BF16), key=order, default=None)
-    if fastest is None or exact is None or policy is OomPolicy.SPEED:
+    if fastest is None or policy is OomPolicy.SPEED:
         return fastest
-    return exact if exact.seconds.warm <= ROUNDING_GAIN * fastest.seconds.warm else fastest
+    for allowed in (_exact, _unrounded):
+        best = min((option for option in fitting if allowed(option.plan)), key=order, default=None)
+        if best is not None and best.seconds.warm <= DEVIATION_GAIN * fastest.seconds.warm:
+            return best
+    return fastest
+
+
+def _exact(plan: MemoryPlan) -> bool:
+    """Whether a plan changes no pixel."""
+    return _unrounded(plan) and not plan.tiled_decode
+
+
+def _unrounded(plan: MemoryPlan) -> bool:
+    return plan.storage is Storage.BF16
 
 
 def _deviation(plan: MemoryPlan) -> tuple[bool, bool, bool, int]:
