@@ -29,6 +29,7 @@ _TABLE_HEAD = """# The planner's table
 What `WAN22SystemOptimizer` decides for the three full-size models at their native size, steps and guidance. Made by
 `wan22 plan --table`; a test compares it with the code. **Every number is estimated**: memory from structure and size,
 seconds from published runs of that card. None of it was measured on such a machine.
+A worker begins with the plan that is decided here, for the memory that is free on the card at that moment.
 `wan22 plan MODEL --vram 24 --ram 64` answers for other sizes and machines.
 
 A cell says: the memory plan (`tiled` = decoded in tiles, `text on CPU` = the text encoder works on the processor);

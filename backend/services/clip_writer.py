@@ -28,7 +28,7 @@ from backend.services.rungs import Rungs
 from backend.services.video_encoder import VideoEncoder, thumbnail
 
 #: What tiles do to a picture, for people.
-SEAMS = "near their seams pixels differ a little from a decode in one piece"
+TILES = "pixels differ a little from a decode in one piece"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class ClipWriter:
             fallbacks = clip.ladder.taken
             warnings = sentinel.warnings() + _left_out(clip.loras) + tuple(one.sentence for one in fallbacks)
             if tile_grid(clip.components, clip.latents) is not None:
-                warnings += (f"Decoded in tiles of {plan.tile_size} px; {SEAMS}",)
+                warnings += (f"Decoded in tiles of {plan.tile_size} px; {TILES}",)
             weights = clip.weights_sha256 or clip.components.weights_digest  # waits for it, if need be
             metadata = self._bridge.metadata(
                 self._task_id,
