@@ -119,11 +119,15 @@ class RealGenerationPipeline:
             clock = PhaseClock(request.model, plan, self._history)
             said = RunReport(clock, report, request.steps)
             said.tell(Stage.INITIALIZING, "Starting")
-            if request.latents_of is None:
-                clip = self._denoised(task_id, request, files, said)
-            else:
-                clip = self._kept(request.latents_of, request, said)
-            output = ClipWriter(self._bridge, files, task_id, request, said).write(clip)
+            try:
+                if request.latents_of is None:
+                    clip = self._denoised(task_id, request, files, said)
+                else:
+                    clip = self._kept(request.latents_of, request, said)
+                output = ClipWriter(self._bridge, files, task_id, request, said).write(clip)
+            except OutOfMemory:
+                self._bridge.unload()  # it may have been on its way to another plan, and its memory is wanted
+                raise
             clock.finish()
         components = clip.components
         self._start_plans.learn(request, components.fingerprint, components.plan, clip.ladder.taken)

@@ -395,3 +395,18 @@ def test_the_vae_works_where_its_plan_says(request: pytest.FixtureRequest, devic
     assert next(one.components.vae.parameters()).device.type == "cpu"
     if device == "cpu":
         assert np.array_equal(frames, frames_of(plain, plain.run()))
+
+
+def test_weights_for_which_the_host_has_no_pinned_memory_wait_in_other_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> torch.Tensor:
+        raise RuntimeError("CUDA error: out of memory")
+
+    layer = torch.nn.Linear(3, 2)
+    weights = layer.weight.detach().clone()
+    monkeypatch.setattr(torch.Tensor, "pin_memory", full)
+    parked = ParkedWeights(layer, torch.device("cuda"))
+    assert not parked.here
+    assert torch.equal(layer.weight, weights)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda _: (_ for _ in ()).throw(RuntimeError("no such driver")))
+    with pytest.raises(RuntimeError, match="driver"):
+        ParkedWeights(layer, torch.device("cuda"))
