@@ -165,7 +165,8 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
     machine = Machine.of(workers_on or profile, settings.device)
     config = ConfigFile(home.config_file)
     kept, configuration = kept_optimization(config), ModelConfigurationManager(home)
-    forecast = Forecast(machine, outputs, loras, binding=settings.worker or workers_on is not None, wishes=kept.current)
+    binding, policy = settings.worker or workers_on is not None, settings.oom_policy
+    forecast = Forecast(machine, outputs, loras, binding=binding, wishes=kept.current, policy=policy)
     downloads = downloads_into(home, model_manager, settings.model_roots)
     services = Services(
         settings=settings,

@@ -19,6 +19,7 @@ from backend.core.config_file import ConfigFile
 from backend.core.cost_model import Workload
 from backend.core.errors import WanError
 from backend.core.hardware import GIB, detect_hardware, in_gib
+from backend.core.memory_ladder import OomPolicy
 from backend.core.model_table import ModelSpec
 from backend.core.optimization_settings import OptimizationSettings, kept_optimization
 from backend.core.settings import Settings
@@ -104,7 +105,7 @@ def examine(settings: Settings, *, offline: bool = False, ask: Ask = ask_engine)
         )
         findings.append(Finding(grade, spec.id, text))
         if not spec.miniature:
-            findings.append(_fit(spec, machine, wishes))
+            findings.append(_fit(spec, machine, wishes, settings.oom_policy))
     try:
         findings.append(Finding("ok", "default model", manager.default().id))
     except WanError as error:
@@ -112,9 +113,9 @@ def examine(settings: Settings, *, offline: bool = False, ask: Ask = ask_engine)
     return findings
 
 
-def _fit(spec: ModelSpec, machine: Machine, wishes: OptimizationSettings) -> Finding:
+def _fit(spec: ModelSpec, machine: Machine, wishes: OptimizationSettings, policy: OomPolicy) -> Finding:
     """Say whether this machine can hold a model at its own size; by estimate."""
-    decision = WAN22SystemOptimizer(machine, wishes=wishes).decide(Workload.native(spec))
+    decision = WAN22SystemOptimizer(machine, wishes=wishes).decide(Workload.native(spec), policy)
     if decision.fits:
         return Finding("ok", f"{spec.id} plan", f"{decision.reason}, estimated")
     return Finding("note", f"{spec.id} plan", f"{decision.reason}. {decision.would_fit} (estimated)")

@@ -19,7 +19,7 @@ from backend.core.guidance import HIGH, LOW, guidance_plan
 from backend.core.memory_plan import MemoryPlan, Placement, Storage
 from backend.core.model_table import ModelSpec, find_model
 from backend.core.processor_memory import FLOAT32
-from backend.core.requests import GenerationRequest, ImageRef, RequestDraft, resolve_request
+from backend.core.requests import GenerationRequest, native_request
 
 TERA: Final = 1e12
 GIGA: Final = 1e9
@@ -121,10 +121,7 @@ class Workload:
         Raises:
             InvalidRequest: the model cannot make this.
         """
-        width, height = size or (spec.width, spec.height)
-        picture = ImageRef("", width, height) if image or spec.needs_image else None
-        draft = RequestDraft("-", width=width, height=height, num_frames=num_frames, steps=steps, image=picture)
-        return cls.of(resolve_request(spec, draft)[0])
+        return cls.of(native_request(spec, size, num_frames, steps, image=image))
 
     @property
     def spec(self) -> ModelSpec:

@@ -99,13 +99,10 @@ def forward_bytes(arch: Architecture, tokens: int, text_tokens: int, precision: 
     return int(tokens * per_token) + text
 
 
-def decode_bytes(vae: VaeShape, width: int, height: int, frames: int, *, tiled: bool, tile: int = TILE) -> int:
-    """Return what decoding needs beside the VAE's weights; in one piece it does not grow with the frames."""
-    if not tiled:
-        return _per_pixel(_DECODE_BYTES, vae, vae.decoder_width) * width * height
-    pixels = min(width, tile) * min(height, tile)
-    whole_clip = 3 * FLOAT32 * width * height * frames
-    return _per_pixel(_DECODE_BYTES, vae, vae.decoder_width) * pixels + 2 * whole_clip
+def decode_bytes(vae: VaeShape, width: int, height: int, *, tiled: bool, tile: int = TILE) -> int:
+    """Return what decoding needs beside the VAE's weights; it grows with no frame: finished tiles lie on disk."""
+    pixels = min(width, tile) * min(height, tile) if tiled else width * height
+    return _per_pixel(_DECODE_BYTES, vae, vae.decoder_width) * pixels
 
 
 def encode_bytes(vae: VaeShape, width: int, height: int, frames: int, *, tiled: bool, tile: int = TILE) -> int:
@@ -148,7 +145,7 @@ def footprint(
     precision = FLOAT32 if cpu else BFLOAT16
     tile = plan.tile_size
     forward = forward_bytes(arch, tokens, text_tokens, precision)
-    decoding = decode_bytes(arch.vae, width, height, frames, tiled=plan.tiled_decode, tile=tile)
+    decoding = decode_bytes(arch.vae, width, height, tiled=plan.tiled_decode, tile=tile)
     encoding = encode_bytes(arch.vae, width, height, encoded_frames, tiled=plan.tiled_decode, tile=tile)
     heap = 0
     if cpu:

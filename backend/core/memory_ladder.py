@@ -21,8 +21,8 @@ class OomPolicy(StrEnum):
     """What may be given up."""
 
     NONE = "none"  #: nothing: the task fails
-    #: Time; the weights keep their precision. Placement changes no bit. The VAE in tiles changes pixels near the seams,
-    #: and a part on another device rounds otherwise: rather that than hours of denoising lost in decoding.
+    #: Time; the weights keep their precision. Placement changes no bit. The VAE in tiles changes pixels a little, and a
+    #: part on another device rounds otherwise (docs/api.md): rather that than hours of denoising lost in decoding.
     QUALITY = "quality"
     SPEED = "speed"  #: as `quality`, and then the precision of the weights
 

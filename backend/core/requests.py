@@ -333,3 +333,22 @@ def _in_range(field: str, value: float, low: float, high: float) -> float:
             details={"field": field, "minimum": low, "maximum": high, "nearest": nearest},
         )
     return value
+
+
+def native_request(
+    spec: ModelSpec,
+    size: tuple[int, int] | None = None,
+    num_frames: int | None = None,
+    steps: int | None = None,
+    *,
+    image: bool = False,
+) -> GenerationRequest:
+    """Return a request that leaves everything else to the model; with an image of its size where it needs one.
+
+    Raises:
+        InvalidRequest: the model cannot make this.
+    """
+    width, height = size or (spec.width, spec.height)
+    picture = ImageRef("", width, height) if image or spec.needs_image else None
+    draft = RequestDraft("-", width=width, height=height, num_frames=num_frames, steps=steps, image=picture)
+    return resolve_request(spec, draft)[0]

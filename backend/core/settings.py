@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     )
     oom_policy: OomPolicy = Field(
         default=OomPolicy.QUALITY,
-        description="When memory runs out: none fails, quality keeps the clip to the bit, speed may round weights",
+        description="When memory runs out: none fails, quality keeps the weights as they are, speed may round them",
     )
     recheck_days: float = Field(
         default=30.0, ge=0, le=3650, description="Days after which a model's files are read again; 0 never does"

@@ -23,6 +23,7 @@ from torch import nn
 
 from backend.core.abilities import NATIVE
 from backend.core.faults import fault_point
+from backend.core.footprint import CUDA_CONTEXT
 from backend.core.memory_ladder import MemoryUse
 from backend.core.memory_plan import MemoryPlan
 from backend.core.model_table import Mode, ModelSpec
@@ -181,6 +182,13 @@ class WanPipelineLoader:
             ModelUnavailable: the folder holds a kind of pipeline that this version cannot run.
         """
         return self._build(spec, read_structure(folder, spec))
+
+    def free_bytes(self) -> int | None:
+        """Return what of a card's memory is free now or this process's own already; None on a processor."""
+        if self.device.type != "cuda":
+            return None
+        free, _ = torch.cuda.mem_get_info(self.device)  # begins CUDA's context where there is none, so that counts too
+        return int(free) + int(torch.cuda.memory_reserved(self.device)) + CUDA_CONTEXT
 
     def fingerprint(self, folder: Path, spec: ModelSpec) -> str:
         """Return the mark that changes when the folder's weight files change. Raises like `load`."""

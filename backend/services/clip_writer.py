@@ -29,7 +29,7 @@ from backend.services.rungs import Rungs
 from backend.services.video_encoder import VideoEncoder, thumbnail
 
 #: What tiles do to a picture, for people.
-SEAMS = "near their seams pixels differ a little from a decode in one piece"
+TILES = "pixels differ a little from a decode in one piece"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class ClipWriter:
             fallbacks = clip.ladder.taken
             warnings = sentinel.warnings() + _left_out(clip.loras) + tuple(one.sentence for one in fallbacks)
             if tile_grid(clip.components, clip.latents) is not None:
-                warnings += (f"Decoded in tiles of {plan.tile_size} px; {SEAMS}",)
+                warnings += (f"Decoded in tiles of {plan.tile_size} px; {TILES}",)
             warnings += tuple(self._memory.warnings)
             peaks = self._memory.peaks
             weights = clip.weights_sha256 or clip.components.weights_digest  # waits for it, if need be

@@ -6,12 +6,13 @@ Decided before a task is queued; never opens a model.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backend.core.calibration import MemoryCorrection, refine, refine_load
 from backend.core.cost_model import Basis, Seconds, Workload, rates_of
 from backend.core.errors import DoesNotFit
+from backend.core.memory_ladder import OomPolicy
 from backend.core.model_table import ModelSpec, find_model
 from backend.core.optimization_settings import OptimizationSettings
 from backend.core.requests import GenerationRequest
@@ -46,6 +47,7 @@ class Forecast:
         *,
         binding: bool,
         wishes: Callable[[], OptimizationSettings] = OptimizationSettings,
+        policy: OomPolicy = OomPolicy.QUALITY,
     ) -> None:
         """Weigh for this machine.
 
@@ -55,20 +57,32 @@ class Forecast:
             loras: where a request's LoRAs are.
             binding: whether it is the machine that runs the tasks, so that it may refuse.
             wishes: asked for the operator's constraints at every request.
+            policy: what may be given up for memory or time.
         """
         self.machine = machine
         self._outputs = outputs
         self._loras = loras
         self._binding = binding
         self._wishes = wishes
+        self._policy = policy
 
-    def decide(self, request: GenerationRequest) -> Decision:
-        """Weigh every plan for a request."""
-        return self._optimizer(request.model, self._wishes()).decide(self._work(request))
+    def decide(self, request: GenerationRequest, *, free_vram: int | None = None, measured: bool = True) -> Decision:
+        """Weigh every plan for a request.
+
+        Args:
+            request: what is to be made.
+            free_vram: bytes of the card that others leave; None = not known, all of them count.
+            measured: whether finished tasks tell how fast the machine is; without them published rates do.
+        """
+        machine = self.machine
+        if free_vram is not None:
+            machine = replace(machine, vram=free_vram if machine.vram is None else min(machine.vram, free_vram))
+        optimizer = self._optimizer(request.model, self._wishes(), machine, measured=measured)
+        return optimizer.decide(self._work(request), self._policy)
 
     def decide_native(self, spec: ModelSpec, wishes: OptimizationSettings) -> Decision:
         """Weigh a request that leaves everything to the model, under these constraints; offer nothing instead."""
-        return self._optimizer(spec.id, wishes).weigh(Workload.native(spec))
+        return self._optimizer(spec.id, wishes).weigh(Workload.native(spec), self._policy)
 
     def until_done(self, ahead: Sequence[tuple[GenerationRequest, float | None]]) -> Span | None:
         """Say how long requests take one after the other, each with its model in memory; None when one is unknown.
@@ -88,7 +102,7 @@ class Forecast:
             work = self._work(request)
             if work not in known:
                 optimizer = optimizers.setdefault(work.model, self._optimizer(work.model, self._wishes()))
-                known[work] = optimizer.seconds_of(work)
+                known[work] = optimizer.seconds_of(work, self._policy)
             took = known[work]
             if took is None or (took.basis is Basis.ESTIMATED and not self._binding):
                 return None
@@ -100,10 +114,14 @@ class Forecast:
         found = (self._loras.find(use.id) for use in request.loras)
         return Workload.of(request, lora_bytes=sum(lora.size_bytes for lora in found if lora is not None))
 
-    def _optimizer(self, model: str, wishes: OptimizationSettings) -> WAN22SystemOptimizer:
-        machine = self.machine
-        outputs = self._outputs.of_model(model, limit=_RECENT)
+    def _optimizer(
+        self, model: str, wishes: OptimizationSettings, machine: Machine | None = None, *, measured: bool = True
+    ) -> WAN22SystemOptimizer:
+        machine = machine or self.machine
         rates = rates_of(machine.name if machine.cuda else None, machine.cores)
+        if not measured:
+            return WAN22SystemOptimizer(machine, rates, wishes)
+        outputs = self._outputs.of_model(model, limit=_RECENT)
         rates = refine(rates, observations(outputs, cuda=machine.cuda))
         rates = refine_load(rates, loads(outputs, cuda=machine.cuda))
         correction = MemoryCorrection.of(peaks(outputs, cuda=machine.cuda))

@@ -144,11 +144,15 @@ class RealGenerationPipeline:
             if fetch:
                 ModelFetch(self._bridge, request, said, self._admit).run()
                 started = time.monotonic()  # a video is not said to take longer for the model's first way here
-            if request.latents_of is None:
-                clip = self._denoised(task_id, request, files, said)
-            else:
-                clip = self._kept(request.latents_of, request, said)
-            output = ClipWriter(self._bridge, files, task_id, request, said, memory).write(clip)
+            try:
+                if request.latents_of is None:
+                    clip = self._denoised(task_id, request, files, said)
+                else:
+                    clip = self._kept(request.latents_of, request, said)
+                output = ClipWriter(self._bridge, files, task_id, request, said, memory).write(clip)
+            except OutOfMemory:
+                self._bridge.unload()  # it may have been on its way to another plan, and its memory is wanted
+                raise
             clock.finish()
         components = clip.components
         self._start_plans.learn(request, components.fingerprint, components.plan, clip.ladder.taken)
@@ -159,7 +163,9 @@ class RealGenerationPipeline:
 
         Raises like `generate`.
         """
-        self._load(request, self._start(request), MemoryLadder(self._oom_policy, _side(request)))
+        ladder = MemoryLadder(self._oom_policy, _side(request))
+        components = self._load(request, self._start(request), ladder)
+        self._start_plans.learn(request, components.fingerprint, components.plan, ladder.taken)
 
     def _start(self, request: GenerationRequest) -> StartPlan:
         return self._start_plans.choose(request, self._bridge.fingerprint(request.model))

@@ -8,13 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import structlog
+
+from backend.core.errors import StorageFull, StoreUnavailable
 from backend.core.hardware import GIB
 from backend.core.memory_ladder import Fallback, MemoryUse
 from backend.core.memory_plan import PLANS, MemoryPlan
 from backend.core.requests import GenerationRequest
+from backend.services.forecast import Forecast
 
 #: So much more free memory than when a run had to step down is another machine; less comes and goes by itself.
 _SIGNIFICANT = GIB
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,20 @@ class StartPlans:
         self._free = free or _unknown
         self._lessons: dict[str, list[_Lesson]] = {}
 
+    @classmethod
+    def of(cls, forecast: Forecast, free: Callable[[], int | None]) -> StartPlans:
+        """Choose as the forecast decides, for the memory that is free at that moment."""
+
+        def planned(request: GenerationRequest) -> StartPlan:
+            try:
+                decision = forecast.decide(request, free_vram=free())
+            except (StoreUnavailable, StorageFull) as error:
+                log.warning("planner.knows_no_rates", error=error.code)
+                decision = forecast.decide(request, free_vram=free(), measured=False)
+            return StartPlan(decision.start.plan, decision.reason)
+
+        return cls(planned, free)
+
     def choose(self, request: GenerationRequest, files: str) -> StartPlan:
         """Return the plan to begin with; `files` is the mark of the state of the model's files now."""
         start = self._planned(request)
@@ -63,7 +83,7 @@ class StartPlans:
             if area >= lesson.area and volume >= lesson.volume:
                 lower = start.plan.lowered_to(lesson.plan)
                 if lower != start.plan:
-                    start = StartPlan(lower, f"{lower.words}: memory ran out at {lesson.at} in an earlier run")
+                    start = StartPlan(lower, f"{lower.words}: memory ran out at {lesson.at} before")
         return start
 
     def learn(self, request: GenerationRequest, files: str, plan: MemoryPlan, taken: list[Fallback]) -> None:

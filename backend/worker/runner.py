@@ -146,6 +146,7 @@ class WorkerRunner:
         """Import the engine and load the default model, so that the first task starts at once."""
         from backend.core.model_integration_bridge import ModelIntegrationBridge
         from backend.core.optimization_settings import kept_optimization
+        from backend.core.requests import native_request
         from backend.core.system_optimizer import Machine
         from backend.engine.device import TorchDevices, choose_device
         from backend.engine.device_memory import DeviceMemory
@@ -156,6 +157,7 @@ class WorkerRunner:
         from backend.services.forecast import Forecast
         from backend.services.real_generation_pipeline import RealGenerationPipeline
         from backend.services.self_test import find_abilities
+        from backend.services.start_plans import StartPlans
 
         self._configuration.refresh()
         hardware = detect_hardware(self._home.root)
@@ -180,26 +182,28 @@ class WorkerRunner:
         self._watch = MemoryWatch(DeviceMemory(loader.device))
         self._watch.start()
         self._heartbeat.loaded_model = lambda: bridge.loaded_model
+        machine, policy = Machine.of(hardware, verdict.device), self._settings.oom_policy
+        wishes = kept_optimization(ConfigFile(self._home.config_file)).current
+        loras = LoraLibrary(self._home)
+        forecast = Forecast(machine, self._outputs, loras, binding=True, wishes=wishes, policy=policy)
+        pipeline = RealGenerationPipeline(
+            bridge,
+            self._home,
+            oom_policy=policy,
+            admit=forecast.check,
+            start_plans=StartPlans.of(forecast, loader.free_bytes),
+            watch=self._watch,
+            alerted=self._tell_alert,
+        )
         try:
-            model = models.default().id
-            self._heartbeat.show(self._device, WorkerState.LOADING, model)
-            bridge.load(model)
+            model = models.default()
+            self._heartbeat.show(self._device, WorkerState.LOADING, model.id)
+            pipeline.preload(native_request(model))
         except WanError as error:
             # A task may ask for another model; one that asks for this one will fail with this advice.
             log.warning("worker.default_model_not_loaded", error=error.code, message=error.message)
         self._heartbeat.show(self._device, WorkerState.IDLE)
         self._idle_since = time.monotonic()
-        machine = Machine.of(hardware, verdict.device)
-        wishes = kept_optimization(ConfigFile(self._home.config_file)).current
-        forecast = Forecast(machine, self._outputs, LoraLibrary(self._home), binding=True, wishes=wishes)
-        pipeline = RealGenerationPipeline(
-            bridge,
-            self._home,
-            oom_policy=self._settings.oom_policy,
-            admit=forecast.check,
-            watch=self._watch,
-            alerted=self._tell_alert,
-        )
         self._teach(pipeline, loader.device_name)
         return pipeline
 

@@ -2,7 +2,8 @@
 
 Prints JSON: for each number of frames the peak in KiB after a streamed decode and whether the frames equal those
 of a whole decode, and the peak after the whole decodes. With `tiles` it prints the peaks for each side of the
-picture instead, decoded in tiles, and at the end in one piece. The VAE is as small as it can be; its frames are not.
+picture and for a long clip instead, decoded in tiles, and at the end in one piece. The VAE is as small as it can be;
+its frames are not.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from backend.engine.offload import RESIDENT, ModelLayout
 
 FRAMES = (17, 65, 257)
 SIDE = 48
-SIDES = (192, 768)
+SIDES = (192, 576)
+LONG = 97
 TILE = 96
 
 
@@ -55,13 +57,14 @@ def parts_of(vae: Any, **switches: Any) -> Any:
     return SimpleNamespace(vae=vae, layout=layout, plan=layout.plan)
 
 
+def noise(side: int, frames: int) -> torch.Tensor:
+    return torch.randn(1, 16, count_chunks(frames), side // 8, side // 8, generator=torch.Generator())
+
+
 def over_frames() -> dict[str, Any]:
     vae = random_vae()
     parts = parts_of(vae)
-    clips = {
-        frames: torch.randn(1, 16, count_chunks(frames), SIDE // 8, SIDE // 8, generator=torch.Generator())
-        for frames in FRAMES
-    }
+    clips = {frames: noise(SIDE, frames) for frames in FRAMES}
     peaks: dict[int, int] = {}
     digests: dict[int, str] = {}
     for frames, latents in clips.items():
@@ -76,13 +79,14 @@ def over_frames() -> dict[str, Any]:
 def over_sides() -> dict[str, Any]:
     vae = random_vae()
     tiled = parts_of(vae, tiled_decode=True, tile_size=TILE)
-    peaks: dict[int, int] = {}
-    for side in SIDES:
-        latents = torch.randn(1, 16, 2, side // 8, side // 8, generator=torch.Generator())
+    peaks: dict[str, int] = {}
+    clips = [(str(side), side, 5) for side in SIDES] + [("long", SIDES[0], LONG)]
+    for name, side, frames in clips:
+        latents = noise(side, frames)
         for _ in stream_frames(tiled, latents):
             pass
-        peaks[side] = peak_kib()
-    for _ in stream_frames(parts_of(vae), latents):
+        peaks[name] = peak_kib()
+    for _ in stream_frames(parts_of(vae), noise(SIDES[-1], 5)):
         pass
     return {"tiled": peaks, "untiled": peak_kib()}
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,9 +150,30 @@ def test_what_a_tile_shows_beyond_numbers_ends_the_decode_and_so_does_the_one_wh
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from Linux's /proc")
 @pytest.mark.timeout(600)  # 15 s of processor time on a machine that may do other things
 def test_memory_does_not_grow_with_the_clip_and_the_frames_are_those_of_a_whole_decode() -> None:
+    measured = measure()
+    assert measured["equal"] == {"17": True, "65": True, "257": True}
+    peaks = measured["streamed"]
+    clip_kib = 257 * 48 * 48 * 3 * 4 // 1024  # the longest clip as decoded pixels, 6.8 MiB
+    assert peaks["257"] - peaks["17"] < clip_kib / 4, measured
+    assert measured["whole"] - peaks["257"] > clip_kib, "else the measurement sees nothing"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from Linux's /proc")
+@pytest.mark.timeout(600)
+def test_memory_in_tiles_grows_neither_with_the_picture_nor_with_the_clip() -> None:
+    measured = measure("tiles")
+    peaks = measured["tiled"]
+    frames_kib = 4 * 576 * 576 * 3 // 1024  # one chunk of finished frames, 3.9 MiB: they leave together
+    assert peaks["576"] - peaks["192"] < 3 * frames_kib, measured
+    clip_kib = 97 * 192 * 192 * 3 * 4 // 1024  # the longer clip as decoded pixels, 41 MiB
+    assert peaks["long"] - peaks["576"] < clip_kib / 4, measured
+    assert measured["untiled"] - peaks["long"] > 10 * 3 * frames_kib, "else the measurement sees nothing"
+
+
+def measure(*arguments: str) -> Any:
     # With this threshold the allocator gives back every tensor at once, so the peak is what is really held.
     done = subprocess.run(
-        [sys.executable, "-m", "tests.engine.decode_memory"],
+        [sys.executable, "-m", "tests.engine.decode_memory", *arguments],
         capture_output=True,
         text=True,
         timeout=540,
@@ -160,9 +182,4 @@ def test_memory_does_not_grow_with_the_clip_and_the_frames_are_those_of_a_whole_
         env=os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"},
     )
     assert done.returncode == 0, done.stderr
-    measured = json.loads(done.stdout)
-    assert measured["equal"] == {"17": True, "65": True, "257": True}
-    peaks = measured["streamed"]
-    clip_kib = 257 * 48 * 48 * 3 * 4 // 1024  # the longest clip as decoded pixels, 6.8 MiB
-    assert peaks["257"] - peaks["17"] < clip_kib / 4, measured
-    assert measured["whole"] - peaks["257"] > clip_kib, "else the measurement sees nothing"
+    return json.loads(done.stdout)

@@ -139,7 +139,7 @@ def test_decoding_needs_what_is_said(model: str, width: int, height: int) -> Non
         for index in range(latents.shape[2]):
             vae.decoder(latents[:, :, index : index + 1], feat_cache=memory, feat_idx=[0], first_chunk=index == 0)
 
-    expected = decode_bytes(shape, width, height, 13, tiled=False)
+    expected = decode_bytes(shape, width, height, tiled=False)
     assert expected == pytest.approx(count(decode), rel=TOLERANCE)
 
 
@@ -204,7 +204,7 @@ def test_what_is_unfolded_is_what_the_real_layers_unfold(
     said = unfolded_bytes(decoder_layers(shape), *picture)
     first = unfolded_bytes([replace(layer, frames=1) for layer in decoder_layers(shape)], *picture)
     assert max(said, first) == _largest_unfolding(decode, monkeypatch)
-    assert 4 * (first - said) < 3 * decode_bytes(shape, width, height, 9, tiled=False)
+    assert 4 * (first - said) < 3 * decode_bytes(shape, width, height, tiled=False)
     said = unfolded_bytes(encoder_layers(shape, 9), *picture)
     first = unfolded_bytes(encoder_layers(shape, 1), *picture)
     assert max(said, first) == _largest_unfolding(lambda: vae.encode(clip), monkeypatch)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from backend.core import faults
 from backend.core.domain import Progress
@@ -153,9 +152,8 @@ def test_a_large_picture_is_decoded_in_tiles_from_its_first_frame_again(
 def test_an_image_is_encoded_on_a_lower_rung(tmp_path: Path, inject: Inject) -> None:
     folder = build_random_i2v(tmp_path / "i2v")
     bridge = ModelIntegrationBridge(FixedFolder(folder), WanPipelineLoader("cpu"))
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (144, 160, 3), dtype=np.uint8))
-    home = Home(tmp_path / "home")
-    image = InputStore(home).keep(np.asarray(picture)).id
+    home = Home(tmp_path / "home").create()
+    image = InputStore(home).keep(np.random.default_rng(0).integers(0, 256, (144, 160, 3), dtype=np.uint8)).id
     request = replace(LARGE, model="tiny-i2v-a14b", image=image, guidance_scale_2=None)
     usual = RealGenerationPipeline(bridge, home).generate("usual", request, report=ignore).metadata["result"]
     inject("encode.image:1=oom")
