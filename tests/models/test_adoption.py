@@ -124,6 +124,7 @@ def test_two_experts_of_one_precision_go_together(comfy: Path, home: Home) -> No
     sparse(comfy / "diffusion_models" / "wan2.2_t2v_low_noise_14B_fp16.safetensors", a14b(), "F16")
     names = {part.name for part in _plan(look_through([comfy]), home).parts.files}
     assert {"transformer/wan2.2_t2v_high_noise_14B_fp16.safetensors"} < names
+    assert _plan(look_through([comfy]), home).rivals == {"transformer": 2, "transformer_2": 2}
     assert {"transformer_2/wan2.2_t2v_low_noise_14B_fp16.safetensors"} < names
 
 
@@ -140,6 +141,19 @@ def test_an_ambiguous_file_is_used_only_when_the_user_says_what_it_is(tmp_path: 
     for text in (f"TI2V-5B/transformer={a}", f"T2V-A14B/vae={a}", f"T2V-A14B/transformer={tmp_path}/x.safetensors"):
         with pytest.raises(InvalidRequest):
             plans(survey, ModelManager(home, has_gpu=False), parse_choices([text]))
+
+
+def test_one_file_is_not_both_experts(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest):
+        parse_choices([f"t2v/transformer={tmp_path}/a", f"t2v/transformer_2={tmp_path}/a"])
+
+
+def test_a_single_file_is_looked_at_and_chosen_under_any_of_its_names(tmp_path: Path, home: Home) -> None:
+    path = sparse(tmp_path / "root" / "a.safetensors", a14b())
+    (tmp_path / "other.safetensors").hardlink_to(path)
+    choices = {Use("T2V-A14B", "transformer"): tmp_path / "other.safetensors"}
+    plan = _plan(look_through([path]), home, choices=choices)
+    assert [part.name for part in plan.parts.files] == ["transformer/a.safetensors"]
 
 
 @pytest.mark.parametrize("text", ["T2V-A14B/transformer", "T2V-A14B=x", "TI2V-5B/transformer_2=x", "t2v/tokenizer=x"])
