@@ -26,7 +26,6 @@ from backend.core.errors import (
     WanError,
     WorkerStopping,
 )
-from backend.core.hardware import detect_hardware
 from backend.core.memory_level import Level, MemoryAlert
 from backend.core.requests import GenerationRequest
 from backend.core.settings import Settings
@@ -34,7 +33,7 @@ from backend.services.memory_watch import MemoryWatch
 from backend.store.engine import Database
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
-from backend.store.workers import Equipment, WorkerState, WorkerStore, new_worker_id
+from backend.store.workers import WorkerState, WorkerStore, new_worker_id
 from backend.worker.attempt import Attempt
 from backend.worker.heartbeat import Heartbeat
 from backend.worker.leftovers import Leftovers
@@ -42,7 +41,7 @@ from backend.worker.stop import StopWish
 
 if TYPE_CHECKING:
     from backend.core.model_integration_bridge import ModelIntegrationBridge
-    from backend.engine.device import DeviceFacts
+    from backend.engine.device_facts import DeviceFacts
     from backend.engine.pipeline_loader import WanComponents
     from backend.services.real_generation_pipeline import RealGenerationPipeline
 
@@ -142,28 +141,13 @@ class WorkerRunner:
     def _open_pipeline(self) -> RealGenerationPipeline:
         """Import the engine and load the default model, so that the first task starts at once."""
         from backend.core.model_integration_bridge import ModelIntegrationBridge
-        from backend.engine.device import TorchDevices, choose_device
         from backend.engine.device_memory import DeviceMemory
-        from backend.engine.pipeline_loader import WanPipelineLoader
         from backend.models.manager import ModelManager
         from backend.services.real_generation_pipeline import RealGenerationPipeline
-        from backend.services.self_test import find_abilities
+        from backend.worker.equipping import equip
 
-        hardware = detect_hardware()
-        verdict = choose_device(self._settings.device, self._devices or TorchDevices(), hardware)
-        log.info("worker.device", device=verdict.device, reason=verdict.reason)
-        self._device = verdict.device
-        self._heartbeat.show(self._device, WorkerState.LOADING, "trying the device")
-        abilities = find_abilities(
-            self._home.abilities_file, verdict.device, verdict.name, hardware.driver, self._settings.attention
-        )
-        attention, precision = abilities.attention, abilities.precision.precision
-        log.info("worker.abilities", attention=attention, precision=precision, reason=abilities.precision.reason)
-        warnings = verdict.warnings + abilities.warnings
-        for warning in warnings:
-            log.warning("worker.not_usable", message=warning)
-        self._heartbeat.equipment = Equipment(verdict.reason, warnings, attention, precision)
-        loader = WanPipelineLoader(verdict.device, self._settings.threads, attention=attention, precision=precision)
+        equipped = equip(self._settings, self._devices, self._found_device)
+        self._heartbeat.equipment, loader = equipped.equipment, equipped.loader
         models = ModelManager(self._home, has_gpu=loader.device.type != "cpu")
         bridge = self._bridge = ModelIntegrationBridge(models, loader)
         self._watch = MemoryWatch(DeviceMemory(loader.device))
@@ -183,6 +167,10 @@ class WorkerRunner:
         )
         self._teach(pipeline, loader.device_name)
         return pipeline
+
+    def _found_device(self, device: str) -> None:
+        self._device = device
+        self._heartbeat.show(device, WorkerState.LOADING, "trying the device")
 
     def _teach(self, pipeline: RealGenerationPipeline, device: str) -> None:
         """Tell the pipeline what earlier videos took, so that the first estimate of this process is sane."""
