@@ -18,7 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from backend.core.abilities import NATIVE, WORTH, AttentionWish, KernelVerdict, Verdict
 from backend.core.architecture import ARCHITECTURES
-from backend.engine.device import FAILURES
+from backend.engine.device_facts import FAILURES, in_one_line
 
 #: Queries, keys and values [batch, tokens, heads, width] to the same shape as the queries.
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -105,7 +105,7 @@ def try_by_name(
     try:
         kernel = diffusers_kernel(name)
     except RuntimeError as error:
-        return KernelVerdict(name, Verdict.NOT_INSTALLED, _words(error))
+        return KernelVerdict(name, Verdict.NOT_INSTALLED, in_one_line(error))
     if not kernel.exact and wish is AttentionWish.AUTO:
         return KernelVerdict(name, Verdict.NOT_ALLOWED, "rounds to eight bits; WAN22_ATTENTION=speed allows it")
     return judge(kernel, device, dtype, native_seconds=native_seconds)
@@ -146,9 +146,9 @@ def judge(
             return KernelVerdict(kernel.name, Verdict.WRONG, reason, error=worst)
         seconds = _seconds(kernel.attend, device, dtype, clock)
     except FAILURES as error:
-        return KernelVerdict(kernel.name, Verdict.FAILED, f"{type(error).__name__}: {_words(error)}")
+        return KernelVerdict(kernel.name, Verdict.FAILED, f"{type(error).__name__}: {in_one_line(error)}")
     except (TypeError, AttributeError, NotImplementedError, ImportError) as error:  # of another version than diffusers'
-        return KernelVerdict(kernel.name, Verdict.FAILED, f"{type(error).__name__}: {_words(error)}")
+        return KernelVerdict(kernel.name, Verdict.FAILED, f"{type(error).__name__}: {in_one_line(error)}")
     if native_seconds is None:
         return KernelVerdict(kernel.name, Verdict.OK, "torch's own", seconds, worst)
     reason = f"takes {seconds / native_seconds:.2f} of the time of torch's own"
@@ -207,8 +207,3 @@ def _seconds(attend: Attend, device: torch.device, dtype: torch.dtype, clock: Ca
 def _wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _words(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else "no words"

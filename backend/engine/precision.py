@@ -13,7 +13,7 @@ from typing import Final
 import torch
 
 from backend.core.abilities import PrecisionVerdict
-from backend.engine.device import FAILURES
+from backend.engine.device_facts import FAILURES
 
 SEED: Final = 20250728
 _SIZE = 2048

@@ -19,7 +19,8 @@ from backend.core.abilities import NATIVE, AttentionWish, KernelVerdict
 from backend.core.errors import DeviceUnusable
 from backend.core.hardware import detect_hardware
 from backend.engine.attention import names_for, try_by_name
-from backend.engine.device import FAILURES, DeviceFacts, TorchDevices, choose_device
+from backend.engine.device import choose_device
+from backend.engine.device_facts import FAILURES, DeviceFacts, TorchDevices
 from backend.engine.precision import choose_precision
 
 Emit = Callable[[dict[str, Any]], None]

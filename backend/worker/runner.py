@@ -27,7 +27,6 @@ from backend.core.errors import (
     WanError,
     WorkerStopping,
 )
-from backend.core.hardware import detect_hardware
 from backend.core.memory_level import Level, MemoryAlert
 from backend.core.requests import GenerationRequest
 from backend.core.settings import Settings
@@ -36,7 +35,7 @@ from backend.services.memory_watch import MemoryWatch
 from backend.store.engine import Database
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
-from backend.store.workers import Equipment, WorkerState, WorkerStore, new_worker_id
+from backend.store.workers import WorkerState, WorkerStore, new_worker_id
 from backend.worker.attempt import Attempt
 from backend.worker.heartbeat import Heartbeat
 from backend.worker.leftovers import Leftovers
@@ -44,7 +43,7 @@ from backend.worker.stop import StopWish
 
 if TYPE_CHECKING:
     from backend.core.model_integration_bridge import ModelIntegrationBridge
-    from backend.engine.device import DeviceFacts
+    from backend.engine.device_facts import DeviceFacts
     from backend.engine.pipeline_loader import WanComponents
     from backend.services.real_generation_pipeline import RealGenerationPipeline
 
@@ -147,34 +146,18 @@ class WorkerRunner:
         from backend.core.model_integration_bridge import ModelIntegrationBridge
         from backend.core.optimization_settings import kept_optimization
         from backend.core.requests import native_request
-        from backend.core.system_optimizer import Machine
-        from backend.engine.device import TorchDevices, choose_device
         from backend.engine.device_memory import DeviceMemory
-        from backend.engine.pipeline_loader import WanPipelineLoader
         from backend.models.downloader import downloader_into
         from backend.models.lora.library import LoraLibrary
         from backend.models.manager import ModelManager
         from backend.services.forecast import Forecast
         from backend.services.real_generation_pipeline import RealGenerationPipeline
-        from backend.services.self_test import find_abilities
         from backend.services.start_plans import StartPlans
+        from backend.worker.equipping import equip
 
         self._configuration.refresh()
-        hardware = detect_hardware(self._home.root)
-        verdict = choose_device(self._settings.device, self._devices or TorchDevices(), hardware)
-        log.info("worker.device", device=verdict.device, reason=verdict.reason)
-        self._device = verdict.device
-        self._heartbeat.show(self._device, WorkerState.LOADING, "trying the device")
-        abilities = find_abilities(
-            self._home.abilities_file, verdict.device, verdict.name, hardware.driver, self._settings.attention
-        )
-        attention, precision = abilities.attention, abilities.precision.precision
-        log.info("worker.abilities", attention=attention, precision=precision, reason=abilities.precision.reason)
-        warnings = verdict.warnings + abilities.warnings
-        for warning in warnings:
-            log.warning("worker.not_usable", message=warning)
-        self._heartbeat.equipment = Equipment(verdict.reason, warnings, attention, precision)
-        loader = WanPipelineLoader(verdict.device, self._settings.threads, attention=attention, precision=precision)
+        equipped = equip(self._settings, self._devices, self._found_device)
+        self._heartbeat.equipment, loader = equipped.equipment, equipped.loader
         models = ModelManager(self._home, has_gpu=loader.device.type != "cpu")
         roots = self._settings.model_roots
         fetcher = downloader_into(self._home, models, roots) if self._settings.auto_download else None
@@ -182,10 +165,10 @@ class WorkerRunner:
         self._watch = MemoryWatch(DeviceMemory(loader.device))
         self._watch.start()
         self._heartbeat.loaded_model = lambda: bridge.loaded_model
-        machine, policy = Machine.of(hardware, verdict.device), self._settings.oom_policy
+        policy = self._settings.oom_policy
         wishes = kept_optimization(ConfigFile(self._home.config_file)).current
         loras = LoraLibrary(self._home)
-        forecast = Forecast(machine, self._outputs, loras, binding=True, wishes=wishes, policy=policy)
+        forecast = Forecast(equipped.machine, self._outputs, loras, binding=True, wishes=wishes, policy=policy)
         pipeline = RealGenerationPipeline(
             bridge,
             self._home,
@@ -206,6 +189,10 @@ class WorkerRunner:
         self._idle_since = time.monotonic()
         self._teach(pipeline, loader.device_name)
         return pipeline
+
+    def _found_device(self, device: str) -> None:
+        self._device = device
+        self._heartbeat.show(device, WorkerState.LOADING, "trying the device")
 
     def _teach(self, pipeline: RealGenerationPipeline, device: str) -> None:
         """Tell the pipeline what earlier videos took, so that the first estimate of this process is sane."""

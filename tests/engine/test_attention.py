@@ -24,7 +24,7 @@ from backend.engine.attention import (
     try_by_name,
 )
 from backend.engine.denoise import DenoiseJob
-from backend.engine.device import Card
+from backend.engine.device_facts import Card
 from backend.engine.pipeline_loader import WanPipelineLoader
 from backend.engine.precision import choose_precision, compare_precisions
 from backend.engine.self_test import tell

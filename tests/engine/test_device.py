@@ -11,7 +11,9 @@ import torch
 
 from backend.core.errors import DeviceUnusable
 from backend.core.hardware import GIB, Gpu, HardwareProfile
-from backend.engine.device import Card, DeviceVerdict, TorchDevices, choose_device, runs_on
+from backend.engine.device import DeviceVerdict, choose_device
+from backend.engine.device_facts import Card, TorchDevices
+from backend.engine.torch_build import runs_on
 
 NO_KERNEL = "CUDA error: no kernel image is available for execution on the device"
 TOO_OLD = "The NVIDIA driver on your system is too old (found version 11040). Please update your GPU driver"

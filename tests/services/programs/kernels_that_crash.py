@@ -10,7 +10,7 @@ import torch
 from backend.core.abilities import AttentionWish, KernelVerdict, Verdict
 from backend.engine import self_test
 from backend.engine.attention import Kernel, judge
-from backend.engine.device import Card
+from backend.engine.device_facts import Card
 
 
 class OnACard:
