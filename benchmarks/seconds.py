@@ -1,9 +1,9 @@
-"""Predicted against measured seconds: ten tasks of a tiny model, then six of other sizes: `python -m benchmarks.seconds`.
+"""Predicted against measured seconds: ten tasks of a tiny model, then six of other sizes.
 
-One worker as users start it makes them, model by model; the first task of each model, which loads it, is not counted
-among the ten. The tasks that are foretold are made between those that are learnt from, so that both meet the same
-machine, but nothing is learnt from them. Compared is the time from the loaded model to the finished file. A machine that
-does other things at the same time is measured with them.
+`python -m benchmarks.seconds`. One worker as users start it makes them, model by model; the first task of each model,
+which loads it, is not counted among the ten. The tasks that are foretold are made between those that are learnt from,
+so that both meet the same machine, but nothing is learnt from them. Compared is the time from the loaded model to the
+finished file. A machine that does other things at the same time is measured with them.
 """
 
 from __future__ import annotations
