@@ -13,7 +13,7 @@ DEMO_HOME := $(CURDIR)/.demo
 DEMO_FILE ?= demo.mp4
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test check format lock clean
+.PHONY: help install demo serve test check bench format lock clean
 
 help: ## Say what there is
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -57,6 +57,10 @@ check: $(VENV)/.dev ## Format, lint, types, layers, dead code
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/vulture
+
+bench: $(VENV)/.installed ## Measure memory and seconds against what is predicted; half an hour, on an idle machine
+	@$(BIN)/python -m benchmarks.memory
+	@$(BIN)/python -m benchmarks.seconds
 
 format: $(VENV)/.dev ## Put the code in order
 	@$(BIN)/ruff format --quiet .

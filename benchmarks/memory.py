@@ -1,9 +1,9 @@
-"""Predicted against measured peak memory, over twenty sizes of the tiny models: `python -m benchmarks.memory`.
+"""Predicted against measured peak memory, over twenty sizes of the tiny models.
 
-Each size is made twice by a fresh worker on the processor: as users start it, which is what the planner budgets, and
-with a C library that gives freed memory back at once, which shows what is alive. Compared is the resident memory of the
-whole process at its highest point. One argument says how many workers run at once, which changes no result; five
-(`MODEL WIDTH HEIGHT FRAMES IMAGE`) are one size, answered as JSON.
+`python -m benchmarks.memory`. Each size is made twice by a fresh worker on the processor: as users start it, which is
+what the planner budgets, and with a C library that gives freed memory back at once, which shows what is alive. Compared
+is the resident memory of the whole process at its highest point. One argument says how many workers run at once, which
+changes no result; five (`MODEL WIDTH HEIGHT FRAMES IMAGE`) are one size, answered as JSON.
 """
 
 from __future__ import annotations

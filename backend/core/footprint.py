@@ -196,9 +196,10 @@ def _on_processor(
     """
     vae = arch.vae
     width, height = (side // vae.patch for side in picture)
+    _, decoding, encoding = alive
     block = 4 * FLOAT32 * width * height  # of one channel in a chunk of four frames
-    decoder = unfolded_bytes(decoder_layers(vae), width, height)
-    encoder = unfolded_bytes(encoder_layers(vae, encoded_frames), width, height) if encoded_frames else 0
+    decoder = unfolded_bytes(decoder_layers(vae), decoding, width, height)
+    encoder = unfolded_bytes(encoder_layers(vae, encoded_frames), encoding, width, height) if encoded_frames else 0
     blocks = FLOAT32 * tokens * arch.transformer.ffn_dim, block * vae.decoder_width, block * vae.encoder_width
     kept = [kept_bytes(*one) for one in zip(alive, blocks, strict=True)]
     taken, heap = max(

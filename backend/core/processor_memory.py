@@ -30,6 +30,7 @@ class Layer:
     channels: int  #: of its input
     frames: int  #: of its output; what it remembers comes on top in the input
     reduction: int  #: how many times smaller than the VAE's largest picture its sides are
+    share: float = 1.0  #: its level's tensors as a part of those of the largest level
 
     def unfolded(self, width: int, height: int) -> int:
         """Return the bytes that it unfolds into for a largest picture of this size; 0 where oneDNN computes it."""
@@ -39,18 +40,28 @@ class Layer:
         return FLOAT32 * _NEIGHBOURS * self.channels * self.frames * rows * columns
 
 
-def unfolded_bytes(layers: Iterable[Layer], width: int, height: int) -> int:
-    """Return what the layer that unfolds most writes out, for a largest picture of this size; one at a time does."""
-    return max((layer.unfolded(width, height) for layer in layers), default=0)
+def unfolded_bytes(layers: Iterable[Layer], alive: int, width: int, height: int) -> int:
+    """Return by how much what the layers unfold raises the highest point of one half of the VAE.
+
+    One layer unfolds at a time, and beside it the tensors of its own level are alive, not those of the largest.
+
+    Args:
+        layers: that may unfold.
+        alive: bytes of the tensors of the largest level.
+        width: of the largest picture.
+        height: of the largest picture.
+    """
+    return max(0, *(int(layer.share * alive) + layer.unfolded(width, height) - alive for layer in layers))
 
 
 def decoder_layers(vae: VaeShape) -> list[Layer]:
     """Return the layers of the decoder that can differ in what they unfold, with a chunk of one latent frame."""
     widths = [vae.decoder_width * by for by in DECODER_MULTIPLES]
-    layers = [Layer(vae.channels, 1, 8)]
+    layers = [Layer(vae.channels, 1, 8, 0.0)]
     for level, ((above, width), frames) in enumerate(zip(pairwise(widths), (1, 2, 4, 4), strict=True)):
         inputs = above if level == 0 or vae.residual else above // 2
-        layers += [Layer(channels, frames, 8 >> level) for channels in {inputs, width}]
+        share = width * frames * 4**level / (widths[-1] * 4 * 4**3)
+        layers += [Layer(channels, frames, 8 >> level, share) for channels in {inputs, width}]
     return layers
 
 
@@ -60,7 +71,8 @@ def encoder_layers(vae: VaeShape, frames: int) -> list[Layer]:
     chunks = (4, 4, 2, 1) if frames > 1 else (1, 1, 1, 1)
     layers = [Layer(3 * vae.patch**2, chunks[0], 1)]
     for level, ((above, width), chunk) in enumerate(zip(pairwise(widths), chunks, strict=True)):
-        layers += [Layer(channels, chunk, 1 << level) for channels in {above, width}]
+        share = width * chunk / (4**level * widths[0] * chunks[0])
+        layers += [Layer(channels, chunk, 1 << level, share) for channels in {above, width}]
     return layers
 
 

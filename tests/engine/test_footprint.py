@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from backend.core.architecture import ARCHITECTURES, VaeShape
 from backend.core.convolution import is_unfolded
 from backend.core.footprint import decode_bytes, encode_bytes, forward_bytes
-from backend.core.processor_memory import decoder_layers, encoder_layers, unfolded_bytes
+from backend.core.processor_memory import Layer, decoder_layers, encoder_layers, unfolded_bytes
 
 TOLERANCE = 0.05
 
@@ -201,10 +201,21 @@ def test_what_is_unfolded_is_what_the_real_layers_unfold(
             vae.decoder(latents[:, :, index : index + 1], feat_cache=memory, feat_idx=[0], first_chunk=index == 0)
 
     # The first chunk, of one frame, may unfold where the others do not; but a quarter of their tensors is alive.
-    said = unfolded_bytes(decoder_layers(shape), *picture)
-    first = unfolded_bytes([replace(layer, frames=1) for layer in decoder_layers(shape)], *picture)
+    said = _most(decoder_layers(shape), picture)
+    first = _most([replace(layer, frames=1) for layer in decoder_layers(shape)], picture)
     assert max(said, first) == _largest_unfolding(decode, monkeypatch)
     assert 4 * (first - said) < 3 * decode_bytes(shape, width, height, tiled=False)
-    said = unfolded_bytes(encoder_layers(shape, 9), *picture)
-    first = unfolded_bytes(encoder_layers(shape, 1), *picture)
+    said, first = (_most(encoder_layers(shape, frames), picture) for frames in (9, 1))
     assert max(said, first) == _largest_unfolding(lambda: vae.encode(clip), monkeypatch)
+
+
+def _most(layers: list[Layer], picture: tuple[int, int]) -> int:
+    return max(layer.unfolded(*picture) for layer in layers)
+
+
+def test_what_unfolds_beside_small_tensors_raises_nothing() -> None:
+    layers = decoder_layers(ARCHITECTURES["tiny-t2v-a14b"].vae)
+    assert unfolded_bytes(layers, 10**8, 192, 192) == _most(layers, (192, 192))  # at the largest level
+    assert 0 < _most(layers, (256, 256)) < 10**8  # at a level of an eighth of the tensors
+    assert unfolded_bytes(layers, 10**8, 256, 256) == 0
+    assert unfolded_bytes(layers, 0, 256, 256) == _most(layers, (256, 256))
