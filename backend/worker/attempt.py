@@ -17,7 +17,7 @@ from backend.core.errors import LeaseLost, StorageFull, StoreUnavailable, TaskCa
 from backend.core.memory_level import MemoryAlert
 from backend.store.tasks import TaskStore
 
-#: Progress is written at most this often, in seconds; changes of stage and last steps always are.
+#: Progress is written at most this often, in seconds; changes of stage, last steps and last bytes always are.
 REPORT_SECONDS: Final = 0.2
 #: How long the end of an attempt is offered to a database that does not answer, in seconds.
 PERSIST_SECONDS: Final = 120.0
@@ -88,8 +88,9 @@ class Attempt:
 
     def _is_worth_telling(self, progress: Progress) -> bool:
         last_step = progress.step is not None and progress.step == progress.total_steps
+        fetched = progress.fetch is not None and progress.fetch.done_bytes == progress.fetch.total_bytes
         long_ago = time.monotonic() - self._told_at >= REPORT_SECONDS
-        return long_ago or last_step or progress.stage is not self._told_stage
+        return long_ago or last_step or fetched or progress.stage is not self._told_stage
 
     def complete(self, output: Output) -> None:
         """Record the finished video. Raises like `release`."""

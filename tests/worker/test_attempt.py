@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 
-from backend.core.domain import EventType, Progress, Stage, TaskStatus
+from backend.core.domain import EventType, FetchNews, Progress, Stage, TaskStatus
 from backend.core.errors import GenerationFailed, LeaseLost, StoreUnavailable, TaskCancelled, WorkerStopping
 from backend.core.memory_level import Level, MemoryAlert, MemoryReading, Place
 from backend.store.tasks import TaskStore
@@ -74,6 +74,16 @@ def test_steps_are_told_sparsely_but_stages_and_the_last_step_always(queue: Queu
             attempt.report(at_step(step))
         attempt.report(Progress(Stage.SAVING, 0.99, "Saving", step=19, total_steps=20))
     assert told(queue, attempt) == [0, 20, 19]
+
+
+def test_the_last_byte_of_a_model_is_told_always(queue: Queue, attempt: Attempt) -> None:
+    with nothing_is_long_ago():
+        for done in range(11):
+            news = FetchNews("downloading", done, 10, None, None)
+            attempt.report(Progress(Stage.DOWNLOADING_MODEL, 0.1, "", fetch=news))
+    events = [event for event in queue.events.of_task(attempt.task.id) if event.type is EventType.PROGRESS]
+    figures = [event.data["download"] for event in events]
+    assert figures == [{"status": "downloading", "done_bytes": done, "total_bytes": 10} for done in (0, 10)]
 
 
 def test_every_step_is_told_when_steps_are_slow(queue: Queue, attempt: Attempt) -> None:
