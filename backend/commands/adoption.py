@@ -50,7 +50,7 @@ def adopt(
     asked = {find_model(name).id for name in model or []} | {choice.model for choice in choices}
     given = [root.expanduser().absolute() for root in (*(roots or []), *settings.model_roots)]
     usual = [root for root in (hugging_face_cache(), *usual_roots(Path.home())) if root.is_dir()]
-    survey = look_through([*usual, *given, *(path.parent for path in choices.values())])
+    survey = look_through([*usual, *given, *choices.values()])
     _show_files(survey)
     made = plans(survey, ModelManager(home, has_gpu=bool(detect_hardware().gpus)), choices)
     _show_plans(made)
@@ -148,6 +148,15 @@ def _show_plans(plans: list[Plan]) -> None:
         lacking = ", ".join(plan.lacking) if plan.parts.files else "everything"
         table.add_row(plan.spec.id, str(plan.presence), f"{plan.size_bytes / _GB:,.2f}", lacking or "nothing")
     out.print(table)
+    for plan in plans:
+        if plan.parts.repository or plan.presence != "missing":
+            continue
+        for part in plan.parts.files:
+            component = part.name.partition("/")[0]
+            rivals = plan.rivals.get(component)
+            more = f" (the largest of {rivals}; --use takes another)" if rivals else ""
+            line = f"{plan.spec.id}/{component} <- {_clean(str(part.source))}{more}"
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _clean(text: str) -> str:

@@ -113,7 +113,7 @@ def fill(fitting: Fitting, config_folder: Path, dtype: torch.dtype, device: torc
         if fitting.packed:
             return _fill_packed(fitting, weights, config_folder, dtype, device)
         for parameter in fitting.parameters:
-            precision = torch.float32 if _in_float32(fitting.module, parameter.names[0]) else dtype
+            precision = torch.float32 if _in_float32(fitting.module, parameter.names[0], dtype) else dtype
             value = torch.empty(parameter.shape, dtype=precision, device=device)
             value.copy_(weights.numbers(parameter.tensor).reshape(parameter.shape))
             filled = nn.Parameter(value, requires_grad=False)
@@ -155,14 +155,18 @@ def _packed(module: nn.Module, parameters: list[Parameter]) -> frozenset[str]:
         for name in names
         if name.endswith(".weight")
         and isinstance(module.get_submodule(name.removesuffix(".weight")), nn.Linear)
-        and not _in_float32(module, name)
+        and not _in_float32(module, name, torch.bfloat16)
     )
 
 
-def _in_float32(module: nn.Module, parameter: str) -> bool:
-    """Whether diffusers keeps a parameter in float32 in whichever precision the module computes."""
+def _in_float32(module: nn.Module, parameter: str, dtype: torch.dtype) -> bool:
+    """Whether the libraries keep a parameter in float32 where the rest of its module is in another precision.
+
+    diffusers does so in every precision, transformers only where the narrow range of float16 would overflow.
+    """
     kept: list[str] | None = getattr(module, "_keep_in_fp32_modules", None)
-    return isinstance(module, WanTransformer3DModel) and not set(parameter.split(".")).isdisjoint(kept or ())
+    asked = isinstance(module, WanTransformer3DModel) or dtype == torch.float16
+    return asked and not set(parameter.split(".")).isdisjoint(kept or ())
 
 
 def _same_shape(tensor: StoredTensor, shape: tuple[int, ...]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ def settle(name: str, module: nn.Module, device: torch.device, plan: MemoryPlan)
 
     What only makes sense with all of them (parking, streaming) is left to `ModelLayout`.
     """
-    if plan.storage is Storage.FP8 and name in EXPERTS:
+    if plan.storage is Storage.FP8 and name in EXPERTS and not getattr(module, "is_quantized", False):
         _cast(module)
     if plan.placement is Placement.RESIDENT and not _works_on_host(name, plan):
         module.to(device)
@@ -68,7 +69,7 @@ class ModelLayout:
         components = {name: getattr(pipeline, name) for name in (TEXT_ENCODER, VAE, *EXPERTS)}
         self._modules: dict[str, nn.Module] = {name: one for name, one in components.items() if one is not None}
         self._device = device
-        self._plan = plan
+        self._plan = self._of_files(plan)
         self._parked: dict[str, ParkedWeights] = {}
         self._streams: dict[str, BlockStream] = {}
         self._users: dict[str, int] = {}
@@ -100,7 +101,7 @@ class ModelLayout:
             parked.drop()
         self._streams.clear()
         self._parked.clear()
-        self._plan = plan
+        self._plan = self._of_files(plan)
         self._arrange()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -142,10 +143,16 @@ class ModelLayout:
         module = self._modules[name]
         return sum(one.numel() * one.element_size() for one in module.parameters())
 
+    def _of_files(self, plan: MemoryPlan) -> MemoryPlan:
+        """Return the plan with the storage of the files, where these have decided it: quantised stays quantised."""
+        if any(getattr(module, "is_quantized", False) for module in self._modules.values()):
+            return replace(plan, storage=Storage.GGUF)
+        if plan.storage is Storage.GGUF:
+            raise ValueError("a plan cannot turn weights into GGUF")
+        return plan
+
     def _arrange(self) -> None:
         plan = self._plan
-        if (plan.storage is Storage.GGUF) != any(getattr(one, "is_quantized", False) for one in self._modules.values()):
-            raise ValueError("a plan cannot turn weights into GGUF, or GGUF into other weights")
         if plan.storage is Storage.FP8 and not self._cast:
             self._cast_experts()
         for name, module in self._modules.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from backend.core.faults import fault_point
-from backend.core.memory_plan import MemoryPlan, Storage
+from backend.core.memory_plan import MemoryPlan
 from backend.core.model_table import Mode, ModelSpec
 from backend.engine.component_loader import Fitting, build_component, fill, fit
 from backend.engine.failures import device_errors
@@ -186,8 +186,6 @@ class WanPipelineLoader:
         configs = {name: config for name, config in files.configs.items() if name not in without}
         modules = self._build(spec, configs)
         fittings = [fit(spec, name, one, files.components[name], configs[name]) for name, one in modules.items()]
-        if any(fitting.packed for fitting in fittings):
-            plan = replace(plan, storage=Storage.GGUF)  # the files have decided
         gc.collect()  # the model that was loaded before may still wait for the collector
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -82,14 +81,16 @@ def read_headers(spec: ModelSpec, folder: Path, names: tuple[str, ...]) -> Compo
             raise damaged(spec, f"{name} is missing")
         try:
             stat = path.stat()
-            found |= _header(path, stat.st_size, stat.st_mtime_ns)
+            found |= _header(path, (stat.st_size, stat.st_mtime_ns))
         except (LoraInvalid, BadGguf) as error:
             raise damaged(spec, f"{name} cannot be used. {_lfs(path) or error}") from error
+        except OSError as error:
+            raise damaged(spec, f"{name} cannot be read ({type(error).__name__})") from error
     return ComponentFiles(tuple(folder / name for name in names), _understood(spec, names[0], found))
 
 
 @lru_cache(maxsize=64)  # before every task the folder is looked at again, and the many tensors take their time
-def _header(path: Path, size: int, changed_ns: int) -> Mapping[str, StoredTensor]:
+def _header(path: Path, _state: tuple[int, int]) -> Mapping[str, StoredTensor]:
     with path.open("rb") as file:
         is_gguf = file.read(len(MAGIC)) == MAGIC
     if is_gguf:
@@ -132,9 +133,7 @@ class OpenWeights:
     def __enter__(self) -> OpenWeights:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._open.clear()
         self._stack.close()
 

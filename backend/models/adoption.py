@@ -28,6 +28,7 @@ class Plan:
     presence: Presence
     parts: Parts
     lacking: tuple[str, ...]  #: components of which nothing was found
+    rivals: Mapping[str, int]  #: by component: how many files could take its place, where there are several
 
     @property
     def size_bytes(self) -> int:
@@ -57,7 +58,10 @@ def parse_choices(texts: list[str]) -> dict[Use, Path]:
                 f"`{text}` does not say which file is to be what",
                 suggestions=(f"Write it as {spec.id}/transformer=PATH; `--dry-run` lists the files.",),
             )
-        choices[Use(spec.id, component)] = Path(file).expanduser().absolute()
+        use, path = Use(spec.id, component), Path(file).expanduser().absolute()
+        if any(other.model == spec.id and path == taken for other, taken in choices.items()):
+            raise InvalidRequest(f"One file cannot be two parts of {spec.id}")
+        choices[use] = path
     return choices
 
 
@@ -91,7 +95,11 @@ def _plan(spec: ModelSpec, survey: Survey, presence: Presence, choices: Mapping[
         less = lacking(spec, (part.name for part in published.files))
         if len(less) <= len(missing):
             loose, missing = published, less
-    return Plan(spec, presence, loose, tuple(missing))
+    rivals: dict[str, int] = {}
+    if not loose.repository:
+        counts = {it: len(_candidates(Use(spec.id, it), survey, choices)) for it in components_of(spec)}
+        rivals = {component: count for component, count in counts.items() if count > 1}
+    return Plan(spec, presence, loose, tuple(missing), rivals)
 
 
 def _loose(spec: ModelSpec, survey: Survey, choices: Mapping[Use, Path]) -> Parts:
@@ -135,7 +143,7 @@ def _pair(spec: ModelSpec, survey: Survey, choices: Mapping[Use, Path]) -> dict[
 
 
 def _chosen(survey: Survey, path: Path) -> Recognised | None:
-    for found in survey.weights:
-        if found.path == path or found.path.resolve() == path.resolve():
-            return found
-    return None
+    try:
+        return next((found for found in survey.weights if found.path.samefile(path)), None)
+    except OSError:
+        return None

@@ -22,6 +22,7 @@ from backend.models.hub import RemoteFile
 from backend.models.identity import Recognised
 from backend.models.integrity import WEIGHTS_SUFFIX, digest_of, header_reads
 from backend.models.linking import Link, link_file
+from backend.models.local_files import content_name
 from backend.models.manager import EMBEDDED_MODELS, INDEX_FILE, damage_of
 from backend.models.manifest import FileRecord, Manifest, is_inside, sync_folder
 from backend.models.transfer import content_of, storage_errors
@@ -98,12 +99,16 @@ def part_files(component: str, found: Recognised) -> tuple[PartFile, ...]:
     stem = _USUAL_NAME.get(component, "diffusion_pytorch_model")
     if len(found.files) > 1:  # the index of shards, and the shards that it lists by name
         index, *shards = found.files
-        index_part = PartFile(index, f"{component}/{_SHARDED_INDEX.format(stem)}")
-        return (index_part, *(PartFile(shard, f"{component}/{shard.name}") for shard in shards))
+        names = [_SHARDED_INDEX.format(stem), *(shard.name for shard in shards)]
+        return tuple(_part(path, f"{component}/{name}") for path, name in zip((index, *shards), names, strict=True))
     header = found.header
     ending = f".{header.container}" if header is not None else found.path.suffix
     own = f"{found.path.stem}{ending}"
-    return (PartFile(found.path, f"{component}/{own if is_inside(own) else stem + ending}"),)
+    return (_part(found.path, f"{component}/{own if is_inside(own) else stem + ending}"),)
+
+
+def _part(path: Path, name: str) -> PartFile:
+    return PartFile(path, name, content_name(path))
 
 
 def assemble(

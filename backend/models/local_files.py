@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +16,13 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from backend.models.hub import RemoteFile
+from backend.models.integrity import digest_of
 
 MAX_DEPTH = 12
 MAX_ENTRIES = 500_000
 #: Smaller files are fetched sooner than they are looked for.
 _WORTH_BYTES = 2**20
-_CACHED_REPOSITORY = "models--"
+_CACHED_REPOSITORY, _BLOBS = "models--", "blobs"
 _CONTENT_NAME = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -36,13 +37,16 @@ class Walk:
     _entries: int = 0
 
     def files(self) -> Iterator[Path]:
-        """Yield every regular file once by each of its names; links that lead to nothing are left out."""
+        """Yield every regular file by each of its names; links that lead to nothing are left out."""
         for root in self.roots:
             yield from self._folder(root, 0)
 
     def _folder(self, folder: Path, depth: int) -> Iterator[Path]:
         try:
             status = folder.stat()
+            if stat.S_ISREG(status.st_mode):
+                yield folder
+                return
             if not stat.S_ISDIR(status.st_mode) or (status.st_dev, status.st_ino) in self._seen:
                 return
             self._seen.add((status.st_dev, status.st_ino))
@@ -71,6 +75,12 @@ class Walk:
                 yield from self._folder(path, depth + 1)
 
 
+def content_name(path: Path) -> str:
+    """Return how the Hugging Face cache that a file is in names its content (SHA-256 or git's blob id), or nothing."""
+    real = path.resolve()
+    return real.name if real.parent.name == _BLOBS and _CONTENT_NAME.fullmatch(real.name) else ""
+
+
 def hugging_face_cache() -> Path:
     """Return where huggingface_hub keeps what it has fetched (`HF_HUB_CACHE`, `HF_HOME`)."""
     return Path(constants.HF_HUB_CACHE)
@@ -82,12 +92,24 @@ class LocalFiles:
     def __init__(self, roots: Iterable[Path] = (), cache: Path | None = None) -> None:
         self._roots = tuple(roots)
         self._cache = cache
+        self._digests: dict[tuple[Path, int, int], str | None] = {}
 
     def candidates(self, file: RemoteFile) -> Iterator[Path]:
         """Yield files that may have this content, the likeliest first; whoever takes one has to read it."""
         yield from self._cached(file)
         if file.size >= _WORTH_BYTES:
             yield from self._by_size.get(file.size, ())
+
+    def digest(self, path: Path, on_read: Callable[[int], None]) -> str | None:
+        """Return a file's SHA-256, reading it the first time only; None when it cannot be read."""
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        key = (path, status.st_size, status.st_mtime_ns)
+        if key not in self._digests:
+            self._digests[key] = digest_of(path, on_read)
+        return self._digests[key]
 
     def _cached(self, file: RemoteFile) -> Iterator[Path]:
         if self._cache is None or not _CONTENT_NAME.fullmatch(file.etag):
@@ -97,7 +119,7 @@ class LocalFiles:
         except OSError:
             return
         for repository in repositories:
-            path = repository / "blobs" / file.etag
+            path = repository / _BLOBS / file.etag
             try:
                 status = path.stat()
             except OSError:

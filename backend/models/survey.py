@@ -16,7 +16,7 @@ from backend.models.assembly import PartFile, Parts, lacking
 from backend.models.hub import MODEL_INDEX, is_needed
 from backend.models.identity import Kind, Recognised
 from backend.models.integrity import digest_of
-from backend.models.local_files import Walk
+from backend.models.local_files import Walk, content_name
 from backend.models.recognition import recognise
 from backend.models.weight_file import SHARD_INDEX, NoWeights, shard_names
 
@@ -33,7 +33,6 @@ _OURS = re.compile(r"wan|t5", re.IGNORECASE)
 _TOKENIZER: Final = ("tokenizer_config.json", "spiece.model", "tokenizer.json", "special_tokens_map.json")
 #: `spiece.model` of google/umt5-xxl, which all models of Wan use: bytes and SHA-256.
 _UMT5_WORDS: Final = (4_548_313, "e3909a67b780650b35cf529ac782ad2b6b26e6d1f849d3fbb6a872905f452458")
-_CONTENT_NAME = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 @dataclass(slots=True)
@@ -54,7 +53,7 @@ def usual_roots(user: Path) -> list[Path]:
 
 
 def look_through(roots: Iterable[Path], on_file: Callable[[Path], None] = lambda _path: None) -> Survey:
-    """Look through folders; `on_file` is told each file before its header is read, and may raise to stop."""
+    """Look through folders and single files; `on_file` is told each file before its header is read."""
     walk = Walk(tuple(roots))
     paths = list(walk.files())
     survey = Survey(unreadable=walk.unreadable, cut_short=walk.cut_short)
@@ -66,7 +65,10 @@ def look_through(roots: Iterable[Path], on_file: Callable[[Path], None] = lambda
     for path in paths:
         if not _interesting(path) or path in shards or path.resolve() in taken:
             continue
-        status = path.stat()
+        try:
+            status = path.stat()
+        except OSError:  # gone since the folder was listed
+            continue
         if (status.st_dev, status.st_ino) in seen:
             continue
         seen.add((status.st_dev, status.st_ino))
@@ -95,13 +97,8 @@ def _shards(paths: list[Path]) -> set[Path]:
 
 def _known_sha256(path: Path) -> str | None:
     """Return the digest by which a cache names the file; whoever adopts it compares it with the content."""
-    real = path.resolve()
-    return real.name if real.parent.name == "blobs" and len(_etag(path)) == 64 else None
-
-
-def _etag(path: Path) -> str:
-    real = path.resolve()
-    return real.name if real.parent.name == "blobs" and _CONTENT_NAME.fullmatch(real.name) else ""
+    name = content_name(path)
+    return name if len(name) == 64 else None
 
 
 def _snapshots(paths: list[Path], survey: Survey) -> None:
@@ -115,7 +112,7 @@ def _snapshots(paths: list[Path], survey: Survey) -> None:
     best: dict[str, tuple[tuple[int, int], Parts]] = {}
     for folder, spec in folders.items():
         names = {path: path.relative_to(folder).as_posix() for path in paths if path.is_relative_to(folder)}
-        files = tuple(PartFile(path, name, _etag(path)) for path, name in names.items() if is_needed(name))
+        files = tuple(PartFile(path, name, content_name(path)) for path, name in names.items() if is_needed(name))
         parts = Parts(files, str(spec.repo_id), folder.name)
         rank = (-len(lacking(spec, (part.name for part in files))), int(any(p.name == MODEL_INDEX for p in files)))
         if spec.id not in best or rank > best[spec.id][0]:

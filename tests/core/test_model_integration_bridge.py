@@ -87,8 +87,9 @@ def test_a_model_whose_files_decide_its_storage_stays_warm(
     assert first.plan.name == "resident-gguf"
     assert bridge.load(TINY) is first
     assert bridge.load(TINY, MemoryPlan(Placement.RESIDENT, Storage.FP8)) is first
-    assert bridge.load(TINY, MemoryPlan(Placement.EXPERT_SWAP, Storage.BF16)) is not first
-    assert loader.loads == [TINY, TINY]
+    assert loader.loads == [TINY]
+    assert not MemoryPlan(Placement.EXPERT_SWAP, Storage.BF16).asks_for(first.plan)
+    assert not MemoryPlan(Placement.RESIDENT, Storage.BF16).asks_for(MemoryPlan(Placement.RESIDENT, Storage.FP8))
 
 
 def test_another_model_takes_its_place(bridge: ModelIntegrationBridge[Loaded], loader: Loader) -> None:

@@ -12,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import WanPipeline
 from safetensors.torch import load_file, save_file
 
 from backend.core.errors import ModelDamaged, ModelUnavailable
 from backend.core.model_table import MODELS, ModelSpec
+from backend.engine.component_loader import build_component, fill, fit
 from backend.engine.decode import stream_frames
 from backend.engine.model_files import check_model_files
 from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader, library_versions
+from backend.models.manager import EMBEDDED_MODELS
 
 EXPERT_FILE = "transformer/diffusion_pytorch_model.safetensors"
 ALL_FILES = [
@@ -55,6 +58,24 @@ def test_on_a_cpu_everything_is_float32_whatever_the_files_hold(folder: Path, sp
     for module in (components.vae, components.text_encoder, components.transformer, components.transformer_2):
         assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
         assert not module.training
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("model", ["tiny-t2v-a14b", "tiny-ti2v-5b"])
+def test_every_parameter_is_to_the_bit_what_the_libraries_make_of_it(model: str, dtype: torch.dtype) -> None:
+    folder, spec = EMBEDDED_MODELS / model, MODELS[model]
+    stock = WanPipeline.from_pretrained(folder, dtype={"default": dtype, "vae": torch.float32}, local_files_only=True)
+    files = check_model_files(folder, spec)
+    for name, config in files.configs.items():
+        fitting = fit(spec, name, build_component(name, config), files.components[name], config)
+        precision = torch.float32 if name == "vae" else dtype
+        module, other = fill(fitting, folder / name, precision, torch.device("cpu")), getattr(stock, name)
+        ours = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers())
+        theirs = dict(other.named_parameters(remove_duplicate=False)) | dict(other.named_buffers())
+        assert ours.keys() == theirs.keys()
+        for key, value in theirs.items():
+            assert ours[key].dtype is value.dtype, key
+            assert torch.equal(ours[key], value), key
 
 
 def test_the_threads_setting_reaches_torch(spec: ModelSpec) -> None:

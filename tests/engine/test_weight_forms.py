@@ -16,20 +16,23 @@ import pytest
 import torch
 from diffusers.quantizers.gguf.utils import GGUFParameter, dequantize_gguf_tensor
 from gguf import GGMLQuantizationType as Gguf
-from gguf import GGUFReader
+from gguf import GGUFReader, GGUFWriter
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from backend.core.errors import ModelDamaged
 from backend.core.lora.keys import BOTH
 from backend.core.lora.shape import WanShape
 from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.requests import LoraFileRef, LoraUse
+from backend.engine import pipeline_loader
+from backend.engine.component_loader import Fitting, fill
 from backend.engine.decode import stream_frames
 from backend.engine.denoise import DenoiseJob
 from backend.engine.gguf_file import BadGguf, GgufFile
 from backend.engine.lora import LoraStack, build_stack
 from backend.engine.model_files import check_model_files
-from backend.engine.offload import RESIDENT
+from backend.engine.offload import RESIDENT, settle
 from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
 from tests.engine.conftest import EMBEDDED
 from tests.engine.samples import Sample, finish, sample
@@ -219,10 +222,14 @@ def test_quantised_weights_go_with_every_placement_and_with_loras(
         assert moved.components.plan == replace(plan, storage=Storage.GGUF)
         assert plan.storage is not Storage.BF16 or plan.asks_for(moved.components.plan)
         assert np.array_equal(frames_of(moved, lora(moved.components)), expected)
-    first.components.layout.change(MemoryPlan(Placement.EXPERT_SWAP, Storage.GGUF))
+    first.components.layout.change(MemoryPlan(Placement.EXPERT_SWAP, Storage.BF16))
     assert np.array_equal(frames_of(first), without)
-    with pytest.raises(ValueError, match="GGUF into other weights"):
-        first.components.layout.change(MemoryPlan(Placement.RESIDENT, Storage.FP8))
+    assert first.components.plan.name == "expert-swap-gguf"
+    first.components.layout.change(MemoryPlan(Placement.RESIDENT, Storage.FP8))
+    assert first.components.plan.name == "resident-gguf", "what the file holds is no plan's choice"
+    assert np.array_equal(frames_of(first), without)
+    with pytest.raises(ValueError, match="cannot turn weights into GGUF"):
+        plain.components.layout.change(first.components.plan)
 
 
 def test_a_text_encoder_in_gguf_is_unpacked(plain: Sample, trained: Path, device: str) -> None:
@@ -252,6 +259,29 @@ def test_the_files_may_go_once_the_model_is_loaded(plain: Sample, trained: Path,
     shutil.rmtree(trained)
     assert np.array_equal(frames_of(ours), frames_of(plain))
     assert digest == plain.components.weights_digest
+
+
+@pytest.mark.parametrize("plan", [RESIDENT, MemoryPlan(Placement.RESIDENT, Storage.FP8)], ids=lambda plan: plan.name)
+def test_a_component_is_in_its_place_before_the_next_one_is_read(
+    plain: Sample, device: str, plan: MemoryPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[str, str]] = []
+
+    def note_read(fitting: Fitting, *args: Any) -> nn.Module:
+        done.append(("read", fitting.component))
+        return fill(fitting, *args)
+
+    def note_place(name: str, module: nn.Module, *args: Any) -> None:
+        settle(name, module, *args)
+        kinds = {parameter.dtype for parameter in module.parameters()}
+        assert (FP8 in kinds) == (plan.storage is Storage.FP8 and name in EXPERTS)
+        assert {parameter.device.type for parameter in module.parameters()} == {device}
+        done.append(("placed", name))
+
+    monkeypatch.setattr(pipeline_loader, "fill", note_read)
+    monkeypatch.setattr(pipeline_loader, "settle", note_place)
+    opened(plain, EMBEDDED, device, plan)
+    assert done == [(what, name) for name in ("text_encoder", "vae", *EXPERTS) for what in ("read", "placed")]
 
 
 def test_without_a_usual_name_one_file_must_be_alone(plain: Sample, trained: Path, device: str) -> None:
@@ -359,8 +389,6 @@ def test_gguf_of_a_type_that_diffusers_cannot_unpack_is_refused(plain: Sample, t
 
 
 def test_shapes_that_a_converter_flattened_are_restored(plain: Sample, trained: Path, device: str) -> None:
-    from gguf import GGUFWriter
-
     tensors = weights_of(trained, "transformer")
     named = originally_named(trained, "transformer", tensors)
     (old,) = (trained / "transformer").glob("*.safetensors")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import gguf
 import pytest
-from huggingface_hub import hf_hub_download, scan_cache_dir
+from huggingface_hub import hf_hub_download
 
 from backend.core.errors import InvalidRequest, UnknownModel
 from backend.core.model_table import MODELS
@@ -37,30 +37,13 @@ def _plan(survey: Survey, home: Home, model: str = "T2V-A14B", choices: dict[Use
 
 
 @pytest.fixture
-def cache(tmp_path: Path, hub: StandIn, needed: dict[str, bytes]) -> Path:
-    """A cache in huggingface_hub's layout: blobs by their digest, and a snapshot of relative links to them."""
-    repository = tmp_path / "hub" / f"models--{REPOSITORY.replace('/', '--')}"
-    snapshot = repository / "snapshots" / COMMIT
-    (repository / "blobs").mkdir(parents=True)
-    for name, content in needed.items():
-        large = name.endswith(".safetensors")
-        git = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-        etag = hashlib.sha256(content).hexdigest() if large else git
-        (repository / "blobs" / etag).write_bytes(content)
-        path = snapshot / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.symlink_to(Path(*[".."] * (2 + name.count("/"))) / "blobs" / etag)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(COMMIT)
+def cache(tmp_path: Path, hub: StandIn, published: dict[str, bytes]) -> Path:
+    """A cache that huggingface_hub itself filled from the stand-in, with everything that the repository has."""
+    for name in published:
+        where = {"cache_dir": tmp_path / "hub", "endpoint": hub.endpoint, "revision": COMMIT}
+        hf_hub_download(REPOSITORY, name, token=False, **where)  # type: ignore[arg-type]
+    hub.requests.clear()
     return tmp_path / "hub"
-
-
-def test_the_cache_is_one_that_the_library_reads(cache: Path, needed: dict[str, bytes]) -> None:
-    (repository,) = scan_cache_dir(cache).repos
-    assert repository.repo_id == REPOSITORY
-    assert repository.nb_files == len(set(needed.values()))  # files of one content share a blob
-    found = hf_hub_download(REPOSITORY, "vae/config.json", cache_dir=cache, local_files_only=True)
-    assert Path(found).read_bytes() == needed["vae/config.json"]
 
 
 def test_a_published_folder_in_the_cache_is_adopted_whole(
@@ -141,6 +124,7 @@ def test_two_experts_of_one_precision_go_together(comfy: Path, home: Home) -> No
     sparse(comfy / "diffusion_models" / "wan2.2_t2v_low_noise_14B_fp16.safetensors", a14b(), "F16")
     names = {part.name for part in _plan(look_through([comfy]), home).parts.files}
     assert {"transformer/wan2.2_t2v_high_noise_14B_fp16.safetensors"} < names
+    assert _plan(look_through([comfy]), home).rivals == {"transformer": 2, "transformer_2": 2}
     assert {"transformer_2/wan2.2_t2v_low_noise_14B_fp16.safetensors"} < names
 
 
@@ -157,6 +141,19 @@ def test_an_ambiguous_file_is_used_only_when_the_user_says_what_it_is(tmp_path: 
     for text in (f"TI2V-5B/transformer={a}", f"T2V-A14B/vae={a}", f"T2V-A14B/transformer={tmp_path}/x.safetensors"):
         with pytest.raises(InvalidRequest):
             plans(survey, ModelManager(home, has_gpu=False), parse_choices([text]))
+
+
+def test_one_file_is_not_both_experts(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest):
+        parse_choices([f"t2v/transformer={tmp_path}/a", f"t2v/transformer_2={tmp_path}/a"])
+
+
+def test_a_single_file_is_looked_at_and_chosen_under_any_of_its_names(tmp_path: Path, home: Home) -> None:
+    path = sparse(tmp_path / "root" / "a.safetensors", a14b())
+    (tmp_path / "other.safetensors").hardlink_to(path)
+    choices = {Use("T2V-A14B", "transformer"): tmp_path / "other.safetensors"}
+    plan = _plan(look_through([path]), home, choices=choices)
+    assert [part.name for part in plan.parts.files] == ["transformer/a.safetensors"]
 
 
 @pytest.mark.parametrize("text", ["T2V-A14B/transformer", "T2V-A14B=x", "TI2V-5B/transformer_2=x", "t2v/tokenizer=x"])

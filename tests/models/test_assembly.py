@@ -17,7 +17,7 @@ from backend.models import assembly
 from backend.models.assembly import PartFile, Parts, assemble, lacking, part_files
 from backend.models.downloader import ModelDownloader
 from backend.models.identity import Use
-from backend.models.integrity import FileState, check_full
+from backend.models.integrity import FileState, check_full, digest_of
 from backend.models.linking import Link
 from backend.models.local_files import LocalFiles, Walk
 from backend.models.manager import EMBEDDED_MODELS, ModelManager, Presence
@@ -231,6 +231,33 @@ def test_downloads_take_files_of_the_right_content_from_further_folders(
     # Smaller files are fetched, and the experts are in shards at the hub.
     assert not any(name.startswith("vae/diff") for name in fetched)
     assert (folder / "vae" / "diffusion_pytorch_model.safetensors").samefile(comfy / "wan_2.1_vae.safetensors")
+
+
+def test_files_of_one_length_are_read_once_each(
+    home: Home, hub: StandIn, make_downloader: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = make_downloader().download(T2V)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    large = [path for path in published.glob("transformer*/*.safetensors") if path.stat().st_size >= 2**20]
+    shards = sorted(large)
+    for number, path in enumerate(shards):
+        shutil.copyfile(path, mine / f"{number}.safetensors")
+    assert len({path.stat().st_size for path in shards}) < len(shards)
+    remove_model(home, T2V)
+    read: list[Path] = []
+
+    def counted(path: Path, on_read: Callable[[int], None]) -> str | None:
+        read.append(path)
+        return digest_of(path, on_read)
+
+    monkeypatch.setattr("backend.models.local_files.digest_of", counted)
+    before = hub.fetched()
+    folder = make_downloader(local=LocalFiles(roots=[mine])).download(T2V)
+    fetched = set((hub.fetched() - before).elements())
+    assert not any(path.relative_to(published).as_posix() in fetched for path in shards)
+    assert len(read) == len(set(read)) == len(shards)
+    assert all(path.is_file() for path in folder.glob("transformer*/*.safetensors"))
 
 
 def test_hostile_folders_are_walked_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,14 @@ def test_the_images_of_a_request_and_the_gpu_decide_which_models_fit(home: Home)
     assert ids(has_gpu=False, image=True, end_image=True) == ["tiny-i2v-a14b", "I2V-A14B"]
 
 
+def test_an_expert_may_be_a_gguf_file(home: Home) -> None:
+    folder = _lay_out(home.models / "T2V-A14B")
+    for path in (folder / "transformer").glob("*.safetensors*"):
+        path.unlink()
+    (folder / "transformer" / "high_noise-Q4_K.gguf").write_bytes(b"GGUF")
+    assert ModelManager(home, has_gpu=True).folder(T2V) == folder
+
+
 def test_files_in_the_home_are_found_and_the_gpu_decides_the_default(home: Home) -> None:
     folder = _lay_out(home.models / "T2V-A14B")
     assert ModelManager(home, has_gpu=True).folder(T2V) == folder

@@ -240,7 +240,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         self.send_header("Content-Length", str(len(content) - start))
-        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()[:40]}"')
+        self.send_header("ETag", f'"{entry(name, content)["blobId"]}"')
         self.send_header("X-Repo-Commit", COMMIT)
         self.end_headers()
         if body:
