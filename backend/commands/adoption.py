@@ -113,7 +113,9 @@ def _show_files(survey: Survey) -> None:
         what = " or ".join(identity.name for identity in found.identities) or found.kind.value
         uses = ", ".join(f"{use.model}/{use.component}" for use in found.uses)
         numbers = found.precision[0] if found.precision else ""
-        row = (_clean(str(found.path)), what, numbers, f"{found.size / _GB:,.2f}", uses, _note(found))
+        # Who has to say what a file is needs its whole name; the others are named again where they are used.
+        name = str(found.path) if found.ambiguous else "/".join(found.path.parts[-2:])
+        row = (_clean(name), what, numbers, f"{found.size / _GB:,.2f}", uses, _note(found))
         table.add_row(*(escape(text) for text in row))
     if table.row_count:
         out.print(table)
