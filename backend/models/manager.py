@@ -170,9 +170,9 @@ def _how_to_get(state: ModelState) -> str:
         return f"Bring its folder back, or take {spec.id} out with `wan22 models remove` and add it again."
     if spec.repo_id is None:
         return f"Put its files in the folder {folder_hint(state)} of the server."
+    adopting = "use what ComfyUI, Wan2GP or the Hugging Face cache have of it with `wan22 models adopt`, "
     return (
-        f"Fetch it with `wan22 models download {spec.id}`, "
-        "use what ComfyUI, Wan2GP or the Hugging Face cache have of it with `wan22 models adopt`, "
+        f"Fetch it with `wan22 models download {spec.id}`, {adopting if spec.base is None else ''}"
         f"or put a copy of {spec.repo_id} in the folder {folder_hint(state)} of the server."
     )
 

@@ -105,11 +105,16 @@ class Recheck:
     def _due(self) -> Iterator[tuple[ModelState, str, FileRecord]]:
         for state in self._manager.states():
             manifest = read_manifest(state.folder)
-            if not state.available or manifest is None or state.folder.is_symlink():
+            if not state.available or manifest is None or not self._ours(state):
                 continue
             for name in read_last_seen(state.folder).due(manifest, self._now(), self._days):
                 if os.access(state.folder / name, os.R_OK):  # what may not be read has not changed for that
                     yield state, name, manifest.files[name]
+
+    @staticmethod
+    def _ours(state: ModelState) -> bool:
+        """Whether the folder is the home's: nothing is written into one that the user keeps elsewhere."""
+        return state.spec.folder is None and not state.folder.is_symlink()
 
     def _whole(self, state: ModelState, name: str, record: FileRecord) -> bool:
         """Read one file; one that differs twice is put into the quarantine."""

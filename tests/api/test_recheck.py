@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from backend.core.model_table import MODELS
+from backend.core.model_table import MODELS, put_in_force
 from backend.core.paths import Home
+from backend.models.configuration import table_of
 from backend.models.integrity import digest_of
 from backend.models.last_seen import LAST_SEEN_FILE, read_last_seen
 from backend.models.manager import EMBEDDED_MODELS, ModelManager, Presence
@@ -196,3 +197,14 @@ def test_the_server_looks_unless_it_is_told_not_to(serve: Callable[..., Served])
     assert threads() == before + 1
     served.services.recheck.stop()
     assert threads() == before
+
+
+def test_a_folder_that_the_user_keeps_elsewhere_is_left_alone(home: Home, clock: Clock, tmp_path: Path) -> None:
+    folder = _install(home).rename(tmp_path / "mine")
+    put_in_force(table_of({"mine": {"base": "T2V-A14B", "folder": str(folder)}}))
+    _flip(folder / VAE)
+    before = repository_files(folder)
+    recheck = _recheck(home, clock)
+    clock.now += timedelta(days=31)
+    assert recheck.look() == []
+    assert repository_files(folder) == before
