@@ -156,8 +156,8 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
     loras, images = LoraLibrary(home), InputStore(home)
     machine = Machine.of(workers_on or profile, settings.device)
     config = ConfigFile(home.config_file)
-    kept = kept_optimization(config)
-    forecast = Forecast(machine, outputs, loras, binding=settings.worker or workers_on is not None, wishes=kept.current)
+    kept, binding = kept_optimization(config), settings.worker or workers_on is not None
+    forecast = Forecast(machine, outputs, loras, binding=binding, policy=settings.oom_policy, wishes=kept.current)
     downloads = downloads_into(home, model_manager)
     services = Services(
         settings=settings,

@@ -14,8 +14,9 @@ from backend.core.config_file import ConfigFile
 from backend.core.cost_model import Workload
 from backend.core.errors import WanError
 from backend.core.hardware import GIB, detect_hardware, in_gib
+from backend.core.memory_ladder import OomPolicy
 from backend.core.model_table import MODELS, ModelSpec
-from backend.core.optimization_settings import OptimizationSettings, kept_optimization
+from backend.core.optimization_settings import kept_optimization
 from backend.core.settings import Settings
 from backend.core.system_optimizer import Machine, WAN22SystemOptimizer
 from backend.models.manager import ModelManager, Presence
@@ -78,7 +79,7 @@ def examine(settings: Settings) -> list[Finding]:
         )
         findings.append(Finding(grade, spec.id, text))
         if not spec.embedded:
-            findings.append(_fit(spec, machine, wishes))
+            findings.append(_fit(spec, WAN22SystemOptimizer(machine, wishes=wishes), settings.oom_policy))
     try:
         findings.append(Finding("ok", "default model", manager.default().id))
     except WanError as error:
@@ -86,9 +87,9 @@ def examine(settings: Settings) -> list[Finding]:
     return findings
 
 
-def _fit(spec: ModelSpec, machine: Machine, wishes: OptimizationSettings) -> Finding:
+def _fit(spec: ModelSpec, optimizer: WAN22SystemOptimizer, policy: OomPolicy) -> Finding:
     """Say whether this machine can hold a model at its own size; by estimate."""
-    decision = WAN22SystemOptimizer(machine, wishes=wishes).decide(Workload.of(native_request(spec)))
+    decision = optimizer.decide(Workload.of(native_request(spec)), policy)
     if decision.fits:
         return Finding("ok", f"{spec.id} plan", f"{decision.reason}, estimated")
     instead = decision.instead

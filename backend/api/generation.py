@@ -53,7 +53,7 @@ def submit(submission: SubmissionDep, services: ServicesDep) -> Submitted | Esti
     openapi_extra=request_body_docs(),
 )
 def estimate(submission: SubmissionDep, services: ServicesDep) -> Estimated:
-    """Say what the request would become, the fastest memory plan that fits, what it takes and why; queue nothing.
+    """Say what the request would become, the memory plan that it begins with, what it takes and why; queue nothing.
 
     The body is that of submit. A request that does not fit this machine is answered too, with one that would.
     """

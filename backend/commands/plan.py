@@ -31,6 +31,7 @@ _TABLE_HEAD = """# The planner's table
 What `WAN22SystemOptimizer` decides for the three full-size models at their native size, steps and guidance. Made by
 `wan22 plan --table`; a test compares it with the code. **Every number is estimated**: memory from structure and size,
 seconds from published runs of that card. None of it was measured on such a machine.
+A worker begins with the plan that is decided here, for the memory that is free on the card at that moment.
 `wan22 plan MODEL --vram 24 --ram 64` answers for other sizes and machines.
 
 A cell says: the memory plan (`tiled` = decoded in tiles, `text on CPU` = the text encoder works on the processor);
@@ -59,9 +60,8 @@ def plan(
     specs = [find_model(model)] if model else list(MODELS.values())
     imagined = any(option is not None for option in (vram, ram, card))
     wishes = OptimizationSettings() if imagined else _kept_wishes()
-    decisions = [
-        WAN22SystemOptimizer(machine, wishes=wishes).decide(work_of(spec, size, frames, steps)) for spec in specs
-    ]
+    optimizer, policy = WAN22SystemOptimizer(machine, wishes=wishes), load_settings().oom_policy
+    decisions = [optimizer.decide(work_of(spec, size, frames, steps), policy) for spec in specs]
     for decision in decisions:
         out.print(escape(_answer(decision)), soft_wrap=True)
     if model is None:

@@ -380,6 +380,19 @@ class OutOfMemory(GenerationFailed):
     category = "vram_memory"
     suggestions = ("Choose a smaller size or fewer frames.",)
 
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        suggestions: tuple[str, ...] | None = None,
+        use: str | None = None,
+        host: bool = False,
+    ) -> None:
+        """Say what the memory was wanted for (`memory_ladder.MemoryUse`), and whether it was the host's."""
+        super().__init__(message, suggestions=suggestions)
+        self.use = use
+        self.host = host
+
 
 class LoraNotApplied(GenerationFailed):
     """A LoRA could not be applied to the model."""

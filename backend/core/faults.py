@@ -1,8 +1,8 @@
 """Named points at which a test can make this process die, stall or run out of memory.
 
 `WAN22_FAULTS="denoise.step:3=kill"` sends SIGKILL to the process at the third passage of that point;
-`=hang` blocks there for ever, `=oom` raises what an allocator without memory
-raises. Without the variable a point costs one dictionary look-up.
+`=hang` blocks there for ever, `=oom` behaves as a device without memory, `=ram` as a host without.
+Without the variable a point costs one dictionary look-up.
 """
 
 from __future__ import annotations
@@ -10,6 +10,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
+
+
+class DeviceFull(MemoryError):
+    """What a test gets for the memory of a device, on whatever device it runs."""
 
 
 def _read(text: str) -> dict[str, dict[int, str]]:
@@ -34,6 +38,8 @@ def fault_point(name: str) -> None:
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if action == "oom":
-        raise MemoryError(f"no memory at {name}, as a test wished")
+        raise DeviceFull(f"no memory at {name}, as a test wished")
+    if action == "ram":
+        raise MemoryError(f"no memory of the host at {name}, as a test wished")
     if action == "hang":
         threading.Event().wait()

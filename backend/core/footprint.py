@@ -91,12 +91,11 @@ def forward_bytes(arch: Architecture, tokens: int, text_tokens: int, precision: 
 
 
 def decode_bytes(vae: VaeShape, width: int, height: int, frames: int, *, tiled: bool, tile: int = TILE) -> int:
-    """Return what decoding needs beside the VAE's weights; in one piece it does not grow with the frames."""
+    """Return what decoding needs beside the VAE's weights; it grows with no frame: finished tiles lie on disk."""
     if not tiled:
         return _per_pixel(_DECODE_BYTES, vae, vae.decoder_width) * width * height
     pixels = min(width, tile) * min(height, tile)
-    whole_clip = 3 * FLOAT32 * width * height * frames
-    return _per_pixel(_DECODE_BYTES, vae, vae.decoder_width) * pixels + 2 * whole_clip
+    return _per_pixel(_DECODE_BYTES, vae, vae.decoder_width) * pixels
 
 
 def encode_bytes(vae: VaeShape, width: int, height: int, frames: int, *, tiled: bool, tile: int = TILE) -> int:

@@ -6,14 +6,14 @@ and tested without torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from backend import __version__
-from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable
+from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, OutOfMemory
 from backend.core.memory_plan import PLANS, MemoryPlan
-from backend.core.model_table import MODELS, ModelSpec, find_model
+from backend.core.model_table import ModelSpec, find_model
 from backend.core.requests import GenerationRequest, check_images
 
 METADATA_FORMAT = 1
@@ -44,6 +44,9 @@ class LoadedModel(Protocol):
     def plan(self) -> MemoryPlan:
         """How its weights are laid out now."""
 
+    def arrange(self, plan: MemoryPlan) -> None:
+        """Lay them out in another way that the plan in force `reaches`; raises OutOfMemory, and is useless then."""
+
 
 LoadedT = TypeVar("LoadedT", bound=LoadedModel)
 LoadedT_co = TypeVar("LoadedT_co", bound=LoadedModel, covariant=True)
@@ -58,7 +61,7 @@ class ModelLoader(Protocol[LoadedT_co]):
     def load(self, folder: Path, spec: ModelSpec, plan: MemoryPlan) -> LoadedT_co:
         """Open the folder as the plan says."""
 
-    def load_decoder(self, folder: Path, spec: ModelSpec) -> LoadedT_co:
+    def load_decoder(self, folder: Path, spec: ModelSpec, plan: MemoryPlan) -> LoadedT_co:
         """Open what turns latents into frames, and nothing else."""
 
 
@@ -88,6 +91,7 @@ class RunFacts:
     resumed_from_step: int | None = None  #: the step after which this attempt went on; None = from the start
     kept_latents: bool = False  #: whether the latents lie beside the video
     plan: str | None = None  #: the memory plan that was in force at the end; None = not said
+    plan_reason: str | None = None  #: why the run began with the plan with which it began
     fallbacks: tuple[dict[str, str], ...] = ()  #: plans that were left because memory ran out, in order
 
 
@@ -118,28 +122,49 @@ class ModelIntegrationBridge(Generic[LoadedT]):
             return Availability(spec, available=False, loaded=False, reason=error.message)
         return Availability(spec, available=True, loaded=self._loaded_id == spec.id, reason=None)
 
-    def is_warm(self, model_id: str, plan: MemoryPlan = _PLAN) -> bool:
-        """Whether `load` would give back the model that is loaded already. Raises like `load`."""
-        if self._loaded is None or self._loaded_id != model_id or self._loaded.plan != plan:
+    def fingerprint(self, model_id: str) -> str:
+        """Return the mark of the state of a model's files. Raises like `load`."""
+        spec = find_model(model_id)
+        return self._loader.fingerprint(self._models.folder(spec), spec)
+
+    def is_warm(self, model_id: str, plan: MemoryPlan | None = None) -> bool:
+        """Whether `load` would give back the model that is loaded, without opening files. Raises like `load`.
+
+        Args:
+            model_id: which model.
+            plan: the plan that is wanted; None = any.
+        """
+        if self._loaded is None or self._loaded_id != model_id:
             return False
-        spec = MODELS[model_id]
-        return self._loader.fingerprint(self._models.folder(spec), spec) == self._loaded.fingerprint
+        if plan is not None and not self._loaded.plan.reaches(plan):
+            return False
+        return self.fingerprint(model_id) == self._loaded.fingerprint
 
     def load(self, model_id: str, plan: MemoryPlan = _PLAN) -> LoadedT:
-        """Return the model ready for use; opens it unless it is warm under this plan and its files are unchanged.
+        """Return the model laid out as the plan says; opens it unless it is warm and its files are unchanged.
 
         Raises:
             UnknownModel: no model has this name.
             ModelUnavailable: its files are not here.
             ModelDamaged: its files are incomplete.
+            OutOfMemory: it does not fit; nothing is loaded then.
         """
         spec = find_model(model_id)
         if self._loaded is not None and self.is_warm(spec.id, plan):
-            return self._loaded
+            return self._arranged(self._loaded, plan)
         self.unload()  # first, because two models at once may not fit
         self._loaded = self._loader.load(self._models.folder(spec), spec, plan)
         self._loaded_id = spec.id
         return self._loaded
+
+    def _arranged(self, loaded: LoadedT, plan: MemoryPlan) -> LoadedT:
+        if loaded.plan != plan:
+            try:
+                loaded.arrange(plan)
+            except OutOfMemory:
+                self.unload()
+                raise
+        return loaded
 
     def unload(self) -> None:
         """Forget the loaded model."""
@@ -160,16 +185,19 @@ class ModelIntegrationBridge(Generic[LoadedT]):
         _check_fits(find_model(request.model), request)
         return self.load(request.model, plan)
 
-    def decoder(self, request: GenerationRequest) -> LoadedT:
+    def decoder(self, request: GenerationRequest, plan: MemoryPlan = _PLAN) -> LoadedT:
         """Return what decodes this request's latents: the model when it is warm, else its decoder alone.
 
-        The decoder is not kept, and a model that is loaded stays loaded. Raises like `prepare`.
+        The decoder is not kept, and a model that is loaded stays loaded. Of the plan a warm model takes what is about
+        decoding; its experts move only if they have to make room. Raises like `prepare`.
         """
         spec = find_model(request.model)
         _check_fits(spec, request)
         if self._loaded is not None and self.is_warm(spec.id):
-            return self._loaded
-        return self._loader.load_decoder(self._models.folder(spec), spec)
+            now = self._loaded.plan
+            lower = now.lowered_to(plan)
+            return self._arranged(self._loaded, replace(plan, placement=lower.placement, storage=now.storage))
+        return self._loader.load_decoder(self._models.folder(spec), spec, plan)
 
     def metadata(self, task_id: str, request: GenerationRequest, loaded: LoadedT, facts: RunFacts) -> dict[str, Any]:
         """Return the record of a finished run, as plain JSON values: it goes into the video and into the API.
@@ -197,6 +225,7 @@ class ModelIntegrationBridge(Generic[LoadedT]):
                 "resumed_from_step": facts.resumed_from_step,
                 "kept_latents": facts.kept_latents,
                 "plan": facts.plan,
+                "plan_reason": facts.plan_reason,
                 "fallbacks": list(facts.fallbacks),
             },
         }

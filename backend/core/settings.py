@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     )
     oom_policy: OomPolicy = Field(
         default=OomPolicy.QUALITY,
-        description="When memory runs out: none fails, quality keeps the clip to the bit, speed may round weights",
+        description="When memory runs out: none fails, quality keeps the weights as they are, speed may round them",
     )
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads of the engine; 0 leaves it to torch")
     log_json: bool = Field(default=False, description="Write the log as JSON lines")

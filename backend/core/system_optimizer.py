@@ -15,6 +15,7 @@ from backend.core.cost_model import Rates, Seconds, Workload, rates_of, seconds
 from backend.core.footprint import Footprint, footprint
 from backend.core.frame_size import TEMPORAL_STRIDE
 from backend.core.hardware import GIB, Gpu, HardwareProfile, in_gib
+from backend.core.memory_ladder import OomPolicy
 from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.model_table import MODELS, Mode, ModelSpec
 from backend.core.optimization_settings import OptimizationSettings, Quantization
@@ -24,6 +25,9 @@ VRAM_RESERVE, VRAM_RESERVE_SHARE = GIB, 0.04
 RAM_RESERVE, RAM_RESERVE_SHARE = GIB, 0.10
 #: bfloat16 and the conversions from fp8 are there from this compute capability on.
 FP8_CAPABILITY: Final = (8, 0)
+#: Weights are rounded, and pictures cut into tiles, where that makes a run faster by more than this: estimates are good
+#: to a quarter, so with less nobody knows whether anything is gained for the bits that are lost.
+DEVIATION_GAIN: Final = 1.25
 #: A clip that is offered instead has at least so many frames.
 SHORTEST: Final = 5
 
@@ -103,11 +107,15 @@ class Decision:
         """Why it was decided so, in a sentence."""
         if self.chosen is not None:
             return self.chosen.reason
+        return f"{self.work.model} at {_size(self.work)} does not fit this machine: even {self.start.reason}"
+
+    @property
+    def start(self) -> Option:
+        """The plan with which a worker begins: the one that was taken; where none fits, the one that lacks least."""
+        if self.chosen is not None:
+            return self.chosen
         possible = [option for option in self.options if option.possible]
-        best = min(
-            possible or self.options, key=lambda option: (_lack(option.needs, self.machine), option.seconds.warm)
-        )
-        return f"{self.work.model} at {_size(self.work)} does not fit this machine: even {best.reason}"
+        return min(possible, key=lambda option: (_lack(option.needs, self.machine), option.seconds.warm))
 
 
 class WAN22SystemOptimizer:
@@ -127,21 +135,22 @@ class WAN22SystemOptimizer:
         self.machine = replace(machine, vram_limit=self.wishes.max_vram)
         self.rates = rates or rates_of(machine.name if machine.cuda else None, machine.cores)
 
-    def decide(self, work: Workload) -> Decision:
+    def decide(self, work: Workload, policy: OomPolicy = OomPolicy.QUALITY) -> Decision:
         """Weigh every plan: the fastest one that fits is taken, and among equals the one that changes no pixel.
 
-        Where the memory is unknown nothing is refused: the plan that moves nothing is taken.
+        Pixels are changed only for much (`DEVIATION_GAIN`), unless the policy is speed. Where the memory is unknown
+        nothing is refused: the plan that moves nothing is taken.
         """
-        decision = self.weigh(work)
+        decision = self.weigh(work, policy)
         return decision if decision.fits else replace(decision, instead=self._instead(work))
 
-    def weigh(self, work: Workload) -> Decision:
+    def weigh(self, work: Workload, policy: OomPolicy = OomPolicy.QUALITY) -> Decision:
         """Decide without looking for what would fit instead."""
         weighed = [self._option(plan, work) for plan in _variants(self.wishes.vae_tile_size)]
         fitting = [option for option in weighed if option.fits]
-        best = min(fitting, key=lambda option: (option.seconds.warm, _deviation(option.plan)), default=None)
+        best = _best(fitting, policy)
         if best is not None:
-            best_taken = replace(best, reason=self._praise(best, len(fitting)))
+            best_taken = replace(best, reason=self._praise(best, fitting))
             weighed = [best_taken if option is best else self._compared(option, best) for option in weighed]
             best = best_taken
         return Decision(work, self.machine, tuple(weighed), best, self.rates.known)
@@ -161,7 +170,7 @@ class WAN22SystemOptimizer:
         cpu, needs = not self.machine.cuda, self._needs(plan, work)
         forbidden = self._forbidden(plan, work.spec)
         lacks = "" if forbidden else _lacks(needs, self.machine)
-        reason = forbidden or (f"{_words(plan)} needs {lacks}" if lacks else "fits")
+        reason = forbidden or (f"{plan.words} needs {lacks}" if lacks else "fits")
         return Option(
             plan, needs, seconds(work, plan, self.rates, cpu=cpu), not forbidden and not lacks, reason, not forbidden
         )
@@ -192,23 +201,29 @@ class WAN22SystemOptimizer:
             return "the optimization settings move nothing off the device"
         return ""
 
-    def _praise(self, best: Option, count: int) -> str:
+    def _praise(self, best: Option, fitting: list[Option]) -> str:
         machine = self.machine
         if machine.cuda and machine.usable_vram is None:
-            return f"{_words(best.plan)}: the card's memory is unknown, so nothing is moved out of it"
+            return f"{best.plan.words}: the card's memory is unknown, so nothing is moved out of it"
         parts = []
         if machine.usable_vram is not None:
             allowed = f", {in_gib(machine.vram_limit)} allowed" if machine.limited else ""
             parts.append(f"{in_gib(best.needs.vram)} of {in_gib(machine.vram)} VRAM{allowed}")
         if machine.ram is not None:
             parts.append(f"{in_gib(best.needs.ram)} of {in_gib(machine.ram)} RAM")
-        rank = "the only plan that fits" if count == 1 else f"the fastest of the {count} plans that fit"
-        return f"{_words(best.plan)}: {rank}" + (f" ({', '.join(parts)})" if parts else "")
+        rank = "the only plan that fits" if len(fitting) == 1 else f"the fastest of the {len(fitting)} plans that fit"
+        if any(option.seconds.warm < best.seconds.warm for option in fitting):
+            exact = _exact(best.plan)
+            rank = "the fastest plan that fits and " + ("changes no pixel" if exact else "rounds no weights")
+        return f"{best.plan.words}: {rank}" + (f" ({', '.join(parts)})" if parts else "")
 
     def _compared(self, option: Option, best: Option) -> Option:
         if not option.fits:
             return option
         slower = option.seconds.warm - best.seconds.warm
+        if slower < -0.005 * best.seconds.warm:
+            price = "decode in tiles" if _unrounded(option.plan) else "round the weights"
+            return replace(option, reason=f"fits and is faster, but not by enough to {price} for it")
         if slower < 0.005 * max(best.seconds.warm, 1.0):
             why = "fits and is as fast, but nothing is gained by it"
         elif self.rates.known:
@@ -258,6 +273,31 @@ def _variants(tile: int) -> tuple[MemoryPlan, ...]:
         for tiled in (False, True)
         for on_cpu in (False, True)
     )
+
+
+def _best(fitting: list[Option], policy: OomPolicy) -> Option | None:
+    """Return the plan to take; None where none fits."""
+
+    def order(option: Option) -> tuple[float, tuple[bool, bool, bool, int]]:
+        return option.seconds.warm, _deviation(option.plan)
+
+    fastest = min(fitting, key=order, default=None)
+    if fastest is None or policy is OomPolicy.SPEED:
+        return fastest
+    for allowed in (_exact, _unrounded):
+        best = min((option for option in fitting if allowed(option.plan)), key=order, default=None)
+        if best is not None and best.seconds.warm <= DEVIATION_GAIN * fastest.seconds.warm:
+            return best
+    return fastest
+
+
+def _exact(plan: MemoryPlan) -> bool:
+    """Whether a plan changes no pixel."""
+    return _unrounded(plan) and not plan.tiled_decode
+
+
+def _unrounded(plan: MemoryPlan) -> bool:
+    return plan.storage is Storage.BF16
 
 
 def _deviation(plan: MemoryPlan) -> tuple[bool, bool, bool, int]:
@@ -312,15 +352,6 @@ def _lack(needs: Footprint, machine: Machine) -> int:
     """How many bytes are missing."""
     vram = 0 if machine.usable_vram is None else max(0, needs.vram - machine.usable_vram)
     return vram + (0 if machine.usable_ram is None else max(0, needs.ram - machine.usable_ram))
-
-
-def _words(plan: MemoryPlan) -> str:
-    extras = [
-        word
-        for word, on in (("tiled decode", plan.tiled_decode), ("text encoder on the CPU", plan.text_encoder_on_cpu))
-        if on
-    ]
-    return plan.name + (f" with {' and '.join(extras)}" if extras else "")
 
 
 def _size(work: Workload) -> str:

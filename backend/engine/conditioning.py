@@ -6,6 +6,8 @@ All of it comes from the pipelines' own methods, so it is what diffusers' `WanPi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +16,8 @@ import torch
 from PIL import Image
 
 from backend.core.errors import InvalidRequest
+from backend.core.faults import fault_point
+from backend.core.memory_ladder import MemoryUse
 from backend.core.model_table import Mode
 from backend.core.requests import GenerationRequest, check_images
 from backend.engine.failures import device_errors
@@ -51,7 +55,8 @@ def encode_text(components: WanComponents, request: GenerationRequest, *, guided
         OutOfMemory: the text encoder did not fit.
     """
     layout = components.layout
-    with device_errors("encoding the prompt"), layout.using(TEXT_ENCODER):
+    with device_errors("encoding the prompt", MemoryUse.TEXT), layout.using(TEXT_ENCODER):
+        fault_point("encode.text")
         prompt, negative = components.pipeline.encode_prompt(
             prompt=request.prompt,
             negative_prompt=request.negative_prompt,
@@ -105,7 +110,9 @@ def prepare_latents(
         mask = torch.ones_like(noise[:, :1]) if mode is Mode.TI2V else None
         return LatentConditioning(noise, None, mask)
     pipeline = components.image_pipeline
-    with device_errors("encoding the image"), components.layout.using(VAE):
+    tiled = _tiled(components, request)
+    with device_errors("encoding the image", MemoryUse.IMAGE), components.layout.using(VAE), tiled:
+        fault_point("encode.image")
         prepared = pipeline.prepare_latents(
             _pixels(pipeline, components, image),
             1,
@@ -124,6 +131,41 @@ def prepare_latents(
         return LatentConditioning(noise, encoded, mask)
     noise, encoded = prepared
     return LatentConditioning(noise, encoded, None)
+
+
+def encoded_as(components: WanComponents, request: GenerationRequest, *, with_image: bool) -> str | None:
+    """Say what of the plan in force changes bits of text or image; None where it is what every other run has."""
+    plan, parts = components.plan, []
+    if plan.text_encoder_on_cpu and components.device.type != "cpu":
+        parts.append("text on the CPU")
+    if with_image:
+        if plan.vae_on_cpu and components.device.type != "cpu":
+            parts.append("image on the CPU")
+        if _needs_tiles(components, request):
+            parts.append(f"image in tiles of {plan.tile_size}")
+    return ", ".join(parts) or None
+
+
+def _needs_tiles(components: WanComponents, request: GenerationRequest) -> bool:
+    plan = components.plan
+    return plan.tiled_decode and max(request.width, request.height) > plan.tile_size
+
+
+@contextmanager
+def _tiled(components: WanComponents, request: GenerationRequest) -> Iterator[None]:
+    """Encode in tiles within the block, where the plan says so; the tiles are diffusers' own."""
+    if not _needs_tiles(components, request):
+        yield
+        return
+    vae, patch = components.vae, components.vae.config.patch_size or 1
+    latent = vae.spatial_compression_ratio // patch  # diffusers counts tiles in pixels after the patches were folded
+    side = components.plan.tile_size // patch
+    stride = side * 3 // 4 // latent * latent
+    vae.enable_tiling(side, side, stride, stride)
+    try:
+        yield
+    finally:
+        vae.disable_tiling()
 
 
 def _pixels(pipeline: object, components: WanComponents, picture: Picture) -> torch.Tensor:

@@ -12,14 +12,23 @@ from typing import Any
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
-from backend.core.errors import NonFiniteLatents
+from backend.core.errors import NonFiniteLatents, OutOfMemory
 from backend.core.faults import fault_point
 from backend.core.guidance import HIGH, LOW, guidance_plan
+from backend.core.memory_ladder import MemoryUse
 from backend.core.requests import GenerationRequest, Scheduler
-from backend.engine.conditioning import LatentConditioning, Picture, TextConditioning, encode_text, prepare_latents
+from backend.engine.conditioning import (
+    LatentConditioning,
+    Picture,
+    TextConditioning,
+    encode_text,
+    encoded_as,
+    prepare_latents,
+)
 from backend.engine.failures import device_errors
 from backend.engine.lora import LoraStack
 from backend.engine.pipeline_loader import WanComponents
+from backend.engine.scheduler_state import restore_scheduler, scheduler_state
 
 
 def build_scheduler(config: dict[str, Any], request: GenerationRequest) -> Any:
@@ -29,6 +38,16 @@ def build_scheduler(config: dict[str, Any], request: GenerationRequest) -> Any:
     return UniPCMultistepScheduler.from_config(
         config, prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=request.flow_shift
     )
+
+
+def _ready_scheduler(components: WanComponents, request: GenerationRequest) -> Any:
+    """Make a scheduler that is about to make the first step."""
+    scheduler = build_scheduler(components.scheduler_config, request)
+    scheduler.set_timesteps(request.steps, device=components.device)
+    # WanImageToVideoPipeline leaves this to the scheduler, which then looks for the first time in its list: the
+    # same, unless a strong shift rounds the first two times to one number. Then it would skip a step and fail.
+    scheduler.set_begin_index(0)
+    return scheduler
 
 
 @dataclass(slots=True)
@@ -44,6 +63,7 @@ class DenoiseJob:
     plan: tuple[str, ...]  #: the expert of every step
     scales: tuple[float | None, ...]  #: the guidance of every step; None = one pass
     loras: LoraStack | None
+    encoded_as: str | None  #: what of the memory plan changed bits of text or image; None = nothing
     #: [1, C, T, H/s, W/s], normalised as the VAE's config says; float32, but Euler leaves the transformer's precision.
     latents: torch.Tensor
     index: int = 0  #: steps done
@@ -73,11 +93,7 @@ class DenoiseJob:
             InvalidRequest: a picture has another size than the request.
             OutOfMemory: the text encoder or the VAE's encoder did not fit.
         """
-        scheduler = build_scheduler(components.scheduler_config, request)
-        scheduler.set_timesteps(request.steps, device=components.device)
-        # WanImageToVideoPipeline leaves this to the scheduler, which then looks for the first time in its list: the
-        # same, unless a strong shift rounds the first two times to one number. Then it would skip a step and fail.
-        scheduler.set_begin_index(0)
+        scheduler = _ready_scheduler(components, request)
         timesteps: torch.Tensor = scheduler.timesteps
         if components.boundary_ratio is None:
             plan = (HIGH,) * len(timesteps)
@@ -85,12 +101,14 @@ class DenoiseJob:
             boundary = components.boundary_ratio * scheduler.config.num_train_timesteps
             plan = tuple(HIGH if high else LOW for high in (timesteps >= boundary).tolist())
         scales = guidance_plan(request, plan)
+        text = encode_text(components, request, guided=any(scale is not None for scale in scales))
         given = prepare_latents(components, request, image, end_image)
         return cls(
             components=components,
             request=request,
-            text=encode_text(components, request, guided=any(scale is not None for scale in scales)),
+            text=text,
             given=given,
+            encoded_as=encoded_as(components, request, with_image=image is not None),
             scheduler=scheduler,
             timesteps=timesteps,
             plan=plan,
@@ -135,11 +153,19 @@ class DenoiseJob:
 
         Raises:
             NonFiniteLatents: the step gave values that are not numbers; the job cannot go on.
-            OutOfMemory: the transformer did not fit.
+            OutOfMemory: the transformer did not fit; the job is as it was before the step, and can make it again.
         """
-        with device_errors(f"denoising step {self.index + 1}"):
-            fault_point("denoise.step")
-            self._step()
+        memory, latents, estimate = scheduler_state(self.scheduler, self.index), self.latents, self._estimate
+        try:
+            with device_errors(f"denoising step {self.index + 1}", MemoryUse.STEP):
+                fault_point("denoise.step")
+                self._step()
+        except OutOfMemory:
+            # A scheduler writes down its outputs one after the other: half of a step may be in it.
+            self.latents, self._estimate, self.index = latents, estimate, memory.index
+            self.scheduler = _ready_scheduler(self.components, self.request)
+            restore_scheduler(self.scheduler, memory, latents.device)
+            raise
         if not bool(torch.isfinite(self.latents).all()):
             raise NonFiniteLatents(
                 f"Step {self.index} of {self.total_steps} ({self.plan[self.index - 1]}-noise expert) produced values "

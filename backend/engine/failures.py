@@ -11,19 +11,23 @@ from contextlib import contextmanager
 import torch
 
 from backend.core.errors import OutOfMemory
+from backend.core.faults import DeviceFull
+from backend.core.memory_ladder import MemoryUse
 
 #: How torch's CPU allocator says that it got no memory; it has no exception class of its own.
 _CPU_ALLOCATOR = "DefaultCPUAllocator"
 
 
 @contextmanager
-def device_errors(doing: str) -> Iterator[None]:
-    """Raise `OutOfMemory` ("while <doing>") where torch ran out of memory; other errors pass through."""
+def device_errors(doing: str, use: MemoryUse) -> Iterator[None]:
+    """Raise `OutOfMemory` ("while <doing>", for <use>) where torch ran out of memory; other errors pass through."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemory(f"The device ran out of memory while {doing}") from error
+    except (torch.OutOfMemoryError, DeviceFull) as error:
+        raise OutOfMemory(f"The device ran out of memory while {doing}", use=use) from error
+    except MemoryError as error:
+        raise OutOfMemory(f"This machine ran out of memory while {doing}", use=use, host=True) from error
     except RuntimeError as error:
         if _CPU_ALLOCATOR not in str(error):
             raise
-        raise OutOfMemory(f"This machine ran out of memory while {doing}") from error
+        raise OutOfMemory(f"This machine ran out of memory while {doing}", use=use, host=True) from error

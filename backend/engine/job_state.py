@@ -78,6 +78,7 @@ def _origin(job: DenoiseJob) -> dict[str, Any]:
         "libraries": {name: versions[name] for name in _LIBRARIES},
         "device": _device_kind(components.device),
         "precision": _precision(components),
+        "encoding": job.encoded_as,
         "weights": components.digest.value_so_far,
         "fingerprint": components.fingerprint,
     }
@@ -100,6 +101,7 @@ def _check_origin(job: DenoiseJob, record: dict[str, Any]) -> None:
         ("libraries", f"the state was made with other libraries: {record.get('libraries')}"),
         ("device", f"the state was made on another kind of device: {record.get('device')}"),
         ("precision", f"the state was made in another precision: {record.get('precision')}"),
+        ("encoding", f"text or image were encoded in another way: {record.get('encoding') or 'as usual'}"),
     ):
         if record.get(name) != ours[name]:
             raise _refusal(name, words)

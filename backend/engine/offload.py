@@ -56,6 +56,11 @@ class ModelLayout:
         """Where prompts are encoded."""
         return HOST if self._plan.text_encoder_on_cpu else self._device
 
+    @property
+    def vae_device(self) -> torch.device:
+        """Where pixels are encoded and decoded."""
+        return HOST if self._plan.vae_on_cpu else self._device
+
     def change(self, plan: MemoryPlan) -> None:
         """Go over to another plan without reading the files again; between two steps, not within one.
 
@@ -120,7 +125,8 @@ class ModelLayout:
         if plan.storage is Storage.FP8 and not self._cast:
             self._cast_experts()
         for name, module in self._modules.items():
-            if name == TEXT_ENCODER and plan.text_encoder_on_cpu:
+            on_cpu = (name == TEXT_ENCODER and plan.text_encoder_on_cpu) or (name == VAE and plan.vae_on_cpu)
+            if on_cpu:
                 module.to(HOST)
             elif plan.placement is Placement.RESIDENT:
                 module.to(self._device)

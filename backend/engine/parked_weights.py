@@ -81,5 +81,12 @@ class ParkedWeights:
                 yield tensor
 
     def _pinned(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Only from pinned memory a copy to a GPU runs beside its computation."""
-        return tensor.pin_memory() if self._device.type == "cuda" and not tensor.is_pinned() else tensor
+        """Only from pinned memory a copy to a GPU runs beside its computation; without any left, it runs before."""
+        if self._device.type != "cuda" or tensor.is_pinned():
+            return tensor
+        try:
+            return tensor.pin_memory()
+        except RuntimeError as error:
+            if "memory" not in str(error):
+                raise
+            return tensor

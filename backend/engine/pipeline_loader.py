@@ -19,6 +19,8 @@ import transformers.utils.logging as transformers_logging
 from safetensors import SafetensorError
 
 from backend.core.faults import fault_point
+from backend.core.footprint import CUDA_CONTEXT
+from backend.core.memory_ladder import MemoryUse
 from backend.core.memory_plan import MemoryPlan
 from backend.core.model_table import Mode, ModelSpec
 from backend.engine.failures import device_errors
@@ -105,6 +107,16 @@ class WanComponents:
         """The memory plan in force."""
         return self.layout.plan
 
+    def arrange(self, plan: MemoryPlan) -> None:
+        """Go over to another plan without reading the files again.
+
+        Raises:
+            OutOfMemory: it does not fit; the model is of no use any more.
+            ValueError: the plan is none that the one in force `reaches`.
+        """
+        with device_errors(f"arranging {self.spec.id}", MemoryUse.LOAD):
+            self.layout.change(plan)
+
     @property
     def weights_digest(self) -> str:
         """SHA-256 over all weight files; the first call may wait for it."""
@@ -143,6 +155,13 @@ class WanPipelineLoader:
         """The device in words, as the records of its videos name it."""
         return _in_words(self.device)
 
+    def free_bytes(self) -> int | None:
+        """Return what of a card's memory is free now or this process's own already; None on a processor."""
+        if self.device.type != "cuda":
+            return None
+        free, _ = torch.cuda.mem_get_info(self.device)  # begins CUDA's context where there is none, so that counts too
+        return int(free) + int(torch.cuda.memory_reserved(self.device)) + CUDA_CONTEXT
+
     def fingerprint(self, folder: Path, spec: ModelSpec) -> str:
         """Return the mark that changes when the folder's weight files change. Raises like `load`."""
         return check_model_files(folder, spec).fingerprint
@@ -157,19 +176,19 @@ class WanPipelineLoader:
         """
         return self._load(folder, spec, plan, without=())
 
-    def load_decoder(self, folder: Path, spec: ModelSpec) -> WanComponents:
+    def load_decoder(self, folder: Path, spec: ModelSpec, plan: MemoryPlan = RESIDENT) -> WanComponents:
         """Check the folder, then load what turns latents into frames and nothing else: no text, no experts.
 
         Raises like `load`.
         """
-        return self._load(folder, spec, RESIDENT, without=_NOT_FOR_DECODING)
+        return self._load(folder, spec, plan, without=_NOT_FOR_DECODING)
 
     def _load(self, folder: Path, spec: ModelSpec, plan: MemoryPlan, without: tuple[str, ...]) -> WanComponents:
         files = check_model_files(folder, spec)
         gc.collect()  # the model that was loaded before may still wait for the collector
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        with device_errors(f"loading {spec.id}"):
+        with device_errors(f"loading {spec.id}", MemoryUse.LOAD):
             fault_point("model.load")
             pipeline = self._open(folder, spec, without)
             self._check_complete(files, pipeline, spec)

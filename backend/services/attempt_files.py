@@ -68,6 +68,12 @@ class AttemptFiles:
             for path in self._wrote:
                 path.unlink(missing_ok=True)
 
+    def work_folder(self) -> Path:
+        """Return the folder for what is needed only while the attempt runs."""
+        with storage_errors():
+            self.preview.parent.mkdir(parents=True, exist_ok=True)
+        return self.preview.parent
+
     def write_preview(self, picture: bytes) -> None:
         """Put a new preview in place of the old one; readers see one or the other."""
         with storage_errors():

@@ -7,22 +7,28 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from backend.core.domain import Output, Stage, utcnow
 from backend.core.faults import fault_point
-from backend.core.memory_ladder import MemoryLadder
+from backend.core.memory_ladder import MemoryLadder, MemoryUse
 from backend.core.model_integration_bridge import ModelIntegrationBridge, RunFacts
 from backend.core.requests import GenerationRequest
-from backend.engine.decode import Frames, Latents, stream_frames
+from backend.engine.decode import Frames, Latents, count_chunks, stream_frames, tile_grid
 from backend.engine.kept_latents import KeptLatents, write_latents
 from backend.engine.pipeline_loader import WanComponents, library_versions
 from backend.engine.sentinel import ClipSentinel
 from backend.services.attempt_files import AttemptFiles, storage_errors
 from backend.services.phase_clock import Phase
 from backend.services.run_report import RunReport
+from backend.services.rungs import Rungs
 from backend.services.video_encoder import VideoEncoder, thumbnail
+
+#: What tiles do to a picture, for people.
+TILES = "pixels differ a little from a decode in one piece"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,7 @@ class Clip:
     loras: tuple[dict[str, Any], ...]  #: receipts, as plain JSON values
     resumed_from_step: int | None
     ladder: MemoryLadder  #: what happened when memory ran out, so far
+    plan_reason: str  #: why the run began with the plan with which it began
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,13 @@ class _Decoded:
     frames: int
     sha256: str
     still: Frames  #: one frame for the thumbnail, uint8 RGB [height, width, 3]
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    decoded: _Decoded
+    warnings: tuple[str, ...]
+    metadata: dict[str, Any]
 
 
 class ClipWriter:
@@ -71,6 +85,30 @@ class ClipWriter:
         """
         request = self._request
         self._report.begin(Phase.DECODE, f"Decoding {request.num_frames} frames")
+        rungs = Rungs(clip.components, clip.ladder, self._report)
+        written = rungs.until_done(partial(self._write, clip), MemoryUse.DECODE, Stage.POST_PROCESSING)
+        size_bytes, sha256 = _measure(self._files.part)
+        kept = KeptLatents(clip.latents, written.metadata["model"]["weights_sha256"], clip.loras)
+        self._put_in_place(kept, clip.components, written.decoded.still)
+        return Output(
+            task_id=self._task_id,
+            filename=self._files.video.name,
+            size_bytes=size_bytes,
+            sha256=sha256,
+            width=request.width,
+            height=request.height,
+            num_frames=written.decoded.frames,
+            fps=request.fps,
+            generation_seconds=0.0,
+            warnings=written.warnings,
+            metadata=written.metadata,
+            created_at=utcnow(),
+        )
+
+    def _write(self, clip: Clip) -> _Written:
+        """Decode and write the unfinished video, from its first frame; what an earlier try wrote goes."""
+        request, plan = self._request, clip.components.plan
+        self._files.part.unlink(missing_ok=True)
         sentinel = ClipSentinel()
         encoder = VideoEncoder(self._files.part, request.width, request.height, request.fps, crf=request.crf)
         with encoder:
@@ -78,6 +116,8 @@ class ClipWriter:
             self._report.begin(Phase.MUX, "Saving the video")
             fallbacks = clip.ladder.taken
             warnings = sentinel.warnings() + _left_out(clip.loras) + tuple(one.sentence for one in fallbacks)
+            if tile_grid(clip.components, clip.latents) is not None:
+                warnings += (f"Decoded in tiles of {plan.tile_size} px; {TILES}",)
             weights = clip.weights_sha256 or clip.components.weights_digest  # waits for it, if need be
             metadata = self._bridge.metadata(
                 self._task_id,
@@ -95,47 +135,46 @@ class ClipWriter:
                     loras=clip.loras,
                     resumed_from_step=clip.resumed_from_step,
                     kept_latents=request.keep_latents,
-                    plan=clip.components.plan.name,
+                    plan=plan.words,
+                    plan_reason=clip.plan_reason,
                     fallbacks=tuple(one.to_json() for one in fallbacks),
                 ),
             )
             encoder.finish(metadata)
-        size_bytes, sha256 = _measure(self._files.part)
-        self._put_in_place(KeptLatents(clip.latents, weights, clip.loras), clip.components, decoded.still)
-        return Output(
-            task_id=self._task_id,
-            filename=self._files.video.name,
-            size_bytes=size_bytes,
-            sha256=sha256,
-            width=request.width,
-            height=request.height,
-            num_frames=decoded.frames,
-            fps=request.fps,
-            generation_seconds=0.0,
-            warnings=warnings,
-            metadata=metadata,
-            created_at=utcnow(),
-        )
+        return _Written(decoded, warnings, metadata)
 
     def _decode(self, clip: Clip, sentinel: ClipSentinel, encoder: VideoEncoder) -> _Decoded:
         """Send the clip through sentinel and encoder."""
-        middle = self._request.num_frames // 2
+        total, clock = self._request.num_frames, self._report.clock
+        pixels = float(self._request.width * self._request.height * total)
+        grid = tile_grid(clip.components, clip.latents)
+        units = count_chunks(total) * (1 if grid is None else len(grid))
+        clock.restart(units, pixels / units)
+        done = count()
+
+        def tile_done() -> None:
+            clock.advance()
+            self._report.tell(Stage.POST_PROCESSING, f"Decoded part {next(done) + 1} of {units}")
+
         content = hashlib.sha256()
         still: Frames | None = None
-        count = 0
-        for chunk in stream_frames(clip.components, clip.latents):
-            fault_point("decode.chunk")
-            sentinel.see(chunk)
-            encoder.write(chunk)
-            content.update(chunk.data)
-            if still is None or count <= middle < count + len(chunk):
-                still = chunk[min(max(0, middle - count), len(chunk) - 1)]
-            count += len(chunk)
-            self._report.clock.advance()
-            self._report.tell(Stage.POST_PROCESSING, f"Decoded {count} of {self._request.num_frames} frames")
+        frames = 0
+        with storage_errors():
+            for chunk in stream_frames(
+                clip.components, clip.latents, scratch=self._files.work_folder(), tile_done=tile_done
+            ):
+                sentinel.see(chunk)
+                encoder.write(chunk)
+                content.update(chunk.data)
+                if still is None or frames <= total // 2 < frames + len(chunk):
+                    still = chunk[min(max(0, total // 2 - frames), len(chunk) - 1)]
+                frames += len(chunk)
+                if grid is None:
+                    clock.advance()
+                self._report.tell(Stage.POST_PROCESSING, f"Decoded {frames} of {total} frames")
         if still is None:
             raise ValueError("the decoder yields at least one chunk")
-        return _Decoded(count, content.hexdigest(), still)
+        return _Decoded(frames, content.hexdigest(), still)
 
     def _put_in_place(self, kept: KeptLatents, components: WanComponents, still: Frames) -> None:
         self._report.tell(Stage.SAVING, "Putting the video in place")  # the last moment at which the run can be stopped

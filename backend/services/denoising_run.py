@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from backend.core.domain import Stage
 from backend.core.errors import OutOfMemory, StateMismatch, StorageFull, WorkerStopping
-from backend.core.memory_ladder import MemoryLadder
+from backend.core.memory_ladder import MemoryLadder, MemoryUse
 from backend.core.requests import GenerationRequest, LoraFileRef
 from backend.engine.conditioning import Picture
 from backend.engine.denoise import DenoiseJob
@@ -27,6 +28,7 @@ from backend.services.phase_clock import Phase
 from backend.services.pictures import fit_image
 from backend.services.run_plan import EXPERT_PHASE, plan_phases
 from backend.services.run_report import RunReport
+from backend.services.rungs import Rungs
 from backend.services.state_files import StateFiles
 
 OpenLora = Callable[[LoraFileRef], Path]
@@ -60,7 +62,7 @@ class DenoisingRun:
         self._states = states
         self._state_seconds = state_seconds
         self._report = report
-        self._ladder = ladder
+        self._rungs = Rungs(components, ladder, report)
         self._saved_at = time.monotonic()
         self._preview_time = float("-inf")
         self.resumed_from: int | None = None  #: steps that earlier attempts had done
@@ -96,7 +98,8 @@ class DenoisingRun:
                 log.warning("lora.skipped", lora=receipt.id, reason=receipt.reason)
                 report.tell(Stage.PREPARING_INPUTS, f"Without the LoRA {receipt.id}: {receipt.reason}")
         image, end_image = self._picture(request.image), self._picture(request.end_image)
-        job = DenoiseJob.start(self._components, request, image=image, end_image=end_image, loras=self.loras)
+        start = partial(DenoiseJob.start, self._components, request, image=image, end_image=end_image, loras=self.loras)
+        job = self._rungs.until_done(start, MemoryUse.TEXT, Stage.PREPARING_INPUTS)
         self._resume(job)
         report.clock.advance()
         plan = plan_phases(request, warm=True, expert_steps={name: job.steps_of(name) for name in EXPERT_PHASE})
@@ -147,21 +150,18 @@ class DenoisingRun:
                 self._save(job)
 
     def _step(self, job: DenoiseJob) -> None:
-        """Make one step; when memory runs out, make it again under a plan that needs less."""
-        layout = self._components.layout
-        while True:
+        """Make one step; when memory runs out, save what there is and make it again under a plan that needs less."""
+
+        def attempt() -> None:
             try:
                 job.step()
-            except OutOfMemory as error:
+            except OutOfMemory:
                 if job.index:
                     self._save(job)
-                at = f"step {job.index + 1} ({job.expert}-noise expert)"
-                plan = self._ladder.down(at, layout.plan, error)
-            else:
-                return
-            layout.change(plan)  # after the error is forgotten: its traceback holds what did not fit
-            log.warning("memory.fallback", at=at, plan=plan.name)
-            self._report.tell(Stage.GENERATING, self._ladder.taken[-1].sentence)
+                raise
+
+        at = f"step {job.index + 1} ({job.expert}-noise expert)"
+        self._rungs.until_done(attempt, MemoryUse.STEP, Stage.GENERATING, at)
 
     def _save(self, job: DenoiseJob) -> None:
         try:

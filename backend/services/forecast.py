@@ -6,11 +6,13 @@ Decided before a task is queued; never opens a model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from backend.core.cost_model import Observation, Workload, rates_of, refine
 from backend.core.domain import Output
 from backend.core.errors import DoesNotFit
+from backend.core.memory_ladder import OomPolicy
 from backend.core.model_table import ModelSpec, find_model
 from backend.core.optimization_settings import OptimizationSettings
 from backend.core.requests import GenerationRequest, ImageRef, RequestDraft, resolve_request
@@ -35,6 +37,7 @@ class Forecast:
         loras: LoraLibrary,
         *,
         binding: bool,
+        policy: OomPolicy = OomPolicy.QUALITY,
         wishes: Callable[[], OptimizationSettings] = OptimizationSettings,
     ) -> None:
         """Weigh for this machine.
@@ -44,30 +47,45 @@ class Forecast:
             outputs: the finished videos, which say how fast it is.
             loras: where a request's LoRAs are.
             binding: whether it is the machine that runs the tasks, so that it may refuse.
+            policy: what may be given up for memory or time.
             wishes: asked for the operator's constraints at every request.
         """
         self.machine = machine
         self._outputs = outputs
         self._loras = loras
         self._binding = binding
+        self._policy = policy
         self._wishes = wishes
 
-    def decide(self, request: GenerationRequest) -> Decision:
-        """Weigh every plan for a request."""
-        return self._optimizer(request.model, self._wishes()).decide(self._work(request))
+    def decide(self, request: GenerationRequest, *, free_vram: int | None = None, measured: bool = True) -> Decision:
+        """Weigh every plan for a request.
+
+        Args:
+            request: what is to be made.
+            free_vram: bytes of the card that others leave; None = not known, all of them count.
+            measured: whether finished tasks tell how fast the machine is; without them published rates do.
+        """
+        optimizer = self._optimizer(request.model, self._wishes(), free_vram, measured=measured)
+        return optimizer.decide(self._work(request), self._policy)
 
     def decide_native(self, spec: ModelSpec, wishes: OptimizationSettings) -> Decision:
         """Weigh a request that leaves everything to the model, under these constraints; offer nothing instead."""
-        return self._optimizer(spec.id, wishes).weigh(self._work(native_request(spec)))
+        return self._optimizer(spec.id, wishes).weigh(self._work(native_request(spec)), self._policy)
 
     def _work(self, request: GenerationRequest) -> Workload:
         found = (self._loras.find(use.id) for use in request.loras)
         return Workload.of(request, lora_bytes=sum(lora.size_bytes for lora in found if lora is not None))
 
-    def _optimizer(self, model: str, wishes: OptimizationSettings) -> WAN22SystemOptimizer:
+    def _optimizer(
+        self, model: str, wishes: OptimizationSettings, free_vram: int | None = None, *, measured: bool = True
+    ) -> WAN22SystemOptimizer:
         machine = self.machine
+        if free_vram is not None:
+            machine = replace(machine, vram=free_vram if machine.vram is None else min(machine.vram, free_vram))
         rates = rates_of(machine.name if machine.cuda else None, machine.cores)
-        rates = refine(rates, _observations(self._outputs.list(limit=_RECENT), model, cuda=machine.cuda))
+        if measured:
+            outputs = self._outputs.list(limit=_RECENT)
+            rates = refine(rates, _observations(outputs, model, cuda=machine.cuda))
         return WAN22SystemOptimizer(machine, rates, wishes)
 
     def check(self, request: GenerationRequest, bytes_on_disk: int) -> None:

@@ -109,6 +109,15 @@ class PhaseClock:
         self._current = phase
         self._began = self._last_unit = self._now()
 
+    def restart(self, units: int, work: float) -> None:
+        """Begin the current phase anew, in other units; the time that it has taken so far stays spent."""
+        if self._current is not None:
+            now = self._now()
+            self._seconds[self._current] = self._seconds.get(self._current, 0.0) + now - self._began
+            self._plan[self._current] = PhasePlan(units, work)
+            self._done[self._current] = self._skipped[self._current] = 0
+            self._began = self._last_unit = now
+
     def advance(self, units: int = 1) -> None:
         """Count finished units of the current phase."""
         if self._current is not None:

@@ -12,8 +12,7 @@ from dataclasses import replace
 
 from backend.core.domain import Output, Stage
 from backend.core.errors import InvalidRequest, LatentsNotKept, OutOfMemory
-from backend.core.memory_ladder import MemoryLadder, OomPolicy
-from backend.core.memory_plan import PLANS
+from backend.core.memory_ladder import MemoryLadder, MemoryUse, OomPolicy
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.model_table import Mode, find_model
 from backend.core.paths import Home
@@ -28,6 +27,7 @@ from backend.services.inputs import InputStore
 from backend.services.phase_clock import CostHistory, Phase, PhaseClock
 from backend.services.run_plan import EXPERT_PHASE, learn, plan_phases
 from backend.services.run_report import Report, RunReport
+from backend.services.start_plans import StartPlan, StartPlans
 from backend.services.state_files import StateFiles
 
 #: While steps are made, the state is saved at least this often.
@@ -45,6 +45,7 @@ class RealGenerationPipeline:
         open_lora: OpenLora | None = None,
         state_seconds: float = STATE_SECONDS,
         oom_policy: OomPolicy = OomPolicy.QUALITY,
+        start_plans: StartPlans | None = None,
     ) -> None:
         """Prepare.
 
@@ -54,12 +55,14 @@ class RealGenerationPipeline:
             open_lora: finds a LoRA's file by its reference; None = in this home's library.
             state_seconds: longest time of denoising without a saved state; 0 = one after every step.
             oom_policy: what may be given up when memory runs out.
+            start_plans: with which memory plan a run begins; None = with everything on the device.
         """
         self._bridge = bridge
         self._home = home
         self._open_lora = open_lora or LoraLibrary(home).open_file
         self._state_seconds = state_seconds
         self._oom_policy = oom_policy
+        self._start_plans = start_plans or StartPlans()
         self._history = CostHistory()
 
     def learn(self, outputs: Iterable[Output], device: str) -> None:
@@ -116,18 +119,37 @@ class RealGenerationPipeline:
             clock = PhaseClock(request.model, plan, self._history)
             said = RunReport(clock, report, request.steps)
             said.tell(Stage.INITIALIZING, "Starting")
-            if request.latents_of is None:
-                clip = self._denoised(task_id, request, files, said)
-            else:
-                clip = self._kept(request.latents_of, request, said)
-            output = ClipWriter(self._bridge, files, task_id, request, said).write(clip)
+            try:
+                if request.latents_of is None:
+                    clip = self._denoised(task_id, request, files, said)
+                else:
+                    clip = self._kept(request.latents_of, request, said)
+                output = ClipWriter(self._bridge, files, task_id, request, said).write(clip)
+            except OutOfMemory:
+                self._bridge.unload()  # it may have been on its way to another plan, and its memory is wanted
+                raise
             clock.finish()
+        components = clip.components
+        self._start_plans.learn(request, components.fingerprint, components.plan, clip.ladder.taken)
         return replace(output, generation_seconds=time.monotonic() - started)
+
+    def preload(self, request: GenerationRequest) -> None:
+        """Load the model of a request that has not come yet, under the plan with which its run would begin.
+
+        Raises like `generate`.
+        """
+        ladder = MemoryLadder(self._oom_policy, _side(request))
+        components = self._load(request, self._start(request), ladder)
+        self._start_plans.learn(request, components.fingerprint, components.plan, ladder.taken)
+
+    def _start(self, request: GenerationRequest) -> StartPlan:
+        return self._start_plans.choose(request, self._bridge.fingerprint(request.model))
 
     def _denoised(self, task_id: str, request: GenerationRequest, files: AttemptFiles, report: RunReport) -> Clip:
         report.begin(Phase.LOAD, f"Loading {request.model}")
-        ladder = MemoryLadder(self._oom_policy)
-        components = self._load(request, ladder)
+        ladder = MemoryLadder(self._oom_policy, _side(request))
+        start = self._start(request)
+        components = self._load(request, start, ladder, report)
         report.clock.advance()
         run = DenoisingRun(
             components,
@@ -149,16 +171,22 @@ class RealGenerationPipeline:
             loras=() if job.loras is None else tuple(receipt.to_json() for receipt in job.loras.receipts),
             resumed_from_step=run.resumed_from,
             ladder=ladder,
+            plan_reason=start.reason,
         )
 
-    def _load(self, request: GenerationRequest, ladder: MemoryLadder) -> WanComponents:
-        """Load the model under the first plan that fits."""
-        plan = PLANS[0]
+    def _load(
+        self, request: GenerationRequest, start: StartPlan, ladder: MemoryLadder, report: RunReport | None = None
+    ) -> WanComponents:
+        """Load the model, or the decoder of a request that only decodes, under the first plan that fits."""
+        bridge, plan = self._bridge, start.plan
+        load = bridge.prepare if request.latents_of is None else bridge.decoder
         while True:
             try:
-                return self._bridge.prepare(request, plan)
+                return load(request, plan)
             except OutOfMemory as error:
-                plan = ladder.down("loading", plan, error)
+                plan = ladder.down(plan, error, MemoryUse.LOAD)
+            if report is not None:
+                report.tell(Stage.LOADING_MODEL, ladder.taken[-1].sentence)
 
     def _kept(self, source: str, request: GenerationRequest, report: RunReport) -> Clip:
         """Read the latents that an earlier video kept."""
@@ -166,7 +194,9 @@ class RealGenerationPipeline:
         if not path.is_file():
             raise LatentsNotKept
         report.begin(Phase.LOAD, f"Loading the decoder of {request.model}")
-        components = self._bridge.decoder(request)
+        ladder = MemoryLadder(self._oom_policy, _side(request))
+        start = self._start(request)
+        components = self._load(request, start, ladder, report)
         kept = read_latents(path, components, request)
         report.clock.advance()
         return Clip(
@@ -176,5 +206,10 @@ class RealGenerationPipeline:
             expert_steps=dict.fromkeys(EXPERT_PHASE, 0),
             loras=kept.loras,
             resumed_from_step=None,
-            ladder=MemoryLadder(self._oom_policy),
+            ladder=ladder,
+            plan_reason=start.reason,
         )
+
+
+def _side(request: GenerationRequest) -> int:
+    return max(request.width, request.height)

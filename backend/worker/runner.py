@@ -115,25 +115,37 @@ class WorkerRunner:
 
     def _open_pipeline(self) -> RealGenerationPipeline:
         """Import the engine and load the default model, so that the first task starts at once."""
+        from backend.core.config_file import ConfigFile
+        from backend.core.hardware import detect_hardware
         from backend.core.model_integration_bridge import ModelIntegrationBridge
+        from backend.core.optimization_settings import kept_optimization
+        from backend.core.system_optimizer import Machine
         from backend.engine.pipeline_loader import WanPipelineLoader
+        from backend.models.lora.library import LoraLibrary
         from backend.models.manager import ModelManager
+        from backend.services.forecast import Forecast, native_request
         from backend.services.real_generation_pipeline import RealGenerationPipeline
+        from backend.services.start_plans import StartPlans
 
         loader = WanPipelineLoader(self._settings.device, self._settings.threads)
         self._device = str(loader.device)
         models = ModelManager(self._home, has_gpu=loader.device.type != "cpu")
         bridge = ModelIntegrationBridge(models, loader)
         self._heartbeat.loaded_model = lambda: bridge.loaded_model
+        machine = Machine.of(detect_hardware(self._home.root), self._device)
+        policy = self._settings.oom_policy
+        wishes = kept_optimization(ConfigFile(self._home.config_file)).current  # read again for every task
+        forecast = Forecast(machine, self._outputs, LoraLibrary(self._home), binding=True, policy=policy, wishes=wishes)
+        start_plans = StartPlans.of(forecast, loader.free_bytes)
+        pipeline = RealGenerationPipeline(bridge, self._home, oom_policy=policy, start_plans=start_plans)
         try:
-            model = models.default().id
-            self._heartbeat.show(self._device, WorkerState.LOADING, model)
-            bridge.load(model)
+            model = models.default()
+            self._heartbeat.show(self._device, WorkerState.LOADING, model.id)
+            pipeline.preload(native_request(model))
         except WanError as error:
             # A task may ask for another model; one that asks for this one will fail with this advice.
             log.warning("worker.default_model_not_loaded", error=error.code, message=error.message)
         self._heartbeat.show(self._device, WorkerState.IDLE)
-        pipeline = RealGenerationPipeline(bridge, self._home, oom_policy=self._settings.oom_policy)
         self._teach(pipeline, loader.device_name)
         return pipeline
 

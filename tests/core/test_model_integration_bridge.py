@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from backend import __version__
-from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, UnknownModel
-from backend.core.memory_plan import PLANS, MemoryPlan
+from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, OutOfMemory, UnknownModel
+from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.model_integration_bridge import ModelIntegrationBridge, RunFacts
 from backend.core.model_table import MODELS, ModelSpec
 from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
@@ -19,13 +19,19 @@ TINY = "tiny-t2v-a14b"
 OTHER = "tiny-ti2v-5b"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Loaded:
     model: str
     fingerprint: str
     device_name: str = "cpu"
     whole: bool = True
     plan: MemoryPlan = PLANS[0]
+    full: bool = False
+
+    def arrange(self, plan: MemoryPlan) -> None:
+        if self.full:
+            raise OutOfMemory
+        self.plan = plan
 
 
 class Folders:
@@ -50,8 +56,8 @@ class Loader:
         self.loads.append(spec.id)
         return Loaded(spec.id, self.fingerprint(folder, spec), plan=plan)
 
-    def load_decoder(self, folder: Path, spec: ModelSpec) -> Loaded:
-        return Loaded(spec.id, self.fingerprint(folder, spec), whole=False)
+    def load_decoder(self, folder: Path, spec: ModelSpec, plan: MemoryPlan) -> Loaded:
+        return Loaded(spec.id, self.fingerprint(folder, spec), whole=False, plan=plan)
 
 
 @pytest.fixture
@@ -105,6 +111,48 @@ def test_latents_are_decoded_by_the_warm_model_or_by_a_decoder_alone(
     bridge.load(OTHER)
     assert not bridge.decoder(request_).whole
     assert bridge.loaded_model == OTHER, "a decoder takes no other model's place"
+
+
+SWAP = MemoryPlan(Placement.EXPERT_SWAP, Storage.BF16)
+TILED = replace(SWAP, tiled_decode=True)
+FP8 = MemoryPlan(Placement.RESIDENT, Storage.FP8)
+
+
+def test_another_plan_is_arranged_and_only_rounded_weights_are_read_again(
+    bridge: ModelIntegrationBridge[Loaded], loader: Loader
+) -> None:
+    first = bridge.load(TINY)
+    assert bridge.is_warm(TINY, SWAP)
+    assert bridge.load(TINY, SWAP) is first
+    assert bridge.load(TINY, FP8) is first
+    assert first.plan == FP8
+    assert bridge.is_warm(TINY)
+    assert not bridge.is_warm(TINY, SWAP)
+    assert bridge.load(TINY, SWAP) is not first
+    assert loader.loads == [TINY, TINY]
+
+
+def test_what_cannot_be_arranged_is_not_kept(bridge: ModelIntegrationBridge[Loaded], loader: Loader) -> None:
+    bridge.load(TINY, SWAP).full = True
+    with pytest.raises(OutOfMemory):
+        bridge.load(TINY)
+    assert bridge.loaded_model is None
+    assert bridge.load(TINY, SWAP).plan == SWAP
+    assert loader.loads == [TINY, TINY]
+
+
+def test_of_a_plan_a_warm_decoder_takes_what_is_about_decoding(
+    bridge: ModelIntegrationBridge[Loaded], request_: GenerationRequest
+) -> None:
+    warm = bridge.load(TINY, SWAP)
+    assert bridge.decoder(request_, replace(PLANS[0], tiled_decode=True)) is warm
+    assert warm.plan == TILED, "the experts are not brought back for it"
+    assert bridge.decoder(request_) is warm
+    assert warm.plan == SWAP
+    bridge.load(TINY, FP8)
+    assert bridge.decoder(request_, TILED).plan == replace(TILED, storage=Storage.FP8), "what is rounded stays so"
+    bridge.unload()
+    assert bridge.decoder(request_, TILED).plan == TILED
 
 
 def test_after_a_failed_load_nothing_is_loaded(bridge: ModelIntegrationBridge[Loaded], loader: Loader) -> None:
@@ -166,6 +214,7 @@ def test_a_record_holds_everything_and_is_plain_json(
         resumed_from_step=4,
         kept_latents=True,
         plan="expert-swap-fp8",
+        plan_reason="it fits",
     )
     record = bridge.metadata("task-1", request_, bridge.prepare(request_), facts)
     assert json.loads(json.dumps(record)) == record
@@ -189,6 +238,7 @@ def test_a_record_holds_everything_and_is_plain_json(
             "resumed_from_step": 4,
             "kept_latents": True,
             "plan": "expert-swap-fp8",
+            "plan_reason": "it fits",
             "fallbacks": [],
         },
     }

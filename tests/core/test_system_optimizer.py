@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from backend.core.cost_model import CARDS, Basis, Workload
 from backend.core.frame_size import snap_frames, snap_size
 from backend.core.hardware import GIB, Gpu, detect_hardware
-from backend.core.memory_plan import PLANS, Placement, Storage
+from backend.core.memory_ladder import OomPolicy
+from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.model_table import MODELS
-from backend.core.system_optimizer import Decision, Machine, WAN22SystemOptimizer
+from backend.core.system_optimizer import DEVIATION_GAIN, Decision, Machine, WAN22SystemOptimizer
 from tests.core.test_cost_model import workload
 
 CARD_NAMES = [f"NVIDIA {word}" for word, _ in CARDS] + ["NVIDIA Something Else"]
@@ -31,8 +32,8 @@ def machine(vram: float | None, ram: float | None, *, name: str = "NVIDIA H100")
     )
 
 
-def decide(on: Machine, work: Workload) -> Decision:
-    return WAN22SystemOptimizer(on).decide(work)
+def decide(on: Machine, work: Workload, policy: OomPolicy = OomPolicy.QUALITY) -> Decision:
+    return WAN22SystemOptimizer(on).decide(work, policy)
 
 
 @st.composite
@@ -62,9 +63,9 @@ MACHINES = st.builds(
 
 
 @settings(max_examples=150, deadline=None)
-@given(work=works(), on=MACHINES)
-def test_the_plan_that_is_taken_is_never_over_budget(work: Workload, on: Machine) -> None:
-    decision = decide(on, work)
+@given(work=works(), on=MACHINES, policy=st.sampled_from(OomPolicy))
+def test_the_plan_that_is_taken_is_never_over_budget(work: Workload, on: Machine, policy: OomPolicy) -> None:
+    decision = decide(on, work, policy)
     assert len(decision.options) == 4 * len(PLANS)
     for option in decision.options:
         assert option.reason
@@ -76,18 +77,53 @@ def test_the_plan_that_is_taken_is_never_over_budget(work: Workload, on: Machine
     if decision.chosen is not None:
         assert decision.chosen.fits
         assert decision.chosen in decision.options
-        assert all(decision.chosen.seconds.warm <= option.seconds.warm for option in decision.options if option.fits)
+        fastest = min(option.seconds.warm for option in decision.options if option.fits)
+        assert decision.chosen.seconds.warm <= fastest * (1 if policy is OomPolicy.SPEED else DEVIATION_GAIN)
         assert decision.instead is None
+    assert decision.start.possible
+    assert decision.start is decision.chosen or not decision.fits
 
 
 @settings(max_examples=100, deadline=None)
-@given(work=works(), on=MACHINES, vram=st.floats(0, 100), ram=st.floats(0, 256))
-def test_more_memory_never_gives_a_slower_plan(work: Workload, on: Machine, vram: float, ram: float) -> None:
+@given(
+    work=works(),
+    on=MACHINES,
+    vram=st.floats(0, 100),
+    ram=st.floats(0, 256),
+    policy=st.sampled_from(OomPolicy),
+)
+def test_more_memory_never_gives_a_slower_plan_but_to_keep_the_pixels(
+    work: Workload, on: Machine, vram: float, ram: float, policy: OomPolicy
+) -> None:
     larger = replace(on, vram=(on.vram or 0) + int(vram * GIB), ram=(on.ram or 0) + int(ram * GIB))
-    before, after = decide(on, work).chosen, decide(larger, work).chosen
-    if before is not None:
-        assert after is not None
-        assert after.seconds.warm <= before.seconds.warm
+    before, after = decide(on, work, policy).chosen, decide(larger, work, policy).chosen
+    if before is None:
+        return
+    assert after is not None
+    assert after.seconds.warm <= before.seconds.warm * (1 if policy is OomPolicy.SPEED else DEVIATION_GAIN)
+
+
+def test_weights_are_rounded_for_speed_and_otherwise_only_for_much() -> None:
+    card = machine(24, 128, name="NVIDIA GeForce RTX 4090")
+    rounded_for: dict[OomPolicy, int] = dict.fromkeys(OomPolicy, 0)
+    reasons: set[str] = set()
+    for work in (workload(model, width=832, height=480) for model in ("T2V-A14B", "I2V-A14B")):
+        for vram in range(12, 81, 2):
+            on = replace(card, vram=vram * GIB)
+            for policy in OomPolicy:
+                decision = decide(on, work, policy)
+                exact = [one for one in decision.options if one.fits and one.plan.storage is Storage.BF16]
+                if decision.chosen is None or decision.chosen.plan.storage is Storage.BF16:
+                    reasons |= {one.reason for one in decision.options}
+                    continue
+                rounded_for[policy] += 1
+                if policy is not OomPolicy.SPEED:
+                    gain = DEVIATION_GAIN * decision.chosen.seconds.warm
+                    assert all(one.seconds.warm > gain for one in exact)
+    assert rounded_for[OomPolicy.SPEED] > rounded_for[OomPolicy.QUALITY] == rounded_for[OomPolicy.NONE]
+    assert any("not by enough to round the weights" in reason for reason in reasons)
+    assert any("not by enough to decode in tiles" in reason for reason in reasons)
+    assert any("changes no pixel" in reason for reason in reasons)
 
 
 @settings(max_examples=100, deadline=None)
@@ -148,6 +184,7 @@ def test_a_processor_computes_in_float32_where_it_is() -> None:
     assert not large.fits
     assert large.instead is not None
     assert large.instead.spec.embedded
+    assert large.start.plan == MemoryPlan(Placement.RESIDENT, Storage.BF16, tiled_decode=True), "where it begins anyway"
 
 
 def test_unknown_memory_refuses_nothing() -> None:

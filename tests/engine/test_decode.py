@@ -6,15 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diffusers.video_processor import VideoProcessor
 
-from backend.core.errors import NonFiniteLatents
-from backend.engine.decode import count_chunks, stream_frames, to_uint8
+from backend.core.errors import NonFiniteLatents, TaskCancelled
+from backend.engine.decode import count_chunks, stream_frames, tile_grid, to_uint8
 from backend.engine.pipeline_loader import WanComponents
 
 
@@ -74,12 +77,103 @@ def test_levels_are_rounded_as_diffusers_does_for_every_value() -> None:
     assert to_uint8(steps[0]).max() == 255
 
 
+def tiled(components: WanComponents, side: int) -> Iterator[WanComponents]:
+    """The same model under a plan that decodes in tiles of this side."""
+    usual = components.plan
+    components.layout.change(replace(usual, tiled_decode=True, tile_size=side))
+    try:
+        yield components
+    finally:
+        components.layout.change(usual)
+
+
+@pytest.fixture(params=["random_components", "random_ti2v", "embedded_components"])
+def tiling(request: pytest.FixtureRequest) -> Iterator[WanComponents]:
+    """Both kinds of VAE, the plain one also with trained weights; 8 or 16 pixels for each latent."""
+    yield from tiled(request.getfixturevalue(request.param), 64)
+
+
+def noise(components: WanComponents, chunks: int, height: int, width: int) -> torch.Tensor:
+    channels = components.vae.config.z_dim
+    drawn = torch.randn(1, channels, chunks, height, width, generator=torch.Generator().manual_seed(9))
+    return drawn.to(components.device)
+
+
+@pytest.mark.parametrize(("height", "width"), [(13, 9), (4, 14), (9, 4)], ids=["odd", "one row", "one column"])
+def test_tiles_make_the_picture_that_diffusers_makes_of_them(
+    tiling: WanComponents, tmp_path: Path, height: int, width: int
+) -> None:
+    latents = noise(tiling, 2, height, width)
+    calls: list[None] = []
+    chunks = list(stream_frames(tiling, latents, scratch=tmp_path, tile_done=lambda: calls.append(None)))
+    assert [len(chunk) for chunk in chunks] == [1, 4]
+    grid = tile_grid(tiling, latents)
+    assert grid is not None
+    assert len(calls) == 2 * len(grid)
+    factor = tiling.vae.spatial_compression_ratio
+    tiling.vae.enable_tiling(64, 64, grid.stride * factor, grid.stride * factor)
+    try:
+        expected = stock_pictures(stock_decode(tiling, latents))
+    finally:
+        tiling.vae.use_tiling = False
+    frames = np.concatenate(chunks)
+    assert frames.shape == (5, height * factor, width * factor, 3)
+    assert np.array_equal(frames, expected)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_that_fits_one_tile_is_decoded_in_one_piece(tiling: WanComponents) -> None:
+    side = 64 // tiling.vae.spatial_compression_ratio
+    latents = noise(tiling, 2, side, side)
+    assert tile_grid(tiling, latents) is None
+    assert np.array_equal(
+        np.concatenate(list(stream_frames(tiling, latents))), stock_pictures(stock_decode(tiling, latents))
+    )
+
+
+def test_what_a_tile_shows_beyond_numbers_ends_the_decode_and_so_does_the_one_who_counts(
+    tiling: WanComponents, tmp_path: Path
+) -> None:
+    latents = noise(tiling, 2, 10, 10)
+    latents[0, 0, 1, 9, 9] = float("nan")
+    with pytest.raises(NonFiniteLatents, match="chunk 2"):
+        list(stream_frames(tiling, latents, scratch=tmp_path))
+
+    def stop() -> None:
+        raise TaskCancelled
+
+    with pytest.raises(TaskCancelled):
+        next(stream_frames(tiling, noise(tiling, 2, 10, 10), scratch=tmp_path, tile_done=stop))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from Linux's /proc")
 @pytest.mark.timeout(600)  # 15 s of processor time on a machine that may do other things
 def test_memory_does_not_grow_with_the_clip_and_the_frames_are_those_of_a_whole_decode() -> None:
+    measured = measure()
+    assert measured["equal"] == {"17": True, "65": True, "257": True}
+    peaks = measured["streamed"]
+    clip_kib = 257 * 48 * 48 * 3 * 4 // 1024  # the longest clip as decoded pixels, 6.8 MiB
+    assert peaks["257"] - peaks["17"] < clip_kib / 4, measured
+    assert measured["whole"] - peaks["257"] > clip_kib, "else the measurement sees nothing"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from Linux's /proc")
+@pytest.mark.timeout(600)
+def test_memory_in_tiles_grows_neither_with_the_picture_nor_with_the_clip() -> None:
+    measured = measure("tiles")
+    peaks = measured["tiled"]
+    frames_kib = 4 * 576 * 576 * 3 // 1024  # one chunk of finished frames, 3.9 MiB: they leave together
+    assert peaks["576"] - peaks["192"] < 3 * frames_kib, measured
+    clip_kib = 97 * 192 * 192 * 3 * 4 // 1024  # the longer clip as decoded pixels, 41 MiB
+    assert peaks["long"] - peaks["576"] < clip_kib / 4, measured
+    assert measured["untiled"] - peaks["long"] > 10 * 3 * frames_kib, "else the measurement sees nothing"
+
+
+def measure(*arguments: str) -> Any:
     # With this threshold the allocator gives back every tensor at once, so the peak is what is really held.
     done = subprocess.run(
-        [sys.executable, "-m", "tests.engine.decode_memory"],
+        [sys.executable, "-m", "tests.engine.decode_memory", *arguments],
         capture_output=True,
         text=True,
         timeout=540,
@@ -88,9 +182,4 @@ def test_memory_does_not_grow_with_the_clip_and_the_frames_are_those_of_a_whole_
         env=os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"},
     )
     assert done.returncode == 0, done.stderr
-    measured = json.loads(done.stdout)
-    assert measured["equal"] == {"17": True, "65": True, "257": True}
-    peaks = measured["streamed"]
-    clip_kib = 257 * 48 * 48 * 3 * 4 // 1024  # the longest clip as decoded pixels, 6.8 MiB
-    assert peaks["257"] - peaks["17"] < clip_kib / 4, measured
-    assert measured["whole"] - peaks["257"] > clip_kib, "else the measurement sees nothing"
+    return json.loads(done.stdout)

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from backend.core.errors import StateMismatch
+from backend.core.errors import OutOfMemory, StateMismatch
+from backend.core.faults import DeviceFull
 from backend.core.lora.keys import BOTH
 from backend.core.lora.shape import WanShape
 from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.model_table import MODELS
-from backend.core.requests import LoraFileRef, LoraUse
+from backend.core.requests import LoraFileRef, LoraUse, Scheduler
 from backend.engine.decode import stream_frames
 from backend.engine.denoise import DenoiseJob
 from backend.engine.job_state import restore_state, write_state
@@ -26,6 +27,7 @@ from backend.engine.lora import LoraStack, build_stack
 from backend.engine.offload import EXPERTS, RESIDENT
 from backend.engine.parked_weights import ParkedWeights
 from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
+from backend.engine.tensor_file import read_tensors
 from tests.engine.samples import Sample, finish, sample
 from tests.support.lora_files import lightx2v_file, random_adapter, write_lora
 
@@ -297,3 +299,114 @@ def test_a_text_encoder_in_host_memory_stays_there(
     assert job.text.prompt.device.type == one.components.device.type
     if device == "cpu":
         assert torch.equal(finish(job), plain.run())
+
+
+@pytest.mark.parametrize("scheduler", list(Scheduler))
+@pytest.mark.parametrize("broken", ["second pass", "scheduler", "after"])
+def test_a_step_without_memory_leaves_the_job_as_it_was(
+    request: pytest.FixtureRequest, tmp_path: Path, device: str, scheduler: Scheduler, broken: str
+) -> None:
+    plain = sample(request, "t2v", **SMALL, scheduler=scheduler)
+    expected = plain.run()
+    one = under(RESIDENT, plain, device)
+    job = one.start()
+    for plan in (EXACT[1], EXACT[2], EXACT[1], EXACT[2]):
+        latents, estimate = job.latents.clone(), job.estimate.clone()
+        write_state(job, tmp_path / "before")
+        with fails_at(job, broken), pytest.raises(OutOfMemory) as caught:
+            job.step()
+        assert caught.value.use == "step"
+        write_state(job, tmp_path / "after")
+        before, after = (read_tensors(tmp_path / name) for name in ("before", "after"))
+        assert before[0].keys() == after[0].keys()
+        assert all(torch.equal(before[0][name], after[0][name]) for name in before[0])
+        assert before[1] | {"weights": None} == after[1] | {"weights": None}, "a digest may have become known"
+        assert torch.equal(job.latents, latents)
+        assert torch.equal(job.estimate, estimate)
+        one.components.arrange(plan)
+        job.step()
+    assert job.done
+    assert torch.equal(job.latents, expected)
+
+
+@contextmanager
+def fails_at(job: DenoiseJob, place: str) -> Iterator[None]:
+    """Let memory run out in the middle of a step: between its passes, or when the scheduler has written half of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        if place == "second pass":
+            passes: list[None] = []
+            expert: Any = job.components.transformer if job.expert == "high" else job.components.transformer_2
+            forward = expert.forward
+
+            def counted(*args: Any, **values: Any) -> Any:
+                passes.append(None)
+                if len(passes) == 2:
+                    raise DeviceFull
+                return forward(*args, **values)
+
+            patch.setattr(expert, "forward", counted)
+        else:
+            step = job.scheduler.step
+
+            def broken(*args: Any, **values: Any) -> Any:
+                step(*args, **values)
+                raise DeviceFull
+
+            def full(*_: Any, **__: Any) -> Any:
+                raise DeviceFull
+
+            halfway = "multistep_uni_p_bh_update" if hasattr(job.scheduler, "multistep_uni_p_bh_update") else None
+            if place == "scheduler" and halfway:
+                patch.setattr(job.scheduler, halfway, full)
+            else:
+                patch.setattr(job.scheduler, "step", broken)
+        yield
+
+
+@pytest.mark.parametrize("mode", ["i2v_end", "ti2v_image"])
+def test_an_image_is_encoded_in_the_tiles_of_the_plan_and_a_state_knows_it(
+    request: pytest.FixtureRequest, tmp_path: Path, device: str, mode: str
+) -> None:
+    plain = sample(request, mode, **SMALL | {"width": 160, "height": 96})
+    tiled = under(replace(RESIDENT, tiled_decode=True, tile_size=128), plain, device)
+    whole, parts = plain.start(), tiled.start()
+    assert whole.given.image is not None
+    assert parts.given.image is not None
+    assert torch.equal(parts.given.noise, whole.given.noise)
+    assert parts.given.image.shape == whole.given.image.shape
+    assert not torch.equal(parts.given.image, whole.given.image)
+    # What lies further from a seam than the encoder looks is the same: the tile's first columns.
+    assert torch.allclose(parts.given.image[..., :1], whole.given.image[..., :1], atol=0.2)
+    assert (whole.encoded_as, parts.encoded_as) == (None, "image in tiles of 128")
+    assert not tiled.components.vae.use_tiling
+    parts.step()
+    write_state(parts, tmp_path / "state")
+    with pytest.raises(StateMismatch, match="another way: image in tiles of 128"):
+        restore_state(plain.start(), tmp_path / "state")
+    restore_state(tiled.start(), tmp_path / "state")
+    fits = under(replace(RESIDENT, tiled_decode=True, tile_size=256), plain, device).start()
+    assert torch.equal(fits.given.image, whole.given.image), "a picture that fits one tile is encoded in one piece"
+
+
+def test_the_vae_works_where_its_plan_says(request: pytest.FixtureRequest, device: str) -> None:
+    plain = sample(request, "ti2v_image", **SMALL)
+    one = under(replace(EXACT[1], vae_on_cpu=True), plain, device)
+    frames = frames_of(one, finish(one.start()))
+    assert next(one.components.vae.parameters()).device.type == "cpu"
+    if device == "cpu":
+        assert np.array_equal(frames, frames_of(plain, plain.run()))
+
+
+def test_weights_for_which_the_host_has_no_pinned_memory_wait_in_other_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> torch.Tensor:
+        raise RuntimeError("CUDA error: out of memory")
+
+    layer = torch.nn.Linear(3, 2)
+    weights = layer.weight.detach().clone()
+    monkeypatch.setattr(torch.Tensor, "pin_memory", full)
+    parked = ParkedWeights(layer, torch.device("cuda"))
+    assert not parked.here
+    assert torch.equal(layer.weight, weights)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda _: (_ for _ in ()).throw(RuntimeError("no such driver")))
+    with pytest.raises(RuntimeError, match="driver"):
+        ParkedWeights(layer, torch.device("cuda"))

@@ -1,0 +1,122 @@
+"""With which memory plan a run begins: what the planner says, lowered by what earlier runs of this process learned.
+
+A lesson is forgotten when the model's files have changed or when others have given memory back. Knows no engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from backend.core.errors import StorageFull, StoreUnavailable
+from backend.core.hardware import GIB
+from backend.core.memory_ladder import Fallback, MemoryUse
+from backend.core.memory_plan import PLANS, MemoryPlan
+from backend.core.requests import GenerationRequest
+from backend.services.forecast import Forecast
+
+#: So much more free memory than when a run had to step down is another machine; less comes and goes by itself.
+_SIGNIFICANT = GIB
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StartPlan:
+    """The plan of a run's beginning."""
+
+    plan: MemoryPlan
+    reason: str  #: why it is this one, in a sentence
+
+
+@dataclass(frozen=True, slots=True)
+class _Lesson:
+    """A plan that worked where the one before did not, for clips that are at least as large."""
+
+    plan: MemoryPlan
+    at: str
+    area: int  #: pixels of the picture; 0 = the size had no part in it
+    volume: int  #: pixels of the clip
+    files: str  #: the state of the model's files
+    free: int | None  #: bytes that the device had for this process then
+
+
+class StartPlans:
+    """Chooses for one worker process; remembers the rungs that its runs ended on."""
+
+    def __init__(
+        self,
+        planned: Callable[[GenerationRequest], StartPlan] | None = None,
+        free: Callable[[], int | None] | None = None,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            planned: what the planner says for a request; None = everything on the device.
+            free: bytes of the device that are free or this process's own already; None = unknown.
+        """
+        self._planned = planned or _resident
+        self._free = free or _unknown
+        self._lessons: dict[str, list[_Lesson]] = {}
+
+    @classmethod
+    def of(cls, forecast: Forecast, free: Callable[[], int | None]) -> StartPlans:
+        """Choose as the forecast decides, for the memory that is free at that moment."""
+
+        def planned(request: GenerationRequest) -> StartPlan:
+            try:
+                decision = forecast.decide(request, free_vram=free())
+            except (StoreUnavailable, StorageFull) as error:
+                log.warning("planner.knows_no_rates", error=error.code)
+                decision = forecast.decide(request, free_vram=free(), measured=False)
+            return StartPlan(decision.start.plan, decision.reason)
+
+        return cls(planned, free)
+
+    def choose(self, request: GenerationRequest, files: str) -> StartPlan:
+        """Return the plan to begin with; `files` is the mark of the state of the model's files now."""
+        start = self._planned(request)
+        for lesson in self._valid(request.model, files):
+            area, volume = _size(request)
+            if area >= lesson.area and volume >= lesson.volume:
+                lower = start.plan.lowered_to(lesson.plan)
+                if lower != start.plan:
+                    start = StartPlan(lower, f"{lower.words}: memory ran out at {lesson.at} before")
+        return start
+
+    def learn(self, request: GenerationRequest, files: str, plan: MemoryPlan, taken: list[Fallback]) -> None:
+        """Remember the plan on which a run ended well after the rungs that it took."""
+        if not taken:
+            return
+        # Weights and prompts have their size whatever the clip's is; all else grows with it.
+        fixed = all(rung.use in (MemoryUse.LOAD, MemoryUse.TEXT) for rung in taken)
+        area, volume = (0, 0) if fixed else _size(request)
+        kept = self._valid(request.model, files)
+        kept.append(_Lesson(plan, taken[-1].at, area, volume, files, self._free()))
+        self._lessons[request.model] = kept
+
+    def _valid(self, model: str, files: str) -> list[_Lesson]:
+        """Return what still holds, and forget the rest."""
+        free = self._free()
+        kept = [
+            lesson
+            for lesson in self._lessons.get(model, [])
+            if lesson.files == files and (free is None or lesson.free is None or free < lesson.free + _SIGNIFICANT)
+        ]
+        self._lessons[model] = kept
+        return kept
+
+
+def _size(request: GenerationRequest) -> tuple[int, int]:
+    area = request.width * request.height
+    return area, area * request.num_frames
+
+
+def _resident(request: GenerationRequest) -> StartPlan:
+    return StartPlan(PLANS[0], f"{PLANS[0].words}: nothing is moved where nobody plans")
+
+
+def _unknown() -> int | None:
+    return None

@@ -1,0 +1,89 @@
+"""With which plan a run begins: the planner's, lowered by lessons that still hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from backend.core.hardware import GIB
+from backend.core.memory_ladder import Fallback, MemoryUse
+from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
+from backend.core.model_table import MODELS
+from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
+from backend.services.start_plans import StartPlan, StartPlans
+
+RESIDENT = PLANS[0]
+SWAP = MemoryPlan(Placement.EXPERT_SWAP, Storage.BF16)
+STREAM_TILED = MemoryPlan(Placement.BLOCK_STREAM, Storage.BF16, tiled_decode=True, tile_size=128)
+FILES = "as they are"
+
+
+def request(width: int, height: int, frames: int, model: str = "tiny-t2v-a14b") -> GenerationRequest:
+    draft = RequestDraft("a red circle", width=width, height=height, num_frames=frames)
+    return resolve_request(MODELS[model], draft)[0]
+
+
+SMALL, MIDDLE, LONG = request(96, 64, 9), request(128, 96, 9), request(96, 64, 33)
+
+
+def rung(use: MemoryUse) -> list[Fallback]:
+    return [Fallback(use, f"some {use}", RESIDENT.words, SWAP.words, "no memory")]
+
+
+class Device:
+    """Memory that others take and give back."""
+
+    def __init__(self, free: int | None) -> None:
+        self.bytes = free
+
+    def free(self) -> int | None:
+        return self.bytes
+
+
+@pytest.mark.parametrize("use", list(MemoryUse))
+def test_a_lesson_holds_for_clips_that_are_at_least_as_large(use: MemoryUse) -> None:
+    plans = StartPlans()
+    plans.learn(MIDDLE, FILES, SWAP, rung(use))
+    assert plans.choose(MIDDLE, FILES).plan == SWAP
+    assert f"memory ran out at some {use} before" in plans.choose(MIDDLE, FILES).reason
+    fixed = use in (MemoryUse.LOAD, MemoryUse.TEXT)
+    assert plans.choose(SMALL, FILES).plan == (SWAP if fixed else RESIDENT)
+    assert plans.choose(LONG, FILES).plan == (SWAP if fixed else RESIDENT), "its picture is smaller"
+    assert plans.choose(replace(MIDDLE, num_frames=17), FILES).plan == SWAP
+    assert plans.choose(request(128, 96, 9, "tiny-ti2v-5b"), FILES).plan == RESIDENT, "another model"
+
+
+def test_lessons_lower_what_is_planned_and_add_up() -> None:
+    planned = StartPlan(replace(SWAP, text_encoder_on_cpu=True), "as planned")
+    plans = StartPlans(lambda _: planned)
+    assert plans.choose(SMALL, FILES) is planned
+    plans.learn(SMALL, FILES, SWAP, rung(MemoryUse.STEP))
+    assert plans.choose(SMALL, FILES) is planned, "it is as low as that already"
+    plans.learn(MIDDLE, FILES, STREAM_TILED, rung(MemoryUse.DECODE))
+    assert plans.choose(SMALL, FILES) is planned
+    assert plans.choose(MIDDLE, FILES).plan == replace(STREAM_TILED, text_encoder_on_cpu=True)
+
+
+def test_a_run_that_had_enough_teaches_nothing() -> None:
+    plans = StartPlans()
+    plans.learn(SMALL, FILES, SWAP, [])
+    assert plans.choose(SMALL, FILES).plan == RESIDENT
+
+
+def test_other_files_are_another_model() -> None:
+    plans = StartPlans()
+    plans.learn(SMALL, FILES, SWAP, rung(MemoryUse.LOAD))
+    assert plans.choose(SMALL, "others").plan == RESIDENT
+    assert plans.choose(SMALL, FILES).plan == RESIDENT, "what was forgotten does not come back"
+
+
+def test_memory_that_others_gave_back_ends_a_lesson() -> None:
+    device = Device(10 * GIB)
+    plans = StartPlans(free=device.free)
+    plans.learn(SMALL, FILES, SWAP, rung(MemoryUse.STEP))
+    for free in (9 * GIB, 10 * GIB + GIB // 2, None):
+        device.bytes = free
+        assert plans.choose(SMALL, FILES).plan == SWAP, "a little more or less comes and goes by itself"
+    device.bytes = 12 * GIB
+    assert plans.choose(SMALL, FILES).plan == RESIDENT
