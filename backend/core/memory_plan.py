@@ -65,8 +65,11 @@ class MemoryPlan:
         return self.name + (f" with {' and '.join(extras)}" if extras else "")
 
     def reaches(self, other: MemoryPlan) -> bool:
-        """Whether a model that is laid out so can go over to another plan without being read from its files again."""
-        return self.storage in (Storage.BF16, other.storage)
+        """Whether a model that is laid out so can go over to another plan without being read from its files again.
+
+        What its file has quantised stays so under every plan; what a plan has rounded does not come back.
+        """
+        return self.storage in (Storage.BF16, Storage.GGUF, other.storage)
 
     def lowered_to(self, other: MemoryPlan) -> MemoryPlan:
         """Return the plan that needs no more than either of the two, part by part."""

@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from backend import __version__
 from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, OutOfMemory
-from backend.core.memory_plan import PLANS, MemoryPlan
+from backend.core.memory_plan import PLANS, MemoryPlan, Storage
 from backend.core.model_table import ModelSpec, find_model
 from backend.core.requests import GenerationRequest, check_images
 
@@ -158,6 +158,8 @@ class ModelIntegrationBridge(Generic[LoadedT]):
         return self._loaded
 
     def _arranged(self, loaded: LoadedT, plan: MemoryPlan) -> LoadedT:
+        if loaded.plan.storage is Storage.GGUF:  # the file's own, whatever a plan says
+            plan = replace(plan, storage=Storage.GGUF)
         if loaded.plan != plan:
             try:
                 loaded.arrange(plan)

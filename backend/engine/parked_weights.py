@@ -81,7 +81,7 @@ class ParkedWeights:
                 yield tensor
 
     def _pinned(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Only from pinned memory a copy to a GPU runs beside its computation; without any left, it runs before."""
+        """From pinned memory a copy to a GPU runs beside its computation; where none is left, it runs before it."""
         if self._device.type != "cuda" or tensor.is_pinned():
             return tensor
         try:

@@ -132,6 +132,19 @@ def test_another_plan_is_arranged_and_only_rounded_weights_are_read_again(
     assert loader.loads == [TINY, TINY]
 
 
+def test_what_the_file_has_quantised_stays_warm_under_every_plan(
+    bridge: ModelIntegrationBridge[Loaded], loader: Loader
+) -> None:
+    quantised = bridge.load(TINY)
+    quantised.plan = replace(PLANS[0], storage=Storage.GGUF)
+    quantised.full = True
+    assert bridge.load(TINY) is quantised, "nothing is moved for a plan that it has"
+    quantised.full = False
+    assert bridge.load(TINY, SWAP) is quantised
+    assert quantised.plan == replace(SWAP, storage=Storage.GGUF)
+    assert loader.loads == [TINY]
+
+
 def test_what_cannot_be_arranged_is_not_kept(bridge: ModelIntegrationBridge[Loaded], loader: Loader) -> None:
     bridge.load(TINY, SWAP).full = True
     with pytest.raises(OutOfMemory):
