@@ -106,9 +106,8 @@ class ClipWriter:
         )
 
     def _write(self, clip: Clip) -> _Written:
-        """Decode and write the unfinished video, from its first frame; what an earlier try wrote goes."""
+        """Decode and write the unfinished video from its first frame; the file begins anew too."""
         request, plan = self._request, clip.components.plan
-        self._files.part.unlink(missing_ok=True)
         sentinel = ClipSentinel()
         encoder = VideoEncoder(self._files.part, request.width, request.height, request.fps, crf=request.crf)
         with encoder:

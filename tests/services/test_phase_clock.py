@@ -180,3 +180,25 @@ def test_the_size_of_a_step_can_be_corrected_when_the_model_is_known() -> None:
     clock = PhaseClock("m", plan(load=0), history, Clock())
     clock.replan(Phase.DENOISE_LOW, 6, 0.5)  # one pass instead of two
     assert clock.eta_seconds == pytest.approx(1 + 4 * 2 + 6 * 2 * 0.5 + 5 * 0.5 + 1)
+
+
+def test_a_phase_that_begins_anew_keeps_its_time_and_its_progress_but_teaches_only_what_the_last_try_took() -> None:
+    now, history = Clock(), CostHistory()
+    clock = PhaseClock("m", {Phase.DECODE: PhasePlan(4, 1.0)}, history, now)
+    clock.begin(Phase.DECODE)
+    for _ in range(3):
+        now.time += 10.0
+        clock.advance()
+    assert clock.fraction == pytest.approx(0.75)
+    clock.restart(8, 0.5)
+    assert clock.fraction == pytest.approx(0.75), "it does not go back"
+    assert clock.eta_seconds is None, "in these units nothing was measured yet"
+    now.time += 2.0
+    clock.advance()
+    assert clock.eta_seconds == pytest.approx(14.0)
+    for _ in range(7):
+        now.time += 2.0
+        clock.advance()
+    clock.finish()
+    assert clock.seconds == {"decode": 46.0}
+    assert history.rate("m", Phase.DECODE) == pytest.approx(4.0)

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from backend.core.errors import StoreUnavailable
 from backend.core.hardware import GIB
 from backend.core.memory_ladder import Fallback, MemoryUse
 from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.model_table import MODELS
+from backend.core.paths import Home
 from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
+from backend.core.settings import load_settings
+from backend.core.system_optimizer import Machine
+from backend.models.lora.library import LoraLibrary
+from backend.services.forecast import Forecast, native_request
 from backend.services.start_plans import StartPlan, StartPlans
+from backend.store.engine import Database
+from backend.store.outputs import OutputStore
 
 RESIDENT = PLANS[0]
 SWAP = MemoryPlan(Placement.EXPERT_SWAP, Storage.BF16)
@@ -87,3 +96,49 @@ def test_memory_that_others_gave_back_ends_a_lesson() -> None:
         assert plans.choose(SMALL, FILES).plan == SWAP, "a little more or less comes and goes by itself"
     device.bytes = 12 * GIB
     assert plans.choose(SMALL, FILES).plan == RESIDENT
+
+
+def card(gib: float) -> Machine:
+    return Machine("NVIDIA H100", cuda=True, vram=int(gib * GIB), ram=128 * GIB, compute_capability=(9, 0), cores=16)
+
+
+def forecast_on(machine: Machine, home: Home) -> Forecast:
+    database = Database(load_settings(home=home.root).database)
+    database.migrate()
+    database.close()
+    return Forecast(machine, OutputStore(database, home), LoraLibrary(home), binding=True)
+
+
+def test_a_worker_begins_with_the_plan_of_the_estimate_for_the_memory_that_is_free(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home").create()
+    forecast = forecast_on(card(141), home)
+    wanted = native_request(MODELS["T2V-A14B"])
+    device = Device(None)
+    plans = StartPlans.of(forecast, device.free)
+    estimate = forecast.decide(wanted)
+    assert estimate.chosen is not None
+    assert plans.choose(wanted, FILES) == StartPlan(estimate.chosen.plan, estimate.reason)
+    assert estimate.chosen.plan == RESIDENT
+    device.bytes = 24 * GIB
+    others = plans.choose(wanted, FILES)
+    assert others.plan == forecast_on(card(24), home).decide(wanted).start.plan
+    assert others.plan.placement is Placement.BLOCK_STREAM
+    assert "24.0 GiB VRAM" in others.reason
+    device.bytes = 4 * GIB
+    nothing = plans.choose(wanted, FILES)
+    assert nothing.plan.placement is Placement.BLOCK_STREAM, "it begins as low as it can"
+    assert "does not fit" in nothing.reason
+    device.bytes = 200 * GIB
+    assert plans.choose(wanted, FILES).plan == RESIDENT
+
+
+def test_without_the_database_published_rates_decide(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home").create()
+    forecast = forecast_on(card(141), home)
+    for path in home.database.parent.glob(f"{home.database.name}*"):
+        path.write_bytes(b"not a database at all" * 400)
+    wanted = native_request(MODELS["T2V-A14B"])
+    with pytest.raises(StoreUnavailable):
+        forecast.decide(wanted)
+    plans = StartPlans.of(forecast, Device(None).free)
+    assert plans.choose(wanted, FILES).plan == RESIDENT
