@@ -33,6 +33,8 @@ from backend.services.resource_check import Resource
 router = APIRouter(tags=["optimization"])
 
 PresetId = Annotated[str, Path(description="Id of the preset, as the list has it", max_length=64)]
+#: Times that differ by less are the same.
+_SAME = 0.005
 _FREEABLE = {Resource.VRAM: "VRAM", Resource.RAM: "memory", Resource.DISK: "room on the disk"}
 _REFUSED: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "No model could be made with it here; nothing was changed"},
@@ -81,7 +83,7 @@ def presets(services: ServicesDep) -> Presets:
         presets={one.preset.id: _preset(one) for one in weighed},
         system_info=PresetSystem(
             total_vram_gb=to_gib(machine.vram) if machine.cuda else None,
-            recommended_presets=[one.preset.id for one in fitting if one.main.slower in (None, 1.0)],
+            recommended_presets=[one.preset.id for one in fitting if (one.main.slower or 1.0) <= 1.0],
         ),
     )
 
@@ -216,4 +218,5 @@ def _performance(weighed: PresetEffect, times: float | None) -> str:
     if times is None:
         return "not known for this machine"
     model = weighed.main.spec.id
-    return f"{model} takes as long as without it" if times < 1.005 else f"{model} takes {times:.2f} times as long"
+    same = abs(times - 1) < _SAME
+    return f"{model} takes as long as without it" if same else f"{model} takes {times:.2f} times as long"

@@ -65,6 +65,7 @@ class Forecast:
         self._binding = binding
         self._wishes = wishes
         self._policy = policy
+        self._wishes = wishes
 
     def decide(self, request: GenerationRequest, *, free_vram: int | None = None, measured: bool = True) -> Decision:
         """Weigh every plan for a request.

@@ -118,8 +118,7 @@ def test_a_wish_takes_plans_away_and_never_adds_one(work: Workload, on: Machine,
     bound = WAN22SystemOptimizer(on, wishes=wishes).decide(work)
     possible = {option.plan for option in free.options if option.fits}
     assert {option.plan for option in bound.options if option.fits} <= possible
-    if bound.chosen is not None and free.chosen is not None:
-        assert bound.chosen.seconds.warm >= free.chosen.seconds.warm
+    assert free.fits or not bound.fits
 
 
 def test_a_limit_moves_the_plan_and_is_named_as_the_reason() -> None:
