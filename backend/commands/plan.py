@@ -28,8 +28,8 @@ _TABLE_HEAD = """# The planner's table
 What `WAN22SystemOptimizer` decides for the three full-size models at their native size, steps and guidance. Made by
 `wan22 plan --table`; a test compares it with the code. **Every number is estimated**: memory from structure and size,
 seconds from published runs of that card. None of it was measured on such a machine; how good such numbers are on a
-processor is in [memory.md](benchmarks/memory.md) and [seconds.md](benchmarks/seconds.md). A server learns from the tasks
-that it has finished: seconds of each phase, of loading, and memory.
+processor is in [memory.md](benchmarks/memory.md) and [seconds.md](benchmarks/seconds.md). A server learns from the
+tasks that it has finished: seconds of each phase, of loading, and memory.
 `wan22 plan MODEL --vram 24 --ram 64` answers for other sizes and machines.
 
 A cell says: the memory plan (`tiled` = decoded in tiles, `text on CPU` = the text encoder works on the processor);

@@ -45,7 +45,7 @@ def test_a_submitted_task_reads_back_as_it_was_sent(store: TaskStore) -> None:
 
 
 def test_an_unknown_task_is_not_found(store: TaskStore) -> None:
-    for call in (store.get, store.delete, store.request_cancel, store.queue_position):
+    for call in (store.get, store.delete, store.request_cancel, store.queue_position, store.up_to):
         with pytest.raises(TaskNotFound):
             call("no-such-task")
 
@@ -59,6 +59,9 @@ def test_tasks_are_claimed_by_priority_then_age(store: TaskStore) -> None:
     assert [claimed(store)[0].id for _ in order] == order
     assert store.claim("w1", LEASE) is None
     assert store.queue_position(high.id) is None
+    assert store.up_to(high.id) == []
+    for count, task_id in enumerate(order[1:], start=2):
+        assert [task.id for task in store.up_to(task_id)] == order[:count]  # the first one runs
 
 
 def test_list_is_newest_first_and_filters(store: TaskStore) -> None:
