@@ -131,10 +131,10 @@ class MemoryCorrection:
         measured = {name for name, factor in (("ram", self.ram), ("vram", self.vram)) if factor is not None}
         return replace(
             needs,
-            vram=int(vram * needs.vram),
-            pinned=int(ram * needs.pinned),
-            pageable=int(ram * needs.pageable),
-            heap=int(ram * needs.heap),
+            vram=round(vram * needs.vram),
+            pinned=round(ram * needs.pinned),
+            pageable=round(ram * needs.pageable),
+            heap=round(ram * needs.heap),
             measured=frozenset(measured),
         )
 

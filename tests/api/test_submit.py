@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from backend.core.hardware import detect_hardware
 from tests.api.support import GOOD, SUBMIT, TINY, Served, assert_error, make_png
 
 PNG = ("start.png", make_png(96, 96), "image/png")
@@ -285,3 +287,42 @@ def test_detect_says_which_model_auto_means(shared: Served) -> None:
     assert both["requirements"]["supports_end_image"] is True
     assert_error(shared.client.get(path), 422)
     assert_error(shared.client.get(path, params={"prompt": "a", "has_image": "maybe"}), 422)
+
+
+def _finished(served: Served, seconds: float, **changes: object) -> None:
+    """A task of which each half of the denoising took so long."""
+    served.submit(**changes)
+    phases = {"encode": 0.1, "denoise_high": seconds, "denoise_low": seconds, "decode": 0.5}
+    record = {"quality": "ok", "loras": [], "seconds": phases}
+    served.complete(served.claim(), device="cpu", result=record)
+
+
+def test_the_time_until_done_is_that_of_the_queue_ahead(served: Served) -> None:
+    _finished(served, 2.0)
+    first = served.client.post(SUBMIT, json=GOOD).json()
+    assert first["estimated_time"] == pytest.approx(4.6, abs=0.3)
+    assert first["estimated_time_basis"] == "measured"
+    second = served.client.post(SUBMIT, json=GOOD | {"variations": 3}).json()
+    assert second["estimated_time"] == pytest.approx(2 * first["estimated_time"], abs=0.2)
+    shorter = served.client.post(SUBMIT, json=GOOD | {"steps": 2, "priority": "high"}).json()
+    assert shorter["estimated_time"] < 0.5 * first["estimated_time"]
+    running = served.claim()
+    assert running.id == shorter["task_id"]
+    served.report(running, 0.5, step=1)  # and says that 1.5 s are left
+    last = served.client.post(SUBMIT, json=GOOD | {"priority": "high"}).json()
+    assert last["estimated_time"] == pytest.approx(1.5 + first["estimated_time"], abs=0.2)
+    short = served.client.post("/api/v1/generate", json=GOOD).json()
+    assert short["estimated_time_minutes"] == 1
+
+
+def test_nothing_is_said_while_a_task_ahead_is_unknown(served: Served) -> None:
+    _finished(served, 2.0)
+    served.submit(model_type="tiny-ti2v-5b")
+    assert "estimated_time" not in served.client.post(SUBMIT, json=GOOD).json()
+
+
+def test_on_the_machine_that_runs_the_tasks_a_first_estimate_is_said_to_be_one(serve: Callable[..., Served]) -> None:
+    served = serve(workers_on=replace(detect_hardware(), gpus=()))
+    answer = served.client.post(SUBMIT, json=GOOD).json()
+    assert answer["estimated_time"] > 0
+    assert answer["estimated_time_basis"] == "estimated"

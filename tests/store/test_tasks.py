@@ -45,7 +45,7 @@ def test_a_submitted_task_reads_back_as_it_was_sent(store: TaskStore) -> None:
 
 
 def test_an_unknown_task_is_not_found(store: TaskStore) -> None:
-    for call in (store.get, store.delete, store.request_cancel, store.queue_position):
+    for call in (store.get, store.delete, store.request_cancel, store.queue_position, store.up_to):
         with pytest.raises(TaskNotFound):
             call("no-such-task")
 
@@ -56,9 +56,13 @@ def test_tasks_are_claimed_by_priority_then_age(store: TaskStore) -> None:
     )
     order = [high.id, first.id, second.id, low.id]
     assert [store.queue_position(task_id) for task_id in order] == [1, 2, 3, 4]
-    assert [claimed(store)[0].id for _ in order] == order
+    assert [[task.id for task in store.up_to(task_id)] for task_id in order] == [order[:n] for n in (1, 2, 3, 4)]
+    assert claimed(store)[0].id == high.id
+    assert [task.id for task in store.up_to(second.id)] == order[:3]  # the one that runs comes first
+    assert [claimed(store)[0].id for _ in order[1:]] == order[1:]
     assert store.claim("w1", LEASE) is None
     assert store.queue_position(high.id) is None
+    assert store.up_to(high.id) == []
 
 
 def test_list_is_newest_first_and_filters(store: TaskStore) -> None:
