@@ -92,7 +92,9 @@ class Queue:
 
     def leftovers(self) -> list[str]:
         """Names of files that only a running task may have; saved states are the task's and not counted."""
-        work = [path.relative_to(self.home.work) for path in self.home.work.rglob("*") if path.is_file()]
+        # A worker may be tidying up meanwhile: `os.walk` does not mind folders that go.
+        found = [Path(folder, name) for folder, _, names in os.walk(self.home.work) for name in names]
+        work = [path.relative_to(self.home.work) for path in found]
         return [p.name for p in self.home.outputs.glob("*.part")] + [str(p) for p in work if "state" not in p.parts]
 
     def states(self, task_id: str) -> list[int]:
