@@ -64,9 +64,10 @@ class Forecast:
                 total += left
                 continue
             work = self._work(request)
+            if work.model not in optimizers:
+                optimizers[work.model] = self._optimizer(work.model)
             if work not in known:
-                optimizer = optimizers.setdefault(work.model, self._optimizer(work.model))
-                known[work] = optimizer.seconds_of(work)
+                known[work] = optimizers[work.model].seconds_of(work)
             took = known[work]
             if took is None or (took.basis is Basis.ESTIMATED and not self._binding):
                 return None
