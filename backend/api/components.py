@@ -203,7 +203,10 @@ def _workers(services: Services) -> Condition:
     words = "; ".join(
         f"{worker.device} {worker.state}" + (f": {worker.detail}" if worker.detail else "") for worker in alive
     )
-    return _ready(words) if working else Condition(ComponentStatus.STARTING, words)
+    if not working:
+        return Condition(ComponentStatus.STARTING, words)
+    told = dict.fromkeys(text for worker in alive if worker.equipment for text in worker.equipment.warnings)
+    return _degraded("; ".join(told)) if told else _ready(words)
 
 
 def _without_worker(services: Services) -> Condition:

@@ -65,7 +65,6 @@ def diagnose(services: Services) -> Diagnosis:
     if not database_connected:
         issues = [system[DATABASE].sentence]  # nobody can say more without it
     warnings = [one.sentence for one in system.components if one.status is ComponentStatus.DEGRADED]
-    warnings += [text for one in workers if one.equipment for text in one.equipment.warnings]
     if not database_connected or system.status is ComponentStatus.FAILED:
         health = Health.UNHEALTHY
     else:
@@ -76,7 +75,7 @@ def diagnose(services: Services) -> Diagnosis:
         tuple(workers),
         active,
         tuple(issues),
-        tuple(dict.fromkeys(warnings)),
+        tuple(warnings),
         services.stats.read(),
         system,
     )

@@ -101,9 +101,10 @@ class Forecast:
                 total += left
                 continue
             work = self._work(request)
+            if work.model not in optimizers:
+                optimizers[work.model] = self._optimizer(work.model, self._wishes())
             if work not in known:
-                optimizer = optimizers.setdefault(work.model, self._optimizer(work.model, self._wishes()))
-                known[work] = optimizer.seconds_of(work, self._policy)
+                known[work] = optimizers[work.model].seconds_of(work, self._policy)
             took = known[work]
             if took is None or (took.basis is Basis.ESTIMATED and not self._binding):
                 return None

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from statistics import median
 
+from backend.core.calibration import WARM_SECONDS
 from backend.core.domain import Output
 from backend.core.guidance import HIGH, LOW, guidance_plan
 from backend.core.requests import GenerationRequest
@@ -18,8 +19,6 @@ from backend.services.phase_clock import DOWNLOAD_PARTS, CostHistory, Phase, Pha
 EXPERT_PHASE = {HIGH: Phase.DENOISE_HIGH, LOW: Phase.DENOISE_LOW}
 #: How many of a model's newest videos say what to expect.
 _RECENT = 5
-#: A load that was shorter, in seconds, found the model loaded; it says nothing about loading.
-_WARM_SECONDS = 0.05
 
 
 def plan_phases(
@@ -92,6 +91,6 @@ def _rates(output: Output) -> tuple[str, dict[Phase, float]]:
         for phase, part in plan.items()
         if part.units and seconds.get(phase, 0.0) > 0.0
     }
-    if seconds.get(Phase.LOAD, 0.0) < _WARM_SECONDS:
+    if seconds.get(Phase.LOAD, 0.0) < WARM_SECONDS:
         rates.pop(Phase.LOAD, None)
     return request.model, rates
