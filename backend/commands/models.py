@@ -42,7 +42,8 @@ def list_models() -> None:
     """List the models and what the disk has of them."""
     table = Table("name", "makes video from", "status", "MB on disk", "why not", box=None)
     for state in _manager(own_home()).states():
-        sources = {"t2v": "text", "i2v": "an image and text", "ti2v": "text, perhaps an image"}[state.spec.mode]
+        images = "an image and text" if state.spec.needs_image else "text, perhaps an image"
+        sources = images if state.spec.takes_image else "text"
         size = f"{state.size_bytes / _MB:,.1f}" if state.size_bytes else ""
         colour = "green" if state.available else "yellow"
         table.add_row(state.spec.id, sources, f"[{colour}]{state.presence}[/]", size, escape(state.reason or ""))

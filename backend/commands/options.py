@@ -64,7 +64,9 @@ GuidanceEndOption = Annotated[
 FlowShiftOption = Annotated[
     float | None, typer.Option("--flow-shift", help="Shift of the noise schedule.", rich_help_panel=_LOOK)
 ]
-SchedulerOption = Annotated[str | None, typer.Option("--scheduler", help="unipc or euler.", rich_help_panel=_LOOK)]
+SchedulerOption = Annotated[
+    str | None, typer.Option("--scheduler", help="unipc or euler; dmd for FastWan.", rich_help_panel=_LOOK)
+]
 NegativeOption = Annotated[str | None, typer.Option("--negative", help="What not to show.", rich_help_panel=_LOOK)]
 ImageFitOption = Annotated[
     Fit | None,

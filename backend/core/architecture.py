@@ -245,6 +245,7 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
     "T2V-A14B": Architecture(PUBLISHED["T2V-A14B"], 40, 2, _VAE_21, _UMT5_XXL),
     "I2V-A14B": Architecture(PUBLISHED["I2V-A14B"], 40, 2, _VAE_21, _UMT5_XXL),
     "TI2V-5B": Architecture(PUBLISHED["TI2V-5B"], 24, 1, _VAE_22, _UMT5_XXL, per_token_time=True),
+    "FastWan2.2-TI2V-5B": Architecture(PUBLISHED["FastWan2.2-TI2V-5B"], 24, 1, _VAE_22, _UMT5_XXL, per_token_time=True),
     "Wan2.1-T2V-14B": Architecture(PUBLISHED["Wan2.1-T2V-14B"], 40, 1, _VAE_21, _UMT5_XXL),
     "Wan2.1-T2V-1.3B": Architecture(PUBLISHED["Wan2.1-T2V-1.3B"], 12, 1, _VAE_21, _UMT5_XXL),
     "tiny-t2v-a14b": Architecture(_tiny(4, 16, 16), 6, 2, _TINY_VAE_21, _TINY_TEXT),

@@ -38,6 +38,21 @@ def _a14b(**own: object) -> ModelSpec:
     return ModelSpec(**(shared | own))  # type: ignore[arg-type]
 
 
+def _ti2v_5b(**own: object) -> ModelSpec:
+    shared: dict[str, object] = {
+        "mode": Mode.TI2V,
+        "weights_gb": 22.8,  # 5.00 B transformer, 5.68 B text encoder, 0.71 B VAE
+        "guidance_scale_2": None,
+        "flow_shift": 5.0,
+        "boundary_ratio": None,
+        "fps": 24.0,
+        "num_frames": 121,
+        "height": 704,
+        "size_multiple": 32,
+    }
+    return _a14b(**(shared | own))
+
+
 def _wan21(**own: object) -> ModelSpec:
     """Build on what both T2V models of the generation before share: `wan_t2v_*.py` and `generate.py` of Wan2.1."""
     shared: dict[str, object] = {
@@ -98,22 +113,25 @@ MODELS: Mapping[str, ModelSpec] = MappingProxyType(
                 boundary_ratio=0.9,
                 aliases=("i2v", "image2video", "wan2.2-i2v-a14b"),
             ),
-            _a14b(
+            _ti2v_5b(
                 id="TI2V-5B",
-                mode=Mode.TI2V,
                 title="Wan2.2 TI2V 5B",
                 repo_id="Wan-AI/Wan2.2-TI2V-5B-Diffusers",
-                weights_gb=22.8,  # 5.00 B transformer, 5.68 B text encoder, 0.71 B VAE
                 steps=50,
                 guidance_scale=5.0,
-                guidance_scale_2=None,
-                flow_shift=5.0,
-                boundary_ratio=None,
-                fps=24.0,
-                num_frames=121,
-                height=704,
-                size_multiple=32,
                 aliases=("ti2v", "wan2.2-ti2v-5b"),
+            ),
+            # Times, shift and one pass without guidance as it was distilled (FastVideo, `distill_dmd_t2v_5B.sh`), from
+            # text alone: FastVideo's sampler leaves a start image out.
+            _ti2v_5b(
+                id="FastWan2.2-TI2V-5B",
+                title="FastWan2.2 TI2V 5B (three steps)",
+                repo_id="FastVideo/FastWan2.2-TI2V-5B-FullAttn-Diffusers",
+                steps=3,
+                renoise_at=(1000, 757, 522),
+                guidance_scale=1.0,
+                text_only=True,
+                aliases=("fastwan", "fastwan2.2-ti2v-5b-fullattn"),
             ),
             _wan21(
                 id="Wan2.1-T2V-14B",

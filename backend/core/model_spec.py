@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+#: What FastVideo calls the pipeline of a model that was distilled by DMD, in `model_index.json`.
+DMD_PIPELINE = "WanDMDPipeline"
+
 
 class Mode(StrEnum):
     """What a model makes its video from."""
@@ -46,13 +49,16 @@ class ModelSpec:
     aliases: tuple[str, ...] = ()
     revision: str = "main"  #: branch, tag or commit of the repository
     miniature: bool = False  #: small enough for a processor
+    #: Distilled by DMD: the only times at which it denoises, of 1000, with fresh noise between them. Empty = any times.
+    renoise_at: tuple[int, ...] = ()
+    text_only: bool = False  #: whether it was trained for text alone, though its structure could take an image
     base: str | None = None  #: the built-in model whose structure it has; None = it is built in itself
     folder: Path | None = None  #: where its files are, when that is not its place in the home folder
 
     @property
     def takes_image(self) -> bool:
         """Whether a video can start from an image."""
-        return self.mode is not Mode.T2V
+        return self.mode is not Mode.T2V and not self.text_only
 
     @property
     def needs_image(self) -> bool:

@@ -34,7 +34,7 @@ AUTO = "auto"
 #: The shortest beginning of a name that is taken for the name.
 SHORTEST_PREFIX = 3
 
-_OWNER = re.compile(r"^wan-ai[/_-]")
+_OWNER = re.compile(r"^(wan-ai|fastvideo)[/_-]")
 _SUFFIX = re.compile(r"(-diffusers)?(@2\.[12]\.0)?$")
 
 

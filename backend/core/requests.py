@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -36,10 +36,11 @@ AFTER_DENOISING = ("fps", "crf", "keep_latents", "latents_of", "extends", "prese
 
 
 class Scheduler(StrEnum):
-    """The samplers on offer; both are exact copies of what diffusers does."""
+    """The samplers on offer; the first two are exact copies of what diffusers does."""
 
     UNIPC = "unipc"
     EULER = "euler"
+    DMD = "dmd"  # for models that were distilled so, and for them alone
 
 
 class Fit(StrEnum):
@@ -223,7 +224,7 @@ def resolve_request(spec: ModelSpec, draft: RequestDraft) -> tuple[GenerationReq
         guidance_scale=_in_range("guidance_scale", _or(draft.guidance_scale, spec.guidance_scale), 0.0, MAX_GUIDANCE),
         guidance_scale_2=_guidance_scale_2(spec, draft),
         flow_shift=_in_range("flow_shift", _or(draft.flow_shift, spec.flow_shift), 0.1, 30.0),
-        scheduler=draft.scheduler or Scheduler.UNIPC,
+        scheduler=draft.scheduler or (Scheduler.DMD if spec.renoise_at else Scheduler.UNIPC),
         seed=int(_in_range("seed", secrets.randbelow(MAX_SEED + 1) if draft.seed is None else draft.seed, 0, MAX_SEED)),
         max_sequence_length=int(
             _in_range("max_sequence_length", _or(draft.max_sequence_length, spec.max_sequence_length), 8, 512)
@@ -240,7 +241,46 @@ def resolve_request(spec: ModelSpec, draft: RequestDraft) -> tuple[GenerationReq
         extends=draft.extends,
         preset=draft.preset,
     )
-    return request, notes + frame_notes
+    check_sampler(spec, request.scheduler)
+    request, distilled_notes = _as_distilled(spec, request)
+    return request, notes + frame_notes + distilled_notes
+
+
+def check_sampler(spec: ModelSpec, scheduler: Scheduler) -> None:
+    """Hold a sampler against how the model was trained.
+
+    Raises:
+        InvalidRequest: the model was distilled for another one, or not distilled for this one.
+    """
+    if spec.renoise_at and scheduler is not Scheduler.DMD:
+        raise InvalidRequest(
+            f"{spec.id} was distilled for the sampler {Scheduler.DMD} and makes nothing with {scheduler}",
+            suggestions=("Leave `scheduler` out.",),
+            details={"field": "scheduler", "nearest": Scheduler.DMD.value},
+        )
+    if scheduler is Scheduler.DMD and not spec.renoise_at:
+        raise InvalidRequest(
+            f"{spec.id} was not distilled for the sampler {Scheduler.DMD}",
+            suggestions=("Leave `scheduler` out, or use a FastWan model.",),
+            details={"field": "scheduler", "nearest": Scheduler.UNIPC.value},
+        )
+
+
+def _as_distilled(spec: ModelSpec, request: GenerationRequest) -> tuple[GenerationRequest, tuple[str, ...]]:
+    """Set what the distillation of a model fixed, with one sentence for each value that was another one."""
+    if not spec.renoise_at:
+        return request, ()
+    fixed = {
+        "steps": len(spec.renoise_at),
+        "guidance_scale": spec.guidance_scale,
+        "flow_shift": spec.flow_shift,
+    }
+    notes = tuple(
+        f"{name} {getattr(request, name):g} became {value:g}, which {spec.id} was distilled for"
+        for name, value in fixed.items()
+        if getattr(request, name) != value
+    )
+    return replace(request, **fixed), notes  # type: ignore[arg-type]
 
 
 def check_images(spec: ModelSpec, *, image: bool, end_image: bool) -> None:

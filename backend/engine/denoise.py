@@ -1,7 +1,8 @@
 """The denoising loop, one step at a time.
 
-Equal to `__call__` of diffusers' `WanPipeline` and `WanImageToVideoPipeline` (0.42.1) to the bit, but it can
-be stopped, watched, saved and interleaved between any two steps. Does not know tasks, files or progress.
+Equal to `__call__` of diffusers' `WanPipeline` and `WanImageToVideoPipeline` (0.42.1) to the bit, with the samplers
+that they have, but it can be stopped, watched, saved and interleaved between any two steps. Does not know tasks,
+files or progress.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from backend.core.errors import NonFiniteLatents, OutOfMemory
 from backend.core.faults import fault_point
 from backend.core.guidance import HIGH, LOW, guidance_plan
 from backend.core.memory_ladder import MemoryUse
-from backend.core.requests import GenerationRequest, Scheduler
+from backend.core.requests import GenerationRequest, Scheduler, check_sampler
 from backend.engine.conditioning import (
     LatentConditioning,
     Picture,
@@ -28,11 +29,20 @@ from backend.engine.conditioning import (
 from backend.engine.failures import device_errors
 from backend.engine.lora import LoraStack
 from backend.engine.pipeline_loader import WanComponents
+from backend.engine.renoising import RenoisingSampler
 from backend.engine.scheduler_state import restore_scheduler, scheduler_state
 
 
-def build_scheduler(config: dict[str, Any], request: GenerationRequest) -> Any:
-    """Make a fresh scheduler for one job; the flow shift comes from the request, not from the folder."""
+def build_scheduler(components: WanComponents, request: GenerationRequest) -> Any:
+    """Make a fresh scheduler for one job; the flow shift comes from the request, not from the folder.
+
+    Raises:
+        InvalidRequest: the sampler is not for this model.
+    """
+    check_sampler(components.spec, request.scheduler)
+    config = components.scheduler_config
+    if request.scheduler is Scheduler.DMD:
+        return RenoisingSampler(components.spec.renoise_at, request.flow_shift, request.seed)
     if request.scheduler is Scheduler.EULER:
         return FlowMatchEulerDiscreteScheduler.from_config(config, shift=request.flow_shift)
     return UniPCMultistepScheduler.from_config(
@@ -42,7 +52,7 @@ def build_scheduler(config: dict[str, Any], request: GenerationRequest) -> Any:
 
 def _ready_scheduler(components: WanComponents, request: GenerationRequest) -> Any:
     """Make a scheduler that is about to make the first step."""
-    scheduler = build_scheduler(components.scheduler_config, request)
+    scheduler = build_scheduler(components, request)
     scheduler.set_timesteps(request.steps, device=components.device)
     # WanImageToVideoPipeline leaves this to the scheduler, which then looks for the first time in its list: the
     # same, unless a strong shift rounds the first two times to one number. Then it would skip a step and fail.
@@ -90,7 +100,7 @@ class DenoiseJob:
 
         Raises:
             ImageRequired, ImageNotAccepted: the model needs an image, or takes none or no second one.
-            InvalidRequest: a picture has another size than the request.
+            InvalidRequest: a picture has another size than the request, or the sampler is not for this model.
             OutOfMemory: the text encoder or the VAE's encoder did not fit.
         """
         scheduler = _ready_scheduler(components, request)

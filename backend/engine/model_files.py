@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.core.errors import ModelUnavailable
-from backend.core.model_table import Mode, ModelSpec
+from backend.core.model_spec import DMD_PIPELINE, Mode, ModelSpec
 from backend.engine.component_loader import CLASSES
 from backend.engine.weight_files import ComponentFiles, damaged, read_headers
 
@@ -30,7 +30,7 @@ _PLAIN = {
     "tokenizer": (("tokenizer_config.json",), ("tokenizer.json", "spiece.model")),
     "scheduler": (("scheduler_config.json",),),
 }
-#: The pipeline class of each mode, as `model_index.json` names it.
+#: Diffusers' pipeline class of each mode; `model_index.json` names it, unless the model was distilled by DMD.
 PIPELINES = {Mode.T2V: "WanPipeline", Mode.I2V: "WanImageToVideoPipeline", Mode.TI2V: "WanPipeline"}
 #: Input channels of the transformer for latents of C channels: the latents alone, or beside them a mask (one
 #: channel for each of the four frames in a latent frame) and the encoded image.
@@ -113,9 +113,10 @@ def read_structure(folder: Path, spec: ModelSpec) -> dict[str, dict[str, Any]]:
         ModelUnavailable: the folder holds a kind of pipeline that this version cannot run.
     """
     index = _read_json(spec, folder, MODEL_INDEX)
-    if index.get("_class_name") != PIPELINES[spec.mode]:
+    expected = DMD_PIPELINE if spec.renoise_at else PIPELINES[spec.mode]
+    if index.get("_class_name") != expected:
         raise ModelUnavailable(
-            f"{spec.id} must be a {PIPELINES[spec.mode]}; its folder holds a {index.get('_class_name')}",
+            f"{spec.id} must be a {expected}; its folder holds a {index.get('_class_name')}",
             suggestions=("Put the folder of this very model there.",),
         )
     _check_against_spec(index, spec)

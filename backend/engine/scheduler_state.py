@@ -1,6 +1,7 @@
 """What a scheduler remembers between two steps: taken out of one and put into a fresh one of the same schedule.
 
-Knows diffusers' two samplers (0.42.1) and nothing about jobs or files.
+Knows diffusers' two samplers (0.42.1), and that the one for distilled models remembers as little as Euler. Knows
+nothing about jobs or files.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from diffusers import UniPCMultistepScheduler
 
 @dataclass(frozen=True, slots=True)
 class SchedulerState:
-    """The memory of a scheduler after `index` steps; Euler's is empty but for the index."""
+    """The memory of a scheduler after `index` steps; only UniPC's is more than the index."""
 
     index: int  #: steps done
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from backend.core.architecture import architecture_of
 from backend.core.errors import ModelMismatch
 from backend.core.lora.keys import parameter_name
 from backend.core.lora.shape import WanShape
+from backend.core.model_spec import DMD_PIPELINE
 from backend.core.model_table import BUILT_IN, Mode, ModelSpec
 from backend.models.manager import INDEX_FILE, damage_of
 from backend.models.weight_file import NoWeights, read_weights
@@ -71,7 +72,7 @@ class FolderKind:
         if at is not None and isinstance(boundary, float) and abs(boundary - at) < _BOUNDARY_TOLERANCE:
             boundary = at
         compared = (
-            ("pipeline", self.pipeline, PIPELINES[spec.mode]),
+            ("pipeline", self.pipeline, DMD_PIPELINE if spec.renoise_at else PIPELINES[spec.mode]),
             ("number of transformers", self.experts, spec.experts),
             ("input channels", shape.in_channels, expected.in_channels),
             ("output channels", shape.out_channels, expected.out_channels),

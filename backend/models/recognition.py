@@ -44,6 +44,8 @@ _WORD = re.compile(r"[A-Za-z]+(?:2[vV])?")
 _REVISION = re.compile(r"snapshots|[0-9a-f]{40}|[0-9a-f]{64}")
 #: How the identities of the generation before begin; it has one transformer where Wan2.2 has two of that structure.
 _OLDER: Final = "Wan2.1"
+#: What files of distilled weights are called; without the word they are those of the model that was distilled.
+_DISTILLED: Final = "fastwan"
 _T2V_NAME = re.compile(r"t2v|text[ _-]?(?:2|to)[ _-]?video", re.IGNORECASE)
 _I2V_NAME = re.compile(r"i2v|image[ _-]?(?:2|to)[ _-]?video", re.IGNORECASE)
 
@@ -94,6 +96,8 @@ def _by_name(path: Path, identities: tuple[Identity, ...]) -> tuple[tuple[Identi
             return (), f"Its name says that it is a relative of Wan2.2 ({relative}) that is not run here"
     if _contradicts(called, identities):
         return (), "Its name says another kind of model than its tensors"
+    distilled = _DISTILLED in called.lower()
+    identities = tuple(it for it in identities if (_DISTILLED in it.name.lower()) == distilled) or identities
     if len(identities) == 1:
         return identities, ""
     first, second = bool(_RELEASE_1.search(called)), bool(_RELEASE_2.search(called))

@@ -99,6 +99,7 @@ def test_the_id_of_a_stored_image_does_in_json_what_the_file_does_in_a_form(serv
         (I2V, {"end_image"}, "image_required"),
         (TINY, {"image"}, "image_not_accepted"),
         ("TI2V-5B", {"image", "end_image"}, "image_not_accepted"),
+        ("FastWan2.2-TI2V-5B", {"image"}, "image_not_accepted"),
         ("auto", {"end_image"}, "image_required"),
     ],
 )

@@ -72,6 +72,17 @@ def test_sizes_and_frames_are_snapped_and_said(served: Served) -> None:
     assert task["adjustments"] == answer["adjustments"]
 
 
+def test_what_a_distillation_fixed_is_said_and_its_sampler_belongs_to_it(served: Served) -> None:
+    body = GOOD | {"model_type": "fastwan", "resolution": "1280x704", "steps": 20, "guidance_scale": 5.0}
+    answer = served.client.post(SUBMIT, json=body).json()
+    assert [answer["parameters"][name] for name in ("steps", "guidance_scale", "scheduler")] == [3, 1.0, "dmd"]
+    assert any("steps 20 became 3" in note for note in answer["adjustments"])
+    count = served.count()
+    for wrong in (body | {"scheduler": "unipc"}, GOOD | {"scheduler": "dmd"}):
+        assert "distilled" in assert_error(served.client.post(SUBMIT, json=wrong), 422, "invalid_request")["detail"]
+    assert served.count() == count
+
+
 def test_what_is_not_offered_is_said_not_done(served: Served) -> None:
     answer = served.client.post(SUBMIT, json=GOOD | {"enable_prompt_enhancement": True}).json()
     assert any("enhancement" in note for note in answer["adjustments"])

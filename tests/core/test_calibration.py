@@ -92,9 +92,9 @@ def test_one_run_of_a_large_model_is_foretold_as_it_was_and_others_in_proportion
     after = seconds(work, PLANS[0], rates, cpu=name is None)
     assert after.denoise == pytest.approx(1.7 * before.denoise, rel=1e-3)
     assert after.decode == pytest.approx(0.6 * before.decode, rel=1e-3)
-    shorter = replace(work, steps=work.steps // 2, passes=work.passes // 2)
-    half = seconds(shorter, PLANS[0], rates, cpu=name is None)
-    assert half.denoise == pytest.approx(after.denoise / 2, rel=1e-3)
+    longer = replace(work, steps=work.steps * 2, passes=work.passes * 2)
+    twice = seconds(longer, PLANS[0], rates, cpu=name is None)
+    assert twice.denoise == pytest.approx(after.denoise * 2, rel=1e-3)
 
 
 @settings(max_examples=100, deadline=None)

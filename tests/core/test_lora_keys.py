@@ -251,7 +251,7 @@ def test_alphas_that_cannot_be_understood_are_an_error_not_a_guess(text: str) ->
 def test_the_base_is_found_by_shapes() -> None:
     plain = {model: FORMATS["kohya"](shape) for model, shape in PUBLISHED.items()}
     assert base_name(plain["T2V-A14B"], {}) == "T2V-A14B or I2V-A14B or Wan2.1-I2V-14B or Wan2.1-T2V-14B"
-    assert base_name(plain["TI2V-5B"], {}) == "TI2V-5B"
+    assert base_name(plain["TI2V-5B"], {}) == "TI2V-5B or FastWan2.2-TI2V-5B"
     assert base_name(plain["Wan2.1-T2V-1.3B"], {}) == "Wan2.1-T2V-1.3B"
     # What touches the input tells text from image.
     assert base_name(lightx2v(PUBLISHED["T2V-A14B"]), {}) == "T2V-A14B or Wan2.1-T2V-14B"

@@ -79,6 +79,9 @@ def test_table_agrees_with_the_upstream_recipe() -> None:
         ("Wan-AI_Wan2.2-T2V-A14B-Diffusers", "T2V-A14B"),
         ("Wan-AI/Wan2.1-T2V-14B-Diffusers", "Wan2.1-T2V-14B"),
         ("wan2.1_t2v_1.3b", "Wan2.1-T2V-1.3B"),
+        ("FastVideo/FastWan2.2-TI2V-5B-FullAttn-Diffusers", "FastWan2.2-TI2V-5B"),
+        ("FastVideo_FastWan2.2-TI2V-5B", "FastWan2.2-TI2V-5B"),
+        ("fastwan", "FastWan2.2-TI2V-5B"),
         ("t2v-a14", "T2V-A14B"),
         ("Wan2.2-TI2V", "TI2V-5B"),
         (" tiny ", "tiny-t2v-a14b"),
@@ -164,6 +167,35 @@ def test_second_guidance_belongs_to_two_experts() -> None:
         resolve_request(MODELS["TI2V-5B"], RequestDraft(PROMPT, guidance_scale_2=3.0))
 
 
+def test_what_a_distillation_fixed_is_set_and_said() -> None:
+    spec = MODELS["FastWan2.2-TI2V-5B"]
+    request, notes = resolve_request(spec, RequestDraft(PROMPT, steps=50, guidance_scale=5.0, flow_shift=3.0))
+    assert (request.steps, request.guidance_scale, request.flow_shift) == (3, 1.0, 5.0)
+    assert request.scheduler is Scheduler.DMD
+    assert [note.split(",")[0] for note in notes] == [
+        "steps 50 became 3", "guidance_scale 5 became 1", "flow_shift 3 became 5",
+    ]  # fmt: skip
+    own, notes = resolve_request(spec, RequestDraft(PROMPT, steps=3, guidance_scale=1.0, scheduler=Scheduler.DMD))
+    assert (own.steps, notes) == (3, ())
+    assert GenerationRequest.from_json(own.to_json()) == own
+    with pytest.raises(InvalidRequest, match="between 1 and 100"):
+        resolve_request(spec, RequestDraft(PROMPT, steps=0))
+
+
+@pytest.mark.parametrize("scheduler", [Scheduler.UNIPC, Scheduler.EULER])
+def test_a_distilled_model_takes_its_own_sampler_alone(scheduler: Scheduler) -> None:
+    with pytest.raises(InvalidRequest, match="distilled for the sampler dmd") as refused:
+        resolve_request(MODELS["FastWan2.2-TI2V-5B"], RequestDraft(PROMPT, scheduler=scheduler))
+    assert refused.value.details == {"field": "scheduler", "nearest": "dmd"}
+
+
+@pytest.mark.parametrize("model", [name for name, spec in MODELS.items() if not spec.renoise_at])
+def test_the_sampler_of_distilled_models_is_refused_for_others(model: str) -> None:
+    with pytest.raises(InvalidRequest, match="was not distilled") as refused:
+        resolve_request(MODELS[model], draft_for(MODELS[model], scheduler=Scheduler.DMD))
+    assert refused.value.details == {"field": "scheduler", "nearest": "unipc"}
+
+
 @pytest.mark.parametrize(
     "text", ["", "1280", "1280*720", "axb", "1280x", "-1x5", "1280x720x3", "１２８０x720", "9" * 20 + "x1"]
 )
@@ -211,6 +243,7 @@ def test_an_image_of_another_shape_is_never_changed_silently(fit: Fit | None, wo
         ("I2V-A14B", set(), ImageRequired),
         ("tiny-i2v-a14b", {"end_image"}, ImageRequired),
         ("TI2V-5B", {"image", "end_image"}, ImageNotAccepted),
+        ("FastWan2.2-TI2V-5B", {"image"}, ImageNotAccepted),
     ],
 )
 def test_images_are_held_against_the_model(model: str, images: set[str], error: type[Exception]) -> None:

@@ -17,6 +17,8 @@ from backend.engine.pipeline_loader import WanComponents
 from tests.engine.reference import StockPipeline
 
 Picture = npt.NDArray[np.uint8]
+#: The samplers that diffusers has, and that every model takes that was not distilled for another one.
+SAMPLERS = (Scheduler.UNIPC, Scheduler.EULER)
 #: The ways, by name: which model, whether it is given a start image and an end image.
 MODES = {
     "t2v": ("tiny-t2v-a14b", False, False),

@@ -14,7 +14,7 @@ from backend.core.requests import Scheduler
 from backend.engine.conditioning import prepare_latents
 from backend.engine.decode import stream_frames
 from backend.engine.denoise import DenoiseJob
-from tests.engine.samples import MODES, Sample, finish, picture_of, sample
+from tests.engine.samples import MODES, SAMPLERS, Sample, finish, picture_of, sample
 
 #: Sizes and frame counts that are no squares and no round numbers; TI2V needs multiples of 32.
 ODD = {
@@ -26,7 +26,7 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("scheduler", list(Scheduler))
+@pytest.mark.parametrize("scheduler", SAMPLERS)
 @pytest.mark.parametrize("mode", list(MODES))
 def test_latents_and_frames_equal_the_stock_pipeline(
     request: pytest.FixtureRequest, mode: str, scheduler: Scheduler
@@ -41,7 +41,7 @@ def test_latents_and_frames_equal_the_stock_pipeline(
 
 
 @pytest.mark.parametrize("mode", ["i2v", "ti2v_text", "ti2v_image"])
-@pytest.mark.parametrize("scheduler", list(Scheduler))
+@pytest.mark.parametrize("scheduler", SAMPLERS)
 def test_half_precision_as_on_a_gpu_equals_the_stock_pipeline(
     request: pytest.FixtureRequest, mode: str, scheduler: Scheduler
 ) -> None:

@@ -28,7 +28,7 @@ from backend.engine.offload import EXPERTS, RESIDENT
 from backend.engine.parked_weights import ParkedWeights
 from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.engine.tensor_file import read_tensors
-from tests.engine.samples import Sample, finish, sample
+from tests.engine.samples import SAMPLERS, Sample, finish, sample
 from tests.support.lora_files import lightx2v_file, random_adapter, write_lora
 
 FP8 = MemoryPlan(Placement.RESIDENT, Storage.FP8)
@@ -301,7 +301,7 @@ def test_a_text_encoder_in_host_memory_stays_there(
         assert torch.equal(finish(job), plain.run())
 
 
-@pytest.mark.parametrize("scheduler", list(Scheduler))
+@pytest.mark.parametrize("scheduler", SAMPLERS)
 @pytest.mark.parametrize("broken", ["second pass", "scheduler", "after"])
 def test_a_step_without_memory_leaves_the_job_as_it_was(
     request: pytest.FixtureRequest, tmp_path: Path, device: str, scheduler: Scheduler, broken: str

@@ -6,17 +6,19 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
 from backend.core.errors import BadSettings, ModelDamaged, ModelMismatch, ModelUnavailable, StateConflict
+from backend.core.lora.shape import PUBLISHED
 from backend.core.model_table import BUILT_IN, ModelSpec, models_in_force
 from backend.core.paths import Home
 from backend.models.configuration import ModelConfigurationManager, table_of
 from backend.models.downloader import ModelDownloader
-from backend.models.folder_kind import check_folder
+from backend.models.folder_kind import FolderKind, check_folder
 from backend.models.given_files import place_files
 from backend.models.hub import Hub
 from backend.models.integrity import check_quick
@@ -196,6 +198,15 @@ def test_a_wrong_base_is_refused_with_the_right_one(own: OwnModels, base: str, g
     with pytest.raises(ModelMismatch, match=f"built like {really}, not like {base}") as caught:
         own.add("mine", _entry(base), given)
     assert caught.value.next_steps == (f"Add it with `--base {really}`.",)
+
+
+def test_a_distilled_folder_is_told_by_the_pipeline_that_it_names() -> None:
+    five = FolderKind("WanPipeline", 1, None, expands_time=True, transformer=PUBLISHED["TI2V-5B"], latent_channels=48)
+    fast = replace(five, pipeline="WanDMDPipeline")
+    fitting = {
+        kind.pipeline: [spec.id for spec in BUILT_IN.specs if kind.why_not(spec) is None] for kind in (five, fast)
+    }
+    assert fitting == {"WanPipeline": ["TI2V-5B"], "WanDMDPipeline": ["FastWan2.2-TI2V-5B"]}
 
 
 def test_what_is_there_already_is_never_overwritten(home: Home, own: OwnModels, folder: Path) -> None:

@@ -140,6 +140,13 @@ def test_ti2v_needs_no_name(folder: Path) -> None:
     assert (found.uses, found.precision) == ((Use("TI2V-5B", "transformer"),), ("fp16",))
 
 
+def test_the_distilled_5b_is_told_by_its_name(tmp_path: Path) -> None:
+    cache = tmp_path / "models--FastVideo--FastWan2.2-TI2V-5B-FullAttn-Diffusers" / "snapshots" / ("0" * 40)
+    for path in (tmp_path / "Wan2_2-TI2V-5B-FastWan_fp16.safetensors", cache / "transformer" / "model.safetensors"):
+        assert recognise(sparse(path, TI2V)).uses == (Use("FastWan2.2-TI2V-5B", "transformer"),)
+    assert recognise(sparse(tmp_path / "wan2.2_ti2v_5B.safetensors", TI2V)).uses == (Use("TI2V-5B", "transformer"),)
+
+
 def test_the_shapes_written_down_here_are_those_of_the_models() -> None:
     for model, shapes in (("T2V-A14B", a14b()), ("TI2V-5B", TI2V)):
         numbers = sum(int(np.prod(shape)) for shape in shapes.values())
@@ -227,7 +234,7 @@ def test_autoencoders(folder: Path, original: bool) -> None:
         "T2V-A14B", "I2V-A14B", "Wan2.1-T2V-14B", "Wan2.1-T2V-1.3B",
     }  # fmt: skip
     second = recognise(sparse(folder / "x.safetensors", vae(48, original=original)))
-    assert second.uses == (Use("TI2V-5B", "vae"),)
+    assert second.uses == (Use("TI2V-5B", "vae"), Use("FastWan2.2-TI2V-5B", "vae"))
 
 
 def test_the_autoencoder_of_qwen_image_has_the_same_structure(folder: Path) -> None:

@@ -84,6 +84,13 @@ def build_random_ti2v(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
+def build_random_fastwan(folder: Path, *, seed: int = 0) -> Path:
+    """Write a folder as FastVideo publishes FastWan2.2: that of TI2V-5B, with a pipeline of another name."""
+    index = build_random_ti2v(folder, seed=seed) / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": "WanDMDPipeline"}))
+    return folder
+
+
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Make a word-level tokenizer that ends every text with `</s>`, as the T5 family does."""
     special = ["<pad>", "</s>", "<unk>"]

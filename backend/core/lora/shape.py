@@ -114,6 +114,7 @@ PUBLISHED: dict[str, WanShape] = {
     "T2V-A14B": WanShape(5120, 13824, 40, 16, 16, 4096),
     "I2V-A14B": WanShape(5120, 13824, 40, 36, 16, 4096),
     "TI2V-5B": WanShape(3072, 14336, 30, 48, 48, 4096),
+    "FastWan2.2-TI2V-5B": WanShape(3072, 14336, 30, 48, 48, 4096),
     "Wan2.1-T2V-1.3B": WanShape(1536, 8960, 30, 16, 16, 4096),
     "Wan2.1-I2V-14B": WanShape(5120, 13824, 40, 36, 16, 4096, image_dim=1280, added_kv_dim=5120),
     "Wan2.1-T2V-14B": WanShape(5120, 13824, 40, 16, 16, 4096),
