@@ -57,6 +57,7 @@ from backend.services.generation_service import GenerationService
 from backend.services.inputs import InputStore
 from backend.services.model_downloads import downloads_into
 from backend.services.model_fallback import FallbackAdvisor
+from backend.services.model_supply import ModelSupply
 from backend.services.optimization_advisor import OptimizationAdvisor
 from backend.services.recheck import Recheck
 from backend.services.storage_cleanup import StorageCleanup
@@ -167,6 +168,7 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
     kept, configuration = kept_optimization(config), ModelConfigurationManager(home)
     binding, policy = settings.worker or workers_on is not None, settings.oom_policy
     forecast = Forecast(machine, outputs, loras, binding=binding, wishes=kept.current, policy=policy)
+    supply = ModelSupply(model_manager, fetches=settings.auto_download)
     downloads = downloads_into(home, model_manager, settings.model_roots)
     services = Services(
         settings=settings,
@@ -190,7 +192,7 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
         optimization=kept,
         limits=kept_limits(config),
         usage=UsageStore(database),
-        fallbacks=FallbackAdvisor(model_manager, forecast, downloads),
+        fallbacks=FallbackAdvisor(model_manager, forecast, downloads, supply),
         advisor=OptimizationAdvisor(kept, forecast, model_manager, outputs),
     )
     services.system.include(*web_components(services, database, profile))

@@ -53,14 +53,14 @@ class ConfigFile:
         """What changes whenever the file does; None while there is no file."""
         try:
             status = self.path.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         return status.st_mtime_ns, status.st_ino
 
     def _read(self) -> dict[str, Any]:
         try:
             value = json.loads(self.path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, ValueError) as error:
             raise BadSettings(f"{self.path.name} cannot be read: {type(error).__name__}") from None

@@ -15,6 +15,7 @@ from backend.core.system_optimizer import Decision
 from backend.models.manager import ModelManager, ModelState, Presence
 from backend.services.forecast import Forecast
 from backend.services.model_downloads import RUNNING, DownloadState, ModelDownloads
+from backend.services.model_supply import ModelSupply
 
 
 class Strategy(StrEnum):
@@ -85,10 +86,13 @@ class Fallback:
 class FallbackAdvisor:
     """Suggests for one server."""
 
-    def __init__(self, models: ModelManager, forecast: Forecast, downloads: ModelDownloads) -> None:
+    def __init__(
+        self, models: ModelManager, forecast: Forecast, downloads: ModelDownloads, supply: ModelSupply
+    ) -> None:
         self._models = models
         self._forecast = forecast
         self._downloads = downloads
+        self._supply = supply
 
     def suggest(self, want: Want) -> Fallback:
         """Say what to do.
@@ -114,16 +118,19 @@ class FallbackAdvisor:
     def _absent(self, want: Want, state: ModelState, other: Alternative | None) -> Fallback:
         """Suggest for a model that would fit and is not here."""
         spec, download = want.spec, self._downloads.get(want.spec)
+        queues = self._supply.foresee(spec)[1] is not None
         comes = state.presence in (Presence.DOWNLOADING, Presence.VERIFYING) or (
             download is not None and (download.state in RUNNING or download.state is DownloadState.QUEUED)
         )
         if not comes:
             why = f"{spec.id} is not usable: {state.reason}"
             fetch = f"POST /api/v1/models/download with model_type {spec.id}"
+            if queues:
+                fetch += ", or submit: the task waits for it"
             if other is None or want.quality is Level.HIGH:
-                return Fallback(Strategy.DOWNLOAD_AND_RETRY, fetch, f"{why}. Fetch it first", False, other)
+                return Fallback(Strategy.DOWNLOAD_AND_RETRY, fetch, f"{why}. Fetch it first", queues, other)
             message = f"{why}. {other.reason}"
-            return Fallback(Strategy.ALTERNATIVE_MODEL, f"Use model_type {other.spec.id}", message, False, other)
+            return Fallback(Strategy.ALTERNATIVE_MODEL, f"Use model_type {other.spec.id}", message, queues, other)
         progress = None if download is None else download.progress
         seconds = progress.eta_seconds if progress is not None else None
         until = "; how long it will take is not known yet" if seconds is None else f", about {seconds:.0f} s to go"
@@ -133,11 +140,11 @@ class FallbackAdvisor:
         if other is not None and (too_long or want.speed is Level.HIGH):
             message = f"{message}. {other.reason}"
             action = f"Use model_type {other.spec.id}"
-            return Fallback(Strategy.ALTERNATIVE_MODEL, action, message, False, other, seconds)
+            return Fallback(Strategy.ALTERNATIVE_MODEL, action, message, queues, other, seconds)
         if other is None or want.quality is Level.HIGH or want.max_wait_seconds is not None:
-            return Fallback(Strategy.QUEUE_AND_WAIT, follow, message, False, other, seconds)
+            return Fallback(Strategy.QUEUE_AND_WAIT, follow, message, queues, other, seconds)
         action = f"Use model_type {other.spec.id} now; {follow} for {spec.id}"
-        return Fallback(Strategy.HYBRID_APPROACH, action, f"{message}. {other.reason}", False, other, seconds)
+        return Fallback(Strategy.HYBRID_APPROACH, action, f"{message}. {other.reason}", queues, other, seconds)
 
     def _alternative(self, want: Want, wanted: Decision) -> Alternative | None:
         """Return the best other model that is here, serves such a request and fits."""

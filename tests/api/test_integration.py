@@ -32,6 +32,7 @@ ORDER = [
     "events",
     "downloads",
     "workers",
+    "recheck",
 ]
 
 

@@ -66,7 +66,7 @@ def test_a_model_that_is_here_and_fits_is_simply_used(served: Served) -> None:
 
 
 def test_another_model_that_is_here_serves_instead(serve: Callable[..., Served]) -> None:
-    served = serve(workers_on=profile(80, 256, "NVIDIA H100"))
+    served = serve(workers_on=profile(80, 256, "NVIDIA H100"), auto_download=False)
     install(served, "TI2V-5B")
     body = suggest(served, resolution="1280x704")
     other, strategy = body["alternative_suggestion"], body["fallback_strategy"]

@@ -53,7 +53,7 @@ def test_a_card_that_cannot_be_used_is_a_warning_and_videos_are_made_all_the_sam
     for worker_id in ("w1", "w2"):
         served.services.workers.beat(worker_id, device="cpu", state=WorkerState.IDLE, equipment=equipment)
     health = served.client.get(HEALTH).json()
-    assert (health["status"], health["message"]) == ("healthy", "NVIDIA X has no code. Install cu130.")
+    assert (health["status"], health["message"]) == ("degraded", "NVIDIA X has no code. Install cu130.")
     assert health["system_info"]["warnings"] == ["NVIDIA X has no code. Install cu130."], "once"
     worker = health["workers"][0]
     assert worker["warnings"] == health["system_info"]["warnings"]
