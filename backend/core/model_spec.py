@@ -46,6 +46,7 @@ class ModelSpec:
     aliases: tuple[str, ...] = ()
     revision: str = "main"  #: branch, tag or commit of the repository
     miniature: bool = False  #: small enough for a processor
+    image_tokens: bool = False  #: whether it sees the start image through an image encoder too (I2V of Wan2.1)
     base: str | None = None  #: the built-in model whose structure it has; None = it is built in itself
     folder: Path | None = None  #: where its files are, when that is not its place in the home folder
 
@@ -62,7 +63,7 @@ class ModelSpec:
     @property
     def takes_end_image(self) -> bool:
         """Whether a video can be led to a given last frame."""
-        return self.mode is Mode.I2V
+        return self.mode is Mode.I2V and not self.image_tokens
 
     @property
     def embedded(self) -> bool:
