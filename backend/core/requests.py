@@ -265,7 +265,8 @@ def check_images(spec: ModelSpec, *, image: bool, end_image: bool) -> None:
         raise ImageRequired(f"Start image is required for {spec.id} model")
     if end_image and not spec.takes_end_image:
         raise ImageNotAccepted(
-            f"{spec.id} takes a start image and no end image", suggestions=("Use an I2V model for an end image.",)
+            f"{spec.id} takes a start image and no end image",
+            suggestions=("Use an I2V model of Wan2.2 for an end image.",),
         )
 
 
