@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -16,17 +17,21 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest, ModelDamaged, StateMismatch
+from backend.core.lora.keys import BOTH
+from backend.core.lora.shape import WanShape
 from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.model_table import MODELS, Mode
-from backend.core.requests import GenerationRequest, RequestDraft, Scheduler, resolve_request
+from backend.core.requests import GenerationRequest, LoraFileRef, LoraUse, RequestDraft, Scheduler, resolve_request
 from backend.engine.conditioning import prepare_latents
 from backend.engine.decode import stream_frames
 from backend.engine.denoise import DenoiseJob
 from backend.engine.job_state import restore_state, write_state
+from backend.engine.lora import build_stack
 from backend.engine.model_files import check_model_files
 from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
 from tests.engine.reference import StockPipeline
 from tests.engine.samples import finish, picture_of
+from tests.support.lora_files import lightx2v_file, random_adapter, write_lora
 from tests.support.random_model import build_random_wan21_i2v
 
 SPEC = MODELS["Wan2.1-I2V-14B-480P"]
@@ -156,6 +161,25 @@ def test_going_over_to_a_smaller_plan_changes_no_bit(
     ours.arrange(smaller)
     assert torch.equal(finish(job), expected(smaller))
     assert torch.equal(run(ours, request_of()), expected(smaller))
+
+
+def test_a_lora_for_every_parameter_is_applied_whole_under_every_placement(
+    folder: Path, device: str, tmp_path: Path, expected: Callable[[MemoryPlan], torch.Tensor]
+) -> None:
+    shape = WanShape.from_config(json.loads((folder / "transformer" / "config.json").read_text()))
+    assert any("add_k_proj" in name for name in shape.parameters())
+    path = write_lora(tmp_path / "lora.safetensors", lightx2v_file(random_adapter(shape, full=True)))
+    ref = LoraFileRef(hashlib.sha256(path.read_bytes()).hexdigest(), path.name, BOTH)
+    latents = []
+    for plan in PLANS:
+        if plan.storage is not Storage.BF16:
+            continue
+        ours = WanPipelineLoader(device).load(folder, SPEC, plan)
+        stack = build_stack(ours, [LoraUse("full", 0.7, 0.7, (ref,))], lambda ref: tmp_path / ref.name)
+        assert all(receipt.applied and not receipt.reason for receipt in stack.receipts)
+        latents.append(finish(DenoiseJob.start(ours, request_of(), image=PICTURE, loras=stack)))
+    assert not torch.equal(latents[0], expected(PLANS[0]))
+    assert all(torch.equal(one, latents[0]) for one in latents[1:])
 
 
 def test_a_state_of_another_image_encoder_is_refused(own: Path, folder: Path, device: str, tmp_path: Path) -> None:
