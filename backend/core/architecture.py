@@ -1,4 +1,4 @@
-"""The structure of every model as numbers: transformer, VAE, text encoder; and what they count up to.
+"""The structure of every model as numbers: transformer, VAE, encoders of text and image; and what they count up to.
 
 Pure arithmetic, checked against the real modules by a test. Knows no files, no devices and no requests.
 Sources: `config.json` of each component of the published models and of the embedded ones.
@@ -186,6 +186,36 @@ class TextEncoderShape:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageEncoderShape:
+    """The sizes that fix `transformers.CLIPVisionModel`."""
+
+    layers: int
+    dim: int
+    ffn_dim: int
+    side: int  #: pixels along each side of the picture that it sees
+    patch: int  #: pixels along each side of a token
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens a picture becomes: its patches, and the one that stands for all of it."""
+        return (self.side // self.patch) ** 2 + 1
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters it has, those behind the layer that is read included."""
+        embeddings = self.dim * (1 + 3 * self.patch**2 + self.tokens)
+        layer = 4 * self.dim * (self.dim + 1) + 2 * self.dim * self.ffn_dim + self.ffn_dim + 5 * self.dim
+        return embeddings + self.layers * layer + 4 * self.dim
+
+    @property
+    def flops(self) -> int:
+        """The operations of encoding one picture."""
+        linear = 2 * self.tokens * (4 * self.dim**2 + 2 * self.dim * self.ffn_dim)
+        patches = 2 * (self.tokens - 1) * 3 * self.patch**2 * self.dim
+        return patches + self.layers * (linear + 4 * self.tokens**2 * self.dim)
+
+
+@dataclass(frozen=True, slots=True)
 class Architecture:
     """One model."""
 
@@ -196,6 +226,17 @@ class Architecture:
     text: TextEncoderShape
     #: Whether every token has its own timestep (TI2V), as diffusers runs it.
     per_token_time: bool = field(default=False)
+    image: ImageEncoderShape | None = None  #: what makes tokens of the start image (I2V of Wan2.1)
+
+    @property
+    def image_tokens(self) -> int:
+        """How many tokens of the start image the transformer sees beside the text."""
+        return 0 if self.image is None else self.image.tokens
+
+    @property
+    def image_parameters(self) -> int:
+        """How many parameters the image encoder has; 0 without one."""
+        return 0 if self.image is None else self.image.parameters
 
     @property
     def head_dim(self) -> int:
@@ -231,6 +272,8 @@ def _total(shapes: Iterable[tuple[int, ...]]) -> int:
 _UMT5_XXL = TextEncoderShape(24, 4096, 10240, 64, 64, 256384)
 _VAE_21 = VaeShape(96, 96, 16, 8)
 _VAE_22 = VaeShape(160, 256, 48, 16, patch=2, residual=True)
+#: CLIP's ViT-H/14, the half for images of `clip_xlm_roberta_vit_h_14` (`wan/configs/wan_i2v_14B.py`).
+_VIT_H = ImageEncoderShape(32, 1280, 5120, 224, 14)
 _TINY_TEXT = TextEncoderShape(2, 64, 128, 4, 16, 50)
 _TINY_VAE_21 = VaeShape(16, 16, 16, 8, res_blocks=1)
 _TINY_VAE_22 = VaeShape(12, 16, 48, 16, patch=2, res_blocks=1, residual=True)
@@ -248,6 +291,8 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
     "FastWan2.2-TI2V-5B": Architecture(PUBLISHED["FastWan2.2-TI2V-5B"], 24, 1, _VAE_22, _UMT5_XXL, per_token_time=True),
     "Wan2.1-T2V-14B": Architecture(PUBLISHED["Wan2.1-T2V-14B"], 40, 1, _VAE_21, _UMT5_XXL),
     "Wan2.1-T2V-1.3B": Architecture(PUBLISHED["Wan2.1-T2V-1.3B"], 12, 1, _VAE_21, _UMT5_XXL),
+    "Wan2.1-I2V-14B-480P": Architecture(PUBLISHED["Wan2.1-I2V-14B-480P"], 40, 1, _VAE_21, _UMT5_XXL, image=_VIT_H),
+    "Wan2.1-I2V-14B-720P": Architecture(PUBLISHED["Wan2.1-I2V-14B-720P"], 40, 1, _VAE_21, _UMT5_XXL, image=_VIT_H),
     "tiny-t2v-a14b": Architecture(_tiny(4, 16, 16), 6, 2, _TINY_VAE_21, _TINY_TEXT),
     "tiny-i2v-a14b": Architecture(_tiny(4, 36, 16), 6, 2, _TINY_VAE_21, _TINY_TEXT),
     "tiny-ti2v-5b": Architecture(_tiny(3, 48, 48), 6, 1, _TINY_VAE_22, _TINY_TEXT, per_token_time=True),

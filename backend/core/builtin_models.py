@@ -64,6 +64,19 @@ def _wan21(**own: object) -> ModelSpec:
     return _a14b(**(shared | own))
 
 
+def _wan21_i2v(**own: object) -> ModelSpec:
+    """Build on what both I2V models of the generation before share: `wan_i2v_14B.py` and `generate.py` of Wan2.1."""
+    shared: dict[str, object] = {
+        "mode": Mode.I2V,
+        "image_tokens": True,
+        "weights_gb": 45.7,  # 16.39 B transformer, 5.68 B text encoder, 0.63 B image encoder, 0.13 B VAE
+        "steps": 40,
+        "guidance_scale": 5.0,
+        "negative_prompt": "镜头晃动，" + UPSTREAM_NEGATIVE_PROMPT,  # that the camera shakes, before the others
+    }
+    return _wan21(**(shared | own))
+
+
 def _tiny(**own: object) -> ModelSpec:
     shared: dict[str, object] = {
         "repo_id": None,
@@ -152,6 +165,21 @@ MODELS: Mapping[str, ModelSpec] = MappingProxyType(
                 width=832,
                 height=480,
                 max_pixels=1280 * 720,  # less stable above 480p, says the same README
+            ),
+            _wan21_i2v(
+                id="Wan2.1-I2V-14B-480P",
+                title="Wan2.1 I2V 14B 480P",
+                repo_id="Wan-AI/Wan2.1-I2V-14B-480P-Diffusers",
+                flow_shift=3.0,
+                width=832,
+                height=480,
+                max_pixels=1280 * 720,  # trained for 480p; what is larger is the other one's
+            ),
+            _wan21_i2v(
+                id="Wan2.1-I2V-14B-720P",
+                title="Wan2.1 I2V 14B 720P",
+                repo_id="Wan-AI/Wan2.1-I2V-14B-720P-Diffusers",
+                flow_shift=5.0,
             ),
             _tiny(
                 id="tiny-t2v-a14b",

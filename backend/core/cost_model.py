@@ -55,15 +55,18 @@ def forward_flops(arch: Architecture, tokens: int, text_tokens: int, *, per_toke
     """Count one forward; the embedding of the time is done once, or for every token (TI2V as diffusers runs it)."""
     shape = arch.transformer
     layers, dim, patch = shape.layers, shape.dim, prod(shape.patch)
+    seen = text_tokens + arch.image_tokens
+    image_dim = 0 if arch.image is None else arch.image.dim
     return ForwardFlops(
         projections=layers * 8 * tokens * dim * dim,
         self_attention=layers * 4 * tokens * tokens * dim,
         cross_projections=layers * 4 * tokens * dim * dim,
-        text_projections=layers * 4 * text_tokens * dim * dim,
-        cross_attention=layers * 4 * tokens * text_tokens * dim,
+        text_projections=layers * 4 * seen * dim * dim,
+        cross_attention=layers * 4 * tokens * seen * dim,
         feed_forward=layers * 4 * tokens * dim * shape.ffn_dim,
         ends=2 * tokens * dim * patch * (shape.in_channels + shape.out_channels)
         + 2 * text_tokens * (shape.text_dim * dim + dim * dim)
+        + 2 * arch.image_tokens * image_dim * (image_dim + dim)
         + 2 * (tokens if per_token_time else 1) * (shape.freq_dim * dim + dim * dim + 6 * dim * dim),
     )
 
@@ -276,8 +279,9 @@ def _sum(amounts: tuple[float, float, float], costs: tuple[float, float, float])
 
 
 def weight_bytes(arch: Architecture) -> int:
-    """Return the bytes of a model's published weights: float32 for the VAE, bfloat16 for the rest."""
-    return 2 * (arch.experts * arch.expert_parameters + arch.text.parameters) + 4 * arch.vae.parameters
+    """Return the bytes of a model's published weights: float32 for the VAE, 16 bits for the rest."""
+    halves = arch.experts * arch.expert_parameters + arch.text.parameters + arch.image_parameters
+    return 2 * halves + 4 * arch.vae.parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +323,8 @@ def seconds(work: Workload, plan: MemoryPlan, rates: Rates, *, cpu: bool = False
     encode = work.prompts * arch.text.flops(work.text_tokens) / TERA / text_rate
     if work.prompts:
         encode += rates.begin + rates.image * image_seconds(work, rates)
+        if arch.image is not None:
+            encode += arch.image.flops / TERA / rates.transformer
     return Seconds(
         load=None if rates.load is None else weight_bytes(arch) / (rates.load * GIGA),
         encode=encode,

@@ -95,8 +95,10 @@ def forward_bytes(arch: Architecture, tokens: int, text_tokens: int, precision: 
     per_token = max(_ATTENTION_BYTES[precision] * dim, precision * (4 * dim + 2 * ffn)) + 8 * arch.head_dim
     if arch.per_token_time:
         per_token += _TOKEN_TIME_BYTES[precision] * dim
-    text = text_tokens * (arch.transformer.text_dim + 4 * dim) * precision
-    return int(tokens * per_token) + text
+    seen = text_tokens * (arch.transformer.text_dim + 4 * dim)
+    if arch.image is not None:
+        seen += arch.image_tokens * (arch.image.dim + 4 * dim)
+    return int(tokens * per_token) + seen * precision
 
 
 def decode_bytes(vae: VaeShape, width: int, height: int, *, tiled: bool, tile: int = TILE) -> int:
@@ -156,15 +158,19 @@ def footprint(
     blocks, rest = expert_bytes(arch.transformer, plan.storage, cpu=cpu)
     full = sum(expert_bytes(arch.transformer, Storage.BF16, cpu=cpu))
     text, vae = precision * arch.text.parameters, FLOAT32 * arch.vae.parameters
+    image = FLOAT32 * arch.image_parameters
     frames_out = 3 * width * height * min(frames, ENCODER_FRAMES)
-    disk = BFLOAT16 * (arch.experts * arch.expert_parameters + arch.text.parameters) + vae + state_bytes(arch, size)
+    halves = arch.experts * arch.expert_parameters + arch.text.parameters + arch.image_parameters
+    disk = BFLOAT16 * halves + vae + state_bytes(arch, size)
     if cpu:
-        weights = arch.experts * (blocks + rest) + text + vae + lora_bytes
+        weights = arch.experts * (blocks + rest) + text + image + vae + lora_bytes
         return Footprint(0, 0, WORKER_BASE["cpu"] + weights + activations + frames_out, disk, heap)
     device = CUDA_CONTEXT + vae + lora_bytes + activations
     host, pinned = WORKER_BASE["cuda"] + frames_out, 0
+    if plan.placement is not Placement.RESIDENT:
+        host += image  # it is on the device only while the image is encoded, and the experts are away then
     if plan.placement is Placement.RESIDENT:
-        device += arch.experts * (blocks + rest)
+        device += image + arch.experts * (blocks + rest)
         staging = full  # an expert passes through the host while it is loaded
     elif plan.placement is Placement.EXPERT_SWAP:
         device += blocks + rest
@@ -179,7 +185,7 @@ def footprint(
     else:
         device += text
         staging = max(staging, text)
-    return Footprint(device, pinned, host + staging, disk)
+    return Footprint(max(device, CUDA_CONTEXT + image), pinned, host + staging, disk)
 
 
 def _on_processor(

@@ -52,6 +52,7 @@ class ModelSpec:
     #: Distilled by DMD: the only times at which it denoises, of 1000, with fresh noise between them. Empty = any times.
     renoise_at: tuple[int, ...] = ()
     text_only: bool = False  #: whether it was trained for text alone, though its structure could take an image
+    image_tokens: bool = False  #: whether it sees the start image through an image encoder too (I2V of Wan2.1)
     base: str | None = None  #: the built-in model whose structure it has; None = it is built in itself
     folder: Path | None = None  #: where its files are, when that is not its place in the home folder
 
@@ -68,7 +69,7 @@ class ModelSpec:
     @property
     def takes_end_image(self) -> bool:
         """Whether a video can be led to a given last frame."""
-        return self.mode is Mode.I2V
+        return self.mode is Mode.I2V and not self.image_tokens
 
     @property
     def embedded(self) -> bool:

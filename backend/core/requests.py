@@ -22,6 +22,7 @@ from backend.core.model_table import ModelSpec
 MAX_PROMPT_CHARS = 500
 MAX_NEGATIVE_PROMPT_CHARS = 1000
 MAX_SEED = 2**32 - 1
+MAX_PROMPT_TOKENS = 512
 MAX_STEPS = 100
 MAX_GUIDANCE = 20.0
 MAX_FPS = 60.0
@@ -226,9 +227,7 @@ def resolve_request(spec: ModelSpec, draft: RequestDraft) -> tuple[GenerationReq
         flow_shift=_in_range("flow_shift", _or(draft.flow_shift, spec.flow_shift), 0.1, 30.0),
         scheduler=draft.scheduler or (Scheduler.DMD if spec.renoise_at else Scheduler.UNIPC),
         seed=int(_in_range("seed", secrets.randbelow(MAX_SEED + 1) if draft.seed is None else draft.seed, 0, MAX_SEED)),
-        max_sequence_length=int(
-            _in_range("max_sequence_length", _or(draft.max_sequence_length, spec.max_sequence_length), 8, 512)
-        ),
+        max_sequence_length=_prompt_tokens(spec, draft.max_sequence_length),
         image=None if draft.image is None else draft.image.id,
         end_image=None if draft.end_image is None else draft.end_image.id,
         image_fit=draft.image_fit or Fit.CROP,
@@ -283,6 +282,16 @@ def _as_distilled(spec: ModelSpec, request: GenerationRequest) -> tuple[Generati
     return replace(request, **fixed), notes  # type: ignore[arg-type]
 
 
+def _prompt_tokens(spec: ModelSpec, wanted: int | None) -> int:
+    field, tokens = "max_sequence_length", _or(wanted, spec.max_sequence_length)
+    if spec.image_tokens and tokens != MAX_PROMPT_TOKENS:
+        # Such a transformer takes all but the last 512 tokens for the image (`WanAttnProcessor` of diffusers).
+        raise InvalidRequest(
+            f"{field.capitalize()} must be {MAX_PROMPT_TOKENS} for {spec.id}", details={"field": field}
+        )
+    return int(_in_range(field, tokens, 8, MAX_PROMPT_TOKENS))
+
+
 def check_images(spec: ModelSpec, *, image: bool, end_image: bool) -> None:
     """Hold the images of a request against what the model takes.
 
@@ -296,7 +305,8 @@ def check_images(spec: ModelSpec, *, image: bool, end_image: bool) -> None:
         raise ImageRequired(f"Start image is required for {spec.id} model")
     if end_image and not spec.takes_end_image:
         raise ImageNotAccepted(
-            f"{spec.id} takes a start image and no end image", suggestions=("Use an I2V model for an end image.",)
+            f"{spec.id} takes a start image and no end image",
+            suggestions=("Use an I2V model of Wan2.2 for an end image.",),
         )
 
 

@@ -15,7 +15,7 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import AutoencoderKLWan, GGUFQuantizationConfig, WanTransformer3DModel
 from torch import nn
-from transformers import UMT5Config, UMT5EncoderModel
+from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
 from backend.core.model_table import ModelSpec
 from backend.engine.original_names import name_tables
@@ -24,6 +24,7 @@ from backend.engine.weight_files import ComponentFiles, OpenWeights, StoredTenso
 #: The class of each component, as `model_index.json` names it.
 CLASSES = {
     "text_encoder": "UMT5EncoderModel",
+    "image_encoder": "CLIPVisionModel",
     "vae": "AutoencoderKLWan",
     "transformer": "WanTransformer3DModel",
     "transformer_2": "WanTransformer3DModel",
@@ -58,6 +59,9 @@ def build_component(component: str, config: Mapping[str, Any]) -> nn.Module:
     if component == "text_encoder":
         with torch.device("meta"):
             module: nn.Module = UMT5EncoderModel(UMT5Config.from_dict(dict(config)))
+    elif component == "image_encoder":
+        with init_empty_weights(include_buffers=False):  # the list of places is counted, not loaded
+            module = CLIPVisionModel(CLIPVisionConfig.from_dict(dict(config)))
     else:
         with init_empty_weights(include_buffers=False):  # the rotary tables are computed, not loaded
             module = (AutoencoderKLWan if component == "vae" else WanTransformer3DModel).from_config(dict(config))
@@ -98,7 +102,8 @@ def fit(
             )
         parameters.append(Parameter(tuple(names), tensor, shapes[names[0]]))
     left = sorted(files.tensors.keys() - used)
-    if left and (component.startswith("transformer") or table is not tables[0]):
+    strict = component.startswith("transformer") or (table is not tables[0] and component != "image_encoder")
+    if left and strict:  # files of an image encoder have its list of places, or its way into the text's space, too
         raise damaged(spec, f"{len(left)} tensors of {component} have no place in it; the first one is {left[0][:120]}")
     return Fitting(component, module, tuple(parameters), _packed(module, parameters))
 

@@ -21,7 +21,7 @@ from backend.core.memory_ladder import MemoryUse
 from backend.core.model_table import Mode
 from backend.core.requests import GenerationRequest, check_images
 from backend.engine.failures import device_errors
-from backend.engine.offload import TEXT_ENCODER, VAE
+from backend.engine.offload import IMAGE_ENCODER, TEXT_ENCODER, VAE
 from backend.engine.pipeline_loader import WanComponents
 
 Picture = npt.NDArray[np.uint8]
@@ -37,7 +37,7 @@ class TextConditioning:
 
 @dataclass(frozen=True, slots=True)
 class LatentConditioning:
-    """The noise a run begins with, and what the transformer sees of the image; all float32."""
+    """The noise a run begins with, and what the transformer sees of the image; float32 but for the tokens."""
 
     noise: torch.Tensor  #: [1, C, T, h, w]
     #: I2V: mask and encoded image [1, 4 + C, T, h, w], seen beside the latents. TI2V: the encoded image
@@ -45,6 +45,8 @@ class LatentConditioning:
     image: torch.Tensor | None
     #: TI2V only, [1, 1, T, h, w]: 1 where the model denoises, 0 where the image stands.
     mask: torch.Tensor | None
+    #: I2V of Wan2.1, [1, tokens, image_dim]: the image as its encoder sees it, in the transformer's precision.
+    tokens: torch.Tensor | None = None
 
 
 @torch.no_grad()
@@ -90,7 +92,7 @@ def prepare_latents(
     Raises:
         ImageRequired, ImageNotAccepted: the model needs an image, or takes none or no second one.
         InvalidRequest: a picture has another size, or one frame cannot have two pictures.
-        OutOfMemory: the encoder of the VAE did not fit.
+        OutOfMemory: the encoder of the VAE or that of the image did not fit.
     """
     mode = components.spec.mode
     _check_pictures(components, request, image, end_image)
@@ -130,7 +132,16 @@ def prepare_latents(
         noise, encoded, mask = prepared
         return LatentConditioning(noise, encoded, mask)
     noise, encoded = prepared
-    return LatentConditioning(noise, encoded, None)
+    return LatentConditioning(noise, encoded, None, _image_tokens(components, image))
+
+
+def _image_tokens(components: WanComponents, image: Picture) -> torch.Tensor | None:
+    """Make the tokens of the start image, where the model reads them."""
+    if components.image_encoder is None:
+        return None
+    with device_errors("encoding the image", MemoryUse.IMAGE), components.layout.using(IMAGE_ENCODER):
+        tokens: torch.Tensor = components.pipeline.encode_image(Image.fromarray(image), components.device)
+    return tokens.to(components.transformer.dtype)
 
 
 def encoded_as(components: WanComponents, request: GenerationRequest, *, with_image: bool) -> str | None:

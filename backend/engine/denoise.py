@@ -196,7 +196,11 @@ class DenoiseJob:
 
         def predict(embeds: torch.Tensor) -> torch.Tensor:
             out: torch.Tensor = model(
-                hidden_states=model_input, timestep=timestep, encoder_hidden_states=embeds, return_dict=False
+                hidden_states=model_input,
+                timestep=timestep,
+                encoder_hidden_states=embeds,
+                encoder_hidden_states_image=self.given.tokens,
+                return_dict=False,
             )[0]
             return out
 

@@ -21,6 +21,7 @@ MODEL_INDEX = "model_index.json"
 #: Component folders that hold weights, with the usual name of the file inside; another one may be there alone.
 _WEIGHTED = {
     "text_encoder": "model.safetensors",
+    "image_encoder": "model.safetensors",
     "vae": "diffusion_pytorch_model.safetensors",
     "transformer": "diffusion_pytorch_model.safetensors",
     "transformer_2": "diffusion_pytorch_model.safetensors",
@@ -29,7 +30,10 @@ _WEIGHTED = {
 _PLAIN = {
     "tokenizer": (("tokenizer_config.json",), ("tokenizer.json", "spiece.model")),
     "scheduler": (("scheduler_config.json",),),
+    "image_processor": (("preprocessor_config.json",),),
 }
+#: Components that only models have which see the start image as tokens too.
+_OF_IMAGE_TOKENS = frozenset({"image_encoder", "image_processor"})
 #: Diffusers' pipeline class of each mode; `model_index.json` names it, unless the model was distilled by DMD.
 PIPELINES = {Mode.T2V: "WanPipeline", Mode.I2V: "WanImageToVideoPipeline", Mode.TI2V: "WanPipeline"}
 #: Input channels of the transformer for latents of C channels: the latents alone, or beside them a mask (one
@@ -97,7 +101,7 @@ def check_model_files(folder: Path, spec: ModelSpec) -> ModelFiles:
         for component in configs
     }
     for component, rows in _PLAIN.items():
-        for choices in rows:
+        for choices in rows if _has(spec, component) else ():
             if not any((folder / component / choice).is_file() for choice in choices):
                 raise damaged(spec, f"{component}/{choices[0]} is missing")
     files = ModelFiles(folder, components, configs)
@@ -121,15 +125,23 @@ def read_structure(folder: Path, spec: ModelSpec) -> dict[str, dict[str, Any]]:
         )
     _check_against_spec(index, spec)
     for component in (*_WEIGHTED, *_PLAIN):
-        if component != "transformer_2" or spec.experts == 2:
+        if _has(spec, component):
             _check_entry(spec, index, component)
     configs = {
         component: _read_json(spec, folder, f"{component}/config.json")
         for component in _WEIGHTED
-        if component != "transformer_2" or spec.experts == 2
+        if _has(spec, component)
     }
     _check_channels(spec, configs)
+    _check_image_tokens(spec, configs)
     return configs
+
+
+def _has(spec: ModelSpec, component: str) -> bool:
+    """Whether such a model has a component."""
+    if component == "transformer_2":
+        return spec.experts == 2
+    return spec.image_tokens or component not in _OF_IMAGE_TOKENS
 
 
 def _check_against_spec(index: dict[str, Any], spec: ModelSpec) -> None:
@@ -159,6 +171,21 @@ def _check_channels(spec: ModelSpec, configs: dict[str, dict[str, Any]]) -> None
     for component, config in configs.items():
         if component.startswith("transformer"):
             _check_input_channels(spec, component, config.get("in_channels"))
+
+
+def _check_image_tokens(spec: ModelSpec, configs: dict[str, dict[str, Any]]) -> None:
+    """Refuse a transformer that reads other tokens of an image than the model's image encoder makes."""
+    expected = configs["image_encoder"].get("hidden_size") if spec.image_tokens else None
+    for component, config in configs.items():
+        if not component.startswith("transformer"):
+            continue
+        width = config.get("image_dim")
+        if width != expected:
+            raise damaged(
+                spec, f"its {component} reads image tokens of width {width}, and the model has those of {expected}"
+            )
+        if config.get("pos_embed_seq_len") is not None:
+            raise damaged(spec, f"its {component} is made for a first and a last frame, which is another model")
 
 
 def _check_stored_channels(spec: ModelSpec, files: ModelFiles) -> None:

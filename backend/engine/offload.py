@@ -21,6 +21,7 @@ from backend.engine.parked_weights import HOST, ParkedWeights
 #: What is loaded when nothing else is said: everything on the device, in the precision of the computation.
 RESIDENT = PLANS[0]
 TEXT_ENCODER = "text_encoder"
+IMAGE_ENCODER = "image_encoder"
 VAE = "vae"
 EXPERTS = ("transformer", "transformer_2")
 _BLOCKS = "blocks"
@@ -66,7 +67,7 @@ class ModelLayout:
         Raises:
             ValueError: the plan's storage is one that only a file can have.
         """
-        components = {name: getattr(pipeline, name) for name in (TEXT_ENCODER, VAE, *EXPERTS)}
+        components = {name: getattr(pipeline, name, None) for name in (TEXT_ENCODER, IMAGE_ENCODER, VAE, *EXPERTS)}
         self._modules: dict[str, nn.Module] = {name: one for name, one in components.items() if one is not None}
         self._device = device
         self._plan = self._of_files(plan)
@@ -113,7 +114,7 @@ class ModelLayout:
 
     @contextmanager
     def using(self, name: str) -> Iterator[None]:
-        """Keep the text encoder or the VAE on its device while the block runs; the experts make room for it."""
+        """Keep an encoder or the VAE on its device while the block runs; the experts make room for it."""
         parked = self._parked.get(name)
         if parked is None:
             yield

@@ -73,6 +73,8 @@ def name_tables(component: str, parameters: Iterable[str], config: Mapping[str, 
     own = {name: name for name in names}
     if component == "text_encoder":
         return [own, _table(names, _text_name), _table(names, partial(_gguf_text_name, int(config["num_layers"])))]
+    if component == "image_encoder":  # as transformers before 5 wrote it, and as the published files are
+        return [own, _table(names, "vision_model.{}".format)]
     if component == "vae":
         blocks, residual = int(config.get("num_res_blocks", 2)), bool(config.get("is_residual", False))
         return [own, _table(names, partial(_vae_name, blocks, residual))]

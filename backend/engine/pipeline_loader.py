@@ -38,6 +38,9 @@ from backend.engine.weights_digest import WeightsDigest
 
 #: What a pipeline can do without when it only decodes.
 _NOT_FOR_DECODING = ("tokenizer", "text_encoder", "transformer", "transformer_2")
+_NOT_FOR_DECODING_TOO = ("image_encoder", "image_processor")  #: of models that have them
+#: Components that compute in float32 everywhere, as the models' cards load them.
+_IN_FLOAT32 = ("vae", "image_encoder")
 _LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "av", "ftfy")
 
 
@@ -64,6 +67,11 @@ class WanComponents:
     def text_encoder(self) -> Any:
         """The UMT5 encoder."""
         return self.pipeline.text_encoder
+
+    @property
+    def image_encoder(self) -> Any | None:
+        """The CLIP encoder of the start image, always in float32; None where the model has none."""
+        return getattr(self.pipeline, "image_encoder", None)
 
     @property
     def vae(self) -> Any:
@@ -161,8 +169,8 @@ class WanPipelineLoader:
         if threads > 0:
             torch.set_num_threads(threads)
         # Their bars would go to the worker's log; our own progress says more. The pipelines' classes are looked up
-        # when they are needed, after this: the one for images would warn that CLIP, which Wan2.2 does not use,
-        # lacks torchvision.
+        # when they are needed, after this: the one for images would warn that CLIP's processor of images lacks
+        # torchvision, and does without.
         transformers_logging.set_verbosity_error()
         diffusers_logging.disable_progress_bar()
         transformers_logging.disable_progress_bar()
@@ -209,7 +217,8 @@ class WanPipelineLoader:
 
         Raises like `load`.
         """
-        return self._load(folder, spec, plan, without=_NOT_FOR_DECODING)
+        without = _NOT_FOR_DECODING + (_NOT_FOR_DECODING_TOO if spec.image_tokens else ())
+        return self._load(folder, spec, plan, without=without)
 
     def _load(self, folder: Path, spec: ModelSpec, plan: MemoryPlan, without: tuple[str, ...]) -> WanComponents:
         files = check_model_files(folder, spec)
@@ -248,7 +257,7 @@ class WanPipelineLoader:
     def _read(self, files: ModelFiles, spec: ModelSpec, fitting: Fitting, plan: MemoryPlan) -> nn.Module:
         """Read one component and put it where the plan wants it, so that the next one finds room."""
         name = fitting.component
-        main: torch.dtype = torch.float32 if name == "vae" else getattr(torch, self._precision)
+        main: torch.dtype = torch.float32 if name in _IN_FLOAT32 else getattr(torch, self._precision)
         with _misfits(spec):
             module = fill(fitting, files.folder / name, main, reading_place(name, self.device, plan))
         settle(name, module, self.device, plan)

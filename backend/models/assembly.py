@@ -30,10 +30,12 @@ from backend.models.transfer import content_of, storage_errors
 #: Configurations of the published models, for parts that come without one.
 CONFIGS: Final = EMBEDDED_MODELS.parent / "configs"
 CONFIG_FILE = "config.json"
+#: What no file of weights brings, and the package has.
 _SCHEDULER = "scheduler"
+_PROCESSOR, _PROCESSOR_CONFIG = "image_processor", "preprocessor_config.json"
 _TOKENIZER_FILES: Final = (("tokenizer_config.json",), ("tokenizer.json", "spiece.model"))
 _SHARDED_INDEX = "{}.safetensors.index.json"
-_USUAL_NAME: Final = {"text_encoder": "model"}
+_USUAL_NAME: Final = {"text_encoder": "model", "image_encoder": "model"}
 
 #: Told the file and the bytes of it that were read since the last call; may raise to stop.
 OnRead = Callable[[str, int], None]
@@ -74,9 +76,10 @@ class Assembled:
 
 
 def components_of(spec: ModelSpec) -> tuple[str, ...]:
-    """Return the folders that a model needs beside its scheduler, which the package has."""
+    """Return the folders that a model needs beside its scheduler and image processor, which the package has."""
     experts = ("transformer", "transformer_2") if spec.experts == 2 else ("transformer",)
-    return (*experts, "vae", "text_encoder", "tokenizer")
+    image = ("image_encoder",) if spec.image_tokens else ()
+    return (*experts, "vae", "text_encoder", *image, "tokenizer")
 
 
 def lacking(spec: ModelSpec, names: Iterable[str]) -> list[str]:
@@ -216,6 +219,9 @@ def _add_configurations(folder: Path, spec: ModelSpec, manifest: Manifest, *, wh
     if whole:
         names += [INDEX_FILE, f"{_SCHEDULER}/scheduler_config.json"]
         manifest.adopted.append(_SCHEDULER)
+        if spec.image_tokens:
+            names.append(f"{_PROCESSOR}/{_PROCESSOR_CONFIG}")
+            manifest.adopted.append(_PROCESSOR)
     for name in names:
         if name in manifest.files:
             continue

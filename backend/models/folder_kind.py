@@ -34,6 +34,7 @@ class FolderKind:
     expands_time: bool  #: whether every token has its own timestep (TI2V)
     transformer: WanShape
     latent_channels: int  #: of its autoencoder
+    image_encoder: bool  #: whether it has one
 
     @classmethod
     def of(cls, folder: Path) -> FolderKind:
@@ -62,6 +63,7 @@ class FolderKind:
             expands_time=bool(index.get("expand_timesteps", False)),
             transformer=next(iter(shapes.values())),
             latent_channels=_json(folder / "vae" / "config.json").get("z_dim", 16),
+            image_encoder=(index.get("image_encoder") or [None])[0] is not None,
         )
 
     def why_not(self, spec: ModelSpec) -> str | None:
@@ -80,6 +82,7 @@ class FolderKind:
             ("width", shape.dim, expected.dim),
             ("blocks", shape.layers, expected.layers),
             ("image encoder's width", shape.image_dim, expected.image_dim),
+            ("image encoder", self.image_encoder, spec.image_tokens),
             ("boundary_ratio", boundary, at),
             ("expand_timesteps", self.expands_time, spec.mode is Mode.TI2V),
             ("other sizes of the transformer", shape, expected),
@@ -97,11 +100,6 @@ def check_folder(folder: Path, spec: ModelSpec) -> None:
     reason = kind.why_not(spec)
     if reason is None:
         return
-    if kind.transformer.image_dim is not None:
-        raise ModelMismatch(
-            "It is an image-to-video model of Wan2.1, which needs an image encoder that this version does not run",
-            suggestions=("Use a model that is built like one of `wan22 models list`.",),
-        )
     like = [one.id for one in BUILT_IN.specs if kind.why_not(one) is None]
     found = f"It is built like {' and '.join(like)}" if like else "It is built like no model that is known here"
     raise ModelMismatch(

@@ -25,6 +25,7 @@ _ROLES: Final = {
     LOW_PART: "the expert for low noise",
     "vae": "the autoencoder",
     "text_encoder": "the text encoder",
+    "image_encoder": "the image encoder",
     "tokenizer": "the tokenizer",
 }
 
@@ -86,6 +87,8 @@ def _has(donor: ModelSpec | None, part: str, spec: ModelSpec) -> bool:
     if part in (HIGH_PART, LOW_PART):
         return donor.id == spec.structure
     theirs, ours = architecture_of(donor), architecture_of(spec)
+    if part == "image_encoder":
+        return theirs.image == ours.image
     return theirs.vae == ours.vae if part == "vae" else theirs.text == ours.text
 
 

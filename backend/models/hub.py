@@ -24,7 +24,18 @@ METADATA_SECONDS = 15.0
 REACH_SECONDS = 3.0
 MODEL_INDEX = "model_index.json"
 #: Folders of a diffusers model that the loader opens.
-COMPONENTS = frozenset({"scheduler", "text_encoder", "tokenizer", "transformer", "transformer_2", "vae"})
+COMPONENTS = frozenset(
+    {
+        "image_encoder",
+        "image_processor",
+        "scheduler",
+        "text_encoder",
+        "tokenizer",
+        "transformer",
+        "transformer_2",
+        "vae",
+    }
+)
 #: What is fetched of them. Formats that can run code when they are opened (.bin, .pt, .ckpt, .py) are not among these.
 SUFFIXES = frozenset({".safetensors", ".json", ".model", ".txt"})
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})

@@ -15,6 +15,7 @@ class Kind(StrEnum):
     TRANSFORMER = "transformer"
     VAE = "vae"
     TEXT_ENCODER = "text_encoder"
+    IMAGE_ENCODER = "image_encoder"
     LORA = "lora"
     UNKNOWN = "unknown"  # weights, and of nothing that is known here
     REFUSED = "refused"  # no file that is read: a pickle, a pointer, a part of a file

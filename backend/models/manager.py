@@ -237,7 +237,7 @@ def damage_of(folder: Path) -> str | None:
             if Path(name).name != name or not (shards.parent / name).is_file():
                 return f"the file {shards.parent.name}/{name} is missing"
     for part in parts:
-        if part in {"transformer", "transformer_2", "vae", "text_encoder"} and not any(
+        if part in {"transformer", "transformer_2", "vae", "text_encoder", "image_encoder"} and not any(
             path.suffix in {".safetensors", ".gguf"} for path in (folder / part).iterdir()
         ):
             return f"the folder {part} has no safetensors or GGUF file"

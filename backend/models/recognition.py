@@ -1,4 +1,4 @@
-"""What a file of weights is: a transformer, an autoencoder, a text encoder or a LoRA, and of which model.
+"""What a file of weights is: a transformer, an autoencoder, an encoder or a LoRA, and of which model.
 
 Decides by the structure of its tensors; what has the same structure (the two experts, Wan2.1) is told apart by a known
 SHA-256 or by what the file is called. Where neither says it the answer is "ambiguous", never a guess.
@@ -46,6 +46,8 @@ _REVISION = re.compile(r"snapshots|[0-9a-f]{40}|[0-9a-f]{64}")
 _OLDER: Final = "Wan2.1"
 #: What files of distilled weights are called; without the word they are those of the model that was distilled.
 _DISTILLED: Final = "fastwan"
+#: How the names of models of one structure end that were trained for different sizes.
+_TRAINED_FOR = re.compile(r"(?:480|720)p$", re.IGNORECASE)
 _T2V_NAME = re.compile(r"t2v|text[ _-]?(?:2|to)[ _-]?video", re.IGNORECASE)
 _I2V_NAME = re.compile(r"i2v|image[ _-]?(?:2|to)[ _-]?video", re.IGNORECASE)
 
@@ -98,15 +100,17 @@ def _by_name(path: Path, identities: tuple[Identity, ...]) -> tuple[tuple[Identi
         return (), "Its name says another kind of model than its tensors"
     distilled = _DISTILLED in called.lower()
     identities = tuple(it for it in identities if (_DISTILLED in it.name.lower()) == distilled) or identities
+    ends = {identity: match[0].lower() for identity in identities if (match := _TRAINED_FOR.search(identity.name))}
+    identities = tuple(one for one, end in ends.items() if end in called.lower()) or identities
     if len(identities) == 1:
         return identities, ""
     first, second = bool(_RELEASE_1.search(called)), bool(_RELEASE_2.search(called))
     expert = _expert(path)
     older = tuple(identity for identity in identities if identity.name.startswith(_OLDER))
     if older and first and not second and expert is None:
-        return older, ""
+        return older, _UNDECIDED if len(older) > 1 else ""
     if not first and (second or expert is not None):
-        identities = tuple(identity for identity in identities if identity not in older)
+        identities = tuple(identity for identity in identities if identity not in older) or identities
     if expert is not None and (second or not first):
         identities = tuple(identity for identity in identities if f" {expert} " in f"{identity.name} ") or identities
     if len(identities) > 1:

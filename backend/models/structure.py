@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from backend.core.architecture import ARCHITECTURES, TextEncoderShape, VaeShape
+from backend.core.architecture import ARCHITECTURES, ImageEncoderShape, TextEncoderShape, VaeShape
 from backend.core.lora.bases import UNKNOWN, base_name
 from backend.core.lora.keys import parameter_name
 from backend.core.lora.match import TensorInfo
@@ -29,7 +29,7 @@ _VAE_NAMES: Final = {(16, 96): FIRST_VAE, (48, 256): "Wan2.2 VAE"}
 
 def by_structure(path: Path, header: WeightHeader) -> Recognised:
     """Say what a file can be by its tensors alone; `UNKNOWN` with a reason where they belong to nothing known."""
-    for judge in (_transformer, _vae, _text_encoder, _lora):
+    for judge in (_transformer, _vae, _text_encoder, _image_encoder, _lora):
         found = judge(path, header)
         if found is not None:
             return found
@@ -190,6 +190,32 @@ def _text_encoder(path: Path, header: WeightHeader) -> Recognised | None:
 
 def _text_sizes(text: TextEncoderShape) -> tuple[int, int, int, int, int, int]:
     return text.layers, text.dim, text.ffn_dim, text.heads * text.head_dim, text.heads, text.vocabulary
+
+
+#: Where the names of CLIP's half for images begin: as transformers wrote them before version 5, and since.
+_IMAGE_PREFIXES: Final = ("vision_model.", "")
+
+
+def _image_encoder(path: Path, header: WeightHeader) -> Recognised | None:
+    for prefix in _IMAGE_PREFIXES:
+        names = ("embeddings.patch_embedding.weight", "embeddings.position_embedding.weight")
+        patches, places = (header.tensors.get(f"{prefix}{name}") for name in names)
+        if patches is None or places is None or len(patches.shape) != 4 or len(places.shape) != 2:
+            continue
+        layers: dict[str, TensorInfo] = {}
+        for name, info in header.tensors.items():
+            if name.startswith(f"{prefix}encoder.layers.") and name.endswith(".mlp.fc1.weight"):
+                layers[name] = info
+        side = round((places.shape[0] - 1) ** 0.5) * patches.shape[2]
+        inside = {info.shape[0] for info in layers.values()}
+        shape = ImageEncoderShape(len(layers), patches.shape[0], max(inside, default=0), side, patches.shape[2])
+        models = [model for model, it in ARCHITECTURES.items() if it.image == shape and len(inside) == 1]
+        if not models:
+            note = f"An image encoder of {len(layers)} layers of width {shape.dim} that no model here uses"
+            return Recognised(path, Kind.UNKNOWN, header.size, (), Naming.DIFFUSERS, header, note)
+        identity = Identity("CLIP ViT-H/14", tuple(Use(model, "image_encoder") for model in models))
+        return Recognised(path, Kind.IMAGE_ENCODER, header.size, (identity,), Naming.DIFFUSERS, header)
+    return None
 
 
 _TINY: Final = {name: it.transformer for name, it in ARCHITECTURES.items() if MODELS[name].embedded}

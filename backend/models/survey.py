@@ -23,7 +23,10 @@ from backend.models.weight_file import SHARD_INDEX, NoWeights, shard_names
 #: Where ComfyUI keeps what is of interest here, and Wan2GP, in their folders.
 _PROGRAMS: Final = ("ComfyUI", "comfyui", "Wan2GP")
 _THEIR_FOLDERS: Final = (
-    *(f"models/{name}" for name in ("diffusion_models", "unet", "vae", "text_encoders", "clip", "loras")),
+    *(
+        f"models/{name}"
+        for name in ("diffusion_models", "unet", "vae", "text_encoders", "clip", "clip_vision", "loras")
+    ),
     "ckpts",
 )
 _WEIGHTS: Final = (".safetensors", ".gguf")

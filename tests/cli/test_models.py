@@ -35,7 +35,7 @@ def test_a_model_is_fetched_shown_checked_repaired_and_removed(tmp_path: Path, h
     home = tmp_path / "home"
     listed = invoke("models", "list", home=home).stdout
     assert listed.count("available") == 3
-    assert listed.count("missing") == 6
+    assert listed.count("missing") == 8
     done = wan22("models", "download", "t2v", home=home)
     assert done.returncode == 0, done.stderr
     assert "T2V-A14B is complete and verified" in done.stdout

@@ -206,7 +206,7 @@ def test_everything_without_a_place_is_named_with_its_reason() -> None:
     image = "diffusion_model.blocks.0.cross_attn.k_img"
     image_pair = {f"{image}.lora_A.weight": bf16(4, 5120), f"{image}.lora_B.weight": bf16(5120, 4)}
     assert set(misfits(image_pair).values()) == {Misfit.ABSENT}
-    assert misfits(image_pair, "Wan2.1-I2V-14B") == {}
+    assert misfits(image_pair, "Wan2.1-I2V-14B-480P") == {}
     assert set(misfits({f"{q}.lora_A.weight": bf16(4, 5120), f"{q}.alpha": bf16()}).values()) == {Misfit.INCOMPLETE}
     assert set(misfits(pair, "TI2V-5B").values()) == {Misfit.OTHER_MODEL}
     deep = {name.replace("blocks.0", "blocks.40"): info for name, info in pair.items()}
@@ -250,12 +250,18 @@ def test_alphas_that_cannot_be_understood_are_an_error_not_a_guess(text: str) ->
 
 def test_the_base_is_found_by_shapes() -> None:
     plain = {model: FORMATS["kohya"](shape) for model, shape in PUBLISHED.items()}
-    assert base_name(plain["T2V-A14B"], {}) == "T2V-A14B or I2V-A14B or Wan2.1-I2V-14B or Wan2.1-T2V-14B"
+    assert base_name(plain["T2V-A14B"], {}) == " or ".join(
+        ("T2V-A14B", "I2V-A14B", "Wan2.1-I2V-14B-480P", "Wan2.1-I2V-14B-720P", "Wan2.1-T2V-14B")
+    )
     assert base_name(plain["TI2V-5B"], {}) == "TI2V-5B or FastWan2.2-TI2V-5B"
     assert base_name(plain["Wan2.1-T2V-1.3B"], {}) == "Wan2.1-T2V-1.3B"
     # What touches the input tells text from image.
     assert base_name(lightx2v(PUBLISHED["T2V-A14B"]), {}) == "T2V-A14B or Wan2.1-T2V-14B"
-    assert fitting_bases(lightx2v(PUBLISHED["I2V-A14B"]), {}, PUBLISHED) == ("I2V-A14B", "Wan2.1-I2V-14B")
+    assert fitting_bases(lightx2v(PUBLISHED["I2V-A14B"]), {}, PUBLISHED) == (
+        "I2V-A14B",
+        "Wan2.1-I2V-14B-480P",
+        "Wan2.1-I2V-14B-720P",
+    )
     assert base_name({"a.b": bf16(1)}, {}) == "unknown"
 
 

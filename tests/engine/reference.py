@@ -17,6 +17,17 @@ from backend.engine.pipeline_loader import WanComponents
 Picture = npt.NDArray[np.uint8]
 
 
+def _realign(pipe: Any) -> None:
+    """Give every parameter memory of its own, where torch begins it.
+
+    safetensors leaves them where the file has them, at any multiple of eight bytes, and the processor's matrix
+    kernels round the same numbers otherwise there.
+    """
+    for module in pipe.components.values():
+        for parameter in module.parameters() if isinstance(module, torch.nn.Module) else ():
+            parameter.data = parameter.data.clone()
+
+
 class StockPipeline:
     """An untouched pipeline that takes our requests; the VAE is in float32 in any case.
 
@@ -35,6 +46,7 @@ class StockPipeline:
         kind = WanPipeline if image is None else WanImageToVideoPipeline
         self.pipe = kind.from_pretrained(folder, dtype={"default": dtype, "vae": torch.float32}).to(device)
         self.pipe.set_progress_bar_config(disable=True)
+        _realign(self.pipe)
         self._config = self.pipe.scheduler.config
         self._images: dict[str, Any] = {}
         if image is not None:

@@ -29,6 +29,8 @@ def test_a_transformer_has_the_parameters_of_the_real_one(spec: ModelSpec) -> No
             ffn_dim=shape.ffn_dim,
             num_layers=shape.layers,
             patch_size=shape.patch,
+            image_dim=shape.image_dim,
+            added_kv_proj_dim=shape.added_kv_dim,
         )
     assert {name: tuple(one.shape) for name, one in real.named_parameters()} == dict(shape.parameters())
 
@@ -37,6 +39,7 @@ def test_a_transformer_has_the_parameters_of_the_real_one(spec: ModelSpec) -> No
 def test_the_size_in_the_table_is_that_of_the_parts(spec: ModelSpec) -> None:
     found = architecture_of(spec)
     parameters = found.experts * found.expert_parameters + found.text.parameters + found.vae.parameters
+    parameters += found.image_parameters
     assert spec.weights_gb == pytest.approx(2 * parameters / 1e9, rel=0.005)
     assert spec.experts == found.experts
 

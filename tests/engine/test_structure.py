@@ -19,12 +19,15 @@ from backend.engine.original_names import name_tables
 from backend.engine.pipeline_loader import WanPipelineLoader
 
 CONFIGS = Path(str(files("backend"))) / "assets" / "configs"
-PUBLISHED = ["T2V-A14B", "I2V-A14B", "TI2V-5B"]
+PUBLISHED = ["T2V-A14B", "I2V-A14B", "TI2V-5B", "Wan2.1-I2V-14B-480P", "Wan2.1-I2V-14B-720P"]
+_WAN21_I2V = {"transformer": 16.39, "text_encoder": 5.68, "image_encoder": 0.63, "vae": 0.127}
 #: Billions of parameters as they are published, and as the literature of each model rounds them.
 BILLIONS = {
     "T2V-A14B": {"transformer": 14.29, "transformer_2": 14.29, "text_encoder": 5.68, "vae": 0.127},
     "I2V-A14B": {"transformer": 14.29, "transformer_2": 14.29, "text_encoder": 5.68, "vae": 0.127},
     "TI2V-5B": {"transformer": 5.00, "text_encoder": 5.68, "vae": 0.705},
+    "Wan2.1-I2V-14B-480P": _WAN21_I2V,
+    "Wan2.1-I2V-14B-720P": _WAN21_I2V,
 }
 
 
@@ -42,6 +45,7 @@ def test_the_published_models_have_the_parameters_that_are_counted(model: str) -
     assert counts["vae"] == arch.vae.parameters
     assert counts["text_encoder"] == arch.text.parameters
     assert counts["transformer"] == arch.expert_parameters
+    assert counts.get("image_encoder", 0) == arch.image_parameters
     assert all(one.is_meta for module in modules.values() for one in module.parameters())
     for name, module in modules.items():
         if name.startswith("transformer"):

@@ -199,6 +199,8 @@ def test_what_lacks_is_said_by_component() -> None:
     assert lacking(T2V, names) == []
     assert lacking(T2V, [name for name in names if name != "tokenizer/tokenizer.json"]) == ["tokenizer"]
     assert lacking(MODELS["TI2V-5B"], ["transformer/a.gguf"]) == ["vae", "text_encoder", "tokenizer"]
+    of_wan21 = lacking(MODELS["Wan2.1-I2V-14B-480P"], ["transformer/a.gguf", "vae/a.safetensors"])
+    assert of_wan21 == ["text_encoder", "image_encoder", "tokenizer"]
 
 
 def test_downloads_take_what_the_hugging_face_cache_has(

@@ -18,7 +18,17 @@ from backend.core.model_table import MODELS
 from backend.models.identity import Kind, Naming, Use
 from backend.models.manager import EMBEDDED_MODELS
 from backend.models.recognition import KNOWN_FILES, recognise
-from tests.support.weight_files import a14b, sparse, sparse_gguf, text_encoder, transformer, vae, with_scales
+from tests.support.weight_files import (
+    a14b,
+    image_encoder,
+    sparse,
+    sparse_gguf,
+    text_encoder,
+    transformer,
+    vae,
+    wan21_i2v,
+    with_scales,
+)
 
 Q4_K = gguf.GGMLQuantizationType.Q4_K
 TI2V = transformer(3072, 14336, 30, 48, 48)
@@ -80,6 +90,28 @@ def test_wan21_is_never_taken_for_wan22(folder: Path) -> None:
     found = recognise(sparse(folder / "wan2.1_t2v_14B_bf16.safetensors", a14b()))
     assert [it.name for it in found.identities] == ["Wan2.1-T2V-14B"]
     assert found.uses == (Use("Wan2.1-T2V-14B", "transformer"),)
+
+
+@pytest.mark.parametrize("original", [True, False])
+def test_the_i2v_models_of_wan21_are_told_apart_by_their_names(folder: Path, original: bool) -> None:
+    shapes = wan21_i2v(original=original)
+    for name, model in (
+        ("wan2.1_i2v_480p_14B_fp16.safetensors", "Wan2.1-I2V-14B-480P"),
+        ("Wan2_1-I2V-14B-720P_fp8.safetensors", "Wan2.1-I2V-14B-720P"),
+    ):
+        found = recognise(sparse(folder / name, shapes))
+        assert (found.kind, found.uses) == (Kind.TRANSFORMER, (Use(model, "transformer"),))
+    for name in ("wan2.1_i2v_14B.safetensors", "model.safetensors", "wan2.2_i2v_high_noise_14B.safetensors"):
+        doubtful = recognise(sparse(folder / name, shapes))
+        assert (doubtful.ambiguous, doubtful.uses) == (True, ())
+        assert "name does not say" in doubtful.note
+        assert [it.name for it in doubtful.identities] == ["Wan2.1-I2V-14B-480P", "Wan2.1-I2V-14B-720P"]
+
+
+def test_a_transformer_for_a_first_and_a_last_frame_is_none_of_them(folder: Path) -> None:
+    shapes = wan21_i2v() | {"img_emb.emb_pos": (1, 514, 1280)}
+    found = recognise(sparse(folder / "wan2.1_flf2v_720p_14B_fp16.safetensors", shapes))
+    assert (found.kind, found.uses) == (Kind.UNKNOWN, ())
 
 
 def test_an_expert_without_its_noise_stays_ambiguous_but_is_no_wan21(folder: Path) -> None:
@@ -227,11 +259,21 @@ def test_the_t5_of_other_models_is_not_umt5(folder: Path) -> None:
     assert "32128 words" in found.note
 
 
+@pytest.mark.parametrize("prefix", ["vision_model.", ""])
+def test_the_image_encoder_of_wan21(folder: Path, prefix: str) -> None:
+    found = recognise(sparse(folder / "clip_vision_h.safetensors", image_encoder(prefix=prefix)))
+    assert found.kind is Kind.IMAGE_ENCODER
+    assert set(found.uses) == {Use(f"Wan2.1-I2V-14B-{size}", "image_encoder") for size in ("480P", "720P")}
+    other = recognise(sparse(folder / "clip_vision_g.safetensors", image_encoder(1664, prefix=prefix)))
+    assert (other.kind, other.uses) == (Kind.UNKNOWN, ())
+    assert "width 1664" in other.note
+
+
 @pytest.mark.parametrize("original", [True, False])
 def test_autoencoders(folder: Path, original: bool) -> None:
     first = recognise(sparse(folder / "wan_2.1_vae.safetensors", vae(16, original=original)))
     assert {use.model for use in first.uses} == {
-        "T2V-A14B", "I2V-A14B", "Wan2.1-T2V-14B", "Wan2.1-T2V-1.3B",
+        "T2V-A14B", "I2V-A14B", "Wan2.1-T2V-14B", "Wan2.1-T2V-1.3B", "Wan2.1-I2V-14B-480P", "Wan2.1-I2V-14B-720P",
     }  # fmt: skip
     second = recognise(sparse(folder / "x.safetensors", vae(48, original=original)))
     assert second.uses == (Use("TI2V-5B", "vae"), Use("FastWan2.2-TI2V-5B", "vae"))

@@ -1,4 +1,4 @@
-"""Ordinary diffusers folders of the three Wan2.2 structures with random weights, for tests of the engine.
+"""Ordinary diffusers folders of the structures of Wan2.2 and 2.1 with random weights, for tests of the engine.
 
 Everything is what a real folder has (experts, UMT5 encoder, causal VAE, a scheduler), only very small. The
 weights are untrained, so the clips mean nothing; the arithmetic is the real one.
@@ -18,7 +18,14 @@ from diffusers import (
     WanTransformer3DModel,
 )
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    PreTrainedTokenizerFast,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 
 VOCABULARY = (
     "a the on red green blue yellow purple orange white cyan circle square triangle ring moving left right up down "
@@ -59,6 +66,28 @@ def build_random_i2v(folder: Path, *, seed: int = 0) -> Path:
         boundary_ratio=0.9,
     )
     pipeline.save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def build_random_wan21_i2v(folder: Path, *, seed: int = 0) -> Path:
+    """Write a folder of the structure of Wan2.1's I2V: one expert, which sees five tokens of the image beside the text.
+
+    The index names the class of the image's processor as the published folders do.
+    """
+    torch.manual_seed(seed)
+    sizes = {"image_size": 28, "patch_size": 14, "hidden_act": "gelu"}
+    image = CLIPVisionConfig(hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=2, **sizes)
+    pipeline = WanImageToVideoPipeline(
+        **_text_parts(),
+        vae=_vae(),
+        transformer=_expert(LATENT_CHANNELS, IMAGE_CHANNELS, image_dim=32, added_kv_proj_dim=48),
+        image_encoder=CLIPVisionModel(image),
+        image_processor=CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}),
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    index = json.loads((folder / "model_index.json").read_text())
+    index["image_processor"] = ["transformers", "CLIPImageProcessor"]
+    (folder / "model_index.json").write_text(json.dumps(index))
     return folder
 
 
@@ -136,7 +165,7 @@ def _vae() -> AutoencoderKLWan:
     )
 
 
-def _expert(channels: int, extra_channels: int = 0) -> WanTransformer3DModel:
+def _expert(channels: int, extra_channels: int = 0, **image: int) -> WanTransformer3DModel:
     return WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=2,
@@ -147,4 +176,5 @@ def _expert(channels: int, extra_channels: int = 0) -> WanTransformer3DModel:
         freq_dim=32,
         ffn_dim=96,
         num_layers=2,
+        **image,
     )

@@ -104,6 +104,41 @@ def transformer(
 _TO = ("to_q", "to_k", "to_v", "to_out.0")
 
 
+def wan21_i2v(*, original: bool = True) -> dict[str, tuple[int, ...]]:
+    """Return the transformer of I2V of Wan2.1, which reads tokens of the image too."""
+    names = transformer(5120, 13824, 40, 36, 16, original=original)
+    places = ("proj.0", "proj.1", "proj.3", "proj.4") if original else ("norm1", "ff.net.0.proj", "ff.net.2", "norm2")
+    before, first, last, after = places
+    image = "img_emb" if original else "condition_embedder.image_embedder"
+    names |= _linear(f"{image}.{first}", 1280, 1280) | _linear(f"{image}.{last}", 1280, 5120)
+    for norm, width in ((before, 1280), (after, 5120)):
+        names |= {f"{image}.{norm}.weight": (width,), f"{image}.{norm}.bias": (width,)}
+    attention = "cross_attn" if original else "attn2"
+    key, value, norm = ("k_img", "v_img", "norm_k_img") if original else ("add_k_proj", "add_v_proj", "norm_added_k")
+    for block in (f"blocks.{number}.{attention}" for number in range(40)):
+        names |= _linear(f"{block}.{key}", 5120, 5120) | _linear(f"{block}.{value}", 5120, 5120)
+        names[f"{block}.{norm}.weight"] = (5120,)
+    return names
+
+
+def image_encoder(width: int = 1280, *, prefix: str = "vision_model.") -> dict[str, tuple[int, ...]]:
+    """Return CLIP's half for images with 32 layers, as ComfyUI's `clip_vision_h` has it."""
+    names: dict[str, tuple[int, ...]] = {
+        "embeddings.class_embedding": (width,),
+        "embeddings.patch_embedding.weight": (width, 3, 14, 14),
+        "embeddings.position_embedding.weight": (257, width),
+    }
+    norms = ["pre_layrnorm", "post_layernorm"]
+    for layer in (f"encoder.layers.{number}" for number in range(32)):
+        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            names |= _linear(f"{layer}.self_attn.{part}", width, width)
+        names |= _linear(f"{layer}.mlp.fc1", width, 4 * width) | _linear(f"{layer}.mlp.fc2", 4 * width, width)
+        norms += [f"{layer}.layer_norm1", f"{layer}.layer_norm2"]
+    for norm in norms:
+        names |= {f"{norm}.weight": (width,), f"{norm}.bias": (width,)}
+    return {prefix + name: shape for name, shape in names.items()} | {"visual_projection.weight": (1024, width)}
+
+
 def a14b(inputs: int = 16, *, original: bool = True, prefix: str = "") -> dict[str, tuple[int, ...]]:
     """Return an expert of A14B: 16 input channels for T2V, 36 for I2V."""
     return transformer(5120, 13824, 40, inputs, 16, original=original, prefix=prefix)

@@ -28,6 +28,7 @@ class WanShape:
     patch: tuple[int, int, int] = (1, 2, 2)  #: frames, rows, columns of latents in one token
     image_dim: int | None = None  #: width of an image encoder's tokens; None without one
     added_kv_dim: int | None = None  #: width of the extra keys and values for image tokens
+    image_positions: int | None = None  #: image tokens that have learned places (FLF2V); None where they have none
     cross_attn_norm: bool = True  #: whether the norm before cross-attention has parameters
 
     @classmethod
@@ -49,6 +50,7 @@ class WanShape:
             patch=(int(frames), int(rows), int(columns)),
             image_dim=config.get("image_dim"),
             added_kv_dim=config.get("added_kv_proj_dim"),
+            image_positions=config.get("pos_embed_seq_len"),
             cross_attn_norm=bool(config.get("cross_attn_norm", True)),
         )
 
@@ -74,6 +76,8 @@ class WanShape:
             found |= _linear(f"{embedder}.image_embedder.ff.net.0.proj", self.image_dim, self.image_dim)
             found |= _linear(f"{embedder}.image_embedder.ff.net.2", self.image_dim, dim)
             found |= _norm(f"{embedder}.image_embedder.norm2", dim)
+            if self.image_positions is not None:
+                found[f"{embedder}.image_embedder.pos_embed"] = (1, self.image_positions, self.image_dim)
         for index in range(self.layers):
             found |= self._block(f"blocks.{index}")
         return found | _linear("proj_out", dim, self.out_channels * prod(self.patch))
@@ -108,14 +112,17 @@ def _norm(name: str, dim: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (dim,), f"{name}.bias": (dim,)}
 
 
-#: The published transformers, from the `config.json` of each. Those that are in no table of models are here so that
-#: a LoRA for one of them is refused by its name; all of them read text of 4096 channels.
+#: Both I2V models of Wan2.1 14B, which differ in the sizes that they were trained for.
+_WAN21_I2V = WanShape(5120, 13824, 40, 36, 16, 4096, image_dim=1280, added_kv_dim=5120)
+
+#: The published transformers, from the `config.json` of each; all of them read text of 4096 channels.
 PUBLISHED: dict[str, WanShape] = {
     "T2V-A14B": WanShape(5120, 13824, 40, 16, 16, 4096),
     "I2V-A14B": WanShape(5120, 13824, 40, 36, 16, 4096),
     "TI2V-5B": WanShape(3072, 14336, 30, 48, 48, 4096),
     "FastWan2.2-TI2V-5B": WanShape(3072, 14336, 30, 48, 48, 4096),
     "Wan2.1-T2V-1.3B": WanShape(1536, 8960, 30, 16, 16, 4096),
-    "Wan2.1-I2V-14B": WanShape(5120, 13824, 40, 36, 16, 4096, image_dim=1280, added_kv_dim=5120),
+    "Wan2.1-I2V-14B-480P": _WAN21_I2V,
+    "Wan2.1-I2V-14B-720P": _WAN21_I2V,
     "Wan2.1-T2V-14B": WanShape(5120, 13824, 40, 16, 16, 4096),
 }
