@@ -201,7 +201,8 @@ def test_a_wrong_base_is_refused_with_the_right_one(own: OwnModels, base: str, g
 
 
 def test_a_distilled_folder_is_told_by_the_pipeline_that_it_names() -> None:
-    five = FolderKind("WanPipeline", 1, None, expands_time=True, transformer=PUBLISHED["TI2V-5B"], latent_channels=48)
+    shape = PUBLISHED["TI2V-5B"]
+    five = FolderKind("WanPipeline", 1, None, True, transformer=shape, latent_channels=48, image_encoder=False)
     fast = replace(five, pipeline="WanDMDPipeline")
     fitting = {
         kind.pipeline: [spec.id for spec in BUILT_IN.specs if kind.why_not(spec) is None] for kind in (five, fast)
