@@ -102,7 +102,8 @@ def test_a_paused_download_goes_on_where_it_was(hub: StandIn, served: Served, li
     assert manage(served, "resume")["current_status"] in ("queued", "downloading", "verifying")
     listener.until("download_status_change", new_status="completed")
     total = sum(len(content) for name, content in hub.files.items() if not name.endswith(".md"))
-    assert sum(hub.served.values()) <= total + 1_000_000  # what was in flight at the pause may come twice, no more
+    # What was in flight at the pause may come twice, no more: two sockets' buffers, less than half of one large file.
+    assert sum(hub.served.values()) <= total + 2_000_000
     assert before < total
 
 
