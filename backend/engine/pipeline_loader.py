@@ -24,13 +24,13 @@ from torch import nn
 from backend.core.abilities import NATIVE
 from backend.core.faults import fault_point
 from backend.core.footprint import CUDA_CONTEXT
+from backend.core.gguf_header import BadGguf
 from backend.core.memory_ladder import MemoryUse
 from backend.core.memory_plan import MemoryPlan
 from backend.core.model_table import Mode, ModelSpec
 from backend.engine.attention import use_kernel
 from backend.engine.component_loader import Fitting, build_component, fill, fit
 from backend.engine.failures import device_errors
-from backend.engine.gguf_file import BadGguf
 from backend.engine.model_files import PIPELINES, ModelFiles, check_model_files, read_structure
 from backend.engine.offload import RESIDENT, ModelLayout, reading_place, settle
 from backend.engine.weight_files import damaged

@@ -18,9 +18,10 @@ import torch
 from safetensors import safe_open
 
 from backend.core.errors import LoraInvalid, ModelDamaged
+from backend.core.gguf_header import MAGIC, BadGguf, read_gguf_header
 from backend.core.lora.header import read_header
 from backend.core.model_table import ModelSpec
-from backend.engine.gguf_file import MAGIC, PACKED_TYPES, READABLE_TYPES, BadGguf, GgufFile
+from backend.engine.gguf_file import PACKED_TYPES, READABLE_TYPES, GgufFile
 from backend.engine.original_names import PREFIXES
 
 #: Names in a safetensors header of the types that are read: numbers, and eight-bit floats with or without scales.
@@ -29,8 +30,6 @@ _FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 _SCALES = (".scale_weight", ".weight_scale")
 #: What says nothing about the weights: scales for activations, marks of a format, a tokenizer beside an encoder.
 _ASIDE = (".scale_input", ".input_scale", ".comfy_quant", "scaled_fp8", "spiece_model")
-#: How the small file begins that git leaves where a large one was not fetched.
-_LFS_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ def read_headers(spec: ModelSpec, folder: Path, names: tuple[str, ...]) -> Compo
             stat = path.stat()
             found |= _header(path, (stat.st_size, stat.st_mtime_ns))
         except (LoraInvalid, BadGguf) as error:
-            raise damaged(spec, f"{name} cannot be used. {_lfs(path) or error}") from error
+            raise damaged(spec, f"{name} cannot be used. {error}") from error
         except OSError as error:
             raise damaged(spec, f"{name} cannot be read ({type(error).__name__})") from error
     return ComponentFiles(tuple(folder / name for name in names), _understood(spec, names[0], found))
@@ -94,16 +93,10 @@ def _header(path: Path, _state: tuple[int, int]) -> Mapping[str, StoredTensor]:
     with path.open("rb") as file:
         is_gguf = file.read(len(MAGIC)) == MAGIC
     if is_gguf:
-        types = GgufFile(path).types()
-        return {key: StoredTensor(path, key, dtype, shape, gguf=True) for key, (dtype, shape) in types.items()}
+        stored = read_gguf_header(path).tensors
+        return {key: StoredTensor(path, key, info.dtype, info.shape, gguf=True) for key, info in stored.items()}
     tensors = read_header(path).tensors
     return {key: StoredTensor(path, key, info.dtype, info.shape) for key, info in tensors.items()}
-
-
-def _lfs(path: Path) -> str | None:
-    with path.open("rb") as file:
-        pointer = file.read(len(_LFS_POINTER)) == _LFS_POINTER
-    return "It is only git's pointer to the file, which was not fetched (`git lfs pull`)" if pointer else None
 
 
 def _understood(spec: ModelSpec, name: str, found: dict[str, StoredTensor]) -> dict[str, StoredTensor]:

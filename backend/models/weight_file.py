@@ -18,10 +18,7 @@ from backend.core.lora.header import read_header
 from backend.core.lora.match import TensorInfo
 
 SHARD_INDEX = ".safetensors.index.json"
-#: The first words of what git leaves in the place of a large file that was not fetched.
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-_GGUF_MAGIC = b"GGUF"
-_LFS_POINTER_BYTES = 1024
+_GGUF_MAGIC: Final = b"GGUF"
 _MAX_INDEX_BYTES = 32 * 2**20
 #: Ends of the names of tensors that only say how others were scaled down to 8 bits.
 _SCALES: Final = (".scale_weight", ".scale_input", ".weight_scale", ".input_scale", ".comfy_quant")
@@ -76,13 +73,11 @@ def read_weights(path: Path) -> WeightHeader:
         return _read_shards(path)
     try:
         with path.open("rb") as file:
-            start = file.read(len(_LFS_POINTER))
+            start = file.read(len(_GGUF_MAGIC))
             size = file.seek(0, 2)
     except OSError as error:
         raise NoWeights(f"The file cannot be read ({type(error).__name__})") from None
-    if start == _LFS_POINTER and size <= _LFS_POINTER_BYTES:
-        raise NoWeights("The file is only git's pointer to the real one, which was not fetched (`git lfs pull`)")
-    if start.startswith(_GGUF_MAGIC):
+    if start == _GGUF_MAGIC:
         return _read_gguf(path, size)
     try:
         header = read_header(path)
@@ -93,7 +88,7 @@ def read_weights(path: Path) -> WeightHeader:
 
 
 def _read_gguf(path: Path, size: int) -> WeightHeader:
-    from backend.models.gguf_header import BadGguf, read_gguf_header  # the package behind it loads numpy
+    from backend.core.gguf_header import BadGguf, read_gguf_header  # the package behind it loads numpy
 
     try:
         header = read_gguf_header(path)

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from backend.core.errors import ModelDamaged
+from backend.core.gguf_header import BadGguf
 from backend.core.lora.keys import BOTH
 from backend.core.lora.shape import WanShape
 from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
@@ -29,7 +30,7 @@ from backend.engine import pipeline_loader
 from backend.engine.component_loader import Fitting, fill
 from backend.engine.decode import stream_frames
 from backend.engine.denoise import DenoiseJob
-from backend.engine.gguf_file import BadGguf, GgufFile
+from backend.engine.gguf_file import GgufFile
 from backend.engine.lora import LoraStack, build_stack
 from backend.engine.model_files import check_model_files
 from backend.engine.offload import RESIDENT, settle
@@ -352,8 +353,8 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 28577
         (b"\x80\x02ccollections", "a pickle file"),
         (b"<!doctype html><title>404</title>", "a web page"),
         (b"", "empty or cut off"),
-        (b"GGUF", "cut off, or its header is damaged"),
-        (b"GGUF" + b"\x03\0\0\0" + b"\xff" * 16, "cut off, or its header is damaged"),
+        (b"GGUF", "The file is cut off inside its header"),
+        (b"GGUF" + b"\x03\0\0\0" + b"\xff" * 16, "header is damaged: it counts more than a model has"),
     ],
     ids=["lfs pointer", "zip", "pickle", "page", "empty", "gguf without header", "gguf with absurd counts"],
 )

@@ -222,7 +222,7 @@ def test_gguf_transformers_and_text_encoders(folder: Path) -> None:
 
 
 def test_our_gguf_header_agrees_with_the_packages_reader(tmp_path: Path) -> None:
-    from backend.models.gguf_header import read_gguf_header
+    from backend.core.gguf_header import read_gguf_header
 
     writer = gguf.GGUFWriter(tmp_path / "small.gguf", "wan")
     writer.add_array("tokenizer.ggml.tokens", ["a", "", "ü"])

@@ -34,6 +34,8 @@ _DISGUISES = (
     (b"GGUF", "a GGUF file"),
     (b"<", "a web page"),
 )
+#: How the small text begins that git leaves in the place of a large file that was not fetched.
+_LFS_POINTER = b"version "
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
@@ -70,6 +72,8 @@ def read_header(path: Path) -> SafetensorsHeader:
 
 
 def _what_it_is(start: bytes, length: int, size: int) -> str:
+    if start == _LFS_POINTER:
+        return "The file is only git's pointer to the file, which was not fetched (`git lfs pull`)"
     for beginning, name in _DISGUISES:
         if start.startswith(beginning):
             return f"The file is {name}; only safetensors files are read, because the others can run code"

@@ -41,6 +41,7 @@ class GgufHeader:
     """A checked header."""
 
     tensors: dict[str, TensorInfo]  #: shapes in PyTorch's order, types by their names in the format (`Q4_K`, `F16`)
+    spans: dict[str, tuple[int, int]]  #: where each tensor's bytes are, from the start of the file
     fields: dict[str, object]  #: texts, numbers and short arrays of numbers
 
 
@@ -78,11 +79,13 @@ class _Walk:
         for _ in range(int(fields)):
             name = self._text()
             kept[name] = self._value(int(self._number("I")))
-        return GgufHeader(self._tensors(int(tensors), kept), kept)
+        return GgufHeader(*self._tensors(int(tensors), kept), kept)
 
-    def _tensors(self, count: int, fields: dict[str, object]) -> dict[str, TensorInfo]:
+    def _tensors(
+        self, count: int, fields: dict[str, object]
+    ) -> tuple[dict[str, TensorInfo], dict[str, tuple[int, int]]]:
         found: dict[str, TensorInfo] = {}
-        end = 0
+        places: dict[str, tuple[int, int]] = {}
         for _ in range(count):
             name = self._text()
             dimensions = int(self._number("I"))
@@ -97,15 +100,16 @@ class _Walk:
             block, block_bytes = GGML_QUANT_SIZES[dtype]
             if name in found or (stored and stored[0] % block):
                 raise BadGguf("The file's header is damaged: a tensor's shape does not fit its type")
-            end = max(end, offset + prod(stored) // block * block_bytes)
+            places[name] = offset, offset + prod(stored) // block * block_bytes
             found[name] = TensorInfo(dtype.name, _shape(stored, fields.get(_ORIGINAL_SHAPE + name)))
         alignment = fields.get("general.alignment", GGUF_DEFAULT_ALIGNMENT)
         if not isinstance(alignment, int) or not 1 <= alignment <= 2**20:
             raise BadGguf("The file's header is damaged: it has no proper alignment")
         start = -(-self._file.tell() // alignment) * alignment
-        if start + end > self._size:
-            raise BadGguf(f"The file is cut off: {start + end - self._size} bytes are missing at its end")
-        return found
+        end = start + max((last for _, last in places.values()), default=0)
+        if end > self._size:
+            raise BadGguf(f"The file is cut off: {end - self._size} bytes are missing at its end")
+        return found, {name: (start + first, start + last) for name, (first, last) in places.items()}
 
     def _value(self, kind: int) -> object:
         if kind == _TEXT:
