@@ -201,10 +201,10 @@ CARDS: Final[tuple[tuple[str, Rates], ...]] = (
 )
 #: Only to compare plans with each other.
 _UNKNOWN_CARD: Final = _card(100.0, 12.0, 0.5, "no published run on this card is known", known=False)
-#: A processor: the tiny models on two idle cores of an x86-64 server with AVX2 (docs/benchmarks/seconds.md). TFLOP/s
-#: and GB/s per core; seconds, which more cores do not shorten.
-_CORE_TRANSFORMER, _CORE_VAE, _CORE_UNFOLDING = 0.045, 0.022, 1.0
-_BEGIN, _FORWARD, _CHUNK, _FINISH, _FINISH_PIXELS = 0.02, 0.013, 0.01, 0.15, 0.1
+#: A processor: fitted to ten runs of `tiny-t2v-a14b`, those that docs/benchmarks/seconds.md learns from, on two idle
+#: cores of an x86-64 server with AVX2. TFLOP/s and GB/s per core; seconds, which more cores do not shorten.
+_CORE_TRANSFORMER, _CORE_VAE, _CORE_UNFOLDING = 0.05, 0.03, 1.0
+_BEGIN, _FORWARD, _CHUNK, _FINISH, _FINISH_PIXELS = 0.015, 0.012, 0.006, 0.025, 0.015
 
 
 def rates_of(card: str | None, cores: int) -> Rates:
