@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -31,10 +32,17 @@ def is_gone(pid: int) -> bool:
         return True
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether every thread of a process stands still. A thread that waits for its turn on a core is not there yet."""
+    states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return set(states) == {"T"}
+
+
 def freeze_between_writes(queue: Queue, process: subprocess.Popen[bytes]) -> None:
     """Stop a process outside of its transactions: inside of one it would keep everybody else from writing."""
     while True:
         process.send_signal(signal.SIGSTOP)
+        wait_for(lambda: is_stopped(process.pid), seconds=START_SECONDS, what="the stop of every thread")
         try:
             with queue.database.begin():
                 return
