@@ -48,8 +48,8 @@ demo: $(VENV)/.installed ## Generate a real clip from a prompt through the publi
 serve: $(VENV)/.installed ## Start the server on http://127.0.0.1:8000
 	@$(BIN)/wan22 serve
 
-test: $(VENV)/.dev ## Run every test
-	@$(BIN)/pytest
+test: $(VENV)/.dev ## Run every test, on up to four cores at once
+	@$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 check: $(VENV)/.dev ## Format, lint, types, layers, dead code
 	@$(BIN)/ruff format --check .

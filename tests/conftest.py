@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +11,15 @@ import pytest
 
 from backend.core.model_table import BUILT_IN, put_in_force
 from tests.support.server import LiveServer
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make a process that runs a part of the tests beside others like one that runs them all."""
+    if not hasattr(config, "workerinput"):
+        return
+    # Such processes ignore Ctrl-C, and what they start would inherit that; and each has one core for itself.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(autouse=True)

@@ -66,6 +66,9 @@ class ModelTable:
         Raises:
             UnknownModel: no model has this name, or several begin with it; it is never mapped to another one.
         """
+        exact = self._by_id.get(name)
+        if exact is not None:
+            return exact
         key = fold_name(name)
         spec = self._by_key.get(key)
         if spec is not None:

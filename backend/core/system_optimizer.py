@@ -5,7 +5,7 @@ Pure calculation over a hardware profile, so it answers for an imagined machine 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
@@ -261,18 +261,24 @@ class WAN22SystemOptimizer:
 
     def _instead(self, work: Workload) -> Workload | None:
         """Find the request nearest to this one that fits: shorter, then smaller, then of another model."""
-        for candidate in _smaller(work):
-            if self._fits(candidate):
-                return candidate
+        nearest = self._first_that_fits(_smaller(work))
+        if nearest is not None:
+            return nearest
         others = sorted(models_in_force().specs, key=lambda spec: spec.weights_gb, reverse=True)
         for spec in others:
             if spec.id == work.model or not _serves(spec, work):
                 continue
             native = Workload.native(spec, image=bool(work.encoded_frames))
-            for candidate in (native, *_smaller(native)):
-                if self._fits(candidate):
-                    return candidate
+            nearest = self._first_that_fits([native, *_smaller(native)])
+            if nearest is not None:
+                return nearest
         return None
+
+    def _first_that_fits(self, candidates: Sequence[Workload]) -> Workload | None:
+        """Return the first that fits of requests of one model, of which the last is the smallest in every respect."""
+        if not candidates or not self._fits(candidates[-1]):
+            return None  # usual where the weights alone are too much: no need to weigh a thousand sizes
+        return next(filter(self._fits, candidates))
 
 
 @lru_cache(maxsize=8)
@@ -317,8 +323,8 @@ def _deviation(plan: MemoryPlan) -> tuple[bool, bool, bool, int]:
     return plan.storage is not Storage.BF16, plan.tiled_decode, plan.text_encoder_on_cpu, moves
 
 
-def _smaller(work: Workload) -> Iterator[Workload]:
-    """Yield legal requests for less, those with the most pixels first; among equals the larger picture."""
+def _smaller(work: Workload) -> list[Workload]:
+    """Return legal requests for less, those with the most pixels first; among equals the larger picture."""
     spec = work.spec
     shortest = min(work.num_frames, SHORTEST)
     sizes = {
@@ -326,9 +332,8 @@ def _smaller(work: Workload) -> Iterator[Workload]:
         for eighths in range(1, 9)
         for frames in range(work.num_frames, shortest - 1, -TEMPORAL_STRIDE)
     }
-    for size in sorted(sizes, key=lambda size: (prod(size), size), reverse=True):
-        if prod(size) < prod(work.size):
-            yield work.resized(*size)
+    ordered = sorted(sizes, key=lambda size: (prod(size), size), reverse=True)
+    return [work.resized(*size) for size in ordered if prod(size) < prod(work.size)]
 
 
 def _side(spec: ModelSpec, side: int) -> int:

@@ -24,8 +24,8 @@ from backend.engine.offload import RESIDENT, ModelLayout
 
 FRAMES = (17, 65, 257)
 SIDE = 48
-SIDES = (192, 576)
-LONG = 97
+SIDES = (192, 480)
+LONG = 49
 TILE = 96
 
 
