@@ -134,11 +134,8 @@ def _worth_a_line(found: Recognised) -> bool:
 
 
 def _note(found: Recognised) -> str:
-    from backend.models.adoption import readable
     from backend.models.identity import Kind
 
-    if not readable(found):
-        return "The names of llama.cpp are not read here"
     if found.ambiguous:
         return f"{found.note}; say it with --use"
     return "`wan22 loras add` takes it" if found.kind is Kind.LORA else found.note

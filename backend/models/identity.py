@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from backend.models.weight_file import WeightHeader
+from backend.core.weight_header import WeightHeader
 
 
 class Kind(StrEnum):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from gguf import GGMLQuantizationType
 
 from backend.core.model_table import MODELS
 from backend.core.paths import Home
@@ -17,6 +18,7 @@ from backend.models.manager import EMBEDDED_MODELS
 from backend.models.recognition import recognise
 from tests.cli.support import invoke
 from tests.support.weight_files import a14b, sparse
+from tests.support.weight_forms import write_gguf
 
 TINY = EMBEDDED_MODELS / "tiny-t2v-a14b"
 
@@ -93,6 +95,23 @@ def test_loose_files_become_a_model_that_the_engine_opens(tmp_path: Path) -> Non
         mine, theirs = (getattr(model, part).state_dict() for model in (ours, original))
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_a_gguf_text_encoder_is_added_and_encodes_what_its_numbers_say(tmp_path: Path) -> None:
+    folder = shutil.copytree(TINY, tmp_path / "files")
+    held = write_gguf(folder, "text_encoder", GGMLQuantizationType.Q8_0, table=2)
+    experts = {part: next((folder / part).glob("*.safetensors")) for part in ("transformer", "transformer_2")}
+    high, low = experts.values()
+    (text,) = (folder / "text_encoder").glob("*.gguf")
+    home = tmp_path / "home"
+    options = ("--base", "tiny-t2v-a14b", "--high", str(high), "--low", str(low), "--part", str(text))
+    done = invoke("models", "add", "mine", *options, home=home)
+    assert done.returncode == 0, done.stderr
+    told = " ".join(done.stdout.split())
+    assert "The tokenizer inside it is not used: the model's own is" in told
+    assert "mine is added, built like tiny-t2v-a14b: ready" in told
+    encoder = WanPipelineLoader("cpu", threads=1).load(home / "models" / "mine", MODELS["tiny-t2v-a14b"]).text_encoder
+    assert all(torch.equal(encoder.state_dict()[name], value) for name, value in held.items())
 
 
 def test_a_setting_names_folders_that_are_always_looked_through(
