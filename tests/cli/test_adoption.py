@@ -14,9 +14,11 @@ from backend.core.model_table import MODELS
 from backend.core.paths import Home
 from backend.engine.pipeline_loader import WanPipelineLoader
 from backend.models.assembly import PartFile, Parts, assemble, part_files
+from backend.models.lora.files import ModelShapes
 from backend.models.manager import EMBEDDED_MODELS
 from backend.models.recognition import recognise
 from tests.cli.support import invoke
+from tests.support.lora_files import comfyui_file, random_adapter, write_lora
 from tests.support.weight_files import a14b, sparse
 from tests.support.weight_forms import write_gguf
 
@@ -112,6 +114,40 @@ def test_a_gguf_text_encoder_is_added_and_encodes_what_its_numbers_say(tmp_path:
     assert "mine is added, built like tiny-t2v-a14b: ready" in told
     encoder = WanPipelineLoader("cpu", threads=1).load(home / "models" / "mine", MODELS["tiny-t2v-a14b"]).text_encoder
     assert all(torch.equal(encoder.state_dict()[name], value) for name, value in held.items())
+
+
+def test_loras_of_other_programs_join_the_list(tmp_path: Path) -> None:
+    root = tmp_path / "user" / "ComfyUI" / "models" / "loras"
+    root.mkdir(parents=True)
+    shape = ModelShapes(EMBEDDED_MODELS).of(MODELS["tiny-t2v-a14b"])
+    assert shape is not None
+    for name in ("glow_high", "glow_low"):
+        write_lora(root / f"{name}.safetensors", comfyui_file(random_adapter(shape)))
+    broken = comfyui_file(random_adapter(shape, seed=2))
+    next(iter(broken[0].values())).view(-1)[0] = float("nan")
+    write_lora(root / "broken.safetensors", broken)
+    home = tmp_path / "home"
+    shown = invoke("models", "adopt", "--dry-run", home=home)
+    assert shown.returncode == 0, shown.stderr
+    assert "LoRA glow_high.safetensors would be linked; it fits tiny-t2v-a14b" in " ".join(shown.stdout.split())
+    assert invoke("models", "adopt", "--no-loras", home=home).returncode == 0
+    assert list((home / "loras").glob("*.safetensors")) == []
+    done = invoke("models", "adopt", home=home)
+    assert done.returncode == 0, done.stderr
+    told = " ".join(done.stdout.split())
+    assert "LoRA broken.safetensors was left out. " in told
+    assert "LoRA glow: glow_low.safetensors is linked; it fits tiny-t2v-a14b" in told
+    listed = invoke("loras", "list", home=home).stdout
+    assert "glow" in listed
+    assert "high + low" in listed
+    again = invoke("models", "adopt", home=home)
+    assert "is linked" not in again.stdout
+    assert invoke("loras", "remove", "glow", home=home).returncode == 0
+    assert sorted(path.name for path in root.iterdir()) == [
+        "broken.safetensors",
+        "glow_high.safetensors",
+        "glow_low.safetensors",
+    ]
 
 
 def test_a_setting_names_folders_that_are_always_looked_through(

@@ -6,6 +6,7 @@ the word for the expert. Decides on headers alone, so a wrong base model is refu
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Sequence
@@ -29,9 +30,10 @@ from backend.core.paths import Home
 from backend.core.requests import LoraFileRef, LoraUse, OnLoraFailure
 from backend.models.lora.digests import DigestCache
 from backend.models.lora.files import LoraFile, LoraFileReader, ModelShapes
+from backend.models.lora.links import LoraLinks
 from backend.models.lora.presets import known_preset
 from backend.models.lora.routing import check_fit, route
-from backend.models.lora.upload import SUFFIX, receive, safe_stem, target_name
+from backend.models.lora.upload import SUFFIX, Received, check_content, receive, safe_stem, target_name
 from backend.models.manager import EMBEDDED_MODELS
 
 EMBEDDED_LORAS = EMBEDDED_MODELS / "loras"
@@ -104,6 +106,7 @@ class LoraLibrary:
         self._embedded = embedded
         self._shapes = ModelShapes(models)
         self._reader = LoraFileReader(self._shapes)
+        self._links = LoraLinks(home)
         self._digests = DigestCache(home.loras / ".digests.json")
 
     def all(self) -> list[Lora]:
@@ -143,16 +146,66 @@ class LoraLibrary:
         kept_as = target_name(filename, name)
         if (self._embedded / kept_as).exists():
             raise LoraExists(f"A LoRA file {kept_as} ships with the package; choose another name")
-        received = receive(stream, self._folder, kept_as, self._reader)
+        return self._taken_in(receive(stream, self._folder, kept_as, self._reader))
+
+    def look_at(self, path: Path) -> LoraFile | None:
+        """Return what a file anywhere on this machine is, judged by its header; None when it is gone."""
+        file = self._reader.read(path)
+        self._reader.forget(path)
+        return file
+
+    def has(self, path: Path) -> bool:
+        """Whether a file is one of those here, under whatever name."""
+        try:
+            return any(file.path.samefile(path) for _, file in self._files())
+        except OSError:  # one of the two went away just now
+            return False
+
+    def adopt(self, path: Path, name: str | None = None) -> Lora:
+        """Take in a file that another program keeps, by a link: it is neither copied nor moved nor changed.
+
+        It is looked at as one that is added. Without a wished name it keeps its own, and where that is taken, the name
+        of its folder goes before it. The same file twice is no error.
+
+        Raises:
+            LoraInvalid: it is no LoRA that can be used.
+            LoraExists: other LoRAs have these names.
+            LoraNotFound: it cannot be read.
+            StorageFull: the disk is full.
+            BadSettings: config.json cannot be written.
+            InvalidRequest: the wished name is no name.
+        """
+        names = [target_name(path.name, name)]
+        if name is None:
+            names.append(target_name(f"{path.parent.name}-{path.name}", None))
+        try:
+            check_content(path, self._reader)
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise LoraNotFound(f"The file {path.name} cannot be read") from error
+        finally:
+            self._reader.forget(path)
+        free = [name for name in names if not (self._embedded / name).exists()]
+        for name in free[:-1]:
+            with contextlib.suppress(LoraExists):
+                return self._taken_in(self._links.take(path, name, sha256))
+        if not free:
+            raise LoraExists(f"LoRA files {' and '.join(names)} ship with the package")
+        return self._taken_in(self._links.take(path, free[-1], sha256))
+
+    def _taken_in(self, received: Received) -> Lora:
         stat = received.path.stat()
         self._digests.remember(received.path, (stat.st_size, stat.st_mtime_ns), received.sha256)
         for lora in self._catalogue()[0]:
             if any(file.path == received.path for file in lora.files):
                 return lora
-        raise LoraNotFound(f"The file {kept_as} was deleted while it was taken in")
+        raise LoraNotFound(f"The file {received.path.name} was deleted while it was taken in")
 
     def delete(self, lora_id: str) -> None:
-        """Delete a LoRA's files. A task that runs keeps what it has read; one that waits goes on without it or fails.
+        """Delete a LoRA's files; of one that was adopted the link alone goes, and the other program's file stays.
+
+        A task that runs keeps what it has read; one that waits goes on without it or fails.
 
         Raises:
             LoraNotFound: there is none with this id.
@@ -162,7 +215,7 @@ class LoraLibrary:
         if lora.embedded:
             raise StateConflict("This LoRA ships with the package and stays", suggestions=("Just do not use it.",))
         for file in lora.files:
-            file.path.unlink(missing_ok=True)
+            self._links.remove(file.path)
 
     def open_file(self, ref: LoraFileRef) -> Path:
         """Return the file that a request fixed by its digest, under whatever name it has now.
@@ -221,12 +274,14 @@ class LoraLibrary:
         return LoraUse(lora.id, strength, second, refs), tuple(notes)
 
     def _files(self) -> list[tuple[bool, LoraFile]]:
-        """Return every file with whether it ships with the package; links that lead out of the folder are no files."""
+        """Return every file with whether it ships with the package; links that lead out of it are none, unless ours."""
         found: list[tuple[bool, LoraFile]] = []
         for folder, embedded in ((self._embedded, True), (self._folder, False)):
             inside = folder.resolve()
             for path in sorted(folder.glob(f"*{SUFFIX}")):
-                if path.name.startswith(".") or not path.is_file() or path.resolve().parent != inside:
+                if path.name.startswith(".") or not path.is_file():
+                    continue
+                if path.resolve().parent != inside and (embedded or not self._links.followed(path)):
                     continue
                 file = self._reader.read(path)
                 if file is not None:
