@@ -13,7 +13,8 @@ from rich.table import Table
 from backend.commands.terminal import check_file, err, out, own_home
 
 if TYPE_CHECKING:
-    from backend.models.lora.library import Lora, LoraLibrary
+    from backend.models.lora.catalogue import Lora
+    from backend.models.lora.library import LoraLibrary
 
 app = typer.Typer(help="List, add, fetch, remove and look at LoRAs.", no_args_is_help=True)
 
