@@ -232,8 +232,8 @@ def damage_of(folder: Path) -> str | None:
     for shards in folder.glob(f"*/*{SHARD_INDEX}"):
         try:
             files = shard_names(shards)
-        except NoWeights:
-            return f"{shards.parent.name}/{shards.name} cannot be read"
+        except NoWeights as error:
+            return f"{shards.parent.name}/{shards.name} cannot be used. {error}"
         for name in files:
             if not (shards.parent / name).is_file():
                 return f"the file {shards.parent.name}/{name} is missing"

@@ -290,8 +290,9 @@ def test_a_text_encoder_with_names_of_llama_is_held_against_its_structure(
         opened(plain, trained, device)
 
 
-@pytest.mark.parametrize("kind", [Gguf.Q8_0, Gguf.F16])
-def test_a_table_of_words_is_unpacked_without_standing_in_memory_twice(tmp_path: Path, kind: Gguf) -> None:
+# A group of rows is a quarter of all of them; `gguf` has it twice while it joins what it unpacked.
+@pytest.mark.parametrize(("kind", "part"), [(Gguf.Q8_0, 0.55), (Gguf.F16, 0.15)])
+def test_a_table_of_words_is_unpacked_without_standing_in_memory_twice(tmp_path: Path, kind: Gguf, part: float) -> None:
     numbers = np.random.default_rng(5).standard_normal((32768, 512), dtype=np.float32)
     packed = gguf.quantize(numbers, kind)
     writer = GGUFWriter(tmp_path / "words.gguf", arch="t5encoder")
@@ -308,7 +309,7 @@ def test_a_table_of_words_is_unpacked_without_standing_in_memory_twice(tmp_path:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert torch.equal(target, weights.numbers(stored).bfloat16())
-    assert peak < numbers.nbytes, "a group of rows is a quarter of it, and is there with what it is made of"
+    assert peak < part * numbers.nbytes
 
 
 def test_a_text_encoder_in_gguf_is_unpacked(plain: Sample, trained: Path, device: str) -> None:
