@@ -24,7 +24,7 @@ from backend.api.lora_schemas import (
 from backend.api.schemas import ErrorBody
 from backend.core.domain import TaskStatus, iso
 from backend.core.errors import LoraNotFound
-from backend.models.lora.library import Lora
+from backend.models.lora.catalogue import Lora
 
 router = APIRouter(prefix="/lora", tags=["lora"])
 

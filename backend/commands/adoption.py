@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from backend.commands.terminal import err, out
-from backend.core.errors import WanError
+from backend.core.errors import LoraExists, LoraInvalid, LoraNotFound, WanError
 from backend.core.hardware import detect_hardware
 from backend.core.model_table import find_model
 from backend.core.settings import load_settings
@@ -36,9 +36,10 @@ def adopt(
         typer.Option("--model", help="Adopt this model even where its transformers have still to be fetched."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what was found.")] = False,
-    copy: Annotated[bool, typer.Option("--copy", help="Copy the files instead of linking them.")] = False,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy a model's files instead of linking them.")] = False,
+    loras: Annotated[bool, typer.Option(help="Link the LoRAs that fit a model here, too.")] = True,
 ) -> None:
-    """Use models of the Hugging Face cache, ComfyUI, Wan2GP and other folders without fetching or copying them."""
+    """Use models and LoRAs of the Hugging Face cache, ComfyUI, Wan2GP and other folders without copying them."""
     from backend.models.adoption import parse_choices, plans
     from backend.models.local_files import hugging_face_cache
     from backend.models.manager import ModelManager
@@ -58,6 +59,8 @@ def adopt(
         if plan.presence in ("partial", "corrupted") and plan.parts.files:
             name = plan.spec.id
             out.print(f"{name}: wan22 models download {name} goes on and links what was found", markup=False)
+    if loras:
+        _adopt_loras(home, survey, dry_run=dry_run)
     failures: list[WanError] = []
     for plan in made:
         if not dry_run and (plan.worthwhile or (plan.spec.id in asked and plan.parts.files)):
@@ -94,6 +97,32 @@ def _adopt(home: Home, plan: Plan, *, copy: bool) -> None:
         out.print(f"{name} is adopted and verified; {saved}", markup=False)
     else:
         out.print(f"{name} is adopted in part; {saved}. The rest: wan22 models download {name}", markup=False)
+
+
+def _adopt_loras(home: Home, survey: Survey, *, dry_run: bool) -> None:
+    """Link the LoRAs that are not here yet; one that is refused keeps no other one out."""
+    from backend.models.identity import Kind
+    from backend.models.lora.library import LoraLibrary
+
+    library = LoraLibrary(home)
+    for path in (found.path for found in survey.weights if found.kind is Kind.LORA):
+        file = library.look_at(path)
+        if file is None or library.has(path):
+            continue
+        if not file.models:
+            out.print(f"LoRA {_clean(path.name)} fits no model here. {file.problem or ''}".rstrip(), markup=False)
+            continue
+        if dry_run:
+            out.print(f"LoRA {_clean(path.name)} would be linked; it fits {', '.join(file.models)}", markup=False)
+            continue
+        try:
+            lora = library.adopt(path)
+        except (LoraInvalid, LoraExists, LoraNotFound) as error:
+            out.print(f"LoRA {_clean(path.name)} was left out. {error.message}", markup=False)
+            continue
+        away = any(one.path.is_symlink() for one in lora.files)
+        where = "is on another disk and stays there; do not delete it" if away else "is linked"
+        out.print(f"LoRA {lora.id}: {_clean(path.name)} {where}; it fits {', '.join(lora.models)}", markup=False)
 
 
 def _show_files(survey: Survey) -> None:
@@ -134,14 +163,9 @@ def _worth_a_line(found: Recognised) -> bool:
 
 
 def _note(found: Recognised) -> str:
-    from backend.models.adoption import readable
-    from backend.models.identity import Kind
-
-    if not readable(found):
-        return "The names of llama.cpp are not read here"
     if found.ambiguous:
         return f"{found.note}; say it with --use"
-    return "`wan22 loras add` takes it" if found.kind is Kind.LORA else found.note
+    return found.note
 
 
 def _show_plans(plans: list[Plan]) -> None:

@@ -13,7 +13,8 @@ from rich.table import Table
 from backend.commands.terminal import check_file, err, out, own_home
 
 if TYPE_CHECKING:
-    from backend.models.lora.library import Lora, LoraLibrary
+    from backend.models.lora.catalogue import Lora
+    from backend.models.lora.library import LoraLibrary
 
 app = typer.Typer(help="List, add, fetch, remove and look at LoRAs.", no_args_is_help=True)
 
@@ -48,14 +49,18 @@ def show(lora_id: LoraId) -> None:
 def add(
     files: Annotated[list[Path], typer.Argument(help="Safetensors files; both of a pair for two experts.")],
     name: Annotated[str | None, typer.Option(help="Keep it under another name.")] = None,
+    link: Annotated[bool, typer.Option("--link", help="Link the files instead of copying them.")] = False,
 ) -> None:
-    """Check LoRA files by their content and copy them into the home folder."""
+    """Check LoRA files by their content, and copy or link them into the home folder."""
     for path in files:
         check_file(path, "FILES")
     library = _library()
     for path in files:
-        with path.open("rb") as stream:
-            lora = library.add(stream, path.name, name)
+        if link:
+            lora = library.adopt(path, name)
+        else:
+            with path.open("rb") as stream:
+                lora = library.add(stream, path.name, name)
         fits = ", ".join(lora.models) or "no model of ours"
         out.print(f"{escape(lora.id)}: fits {fits}{'; complete pair' if lora.is_pair else ''}")
 
@@ -83,7 +88,7 @@ def fetch(
 
 @app.command("remove")
 def remove(lora_id: LoraId) -> None:
-    """Delete a LoRA's files, both of a pair."""
+    """Delete a LoRA's files, both of a pair; of a linked one only the link."""
     _library().delete(lora_id)
     out.print(f"{escape(lora_id)} was deleted")
 

@@ -174,9 +174,28 @@ class TextEncoderShape:
     @property
     def parameters(self) -> int:
         """How many parameters it has, the table of words included."""
-        attention = 4 * self.dim * self.heads * self.head_dim + self.distance_buckets * self.heads
-        layer = attention + 3 * self.dim * self.ffn_dim + 2 * self.dim
-        return self.layers * layer + self.dim + self.vocabulary * self.dim
+        return self.layers * _total(self._layer().values()) + self.dim + self.vocabulary * self.dim
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every parameter, by transformers' names; every layer has a table of distances."""
+        layer = self._layer()
+        return {
+            "shared.weight": (self.vocabulary, self.dim),
+            "encoder.final_layer_norm.weight": (self.dim,),
+            **{f"encoder.block.{i}.layer.{name}.weight": it for i in range(self.layers) for name, it in layer.items()},
+        }
+
+    def _layer(self) -> dict[str, tuple[int, ...]]:
+        inner = self.heads * self.head_dim
+        return {
+            **{f"0.SelfAttention.{part}": (inner, self.dim) for part in "qkv"},
+            "0.SelfAttention.o": (self.dim, inner),
+            "0.SelfAttention.relative_attention_bias": (self.distance_buckets, self.heads),
+            "0.layer_norm": (self.dim,),
+            **{f"1.DenseReluDense.{part}": (self.ffn_dim, self.dim) for part in ("wi_0", "wi_1")},
+            "1.DenseReluDense.wo": (self.dim, self.ffn_dim),
+            "1.layer_norm": (self.dim,),
+        }
 
     def flops(self, tokens: int) -> int:
         """Count the operations of encoding one prompt."""

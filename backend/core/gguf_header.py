@@ -13,8 +13,6 @@ from math import prod
 from pathlib import Path
 from typing import Final
 
-from gguf.constants import GGML_QUANT_SIZES, GGUF_DEFAULT_ALIGNMENT, GGMLQuantizationType
-
 from backend.core.lora.match import TensorInfo
 
 MAGIC = b"GGUF"
@@ -84,6 +82,9 @@ class _Walk:
     def _tensors(
         self, count: int, fields: dict[str, object]
     ) -> tuple[dict[str, TensorInfo], dict[str, tuple[int, int]]]:
+        # The package loads numpy, which nobody needs who only looks at other files.
+        from gguf.constants import GGML_QUANT_SIZES, GGUF_DEFAULT_ALIGNMENT, GGMLQuantizationType
+
         found: dict[str, TensorInfo] = {}
         places: dict[str, tuple[int, int]] = {}
         for _ in range(count):

@@ -18,6 +18,7 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
 from backend.core.model_table import ModelSpec
+from backend.core.weight_header import Container
 from backend.engine.original_names import name_tables
 from backend.engine.weight_files import ComponentFiles, OpenWeights, StoredTensor, damaged
 
@@ -120,7 +121,7 @@ def fill(fitting: Fitting, config_folder: Path, dtype: torch.dtype, device: torc
         for parameter in fitting.parameters:
             precision = torch.float32 if _in_float32(fitting.module, parameter.names[0], dtype) else dtype
             value = torch.empty(parameter.shape, dtype=precision, device=device)
-            value.copy_(weights.numbers(parameter.tensor).reshape(parameter.shape))
+            weights.copy(parameter.tensor, value)
             filled = nn.Parameter(value, requires_grad=False)
             for name in parameter.names:
                 path, _, leaf = name.rpartition(".")
@@ -176,7 +177,7 @@ def _in_float32(module: nn.Module, parameter: str, dtype: torch.dtype) -> bool:
 
 def _same_shape(tensor: StoredTensor, shape: tuple[int, ...]) -> bool:
     """Compare shapes; GGUF files may lack sides of length one, and have the kernel of a convolution as one row."""
-    if not tensor.gguf:
+    if tensor.container is not Container.GGUF:
         return tensor.shape == shape
     stored = tuple(side for side in tensor.shape if side != 1)
     wanted = tuple(side for side in shape if side != 1)

@@ -15,9 +15,10 @@ from diffusers.quantizers.gguf.utils import SUPPORTED_GGUF_QUANT_TYPES, GGUFPara
 from gguf import GGMLQuantizationType
 
 from backend.core.gguf_header import read_gguf_header
+from backend.core.lora.match import FLOAT_TYPES
 
 #: Numbers that are no quantisation: they are read as they are.
-_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+_FLOATS = FLOAT_TYPES & {kind.name for kind in GGMLQuantizationType}
 #: Those of them that numpy has.
 _PLAIN: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 #: Types whose matrices stay packed in memory, by name: diffusers unpacks them while it computes.
@@ -37,12 +38,14 @@ class GgufFile:
         self._header = read_gguf_header(path)
         self._bytes = np.memmap(path, np.uint8, mode="r")
 
-    def numbers(self, name: str) -> torch.Tensor:
-        """Return a tensor as floats: what is packed becomes float32, what is not stays as it is."""
+    def numbers(self, name: str, rows: slice = slice(None)) -> torch.Tensor:
+        """Return a tensor, or rows of it, as floats: what is packed becomes float32, what is not stays as it is."""
         info, kind = self._header.tensors[name], self._kind(name)
         plain = _PLAIN.get(info.dtype)
-        values = gguf.dequantize(self._rows(name), kind) if plain is None else self._raw(name).view(plain)
-        return torch.from_numpy(np.array(values)).reshape(info.shape)
+        packed = self._rows(name)[rows]
+        values = gguf.dequantize(packed, kind) if plain is None else packed.view(plain)
+        # What was not unpacked is still the file's, which nobody may write into.
+        return torch.from_numpy(np.require(values, requirements="W")).reshape(-1, *info.shape[1:])
 
     def packed(self, name: str) -> torch.Tensor:
         """Return a matrix in the form in which diffusers computes with it; its bytes are those of the file."""
@@ -53,10 +56,7 @@ class GgufFile:
     def _kind(self, name: str) -> GGMLQuantizationType:
         return GGMLQuantizationType[self._header.tensors[name].dtype]
 
-    def _raw(self, name: str) -> Any:
-        first, last = self._header.spans[name]
-        return self._bytes[first:last]
-
     def _rows(self, name: str) -> Any:
         """Return a tensor's bytes, one row for each row of its matrix: no row shares a block with another."""
-        return self._raw(name).reshape(self._header.tensors[name].shape[0], -1)
+        first, last = self._header.spans[name]
+        return self._bytes[first:last].reshape(self._header.tensors[name].shape[0], -1)

@@ -14,6 +14,7 @@ from typing import Any
 
 from backend.core.errors import ModelUnavailable
 from backend.core.model_spec import DMD_PIPELINE, Mode, ModelSpec
+from backend.core.weight_header import SHARD_INDEX, WEIGHT_SUFFIXES, NoWeights, shard_names
 from backend.engine.component_loader import CLASSES
 from backend.engine.weight_files import ComponentFiles, damaged, read_headers
 
@@ -44,7 +45,6 @@ _LATENT_CHANNELS = {Mode.T2V: 16, Mode.I2V: 16, Mode.TI2V: 48}
 #: Tensors that give away which model they belong to, by diffusers' and by Wan's own names.
 _FIRST_WEIGHT = "patch_embedding.weight"
 _LATENT_WEIGHTS = ("post_quant_conv.weight", "conv2.weight")
-_SUFFIXES = (".safetensors", ".gguf")
 #: Classes may only come from these libraries; anything else would be code from the model folder.
 _LIBRARIES = frozenset({"diffusers", "transformers"})
 _BOUNDARY_TOLERANCE = 1e-9
@@ -226,12 +226,13 @@ def _weight_names(spec: ModelSpec, folder: Path, component: str, usual_name: str
     """
     place = folder / component
     indices = [f"{usual_name}.index.json"]
-    indices += sorted(path.name for path in place.glob("*.safetensors.index.json") if path.name not in indices)
+    indices += sorted(path.name for path in place.glob(f"*{SHARD_INDEX}") if path.name not in indices)
     index = next((name for name in indices if (place / name).is_file()), None)
     if index is not None:
         return tuple(f"{component}/{name}" for name in _shards(spec, folder, f"{component}/{index}"))
     if not (place / usual_name).is_file():
-        others = sorted(path.name for path in place.iterdir() if path.suffix in _SUFFIXES) if place.is_dir() else []
+        inside = place.iterdir() if place.is_dir() else ()
+        others = sorted(path.name for path in inside if path.suffix in WEIGHT_SUFFIXES)
         if len(others) > 1:
             raise damaged(spec, f"{component} has several weight files; leave one: {', '.join(others)}")
         if others:
@@ -240,15 +241,10 @@ def _weight_names(spec: ModelSpec, folder: Path, component: str, usual_name: str
 
 
 def _shards(spec: ModelSpec, folder: Path, index: str) -> list[str]:
-    shards = _read_json(spec, folder, index).get("weight_map")
-    if not isinstance(shards, dict) or not shards:
-        raise damaged(spec, f"{index} lists no files")
-    names = sorted({str(name) for name in shards.values()})
-    for name in names:
-        # A name that leads out of the folder would make us open any file on this machine.
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise damaged(spec, f"{index} lists something that is not a safetensors file beside it")
-    return names
+    try:
+        return shard_names(folder / index)
+    except NoWeights as error:
+        raise damaged(spec, f"{index} cannot be used. {error}") from error
 
 
 def _read_json(spec: ModelSpec, folder: Path, name: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""The names under which Wan's own files hold the parameters of each component, and those that GGUF text encoders use.
+"""The names under which files hold the parameters of each component: the library's, Wan's own, llama.cpp's.
 
 Every table goes from diffusers' name to the file's name, so that a file is held against the whole structure of a
-component. Knows names and nothing of files.
+component. Names that those need too who only recognise files are in `core`. Knows names and nothing of files.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from gguf import MODEL_ARCH, get_tensor_name_map
-
 from backend.core.lora.keys import original_parameter_name
+from backend.core.text_encoder_names import llama_text_name, wan_text_name
 
 #: What stands before every name where a file was made for ComfyUI, or holds more than a transformer.
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
@@ -43,25 +42,6 @@ _VAE_LEVEL = re.compile(
     r"^(?P<half>encoder|decoder)\.(?:down|up)_blocks\.(?P<level>\d+)\."
     r"(?:resnets\.(?P<block>\d+)\.|(?P<resampler>downsampler|upsampler|upsamplers\.0)\.)?(?P<rest>.+)$"
 )
-#: Inside a block of the text encoder: UMT5 of transformers against `t5.py` of Wan.
-_T5_IN_BLOCK = {
-    "layer.0.layer_norm": "norm1",
-    "layer.0.SelfAttention.q": "attn.q",
-    "layer.0.SelfAttention.k": "attn.k",
-    "layer.0.SelfAttention.v": "attn.v",
-    "layer.0.SelfAttention.o": "attn.o",
-    "layer.0.SelfAttention.relative_attention_bias": "pos_embedding.embedding",
-    "layer.1.layer_norm": "norm2",
-    "layer.1.DenseReluDense.wi_0": "ffn.gate.0",
-    "layer.1.DenseReluDense.wi_1": "ffn.fc1",
-    "layer.1.DenseReluDense.wo": "ffn.fc2",
-}
-_T5_OUTSIDE = {
-    "shared": "token_embedding",
-    "encoder.embed_tokens": "token_embedding",
-    "encoder.final_layer_norm": "norm",
-}
-_T5_BLOCK = re.compile(r"^encoder\.block\.(\d+)\.(.+)$")
 
 
 def name_tables(component: str, parameters: Iterable[str], config: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -72,7 +52,7 @@ def name_tables(component: str, parameters: Iterable[str], config: Mapping[str, 
     names = list(parameters)
     own = {name: name for name in names}
     if component == "text_encoder":
-        return [own, _table(names, _text_name), _table(names, partial(_gguf_text_name, int(config["num_layers"])))]
+        return [own, _table(names, wan_text_name), _table(names, llama_text_name)]
     if component == "image_encoder":  # as transformers before 5 wrote it, and as the published files are
         return [own, _table(names, "vision_model.{}".format)]
     if component == "vae":
@@ -117,17 +97,3 @@ def _vae_place(level: re.Match[str], res_blocks: int, residual: bool) -> str:
     if half == "encoder":  # diffusers has one list here too
         return f"{half}.{samples}.{index}"
     return f"{half}.{samples}.{index * (blocks + 1) + place}"
-
-
-def _text_name(name: str) -> str:
-    module, leaf = _split(name)
-    block = _T5_BLOCK.match(module)
-    if block is not None:
-        return f"blocks.{block[1]}.{_T5_IN_BLOCK.get(block[2], block[2])}.{leaf}"
-    return f"{_T5_OUTSIDE.get(module, module)}.{leaf}"
-
-
-def _gguf_text_name(layers: int, name: str) -> str:
-    """Return llama.cpp's name, which the `gguf` package knows for every parameter of T5's encoder."""
-    found = get_tensor_name_map(MODEL_ARCH.T5ENCODER, layers).get_name(name, try_suffixes=(".weight", ".bias"))
-    return name if found is None else str(found)

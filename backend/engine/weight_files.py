@@ -6,7 +6,7 @@ one GGUF file. Headers are read when a folder is looked at, numbers only while a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,19 +17,17 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from backend.core.errors import LoraInvalid, ModelDamaged
-from backend.core.gguf_header import MAGIC, BadGguf, read_gguf_header
-from backend.core.lora.header import read_header
+from backend.core.errors import ModelDamaged
+from backend.core.lora.match import FLOAT_TYPES, TensorInfo
 from backend.core.model_table import ModelSpec
+from backend.core.weight_header import Container, NoWeights, read_weights, scaled_weight
 from backend.engine.gguf_file import PACKED_TYPES, READABLE_TYPES, GgufFile
 from backend.engine.original_names import PREFIXES
 
-#: Names in a safetensors header of the types that are read: numbers, and eight-bit floats with or without scales.
-_FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
-#: What follows a module's name where its weight is to be multiplied by a scale: ComfyUI's word, and diffusers'.
-_SCALES = (".scale_weight", ".weight_scale")
-#: What says nothing about the weights: scales for activations, marks of a format, a tokenizer beside an encoder.
-_ASIDE = (".scale_input", ".input_scale", ".comfy_quant", "scaled_fp8", "spiece_model")
+#: Types whose numbers are read, by the names that each format has for them.
+_READABLE = {Container.SAFETENSORS: FLOAT_TYPES, Container.GGUF: READABLE_TYPES}
+#: How many numbers are unpacked at once: a table of words would otherwise stand in memory a second and a third time.
+_AT_ONCE = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +38,18 @@ class StoredTensor:
     key: str  #: its name in the file
     dtype: str  #: as the file's format names it
     shape: tuple[int, ...]
-    gguf: bool = False
+    container: Container = Container.SAFETENSORS
     scale: StoredTensor | None = None  #: what the numbers are to be multiplied by
 
     @property
     def packed(self) -> bool:
         """Whether it is quantised in a way in which it can be computed with."""
-        return self.gguf and self.dtype in PACKED_TYPES
+        return self.container is Container.GGUF and self.dtype in PACKED_TYPES
 
     @property
     def readable(self) -> bool:
         """Whether its type is one that is read here."""
-        return self.dtype in (READABLE_TYPES if self.gguf else _FLOATS)
+        return self.dtype in _READABLE[self.container]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,41 +71,45 @@ def read_headers(spec: ModelSpec, folder: Path, names: tuple[str, ...]) -> Compo
     Raises:
         ModelDamaged: one is missing, cut off, or something else than its name says; the message names it.
     """
-    found: dict[str, StoredTensor] = {}
+    weights: dict[str, StoredTensor] = {}
+    scales: dict[str, StoredTensor] = {}
     for name in names:
         path = folder / name
         if not path.is_file():
             raise damaged(spec, f"{name} is missing")
         try:
             stat = path.stat()
-            found |= _header(path, (stat.st_size, stat.st_mtime_ns))
-        except (LoraInvalid, BadGguf) as error:
+            own_weights, own_scales = _header(path, (stat.st_size, stat.st_mtime_ns))
+        except NoWeights as error:
             raise damaged(spec, f"{name} cannot be used. {error}") from error
         except OSError as error:
             raise damaged(spec, f"{name} cannot be read ({type(error).__name__})") from error
-    return ComponentFiles(tuple(folder / name for name in names), _understood(spec, names[0], found))
+        weights |= own_weights
+        scales |= own_scales
+    return ComponentFiles(tuple(folder / name for name in names), _understood(spec, names[0], weights, scales))
 
 
 @lru_cache(maxsize=64)  # before every task the folder is looked at again, and the many tensors take their time
-def _header(path: Path, _state: tuple[int, int]) -> Mapping[str, StoredTensor]:
-    with path.open("rb") as file:
-        is_gguf = file.read(len(MAGIC)) == MAGIC
-    if is_gguf:
-        stored = read_gguf_header(path).tensors
-        return {key: StoredTensor(path, key, info.dtype, info.shape, gguf=True) for key, info in stored.items()}
-    tensors = read_header(path).tensors
-    return {key: StoredTensor(path, key, info.dtype, info.shape) for key, info in tensors.items()}
+def _header(path: Path, _state: tuple[int, int]) -> tuple[Mapping[str, StoredTensor], Mapping[str, StoredTensor]]:
+    """Return a file's weights, and what scales them."""
+    header = read_weights(path)
+
+    def stored(tensors: Mapping[str, TensorInfo]) -> Mapping[str, StoredTensor]:
+        return {key: StoredTensor(path, key, it.dtype, it.shape, header.container) for key, it in tensors.items()}
+
+    return stored(header.tensors), stored(header.scales)
 
 
-def _understood(spec: ModelSpec, name: str, found: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+def _understood(
+    spec: ModelSpec, name: str, weights: dict[str, StoredTensor], scales: dict[str, StoredTensor]
+) -> dict[str, StoredTensor]:
     """Take off what stands before all names, and give scales to what they scale."""
     for prefix in PREFIXES:
-        if found and all(key.startswith(prefix) or key.endswith(_ASIDE) for key in found):
-            found = {key.removeprefix(prefix): tensor for key, tensor in found.items()}
-    scales = {key: tensor for key, tensor in found.items() if key.endswith(_SCALES)}
-    weights = {key: one for key, one in found.items() if key not in scales and not key.endswith(_ASIDE)}
+        if weights and all(key.startswith(prefix) for key in (*weights, *scales)):
+            weights = {key.removeprefix(prefix): tensor for key, tensor in weights.items()}
+            scales = {key.removeprefix(prefix): tensor for key, tensor in scales.items()}
     for key, scale in scales.items():
-        weight = f"{key.rpartition('.')[0]}.weight"
+        weight = scaled_weight(key)
         one = weights.get(weight)
         rows = one.shape[:1] if one is not None else ()
         if one is None or not scale.readable or not (prod(scale.shape) == 1 or scale.shape in (rows, (*rows, 1))):
@@ -132,13 +134,35 @@ class OpenWeights:
 
     def numbers(self, tensor: StoredTensor) -> torch.Tensor:
         """Return a tensor as floats, with its scale in it."""
-        if tensor.gguf:
+        if tensor.container is Container.GGUF:
             return self._gguf(tensor.path).numbers(tensor.key)
         value: torch.Tensor = self._safetensors(tensor.path).get_tensor(tensor.key)
         if tensor.scale is None:
             return value
-        scale = self.numbers(tensor.scale).to(torch.float32)
-        return value.to(torch.float32) * scale.reshape(-1, *(1 for _ in tensor.shape[1:]))
+        return value.to(torch.float32) * self._scale(tensor.scale, len(tensor.shape))
+
+    def copy(self, tensor: StoredTensor, target: torch.Tensor) -> None:
+        """Put a tensor's numbers into `target`, in its precision and on its device, some rows after the others.
+
+        The numbers are those of `numbers`; what is unpacked is never there as a whole beside the target.
+        """
+        target = target.view(tensor.shape)
+        if tensor.container is Container.GGUF:
+            file = self._gguf(tensor.path)
+            for rows in _groups(tensor.shape):
+                target[rows].copy_(file.numbers(tensor.key, rows))
+            return
+        value = self._safetensors(tensor.path).get_tensor(tensor.key)
+        if tensor.scale is None:
+            target.copy_(value)
+            return
+        scale = self._scale(tensor.scale, len(tensor.shape)).expand(tensor.shape[0], *(-1 for _ in tensor.shape[1:]))
+        for rows in _groups(tensor.shape):
+            target[rows].copy_(value[rows].to(torch.float32) * scale[rows])
+
+    def _scale(self, scale: StoredTensor, dimensions: int) -> torch.Tensor:
+        """Return what a tensor is to be multiplied by: one number, or one for each row."""
+        return self.numbers(scale).to(torch.float32).reshape(-1, *(1 for _ in range(dimensions - 1)))
 
     def packed(self, tensor: StoredTensor) -> torch.Tensor:
         """Return a quantised matrix as it is."""
@@ -154,3 +178,10 @@ class OpenWeights:
         if path not in self._open:
             self._open[path] = self._stack.enter_context(safe_open(path, framework="pt"))
         return self._open[path]
+
+
+def _groups(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Divide a tensor into groups of rows that are unpacked at once."""
+    rows = max(1, _AT_ONCE // max(1, prod(shape[1:])))
+    for first in range(0, shape[0], rows):
+        yield slice(first, first + rows)

@@ -13,7 +13,7 @@ from typing import Final
 from backend.core.errors import InvalidRequest
 from backend.core.model_table import MODELS, ModelSpec, find_model
 from backend.models.assembly import PartFile, Parts, components_of, lacking, part_files
-from backend.models.identity import Naming, Recognised, Use
+from backend.models.identity import Recognised, Use
 from backend.models.manager import ModelManager, Presence
 from backend.models.survey import Survey
 
@@ -73,18 +73,13 @@ def plans(survey: Survey, manager: ModelManager, choices: Mapping[Use, Path]) ->
     """
     for use, path in choices.items():
         found = _chosen(survey, path)
-        if found is None or not readable(found) or found.choose(use) is None:
+        if found is None or found.choose(use) is None:
             what = "was not found in the folders" if found is None else "is something else"
             raise InvalidRequest(
                 f"The file for {use.model}/{use.component} {what}",
                 suggestions=("Add its folder with `--from`.", "`--dry-run` lists the files and what they are."),
             )
     return [_plan(spec, survey, manager.state(spec).presence, choices) for spec in MODELS.values() if not spec.embedded]
-
-
-def readable(found: Recognised) -> bool:
-    """Whether the engine knows the names of the tensors; of text encoders it knows those of llama.cpp not."""
-    return found.naming is not Naming.LLAMA
 
 
 def _plan(spec: ModelSpec, survey: Survey, presence: Presence, choices: Mapping[Use, Path]) -> Plan:
@@ -124,7 +119,7 @@ def _candidates(use: Use, survey: Survey, choices: Mapping[Use, Path]) -> list[R
     if use in choices:
         found = _chosen(survey, choices[use])
         return [] if found is None else [found]
-    fitting = [found for found in survey.weights if use in found.uses and readable(found)]
+    fitting = [found for found in survey.weights if use in found.uses]
     return sorted(fitting, key=lambda found: (-found.size, str(found.path)))
 
 

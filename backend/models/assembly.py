@@ -18,9 +18,10 @@ from filelock import FileLock, Timeout
 from backend.core.errors import ModelDamaged, ModelUnavailable
 from backend.core.model_table import ModelSpec
 from backend.core.paths import Home
+from backend.core.weight_header import SAFETENSORS_SUFFIX, SHARD_INDEX, WEIGHT_SUFFIXES
 from backend.models.hub import RemoteFile
 from backend.models.identity import Recognised
-from backend.models.integrity import WEIGHTS_SUFFIX, digest_of, header_reads
+from backend.models.integrity import digest_of, header_reads
 from backend.models.linking import Link, link_file
 from backend.models.local_files import content_name
 from backend.models.manager import EMBEDDED_MODELS, INDEX_FILE, damage_of
@@ -34,7 +35,6 @@ CONFIG_FILE = "config.json"
 _SCHEDULER = "scheduler"
 _PROCESSOR, _PROCESSOR_CONFIG = "image_processor", "preprocessor_config.json"
 _TOKENIZER_FILES: Final = (("tokenizer_config.json",), ("tokenizer.json", "spiece.model"))
-_SHARDED_INDEX = "{}.safetensors.index.json"
 _USUAL_NAME: Final = {"text_encoder": "model", "image_encoder": "model"}
 
 #: Told the file and the bytes of it that were read since the last call; may raise to stop.
@@ -91,7 +91,7 @@ def lacking(spec: ModelSpec, names: Iterable[str]) -> list[str]:
         if component == "tokenizer":
             here = all(any(choice in files for choice in row) for row in _TOKENIZER_FILES)
         else:
-            here = any(name.endswith((WEIGHTS_SUFFIX, ".gguf")) for name in files)
+            here = any(name.endswith(WEIGHT_SUFFIXES) for name in files)
         if not here:
             missing.append(component)
     return missing
@@ -102,7 +102,7 @@ def part_files(component: str, found: Recognised) -> tuple[PartFile, ...]:
     stem = _USUAL_NAME.get(component, "diffusion_pytorch_model")
     if len(found.files) > 1:  # the index of shards, and the shards that it lists by name
         index, *shards = found.files
-        names = [_SHARDED_INDEX.format(stem), *(shard.name for shard in shards)]
+        names = [stem + SHARD_INDEX, *(shard.name for shard in shards)]
         return tuple(_part(path, f"{component}/{name}") for path, name in zip((index, *shards), names, strict=True))
     header = found.header
     ending = f".{header.container}" if header is not None else found.path.suffix
@@ -196,7 +196,7 @@ def _record(part: PartFile, on_read: OnRead) -> FileRecord | None:
             found = _digest(part, on_read)
     except OSError as error:
         raise ModelDamaged(f"The file for {part.name} cannot be read ({type(error).__name__})") from error
-    if found is None or (part.source.suffix == WEIGHTS_SUFFIX and not header_reads(part.source)):
+    if found is None or (part.source.suffix == SAFETENSORS_SUFFIX and not header_reads(part.source)):
         return None
     return FileRecord(size, found, part.etag)
 

@@ -17,8 +17,8 @@ from backend.core.lora.keys import parameter_name
 from backend.core.lora.shape import WanShape
 from backend.core.model_spec import DMD_PIPELINE
 from backend.core.model_table import BUILT_IN, Mode, ModelSpec
+from backend.core.weight_header import WEIGHT_SUFFIXES, NoWeights, read_weights
 from backend.models.manager import INDEX_FILE, damage_of
-from backend.models.weight_file import NoWeights, read_weights
 
 PIPELINES = {Mode.T2V: "WanPipeline", Mode.I2V: "WanImageToVideoPipeline", Mode.TI2V: "WanPipeline"}
 _BOUNDARY_TOLERANCE = 1e-9
@@ -116,7 +116,7 @@ def _transformer(folder: Path) -> WanShape:
     except (KeyError, TypeError, ValueError):
         raise ModelMismatch(f"{folder.name}/config.json is not that of a Wan transformer") from None
     stored: dict[str, tuple[int, ...]] = {}
-    for path in sorted(path for path in folder.iterdir() if path.suffix in {".safetensors", ".gguf"}):
+    for path in sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES):
         try:
             header = read_weights(path)
         except NoWeights as error:

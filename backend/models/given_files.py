@@ -59,6 +59,8 @@ def place_files(spec: ModelSpec, named: Mapping[str, Path], others: Iterable[Pat
         if found.ambiguous:
             doubts = " or ".join(one.name for one in found.identities if one != chosen.identities[0])
             notes.append(f"{path.name} is taken for {chosen.identities[0].name}, as you say; it could be {doubts} too")
+        elif found.note:
+            notes.append(f"{path.name}: {found.note}")
     files = tuple(file for component, found in placed.items() for file in part_files(component, found))
     return Placed(files, frozenset(placed), tuple(notes))
 

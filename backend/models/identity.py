@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from backend.models.weight_file import WeightHeader
+from backend.core.weight_header import WeightHeader
 
 
 class Kind(StrEnum):
@@ -55,7 +55,7 @@ class Recognised:
     identities: tuple[Identity, ...] = ()  #: more than one: ambiguous
     naming: Naming | None = None
     header: WeightHeader | None = None
-    note: str = ""  #: why it is not used, or what would settle it, in one sentence
+    note: str = ""  #: why it is not used, what would settle it, or which part of it is not used, in one sentence
 
     @property
     def ambiguous(self) -> bool:

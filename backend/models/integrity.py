@@ -13,9 +13,9 @@ from pathlib import Path
 
 from backend.core.errors import LoraInvalid
 from backend.core.lora.header import read_header
+from backend.core.weight_header import SAFETENSORS_SUFFIX
 from backend.models.manifest import Manifest
 
-WEIGHTS_SUFFIX = ".safetensors"
 _CHUNK_BYTES = 4 * 2**20
 
 
@@ -75,7 +75,7 @@ def size_state(path: Path, size: int) -> FileState:
 def quick_state(path: Path, size: int) -> FileState:
     """Judge one file by its size, and by its header where it is a safetensors file."""
     state = size_state(path, size)
-    if state is FileState.OK and path.suffix == WEIGHTS_SUFFIX and not header_reads(path):
+    if state is FileState.OK and path.suffix == SAFETENSORS_SUFFIX and not header_reads(path):
         return FileState.CORRUPTED
     return state
 

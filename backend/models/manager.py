@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from backend.core.errors import ModelDamaged, ModelUnavailable
 from backend.core.model_table import ModelSpec, models_in_force
 from backend.core.paths import Home
+from backend.core.weight_header import SHARD_INDEX, WEIGHT_SUFFIXES, NoWeights, shard_names
 from backend.models.download_progress import Phase, read_status
 from backend.models.integrity import FileState, size_state
 from backend.models.manifest import Manifest, read_manifest
@@ -228,17 +229,17 @@ def damage_of(folder: Path) -> str | None:
     for part in parts:
         if not (folder / part).is_dir() or not any((folder / part).iterdir()):
             return f"the folder {part} is missing or empty"
-    for shards in folder.glob("*/*.safetensors.index.json"):
+    for shards in folder.glob(f"*/*{SHARD_INDEX}"):
         try:
-            files = set(json.loads(shards.read_text())["weight_map"].values())
-        except (OSError, ValueError, KeyError, AttributeError):
-            return f"{shards.parent.name}/{shards.name} cannot be read"
-        for name in sorted(files):
-            if Path(name).name != name or not (shards.parent / name).is_file():
+            files = shard_names(shards)
+        except NoWeights as error:
+            return f"{shards.parent.name}/{shards.name} cannot be used. {error}"
+        for name in files:
+            if not (shards.parent / name).is_file():
                 return f"the file {shards.parent.name}/{name} is missing"
     for part in parts:
         if part in {"transformer", "transformer_2", "vae", "text_encoder", "image_encoder"} and not any(
-            path.suffix in {".safetensors", ".gguf"} for path in (folder / part).iterdir()
+            path.suffix in WEIGHT_SUFFIXES for path in (folder / part).iterdir()
         ):
             return f"the folder {part} has no safetensors or GGUF file"
     return None

@@ -15,10 +15,10 @@ from typing import Final
 from backend.core.lora.experts import hint_of
 from backend.core.lora.keys import HIGH, LOW
 from backend.core.model_table import MODELS
+from backend.core.weight_header import SHARD_INDEX, WEIGHT_SUFFIXES, NoWeights, read_weights
 from backend.models.identity import Identity, Kind, Recognised
 from backend.models.integrity import digest_of
 from backend.models.structure import FIRST_VAE, by_structure
-from backend.models.weight_file import SHARD_INDEX, NoWeights, read_weights
 
 #: Published files by SHA-256 with their size: Comfy-Org's repositories Wan_2.1_ComfyUI_repackaged and
 #: Wan_2.2_ComfyUI_Repackaged on the hub.
@@ -134,8 +134,8 @@ def _expert(path: Path) -> str | None:
     """Return which expert the file's name says, or else that of its folder."""
     if path.parent.name in _EXPERT_FOLDERS and (path.parent.parent / "transformer_2").is_dir():
         return _EXPERT_FOLDERS[path.parent.name]
-    stem = path.name.removesuffix(SHARD_INDEX).removesuffix(".safetensors").removesuffix(".gguf")
-    for name in (stem, path.parent.name):
+    ending = next((end for end in (SHARD_INDEX, *WEIGHT_SUFFIXES) if path.name.endswith(end)), "")
+    for name in (path.name.removesuffix(ending), path.parent.name):
         hint = hint_of(name)
         if hint is not None and hint.certain:
             return hint.expert

@@ -6,9 +6,10 @@ models of other makers. Which of these a file is cannot be seen here.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from itertools import count
+from math import prod
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +19,9 @@ from backend.core.lora.keys import parameter_name
 from backend.core.lora.match import TensorInfo
 from backend.core.lora.shape import PUBLISHED, WanShape
 from backend.core.model_table import MODELS
+from backend.core.text_encoder_names import llama_text_name, wan_text_name
+from backend.core.weight_header import WeightHeader
 from backend.models.identity import Identity, Kind, Naming, Recognised, Use
-from backend.models.weight_file import Container, WeightHeader, number_count
 
 Tensors = Mapping[str, TensorInfo]
 
@@ -111,7 +113,7 @@ def _vae(path: Path, header: WeightHeader) -> Recognised | None:
     decoder, encoder = (header.tensors.get(name) for name in names)
     if decoder is None or encoder is None or len(decoder.shape) != 5 or len(encoder.shape) != 5:
         return None
-    numbers = number_count(header.tensors.values())
+    numbers = sum(prod(info.shape) for info in header.tensors.values())
     # The first convolution of the decoder makes four times its base width; the encoder's sees 3 x patch^2 channels.
     fitting = {
         model: architecture.vae
@@ -133,63 +135,61 @@ def _vae_name(vae: VaeShape) -> str:
     return _VAE_NAMES.get((vae.channels, vae.decoder_width), f"tiny VAE of {vae.channels} channels")
 
 
-#: Where the text encoder's sizes are: the table of words, the queries and the first feed-forward part of a layer.
-_TEXT_NAMES: Final = {
-    Naming.DIFFUSERS: (
-        "shared.weight",
-        re.compile(r"encoder\.block\.(\d+)\.(.+)"),
-        "layer.0.SelfAttention.q.weight",
-        "layer.1.DenseReluDense.wi_0.weight",
-        "layer.0.SelfAttention.relative_attention_bias.weight",
-    ),
-    Naming.ORIGINAL: (
-        "token_embedding.weight",
-        re.compile(r"blocks\.(\d+)\.(.+)"),
-        "attn.q.weight",
-        "ffn.gate.0.weight",
-        "pos_embedding.embedding.weight",
-    ),
-    Naming.LLAMA: (
-        "token_embd.weight",
-        re.compile(r"enc\.blk\.(\d+)\.(.+)"),
-        "attn_q.weight",
-        "ffn_gate.weight",
-        "attn_rel_b.weight",
-    ),
+#: How the parameters of the text encoder are called, from transformers' names.
+_TEXT_NAMES: Final[Mapping[Naming, Callable[[str], str]]] = {
+    Naming.DIFFUSERS: str,
+    Naming.ORIGINAL: wan_text_name,
+    Naming.LLAMA: llama_text_name,
 }
+_TABLE_OF_WORDS: Final = "shared.weight"
+_OWN_WORDS: Final = "The tokenizer inside it is not used: the model's own is"
 
 
 def _text_encoder(path: Path, header: WeightHeader) -> Recognised | None:
-    for naming, (words, block, queries, gate, distances) in _TEXT_NAMES.items():
-        if words not in header.tensors:
+    for naming, named in _TEXT_NAMES.items():
+        table = header.tensors.get(named(_TABLE_OF_WORDS))
+        if table is None or len(table.shape) != 2:
             continue
-        layers: dict[int, dict[str, tuple[int, ...]]] = {}
-        for name, info in header.tensors.items():
-            match = block.fullmatch(name)
-            if match is not None:
-                layers.setdefault(int(match[1]), {})[match[2]] = info.shape
-        parts = layers.get(0, {})
-        table = header.tensors[words].shape
-        if len(table) != 2 or any(len(parts.get(name, ())) != 2 for name in (queries, gate, distances)):
+        layers = _text_layers(header.tensors, named)
+        if not layers:
             continue
-        heads = max(parts[distances]) if header.container is Container.GGUF else parts[distances][1]
-        # Converters to GGUF store the table of distances either way around; the longer side is that of the heads.
-        sizes = (len(layers), table[1], parts[gate][0], parts[queries][0], heads, table[0])
-        whole = all(layers.get(index) == parts for index in range(len(layers)))
-        models = [model for model, it in ARCHITECTURES.items() if whole and _text_sizes(it.text) == sizes]
+        models = {model: it.text for model, it in ARCHITECTURES.items() if _text_table(it.text) == table.shape}
+        unknown = Recognised(path, Kind.UNKNOWN, header.size, (), naming, header)
         if not models:
-            note = (
-                f"A T5 encoder of {len(layers)} layers with {table[0]} words that no model here uses, or a part of one"
-            )
-            return Recognised(path, Kind.UNKNOWN, header.size, (), naming, header, note)
+            words = f"A T5 encoder of {layers} layers with {table.shape[0]} words that no model here uses"
+            return replace(unknown, note=f"{words}, or a part of one")
         name = "UMT5-XXL" if "T2V-A14B" in models else "tiny text encoder"
+        # One table of words belongs to one encoder: those that models share are the same.
+        misfit = _text_misfit(header.tensors, next(iter(models.values())), naming)
+        if misfit is not None:
+            return replace(unknown, note=f"It would be {name}, but {misfit}")
         identity = Identity(name, tuple(Use(model, "text_encoder") for model in models))
-        return Recognised(path, Kind.TEXT_ENCODER, header.size, (identity,), naming, header)
+        note = _OWN_WORDS if naming is Naming.LLAMA else ""
+        return Recognised(path, Kind.TEXT_ENCODER, header.size, (identity,), naming, header, note)
     return None
 
 
-def _text_sizes(text: TextEncoderShape) -> tuple[int, int, int, int, int, int]:
-    return text.layers, text.dim, text.ffn_dim, text.heads * text.head_dim, text.heads, text.vocabulary
+def _text_layers(tensors: Tensors, named: Callable[[str], str]) -> int:
+    """Count the layers of an encoder from its first one on."""
+    queries = "encoder.block.{}.layer.0.SelfAttention.q.weight"
+    return next(index for index in count() if named(queries.format(index)) not in tensors)
+
+
+def _text_table(text: TextEncoderShape) -> tuple[int, int]:
+    return text.vocabulary, text.dim
+
+
+def _text_misfit(tensors: Tensors, text: TextEncoderShape, naming: Naming) -> str | None:
+    """Return which tensor lacks, is built otherwise, or has no place in the encoder; None where all are right."""
+    expected = {_TEXT_NAMES[naming](name): shape for name, shape in text.shapes().items()}
+    for name, shape in expected.items():
+        if name not in tensors:
+            return f"{name} is missing"
+        if tensors[name].shape != shape:
+            return f"{name} has the shape {list(tensors[name].shape)}, not {list(shape)}"
+    # Files under transformers' names may hold the decoder too, which is left where it is.
+    left = sorted(tensors.keys() - expected.keys()) if naming is not Naming.DIFFUSERS else []
+    return f"{left[0][:120]} has no place in an encoder" if left else None
 
 
 #: Where the names of CLIP's half for images begin: as transformers wrote them before version 5, and since.

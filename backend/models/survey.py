@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from backend.core.model_table import MODELS, ModelSpec
+from backend.core.weight_header import SHARD_INDEX, WEIGHT_SUFFIXES, NoWeights, shard_names
 from backend.models.assembly import PartFile, Parts, lacking
 from backend.models.hub import MODEL_INDEX, is_needed
 from backend.models.identity import Kind, Recognised
 from backend.models.integrity import digest_of
 from backend.models.local_files import Walk, content_name
 from backend.models.recognition import recognise
-from backend.models.weight_file import SHARD_INDEX, NoWeights, shard_names
 
 #: Where ComfyUI keeps what is of interest here, and Wan2GP, in their folders.
 _PROGRAMS: Final = ("ComfyUI", "comfyui", "Wan2GP")
@@ -29,7 +29,6 @@ _THEIR_FOLDERS: Final = (
     ),
     "ckpts",
 )
-_WEIGHTS: Final = (".safetensors", ".gguf")
 #: Formats that can hold code: named, so that nobody wonders why they are not used, and never opened as what they are.
 _PICKLES: Final = (".pt", ".pth", ".ckpt", ".bin")
 _OURS = re.compile(r"wan|t5", re.IGNORECASE)
@@ -81,7 +80,7 @@ def look_through(roots: Iterable[Path], on_file: Callable[[Path], None] = lambda
 
 
 def _interesting(path: Path) -> bool:
-    if path.name.endswith((*_WEIGHTS, SHARD_INDEX)):
+    if path.name.endswith((*WEIGHT_SUFFIXES, SHARD_INDEX)):
         return True
     return path.name.endswith(_PICKLES) and bool(_OURS.search(path.name))
 

@@ -16,8 +16,9 @@ from pathlib import Path
 import httpx2
 
 from backend.core.errors import HubUnreachable, StorageFull
+from backend.core.weight_header import SAFETENSORS_SUFFIX
 from backend.models.hub import Hub, RemoteFile, unreachable
-from backend.models.integrity import WEIGHTS_SUFFIX, header_reads
+from backend.models.integrity import header_reads
 from backend.models.manifest import sync_folder, write_json
 from backend.models.retries import Retries, Transient
 
@@ -96,7 +97,7 @@ class FileTransfer:
                     except Transient as error:
                         self._retries.failed(error)
                 os.fsync(sink.fileno())
-            if not digest.fits() or (target.suffix == WEIGHTS_SUFFIX and not header_reads(part)):
+            if not digest.fits() or (target.suffix == SAFETENSORS_SUFFIX and not header_reads(part)):
                 raise WrongContent(file.name)
             part.replace(target)
             sync_folder(target.parent)

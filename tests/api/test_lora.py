@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +14,10 @@ from safetensors.torch import save
 from backend.core.lora.shape import WanShape
 from backend.core.model_table import MODELS
 from backend.models.lora.files import ModelShapes
+from backend.models.lora.library import LoraLibrary
 from backend.models.manager import EMBEDDED_MODELS
 from tests.api.support import GOOD, SUBMIT, TINY, Served, assert_error
-from tests.support.lora_files import comfyui_file, kohya_file, random_adapter
+from tests.support.lora_files import comfyui_file, kohya_file, random_adapter, write_lora
 
 PREFIXES = ("/api/v1/lora", "/lora")
 
@@ -195,6 +199,28 @@ def test_a_damaged_file_in_the_folder_is_listed_with_its_problem(served: Served,
     assert "cut off" in lora["problem"]
     assert lora["compatible_models"] == []
     assert_error(served.client.post(SUBMIT, json=GOOD | {"lora_path": "bad"}), 422, "lora_invalid")
+
+
+def test_a_lora_of_another_program_is_listed_used_and_never_deleted(
+    served: Served, shape: WanShape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = write_lora(tmp_path / "ComfyUI" / "glow.safetensors", comfyui_file(random_adapter(shape)))
+
+    def another_disk(*_: object) -> None:
+        raise OSError(errno.EXDEV, "another disk")
+
+    with monkeypatch.context() as other:
+        other.setattr(os, "link", another_disk)
+        LoraLibrary(served.services.home).adopt(theirs)  # as `wan22 models adopt` does beside a running server
+    (lora,) = mine(served)
+    assert (lora["name"], TINY in lora["compatible_models"]) == ("glow", True)
+    assert str(tmp_path / "ComfyUI") not in json.dumps(lora)
+    answer = served.client.post(SUBMIT, json=GOOD | {"loras": [{"id": "glow"}]})
+    assert answer.status_code == 200, answer.text
+    (use,) = served.services.tasks.get(answer.json()["task_id"]).request["loras"]
+    assert use["files"][0]["name"] == "glow.safetensors"
+    assert served.client.delete("/api/v1/lora/glow").status_code == 200
+    assert (mine(served), theirs.is_file()) == ([], True)
 
 
 def test_what_ships_cannot_be_deleted(served: Served) -> None:

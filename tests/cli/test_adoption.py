@@ -8,15 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from gguf import GGMLQuantizationType
 
 from backend.core.model_table import MODELS
 from backend.core.paths import Home
 from backend.engine.pipeline_loader import WanPipelineLoader
 from backend.models.assembly import PartFile, Parts, assemble, part_files
+from backend.models.lora.files import ModelShapes
 from backend.models.manager import EMBEDDED_MODELS
 from backend.models.recognition import recognise
 from tests.cli.support import invoke
+from tests.support.lora_files import comfyui_file, random_adapter, write_lora
 from tests.support.weight_files import a14b, sparse
+from tests.support.weight_forms import write_gguf
 
 TINY = EMBEDDED_MODELS / "tiny-t2v-a14b"
 
@@ -93,6 +97,57 @@ def test_loose_files_become_a_model_that_the_engine_opens(tmp_path: Path) -> Non
         mine, theirs = (getattr(model, part).state_dict() for model in (ours, original))
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_a_gguf_text_encoder_is_added_and_encodes_what_its_numbers_say(tmp_path: Path) -> None:
+    folder = shutil.copytree(TINY, tmp_path / "files")
+    held = write_gguf(folder, "text_encoder", GGMLQuantizationType.Q8_0, table=2)
+    experts = {part: next((folder / part).glob("*.safetensors")) for part in ("transformer", "transformer_2")}
+    high, low = experts.values()
+    (text,) = (folder / "text_encoder").glob("*.gguf")
+    home = tmp_path / "home"
+    options = ("--base", "tiny-t2v-a14b", "--high", str(high), "--low", str(low), "--part", str(text))
+    done = invoke("models", "add", "mine", *options, home=home)
+    assert done.returncode == 0, done.stderr
+    told = " ".join(done.stdout.split())
+    assert "The tokenizer inside it is not used: the model's own is" in told
+    assert "mine is added, built like tiny-t2v-a14b: ready" in told
+    encoder = WanPipelineLoader("cpu", threads=1).load(home / "models" / "mine", MODELS["tiny-t2v-a14b"]).text_encoder
+    assert all(torch.equal(encoder.state_dict()[name], value) for name, value in held.items())
+
+
+def test_loras_of_other_programs_join_the_list(tmp_path: Path) -> None:
+    root = tmp_path / "user" / "ComfyUI" / "models" / "loras"
+    root.mkdir(parents=True)
+    shape = ModelShapes(EMBEDDED_MODELS).of(MODELS["tiny-t2v-a14b"])
+    assert shape is not None
+    for name in ("glow_high", "glow_low"):
+        write_lora(root / f"{name}.safetensors", comfyui_file(random_adapter(shape)))
+    broken = comfyui_file(random_adapter(shape, seed=2))
+    next(iter(broken[0].values())).view(-1)[0] = float("nan")
+    write_lora(root / "broken.safetensors", broken)
+    home = tmp_path / "home"
+    shown = invoke("models", "adopt", "--dry-run", home=home)
+    assert shown.returncode == 0, shown.stderr
+    assert "LoRA glow_high.safetensors would be linked; it fits tiny-t2v-a14b" in " ".join(shown.stdout.split())
+    assert invoke("models", "adopt", "--no-loras", home=home).returncode == 0
+    assert list((home / "loras").glob("*.safetensors")) == []
+    done = invoke("models", "adopt", home=home)
+    assert done.returncode == 0, done.stderr
+    told = " ".join(done.stdout.split())
+    assert "LoRA broken.safetensors was left out. " in told
+    assert "LoRA glow: glow_low.safetensors is linked; it fits tiny-t2v-a14b" in told
+    listed = invoke("loras", "list", home=home).stdout
+    assert "glow" in listed
+    assert "high + low" in listed
+    again = invoke("models", "adopt", home=home)
+    assert "is linked" not in again.stdout
+    assert invoke("loras", "remove", "glow", home=home).returncode == 0
+    assert sorted(path.name for path in root.iterdir()) == [
+        "broken.safetensors",
+        "glow_high.safetensors",
+        "glow_low.safetensors",
+    ]
 
 
 def test_a_setting_names_folders_that_are_always_looked_through(

@@ -47,6 +47,17 @@ def test_a_lora_is_added_shown_listed_and_removed(tmp_path: Path, files: dict[st
     assert [path.name for path in (home / "loras").glob("*.safetensors")] == ["solo.safetensors"]
 
 
+def test_a_lora_may_stay_where_it_is(tmp_path: Path, files: dict[str, Path]) -> None:
+    home = tmp_path / "home"
+    linked = invoke("loras", "add", "--link", str(files["solo"]), home=home)
+    assert linked.returncode == 0, linked.stderr
+    assert (home / "loras" / "solo.safetensors").samefile(files["solo"])
+    assert "glow" in invoke("loras", "list", home=home).stdout
+    assert invoke("loras", "remove", "solo", home=home).returncode == 0
+    assert list((home / "loras").glob("*.safetensors")) == []
+    assert files["solo"].is_file()
+
+
 def test_what_is_refused_is_a_sentence(tmp_path: Path, files: dict[str, Path]) -> None:
     home = tmp_path / "home"
     for arguments, said in (

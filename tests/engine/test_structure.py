@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from diffusers import UniPCMultistepScheduler
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers, convert_wan_vae_to_diffusers
+from gguf import MODEL_ARCH, get_tensor_name_map
 
 from backend.core.architecture import ARCHITECTURES
 from backend.core.errors import ModelDamaged, ModelUnavailable
 from backend.core.lora.shape import WanShape
 from backend.core.model_table import MODELS
+from backend.core.text_encoder_names import llama_text_name, wan_text_name
 from backend.engine.original_names import name_tables
 from backend.engine.pipeline_loader import WanPipelineLoader
 
@@ -131,3 +133,15 @@ def test_the_names_of_the_newer_autoencoder_and_of_the_text_encoder() -> None:
         "encoder.final_layer_norm.weight": ("norm.weight", "enc.output_norm.weight"),
     }.items():
         assert (text[name], packed[name]) == (original, gguf)
+
+
+def test_the_parameters_of_the_text_encoder_have_the_shapes_and_the_names_that_others_give_them() -> None:
+    module = WanPipelineLoader("cpu").build(CONFIGS / "TI2V-5B", MODELS["TI2V-5B"])["text_encoder"]
+    assert {name: tuple(one.shape) for name, one in module.named_parameters()} == ARCHITECTURES["TI2V-5B"].text.shapes()
+    theirs = get_tensor_name_map(MODEL_ARCH.T5ENCODER, 24)
+    for name in ARCHITECTURES["TI2V-5B"].text.shapes():
+        assert llama_text_name(name) == theirs.get_name(name, try_suffixes=(".weight",))
+    assert llama_text_name("encoder.embed_tokens.weight") == llama_text_name("shared.weight")
+    assert [rename("encoder.block.0.layer.2.other.weight") for rename in (wan_text_name, llama_text_name)] == [
+        "encoder.block.0.layer.2.other.weight"
+    ] * 2

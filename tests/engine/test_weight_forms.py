@@ -6,11 +6,13 @@ import hashlib
 import json
 import shutil
 import socket
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -26,7 +28,8 @@ from backend.core.lora.keys import BOTH
 from backend.core.lora.shape import WanShape
 from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.requests import LoraFileRef, LoraUse
-from backend.engine import pipeline_loader
+from backend.core.weight_header import Container
+from backend.engine import pipeline_loader, weight_files
 from backend.engine.component_loader import Fitting, fill
 from backend.engine.decode import stream_frames
 from backend.engine.denoise import DenoiseJob
@@ -35,6 +38,7 @@ from backend.engine.lora import LoraStack, build_stack
 from backend.engine.model_files import check_model_files
 from backend.engine.offload import RESIDENT, settle
 from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
+from backend.engine.weight_files import OpenWeights, StoredTensor
 from tests.engine.conftest import EMBEDDED
 from tests.engine.samples import Sample, finish, sample
 from tests.support.lora_files import lightx2v_file, random_adapter, write_lora
@@ -232,8 +236,84 @@ def test_quantised_weights_go_with_every_placement_and_with_loras(
         plain.components.layout.change(first.components.plan)
 
 
+LLAMA = 2  # the table of llama.cpp's names
+
+
+def encoded(components: WanComponents) -> torch.Tensor:
+    """The text of a prompt's first words, as the encoder hands it on."""
+    words = torch.arange(1, 13, device=components.device).reshape(1, 12)
+    with torch.no_grad():
+        return components.text_encoder(words, torch.ones_like(words)).last_hidden_state.cpu()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", [Gguf.F32, Gguf.F16, Gguf.BF16, Gguf.Q8_0, Gguf.Q5_1, Gguf.Q5_0, Gguf.Q4_0])
+def test_a_text_encoder_with_names_of_llama_is_the_numbers_that_it_holds(
+    plain: Sample, trained: Path, device: str, kind: Gguf, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weight_files, "_AT_ONCE", 1000)  # groups of fifteen rows, and a last one that is smaller
+    held = write_gguf(trained, "text_encoder", kind, table=LLAMA)
+    other = with_numbers(trained, "text_encoder", held)
+    loader = WanPipelineLoader(device, precision=precision)
+    ours, expected = (loader.load(folder, plain.components.spec) for folder in (trained, other))
+    assert torch.equal(encoded(ours), encoded(expected))
+    state = ours.text_encoder.state_dict()
+    for name, value in held.items():
+        assert torch.equal(state[name].cpu(), value.to(getattr(torch, precision)))
+    change = (encoded(ours).float() - encoded(plain.components)).abs().max()
+    assert (change == 0) == (kind is Gguf.F32 and precision == "float32")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda named: {key: value for key, value in named.items() if key != "enc.blk.1.attn_rel_b.weight"},
+            r"have no tensor enc\.blk\.1\.attn_rel_b\.weight",
+        ),
+        (
+            lambda named: named | {"enc.blk.0.attn_rel_b.weight": named["enc.blk.0.attn_rel_b.weight"].T.contiguous()},
+            r"enc\.blk\.0\.attn_rel_b\.weight of text_encoder has the shape \[4, 32\]",
+        ),
+        (
+            lambda named: named | {"dec.blk.0.attn_q.weight": torch.zeros(64, 64)},
+            r"1 tensors of text_encoder have no place in it; the first one is dec\.blk\.0\.attn_q\.weight",
+        ),
+    ],
+    ids=["missing", "turned around", "with a decoder"],
+)
+def test_a_text_encoder_with_names_of_llama_is_held_against_its_structure(
+    plain: Sample, trained: Path, device: str, change: Callable[[Tensors], Tensors], message: str
+) -> None:
+    write_gguf(trained, "text_encoder", Gguf.Q8_0, table=LLAMA, change=change)
+    with pytest.raises(ModelDamaged, match=message):
+        opened(plain, trained, device)
+
+
+# A group of rows is a quarter of all of them; `gguf` has it twice while it joins what it unpacked.
+@pytest.mark.parametrize(("kind", "part"), [(Gguf.Q8_0, 0.55), (Gguf.F16, 0.15)])
+def test_a_table_of_words_is_unpacked_without_standing_in_memory_twice(tmp_path: Path, kind: Gguf, part: float) -> None:
+    numbers = np.random.default_rng(5).standard_normal((32768, 512), dtype=np.float32)
+    packed = gguf.quantize(numbers, kind)
+    writer = GGUFWriter(tmp_path / "words.gguf", arch="t5encoder")
+    writer.add_tensor("token_embd.weight", packed, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    stored = StoredTensor(tmp_path / "words.gguf", "token_embd.weight", kind.name, numbers.shape, Container.GGUF)
+    target = torch.empty(numbers.shape, dtype=torch.bfloat16)
+    with OpenWeights() as weights:
+        tracemalloc.start()
+        weights.copy(stored, target)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert torch.equal(target, weights.numbers(stored).bfloat16())
+    assert peak < part * numbers.nbytes
+
+
 def test_a_text_encoder_in_gguf_is_unpacked(plain: Sample, trained: Path, device: str) -> None:
-    other = with_numbers(trained, "text_encoder", write_gguf(trained, "text_encoder", Gguf.Q8_0, table=2))
+    other = with_numbers(trained, "text_encoder", write_gguf(trained, "text_encoder", Gguf.Q8_0, table=LLAMA))
     ours = opened(plain, trained, device)
     assert ours.components.plan is RESIDENT
     assert np.array_equal(frames_of(ours), frames_of(opened(plain, other, device)))

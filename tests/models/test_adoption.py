@@ -186,11 +186,13 @@ def test_shards_pickles_and_double_names_are_told_once(tmp_path: Path) -> None:
     assert kinds[0] == (Kind.REFUSED.value, "Wan2.1_VAE.pth")
 
 
-def test_text_encoders_with_names_of_llama_are_recognised_and_not_used(tmp_path: Path, home: Home) -> None:
-    sparse_gguf(tmp_path / "r" / "umt5.gguf", text_encoder("gguf"), gguf.GGMLQuantizationType.Q8_0, "t5encoder")
-    survey = look_through([tmp_path / "r"])
-    assert [found.kind for found in survey.weights] == [Kind.TEXT_ENCODER]
-    assert "text_encoder" in _plan(survey, home).lacking
+def test_text_encoders_with_names_of_llama_are_used(comfy: Path, home: Home) -> None:
+    (comfy / "text_encoders" / "umt5_xxl_fp16.safetensors").unlink()
+    name = "umt5-xxl-encoder-Q8_0.gguf"
+    sparse_gguf(comfy / "text_encoders" / name, text_encoder("gguf"), gguf.GGMLQuantizationType.Q8_0, "t5encoder")
+    plan = _plan(look_through([comfy]), home)
+    assert plan.lacking == ("tokenizer",)
+    assert f"text_encoder/{name}" in {part.name for part in plan.parts.files}
 
 
 def test_a_tokenizer_is_known_by_its_words(tmp_path: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

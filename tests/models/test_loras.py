@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -15,6 +16,7 @@ import torch
 from safetensors.torch import save
 
 from backend.core.errors import (
+    BadSettings,
     BodyTooLarge,
     InvalidRequest,
     LoraExists,
@@ -311,6 +313,117 @@ def test_a_partial_match_is_announced_or_refused_as_asked(library: LoraLibrary, 
     assert "left out" in notes[-1]
     with pytest.raises(LoraIncompatible, match="dora_scale"):
         library.plan_use(TINY, "part", on_failure=OnLoraFailure.FAIL)
+
+
+@pytest.fixture
+def theirs(tmp_path: Path, shape: WanShape) -> Path:
+    """A LoRA in the folder of another program."""
+    folder = tmp_path / "ComfyUI" / "loras"
+    folder.mkdir(parents=True)
+    return write_lora(
+        folder / "glow.safetensors", comfyui_file(random_adapter(shape)), modelspec__trigger_phrase="glow"
+    )
+
+
+@pytest.fixture(params=["same disk", "another disk"])
+def disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whether a second name may be given to a file."""
+
+    if request.param == "another disk":
+        monkeypatch.setattr(os, "link", _another_disk)
+    return str(request.param)
+
+
+def _another_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.EXDEV, "another disk")
+
+
+def test_a_file_of_another_program_is_used_where_it_is(
+    library: LoraLibrary, home: Home, theirs: Path, disk: str
+) -> None:
+    before = theirs.read_bytes()
+    assert not library.has(theirs)
+    lora = library.adopt(theirs)
+    assert (lora.id, lora.trigger_words, [one.id for one in library.all()]) == ("glow", ("glow",), ["glow"])
+    inside = home.loras / "glow.safetensors"
+    assert inside.samefile(theirs)
+    assert inside.is_symlink() == (disk == "another disk")
+    use, _ = library.plan_use(TINY, "glow")
+    assert library.open_file(use.files[0]).read_bytes() == before
+    assert LoraLibrary(home).get("glow").models == lora.models, "a server that starts later sees it too"
+    assert library.has(theirs)
+    assert library.adopt(theirs).id == "glow"
+    assert len(library.all()) == 1
+    library.delete("glow")
+    assert (theirs.read_bytes(), library.all(), inside.is_symlink()) == (before, [], False)
+    linked = json.loads(home.config_file.read_text())["loras"]["linked"] if home.config_file.exists() else {}
+    assert linked == {}
+    assert library.adopt(theirs, "other").id == "other"
+
+
+def test_a_link_that_nobody_took_in_or_that_leads_elsewhere_now_is_not_followed(
+    library: LoraLibrary, home: Home, theirs: Path, shape: WanShape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = write_lora(theirs.with_name("secret.safetensors"), comfyui_file(random_adapter(shape, seed=3)))
+    (home.loras / "planted.safetensors").symlink_to(secret)
+    assert library.all() == []
+    monkeypatch.setattr(os, "link", _another_disk)
+    use, _ = library.plan_use(TINY, library.adopt(theirs).id)
+    inside = home.loras / "glow.safetensors"
+    inside.unlink()
+    inside.symlink_to(secret)
+    assert library.all() == []
+    with pytest.raises(LoraNotFound):
+        library.open_file(use.files[0])
+    home.config_file.write_text("not JSON")
+    inside.unlink()
+    with pytest.raises(BadSettings):
+        library.adopt(theirs)
+    assert not inside.is_symlink(), "what could not be noted is not linked"
+
+
+def test_a_link_whose_file_went_away_leaves_its_name_to_the_next_one(
+    library: LoraLibrary, home: Home, theirs: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as other_disk:
+        other_disk.setattr(os, "link", _another_disk)
+        library.adopt(theirs)
+    theirs.unlink()
+    assert library.all() == []
+    assert library.add(io.BytesIO(content), "glow.safetensors").id == "glow"
+    assert not (home.loras / "glow.safetensors").is_symlink()
+
+
+def test_what_another_program_has_is_judged_as_an_upload_is(
+    library: LoraLibrary, home: Home, theirs: Path, shape: WanShape
+) -> None:
+    nan = comfyui_file(random_adapter(shape))
+    next(iter(nan[0].values())).view(-1)[0] = float("nan")
+    bad = write_lora(theirs.with_name("nan.safetensors"), nan)
+    foreign = write_lora(theirs.with_name("foreign.safetensors"), lightx2v_file(random_adapter(FOREIGN)))
+    for path in (bad, foreign, theirs.with_name("absent.safetensors")):
+        with pytest.raises(LoraInvalid):
+            library.adopt(path)
+    assert [path.name for path in home.loras.glob("*.safetensors")] == []
+    assert library.look_at(theirs) is not None
+    assert library.look_at(theirs.with_name("absent.safetensors")) is None
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(
+    library: LoraLibrary, home: Home, tmp_path: Path, shape: WanShape
+) -> None:
+    for seed, folder in enumerate(("first", "second")):
+        for expert in ("high", "low"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            adapter = comfyui_file(random_adapter(shape, seed=2 * seed + (expert == "low")))
+            library.adopt(write_lora(tmp_path / folder / f"{expert}_noise_model.safetensors", adapter))
+    assert [lora.id for lora in library.all()] == ["high-low-pair", "second"]
+    assert all(lora.is_pair for lora in library.all())
+    (tmp_path / "third" / "second").mkdir(parents=True)
+    other = comfyui_file(random_adapter(shape, seed=9))
+    moved = write_lora(tmp_path / "third" / "second" / "high_noise_model.safetensors", other)
+    with pytest.raises(LoraExists):
+        library.adopt(moved)
 
 
 def test_wishes_that_make_no_sense(library: LoraLibrary, content: bytes) -> None:

@@ -95,7 +95,7 @@ def test_files_in_the_home_are_found_and_the_gpu_decides_the_default(home: Home)
         (lambda f: (f / "model_index.json").write_text("{"), "model_index.json"),
         (
             lambda f: (f / "vae" / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../../x"}}'),
-            "is missing",
+            "lists something that is not a safetensors file beside it",
         ),
     ],
 )

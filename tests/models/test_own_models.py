@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from gguf import GGMLQuantizationType
 
 from backend.core.errors import BadSettings, ModelDamaged, ModelMismatch, ModelUnavailable, StateConflict
 from backend.core.lora.shape import PUBLISHED
@@ -28,6 +29,7 @@ from backend.models.model_entry import ModelEntry
 from backend.models.own_models import OwnModels
 from tests.support.hub import REPOSITORY, stand_in
 from tests.support.weight_files import a14b, sparse, vae
+from tests.support.weight_forms import write_gguf
 
 T2V, I2V, TI2V = (EMBEDDED_MODELS / name for name in ("tiny-t2v-a14b", "tiny-i2v-a14b", "tiny-ti2v-5b"))
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -267,6 +269,25 @@ def test_single_files_become_a_model_with_what_the_base_has(home: Home, own: Own
         assert own.remove(one) > 0
     assert [path.name for path in home.models.iterdir() if path.suffix != ".lock"] == []
     assert {path: path.read_bytes() for path in loose.values()} == before
+
+
+def test_a_text_encoder_with_names_of_llama_goes_with_the_tokenizer_of_the_base(
+    home: Home, own: OwnModels, loose: dict[str, Path], folder: Path
+) -> None:
+    write_gguf(folder, "text_encoder", GGMLQuantizationType.Q8_0, table=2)
+    (file,) = (folder / "text_encoder").glob("*.gguf")
+    manager = ModelManager(home, has_gpu=False)
+    named = {"transformer": loose["high"], "transformer_2": loose["low"]}
+    spec, notes = own.add_files("mine", _entry("tiny"), named, [file], models=manager)
+    assert notes == (
+        f"{file.name}: The tokenizer inside it is not used: the model's own is",
+        "vae, tokenizer are that of tiny-t2v-a14b",
+    )
+    made = manager.folder(spec)
+    assert (made / "text_encoder" / file.name).samefile(file)
+    assert (made / "tokenizer" / "tokenizer.json").read_bytes() == (T2V / "tokenizer" / "tokenizer.json").read_bytes()
+    own.remove(spec)
+    assert file.is_file()
 
 
 _HIGH = "the expert for high noise"

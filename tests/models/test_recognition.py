@@ -219,6 +219,31 @@ def test_gguf_transformers_and_text_encoders(folder: Path) -> None:
     text = recognise(sparse_gguf(folder / "umt5.gguf", text_encoder("gguf"), Q4_K, "t5encoder"))
     assert (text.kind, text.naming) == (Kind.TEXT_ENCODER, Naming.LLAMA)
     assert {use.model for use in text.uses} == {spec.id for spec in MODELS.values() if not spec.embedded}
+    assert "tokenizer inside it is not used" in text.note
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        ({"enc.blk.7.attn_rel_b.weight": None}, "enc.blk.7.attn_rel_b.weight is missing"),
+        ({"enc.blk.3.attn_rel_b.weight": (64, 32)}, "attn_rel_b.weight has the shape [64, 32], not [32, 64]"),
+        ({"dec.blk.0.attn_q.weight": (4096, 4096)}, "dec.blk.0.attn_q.weight has no place in an encoder"),
+        ({"token_embd.weight": (32128, 4096)}, "32128 words that no model here uses"),
+    ],
+)
+def test_a_text_encoder_that_could_not_be_loaded_is_told_by_the_tensor_that_is_wrong(
+    folder: Path, change: dict[str, tuple[int, ...] | None], note: str
+) -> None:
+    shapes = {name: shape for name, shape in (text_encoder("gguf") | change).items() if shape is not None}
+    found = recognise(sparse_gguf(folder / "umt5.gguf", shapes, Q4_K, "t5encoder"))
+    assert (found.kind, found.uses) == (Kind.UNKNOWN, ())
+    assert note in found.note
+
+
+def test_the_encoder_of_a_model_that_has_a_decoder_too_is_found_under_the_librarys_names(folder: Path) -> None:
+    whole = text_encoder() | {"decoder.block.0.layer.0.SelfAttention.q.weight": (4096, 4096), "lm_head.weight": (4, 4)}
+    assert recognise(sparse(folder / "umt5.safetensors", whole)).kind is Kind.TEXT_ENCODER
+    assert recognise(sparse(folder / "t5.safetensors", text_encoder("wan") | {"head.weight": (4, 4)})).uses == ()
 
 
 def test_our_gguf_header_agrees_with_the_packages_reader(tmp_path: Path) -> None:

@@ -84,15 +84,32 @@ def write_scaled_fp8(folder: Path, component: str, *, original: bool, word: str 
     return expected
 
 
-def write_gguf(folder: Path, component: str, kind: GGMLQuantizationType, *, table: int = 1) -> Tensors:
-    """Write a component as a GGUF file: matrices in the given type where their rows allow it, all else in float32."""
+def write_gguf(
+    folder: Path,
+    component: str,
+    kind: GGMLQuantizationType,
+    *,
+    table: int = 1,
+    change: Callable[[Tensors], Tensors] = dict,
+) -> Tensors:
+    """Write a component as a GGUF file: matrices in the given type where their rows allow it, all else in float32.
+
+    Table 2 has llama.cpp's names, and a tokenizer comes with them. `change` may take tensors away or add some, by their
+    names in the file.
+    """
     tensors = weights_of(folder, component)
     named = originally_named(folder, component, tensors, table)
+    own = dict(zip(named, tensors, strict=True))
     (old,) = (folder / component).glob("*.safetensors")
     old.unlink()
-    writer = GGUFWriter(old.with_name(f"wan-{kind.name}.gguf"), arch="wan")
+    llama = table == 2
+    writer = GGUFWriter(old.with_name(f"wan-{kind.name}.gguf"), arch="t5encoder" if llama else "wan")
+    if llama:
+        writer.add_tokenizer_model("t5")
+        writer.add_token_list([f"word {number}" for number in range(50)])
+        writer.add_token_scores([-1.0] * 50)
     expected: Tensors = {}
-    for (key, value), name in zip(tensors.items(), named, strict=True):
+    for name, value in change(named).items():
         data = value.float().numpy()
         if value.ndim == 2 and not value.shape[1] % GGML_QUANT_SIZES[kind][0]:
             packed = gguf.quantize(data, kind)
@@ -100,7 +117,7 @@ def write_gguf(folder: Path, component: str, kind: GGMLQuantizationType, *, tabl
             data = gguf.dequantize(packed, kind)
         else:
             writer.add_tensor(name, data)
-        expected[key] = torch.from_numpy(np.array(data)).reshape(value.shape)
+        expected[own.get(name, name)] = torch.from_numpy(np.array(data)).reshape(value.shape)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -1,16 +1,14 @@
 """The LoRAs on this machine: list, look up, take in, delete, and decide what one of them means for a model.
 
-Clients name ids, never paths. A LoRA is one file, or two that belong together because their names differ only in
-the word for the expert. Decides on headers alone, so a wrong base model is refused before anything is loaded.
+Clients name ids, never paths; which files are one LoRA, `catalogue` says. Decides on headers alone, so a wrong base
+model is refused before anything is loaded.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,78 +20,20 @@ from backend.core.errors import (
     LoraNotFound,
     StateConflict,
 )
-from backend.core.lora.keys import HIGH, LOW
-from backend.core.lora.words import Preset
 from backend.core.model_table import ModelSpec
 from backend.core.paths import Home
 from backend.core.requests import LoraFileRef, LoraUse, OnLoraFailure
+from backend.models.lora.catalogue import Lora, catalogue
 from backend.models.lora.digests import DigestCache
 from backend.models.lora.files import LoraFile, LoraFileReader, ModelShapes
-from backend.models.lora.presets import known_preset
+from backend.models.lora.links import LoraLinks
 from backend.models.lora.routing import check_fit, route
-from backend.models.lora.upload import SUFFIX, receive, safe_stem, target_name
+from backend.models.lora.upload import SUFFIX, Received, check_content, receive, target_name
 from backend.models.manager import EMBEDDED_MODELS
 
 EMBEDDED_LORAS = EMBEDDED_MODELS / "loras"
 #: Beyond this a LoRA gives noise; negative strengths turn it around.
 MAX_STRENGTH = 4.0
-
-
-@dataclass(frozen=True, slots=True)
-class Lora:
-    """One LoRA: a file, or the pair of files for the two experts."""
-
-    id: str
-    files: tuple[LoraFile, ...]  #: of a pair, the one for the high-noise expert first
-    embedded: bool  #: whether it ships inside this package
-
-    @property
-    def is_pair(self) -> bool:
-        """Whether it has a file for each expert."""
-        return len(self.files) == 2
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of all files."""
-        return sum(file.size_bytes for file in self.files)
-
-    @property
-    def values(self) -> int:
-        """Numbers in all files; times their width, that is the memory it needs beside the model."""
-        return sum(file.values for file in self.files)
-
-    @property
-    def modified(self) -> datetime:
-        """When its newest file was changed."""
-        return max(file.modified for file in self.files)
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """Ids of the models that every file fits."""
-        first, *rest = self.files
-        return tuple(model for model in first.models if all(model in file.models for file in rest))
-
-    @property
-    def bases(self) -> tuple[str, ...]:
-        """The structures that every file fits, models of other families included."""
-        first, *rest = self.files
-        return tuple(base for base in first.bases if all(base in file.bases for file in rest))
-
-    @property
-    def trigger_words(self) -> tuple[str, ...]:
-        """The words that its files name."""
-        return tuple(dict.fromkeys(word for file in self.files for word in file.trigger_words))
-
-    @property
-    def preset(self) -> Preset | None:
-        """The settings that it needs: from its files, or known by its name."""
-        own = next((file.preset for file in self.files if file.preset is not None), None)
-        return own or known_preset(self.files[0].path.stem) or known_preset(self.id)
-
-    @property
-    def problem(self) -> str | None:
-        """Why it cannot be used."""
-        return next((file.problem for file in self.files if file.problem is not None), None)
 
 
 class LoraLibrary:
@@ -104,15 +44,16 @@ class LoraLibrary:
         self._embedded = embedded
         self._shapes = ModelShapes(models)
         self._reader = LoraFileReader(self._shapes)
+        self._links = LoraLinks(home)
         self._digests = DigestCache(home.loras / ".digests.json")
 
     def all(self) -> list[Lora]:
         """Return every LoRA by id; files that cannot be used are listed with their problem."""
-        return sorted(self._catalogue()[0], key=lambda lora: lora.id.lower())
+        return sorted(catalogue(self._files())[0], key=lambda lora: lora.id.lower())
 
     def find(self, lora_id: str) -> Lora | None:
         """Return a LoRA, or one half of a pair by its own name; None when there is none."""
-        return self._catalogue()[1].get(lora_id.removesuffix(SUFFIX))
+        return catalogue(self._files())[1].get(lora_id.removesuffix(SUFFIX))
 
     def get(self, lora_id: str) -> Lora:
         """Return a LoRA.
@@ -143,16 +84,66 @@ class LoraLibrary:
         kept_as = target_name(filename, name)
         if (self._embedded / kept_as).exists():
             raise LoraExists(f"A LoRA file {kept_as} ships with the package; choose another name")
-        received = receive(stream, self._folder, kept_as, self._reader)
+        return self._taken_in(receive(stream, self._folder, kept_as, self._reader))
+
+    def look_at(self, path: Path) -> LoraFile | None:
+        """Return what a file anywhere on this machine is, judged by its header; None when it is gone."""
+        file = self._reader.read(path)
+        self._reader.forget(path)
+        return file
+
+    def has(self, path: Path) -> bool:
+        """Whether a file is one of those here, under whatever name."""
+        try:
+            return any(file.path.samefile(path) for _, file in self._files())
+        except OSError:  # one of the two went away just now
+            return False
+
+    def adopt(self, path: Path, name: str | None = None) -> Lora:
+        """Take in a file that another program keeps, by a link: it is neither copied nor moved nor changed.
+
+        It is looked at as one that is added. Without a wished name it keeps its own, and where that is taken, the name
+        of its folder goes before it. The same file twice is no error.
+
+        Raises:
+            LoraInvalid: it is no LoRA that can be used.
+            LoraExists: other LoRAs have these names.
+            LoraNotFound: it cannot be read.
+            StorageFull: the disk is full.
+            BadSettings: config.json cannot be written.
+            InvalidRequest: the wished name is no name.
+        """
+        names = [target_name(path.name, name)]
+        if name is None:
+            names.append(target_name(f"{path.parent.name}-{path.name}", None))
+        try:
+            check_content(path, self._reader)
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise LoraNotFound(f"The file {path.name} cannot be read") from error
+        finally:
+            self._reader.forget(path)
+        free = [name for name in names if not (self._embedded / name).exists()]
+        for name in free[:-1]:
+            with contextlib.suppress(LoraExists):
+                return self._taken_in(self._links.take(path, name, sha256))
+        if not free:
+            raise LoraExists(f"LoRA files {' and '.join(names)} ship with the package")
+        return self._taken_in(self._links.take(path, free[-1], sha256))
+
+    def _taken_in(self, received: Received) -> Lora:
         stat = received.path.stat()
         self._digests.remember(received.path, (stat.st_size, stat.st_mtime_ns), received.sha256)
-        for lora in self._catalogue()[0]:
+        for lora in catalogue(self._files())[0]:
             if any(file.path == received.path for file in lora.files):
                 return lora
-        raise LoraNotFound(f"The file {kept_as} was deleted while it was taken in")
+        raise LoraNotFound(f"The file {received.path.name} was deleted while it was taken in")
 
     def delete(self, lora_id: str) -> None:
-        """Delete a LoRA's files. A task that runs keeps what it has read; one that waits goes on without it or fails.
+        """Delete a LoRA's files; of one that was adopted the link alone goes, and the other program's file stays.
+
+        A task that runs keeps what it has read; one that waits goes on without it or fails.
 
         Raises:
             LoraNotFound: there is none with this id.
@@ -162,7 +153,7 @@ class LoraLibrary:
         if lora.embedded:
             raise StateConflict("This LoRA ships with the package and stays", suggestions=("Just do not use it.",))
         for file in lora.files:
-            file.path.unlink(missing_ok=True)
+            self._links.remove(file.path)
 
     def open_file(self, ref: LoraFileRef) -> Path:
         """Return the file that a request fixed by its digest, under whatever name it has now.
@@ -221,54 +212,16 @@ class LoraLibrary:
         return LoraUse(lora.id, strength, second, refs), tuple(notes)
 
     def _files(self) -> list[tuple[bool, LoraFile]]:
-        """Return every file with whether it ships with the package; links that lead out of the folder are no files."""
+        """Return every file with whether it ships with the package; links that lead out of it are none, unless ours."""
         found: list[tuple[bool, LoraFile]] = []
         for folder, embedded in ((self._embedded, True), (self._folder, False)):
             inside = folder.resolve()
             for path in sorted(folder.glob(f"*{SUFFIX}")):
-                if path.name.startswith(".") or not path.is_file() or path.resolve().parent != inside:
+                if path.name.startswith(".") or not path.is_file():
+                    continue
+                if path.resolve().parent != inside and (embedded or not self._links.followed(path)):
                     continue
                 file = self._reader.read(path)
                 if file is not None:
                     found.append((embedded, file))
         return found
-
-    def _catalogue(self) -> tuple[list[Lora], dict[str, Lora]]:
-        """Return the list, and everything that an id may name: the list, and the halves of pairs."""
-        files = self._files()
-        halves = _pairs(files)
-        by_id: dict[str, Lora] = {}
-        for embedded, file in files:
-            lora_id = _free_id(safe_stem(file.path.stem), file.name, by_id)
-            by_id[lora_id] = Lora(lora_id, (file,), embedded)
-        paired = {half.path for pair in halves for half in pair}
-        listed = [lora for lora in by_id.values() if lora.files[0].path not in paired]
-        for high, low in halves:
-            embedded = high.path.parent == self._embedded
-            lora_id = _free_id(_pair_id(high), high.name, by_id)
-            by_id[lora_id] = Lora(lora_id, (high, low), embedded)
-            listed.append(by_id[lora_id])
-        return listed, by_id
-
-
-def _pairs(files: Sequence[tuple[bool, LoraFile]]) -> list[tuple[LoraFile, LoraFile]]:
-    """Find the files that are one for each expert of the same thing; where there are three, none is a pair."""
-    groups: dict[tuple[bool, str], list[LoraFile]] = {}
-    for embedded, file in files:
-        if file.hint is not None and file.problem is None:
-            groups.setdefault((embedded, file.family), []).append(file)
-    pairs = []
-    for group in groups.values():
-        sides = {file.side: file for file in group}
-        if len(group) == 2 and sides.keys() == {HIGH, LOW} and set(sides[HIGH].bases) & set(sides[LOW].bases):
-            pairs.append((sides[HIGH], sides[LOW]))
-    return pairs
-
-
-def _pair_id(high: LoraFile) -> str:
-    family = "" if high.hint is None else high.hint.family.strip("-._ ")
-    return safe_stem(family) if family else "high-low-pair"
-
-
-def _free_id(wished: str, name: str, taken: dict[str, Lora]) -> str:
-    return wished if wished not in taken else f"{wished}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

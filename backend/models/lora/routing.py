@@ -18,7 +18,7 @@ from backend.models.lora.files import LoraFile
 
 
 class Routable(Protocol):
-    """What is asked of a LoRA here (`models.lora.library.Lora`)."""
+    """What is asked of a LoRA here (`models.lora.catalogue.Lora`)."""
 
     @property
     def id(self) -> str:

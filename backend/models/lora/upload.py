@@ -94,17 +94,43 @@ def receive(
         remove_stale_parts(folder)
         try:
             sha256 = _write(stream, part, limit)
-            header = read_header(part)
-            known = reader.read(part)
-            if known is None or known.problem is not None:
-                raise LoraInvalid("The file went away" if known is None else (known.problem or ""))
-            from backend.models.lora.numbers import check_numbers  # loads NumPy, which the server starts without
-
-            check_numbers(part, header)
+            check_content(part, reader)
             return Received(folder / name, sha256, _put(part, folder / name, sha256))
         finally:
             reader.forget(part)
             part.unlink(missing_ok=True)
+
+
+def check_content(path: Path, reader: LoraFileReader) -> None:
+    """Look at all of a file, header and numbers.
+
+    Raises:
+        LoraInvalid: it is no safetensors file, damaged, holds no LoRA for Wan, or holds NaN.
+    """
+    header = read_header(path)
+    known = reader.read(path)
+    if known is None or known.problem is not None:
+        raise LoraInvalid("The file went away" if known is None else (known.problem or ""))
+    from backend.models.lora.numbers import check_numbers  # loads NumPy, which the server starts without
+
+    check_numbers(path, header)
+
+
+def same_or_refuse(target: Path, sha256: str) -> None:
+    """Accept that a name is taken by the very same content.
+
+    Raises:
+        LoraExists: it is taken by another one.
+    """
+    with target.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise LoraExists(f"A LoRA file {target.name} is already here, with other content")
+
+
+def discard_dangling(target: Path) -> None:
+    """Free a name that only a link has whose file is gone."""
+    if target.is_symlink() and not target.exists():
+        target.unlink(missing_ok=True)
 
 
 def remove_stale_parts(folder: Path) -> None:
@@ -131,14 +157,12 @@ def _write(stream: IO[bytes], part: Path, limit: int) -> str:
 
 def _put(part: Path, target: Path, sha256: str) -> bool:
     """Give the part its name unless that is taken; return whether the file is new."""
+    discard_dangling(target)
     try:
         os.link(part, target)  # unlike a rename, this never replaces what is there
     except FileExistsError:
-        with target.open("rb") as file:
-            same = hashlib.file_digest(file, "sha256").hexdigest() == sha256
-        if same:
-            return False
-        raise LoraExists(f"A LoRA file {target.name} is already here, with other content") from None
+        same_or_refuse(target, sha256)
+        return False
     folder = os.open(target.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

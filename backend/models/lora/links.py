@@ -1,0 +1,75 @@
+"""LoRA files that stay where another program keeps them: a link in the folder of LoRAs, and what may lead out of it.
+
+A hard link is a file of the folder like any other. A symbolic one leads elsewhere, so it is followed only where section
+`loras` of config.json names its target; what somebody else put into the folder leads nowhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from backend.core.config_file import ConfigFile
+from backend.core.errors import BadSettings
+from backend.core.paths import Home
+from backend.models.linking import Link, link_file
+from backend.models.lora.upload import Received, discard_dangling, same_or_refuse
+from backend.models.transfer import storage_errors
+
+_SECTION: Final = "loras"
+_LINKED: Final = "linked"  # in the section: name in the folder -> where its file is
+
+
+class LoraLinks:
+    """The links in the folder of LoRAs of one home folder."""
+
+    def __init__(self, home: Home) -> None:
+        self._folder = home.loras
+        self._config = ConfigFile(home.config_file)
+
+    def take(self, source: Path, name: str, sha256: str) -> Received:
+        """Give a checked file a name in the folder; the file stays where it is and as it is.
+
+        Raises:
+            LoraExists: another file has this name.
+            StorageFull: the disk is full.
+            BadSettings: config.json cannot be written; nothing was linked.
+        """
+        target = self._folder / name
+        with storage_errors():
+            discard_dangling(target)
+            try:
+                link = link_file(source, target)
+            except FileExistsError:
+                same_or_refuse(target, sha256)
+                return Received(target, sha256, new=False)
+        if link is Link.SYMBOLIC:
+            try:
+                self._note(name, str(target.resolve()))
+            except BaseException:
+                target.unlink()
+                raise
+        return Received(target, sha256, new=True)
+
+    def followed(self, path: Path) -> bool:
+        """Whether a link in the folder is one that was made here and still leads where it led."""
+        try:
+            linked = self._config.section(_SECTION).get(_LINKED)
+        except BadSettings:
+            return False
+        return isinstance(linked, dict) and linked.get(path.name) == str(path.resolve())
+
+    def remove(self, path: Path) -> None:
+        """Delete a file of the folder under this name; what a link leads to stays."""
+        linked = path.is_symlink()
+        path.unlink(missing_ok=True)
+        if linked:
+            self._note(path.name, None)
+
+    def _note(self, name: str, target: str | None) -> None:
+        def changed(section: dict[str, object]) -> dict[str, object]:
+            before = section.get(_LINKED)
+            linked = {key: value for key, value in before.items() if key != name} if isinstance(before, dict) else {}
+            return {**section, _LINKED: linked if target is None else {**linked, name: target}}
+
+        self._config.update(_SECTION, changed)
