@@ -1,16 +1,15 @@
 """The downloads that people asked this server for: started, paused, continued, cancelled, one after the other.
 
-What has arrived lies on the disk and outlives this process; the list of wishes does not. Fetches nothing itself
+The bytes lie on the disk and the orders in the database: both outlive this process. Fetches nothing itself
 (`models.downloader`), and does not decide which models there are.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from datetime import datetime
-from enum import StrEnum
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
@@ -18,59 +17,28 @@ from typing import Final, Protocol
 import structlog
 
 from backend.core.domain import utcnow
-from backend.core.errors import DownloadNotFound, DownloadStopped, StateConflict, WanError
-from backend.core.model_table import ModelSpec
+from backend.core.errors import (
+    DownloadNotFound,
+    DownloadStopped,
+    StateConflict,
+    StorageFull,
+    StoreUnavailable,
+    WanError,
+)
+from backend.core.model_table import ModelSpec, models_in_force
 from backend.core.paths import Home
-from backend.models.download_progress import DownloadProgress, OnProgress, Phase, read_status
-from backend.models.manager import ModelManager, Presence
+from backend.models.download_progress import DownloadProgress, OnProgress, Phase
+from backend.models.manager import ModelManager
 from backend.models.removal import discard_unfinished
+from backend.services.download import ENDED, RUNNING, Download, DownloadState
+from backend.store.download_orders import DownloadOrders, Order, Urgency
 
 log = structlog.get_logger(__name__)
 
 
-class Urgency(StrEnum):
-    """Which download goes first; within one urgency the oldest does."""
-
-    CRITICAL = "critical"
-    HIGH = "high"
-    MEDIUM = "medium"
-    LOW = "low"
-
-
-class DownloadState(StrEnum):
-    """Where a download stands."""
-
-    QUEUED = "queued"
-    DOWNLOADING = "downloading"
-    VERIFYING = "verifying"
-    PAUSED = "paused"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-RUNNING: Final = frozenset({DownloadState.DOWNLOADING, DownloadState.VERIFYING})
-#: What a model's folder says while somebody fetches it.
-_IN_FOLDER: Final = {
-    Presence.DOWNLOADING: DownloadState.DOWNLOADING,
-    Presence.VERIFYING: DownloadState.VERIFYING,
-}
-_ENDED: Final = frozenset({DownloadState.COMPLETED, DownloadState.FAILED, DownloadState.CANCELLED})
+#: How often a running or paused download looks whether another process has changed its order.
+LOOK_SECONDS: Final = 1.0
 _ORDER: Final = {urgency: rank for rank, urgency in enumerate(Urgency)}
-
-
-@dataclass(frozen=True, slots=True)
-class Download:
-    """One download as it is now."""
-
-    spec: ModelSpec
-    state: DownloadState
-    urgency: Urgency
-    number: int  #: order of arrival
-    updated_at: datetime
-    progress: DownloadProgress | None = None
-    error: WanError | None = None
-    elsewhere: bool = False  #: another process runs it: it can be watched here, and nothing more
 
 
 class Fetcher(Protocol):
@@ -80,68 +48,93 @@ class Fetcher(Protocol):
         """Bring the model here; `check` raises to stop."""
 
 
-#: Makes a fetcher that keeps below so many bytes per second; None = as fast as it goes.
-MakeFetcher = Callable[[float | None], Fetcher]
+MakeFetcher = Callable[[], Fetcher]
 #: Told the state before and the download after each change and, now and then, of its progress.
 OnChange = Callable[[DownloadState | None, Download], None]
 
 
 class ModelDownloads:
-    """A list of wishes and the one thread that fulfils them. Any thread may call."""
+    """The orders of a database as this process carries them out, with one thread. Any thread may call.
 
-    def __init__(self, make_fetcher: MakeFetcher, discard: Callable[[ModelSpec], None]) -> None:
-        """Take who fetches, and who throws the unfinished files of a cancelled download away."""
+    The database has the orders, and this process what became of them: progress, errors, ends.
+    """
+
+    def __init__(self, make_fetcher: MakeFetcher, discard: Callable[[ModelSpec], None], orders: DownloadOrders) -> None:
+        """Take who fetches, who throws the unfinished files of a cancelled download away, and where orders are kept."""
         self._make_fetcher = make_fetcher
         self._discard = discard
+        self._orders = orders
+        self._ordering = threading.Lock()  # taken before `_changed`: an order is the same here and in the database
         self._changed = threading.Condition()
         self._downloads: dict[str, Download] = {}
-        self._limit: float | None = None
-        self._arrivals = 0
+        self._look_at = 0.0
         self._stopping = False
         self._at: str | None = None  # the model that the thread works on, until it has let go of its files
         self._thread: threading.Thread | None = None
         self.on_change: OnChange = lambda _before, _download: None
 
+    def restore(self) -> None:
+        """Take up the orders that are in the database: the wanted ones go on in their order, the paused ones wait.
+
+        One for a model that the table does not have stays in the database.
+
+        Raises:
+            StoreUnavailable: the database cannot be read.
+        """
+        with self._ordering, self._changed:
+            for order in self._orders.list():
+                spec = models_in_force().get(order.model)
+                if order.wished and spec is not None and not self._is_active(spec):
+                    self._set(_ordered(spec, order), DownloadState.PAUSED if order.paused else DownloadState.QUEUED)
+
     def start(self, spec: ModelSpec) -> Download:
-        """Ask for a model; one that is asked for already, or waits, is not asked for twice. A paused one goes on."""
-        with self._changed:
-            known = self._downloads.get(spec.id)
-            if known is not None and known.state not in _ENDED:
+        """Ask for a model; one that is asked for already, or waits, is not asked for twice. A paused one goes on.
+
+        Raises:
+            StoreUnavailable, StorageFull: the order could not be written down; nothing was started.
+        """
+        with self._ordering:
+            order = self._orders.want(spec.id)
+            with self._changed:
+                known = self._downloads.get(spec.id)
+                if known is None or known.state in ENDED:
+                    return self._set(_ordered(spec, order), DownloadState.QUEUED)
                 return self._set(known, DownloadState.QUEUED) if known.state is DownloadState.PAUSED else known
-            self._arrivals += 1
-            fresh = Download(spec, DownloadState.QUEUED, Urgency.MEDIUM, self._arrivals, utcnow())
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="downloads", daemon=True)
-                self._thread.start()
-            return self._set(fresh, DownloadState.QUEUED)
 
     def pause(self, spec: ModelSpec) -> Download:
         """Stop for now; what has arrived is kept.
 
         Raises:
             DownloadNotFound, StateConflict: nobody asked for this model; it has ended.
+            StoreUnavailable, StorageFull: the order could not be changed; all is as it was.
         """
-        return self._move(spec, DownloadState.PAUSED)
+        with self._ordering:
+            self._active(spec)
+            self._orders.pause(spec.id, wished=True)
+            return self._move(spec, DownloadState.PAUSED)
 
     def resume(self, spec: ModelSpec) -> Download:
         """Go on with a paused download. Raises like `pause`."""
-        with self._changed:
-            return self.start(self._active(spec).spec)
+        self._active(spec)
+        return self.start(spec)
 
     def cancel(self, spec: ModelSpec) -> Download:
         """Give a download up and throw away what has arrived. Raises like `pause`."""
-        return self._move(spec, DownloadState.CANCELLED)
+        with self._ordering:
+            running = self._active(spec).state in RUNNING
+            self._orders.remove(spec.id)
+            moved = self._move(spec, DownloadState.CANCELLED)
+        if not running:
+            self._discard(spec)  # the thread does it for one that runs
+        return moved
 
     def prioritise(self, spec: ModelSpec, urgency: Urgency) -> Download:
         """Change when a waiting download gets its turn. Raises like `pause`."""
-        with self._changed:
-            return self._put(replace(self._active(spec), urgency=urgency))
-
-    def limit(self, bytes_per_second: float | None) -> None:
-        """Keep all downloads below a rate from now on; None takes the limit away."""
-        with self._changed:
-            self._limit = bytes_per_second
-            self._changed.notify_all()
+        with self._ordering:
+            self._active(spec)
+            self._orders.rank(spec.id, urgency)
+            with self._changed:
+                return self._put(replace(self._active(spec), urgency=urgency))
 
     def get(self, spec: ModelSpec) -> Download | None:
         """Return the download of a model, also one that has ended; None when nobody asked for it."""
@@ -154,7 +147,7 @@ class ModelDownloads:
             return self._at == spec.id
 
     def stop(self) -> None:
-        """Stop what runs, keep what has arrived, and end the thread."""
+        """Stop what runs, keep what has arrived and what is ordered, and end the thread."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -162,23 +155,24 @@ class ModelDownloads:
         if thread is not None:
             thread.join()
 
-    # --- under the lock ----------------------------------------------------------------------------------
+    # --- the state of this process -----------------------------------------------------------------------
+
+    def _is_active(self, spec: ModelSpec) -> bool:
+        known = self._downloads.get(spec.id)
+        return known is not None and known.state not in ENDED
 
     def _active(self, spec: ModelSpec) -> Download:
-        known = self._downloads.get(spec.id)
+        with self._changed:
+            known = self._downloads.get(spec.id)
         if known is None:
             raise DownloadNotFound
-        if known.state in _ENDED:
+        if known.state in ENDED:
             raise StateConflict(f"The download of {spec.id} has ended: {known.state}")
         return known
 
     def _move(self, spec: ModelSpec, state: DownloadState) -> Download:
         with self._changed:
-            known = self._active(spec)
-            moved = self._set(known, state)
-        if state is DownloadState.CANCELLED and known.state not in RUNNING:
-            self._discard(spec)  # the thread does it for one that runs
-        return moved
+            return self._set(self._active(spec), state)
 
     def _set(self, download: Download, state: DownloadState, error: WanError | None = None) -> Download:
         return self._put(replace(download, state=state, error=error))
@@ -187,6 +181,9 @@ class ModelDownloads:
         before = self._downloads.get(download.spec.id)
         download = replace(download, updated_at=utcnow())
         self._downloads[download.spec.id] = download
+        if self._thread is None and download.state not in ENDED:
+            self._thread = threading.Thread(target=self._run, name="downloads", daemon=True)
+            self._thread.start()
         self._changed.notify_all()
         self.on_change(None if before is None else before.state, download)
         return download
@@ -201,23 +198,57 @@ class ModelDownloads:
 
     def _next(self) -> Download | None:
         """Wait for the download whose turn it is, and mark it as running; None when everything stops."""
-        with self._changed:
-            while not self._stopping:
+        while True:
+            self._follow()
+            with self._changed:
+                if self._stopping:
+                    return None
                 waiting = [one for one in self._downloads.values() if one.state is DownloadState.QUEUED]
                 if waiting:
                     first = min(waiting, key=lambda one: (_ORDER[one.urgency], one.number))
                     self._at = first.spec.id
                     return self._set(first, DownloadState.DOWNLOADING)
-                self._changed.wait()
-        return None
+                paused = any(one.state is DownloadState.PAUSED for one in self._downloads.values())
+                self._changed.wait(LOOK_SECONDS if paused else None)
+
+    def _follow(self) -> None:
+        """Look now and then whether another process of this database has paused, resumed or ranked something.
+
+        A database that does not answer is no news, and is asked less often: asking it holds up the bytes. An order
+        that is gone there was carried out by somebody else, or given up there; what runs here goes on.
+        """
+        if time.monotonic() < self._look_at:
+            return
+        began = time.monotonic()
+        with self._ordering:
+            try:
+                orders = {order.model: order for order in self._orders.list()}
+            except (StoreUnavailable, StorageFull) as error:
+                log.warning("download.orders_not_read", error=error.code)
+                orders = {}
+            with self._changed:
+                for known in list(self._downloads.values()):
+                    order = orders.get(known.spec.id)
+                    if order is not None and known.state not in ENDED:
+                        self._take_over(known, order)
+        took = time.monotonic() - began
+        self._look_at = time.monotonic() + max(LOOK_SECONDS, 10 * took)
+
+    def _take_over(self, known: Download, order: Order) -> None:
+        state = known.state
+        if order.paused:
+            state = DownloadState.PAUSED
+        elif state is DownloadState.PAUSED:
+            state = DownloadState.QUEUED
+        now = replace(known, state=state, urgency=order.urgency, needed=order.needed)
+        if now != known:
+            self._put(now)
 
     def _fetch(self, spec: ModelSpec) -> None:
-        with self._changed:
-            limit = self._limit
-
         def check() -> None:
+            self._follow()
             with self._changed:
-                if self._stopping or self._downloads[spec.id].state not in RUNNING or self._limit != limit:
+                if self._stopping or self._downloads[spec.id].state not in RUNNING:
                     raise DownloadStopped
 
         def on_progress(progress: DownloadProgress) -> None:
@@ -228,7 +259,7 @@ class ModelDownloads:
                     self._put(replace(now, state=state, progress=progress))
 
         try:
-            self._make_fetcher(limit).download(spec, check=check, on_progress=on_progress)
+            self._make_fetcher().download(spec, check=check, on_progress=on_progress)
         except DownloadStopped:
             self._stopped(spec)
         except WanError as error:
@@ -243,34 +274,35 @@ class ModelDownloads:
     def _stopped(self, spec: ModelSpec) -> None:
         with self._changed:
             now = self._downloads[spec.id]
-            if now.state in RUNNING and not self._stopping:
-                self._set(now, DownloadState.QUEUED)  # another limit: it goes on with that at once
         if now.state is DownloadState.CANCELLED:
             self._discard(spec)
 
     def _end(self, spec: ModelSpec, state: DownloadState, error: WanError | None = None) -> None:
-        with self._changed:
-            self._set(self._downloads[spec.id], state, error)
+        with self._ordering:
+            try:
+                self._orders.remove(spec.id)
+            except (StoreUnavailable, StorageFull) as failure:
+                # The next start finds the order: it ends at once where the model is here, and is tried again where not.
+                log.warning("download.order_not_removed", model=spec.id, error=failure.code)
+            with self._changed:
+                self._set(self._downloads[spec.id], state, error)
 
 
-def running_elsewhere(home: Home, models: ModelManager, spec: ModelSpec) -> Download | None:
-    """Return the download of a model that another process runs now (a worker's, a command line's), or None."""
-    state = _IN_FOLDER.get(models.state(spec).presence)
-    progress = read_status(home.partial_model_of(spec.id))
-    if state is None or progress is None:
-        return None
-    return Download(spec, state, Urgency.MEDIUM, 0, utcnow(), progress, elsewhere=True)
+def _ordered(spec: ModelSpec, order: Order) -> Download:
+    return Download(spec, DownloadState.QUEUED, order.urgency, order.number, utcnow(), needed=order.needed)
 
 
-def downloads_into(home: Home, manager: ModelManager, roots: Iterable[Path] = ()) -> ModelDownloads:
+def downloads_into(
+    home: Home, manager: ModelManager, orders: DownloadOrders, roots: Iterable[Path] = ()
+) -> ModelDownloads:
     """Return the downloads of a home folder. The hub's library is imported by the first of them, not before.
 
     What the Hugging Face cache and the folders `roots` have of a model is linked instead of fetched.
     """
 
-    def make_fetcher(limit: float | None) -> Fetcher:
+    def make_fetcher() -> Fetcher:
         from backend.models.downloader import downloader_into
 
-        return downloader_into(home, manager, roots, bytes_per_second=limit)
+        return downloader_into(home, manager, roots)
 
-    return ModelDownloads(make_fetcher, partial(discard_unfinished, home))
+    return ModelDownloads(make_fetcher, partial(discard_unfinished, home), orders)
