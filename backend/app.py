@@ -174,7 +174,7 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
     forecast = Forecast(machine, outputs, loras, binding=binding, wishes=kept.current, policy=policy)
     supply = ModelSupply(home, model_manager, fetches=settings.auto_download)
     downloads = downloads_into(home, model_manager, orders, settings.model_roots)
-    need = ModelNeed(home, tasks, workers, settings.lease_seconds)
+    need = ModelNeed(home, tasks, workers, orders, settings.lease_seconds)
     services = Services(
         settings=settings,
         home=home,

@@ -58,10 +58,12 @@ def own_database() -> Iterator[Database]:
 def own_need(home: Home, database: Database) -> ModelNeed:
     """Return who needs the models of this home."""
     from backend.services.model_need import ModelNeed
+    from backend.store.download_orders import DownloadOrders
     from backend.store.tasks import TaskStore
     from backend.store.workers import WorkerStore
 
-    return ModelNeed(home, TaskStore(database), WorkerStore(database), load_settings().lease_seconds)
+    lease = load_settings().lease_seconds
+    return ModelNeed(home, TaskStore(database), WorkerStore(database), DownloadOrders(database), lease)
 
 
 @contextmanager

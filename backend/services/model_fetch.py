@@ -70,8 +70,11 @@ class ModelFetch:
             WanError: the fetch failed, as its error says.
         """
         self._report.begin(Phase.DOWNLOAD, f"Fetching {self._request.model}")
-        while self._look() or not self._fetched():
-            self._wait()
+        while True:
+            if self._look():
+                self._wait()
+            if self._fetched():
+                break
         if self._seen is not None:
             self._tell()
 

@@ -13,6 +13,7 @@ from backend.core.errors import StateConflict
 from backend.core.model_table import ModelSpec
 from backend.core.paths import Home
 from backend.models.need_lock import need_lock
+from backend.store.download_orders import DownloadOrders
 from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerStore
 
@@ -20,17 +21,20 @@ from backend.store.workers import WorkerStore
 class ModelNeed:
     """Answers for one home and its database, in whichever process."""
 
-    def __init__(self, home: Home, tasks: TaskStore, workers: WorkerStore, lease_seconds: float) -> None:
+    def __init__(
+        self, home: Home, tasks: TaskStore, workers: WorkerStore, orders: DownloadOrders, lease_seconds: float
+    ) -> None:
         """`lease_seconds` is how long a worker counts that was not heard of."""
         self._home = home
         self._tasks = tasks
         self._workers = workers
+        self._orders = orders
         self._lease_seconds = lease_seconds
 
     def models(self) -> frozenset[str]:
-        """Return the ids of all models that somebody needs."""
+        """Return the ids of all models that somebody needs, or whose download is ordered or paused."""
         waiting = {task.model for state in TaskStatus if state not in TERMINAL for task in self._tasks.list(state)}
-        return frozenset(waiting | self._held())
+        return frozenset(waiting | self._held() | {order.model for order in self._orders.list()})
 
     @contextmanager
     def nobodys(self, spec: ModelSpec) -> Iterator[None]:

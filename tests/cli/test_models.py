@@ -85,26 +85,36 @@ def test_removing_asks_first_and_leaves_the_embedded_models(tmp_path: Path, hub:
     assert "ships with wan22" in refused.stderr
 
 
-def queued(home: Path) -> tuple[TaskStore, str]:
-    """Queue a task for T2V-A14B, as a server of this home would."""
-    database = Database(f"sqlite:///{Home(home).database}", checkpointer=False)
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """The database of `home`, as a server of it has it."""
+    Home(tmp_path / "home").create()
+    database = Database(f"sqlite:///{Home(tmp_path / 'home').database}")
     database.migrate()
+    yield database
+    database.close()
+
+
+def queued(database: Database) -> tuple[TaskStore, str]:
+    """Queue a task for T2V-A14B, as a server would."""
     request, notes = resolve_request(MODELS["T2V-A14B"], RequestDraft("a red circle", seed=1))
     tasks = TaskStore(database)
     how = {"adjustments": notes, "priority": Priority.NORMAL, "max_attempts": 3, "fingerprint": request.digest}
     return tasks, tasks.insert(new_task_id(), request, **how).id  # type: ignore[arg-type]
 
 
-def test_a_model_that_a_task_needs_or_a_worker_holds_is_not_removed(tmp_path: Path, hub: StandIn) -> None:
+def test_a_model_that_a_task_needs_or_a_worker_holds_is_not_removed(
+    tmp_path: Path, hub: StandIn, database: Database
+) -> None:
     home = tmp_path / "home"
     assert invoke("models", "download", "T2V-A14B", home=home).returncode == 0
-    tasks, task = queued(home)
+    tasks, task = queued(database)
     refused = invoke("models", "remove", "T2V-A14B", "--yes", home=home)
     assert refused.returncode == 1
     assert "needed by a task" in refused.stderr
     assert "Cancel the task" in refused.stderr
     tasks.request_cancel(task)
-    workers = WorkerStore(Database(f"sqlite:///{Home(home).database}", checkpointer=False))
+    workers = WorkerStore(database)
     workers.beat("w1", device="cpu", state=WorkerState.IDLE, model="T2V-A14B")
     assert "loaded by a worker" in invoke("models", "remove", "T2V-A14B", "--yes", home=home).stderr
     assert (home / "models" / "T2V-A14B" / VAE).exists()
@@ -113,7 +123,9 @@ def test_a_model_that_a_task_needs_or_a_worker_holds_is_not_removed(tmp_path: Pa
     assert not (home / "models" / "T2V-A14B").exists()
 
 
-def test_a_command_that_removes_waits_for_a_submit_that_has_looked_already(tmp_path: Path, hub: StandIn) -> None:
+def test_a_command_that_removes_waits_for_a_submit_that_has_looked_already(
+    tmp_path: Path, hub: StandIn, database: Database
+) -> None:
     """The submit of another process has seen the files and writes its task: then the model stays."""
     home = tmp_path / "home"
     assert invoke("models", "download", "T2V-A14B", home=home).returncode == 0
@@ -124,7 +136,7 @@ def test_a_command_that_removes_waits_for_a_submit_that_has_looked_already(tmp_p
         first = wait_for(lambda: process.poll() is not None or naps(process.pid), what="the command at its database")
         wait_for(lambda: process.poll() is not None or naps(process.pid) > first + 50, what="many tries of the lock")
         assert process.poll() is None
-        queued(home)
+        queued(database)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "needed by a task" in said

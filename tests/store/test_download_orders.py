@@ -32,7 +32,9 @@ def test_orders_keep_their_order_of_arrival_and_their_state(
     orders.rank("c", Urgency.CRITICAL)
     assert orders.want("b").number == orders.list()[0].number, "asked for twice, it keeps its place"
     database.close()
-    again = DownloadOrders(Database(database_url)).list()
+    reopened = Database(database_url)
+    again = DownloadOrders(reopened).list()
+    reopened.close()
     assert [(one.model, one.state, one.urgency) for one in again] == [
         ("b", OrderState.WANTED, Urgency.MEDIUM),
         ("a", OrderState.PAUSED, Urgency.MEDIUM),
@@ -76,7 +78,8 @@ def test_an_order_says_whether_a_task_needs_its_model(orders: DownloadOrders, st
 
 
 def test_many_writers_of_two_servers_leave_one_order(database: Database, database_url: str) -> None:
-    servers = [DownloadOrders(database), DownloadOrders(Database(database_url, checkpointer=False))]
+    other = Database(database_url, checkpointer=False)
+    servers = [DownloadOrders(database), DownloadOrders(other)]
     changes = ("want", "pause", "resume")
 
     def change(number: int) -> object:
@@ -90,6 +93,7 @@ def test_many_writers_of_two_servers_leave_one_order(database: Database, databas
     assert len(servers[0].list()) <= 1
     assert servers[0].want("a") == servers[1].get("a")
     assert [one.model for one in servers[1].list()] == ["a"]
+    other.close()
 
 
 def test_the_table_refuses_what_means_nothing(orders: DownloadOrders, database: Database) -> None:
