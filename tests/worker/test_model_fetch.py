@@ -331,6 +331,7 @@ def test_a_workers_download_is_paused_in_its_middle_and_goes_on_at_the_byte(
         wait_for(lambda: part.stat().st_size > here, what="the next bytes")
         (continued,) = [request for request in hub.requests[asked:] if request.place == "cdn"]
         assert continued.range == f"bytes={here}-"
+        wait_for(lambda: str(server.task(task)["message"]).startswith("Downloading"), what="the words of a download")
 
         assert manage("pause").status_code == 200
         part, here = let_go()
