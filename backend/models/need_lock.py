@@ -5,6 +5,7 @@ Both are short. The lock of the model's folder is another one: a download holds 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -24,12 +25,12 @@ _POLL_SECONDS: Final = 0.01
 def need_lock(home: Home, spec: ModelSpec) -> Iterator[None]:
     """Within the block nobody else on this home queues a task for the model or removes it.
 
-    A model that ships with the package is never removed, and nothing is in a folder of models that is not there.
+    A model that ships with the package is never removed, and neither is one from a folder that nobody can write.
 
     Raises:
         ModelUnavailable: somebody else holds it for too long.
     """
-    if spec.embedded or not home.models.is_dir():
+    if spec.embedded or not (home.models.is_dir() and os.access(home.models, os.W_OK)):
         yield
         return
     lock = FileLock(home.need_lock_of(spec.id), thread_local=False)

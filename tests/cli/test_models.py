@@ -99,8 +99,15 @@ def queued(database: Database) -> tuple[TaskStore, str]:
     """Queue a task for T2V-A14B, as a server would."""
     request, notes = resolve_request(MODELS["T2V-A14B"], RequestDraft("a red circle", seed=1))
     tasks = TaskStore(database)
-    how = {"adjustments": notes, "priority": Priority.NORMAL, "max_attempts": 3, "fingerprint": request.digest}
-    return tasks, tasks.insert(new_task_id(), request, **how).id  # type: ignore[arg-type]
+    task = tasks.insert(
+        new_task_id(),
+        request,
+        adjustments=notes,
+        priority=Priority.NORMAL,
+        max_attempts=3,
+        fingerprint=request.digest,
+    )
+    return tasks, task.id
 
 
 def test_a_model_that_a_task_needs_or_a_worker_holds_is_not_removed(

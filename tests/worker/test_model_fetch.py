@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -306,7 +307,8 @@ def test_a_workers_download_is_paused_in_its_middle_and_goes_on_at_the_byte(
         database = Database(f"sqlite:///{Home(server.home).database}", checkpointer=False)
         for _ in range(count):
             (before,) = WorkerStore(database).list()
-            wait_for(lambda since=before.seen_at: WorkerStore(database).list()[0].seen_at > since, what="a beat")  # type: ignore[misc]
+            seen = partial(lambda since: WorkerStore(database).list()[0].seen_at > since, before.seen_at)
+            wait_for(seen, what="a beat")
         database.close()
 
     with following(server) as follower:
