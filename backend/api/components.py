@@ -44,7 +44,7 @@ def web_components(services: Services, database: Database, profile: HardwareProf
     sockets, supervisor, grace = services.sockets, services.supervisor, services.settings.stop_grace_seconds
 
     def go_on_downloading() -> None:
-        services.downloads.on_change = partial(tell_download, sockets)
+        services.downloads.hear(partial(tell_download, sockets))
         services.downloads.restore()
 
     workers = Component(WORKERS, partial(_workers, services))

@@ -71,7 +71,7 @@ class Manage(BaseModel):
         None,
         gt=0,
         le=HIGHEST_MBPS,
-        description="With `bandwidth`: megabytes per second for all downloads, kept over restarts; without, no limit",
+        description="With `bandwidth`: megabytes per second for each download, kept over restarts; without, no limit",
     )
 
 

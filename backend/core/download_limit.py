@@ -1,4 +1,4 @@
-"""How fast models may come, for all downloads of a home together with whoever runs them one by one.
+"""How fast models may come: one limit that each download of a home keeps to, whoever runs it.
 
 Kept in the section `downloads` of the home's config.json, so every process sees a change at once. Waits for nothing.
 """

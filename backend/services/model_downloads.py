@@ -17,20 +17,14 @@ from typing import Final, Protocol
 import structlog
 
 from backend.core.domain import utcnow
-from backend.core.errors import (
-    DownloadNotFound,
-    DownloadStopped,
-    StateConflict,
-    StorageFull,
-    StoreUnavailable,
-    WanError,
-)
+from backend.core.errors import DownloadStopped, StorageFull, StoreUnavailable, WanError
 from backend.core.model_table import ModelSpec, models_in_force
 from backend.core.paths import Home
 from backend.models.download_progress import DownloadProgress, OnProgress, Phase
 from backend.models.manager import ModelManager
 from backend.models.removal import discard_unfinished
 from backend.services.download import ENDED, RUNNING, Download, DownloadState
+from backend.services.download_list import DownloadList, OnChange
 from backend.store.download_orders import DownloadOrders, Order, Urgency
 
 log = structlog.get_logger(__name__)
@@ -38,7 +32,6 @@ log = structlog.get_logger(__name__)
 
 #: How often a running or paused download looks whether another process has changed its order.
 LOOK_SECONDS: Final = 1.0
-_ORDER: Final = {urgency: rank for rank, urgency in enumerate(Urgency)}
 
 
 class Fetcher(Protocol):
@@ -49,8 +42,6 @@ class Fetcher(Protocol):
 
 
 MakeFetcher = Callable[[], Fetcher]
-#: Told the state before and the download after each change and, now and then, of its progress.
-OnChange = Callable[[DownloadState | None, Download], None]
 
 
 class ModelDownloads:
@@ -64,14 +55,16 @@ class ModelDownloads:
         self._make_fetcher = make_fetcher
         self._discard = discard
         self._orders = orders
-        self._ordering = threading.Lock()  # taken before `_changed`: an order is the same here and in the database
-        self._changed = threading.Condition()
-        self._downloads: dict[str, Download] = {}
+        self._ordering = threading.Lock()  # taken before the list's own: an order is the same here and in the database
+        self._list = DownloadList()
         self._look_at = 0.0
         self._stopping = False
         self._at: str | None = None  # the model that the thread works on, until it has let go of its files
         self._thread: threading.Thread | None = None
-        self.on_change: OnChange = lambda _before, _download: None
+
+    def hear(self, on_change: OnChange) -> None:
+        """Tell every change from now on."""
+        self._list.on_change = on_change
 
     def restore(self) -> None:
         """Take up the orders that are in the database: the wanted ones go on in their order, the paused ones wait.
@@ -81,11 +74,11 @@ class ModelDownloads:
         Raises:
             StoreUnavailable: the database cannot be read.
         """
-        with self._ordering, self._changed:
+        with self._ordering:
             for order in self._orders.list():
                 spec = models_in_force().get(order.model)
                 if order.wished and spec is not None and not self._is_active(spec):
-                    self._set(_ordered(spec, order), DownloadState.PAUSED if order.paused else DownloadState.QUEUED)
+                    self._enter(spec, order)
 
     def start(self, spec: ModelSpec) -> Download:
         """Ask for a model; one that is asked for already, or waits, is not asked for twice. A paused one goes on.
@@ -95,11 +88,11 @@ class ModelDownloads:
         """
         with self._ordering:
             order = self._orders.want(spec.id)
-            with self._changed:
-                known = self._downloads.get(spec.id)
-                if known is None or known.state in ENDED:
-                    return self._set(_ordered(spec, order), DownloadState.QUEUED)
-                return self._set(known, DownloadState.QUEUED) if known.state is DownloadState.PAUSED else known
+            with self._list.changed:
+                if not self._is_active(spec):
+                    return self._enter(spec, order)
+                known = self._list.active(spec)
+                return self._list.set(known, DownloadState.QUEUED) if known.state is DownloadState.PAUSED else known
 
     def pause(self, spec: ModelSpec) -> Download:
         """Stop for now; what has arrived is kept.
@@ -109,21 +102,20 @@ class ModelDownloads:
             StoreUnavailable, StorageFull: the order could not be changed; all is as it was.
         """
         with self._ordering:
-            self._active(spec)
+            self._list.active(spec)
             self._orders.pause(spec.id, wished=True)
-            return self._move(spec, DownloadState.PAUSED)
+            return self._list.move(spec, DownloadState.PAUSED)
 
     def resume(self, spec: ModelSpec) -> Download:
         """Go on with a paused download. Raises like `pause`."""
-        self._active(spec)
-        return self.start(spec)
+        return self.start(self._list.active(spec).spec)
 
     def cancel(self, spec: ModelSpec) -> Download:
         """Give a download up and throw away what has arrived. Raises like `pause`."""
         with self._ordering:
-            running = self._active(spec).state in RUNNING
+            running = self._list.active(spec).state in RUNNING
             self._orders.remove(spec.id)
-            moved = self._move(spec, DownloadState.CANCELLED)
+            moved = self._list.move(spec, DownloadState.CANCELLED)
         if not running:
             self._discard(spec)  # the thread does it for one that runs
         return moved
@@ -131,85 +123,63 @@ class ModelDownloads:
     def prioritise(self, spec: ModelSpec, urgency: Urgency) -> Download:
         """Change when a waiting download gets its turn. Raises like `pause`."""
         with self._ordering:
-            self._active(spec)
+            self._list.active(spec)
             self._orders.rank(spec.id, urgency)
-            with self._changed:
-                return self._put(replace(self._active(spec), urgency=urgency))
+            with self._list.changed:
+                return self._list.put(replace(self._list.active(spec), urgency=urgency))
 
     def get(self, spec: ModelSpec) -> Download | None:
         """Return the download of a model, also one that has ended; None when nobody asked for it."""
-        with self._changed:
-            return self._downloads.get(spec.id)
+        return self._list.get(spec)
 
     def is_at(self, spec: ModelSpec) -> bool:
         """Whether this process has the model's files in its hands: also of a paused download for a moment."""
-        with self._changed:
+        with self._list.changed:
             return self._at == spec.id
 
     def stop(self) -> None:
         """Stop what runs, keep what has arrived and what is ordered, and end the thread."""
-        with self._changed:
+        with self._list.changed:
             self._stopping = True
-            self._changed.notify_all()
+            self._list.changed.notify_all()
             thread = self._thread
         if thread is not None:
             thread.join()
 
-    # --- the state of this process -----------------------------------------------------------------------
-
     def _is_active(self, spec: ModelSpec) -> bool:
-        known = self._downloads.get(spec.id)
+        known = self._list.get(spec)
         return known is not None and known.state not in ENDED
 
-    def _active(self, spec: ModelSpec) -> Download:
-        with self._changed:
-            known = self._downloads.get(spec.id)
-        if known is None:
-            raise DownloadNotFound
-        if known.state in ENDED:
-            raise StateConflict(f"The download of {spec.id} has ended: {known.state}")
-        return known
-
-    def _move(self, spec: ModelSpec, state: DownloadState) -> Download:
-        with self._changed:
-            return self._set(self._active(spec), state)
-
-    def _set(self, download: Download, state: DownloadState, error: WanError | None = None) -> Download:
-        return self._put(replace(download, state=state, error=error))
-
-    def _put(self, download: Download) -> Download:
-        before = self._downloads.get(download.spec.id)
-        download = replace(download, updated_at=utcnow())
-        self._downloads[download.spec.id] = download
-        if self._thread is None and download.state not in ENDED:
+    def _enter(self, spec: ModelSpec, order: Order) -> Download:
+        """Take an order up; the first one starts the thread."""
+        state = DownloadState.PAUSED if order.paused else DownloadState.QUEUED
+        entered = Download(spec, state, order.urgency, order.number, utcnow(), needed=order.needed)
+        if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="downloads", daemon=True)
             self._thread.start()
-        self._changed.notify_all()
-        self.on_change(None if before is None else before.state, download)
-        return download
+        return self._list.put(entered)
 
     # --- the thread --------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while (download := self._next()) is not None:
             self._fetch(download.spec)
-            with self._changed:
+            with self._list.changed:
                 self._at = None
 
     def _next(self) -> Download | None:
         """Wait for the download whose turn it is, and mark it as running; None when everything stops."""
         while True:
             self._follow()
-            with self._changed:
+            with self._list.changed:
                 if self._stopping:
                     return None
-                waiting = [one for one in self._downloads.values() if one.state is DownloadState.QUEUED]
-                if waiting:
-                    first = min(waiting, key=lambda one: (_ORDER[one.urgency], one.number))
+                first = self._list.next_waiting()
+                if first is not None:
                     self._at = first.spec.id
-                    return self._set(first, DownloadState.DOWNLOADING)
-                paused = any(one.state is DownloadState.PAUSED for one in self._downloads.values())
-                self._changed.wait(LOOK_SECONDS if paused else None)
+                    return self._list.set(first, DownloadState.DOWNLOADING)
+                # Another process may let a paused one go on; without any there is nothing to look for.
+                self._list.changed.wait(LOOK_SECONDS if self._list.all_active() else None)
 
     def _follow(self) -> None:
         """Look now and then whether another process of this database has paused, resumed or ranked something.
@@ -226,11 +196,10 @@ class ModelDownloads:
             except (StoreUnavailable, StorageFull) as error:
                 log.warning("download.orders_not_read", error=error.code)
                 orders = {}
-            with self._changed:
-                for known in list(self._downloads.values()):
-                    order = orders.get(known.spec.id)
-                    if order is not None and known.state not in ENDED:
-                        self._take_over(known, order)
+            with self._list.changed:
+                for known in self._list.all_active():
+                    if known.spec.id in orders:
+                        self._take_over(known, orders[known.spec.id])
         took = time.monotonic() - began
         self._look_at = time.monotonic() + max(LOOK_SECONDS, 10 * took)
 
@@ -242,21 +211,20 @@ class ModelDownloads:
             state = DownloadState.QUEUED
         now = replace(known, state=state, urgency=order.urgency, needed=order.needed)
         if now != known:
-            self._put(now)
+            self._list.put(now)
 
     def _fetch(self, spec: ModelSpec) -> None:
         def check() -> None:
             self._follow()
-            with self._changed:
-                if self._stopping or self._downloads[spec.id].state not in RUNNING:
+            with self._list.changed:
+                if self._stopping or not self._runs(spec):
                     raise DownloadStopped
 
         def on_progress(progress: DownloadProgress) -> None:
             state = DownloadState.VERIFYING if progress.phase is Phase.VERIFYING else DownloadState.DOWNLOADING
-            with self._changed:
-                now = self._downloads[spec.id]
-                if now.state in RUNNING:
-                    self._put(replace(now, state=state, progress=progress))
+            with self._list.changed:
+                if self._runs(spec):
+                    self._list.put(replace(self._list.active(spec), state=state, progress=progress))
 
         try:
             self._make_fetcher().download(spec, check=check, on_progress=on_progress)
@@ -271,10 +239,13 @@ class ModelDownloads:
         else:
             self._end(spec, DownloadState.COMPLETED)
 
+    def _runs(self, spec: ModelSpec) -> bool:
+        now = self._list.get(spec)
+        return now is not None and now.state in RUNNING
+
     def _stopped(self, spec: ModelSpec) -> None:
-        with self._changed:
-            now = self._downloads[spec.id]
-        if now.state is DownloadState.CANCELLED:
+        now = self._list.get(spec)
+        if now is not None and now.state is DownloadState.CANCELLED:
             self._discard(spec)
 
     def _end(self, spec: ModelSpec, state: DownloadState, error: WanError | None = None) -> None:
@@ -284,12 +255,10 @@ class ModelDownloads:
             except (StoreUnavailable, StorageFull) as failure:
                 # The next start finds the order: it ends at once where the model is here, and is tried again where not.
                 log.warning("download.order_not_removed", model=spec.id, error=failure.code)
-            with self._changed:
-                self._set(self._downloads[spec.id], state, error)
-
-
-def _ordered(spec: ModelSpec, order: Order) -> Download:
-    return Download(spec, DownloadState.QUEUED, order.urgency, order.number, utcnow(), needed=order.needed)
+            with self._list.changed:
+                now = self._list.get(spec)
+                if now is not None:
+                    self._list.set(now, state, error)
 
 
 def downloads_into(
