@@ -330,7 +330,12 @@ class ModelDownloader:
 
 
 def downloader_into(
-    home: Home, manager: ModelManager, roots: Iterable[Path] = (), *, bytes_per_second: float | None = None
+    home: Home,
+    manager: ModelManager,
+    roots: Iterable[Path] = (),
+    *,
+    bytes_per_second: float | None = None,
+    policy: RetryPolicy | None = None,
 ) -> ModelDownloader:
     """Return a downloader from the hub that links what the Hugging Face cache and the folders `roots` have already.
 
@@ -338,7 +343,7 @@ def downloader_into(
     """
     local = LocalFiles(roots, hugging_face_cache())
     limit = kept_limit(ConfigFile(home.config_file), bytes_per_second)
-    return ModelDownloader(home, manager, Hub(), limit=limit, local=local)
+    return ModelDownloader(home, manager, Hub(), policy=policy, limit=limit, local=local)
 
 
 def _keep_own(spec: ModelSpec, manifest: Manifest, lost: list[str]) -> None:

@@ -23,6 +23,7 @@ from backend.core.paths import Home
 from backend.models.download_progress import DownloadProgress, OnProgress, Phase
 from backend.models.manager import ModelManager
 from backend.models.removal import discard_unfinished
+from backend.models.retries import PATIENT
 from backend.services.download import ENDED, RUNNING, Download, DownloadState
 from backend.services.download_list import DownloadList, OnChange
 from backend.store.download_orders import DownloadOrders, Order, Urgency
@@ -41,7 +42,8 @@ class Fetcher(Protocol):
         """Bring the model here; `check` raises to stop."""
 
 
-MakeFetcher = Callable[[], Fetcher]
+#: Makes a fetcher; told whether it is to wait long for a hub that does not answer.
+MakeFetcher = Callable[[bool], Fetcher]
 
 
 class ModelDownloads:
@@ -57,6 +59,7 @@ class ModelDownloads:
         self._orders = orders
         self._ordering = threading.Lock()  # taken before the list's own: an order is the same here and in the database
         self._list = DownloadList()
+        self._restored: set[str] = set()  # models whose download goes on though nobody is there to ask again
         self._look_at = 0.0
         self._stopping = False
         self._at: str | None = None  # the model that the thread works on, until it has let go of its files
@@ -69,7 +72,8 @@ class ModelDownloads:
     def restore(self) -> None:
         """Take up the orders that are in the database: the wanted ones go on in their order, the paused ones wait.
 
-        One for a model that the table does not have stays in the database.
+        One for a model that the table does not have stays in the database. After a power cut the network may come back
+        later than this machine, so these wait longer for the hub than what somebody asks for now.
 
         Raises:
             StoreUnavailable: the database cannot be read.
@@ -78,6 +82,7 @@ class ModelDownloads:
             for order in self._orders.list():
                 spec = models_in_force().get(order.model)
                 if order.wished and spec is not None and not self._is_active(spec):
+                    self._restored.add(spec.id)
                     self._enter(spec, order)
 
     def start(self, spec: ModelSpec) -> Download:
@@ -90,6 +95,7 @@ class ModelDownloads:
             order = self._orders.want(spec.id)
             with self._list.changed:
                 if not self._is_active(spec):
+                    self._restored.discard(spec.id)
                     return self._enter(spec, order)
                 known = self._list.active(spec)
                 return self._list.set(known, DownloadState.QUEUED) if known.state is DownloadState.PAUSED else known
@@ -227,7 +233,7 @@ class ModelDownloads:
                     self._list.put(replace(self._list.active(spec), state=state, progress=progress))
 
         try:
-            self._make_fetcher().download(spec, check=check, on_progress=on_progress)
+            self._make_fetcher(spec.id in self._restored).download(spec, check=check, on_progress=on_progress)
         except DownloadStopped:
             self._stopped(spec)
         except WanError as error:
@@ -269,9 +275,9 @@ def downloads_into(
     What the Hugging Face cache and the folders `roots` have of a model is linked instead of fetched.
     """
 
-    def make_fetcher() -> Fetcher:
+    def make_fetcher(patient: bool) -> Fetcher:
         from backend.models.downloader import downloader_into
 
-        return downloader_into(home, manager, roots)
+        return downloader_into(home, manager, roots, policy=PATIENT if patient else None)
 
     return ModelDownloads(make_fetcher, partial(discard_unfinished, home), orders)

@@ -28,6 +28,11 @@ class Line:
         self.asked: list[str] = []
         self.open = threading.Event()
         self.chunks = 0
+        self.patient: list[bool] = []
+
+    def made(self, patient: bool) -> Line:
+        self.patient.append(patient)
+        return self
 
     def download(self, spec: ModelSpec, *, check: Callable[[], None], on_progress: OnProgress) -> Path:
         self.asked.append(spec.id)
@@ -77,7 +82,7 @@ def serve(database: Database, line: Line) -> Iterator[Callable[..., ModelDownloa
     started: list[ModelDownloads] = []
 
     def make(orders: DownloadOrders | None = None) -> ModelDownloads:
-        started.append(ModelDownloads(lambda: line, lambda _spec: None, orders or DownloadOrders(database)))
+        started.append(ModelDownloads(line.made, lambda _spec: None, orders or DownloadOrders(database)))
         return started[-1]
 
     yield make
@@ -129,6 +134,10 @@ def test_what_was_ordered_goes_on_in_its_order_after_any_end(
     here.restore()
     until(here, DownloadState.COMPLETED, TI2V)
     assert line.asked == ["T2V-A14B", "TI2V-5B"]
+    assert line.patient == [True, True], "the network may come back later than this machine"
+    here.start(T2V)
+    wait_for(lambda: len(line.asked) == 3, what="a new order")
+    assert line.patient[-1] is False, "who asks now is told soon when the hub is not there"
     until(here, DownloadState.PAUSED, MODELS["I2V-A14B"])
     assert here.get(MODELS["Wan2.1-T2V-1.3B"]) is None, "nobody ordered it"
     assert [order.model for order in orders.list()] == ["I2V-A14B", "Wan2.1-T2V-1.3B"]
