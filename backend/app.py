@@ -43,6 +43,7 @@ from backend.api.security import Gate
 from backend.api.websocket import ConnectionManager
 from backend.core.config_file import ConfigFile
 from backend.core.domain import TaskStatus
+from backend.core.download_limit import kept_downloads
 from backend.core.hardware import HardwareProfile, detect_hardware
 from backend.core.optimization_settings import kept_optimization
 from backend.core.resource_limits import kept_limits
@@ -52,15 +53,18 @@ from backend.core.system_optimizer import Machine
 from backend.models.configuration import ModelConfigurationManager
 from backend.models.lora.library import LoraLibrary
 from backend.models.manager import ModelManager
+from backend.services.download_control import DownloadControl
 from backend.services.forecast import Forecast
 from backend.services.generation_service import GenerationService
 from backend.services.inputs import InputStore
 from backend.services.model_downloads import downloads_into
 from backend.services.model_fallback import FallbackAdvisor
+from backend.services.model_need import ModelNeed
 from backend.services.model_supply import ModelSupply
 from backend.services.optimization_advisor import OptimizationAdvisor
 from backend.services.recheck import Recheck
 from backend.services.storage_cleanup import StorageCleanup
+from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore
@@ -160,7 +164,7 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
     home, database = settings.paths, Database(settings.database)
     stats, profile = HostStats(home.root), detect_hardware(home.root)
     tasks, events, outputs = TaskStore(database), EventLog(database), OutputStore(database, home)
-    workers = WorkerStore(database)
+    workers, orders = WorkerStore(database), DownloadOrders(database)
     model_manager = ModelManager(home, has_gpu=partial(_computes_on_gpu, settings, workers, stats))
     loras, images = LoraLibrary(home), InputStore(home)
     machine = Machine.of(workers_on or profile, settings.device)
@@ -168,8 +172,9 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
     kept, configuration = kept_optimization(config), ModelConfigurationManager(home)
     binding, policy = settings.worker or workers_on is not None, settings.oom_policy
     forecast = Forecast(machine, outputs, loras, binding=binding, wishes=kept.current, policy=policy)
-    supply = ModelSupply(model_manager, fetches=settings.auto_download)
-    downloads = downloads_into(home, model_manager, settings.model_roots)
+    supply = ModelSupply(home, model_manager, fetches=settings.auto_download)
+    downloads = downloads_into(home, model_manager, orders, settings.model_roots)
+    need = ModelNeed(home, tasks, workers, orders, settings.lease_seconds)
     services = Services(
         settings=settings,
         home=home,
@@ -183,7 +188,11 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
         inputs=images,
         generation=GenerationService(settings, home, tasks, outputs, model_manager, loras, images, forecast),
         downloads=downloads,
-        cleanup=StorageCleanup(home, model_manager, tasks, workers, outputs, settings.lease_seconds),
+        orders=orders,
+        control=DownloadControl(home, model_manager, downloads, orders, tasks),
+        pace=kept_downloads(config),
+        need=need,
+        cleanup=StorageCleanup(home, model_manager, need, outputs),
         recheck=Recheck(home, model_manager, lambda: tasks.counts()[TaskStatus.PROCESSING] > 0, settings.recheck_days),
         stats=stats,
         sockets=ConnectionManager(settings, tasks, events, stats),

@@ -43,8 +43,9 @@ def web_components(services: Services, database: Database, profile: HardwareProf
     """
     sockets, supervisor, grace = services.sockets, services.supervisor, services.settings.stop_grace_seconds
 
-    async def hear_downloads() -> None:
-        services.downloads.on_change = partial(tell_download, sockets)
+    def go_on_downloading() -> None:
+        services.downloads.hear(partial(tell_download, sockets))
+        services.downloads.restore()
 
     workers = Component(WORKERS, partial(_workers, services))
     if supervisor is not None:
@@ -65,7 +66,12 @@ def web_components(services: Services, database: Database, profile: HardwareProf
         Component("loras", partial(_loras, services)),
         Component("inputs", _inputs, _in_thread(services.generation.prune_inputs)),
         Component("events", partial(_events, services), sockets.start, sockets.stop),
-        Component("downloads", partial(_downloads, services), hear_downloads, _in_thread(services.downloads.stop)),
+        Component(
+            "downloads",
+            partial(_downloads, services),
+            _in_thread(go_on_downloading),
+            _in_thread(services.downloads.stop),
+        ),
         workers,
         Component(
             "recheck",
@@ -111,6 +117,7 @@ def _configuration(services: Services) -> Condition:
     try:
         services.optimization.read()
         services.limits.read()
+        services.pace.read()
     except BadSettings as error:
         return _degraded(f"{error.message}; the defaults are in force")
     if faults := services.configuration.refresh().faults:

@@ -14,6 +14,7 @@ from fastapi import Depends, Path, Request
 
 from backend.api.host_stats import HostStats
 from backend.api.websocket import ConnectionManager
+from backend.core.download_limit import KeptDownloads
 from backend.core.errors import OutputNotFound, TaskNotFound
 from backend.core.optimization_settings import KeptOptimization
 from backend.core.paths import Home
@@ -23,13 +24,16 @@ from backend.core.system_integration import SystemIntegration
 from backend.models.configuration import ModelConfigurationManager
 from backend.models.lora.library import LoraLibrary
 from backend.models.manager import ModelManager
+from backend.services.download_control import DownloadControl
 from backend.services.generation_service import GenerationService
 from backend.services.inputs import InputStore
 from backend.services.model_downloads import ModelDownloads
 from backend.services.model_fallback import FallbackAdvisor
+from backend.services.model_need import ModelNeed
 from backend.services.optimization_advisor import OptimizationAdvisor
 from backend.services.recheck import Recheck
 from backend.services.storage_cleanup import StorageCleanup
+from backend.store.download_orders import DownloadOrders
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
@@ -81,6 +85,10 @@ class Services:
     inputs: InputStore
     generation: GenerationService
     downloads: ModelDownloads
+    orders: DownloadOrders
+    control: DownloadControl
+    pace: KeptDownloads
+    need: ModelNeed
     cleanup: StorageCleanup
     recheck: Recheck
     stats: HostStats

@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Any, Final
 from backend.api.model_views import download_view
 from backend.core.model_table import models_in_force
 from backend.models.download_progress import DownloadProgress, Phase
-from backend.services.model_downloads import Download, DownloadState, Urgency
+from backend.services.download import Download, DownloadState, Runner
+from backend.store.download_orders import Urgency
 
 if TYPE_CHECKING:
     from backend.api.websocket import ConnectionManager
 
 DOWNLOAD_TOPIC: Final = "download_progress"
-_STATES: Final = {"downloading": DownloadState.DOWNLOADING, "verifying": DownloadState.VERIFYING}
+_STATES: Final = {
+    "downloading": (DownloadState.DOWNLOADING, Phase.DOWNLOADING),
+    "verifying": (DownloadState.VERIFYING, Phase.VERIFYING),
+    "paused": (DownloadState.PAUSED, Phase.WAITING),
+}
 
 
 def tell_download(sockets: ConnectionManager, before: DownloadState | None, download: Download) -> None:
@@ -38,9 +43,10 @@ def download_message(before: DownloadState | None, download: Download) -> tuple[
 
 def fetch_of_task(model: str | None, fetch: dict[str, Any] | None, moment: datetime) -> Download | None:
     """Return the download that a task's progress tells of; None when the task fetches nothing, or only waits."""
-    spec, state = models_in_force().get(model or ""), _STATES.get((fetch or {}).get("status", ""))
-    if spec is None or state is None or fetch is None:
+    spec, known = models_in_force().get(model or ""), _STATES.get((fetch or {}).get("status", ""))
+    if spec is None or known is None or fetch is None:
         return None
+    state, phase = known
     speed, eta = fetch.get("bytes_per_second"), fetch.get("eta_seconds")
-    progress = DownloadProgress(Phase(state), None, fetch["done_bytes"], fetch.get("total_bytes"), speed, eta)
-    return Download(spec, state, Urgency.MEDIUM, 0, moment, progress, elsewhere=True)
+    progress = DownloadProgress(phase, None, fetch["done_bytes"], fetch.get("total_bytes"), speed, eta)
+    return Download(spec, state, Urgency.MEDIUM, 0, moment, progress, runner=Runner.TASK, needed=True)

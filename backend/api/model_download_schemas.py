@@ -8,7 +8,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from backend.api.schemas import Timestamp
-from backend.services.model_downloads import Urgency
+from backend.core.download_limit import HIGHEST_MBPS
+from backend.store.download_orders import Urgency
 
 
 class DownloadAsked(BaseModel):
@@ -67,7 +68,10 @@ class Manage(BaseModel):
     action: Action
     priority: Urgency | None = Field(None, description="With `priority`: critical, high, medium or low")
     bandwidth_limit_mbps: float | None = Field(
-        None, gt=0, le=1e6, description="With `bandwidth`: megabytes per second for all downloads; without, no limit"
+        None,
+        gt=0,
+        le=HIGHEST_MBPS,
+        description="With `bandwidth`: megabytes per second for each download, kept over restarts; without, no limit",
     )
 
 

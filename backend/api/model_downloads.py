@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Query
 
-from backend.api.deps import Services, ServicesDep
+from backend.api.deps import ServicesDep
 from backend.api.model_download_schemas import (
     Action,
     DownloadAnswer,
@@ -16,15 +16,16 @@ from backend.api.model_download_schemas import (
     Removed,
     Verified,
 )
-from backend.api.model_views import MB, MIB, download_view
+from backend.api.model_views import MIB, download_view
 from backend.api.models import ModelName
-from backend.core.domain import TERMINAL, TaskStatus, iso, utcnow
-from backend.core.errors import InvalidRequest, StateConflict
-from backend.core.model_table import ModelSpec, find_model, models_in_force
+from backend.core.domain import iso, utcnow
+from backend.core.download_limit import BANDWIDTH
+from backend.core.errors import InvalidRequest
+from backend.core.model_table import ModelSpec, find_model
 from backend.models.integrity import FileState, check_full, check_quick
 from backend.models.manifest import read_manifest
 from backend.models.removal import remove_model
-from backend.services.model_downloads import Download, running_elsewhere
+from backend.services.download import Download
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -55,9 +56,8 @@ def download(asked: DownloadAsked, services: ServicesDep) -> DownloadAnswer:
     summary="All downloads",
 )
 def all_progress(services: ServicesDep) -> dict[str, DownloadView]:
-    """Return the downloads that this server was asked for since it started, and those that a worker runs, by model."""
-    found = {spec.id: _newest(services, spec) for spec in models_in_force().specs}
-    return {name: download_view(one) for name, one in found.items() if one is not None}
+    """Return by model what this server was asked for and what became of it, and what workers and commands fetch."""
+    return {name: download_view(one) for name, one in services.control.all().items()}
 
 
 @router.get(
@@ -68,30 +68,31 @@ def all_progress(services: ServicesDep) -> dict[str, DownloadView]:
 )
 def progress(model_type: ModelName, services: ServicesDep) -> DownloadView | None:
     """Return how far a download is; null when this server was not asked for one and no worker runs one."""
-    found = _newest(services, find_model(model_type))
+    found = services.control.look(find_model(model_type))
     return None if found is None else download_view(found)
 
 
 @router.post("/download/manage", response_model=Managed, summary="Pause, resume, cancel, prioritise, limit")
 def manage(wish: Manage, services: ServicesDep) -> Managed:
-    """Change a download. A cancelled one loses what has arrived; a paused one keeps it, over restarts too."""
-    spec, downloads = find_model(wish.model_id), services.downloads
+    """Change a download, whoever runs it. A cancelled one loses what has arrived; a paused one keeps it.
+
+    What a task needs is paused and resumed like any other; it cannot be cancelled, and the order of tasks decides.
+    """
+    spec, control = find_model(wish.model_id), services.control
     found: Download | None
     if wish.action is Action.BANDWIDTH:
         limit = wish.bandwidth_limit_mbps
-        downloads.limit(None if limit is None else limit * MB)
-        found, message = (
-            downloads.get(spec),
-            "No limit" if limit is None else f"At most {limit:g} MB/s for all downloads",
-        )
+        services.pace.change({BANDWIDTH: limit})
+        message = "No limit" if limit is None else f"At most {limit:g} MB/s for each download, whoever runs it"
+        found = control.look(spec)
     elif wish.action is Action.PRIORITY:
         if wish.priority is None:
             raise InvalidRequest("`priority` is missing: critical, high, medium or low", details={"field": "priority"})
-        found, message = downloads.prioritise(spec, wish.priority), f"{spec.id} has priority {wish.priority}"
+        found, message = control.prioritise(spec, wish.priority), f"{spec.id} has priority {wish.priority}"
     else:
-        change = {Action.PAUSE: downloads.pause, Action.RESUME: downloads.resume, Action.CANCEL: downloads.cancel}
+        change = {Action.PAUSE: control.pause, Action.RESUME: control.resume, Action.CANCEL: control.cancel}
         found = change[wish.action](spec)
-        message = f"The download of {spec.id} is {found.state}"
+        message = f"The download of {spec.id} is {'not paused any more' if found is None else found.state}"
     view = None if found is None else download_view(found)
     return Managed(
         success=True,
@@ -132,29 +133,9 @@ def verify(
 def remove(model_type: ModelName, services: ServicesDep) -> Removed:
     """Delete a model that nobody needs: not one that ships with wan22, waits in a task, or is loaded."""
     spec = find_model(model_type)
-    with services.generation.holding(spec):
-        _refuse_needed(services, spec)
+    with services.need.nobodys(spec):
         freed = remove_model(services.home, spec)
     return Removed(message=f"{spec.id} was removed", model_type=spec.id, freed_mb=round(freed / MIB, 1))
-
-
-def _newest(services: Services, spec: ModelSpec) -> Download | None:
-    """Return the download that this server runs, else one that runs elsewhere, else what became of its own."""
-    own = services.downloads.get(spec)
-    if spec.embedded or services.downloads.is_at(spec):
-        return own
-    return running_elsewhere(services.home, services.models, spec) or own
-
-
-def _refuse_needed(services: Services, spec: ModelSpec) -> None:
-    if any(
-        task.model == spec.id for state in TaskStatus if state not in TERMINAL for task in services.tasks.list(state)
-    ):
-        raise StateConflict(f"{spec.id} is needed by a task", suggestions=("Cancel the task, or wait for its end.",))
-    if any(worker.model == spec.id for worker in services.living_workers()):
-        raise StateConflict(
-            f"{spec.id} is loaded by a worker", suggestions=("Stop the worker, or let it load another model.",)
-        )
 
 
 def _verdict(

@@ -12,7 +12,7 @@ from backend.core.domain import iso, utcnow
 from backend.models.last_seen import read_last_seen
 from backend.models.manager import ModelState, Presence, folder_hint
 from backend.models.manifest import read_manifest
-from backend.services.model_downloads import RUNNING, Download, DownloadState
+from backend.services.download import RUNNING, Download
 from backend.store.outputs import ModelUse
 from backend.store.workers import WorkerInfo
 
@@ -101,7 +101,7 @@ def model_health(state: ModelState, suggestions: Sequence[str]) -> ModelHealth:
 def download_view(download: Download) -> DownloadView:
     """Show one download."""
     progress, state = download.progress, download.state
-    runs, ours = state in RUNNING, not download.elsewhere
+    runs = state in RUNNING
     total = progress.total_bytes if progress else None
     return DownloadView(
         model_id=download.spec.id,
@@ -115,9 +115,9 @@ def download_view(download: Download) -> DownloadView:
         priority=download.urgency,
         error=download.error.message if download.error else None,
         suggestions=list(download.error.next_steps) if download.error else [],
-        can_pause=ours and (runs or state is DownloadState.QUEUED),
-        can_resume=state is DownloadState.PAUSED,
-        can_cancel=ours and (runs or state in (DownloadState.QUEUED, DownloadState.PAUSED)),
+        can_pause=download.can_pause,
+        can_resume=download.can_resume,
+        can_cancel=download.can_cancel,
         last_update=iso(download.updated_at),
     )
 

@@ -14,7 +14,7 @@ from backend.api.download_news import DOWNLOAD_TOPIC, download_message, fetch_of
 from backend.api.views import known, video_url
 from backend.core.domain import TERMINAL, EventType, Stage, Task, TaskEvent, TaskStatus, iso
 from backend.core.errors import WanError
-from backend.services.model_downloads import Download, DownloadState
+from backend.services.download import Download, DownloadState
 
 PROGRESS_TOPIC = "generation_progress"
 ALERTS_TOPIC = "alerts"
@@ -117,7 +117,9 @@ class TaskBoard:
         live.progress = max(live.progress, round(float(event.data["progress"]), 2))
         _stamp(live, event, **{key: value for key, value in event.data.items() if key not in ("stage", "progress")})
         fetch = fetch_of_task(live.model, event.data.get("download"), event.created_at)
-        notices = _fetch_notices(event, live, fetch, DownloadState.COMPLETED)
+        # A task that is still at it has given its turn to somebody else.
+        waits = live.stage == Stage.DOWNLOADING_MODEL
+        notices = _fetch_notices(event, live, fetch, DownloadState.QUEUED if waits else DownloadState.COMPLETED)
         return [*_progress_notices(event.task_id, live, stage_changed=stage_changed), *notices]
 
     def _alerted(self, event: TaskEvent) -> list[Notice]:

@@ -10,8 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.terminal import out, own_home
-from backend.core.settings import load_settings
+from backend.commands.terminal import out, own_database, own_home, own_need
 
 if TYPE_CHECKING:
     from backend.models.storage import StorageReport
@@ -64,24 +63,9 @@ def _opened() -> Iterator[StorageCleanup]:
     from backend.core.hardware import detect_hardware
     from backend.models.manager import ModelManager
     from backend.services.storage_cleanup import StorageCleanup
-    from backend.store.engine import Database
     from backend.store.outputs import OutputStore
-    from backend.store.tasks import TaskStore
-    from backend.store.workers import WorkerStore
 
-    settings, home = load_settings(), own_home()
+    home = own_home()
     manager = ModelManager(home, has_gpu=bool(detect_hardware().gpus))
-    # A server may be at work on the same database: it alone checkpoints.
-    database = Database(settings.database, checkpointer=False)
-    try:
-        database.migrate()
-        yield StorageCleanup(
-            home,
-            manager,
-            TaskStore(database),
-            WorkerStore(database),
-            OutputStore(database, home),
-            settings.lease_seconds,
-        )
-    finally:
-        database.close()
+    with own_database() as database:
+        yield StorageCleanup(home, manager, own_need(home, database), OutputStore(database, home))

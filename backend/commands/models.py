@@ -12,7 +12,7 @@ from rich.table import Table
 from backend.commands.add_model import add
 from backend.commands.adoption import adopt
 from backend.commands.cleanup import cleanup
-from backend.commands.terminal import err, out, own_home
+from backend.commands.terminal import err, out, own_database, own_home, own_need
 from backend.core.errors import DownloadStopped, ModelDamaged, UnknownModel
 from backend.core.hardware import detect_hardware
 from backend.core.model_table import ModelSpec, find_model, models_in_force
@@ -113,7 +113,10 @@ def verify(
 
 @app.command("remove")
 def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
-    """Delete a model's files, also unfinished ones; a model of your own is taken out, and its folder stays."""
+    """Delete a model's files, also unfinished ones; a model of your own is taken out, and its folder stays.
+
+    Not one that a task waits for or a worker holds, also while a server runs.
+    """
     from backend.models.configuration import ModelConfigurationManager
     from backend.models.own_models import OwnModels
     from backend.models.removal import remove_model
@@ -132,7 +135,8 @@ def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do
         what = f"Take {spec.id} out" if spec.folder else f"Delete the files of {spec.id}"
         typer.confirm(f"{what}?", abort=True)
     own = OwnModels(home, ModelConfigurationManager(home))
-    freed = remove_model(home, spec) if spec.base is None else own.remove(spec)
+    with own_database() as database, own_need(home, database).nobodys(spec):
+        freed = remove_model(home, spec) if spec.base is None else own.remove(spec)
     out.print(f"{spec.id} was removed, {freed / _MB:,.1f} MB are free again")
 
 

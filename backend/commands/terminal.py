@@ -16,6 +16,8 @@ from backend.core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from backend.client import ApiClient
+    from backend.services.model_need import ModelNeed
+    from backend.store.engine import Database
 
 out = Console()
 err = Console(stderr=True)
@@ -33,6 +35,35 @@ def own_home() -> Home:
     home = load_settings().paths.create()
     ModelConfigurationManager(home).refresh()
     return home
+
+
+@contextmanager
+def own_database() -> Iterator[Database]:
+    """Open this home's database, also beside a server that works on it.
+
+    Raises:
+        StoreUnavailable, StorageFull: it cannot be used.
+    """
+    from backend.store.engine import Database
+
+    # Of all processes the server alone checkpoints.
+    database = Database(load_settings().database, checkpointer=False)
+    try:
+        database.migrate()
+        yield database
+    finally:
+        database.close()
+
+
+def own_need(home: Home, database: Database) -> ModelNeed:
+    """Return who needs the models of this home."""
+    from backend.services.model_need import ModelNeed
+    from backend.store.download_orders import DownloadOrders
+    from backend.store.tasks import TaskStore
+    from backend.store.workers import WorkerStore
+
+    lease = load_settings().lease_seconds
+    return ModelNeed(home, TaskStore(database), WorkerStore(database), DownloadOrders(database), lease)
 
 
 @contextmanager

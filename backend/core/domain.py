@@ -92,7 +92,7 @@ class Priority(StrEnum):
 class FetchNews:
     """How far the model is that a task waits for; what is not known is None."""
 
-    status: str  #: waiting (somebody else fetches it), downloading or verifying
+    status: str  #: waiting (somebody else fetches it), downloading, verifying or paused (by somebody)
     done_bytes: int  #: of the whole model, on this disk
     total_bytes: int | None
     bytes_per_second: float | None

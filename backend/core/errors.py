@@ -27,6 +27,7 @@ least one next step. Raise them anywhere; `api/errors.py` renders them, the work
     │   └── PresetNotFound           404 preset_not_found
     ├── StateConflict                400 state_conflict
     │   ├── IdempotencyConflict      409 idempotency_conflict
+    │   ├── DownloadInUse            409 download_in_use
     │   ├── LoraExists               409 lora_exists
     │   └── PresetDoesNotFit         400 preset_does_not_fit
     ├── Unauthorized                 401 unauthorized
@@ -256,6 +257,14 @@ class IdempotencyConflict(StateConflict):
     code = "idempotency_conflict"
     status = 409
     suggestions = ("Use a new key for a new request.",)
+
+
+class DownloadInUse(StateConflict):
+    """Somebody else needs or runs this download."""
+
+    code = "download_in_use"
+    status = 409
+    suggestions = ("Look at GET /api/v1/models/download/progress: it says what can be done with each download.",)
 
 
 class LoraExists(StateConflict):

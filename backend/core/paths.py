@@ -42,6 +42,10 @@ class Home:
         """The lock that whoever changes a model's folder holds."""
         return self.models / f"{model_id}.lock"
 
+    def need_lock_of(self, model_id: str) -> Path:
+        """The lock that whoever queues a task for a model, or removes it, holds for a moment."""
+        return self.models / f".{model_id}.need.lock"
+
     def quarantine_of(self, model_id: str) -> Path:
         """Files of a model whose content was wrong."""
         return self.models / "quarantine" / model_id

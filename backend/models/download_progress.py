@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from backend.core.download_limit import LOOK_SECONDS, Limit
 from backend.models.manifest import write_json
 
 STATUS_FILE = "wan22-download.json"
@@ -112,19 +113,29 @@ def read_status(folder: Path) -> DownloadProgress | None:
 
 
 class Pace:
-    """Keeps a download below a number of bytes per second."""
+    """Keeps a download below a number of bytes per second, which may change while it runs."""
 
-    def __init__(self, limit: float | None, wait: Callable[[float], None]) -> None:
-        """`limit` in bytes per second; None is no limit."""
+    def __init__(self, limit: Limit, wait: Callable[[float], None]) -> None:
+        """`limit` is asked again and again; `wait` waits so many seconds."""
         self._limit = limit
         self._wait = wait
-        self._free_at = time.monotonic()
+        self._owed = 0.0  # bytes that came and whose time is not over yet
+        self._at = time.monotonic()
 
     def __call__(self, count: int) -> None:
         """Wait until the next bytes may come."""
-        if self._limit is None:
+        before, self._at = self._at, time.monotonic()
+        limit = self._limit()
+        if limit is None:
+            self._owed = 0.0
             return
-        now = time.monotonic()
-        self._free_at = max(self._free_at, now) + count / self._limit
-        if self._free_at > now:
-            self._wait(self._free_at - now)
+        self._owed = max(0.0, self._owed - (self._at - before) * limit) + count
+        waited = 0.0  # in bytes of the limit that was in force
+        # In short waits, so that another limit counts for what is owed already.
+        while limit is not None and (left := self._owed - waited) >= 1.0:
+            seconds = min(left / limit, LOOK_SECONDS)
+            self._wait(seconds)
+            waited += seconds * limit
+            limit = self._limit()
+        if limit is None:
+            self._owed = 0.0

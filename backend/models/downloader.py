@@ -7,16 +7,17 @@ Moves nothing over the network itself (`transfer`) and knows no hub protocol (`h
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from backend.core.config_file import ConfigFile
+from backend.core.download_limit import Limit, kept_limit, no_limit
 from backend.core.errors import ModelDamaged, ModelUnavailable
 from backend.core.model_table import ModelSpec
 from backend.core.paths import Home
-from backend.models.download_progress import DownloadProgress, OnProgress, Pace, Phase, ProgressMeter, read_status
+from backend.models.download_progress import OnProgress, Pace, Phase, ProgressMeter
+from backend.models.folder_turn import folder_turn
 from backend.models.hub import Hub, Listing, RemoteFile
 from backend.models.integrity import FileFinding, FileState, check_quick, move_to_quarantine, quick_state
 from backend.models.linking import link_file
@@ -38,7 +39,6 @@ from backend.models.transfer import (
 
 #: How often a file is fetched whose content is wrong.
 CONTENT_ATTEMPTS = 3
-_LOCK_POLL_SECONDS = 0.2
 
 Check = Callable[[], None]
 
@@ -58,7 +58,7 @@ class ModelDownloader:
         *,
         policy: RetryPolicy | None = None,
         pause: Callable[[float, Check], None] = wait_checking,
-        bytes_per_second: float | None = None,
+        limit: Limit = no_limit,
         stall_seconds: float = STALL_SECONDS,
         free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
         local: LocalFiles | None = None,
@@ -71,7 +71,7 @@ class ModelDownloader:
             hub: where files are fetched from.
             policy: how often is tried again.
             pause: waits between tries.
-            bytes_per_second: limit of the network; None = no limit.
+            limit: asked while bytes move how fast they may.
             stall_seconds: a connection without a byte for so long is given up and continued.
             free_bytes: the room on the disk of a folder.
             local: files of other programs, which are linked instead of fetched where their content is the wanted one.
@@ -81,7 +81,7 @@ class ModelDownloader:
         self._hub = hub
         self._policy = policy or RetryPolicy()
         self._pause = pause
-        self._limit = bytes_per_second
+        self._limit = limit
         self._stall_seconds = stall_seconds
         self._free_bytes = free_bytes
         self._local = local or LocalFiles()
@@ -113,7 +113,7 @@ class ModelDownloader:
             )
             raise ModelUnavailable(f"{spec.id} {why} and is not fetched", suggestions=(step,))
         self._home.models.mkdir(parents=True, exist_ok=True)
-        with self._turn(spec, check, on_progress), storage_errors():
+        with folder_turn(self._home, spec, check, on_progress), storage_errors():
             target = self._home.model_of(spec.id)
             if self._complete(spec):
                 return target
@@ -152,7 +152,7 @@ class ModelDownloader:
         if manifest is not None:
             _keep_own(spec, manifest, [one.name for one in findings if one.state is not FileState.OK])
         if not folder.is_symlink():
-            with self._turn(spec, check, on_progress):
+            with folder_turn(self._home, spec, check, on_progress):
                 for finding in findings:
                     if finding.state is not FileState.OK and (folder / finding.name).exists():
                         move_to_quarantine(folder, finding.name, self._home.quarantine_of(spec.id))
@@ -180,25 +180,6 @@ class ModelDownloader:
             )
         revision = None if manifest is None else manifest.commit or None
         return self.download(spec, check=check, on_progress=on_progress, revision=revision)
-
-    @contextmanager
-    def _turn(self, spec: ModelSpec, check: Check, on_progress: OnProgress) -> Iterator[None]:
-        """Wait until nobody else changes this model's folder."""
-        lock = FileLock(self._home.model_lock_of(spec.id), thread_local=False)
-        while True:
-            check()
-            try:
-                lock.acquire(timeout=_LOCK_POLL_SECONDS, poll_interval=_LOCK_POLL_SECONDS / 4)
-                break
-            except Timeout:
-                seen = read_status(self._home.partial_model_of(spec.id))
-                done, total = (seen.done_bytes, seen.total_bytes) if seen else (0, None)
-                speed, eta = (seen.speed, seen.eta_seconds) if seen else (None, None)
-                on_progress(DownloadProgress(Phase.WAITING, None, done, total, speed, eta))
-        try:
-            yield
-        finally:
-            lock.release()
 
     def _complete(self, spec: ModelSpec) -> bool:
         """Whether the model can be used: all files, right sizes, readable headers."""
@@ -349,11 +330,20 @@ class ModelDownloader:
 
 
 def downloader_into(
-    home: Home, manager: ModelManager, roots: Iterable[Path] = (), *, bytes_per_second: float | None = None
+    home: Home,
+    manager: ModelManager,
+    roots: Iterable[Path] = (),
+    *,
+    bytes_per_second: float | None = None,
+    policy: RetryPolicy | None = None,
 ) -> ModelDownloader:
-    """Return a downloader from the hub that links what the Hugging Face cache and the folders `roots` have already."""
+    """Return a downloader from the hub that links what the Hugging Face cache and the folders `roots` have already.
+
+    It keeps to the limit that the home's config.json has at each moment, and to `bytes_per_second`.
+    """
     local = LocalFiles(roots, hugging_face_cache())
-    return ModelDownloader(home, manager, Hub(), bytes_per_second=bytes_per_second, local=local)
+    limit = kept_limit(ConfigFile(home.config_file), bytes_per_second)
+    return ModelDownloader(home, manager, Hub(), policy=policy, limit=limit, local=local)
 
 
 def _keep_own(spec: ModelSpec, manifest: Manifest, lost: list[str]) -> None:

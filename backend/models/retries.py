@@ -36,6 +36,10 @@ class RetryPolicy:
     longest_asked_seconds: float = 600.0  #: a server that asks for more than this is not waited for
 
 
+#: For what goes on by itself after a power cut: about half an hour, which is more than a router takes to come back.
+PATIENT = RetryPolicy(attempts=40)
+
+
 class Retries:
     """The failures of one download in a row."""
 

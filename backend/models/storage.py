@@ -99,14 +99,14 @@ def suggest(
 ) -> list[Suggestion]:
     """Say what could go, the least missed first: leftovers, then models that made nothing for `keep_days` days.
 
-    `needed` are the ids of models that a task waits for or a worker holds. With `target_free`, no more is suggested
-    than brings the free space to so many bytes.
+    `needed` are the ids of models that a task or a download waits for, or a worker holds. With `target_free`, no more
+    is suggested than brings the free space to so many bytes.
     """
     found: list[Suggestion] = []
     for one in report.models:
         if one.presence in _BUSY:
             continue
-        if one.unfinished:
+        if one.unfinished and one.spec.id not in needed:
             reason = "what is left of a download that was not finished"
             found.append(Suggestion(one.spec, Leaving.UNFINISHED, one.unfinished, reason))
         if one.quarantine:

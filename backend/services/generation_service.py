@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 
 from backend.core.domain import Priority, Task, new_task_id
@@ -111,7 +110,7 @@ class GenerationService:
         self._tasks = tasks
         self._outputs = outputs
         self._models = models
-        self._supply = ModelSupply(models, fetches=settings.auto_download)
+        self._supply = ModelSupply(home, models, fetches=settings.auto_download)
         self._loras = loras
         self._inputs = inputs
         self._forecast = forecast
@@ -170,10 +169,6 @@ class GenerationService:
             fetch = self._supply.look(spec)[1]
             queued = self._queue([request], Choice(spec, (), ()), notes, Priority.NORMAL, key, request.digest)
         return replace(queued, fetch=fetch)
-
-    def holding(self, spec: ModelSpec) -> AbstractContextManager[object]:
-        """Keep tasks for a model from being queued while the block lasts: its files may go."""
-        return self._supply.hold(spec)
 
     def choice(self, prompt: str, *, model: str, draft: RequestDraft) -> Choice:
         """Say which model takes this request, and why. Raises like `submit`."""

@@ -13,8 +13,9 @@ from backend.core.model_table import ModelSpec
 from backend.core.requests import GenerationRequest, ImageRef, RequestDraft, resolve_request
 from backend.core.system_optimizer import Decision
 from backend.models.manager import ModelManager, ModelState, Presence
+from backend.services.download import RUNNING, DownloadState
 from backend.services.forecast import Forecast
-from backend.services.model_downloads import RUNNING, DownloadState, ModelDownloads
+from backend.services.model_downloads import ModelDownloads
 from backend.services.model_supply import ModelSupply
 
 

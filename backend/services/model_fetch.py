@@ -1,4 +1,4 @@
-"""Brings a task's model here before the task needs it, and says how far that is.
+"""Brings a task's model here before the task needs it, and says how far that is; waits while that is paused.
 
 The bytes move in a thread of their own, so that a task that is to stop does so within a second even where the line
 has gone quiet. Knows neither the hub nor the database: the bridge fetches, and the report hears.
@@ -11,39 +11,54 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, Final
 
+import structlog
+
 from backend.core.domain import FetchNews, Stage
-from backend.core.errors import DownloadStopped
+from backend.core.errors import DownloadStopped, StorageFull, StoreUnavailable
 from backend.core.fetching import FetchProgress
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.requests import GenerationRequest
 from backend.services.phase_clock import DOWNLOAD_PARTS, Phase
 from backend.services.run_report import RunReport
 
-#: How often the world is told, and asked whether the task is to stop.
+#: How often the world is told, and asked whether the task is to stop or the download is paused.
 TELL_SECONDS: Final = 1.0
 #: How long a thread that was told to stop is waited for; one that hangs on a quiet line ends when the line does.
 _LET_GO_SECONDS: Final = 0.5
 _GB: Final = 1e9
 
+log = structlog.get_logger(__name__)
+
 #: Asked once how many bytes a model has, before the first one is fetched; raises DoesNotFit.
 Admit = Callable[[GenerationRequest, int], None]
+#: Asked whether somebody paused the download of a model; StoreUnavailable and StorageFull mean that nobody knows.
+Paused = Callable[[str], bool]
+
+
+def never_paused(_model: str) -> bool:
+    """Say that nobody can pause anything."""
+    return False
 
 
 class ModelFetch:
     """One wait for the model of one request."""
 
     def __init__(
-        self, bridge: ModelIntegrationBridge[Any], request: GenerationRequest, report: RunReport, admit: Admit
+        self,
+        bridge: ModelIntegrationBridge[Any],
+        request: GenerationRequest,
+        report: RunReport,
+        admit: Admit,
+        paused: Paused = never_paused,
     ) -> None:
         self._bridge = bridge
         self._request = request
         self._report = report
         self._admit = admit
+        self._paused = paused
         self._admitted = False
-        self._stopped = threading.Event()
-        self._done = threading.Event()
+        self._is_paused = False
         self._seen: FetchProgress | None = None
-        self._error: BaseException | None = None
         self._told_parts = 0
 
     def run(self) -> None:
@@ -55,40 +70,42 @@ class ModelFetch:
             WanError: the fetch failed, as its error says.
         """
         self._report.begin(Phase.DOWNLOAD, f"Fetching {self._request.model}")
-        thread = threading.Thread(target=copy_context().run, args=(self._fetch,), name="model-fetch", daemon=True)
-        thread.start()
-        try:
-            while not self._done.wait(TELL_SECONDS):
-                self._tell()
-        finally:
-            self._stopped.set()
-            thread.join(_LET_GO_SECONDS)
-        if self._error is not None:
-            raise self._error
+        while True:
+            if self._look():
+                self._wait()
+            if self._fetched():
+                break
         if self._seen is not None:
             self._tell()
 
-    # --- in the thread -----------------------------------------------------------------------------------
-
-    def _fetch(self) -> None:
-        try:
-            self._bridge.ensure(self._request.model, check=self._check, on_progress=self._note)
-        except BaseException as error:  # the boundary of the thread; `run` raises it where it is expected
-            self._error = error
-        finally:
-            self._done.set()
-
-    def _check(self) -> None:
-        if self._stopped.is_set():
-            raise DownloadStopped
-
-    def _note(self, progress: FetchProgress) -> None:
-        self._seen = progress
-        if progress.total_bytes is not None and not self._admitted:
-            self._admitted = True
-            self._admit(self._request, progress.total_bytes)
-
     # --- in the task's thread ----------------------------------------------------------------------------
+
+    def _look(self) -> bool:
+        """Return whether the download is paused; a database that does not answer leaves it as it is."""
+        try:
+            self._is_paused = self._paused(self._request.model)
+        except (StoreUnavailable, StorageFull) as error:
+            log.warning("model_fetch.orders_not_read", error=error.code)
+        return self._is_paused
+
+    def _fetched(self) -> bool:
+        """Fetch until the model is here, which is True, or until somebody pauses that."""
+        fetch = _Fetch(self._ensure)
+        try:
+            while not fetch.ended(TELL_SECONDS):
+                if self._look():
+                    return False
+                self._tell()
+        finally:
+            fetch.stop()
+        return True
+
+    def _wait(self) -> None:
+        """Wait until nobody pauses the download any more, or the model has come in another way."""
+        pause = threading.Event()
+        while self._look() and self._bridge.would_fetch(self._request.model):
+            self._tell_pause()
+            pause.wait(TELL_SECONDS)
 
     def _tell(self) -> None:
         seen = self._seen
@@ -103,6 +120,64 @@ class ModelFetch:
         clock.foretell(seen.eta_seconds)
         news = FetchNews(str(seen.phase), seen.done_bytes, seen.total_bytes, seen.speed, seen.eta_seconds)
         self._report.tell(Stage.DOWNLOADING_MODEL, _in_words(self._request.model, news), news)
+
+    def _tell_pause(self) -> None:
+        self._report.clock.foretell(None)
+        seen = self._seen
+        news = None if seen is None else FetchNews("paused", seen.done_bytes, seen.total_bytes, None, None)
+        words = (
+            f"Somebody paused the download of {self._request.model}: this task waits, and those behind it do. "
+            "Resume the download, or cancel the task"
+        )
+        self._report.tell(Stage.DOWNLOADING_MODEL, words, news)
+
+    # --- in the thread of a fetch ------------------------------------------------------------------------
+
+    def _ensure(self, check: Callable[[], None]) -> None:
+        self._bridge.ensure(self._request.model, check=check, on_progress=self._note)
+
+    def _note(self, progress: FetchProgress) -> None:
+        self._seen = progress
+        if progress.total_bytes is not None and not self._admitted:
+            self._admitted = True
+            self._admit(self._request, progress.total_bytes)
+
+
+class _Fetch:
+    """One thread that fetches until it is done or told to stop."""
+
+    def __init__(self, ensure: Callable[[Callable[[], None]], None]) -> None:
+        self._ensure = ensure
+        self._stopped = threading.Event()
+        self._done = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name="model-fetch", daemon=True)
+        self._thread.start()
+
+    def ended(self, seconds: float) -> bool:
+        """Wait so long for the end; raise what it ended with, if that was no success."""
+        if not self._done.wait(seconds):
+            return False
+        if self._error is not None:
+            raise self._error
+        return True
+
+    def stop(self) -> None:
+        """Let go of the line and of the folder, at the next byte at the latest."""
+        self._stopped.set()
+        self._thread.join(_LET_GO_SECONDS)
+
+    def _run(self) -> None:
+        try:
+            self._ensure(self._check)
+        except BaseException as error:  # the boundary of the thread; `ended` raises it where it is expected
+            self._error = error
+        finally:
+            self._done.set()
+
+    def _check(self) -> None:
+        if self._stopped.is_set():
+            raise DownloadStopped
 
 
 def _in_words(model: str, news: FetchNews) -> str:

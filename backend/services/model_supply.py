@@ -1,7 +1,6 @@
 """Whether a task's model is here, or will be fetched when the task runs; looked at before the task is queued.
 
-Fetches nothing and asks no hub: what is known of a model that is not here is what the disk tells. Keeps submits and the
-removal of a model apart.
+Fetches nothing and asks no hub: what is known of a model that is not here is what the disk tells.
 """
 
 from __future__ import annotations
@@ -9,13 +8,15 @@ from __future__ import annotations
 import shutil
 import threading
 from collections import defaultdict
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from backend.core.model_table import ModelSpec
+from backend.core.paths import Home
 from backend.models.manager import ModelManager, ModelState, Presence
+from backend.models.need_lock import need_lock
 from backend.models.room import require_room
 
 
@@ -33,20 +34,29 @@ class ModelSupply:
 
     def __init__(
         self,
+        home: Home,
         models: ModelManager,
         *,
         fetches: bool,
         free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
     ) -> None:
         """Take what is here; `fetches` says that workers fetch what is not, `free_bytes` the room beside a folder."""
+        self._home = home
         self._models = models
         self._fetches = fetches
         self._free_bytes = free_bytes
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
-    def hold(self, spec: ModelSpec) -> AbstractContextManager[object]:
-        """Keep a model as it is: within the block nobody else of this process queues a task for it or removes it."""
-        return self._locks[spec.id]
+    @contextmanager
+    def hold(self, spec: ModelSpec) -> Iterator[None]:
+        """Keep a model as it is: within the block nobody else of this home queues a task for it or removes it.
+
+        Raises:
+            ModelUnavailable: another process removes it just now, and takes long.
+        """
+        # The threads of this process wait for each other here, which is fair and polls nothing.
+        with self._locks[spec.id], need_lock(self._home, spec):
+            yield
 
     def look(self, spec: ModelSpec) -> tuple[ModelState, FetchFirst | None]:
         """Return what the disk has of a model, and what has to be fetched before it can be used.

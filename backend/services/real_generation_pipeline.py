@@ -25,7 +25,7 @@ from backend.services.clip_writer import Clip, ClipWriter
 from backend.services.denoising_run import DenoisingRun, OpenLora
 from backend.services.inputs import InputStore
 from backend.services.memory_watch import Alerted, MemoryWatch, RunMemory
-from backend.services.model_fetch import Admit, ModelFetch
+from backend.services.model_fetch import Admit, ModelFetch, Paused, never_paused
 from backend.services.phase_clock import CostHistory, Phase, PhaseClock
 from backend.services.run_plan import EXPERT_PHASE, learn, plan_phases
 from backend.services.run_report import Report, RunReport
@@ -52,6 +52,7 @@ class RealGenerationPipeline:
         state_seconds: float = STATE_SECONDS,
         oom_policy: OomPolicy = OomPolicy.QUALITY,
         admit: Admit = _admit_all,
+        paused: Paused = never_paused,
         start_plans: StartPlans | None = None,
         watch: MemoryWatch | None = None,
         alerted: Alerted = lambda alert, given_up: None,
@@ -65,6 +66,7 @@ class RealGenerationPipeline:
             state_seconds: longest time of denoising without a saved state; 0 = one after every step.
             oom_policy: what may be given up when memory runs out.
             admit: says of a model that would be fetched whether this machine can run it.
+            paused: says of a model that is being fetched whether somebody paused that.
             start_plans: with which memory plan a run begins; None = with everything on the device.
             watch: who looks at the memory; None = nobody, and the peaks are unknown.
             alerted: who hears that memory gets full.
@@ -75,6 +77,7 @@ class RealGenerationPipeline:
         self._state_seconds = state_seconds
         self._oom_policy = oom_policy
         self._admit = admit
+        self._paused = paused
         self._start_plans = start_plans or StartPlans()
         self._watch = watch
         self._alerted = alerted
@@ -142,7 +145,7 @@ class RealGenerationPipeline:
             said = RunReport(clock, memory.report, request.steps)
             said.tell(Stage.INITIALIZING, "Starting")
             if fetch:
-                ModelFetch(self._bridge, request, said, self._admit).run()
+                ModelFetch(self._bridge, request, said, self._admit, self._paused).run()
                 started = time.monotonic()  # a video is not said to take longer for the model's first way here
             try:
                 if request.latents_of is None:

@@ -67,7 +67,7 @@ class Recheck:
         self._busy = busy
         self._days = days
         self._now = now
-        self._pace = Pace(bytes_per_second, self._stop_waiting)
+        self._pace = Pace(lambda: bytes_per_second, self._stop_waiting)
         self._look_seconds = look_seconds
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None

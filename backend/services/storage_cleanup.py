@@ -5,16 +5,16 @@ Suggests first and deletes only when told to; a model that a task waits for or a
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
-from backend.core.domain import TERMINAL, TaskStatus, utcnow
-from backend.core.errors import WanError
+from backend.core.domain import utcnow
+from backend.core.errors import StateConflict, WanError
 from backend.core.paths import Home
 from backend.models.manager import ModelManager
 from backend.models.storage import Leaving, StorageReport, Suggestion, clear, storage_report, suggest
+from backend.services.model_need import ModelNeed
 from backend.store.outputs import OutputStore
-from backend.store.tasks import TaskStore
-from backend.store.workers import WorkerStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,21 +29,11 @@ class Done:
 class StorageCleanup:
     """Reports, suggests and deletes."""
 
-    def __init__(
-        self,
-        home: Home,
-        manager: ModelManager,
-        tasks: TaskStore,
-        workers: WorkerStore,
-        outputs: OutputStore,
-        lease_seconds: float,
-    ) -> None:
+    def __init__(self, home: Home, manager: ModelManager, need: ModelNeed, outputs: OutputStore) -> None:
         self._home = home
         self._manager = manager
-        self._tasks = tasks
-        self._workers = workers
+        self._need = need
         self._outputs = outputs
-        self._lease_seconds = lease_seconds
 
     def report(self) -> StorageReport:
         """Say what the models take on the disk and when each was used."""
@@ -52,21 +42,18 @@ class StorageCleanup:
 
     def suggestions(self, report: StorageReport, *, keep_days: int, target_free: int | None) -> list[Suggestion]:
         """Say what could go; see `models.storage.suggest`."""
-        return suggest(report, now=utcnow(), keep_days=keep_days, target_free=target_free, needed=self._needed())
+        return suggest(report, now=utcnow(), keep_days=keep_days, target_free=target_free, needed=self._need.models())
 
     def carry_out(self, suggestions: list[Suggestion]) -> list[Done]:
         """Delete, one after the other; what is needed by now, or being changed by somebody, stays."""
         done = []
         for suggestion in suggestions:
-            if suggestion.what is Leaving.MODEL and suggestion.spec.id in self._needed():
-                continue
+            whole = suggestion.what is Leaving.MODEL
             try:
-                done.append(Done(suggestion, clear(self._home, suggestion)))
+                with self._need.nobodys(suggestion.spec) if whole else nullcontext():
+                    done.append(Done(suggestion, clear(self._home, suggestion)))
+            except StateConflict:
+                continue  # somebody needs it by now
             except WanError as error:
                 done.append(Done(suggestion, 0, error))
         return done
-
-    def _needed(self) -> frozenset[str]:
-        waiting = {task.model for state in TaskStatus if state not in TERMINAL for task in self._tasks.list(state)}
-        held = {one.model for one in self._workers.alive(self._lease_seconds) if one.model and not one.is_dead()}
-        return frozenset(waiting | held)

@@ -150,3 +150,18 @@ workers = Table(
     Column("equipment", JSON),  # what it computes with, and why
     CheckConstraint(_one_of("state", ("loading", "idle", "busy")), name="workers_state"),
 )
+
+download_orders = Table(
+    "download_orders",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=True),  # order of arrival
+    Column("model", String(64), nullable=False, unique=True),
+    Column("state", String(16), nullable=False),
+    Column("urgency", String(16), nullable=False),
+    # False: nobody asked for the model itself; the row says that no task's download of it may go on.
+    Column("wished", Boolean, nullable=False),
+    CheckConstraint(_one_of("state", ("wanted", "paused")), name="download_orders_state"),
+    CheckConstraint(_one_of("urgency", ("critical", "high", "medium", "low")), name="download_orders_urgency"),
+    CheckConstraint("wished OR state = 'paused'", name="download_orders_wished"),
+    sqlite_autoincrement=True,
+)

@@ -115,6 +115,13 @@ class TaskStore:
         with self._database.read() as connection:
             return [to_task(row) for row in connection.execute(query)]
 
+    def needing(self, model: str) -> TaskList:
+        """Return the tasks for a model that have not ended, oldest first."""
+        unfinished = [status for status in TaskStatus if status not in TERMINAL]
+        query = select(tasks).where(tasks.c.model == model, tasks.c.status.in_(unfinished)).order_by(tasks.c.number)
+        with self._database.read() as connection:
+            return [to_task(row) for row in connection.execute(query)]
+
     def counts(self) -> dict[TaskStatus, int]:
         """Return how many tasks of the queue view are in each state; states without tasks count 0."""
         return self.tally()[0]

@@ -32,6 +32,7 @@ from backend.core.requests import GenerationRequest
 from backend.core.settings import Settings
 from backend.models.configuration import ModelConfigurationManager
 from backend.services.memory_watch import MemoryWatch
+from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
@@ -174,6 +175,7 @@ class WorkerRunner:
             self._home,
             oom_policy=policy,
             admit=forecast.check,
+            paused=DownloadOrders(self._database).is_paused,
             start_plans=StartPlans.of(forecast, loader.free_bytes),
             watch=self._watch,
             alerted=self._tell_alert,

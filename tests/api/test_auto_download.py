@@ -15,6 +15,7 @@ from backend.core.domain import FetchNews, Progress, Stage
 from backend.core.errors import HubUnreachable
 from backend.core.model_table import MODELS
 from backend.models.download_progress import STATUS_FILE, DownloadProgress, Phase
+from backend.models.need_lock import need_lock
 from backend.models.removal import remove_model
 from tests.api.support import GOOD, SUBMIT, Served, assert_error
 from tests.api.test_estimate import ESTIMATE, install, profile
@@ -106,7 +107,7 @@ def test_a_model_is_not_removed_between_the_look_and_the_queue(serve: Callable[.
     assert served.client.post(SUBMIT, json=WANTED | {"prompt": "a blue ring"}).status_code == 200
     answers: list[Any] = []
     submit = threading.Thread(target=lambda: answers.append(served.client.post(SUBMIT, json=WANTED)))
-    with served.services.generation.holding(MODELS[T2V]):
+    with need_lock(served.services.home, MODELS[T2V]):
         submit.start()
         remove_model(served.services.home, MODELS[T2V])
     submit.join()
@@ -137,7 +138,8 @@ def test_a_workers_download_is_news_of_the_task_and_of_the_model(served: Served,
     tell(fetching(0, "waiting", None))
     tell(fetching(100, "verifying"))
     first = listener.until("download_status_change", new_status="verifying")["data"]
-    assert (first["model_id"], first["can_pause"], first["progress_percent"]) == (T2V, False, 10.0)
+    assert (first["model_id"], first["can_pause"], first["can_cancel"]) == (T2V, True, False)
+    assert first["progress_percent"] == 10.0
     assert "old_status" not in first
     tell(fetching(400))
     listener.until("download_status_change", old_status="verifying", new_status="downloading")

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+from filelock import FileLock
 from huggingface_hub import constants
 
+from backend.core.config_file import ConfigFile
+from backend.core.domain import Progress, Stage, Task
+from backend.core.download_limit import BANDWIDTH
 from backend.models.manager import EMBEDDED_MODELS
 from backend.models.transfer import PART_SUFFIX
 from backend.store.workers import WorkerState
 from tests.api.support import SUBMIT, TINY, Served, assert_error
+from tests.api.test_auto_download import begin
 from tests.api.test_websocket import Listener, listening
 from tests.support.hub import StandIn, repository_files, stand_in
+from tests.support.server import wait_for
 
 T2V = "T2V-A14B"
 DOWNLOAD = "/api/v1/models/download"
@@ -53,6 +59,10 @@ def manage(served: Served, action: str, **values: object) -> dict[str, object]:
 
 def status(served: Served) -> str:
     return str(served.client.get(f"/api/v1/models/status/{T2V}").json()["status"])
+
+
+def finished(served: Served) -> None:
+    wait_for(lambda: (served.client.get(PROGRESS).json() or {}).get("status") == "completed", what="the last byte")
 
 
 def held(hub: StandIn, served: Served) -> None:
@@ -137,7 +147,161 @@ def test_a_limit_and_a_priority_are_taken(hub: StandIn, served: Served, listener
     assert served.client.get(PROGRESS).json()["priority"] == "critical"
     assert manage(served, "bandwidth", bandwidth_limit_mbps=500)["current_status"] == "downloading"
     hub.go_on()
-    listener.until("download_status_change", new_status="completed")  # stopped for the limit, and gone on with it
+    listener.until("download_status_change", new_status="completed")
+    assert len(hub.requests) == len(set(hub.requests)), "no file was asked for twice for the limit"
+
+
+def test_a_limit_is_kept_and_counts_within_a_moment_for_what_runs(
+    hub: StandIn, served: Served, listener: Listener
+) -> None:
+    assert manage(served, "bandwidth", bandwidth_limit_mbps=0.05)["current_status"] is None
+    assert ConfigFile(served.services.home.config_file).section("downloads") == {BANDWIDTH: 0.05}
+    ask(served)
+    listener.until("download_progress_update", status="downloading")
+    # With this limit the rest would take minutes.
+    assert manage(served, "bandwidth")["current_status"] == "downloading"
+    listener.until("download_status_change", new_status="completed")
+    assert sum(hub.served.values()) < sum(map(len, hub.files.values())) * 1.01, "it was not begun again for that"
+
+
+@pytest.fixture
+def restarted(serve: Callable[..., Served]) -> Iterator[Callable[[Served], Served]]:
+    """Stop a server and start another one on its home."""
+    started: list[Served] = []
+
+    def restart(before: Served) -> Served:
+        before.client.__exit__(None, None, None)
+        started.append(Served(before.services.home.root))
+        return started[-1]
+
+    yield restart
+    for one in started:
+        one.client.__exit__(None, None, None)
+
+
+def test_what_is_paused_stays_paused_over_a_restart_and_what_waits_goes_on(
+    hub: StandIn, serve: Callable[..., Served], restarted: Callable[[Served], Served]
+) -> None:
+    served = serve()
+    held(hub, served)
+    manage(served, "pause")
+    hub.go_on()
+    again = restarted(served)
+    asked = len(hub.requests)
+    (part,) = again.services.home.partial_model_of(T2V).rglob(f"*{PART_SUFFIX}")
+    here = part.stat().st_size
+    kept = again.client.get(PROGRESS).json()
+    assert (kept["status"], kept["can_resume"], kept["can_cancel"]) == ("paused", True, True)
+    assert again.services.system.look()["downloads"].sentence == "1 paused"
+    third = restarted(again)
+    assert len(hub.requests) == asked, "nobody asked the hub while it was paused"
+    manage(third, "resume")
+    finished(third)
+    continued = [request.range for request in hub.requests[asked:] if request.place == "cdn" and request.range]
+    assert continued == [f"bytes={here}-"]
+    assert third.services.orders.list() == []
+    assert restarted(third).client.get(PROGRESS).json() is None, "what has ended is gone"
+
+
+def test_orders_go_on_in_their_order_and_what_failed_is_not_tried_again(
+    hub: StandIn, serve: Callable[..., Served], restarted: Callable[[Served], Served]
+) -> None:
+    served = serve()
+    hub.required_token = "the right one"
+    ask(served)
+    wait_for(lambda: served.client.get(PROGRESS).json()["status"] == "failed", what="the refusal")
+    again = restarted(served)
+    asked = len(hub.requests)
+    assert again.client.get(f"{DOWNLOAD}/progress").json() == {}
+    hub.required_token = None
+    # As a server leaves them that is killed: the stand-in has one of the two models, and that comes second.
+    again.services.orders.want("TI2V-5B")
+    again.services.orders.want(T2V)
+    last = restarted(again)
+    finished(last)
+    failed = last.client.get(f"{DOWNLOAD}/progress/TI2V-5B").json()
+    assert (failed["status"], failed["can_cancel"]) == ("failed", False)
+    models = [request.path for request in hub.requests[asked:] if request.path.startswith("/api/models/")]
+    assert "TI2V-5B" in models[0]
+    assert all("T2V-A14B" in path for path in models[1:])
+    assert last.services.orders.list() == []
+
+
+def test_an_order_for_a_model_that_is_not_in_the_table_waits_for_it(
+    served: Served, restarted: Callable[[Served], Served]
+) -> None:
+    served.services.orders.want("mine")
+    again = restarted(served)
+    assert again.client.get(f"{DOWNLOAD}/progress").json() == {}
+    assert [order.model for order in again.services.orders.list()] == ["mine"]
+
+
+def at_its_model(served: Served) -> Task:
+    """Queue a task and come to its download as a worker would."""
+    served.submit(model_type=T2V)
+    task = served.claim()
+    served.services.tasks.report(task.id, str(task.lease_token), Progress(Stage.DOWNLOADING_MODEL, 0.1, "Asking"))
+    return task
+
+
+def test_what_a_worker_fetches_is_paused_and_resumed_but_not_given_up(served: Served) -> None:
+    task, orders = at_its_model(served), served.services.orders
+    running = served.client.get(PROGRESS).json()
+    assert (running["status"], running["can_pause"], running["can_cancel"]) == ("downloading", True, False)
+    for _ in range(2):
+        assert manage(served, "pause")["current_status"] == "paused"
+    assert orders.is_paused(T2V)
+    paused = served.client.get(PROGRESS).json()
+    assert (paused["can_pause"], paused["can_resume"], paused["can_cancel"]) == (False, True, False)
+    assert list(served.client.get(f"{DOWNLOAD}/progress").json()) == [T2V]
+    for action, advice in (("cancel", "Cancel these tasks"), ("priority", "order of the tasks")):
+        wish = {"model_id": T2V, "action": action, "priority": "high"}
+        refused = assert_error(served.client.post(f"{DOWNLOAD}/manage", json=wish), 409, "download_in_use")
+        assert any(advice in step for step in refused["suggestions"])
+    for _ in range(2):
+        assert manage(served, "resume")["current_status"] == "downloading"
+    assert orders.list() == []
+    manage(served, "pause")
+    served.client.post(f"/api/v1/queue/{task.id}/cancel")
+    served.services.tasks.acknowledge_cancel(task.id, str(task.lease_token))
+    left = served.client.get(PROGRESS).json()
+    assert (left["status"], left["can_resume"], left["can_cancel"]) == ("paused", True, True)
+    assert manage(served, "cancel")["current_status"] == "cancelled"
+    assert served.client.get(PROGRESS).json() is None
+    at_its_model(served)
+    manage(served, "pause")
+    ask(served)  # whoever asks for the model itself lets it go on for the task too
+    assert not orders.is_paused(T2V)
+
+
+def test_a_pause_of_ones_own_order_holds_tasks_too_and_a_task_keeps_it_from_being_given_up(
+    hub: StandIn, served: Served
+) -> None:
+    held(hub, served)
+    task = at_its_model(served)
+    assert served.client.get(PROGRESS).json()["can_cancel"] is False
+    refused = served.client.post(f"{DOWNLOAD}/manage", json={"model_id": T2V, "action": "cancel"})
+    assert_error(refused, 409, "download_in_use")
+    manage(served, "priority", priority="low")
+    manage(served, "pause")
+    assert served.services.orders.is_paused(T2V)
+    hub.go_on()
+    served.client.post(f"/api/v1/queue/{task.id}/cancel")
+    served.services.tasks.acknowledge_cancel(task.id, str(task.lease_token))
+    assert manage(served, "cancel")["current_status"] == "cancelled"
+    assert served.services.orders.list() == []
+
+
+def test_what_a_command_fetches_can_be_watched_and_nothing_more(served: Served) -> None:
+    begin(served, 5_000_000)
+    with FileLock(served.services.home.model_lock_of(T2V), thread_local=False):
+        seen = served.client.get(PROGRESS).json()
+        assert seen["status"] == "downloading"
+        assert (seen["can_pause"], seen["can_resume"], seen["can_cancel"]) == (False, False, False)
+        for action in ("pause", "resume", "cancel", "priority"):
+            wish = {"model_id": T2V, "action": action, "priority": "high"}
+            refused = assert_error(served.client.post(f"{DOWNLOAD}/manage", json=wish), 409, "download_in_use")
+            assert any("Ctrl-C" in step for step in refused["suggestions"])
 
 
 def test_what_the_hub_refuses_is_told(hub: StandIn, served: Served, listener: Listener) -> None:

@@ -63,3 +63,15 @@ def test_a_model_that_a_task_or_a_worker_needs_stays(served: Served, old: Path) 
 @pytest.mark.parametrize("body", [{"target_space_gb": -1}, {"keep_recent_days": -1}, {"dry_run": "perhaps"}, []])
 def test_what_makes_no_sense_is_refused(served: Served, body: object) -> None:
     assert_error(served.client.post(CLEANUP, json=body), 422)
+
+
+def test_what_has_come_of_a_download_that_is_paused_stays(served: Served) -> None:
+    partial = served.services.home.partial_model_of("T2V-A14B")
+    partial.mkdir(parents=True)
+    (partial / "weights.part").write_bytes(bytes(5_000_000))
+    served.services.orders.pause("T2V-A14B", wished=True)
+    assert served.client.post(CLEANUP, json={"dry_run": False}).json()["executed_actions"] == []
+    served.services.orders.remove("T2V-A14B")
+    (action,) = served.client.post(CLEANUP, json={"dry_run": False}).json()["executed_actions"]
+    assert action["action"] == "delete_unfinished"
+    assert not partial.exists()

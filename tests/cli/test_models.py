@@ -9,13 +9,23 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from backend.core.domain import Priority, new_task_id
+from backend.core.model_table import MODELS
+from backend.core.paths import Home
+from backend.core.requests import RequestDraft, resolve_request
 from backend.models.manager import EMBEDDED_MODELS
+from backend.models.need_lock import need_lock
+from backend.store.engine import Database
+from backend.store.tasks import TaskStore
+from backend.store.workers import WorkerState, WorkerStore
 from tests.cli.support import invoke, wan22
 from tests.support.hub import COMMIT, Answer, StandIn, repository_files, stand_in
+from tests.support.server import wait_for
 
 VAE = "vae/diffusion_pytorch_model.safetensors"
 
@@ -73,6 +83,83 @@ def test_removing_asks_first_and_leaves_the_embedded_models(tmp_path: Path, hub:
     refused = invoke("models", "remove", "tiny-t2v-a14b", "--yes", home=home)
     assert refused.returncode == 1
     assert "ships with wan22" in refused.stderr
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """The database of `home`, as a server of it has it."""
+    Home(tmp_path / "home").create()
+    database = Database(f"sqlite:///{Home(tmp_path / 'home').database}")
+    database.migrate()
+    yield database
+    database.close()
+
+
+def queued(database: Database) -> tuple[TaskStore, str]:
+    """Queue a task for T2V-A14B, as a server would."""
+    request, notes = resolve_request(MODELS["T2V-A14B"], RequestDraft("a red circle", seed=1))
+    tasks = TaskStore(database)
+    task = tasks.insert(
+        new_task_id(),
+        request,
+        adjustments=notes,
+        priority=Priority.NORMAL,
+        max_attempts=3,
+        fingerprint=request.digest,
+    )
+    return tasks, task.id
+
+
+def test_a_model_that_a_task_needs_or_a_worker_holds_is_not_removed(
+    tmp_path: Path, hub: StandIn, database: Database
+) -> None:
+    home = tmp_path / "home"
+    assert invoke("models", "download", "T2V-A14B", home=home).returncode == 0
+    tasks, task = queued(database)
+    refused = invoke("models", "remove", "T2V-A14B", "--yes", home=home)
+    assert refused.returncode == 1
+    assert "needed by a task" in refused.stderr
+    assert "Cancel the task" in refused.stderr
+    tasks.request_cancel(task)
+    workers = WorkerStore(database)
+    workers.beat("w1", device="cpu", state=WorkerState.IDLE, model="T2V-A14B")
+    assert "loaded by a worker" in invoke("models", "remove", "T2V-A14B", "--yes", home=home).stderr
+    assert (home / "models" / "T2V-A14B" / VAE).exists()
+    workers.remove("w1")
+    assert invoke("models", "remove", "T2V-A14B", "--yes", home=home).returncode == 0
+    assert not (home / "models" / "T2V-A14B").exists()
+
+
+def test_a_command_that_removes_waits_for_a_submit_that_has_looked_already(
+    tmp_path: Path, hub: StandIn, database: Database
+) -> None:
+    """The submit of another process has seen the files and writes its task: then the model stays."""
+    home = tmp_path / "home"
+    assert invoke("models", "download", "T2V-A14B", home=home).returncode == 0
+    command = [sys.executable, "-m", "backend.cli", "models", "remove", "T2V-A14B", "--yes"]
+    env = os.environ | {"WAN22_HOME": str(home), "COLUMNS": "160"}
+    with need_lock(Home(home), MODELS["T2V-A14B"]):
+        process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        first = wait_for(lambda: process.poll() is not None or naps(process.pid), what="the command at its database")
+        wait_for(lambda: process.poll() is not None or naps(process.pid) > first + 50, what="many tries of the lock")
+        assert process.poll() is None
+        queued(database)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "needed by a task" in said
+    assert (home / "models" / "T2V-A14B" / VAE).exists()
+
+
+def naps(pid: int) -> int:
+    """How often a process that has our database open has waited for something; 0 before that."""
+    links = []
+    for link in Path(f"/proc/{pid}/fd").glob("*"):
+        with suppress(OSError):
+            links.append(link.readlink().name)
+    if "wan22.db" not in links:
+        return 0
+    (line,) = [one for one in Path(f"/proc/{pid}/status").read_text().splitlines() if one.startswith("voluntary_")]
+    return int(line.split()[1])
 
 
 def test_errors_are_sentences_with_a_next_step(tmp_path: Path, hub: StandIn) -> None:

@@ -409,11 +409,29 @@ def test_a_link_of_the_user_is_not_changed(
 
 def test_a_limit_of_the_network_makes_the_transfer_wait() -> None:
     waited: list[float] = []
-    pace = Pace(1000.0, waited.append)
+    pace = Pace(lambda: 1000.0, waited.append)
     for _ in range(5):
         pace(100)
     # Nobody really waited, so each pause contains the ones before it.
     assert waited == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5], abs=0.09)
+
+
+def test_another_limit_counts_for_what_is_owed_already() -> None:
+    allowed: list[float | None] = [1000.0]
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            allowed[0] = 10_000.0
+        if len(waited) == 5:
+            allowed[0] = None
+
+    pace = Pace(lambda: allowed[0], wait)
+    pace(11_500)  # eleven seconds and a half at the first limit, in short waits
+    assert waited == pytest.approx([0.5, 0.5, 0.5, 0.5, 0.5], abs=0.01)
+    pace(10**9)
+    assert len(waited) == 5, "without a limit nothing is owed"
 
 
 def test_what_is_there_is_removed_whole_and_the_embedded_stays(home: Home, make_downloader: Make) -> None:

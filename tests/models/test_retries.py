@@ -8,7 +8,7 @@ from email.utils import format_datetime
 import pytest
 
 from backend.core.errors import DownloadStopped, HubUnreachable
-from backend.models.retries import Retries, RetryPolicy, Transient, retry_after, wait_checking
+from backend.models.retries import PATIENT, Retries, RetryPolicy, Transient, retry_after, wait_checking
 
 
 def _fail(retries: Retries, times: int) -> None:
@@ -26,6 +26,15 @@ def test_pauses_grow_with_jitter_up_to_the_longest_and_start_again_with_progress
     retries.progressed()
     _fail(retries, 1)
     assert waited[-1] <= 1.5
+
+
+def test_the_patient_wait_for_a_router() -> None:
+    waited: list[float] = []
+    retries = Retries(PATIENT, lambda: None, lambda seconds, _check: waited.append(seconds))
+    _fail(retries, PATIENT.attempts - 1)
+    assert 15 * 60 < sum(waited) < 60 * 60
+    with pytest.raises(HubUnreachable):
+        _fail(retries, 1)
 
 
 def test_the_last_failure_becomes_the_error() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from backend.core.errors import (
     ModelUnavailable,
     RepositoryNotFound,
     StorageFull,
+    StoreUnavailable,
     TaskCancelled,
     WanError,
 )
@@ -75,12 +76,15 @@ def loader() -> WanPipelineLoader:
 def make(home: Home, hub: StandIn, loader: WanPipelineLoader) -> Make:
     """Pipelines of this home whose downloads lose no time between tries; keywords go to the downloader."""
 
-    def made(endpoint: str | None = None, admit: Any = None, **options: Any) -> RealGenerationPipeline:
+    def made(
+        endpoint: str | None = None, admit: Any = None, paused: Any = None, **options: Any
+    ) -> RealGenerationPipeline:
         models = ModelManager(home, has_gpu=False)
         policy = RetryPolicy(attempts=2, first_seconds=0.001)
         fetcher = ModelDownloader(home, models, Hub(endpoint or hub.endpoint), policy=policy, **options)
         bridge: ModelIntegrationBridge[WanComponents] = ModelIntegrationBridge(models, loader, fetcher)
-        return RealGenerationPipeline(bridge, home, **({} if admit is None else {"admit": admit}))
+        given = {"admit": admit, "paused": paused}
+        return RealGenerationPipeline(bridge, home, **{name: one for name, one in given.items() if one is not None})
 
     return made
 
@@ -217,6 +221,63 @@ def test_a_stop_lets_the_line_go_at_its_next_byte_and_keeps_what_came(
     hub.requests.clear()
     run(make())
     assert len(before & set(hub.fetched())) <= 1, "no finished file is asked for again"
+
+
+def test_nothing_is_fetched_while_it_is_paused_and_the_task_says_so(
+    make: Make, hub: StandIn, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_fetch, "TELL_SECONDS", 0.02)
+    answers: deque[bool | WanError] = deque([True, True, StoreUnavailable(), True, StorageFull(), False])
+    asked: list[str] = []
+
+    def paused(model: str) -> bool:
+        assert not hub.requests or not answers, "the hub was asked while it was paused"
+        asked.append(model)
+        answer = answers.popleft() if answers else False
+        if isinstance(answer, WanError):
+            raise answer
+        return answer
+
+    told = run(make(paused=paused))
+    waited = [one for one in told if "paused" in one.message]
+    assert set(asked) == {T2V.id}
+    assert {(one.stage, one.eta_seconds) for one in waited} == {(Stage.DOWNLOADING_MODEL, None)}
+    assert all("Resume" in one.message and "cancel the task" in one.message for one in waited)
+    assert state(home) is Presence.AVAILABLE
+
+
+def test_a_task_whose_download_is_paused_obeys_and_goes_on_when_the_model_comes_otherwise(
+    make: Make, hub: StandIn, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_fetch, "TELL_SECONDS", 0.02)
+    pipeline = make(paused=lambda _model: True)
+
+    def stop(progress: Progress) -> None:
+        if "paused" in progress.message:
+            raise TaskCancelled
+
+    with pytest.raises(TaskCancelled):
+        pipeline.generate(TASK, request_(), report=stop)
+    assert hub.requests == []
+    told: list[Progress] = []
+
+    def fetch(progress: Progress) -> None:
+        told.append(progress)
+        if "paused" in progress.message and not hub.requests:
+            ModelDownloader(home, ModelManager(home, has_gpu=False), Hub(hub.endpoint)).download(T2V)
+
+    pipeline.generate(TASK, request_(), report=fetch)
+    assert told[-1].stage is Stage.SAVING
+
+
+def test_a_database_that_fails_ends_no_fetch(make: Make, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_fetch, "TELL_SECONDS", 0.02)
+
+    def broken(_model: str) -> bool:
+        raise StoreUnavailable
+
+    run(make(paused=broken))
+    assert state(home) is Presence.AVAILABLE
 
 
 def test_nobody_fetches_where_no_fetcher_is_given(home: Home, loader: WanPipelineLoader, hub: StandIn) -> None:

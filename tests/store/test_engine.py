@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from backend.core.domain import TRANSITIONS, EventType, TaskStatus
 from backend.core.errors import BadSettings, StorageFull, StoreUnavailable
 from backend.store import engine
+from backend.store.download_orders import OrderState, Urgency
 from backend.store.engine import MIGRATIONS, Database, newest_revision
 from backend.store.tables import metadata
 from backend.store.tasks import TaskStore
@@ -58,10 +59,15 @@ def test_the_check_constraints_are_the_domains_words(database: Database) -> None
     with database.read() as connection:
         constraints = {
             check["name"]: check["sqltext"]
-            for table in ("tasks", "workers")
+            for table in ("tasks", "workers", "download_orders")
             for check in inspect(connection).get_check_constraints(table)
         }
-    for name, words in (("tasks_status", TaskStatus), ("workers_state", WorkerState)):
+    for name, words in (
+        ("tasks_status", TaskStatus),
+        ("workers_state", WorkerState),
+        ("download_orders_state", OrderState),
+        ("download_orders_urgency", Urgency),
+    ):
         assert set(constraints[name].split("'")[1::2]) == {str(word) for word in words}
 
 

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from backend.core.model_table import MODELS
 from backend.core.paths import Home
 from backend.models.manager import ModelManager, Presence
 from backend.models.manifest import MANIFEST_FILE
+from backend.models.transfer import PART_SUFFIX
+from backend.store.engine import Database
+from backend.store.workers import WorkerStore
 from tests.support.hub import StandIn, repository_files, stand_in
 from tests.support.repository import needed_files, sharded_repository
 from tests.support.server import LiveServer, wait_for
@@ -36,6 +40,7 @@ T2V = "T2V-A14B"
 WANTED = {"model_type": T2V, "resolution": "128x128", "num_frames": 5, "steps": 2}
 ESTIMATE = "/api/v1/generation/estimate"
 SUBMIT = "/api/v1/generation/submit"
+MANAGE = "/api/v1/models/download/manage"
 PROGRESS = f"/api/v1/models/download/progress/{T2V}"
 DEADLINE = 240.0
 Serve = Callable[..., LiveServer]
@@ -279,6 +284,96 @@ def test_a_cancel_is_obeyed_while_the_line_stands_still_and_the_bytes_stay(
     server.wait(server.submit(**WANTED), "completed", seconds=DEADLINE)
     total = sum(map(len, needed.values()))
     assert sum(hub.served.values()) - served <= total - served + 2**20, "what had arrived was used"
+
+
+def test_a_workers_download_is_paused_in_its_middle_and_goes_on_at_the_byte(
+    serve: Serve, hub: StandIn, needed: dict[str, bytes]
+) -> None:
+    """Paused twice: once where the line stands still, and once where a limit makes it slow."""
+    server = serve()
+
+    def manage(action: str, **values: float) -> httpx2.Response:
+        return server.client.post(MANAGE, json={"model_id": T2V, "action": action} | values)
+
+    def let_go() -> tuple[Path, int]:
+        """Wait until the task says that it is paused and nobody holds the folder; return what is being fetched."""
+        wait_for(lambda: "paused the download" in str(server.task(task).get("message")), what="the words")
+        wait_for(lambda: presence(server.home) is Presence.PARTIAL, what="the folder to be let go")
+        (part,) = (server.home / "models" / f"{T2V}.partial").rglob(f"*{PART_SUFFIX}")
+        return part, part.stat().st_size
+
+    def beats(count: int) -> None:
+        """Let the worker say that it lives so many times, at least a second each."""
+        database = Database(f"sqlite:///{Home(server.home).database}", checkpointer=False)
+        for _ in range(count):
+            (before,) = WorkerStore(database).list()
+            seen = partial(lambda since: WorkerStore(database).list()[0].seen_at > since, before.seen_at)
+            wait_for(seen, what="a beat")
+        database.close()
+
+    with following(server) as follower:
+        task = at_hub(hub, server)
+        wait_for(lambda: server.client.get(PROGRESS).json(), what="the worker's download in the web process")
+        assert manage("pause").json()["current_status"] == "paused"
+        assert manage("cancel").status_code == 409
+        hub.go_on()
+        part, here = let_go()
+        asked = len(hub.requests)
+        assert server.task(task)["stage"] == "downloading_model"
+        seen = server.client.get(PROGRESS).json()
+        assert (seen["status"], seen["can_resume"], seen["can_cancel"]) == ("paused", True, False)
+        events = len(server.client.get(f"/api/v1/queue/{task}/events").json()["events"])
+        beats(2)
+        assert (part.stat().st_size, len(hub.requests)) == (here, asked), "a byte moved"
+        assert len(server.client.get(f"/api/v1/queue/{task}/events").json()["events"]) == events, "said once"
+
+        # Slower than a test may take, so what follows happens in the middle of a file.
+        assert manage("bandwidth", bandwidth_limit_mbps=0.1).status_code == 200
+        assert manage("resume").json()["current_status"] == "downloading"
+        wait_for(lambda: part.stat().st_size > here, what="the next bytes")
+        (continued,) = [request for request in hub.requests[asked:] if request.place == "cdn"]
+        assert continued.range == f"bytes={here}-"
+        wait_for(lambda: str(server.task(task)["message"]).startswith("Downloading"), what="the words of a download")
+
+        assert manage("pause").status_code == 200
+        part, here = let_go()
+        asked = len(hub.requests)
+        assert manage("bandwidth").status_code == 200  # no limit any more
+        assert manage("resume").status_code == 200
+        server.wait(task, "completed", seconds=DEADLINE)
+        first = next(request for request in hub.requests[asked:] if request.place == "cdn")
+        assert first.range == f"bytes={here}-"
+        wait_for(lambda: follower.of("detailed_generation_progress", stage="completed"), what="the end")
+
+    changes = [one["new_status"] for one in follower.of("download_status_change", model_id=T2V)]
+    assert changes.count("paused") == 2
+    assert changes[-1] == "completed"
+    files = repository_files(server.home / "models" / T2V)
+    assert files.pop(MANIFEST_FILE)
+    assert files == needed
+    assert sum(len(content) for content in needed.values()) == sum(len(content) for content in files.values())
+
+
+def test_a_task_whose_download_is_paused_obeys_cancel_and_a_stop_and_the_pause_outlives_the_server(
+    serve: Serve, hub: StandIn
+) -> None:
+    server = serve()
+    task = at_hub(hub, server)
+    server.client.post(MANAGE, json={"model_id": T2V, "action": "pause"})
+    wait_for(lambda: "paused the download" in str(server.task(task).get("message")), what="the words")
+    hub.go_on()
+    wait_for(lambda: presence(server.home) is Presence.PARTIAL, what="the folder to be let go")
+    asked = len(hub.requests)
+    assert server.stop() == 0
+    server.start()
+    wait_for(lambda: "paused the download" in str(server.task(task).get("message")), what="the words again")
+    assert server.task(task)["attempt"] == 1
+    server.client.post(f"/api/v1/queue/{task}/cancel")
+    server.wait(task, "cancelled")
+    assert len(hub.requests) == asked
+    following_one = server.submit()
+    server.wait(following_one, "completed", seconds=DEADLINE)  # those behind it run again
+    assert server.client.get(PROGRESS).json()["status"] == "paused"
 
 
 def test_what_the_hub_refuses_fails_the_task_with_its_advice(serve: Serve, hub: StandIn) -> None:

@@ -7,6 +7,7 @@ LoRA like any other from then on.
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,12 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
+from backend.core.config_file import ConfigFile
+from backend.core.download_limit import kept_limit
 from backend.core.errors import LoraInvalid, LoraNotFound, RepositoryNotFound, StateConflict, StorageFull
 from backend.core.lora.keys import HIGH, LOW
 from backend.core.paths import Home
+from backend.models.download_progress import Pace
 from backend.models.hub import Hub, Listing, RemoteFile
 from backend.models.integrity import digest_of
 from backend.models.retries import Retries, RetryPolicy, Transient
@@ -117,7 +121,8 @@ class LoraFetcher:
         if sum(file.size for file in missing.values()) > room:
             raise StorageFull(f"There is not enough room for {lora.id}")
         done = listing.size_bytes - sum(file.size for file in missing.values())
-        transfer = FileTransfer(self._hub, retries, lambda: None, lambda _count: None)
+        pace = Pace(kept_limit(ConfigFile(self._home.config_file)), time.sleep)
+        transfer = FileTransfer(self._hub, retries, lambda: None, pace)
         try:
             for path, file in missing.items():
 

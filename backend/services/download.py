@@ -1,0 +1,71 @@
+"""One download of a model as it is now: where it stands, who runs it, and what can be done with it.
+
+Decides nothing and changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from backend.core.errors import WanError
+from backend.core.model_table import ModelSpec
+from backend.models.download_progress import DownloadProgress
+from backend.store.download_orders import Urgency
+
+
+class DownloadState(StrEnum):
+    """Where a download stands."""
+
+    QUEUED = "queued"
+    DOWNLOADING = "downloading"
+    VERIFYING = "verifying"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+RUNNING: Final = frozenset({DownloadState.DOWNLOADING, DownloadState.VERIFYING})
+ENDED: Final = frozenset({DownloadState.COMPLETED, DownloadState.FAILED, DownloadState.CANCELLED})
+
+
+class Runner(StrEnum):
+    """Who carries a download out."""
+
+    SERVER = "server"  # a server's list of orders
+    TASK = "task"  # a worker, for a task that needs the model
+    OTHER = "other"  # a command line, or the server of another database: it can be watched, and nothing more
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """One download; what is not known is None."""
+
+    spec: ModelSpec
+    state: DownloadState
+    urgency: Urgency
+    number: int  #: order of arrival
+    updated_at: datetime
+    progress: DownloadProgress | None = None
+    error: WanError | None = None
+    runner: Runner = Runner.SERVER
+    needed: bool = False  #: whether a task that has not ended is for this model
+
+    @property
+    def can_pause(self) -> bool:
+        """Whether it goes on now, and would stop when it is paused."""
+        going = self.state in RUNNING or self.state is DownloadState.QUEUED
+        return going and self.runner is not Runner.OTHER
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether it is paused."""
+        return self.state is DownloadState.PAUSED
+
+    @property
+    def can_cancel(self) -> bool:
+        """Whether it may be given up with what has arrived: nobody's task waits for it."""
+        return self.state not in ENDED and self.runner is Runner.SERVER and not self.needed
