@@ -30,6 +30,7 @@ from backend.models.manager import ModelManager, Presence
 from backend.services.disk_speed import read_speed
 from backend.services.machine_record import last_profile
 from backend.services.self_test import EngineAnswer, ask_engine
+from backend.services.working_machine import machine_as_it_looks
 
 LOW_DISK_BYTES = 2 * GIB
 #: First SQLite without the WAL-reset bug; older ones need a single checkpointer, which this product keeps to.
@@ -84,15 +85,19 @@ def examine(settings: Settings, *, offline: bool = False, ask: Ask = ask_engine)
     findings.append(_read_speed(settings))
     findings.append(_hub(offline))
     # What computes is what was found to work, where the engine could be asked.
-    device = "cpu" if answer.device == "cpu" else settings.device
-    machine = Machine.of(hardware, device)
+    precision = None if answer.precision is None else answer.precision.precision
+    machine = (
+        machine_as_it_looks(settings, hardware)
+        if answer.device is None
+        else Machine.of(hardware, answer.device, precision)
+    )
     kept = kept_optimization(ConfigFile(settings.paths.config_file))
     try:
         kept.read()
     except WanError as error:
         findings.append(Finding("bad", "config.json", f"{error.message}; the defaults are in force"))
     wishes = kept.current()
-    manager = ModelManager(settings.paths, has_gpu=bool(hardware.gpus) and device != "cpu")
+    manager = ModelManager(settings.paths, has_gpu=bool(hardware.gpus) and machine.cuda)
     table = ModelConfigurationManager(settings.paths).refresh()
     findings += [Finding("bad", "config.json", fault) for fault in table.faults]
     for spec in table.specs:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
-from typing import Final
+from typing import Any, Final
 
 from backend.core.calibration import MemoryCorrection
 from backend.core.cost_model import Rates, Seconds, Workload, rates_of, seconds
@@ -44,17 +44,41 @@ class Machine:
     compute_capability: tuple[int, int] | None = None
     cores: int = 1
     vram_limit: int | None = None  #: what the operator lets a plan take of the card; None = all but the reserve
+    float32: bool = False  #: whether the card computes in float32, because its bfloat16 is wrong or slow
 
     @classmethod
-    def of(cls, profile: HardwareProfile, device: str = "auto") -> Machine:
-        """Take what `device` (auto, cpu, cuda, cuda:N) means on this machine."""
+    def of(cls, profile: HardwareProfile, device: str = "auto", precision: str | None = None) -> Machine:
+        """Take what `device` (auto, cpu, cuda, cuda:N) means on this machine; None = in the usual precision."""
         if device == "cpu" or (device == "auto" and not profile.gpus):
             return cls(profile.processor, cuda=False, vram=None, ram=profile.memory, cores=profile.cores)
         _, _, number = device.partition(":")
         wanted = int(number) if number.isdigit() else 0
         unseen = Gpu(wanted, "a card that could not be asked", None, None, None)
         gpu = next((one for one in profile.gpus if one.index == wanted), unseen)
-        return cls(gpu.name, True, gpu.memory_total, profile.memory, gpu.compute_capability, profile.cores)
+        return cls(
+            gpu.name,
+            True,
+            gpu.memory_total,
+            profile.memory,
+            gpu.compute_capability,
+            profile.cores,
+            float32=precision == "float32",
+        )
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Machine:
+        """Build the machine that `asdict` and JSON wrote.
+
+        Raises:
+            KeyError, TypeError: it is no such record.
+        """
+        capability = values["compute_capability"]
+        return cls(**(values | {"compute_capability": None if capability is None else tuple(capability)}))
+
+    @property
+    def rates(self) -> Rates:
+        """How fast it is before anything was measured on it."""
+        return rates_of(self.name if self.cuda else None, self.cores, float32=self.float32)
 
     @property
     def usable_vram(self) -> int | None:
@@ -148,7 +172,7 @@ class WAN22SystemOptimizer:
         self.wishes = wishes or OptimizationSettings()
         self.machine = replace(machine, vram_limit=self.wishes.max_vram)
         self._correction = correction or MemoryCorrection()
-        self.rates = rates or rates_of(machine.name if machine.cuda else None, machine.cores)
+        self.rates = rates or machine.rates
 
     def decide(self, work: Workload, policy: OomPolicy = OomPolicy.QUALITY) -> Decision:
         """Weigh every plan: the fastest one that fits is taken, and among equals the one that changes no pixel.
@@ -184,17 +208,17 @@ class WAN22SystemOptimizer:
             encoded_frames=work.encoded_frames,
             lora_bytes=work.lora_bytes,
             cpu=not self.machine.cuda,
+            float32=self.machine.float32,
         )
         return self._correction.apply(needs)
 
     def _option(self, plan: MemoryPlan, work: Workload) -> Option:
-        cpu, needs = not self.machine.cuda, self._needs(plan, work)
+        machine, needs = self.machine, self._needs(plan, work)
         forbidden = self._forbidden(plan, work.spec)
-        lacks = "" if forbidden else _lacks(needs, self.machine)
+        lacks = "" if forbidden else _lacks(needs, machine)
         reason = forbidden or (f"{plan.words} needs {lacks}" if lacks else "fits")
-        return Option(
-            plan, needs, seconds(work, plan, self.rates, cpu=cpu), not forbidden and not lacks, reason, not forbidden
-        )
+        told = seconds(work, plan, self.rates, cpu=not machine.cuda, float32=machine.float32)
+        return Option(plan, needs, told, not forbidden and not lacks, reason, not forbidden)
 
     def _forbidden(self, plan: MemoryPlan, spec: ModelSpec) -> str:
         """Say why a plan is none for this device or model; empty when it is one."""

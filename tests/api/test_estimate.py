@@ -11,6 +11,8 @@ import pytest
 
 from backend.core.hardware import GIB, Gpu, HardwareProfile, detect_hardware
 from backend.core.model_table import MODELS
+from backend.core.system_optimizer import Machine
+from backend.store.workers import Equipment, WorkerState
 from tests.api.support import GOOD, SUBMIT, TINY, Served, assert_error, make_png
 
 ESTIMATE = "/api/v1/generation/estimate"
@@ -102,6 +104,38 @@ def test_what_cannot_fit_is_refused_with_a_request_that_is_taken(serve: Callable
     assert taken.status_code == 200, taken.text
     assert taken.json()["parameters"]["resolution"] == fitting["resolution"]
     assert served.count() == 1
+
+
+def test_what_workers_found_out_counts_and_not_what_the_machine_looks_like(serve: Callable[..., Served]) -> None:
+    looks = profile(24, 32)
+    served = serve(workers_on=looks)
+    install(served, "TI2V-5B")
+    wanted = GOOD | {"model_type": "TI2V-5B"}
+    before = served.client.post(ESTIMATE, json=wanted).json()
+    assert (before["machine"]["kind"], before["fits"]) == ("cuda", True)
+    wide = replace(Machine.of(looks), float32=True)
+    found = Equipment("it passed its trial", precision="float32", machine=wide)
+    served.services.workers.beat("w1", device="cuda:0", state=WorkerState.IDLE, equipment=found)
+    twice = served.client.post(ESTIMATE, json=wanted).json()
+    usual = {(one["name"], one["tiled_decode"], one["text_encoder_on_cpu"]): one for one in before["options"]}
+    for one in twice["options"]:
+        assert one["ram_pageable"]["value"] > usual[one["name"], one["tiled_decode"], one["text_encoder_on_cpu"]][
+            "ram_pageable"
+        ]["value"]  # fmt: skip
+    found = Equipment("no card can be used", machine=Machine.of(looks, "cpu"))
+    served.services.workers.beat("w1", device="cpu", state=WorkerState.IDLE, equipment=found)
+    after = served.client.post(ESTIMATE, json=wanted).json()
+    assert (after["machine"]["kind"], after["machine"].get("vram_gib"), after["fits"]) == ("cpu", None, False)
+    assert served.client.post(SUBMIT, json=wanted | {"dry_run": True}).json() == after
+    assert_error(served.client.post(SUBMIT, json=wanted), 422, "does_not_fit")
+    analysis = served.client.get("/api/v1/system/optimization/analysis").json()
+    assert analysis["machine"]["kind"] == "cpu"
+    limit = served.client.post("/api/v1/system/optimization", json={"max_vram_usage_gb": 12})
+    assert "no card here" in assert_error(limit, 422)["detail"]
+    (worker,) = served.client.get("/api/v1/system/health").json()["workers"]
+    assert "machine" not in worker
+    served.services.workers.remove("w1")
+    assert served.client.post(SUBMIT, json=wanted).status_code == 200
 
 
 def test_a_refusal_goes_on_to_another_model_when_no_size_fits(serve: Callable[..., Served]) -> None:

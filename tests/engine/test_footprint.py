@@ -20,8 +20,13 @@ from torch.utils._pytree import tree_leaves
 
 from backend.core.architecture import ARCHITECTURES, VaeShape
 from backend.core.convolution import is_unfolded
-from backend.core.footprint import decode_bytes, encode_bytes, forward_bytes
-from backend.core.processor_memory import Layer, decoder_layers, encoder_layers, unfolded_bytes
+from backend.core.footprint import BFLOAT16, decode_bytes, encode_bytes, expert_bytes, forward_bytes
+from backend.core.memory_plan import MemoryPlan, Placement, Storage
+from backend.core.model_table import MODELS
+from backend.core.processor_memory import FLOAT32, Layer, decoder_layers, encoder_layers, unfolded_bytes
+from backend.engine.offload import EXPERTS
+from backend.engine.pipeline_loader import WanPipelineLoader
+from backend.models.manager import EMBEDDED_MODELS
 
 TOLERANCE = 0.05
 
@@ -98,6 +103,22 @@ def test_a_forward_needs_what_is_said(
     counted = count(lambda: module(latents, time, prompt, return_dict=False))
     precision = 2 if dtype is torch.bfloat16 else 4
     assert forward_bytes(arch, tokens, text, precision) == pytest.approx(counted, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+@pytest.mark.parametrize("storage", [Storage.BF16, Storage.FP8])
+@pytest.mark.parametrize("model", ["tiny-t2v-a14b", "tiny-i2v-a14b", "tiny-ti2v-5b"])
+def test_weights_take_what_is_said_in_every_precision(model: str, storage: Storage, precision: str) -> None:
+    arch, float32 = ARCHITECTURES[model], precision == "float32"
+    plan = MemoryPlan(Placement.RESIDENT, storage)
+    loaded = WanPipelineLoader("cpu", precision=precision).load(EMBEDDED_MODELS / model, MODELS[model], plan)
+    said = sum(expert_bytes(arch.transformer, storage, float32=float32))
+    for name in EXPERTS[: arch.experts]:
+        stored = loaded.layout.stored_bytes(name)
+        # Rounding takes the biases of the matrices along, which are a larger part where matrices are small.
+        assert stored == said if storage is Storage.BF16 else stored <= said <= 1.05 * stored
+    assert loaded.layout.stored_bytes("text_encoder") == (FLOAT32 if float32 else BFLOAT16) * arch.text.parameters
+    assert loaded.layout.stored_bytes("vae") == FLOAT32 * arch.vae.parameters
 
 
 def _vae(shape: VaeShape) -> Any:
