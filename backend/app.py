@@ -166,7 +166,15 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
     config = ConfigFile(home.config_file)
     kept, configuration = kept_optimization(config), ModelConfigurationManager(home)
     binding, policy = settings.worker or workers_on is not None, settings.oom_policy
-    forecast = Forecast(machine.now, outputs, loras, binding=binding, wishes=kept.current, policy=policy)
+    forecast = Forecast(
+        machine.now,
+        outputs,
+        loras,
+        binding=binding,
+        wishes=kept.current,
+        policy=policy,
+        packed=model_manager.packed,
+    )
     supply = ModelSupply(model_manager, fetches=settings.auto_download)
     downloads = downloads_into(home, model_manager, settings.model_roots)
     services = Services(

@@ -209,37 +209,40 @@ class WAN22SystemOptimizer:
             lora_bytes=work.lora_bytes,
             cpu=not self.machine.cuda,
             float32=self.machine.float32,
+            packed=work.packed,
         )
         return self._correction.apply(needs)
 
     def _option(self, plan: MemoryPlan, work: Workload) -> Option:
         machine, needs = self.machine, self._needs(plan, work)
-        forbidden = self._forbidden(plan, work.spec)
+        forbidden = self._forbidden(plan, work)
         lacks = "" if forbidden else _lacks(needs, machine)
         reason = forbidden or (f"{plan.words} needs {lacks}" if lacks else "fits")
         told = seconds(work, plan, self.rates, cpu=not machine.cuda, float32=machine.float32)
         return Option(plan, needs, told, not forbidden and not lacks, reason, not forbidden)
 
-    def _forbidden(self, plan: MemoryPlan, spec: ModelSpec) -> str:
+    def _forbidden(self, plan: MemoryPlan, work: Workload) -> str:
         """Say why a plan is none for this device or model; empty when it is one."""
         if not self.machine.cuda:
             if plan.placement is not Placement.RESIDENT or plan.text_encoder_on_cpu:
                 return "the processor computes in the host's memory: there is nothing to move"
             if plan.storage is Storage.FP8:
                 return "fp8 storage needs a CUDA card; the processor computes in float32"
-        if plan.placement is Placement.EXPERT_SWAP and spec.experts == 1:
-            return f"{spec.id} has one expert: there is nothing to swap"
+        if plan.storage is Storage.FP8 and work.packed is not None:
+            return f"the files of {work.model} are quantised, and their weights stay as they are"
+        if plan.placement is Placement.EXPERT_SWAP and work.spec.experts == 1:
+            return f"{work.model} has one expert: there is nothing to swap"
         capability = self.machine.compute_capability
         if plan.storage is Storage.FP8 and capability is not None and capability < FP8_CAPABILITY:
             return f"fp8 storage needs compute capability 8.0, this card has {capability[0]}.{capability[1]}"
-        return self._unwished(plan)
+        return self._unwished(plan, can_round=work.packed is None)
 
-    def _unwished(self, plan: MemoryPlan) -> str:
+    def _unwished(self, plan: MemoryPlan, *, can_round: bool) -> str:
         """Say which of the operator's wishes a plan breaks; empty when none."""
         wishes, capability = self.wishes, self.machine.compute_capability
         if wishes.quantization is Quantization.BF16 and plan.storage is Storage.FP8:
             return "the optimization settings keep weights in bf16"
-        can_fp8 = self.machine.cuda and (capability is None or capability >= FP8_CAPABILITY)
+        can_fp8 = can_round and self.machine.cuda and (capability is None or capability >= FP8_CAPABILITY)
         if wishes.quantization is Quantization.FP8 and plan.storage is Storage.BF16 and can_fp8:
             return "the optimization settings keep weights in fp8"
         if not wishes.enable_offload and (plan.placement is not Placement.RESIDENT or plan.text_encoder_on_cpu):
@@ -279,7 +282,7 @@ class WAN22SystemOptimizer:
 
     def _fits(self, work: Workload) -> bool:
         return any(
-            not self._forbidden(plan, work.spec) and not _lacks(self._needs(plan, work), self.machine)
+            not self._forbidden(plan, work) and not _lacks(self._needs(plan, work), self.machine)
             for plan in _variants(self.wishes.vae_tile_size)
         )
 

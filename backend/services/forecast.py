@@ -15,6 +15,7 @@ from backend.core.errors import DoesNotFit
 from backend.core.memory_ladder import OomPolicy
 from backend.core.model_table import ModelSpec, find_model
 from backend.core.optimization_settings import OptimizationSettings
+from backend.core.packed_matrices import PackedMatrices
 from backend.core.requests import GenerationRequest
 from backend.core.system_optimizer import Decision, Machine, WAN22SystemOptimizer
 from backend.models.lora.library import LoraLibrary
@@ -36,6 +37,10 @@ class Span:
     basis: Basis
 
 
+def _nothing_packed(_spec: ModelSpec) -> None:
+    return None
+
+
 class Forecast:
     """Weighs requests for one machine."""
 
@@ -48,6 +53,7 @@ class Forecast:
         binding: bool,
         wishes: Callable[[], OptimizationSettings] = OptimizationSettings,
         policy: OomPolicy = OomPolicy.QUALITY,
+        packed: Callable[[ModelSpec], PackedMatrices | None] = _nothing_packed,
     ) -> None:
         """Weigh for this machine.
 
@@ -58,6 +64,7 @@ class Forecast:
             binding: whether it is the machine that runs the tasks, so that it may refuse.
             wishes: asked for the operator's constraints at every request.
             policy: what may be given up for memory or time.
+            packed: what a model's files have quantised; None = nothing, or it is not known.
         """
         self._machine = machine
         self._outputs = outputs
@@ -65,6 +72,7 @@ class Forecast:
         self._binding = binding
         self._wishes = wishes
         self._policy = policy
+        self._packed = packed
 
     @property
     def machine(self) -> Machine:
@@ -87,7 +95,8 @@ class Forecast:
 
     def decide_native(self, spec: ModelSpec, wishes: OptimizationSettings) -> Decision:
         """Weigh a request that leaves everything to the model, under these constraints; offer nothing instead."""
-        return self._optimizer(spec.id, wishes, self.machine).weigh(Workload.native(spec), self._policy)
+        work = replace(Workload.native(spec), packed=self._packed(spec))
+        return self._optimizer(spec.id, wishes, self.machine).weigh(work, self._policy)
 
     def until_done(self, ahead: Sequence[tuple[GenerationRequest, float | None]]) -> Span | None:
         """Say how long requests take one after the other, each with its model in memory; None when one is unknown.
@@ -118,7 +127,8 @@ class Forecast:
 
     def _work(self, request: GenerationRequest) -> Workload:
         found = (self._loras.find(use.id) for use in request.loras)
-        return Workload.of(request, lora_bytes=sum(lora.size_bytes for lora in found if lora is not None))
+        lora_bytes = sum(lora.size_bytes for lora in found if lora is not None)
+        return Workload.of(request, lora_bytes=lora_bytes, packed=self._packed(find_model(request.model)))
 
     def _optimizer(
         self, model: str, wishes: OptimizationSettings, machine: Machine, *, measured: bool = True

@@ -170,7 +170,15 @@ class WorkerRunner:
         policy = self._settings.oom_policy
         wishes = kept_optimization(config).current
         loras = LoraLibrary(self._home)
-        forecast = Forecast(equipped.machine, self._outputs, loras, binding=True, wishes=wishes, policy=policy)
+        forecast = Forecast(
+            equipped.machine,
+            self._outputs,
+            loras,
+            binding=True,
+            wishes=wishes,
+            policy=policy,
+            packed=models.packed,
+        )
         pipeline = RealGenerationPipeline(
             bridge,
             self._home,

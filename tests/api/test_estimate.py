@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from math import prod
 from typing import Any
 
+import numpy as np
 import pytest
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter
 
+from backend.core.architecture import architecture_of
 from backend.core.hardware import GIB, Gpu, HardwareProfile, detect_hardware
 from backend.core.model_table import MODELS
 from backend.core.system_optimizer import Machine
@@ -152,6 +156,63 @@ def test_nothing_is_refused_where_the_memory_or_the_machine_is_unknown(serve: Ca
     for served in (serve(workers_on=profile(None, 512)), serve()):
         install(served, "T2V-A14B")
         assert served.client.post(SUBMIT, json=GOOD | {"model_type": "T2V-A14B"}).status_code == 200
+
+
+def install_packed(served: Served, model: str) -> None:
+    """Put a folder where a large model belongs, with GGUF experts of the right names and shapes, and no numbers."""
+    spec, home = MODELS[model], served.services.home
+    for expert in ("transformer", "transformer_2")[: spec.experts]:
+        folder = home.models / model / expert
+        folder.mkdir(parents=True)
+        writer = GGUFWriter(folder / "wan-Q4_0.gguf", arch="wan")
+        size = 0
+        for name, shape in architecture_of(spec).transformer.parameters().items():
+            matrix = len(shape) == 2 and name.endswith(".weight")
+            kind = GGMLQuantizationType.Q4_0 if matrix else GGMLQuantizationType.F32
+            block, block_bytes = GGML_QUANT_SIZES[kind]
+            taken = prod(shape) // block * block_bytes
+            stored = (*shape[:-1], shape[-1] // block * block_bytes) if matrix else shape
+            writer.add_tensor_info(name, stored, np.dtype(np.uint8 if matrix else np.float32), taken, kind)
+            size += -(-taken // 32) * 32
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        writer.close()
+        with (folder / "wan-Q4_0.gguf").open("ab") as weights:
+            weights.truncate(weights.tell() + 32 + size)
+    (home.models / model / "model_index.json").write_text(
+        json.dumps({"transformer": ["diffusers", "WanTransformer3DModel"]})
+    )
+
+
+def test_experts_that_are_quantised_in_their_files_are_weighed_as_they_are(serve: Callable[..., Served]) -> None:
+    wanted = GOOD | {"model_type": "T2V-A14B", "resolution": "832x480"}
+    plans = []
+    for served, put in (
+        (serve(workers_on=profile(24, 64)), install),
+        (serve(workers_on=profile(24, 64)), install_packed),
+    ):
+        put(served, "T2V-A14B")
+        body = served.client.post(ESTIMATE, json=wanted).json()
+        assert body["fits"] is True
+        plans.append({(one["name"], one["tiled_decode"], one["text_encoder_on_cpu"]): one for one in body["options"]})
+    plain, packed = plans
+    for key, one in packed.items():
+        if one["storage"] == "fp8":
+            assert "quantised" in one["reason"]
+            assert not one["fits"]
+        else:
+            assert one["disk"]["value"] < 0.6 * plain[key]["disk"]["value"]
+            assert one["vram"]["value"] < plain[key]["vram"]["value"] or one["placement"] == "block-stream"
+    # Two experts of 14 billion numbers in 4.5 bits instead of 16.
+    key = ("resident-bf16", True, True)
+    saved = plain[key]["vram"]["value"] - packed[key]["vram"]["value"]
+    assert saved == pytest.approx(2 * 14.3e9 * (16 - 4.5) / 8 / GIB, rel=0.05)
+    assert packed["expert-swap-bf16", True, True]["fits"]
+    assert not plain["expert-swap-bf16", True, True]["fits"]
+    serve_fp8 = served.client.post("/api/v1/system/optimization", json={"quantization": "fp8"})
+    assert serve_fp8.status_code == 200
+    assert served.client.post(ESTIMATE, json=wanted).json()["fits"] is True, "what is quantised cannot be rounded"
 
 
 def test_files_of_another_structure_are_not_judged_by_the_table(serve: Callable[..., Served]) -> None:
