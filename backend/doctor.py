@@ -9,7 +9,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
@@ -20,7 +20,6 @@ from backend.core.cost_model import Workload
 from backend.core.errors import WanError
 from backend.core.hardware import GIB, detect_hardware, in_gib
 from backend.core.memory_ladder import OomPolicy
-from backend.core.model_table import ModelSpec
 from backend.core.optimization_settings import OptimizationSettings, kept_optimization
 from backend.core.settings import Settings
 from backend.core.system_optimizer import Machine, WAN22SystemOptimizer
@@ -110,7 +109,8 @@ def examine(settings: Settings, *, offline: bool = False, ask: Ask = ask_engine)
         )
         findings.append(Finding(grade, spec.id, text))
         if not spec.miniature:
-            findings.append(_fit(spec, machine, wishes, settings.oom_policy))
+            work = replace(Workload.native(spec), packed=manager.packed(spec))
+            findings.append(_fit(work, machine, wishes, settings.oom_policy))
     try:
         findings.append(Finding("ok", "default model", manager.default().id))
     except WanError as error:
@@ -118,12 +118,12 @@ def examine(settings: Settings, *, offline: bool = False, ask: Ask = ask_engine)
     return findings
 
 
-def _fit(spec: ModelSpec, machine: Machine, wishes: OptimizationSettings, policy: OomPolicy) -> Finding:
+def _fit(work: Workload, machine: Machine, wishes: OptimizationSettings, policy: OomPolicy) -> Finding:
     """Say whether this machine can hold a model at its own size; by estimate."""
-    decision = WAN22SystemOptimizer(machine, wishes=wishes).decide(Workload.native(spec), policy)
+    decision = WAN22SystemOptimizer(machine, wishes=wishes).decide(work, policy)
     if decision.fits:
-        return Finding("ok", f"{spec.id} plan", f"{decision.reason}, estimated")
-    return Finding("note", f"{spec.id} plan", f"{decision.reason}. {decision.would_fit} (estimated)")
+        return Finding("ok", f"{work.model} plan", f"{decision.reason}, estimated")
+    return Finding("note", f"{work.model} plan", f"{decision.reason}. {decision.would_fit} (estimated)")
 
 
 def _engine(answer: EngineAnswer, wish: AttentionWish) -> list[Finding]:

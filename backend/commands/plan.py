@@ -1,6 +1,6 @@
 """`wan22 plan`: what a video would take on this machine or on an imagined one, and the table of common cards.
 
-Asks no server and opens no model; every number is an estimate.
+Asks no server and opens no model but for headers; every number is an estimate.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from backend.core.model_table import BUILT_IN, ModelSpec, find_model, models_in_
 from backend.core.optimization_settings import OptimizationSettings, kept_optimization
 from backend.core.settings import load_settings
 from backend.core.system_optimizer import Decision, Machine, WAN22SystemOptimizer
+from backend.models.manager import ModelManager
 from backend.services.working_machine import machine_as_it_looks
 
 #: GB of VRAM -> a card of that size whose rate is known; without one there are no seconds.
@@ -65,7 +66,9 @@ def plan(
     imagined = any(option is not None for option in (vram, ram, card))
     wishes = OptimizationSettings() if imagined else _kept_wishes()
     optimizer, policy = WAN22SystemOptimizer(machine, wishes=wishes), load_settings().oom_policy
-    decisions = [optimizer.decide(work_of(spec, size, frames, steps), policy) for spec in specs]
+    models = ModelManager(load_settings().paths, has_gpu=machine.cuda)
+    works = [replace(work_of(spec, size, frames, steps), packed=models.packed(spec)) for spec in specs]
+    decisions = [optimizer.decide(work, policy) for work in works]
     for decision in decisions:
         out.print(escape(_answer(decision)), soft_wrap=True)
     if model is None:
