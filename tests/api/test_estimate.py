@@ -130,7 +130,7 @@ def test_what_workers_found_out_counts_and_not_what_the_machine_looks_like(serve
     assert (after["machine"]["kind"], after["machine"].get("vram_gib"), after["fits"]) == ("cpu", None, False)
     assert served.client.post(SUBMIT, json=wanted | {"dry_run": True}).json() == after
     assert_error(served.client.post(SUBMIT, json=wanted), 422, "does_not_fit")
-    analysis = served.client.get("/api/v1/system/optimization/analysis").json()
+    analysis = served.client.get("/api/v1/optimization/analysis").json()
     assert analysis["machine"]["kind"] == "cpu"
     limit = served.client.post("/api/v1/system/optimization", json={"max_vram_usage_gb": 12})
     assert "no card here" in assert_error(limit, 422)["detail"]
