@@ -5,9 +5,6 @@ Asked whenever something is decided, so a card that no worker can use is none. D
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Final
-
 import structlog
 
 from backend.core.errors import StorageFull, StoreUnavailable
@@ -16,8 +13,6 @@ from backend.core.settings import Settings
 from backend.core.system_optimizer import Machine
 from backend.services.self_test import recorded_abilities
 from backend.store.workers import WorkerInfo, WorkerStore
-
-FLOAT32: Final = "float32"
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +23,7 @@ def machine_as_it_looks(settings: Settings, profile: HardwareProfile) -> Machine
     if not machine.cuda:
         return machine
     known = recorded_abilities(settings.paths.abilities_file, machine.name, profile.driver, settings.attention)
-    return machine if known is None else replace(machine, float32=known.precision.precision == FLOAT32)
+    return machine if known is None else Machine.of(profile, settings.device, known.precision.precision)
 
 
 class WorkingMachine:
