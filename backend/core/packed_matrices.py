@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from backend.core.gguf_header import GgufHeader
+if TYPE_CHECKING:  # the package behind it loads numpy
+    from backend.core.gguf_header import GgufHeader
 
 #: Bytes for each number of a matrix at the highest point of being unpacked, by its type: what diffusers makes on the
 #: way, and the numbers in half precision beside those that are computed with, in float32 at most. Counted tensor by

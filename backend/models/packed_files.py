@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from backend.core.gguf_header import BadGguf, read_gguf_header
 from backend.core.model_spec import ModelSpec
 from backend.core.packed_matrices import PackedMatrices
 
@@ -31,10 +30,15 @@ def _packed(place: Path) -> PackedMatrices | None:
             return None
         status = files[0].stat()
         return _read(files[0], (status.st_size, status.st_mtime_ns))
-    except (OSError, BadGguf):
+    except OSError:
         return None
 
 
 @lru_cache(maxsize=32)  # it is asked at every estimate
 def _read(path: Path, _state: tuple[int, int]) -> PackedMatrices | None:
-    return PackedMatrices.of(read_gguf_header(path))
+    from backend.core.gguf_header import BadGguf, read_gguf_header  # the package behind it loads numpy
+
+    try:
+        return PackedMatrices.of(read_gguf_header(path))
+    except BadGguf:
+        return None
