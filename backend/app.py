@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 
 from fastapi import APIRouter, FastAPI
 from starlette.middleware import Middleware
@@ -49,7 +48,6 @@ from backend.core.optimization_settings import kept_optimization
 from backend.core.resource_limits import kept_limits
 from backend.core.settings import Settings
 from backend.core.system_integration import SystemIntegration
-from backend.core.system_optimizer import Machine
 from backend.models.configuration import ModelConfigurationManager
 from backend.models.lora.library import LoraLibrary
 from backend.models.manager import ModelManager
@@ -64,6 +62,7 @@ from backend.services.model_supply import ModelSupply
 from backend.services.optimization_advisor import OptimizationAdvisor
 from backend.services.recheck import Recheck
 from backend.services.storage_cleanup import StorageCleanup
+from backend.services.working_machine import WorkingMachine
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.events import EventLog
@@ -107,8 +106,8 @@ def create_app(
 ) -> FastAPI:
     """Build the app; databases open and the supervisor starts when it starts, not here.
 
-    `workers_on` is the machine that runs the tasks; without it, it is this one where the server has a worker of its
-    own, and unknown where it has none.
+    `workers_on` is how the machine that runs the tasks looks, until workers have tried it; without it, it is this one
+    where the server has a worker of its own, and unknown where it has none.
     """
 
     @asynccontextmanager
@@ -165,13 +164,21 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
     stats, profile = HostStats(home.root), detect_hardware(home.root)
     tasks, events, outputs = TaskStore(database), EventLog(database), OutputStore(database, home)
     workers, orders = WorkerStore(database), DownloadOrders(database)
-    model_manager = ModelManager(home, has_gpu=partial(_computes_on_gpu, settings, workers, stats))
+    machine = WorkingMachine(settings, workers, workers_on or profile)
+    model_manager = ModelManager(home, has_gpu=machine.computes_on_gpu)
     loras, images = LoraLibrary(home), InputStore(home)
-    machine = Machine.of(workers_on or profile, settings.device)
     config = ConfigFile(home.config_file)
     kept, configuration = kept_optimization(config), ModelConfigurationManager(home)
     binding, policy = settings.worker or workers_on is not None, settings.oom_policy
-    forecast = Forecast(machine, outputs, loras, binding=binding, wishes=kept.current, policy=policy)
+    forecast = Forecast(
+        machine.now,
+        outputs,
+        loras,
+        binding=binding,
+        wishes=kept.current,
+        policy=policy,
+        packed=model_manager.packed,
+    )
     supply = ModelSupply(home, model_manager, fetches=settings.auto_download)
     downloads = downloads_into(home, model_manager, orders, settings.model_roots)
     need = ModelNeed(home, tasks, workers, orders, settings.lease_seconds)
@@ -206,9 +213,3 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
     )
     services.system.include(*web_components(services, database, profile))
     return services
-
-
-def _computes_on_gpu(settings: Settings, workers: WorkerStore, stats: HostStats) -> bool:
-    """Whether tasks run on a GPU: as the workers say, who have tried it, and without any as the machine looks."""
-    devices = [worker.device for worker in workers.alive(settings.lease_seconds) if worker.equipment is not None]
-    return any(device != "cpu" for device in devices) if devices else stats.has_gpu and settings.device != "cpu"

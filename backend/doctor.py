@@ -9,7 +9,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
@@ -20,7 +20,6 @@ from backend.core.cost_model import Workload
 from backend.core.errors import WanError
 from backend.core.hardware import GIB, detect_hardware, in_gib
 from backend.core.memory_ladder import OomPolicy
-from backend.core.model_table import ModelSpec
 from backend.core.optimization_settings import OptimizationSettings, kept_optimization
 from backend.core.settings import Settings
 from backend.core.system_optimizer import Machine, WAN22SystemOptimizer
@@ -30,6 +29,7 @@ from backend.models.manager import ModelManager, Presence
 from backend.services.disk_speed import read_speed
 from backend.services.machine_record import last_profile
 from backend.services.self_test import EngineAnswer, ask_engine
+from backend.services.working_machine import machine_as_it_looks
 
 LOW_DISK_BYTES = 2 * GIB
 #: First SQLite without the WAL-reset bug; older ones need a single checkpointer, which this product keeps to.
@@ -84,15 +84,19 @@ def examine(settings: Settings, *, offline: bool = False, ask: Ask = ask_engine)
     findings.append(_read_speed(settings))
     findings.append(_hub(offline))
     # What computes is what was found to work, where the engine could be asked.
-    device = "cpu" if answer.device == "cpu" else settings.device
-    machine = Machine.of(hardware, device)
+    precision = None if answer.precision is None else answer.precision.precision
+    machine = (
+        machine_as_it_looks(settings, hardware)
+        if answer.device is None
+        else Machine.of(hardware, answer.device, precision)
+    )
     kept = kept_optimization(ConfigFile(settings.paths.config_file))
     try:
         kept.read()
     except WanError as error:
         findings.append(Finding("bad", "config.json", f"{error.message}; the defaults are in force"))
     wishes = kept.current()
-    manager = ModelManager(settings.paths, has_gpu=bool(hardware.gpus) and device != "cpu")
+    manager = ModelManager(settings.paths, has_gpu=bool(hardware.gpus) and machine.cuda)
     table = ModelConfigurationManager(settings.paths).refresh()
     findings += [Finding("bad", "config.json", fault) for fault in table.faults]
     for spec in table.specs:
@@ -105,7 +109,8 @@ def examine(settings: Settings, *, offline: bool = False, ask: Ask = ask_engine)
         )
         findings.append(Finding(grade, spec.id, text))
         if not spec.miniature:
-            findings.append(_fit(spec, machine, wishes, settings.oom_policy))
+            work = replace(Workload.native(spec), packed=manager.packed(spec))
+            findings.append(_fit(work, machine, wishes, settings.oom_policy))
     try:
         findings.append(Finding("ok", "default model", manager.default().id))
     except WanError as error:
@@ -113,12 +118,12 @@ def examine(settings: Settings, *, offline: bool = False, ask: Ask = ask_engine)
     return findings
 
 
-def _fit(spec: ModelSpec, machine: Machine, wishes: OptimizationSettings, policy: OomPolicy) -> Finding:
+def _fit(work: Workload, machine: Machine, wishes: OptimizationSettings, policy: OomPolicy) -> Finding:
     """Say whether this machine can hold a model at its own size; by estimate."""
-    decision = WAN22SystemOptimizer(machine, wishes=wishes).decide(Workload.native(spec), policy)
+    decision = WAN22SystemOptimizer(machine, wishes=wishes).decide(work, policy)
     if decision.fits:
-        return Finding("ok", f"{spec.id} plan", f"{decision.reason}, estimated")
-    return Finding("note", f"{spec.id} plan", f"{decision.reason}. {decision.would_fit} (estimated)")
+        return Finding("ok", f"{work.model} plan", f"{decision.reason}, estimated")
+    return Finding("note", f"{work.model} plan", f"{decision.reason}. {decision.would_fit} (estimated)")
 
 
 def _engine(answer: EngineAnswer, wish: AttentionWish) -> list[Finding]:

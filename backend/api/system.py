@@ -103,13 +103,15 @@ def ready(services: ServicesDep, request: Request) -> Ready | Response:
 
 def worker_view(worker: WorkerInfo) -> WorkerView:
     """Show one worker."""
+    told = {} if worker.equipment is None else asdict(worker.equipment)
+    told.pop("machine", None)  # estimates show it, where it counts
     return WorkerView(
         worker_id=worker.id,
         device=worker.device,
         state=worker.state,
         detail=worker.detail,
         seen_at=iso(worker.seen_at),
-        **({} if worker.equipment is None else asdict(worker.equipment)),
+        **told,
     )
 
 

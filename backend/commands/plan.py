@@ -1,10 +1,11 @@
 """`wan22 plan`: what a video would take on this machine or on an imagined one, and the table of common cards.
 
-Asks no server and opens no model; every number is an estimate.
+Asks no server and opens no model but for headers; every number is an estimate.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -20,6 +21,8 @@ from backend.core.model_table import BUILT_IN, ModelSpec, find_model, models_in_
 from backend.core.optimization_settings import OptimizationSettings, kept_optimization
 from backend.core.settings import load_settings
 from backend.core.system_optimizer import Decision, Machine, WAN22SystemOptimizer
+from backend.models.manager import ModelManager
+from backend.services.working_machine import machine_as_it_looks
 
 #: GB of VRAM -> a card of that size whose rate is known; without one there are no seconds.
 _CARDS = {8: None, 12: None, 16: None, 24: "RTX 4090", 48: None, 80: "H100", 141: "H200"}
@@ -63,7 +66,9 @@ def plan(
     imagined = any(option is not None for option in (vram, ram, card))
     wishes = OptimizationSettings() if imagined else _kept_wishes()
     optimizer, policy = WAN22SystemOptimizer(machine, wishes=wishes), load_settings().oom_policy
-    decisions = [optimizer.decide(work_of(spec, size, frames, steps), policy) for spec in specs]
+    models = ModelManager(load_settings().paths, has_gpu=machine.cuda)
+    works = [replace(work_of(spec, size, frames, steps), packed=models.packed(spec)) for spec in specs]
+    decisions = [optimizer.decide(work, policy) for work in works]
     for decision in decisions:
         out.print(escape(_answer(decision)), soft_wrap=True)
     if model is None:
@@ -85,10 +90,10 @@ def work_of(spec: ModelSpec, size: str | None = None, frames: int | None = None,
 def _machine(vram: float | None, ram: float | None, card: str | None) -> Machine:
     settings = load_settings()
     profile = detect_hardware(settings.paths.root)
-    here = Machine.of(profile, settings.device)
+    here = machine_as_it_looks(settings, profile)
     memory = here.ram if ram is None else int(ram * GIB)
     if vram is None and card is None:
-        return Machine(here.name, here.cuda, here.vram, memory, here.compute_capability, here.cores)
+        return replace(here, ram=memory)
     if vram == 0:
         return Machine(profile.processor, False, None, memory, cores=here.cores)
     return Machine(card or _IMAGINED, True, here.vram if vram is None else int(vram * GIB), memory, cores=here.cores)

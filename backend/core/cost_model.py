@@ -14,10 +14,11 @@ from math import ceil, prod
 from typing import Final
 
 from backend.core.architecture import Architecture, architecture_of
-from backend.core.footprint import TILE, TILE_STRIDE_SHARE, expert_bytes
+from backend.core.footprint import BFLOAT16, TILE, TILE_STRIDE_SHARE, expert_bytes
 from backend.core.guidance import HIGH, LOW, guidance_plan
 from backend.core.memory_plan import MemoryPlan, Placement, Storage
 from backend.core.model_table import ModelSpec, find_model
+from backend.core.packed_matrices import PackedMatrices
 from backend.core.processor_memory import FLOAT32
 from backend.core.requests import GenerationRequest, native_request
 
@@ -85,9 +86,10 @@ class Workload:
     text_tokens: int
     encoded_frames: int  #: frames that the VAE encodes before the denoising
     lora_bytes: int = 0
+    packed: PackedMatrices | None = None  #: what the model's files have quantised; None = nothing, or not known
 
     @classmethod
-    def of(cls, request: GenerationRequest, *, lora_bytes: int = 0) -> Workload:
+    def of(cls, request: GenerationRequest, *, lora_bytes: int = 0, packed: PackedMatrices | None = None) -> Workload:
         """Read it from a full request."""
         spec = find_model(request.model)
         scales = guidance_plan(request, experts_of_steps(spec, request))
@@ -107,6 +109,7 @@ class Workload:
             text_tokens=request.max_sequence_length,
             encoded_frames=encoded if denoises else 0,
             lora_bytes=lora_bytes,
+            packed=packed,
         )
 
     @classmethod
@@ -207,8 +210,11 @@ _CORE_TRANSFORMER, _CORE_VAE, _CORE_UNFOLDING = 0.05, 0.03, 1.0
 _BEGIN, _FORWARD, _CHUNK, _FINISH, _FINISH_PIXELS = 0.015, 0.012, 0.006, 0.025, 0.015
 
 
-def rates_of(card: str | None, cores: int) -> Rates:
-    """Return the rates to begin with: of a card by its name, or of a processor for None."""
+def rates_of(card: str | None, cores: int, *, float32: bool = False) -> Rates:
+    """Return the rates to begin with: of a card by its name, or of a processor for None.
+
+    Published runs are made in 16 bits, so of a card that computes in float32 they say nothing but how plans compare.
+    """
     if card is None:
         rate = _CORE_TRANSFORMER * cores
         return Rates(
@@ -226,7 +232,8 @@ def rates_of(card: str | None, cores: int) -> Rates:
             finish_pixels=_FINISH_PIXELS,
             unfolding=_CORE_UNFOLDING * cores,
         )
-    return next((rates for word, rates in CARDS if re.search(rf"\b{word}\b", card)), _UNKNOWN_CARD)
+    found = next((rates for word, rates in CARDS if re.search(rf"\b{word}\b", card)), _UNKNOWN_CARD)
+    return replace(found, source="no published run of this card in float32 is known", known=False) if float32 else found
 
 
 def denoise_flops(work: Workload) -> int:
@@ -302,19 +309,22 @@ class Seconds:
         return self.encode + self.denoise + self.transfer + self.decode + self.finish
 
 
-def seconds(work: Workload, plan: MemoryPlan, rates: Rates, *, cpu: bool = False) -> Seconds:
+def seconds(work: Workload, plan: MemoryPlan, rates: Rates, *, cpu: bool = False, float32: bool = False) -> Seconds:
     """Predict a run: operations by rate, and the transfers of the plan that do not hide behind them.
 
     Streaming moves all blocks in every forward; it is hidden where computing takes longer, and costs 5 % in any case
-    (3 to 7 % published). A swap moves both experts, there and back, once each way in a run. fp8 storage is read and
-    written as bfloat16 before each use.
+    (3 to 7 % published). A swap moves both experts, there and back, once each way in a run. What is kept in fp8 or
+    packed is read and written as what computes, bfloat16 or on some cards `float32`, before each use.
     """
     arch = work.architecture
     forward = rates.forward + denoise_flops(work) / work.passes / TERA / rates.transformer if work.passes else 0.0
-    blocks, rest = expert_bytes(arch.transformer, plan.storage, cpu=cpu)
+    blocks, rest = expert_bytes(arch.transformer, plan.storage, float32=cpu or float32, packed=work.packed)
     transfer = 0.0
-    if plan.storage is Storage.FP8:
-        forward += 3 * arch.expert_parameters / (rates.memory * TERA)
+    written = FLOAT32 if cpu or float32 else BFLOAT16
+    if work.packed is not None:
+        forward += (work.packed.bytes + written * work.packed.numbers) / (rates.memory * TERA)
+    elif plan.storage is Storage.FP8:
+        forward += (1 + written) * arch.expert_parameters / (rates.memory * TERA)
     if plan.placement is Placement.BLOCK_STREAM:
         forward = max(1.05 * forward, blocks / (rates.pinned * GIGA))
     elif plan.placement is Placement.EXPERT_SWAP and work.passes:

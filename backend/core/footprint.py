@@ -14,6 +14,7 @@ from typing import Final
 from backend.core.architecture import Architecture, VaeShape
 from backend.core.lora.shape import WanShape
 from backend.core.memory_plan import MemoryPlan, Placement, Storage
+from backend.core.packed_matrices import PackedMatrices
 from backend.core.processor_memory import (
     FLOAT32,
     GENERATED_KERNELS,
@@ -23,7 +24,7 @@ from backend.core.processor_memory import (
     unfolded_bytes,
 )
 
-#: Bytes per number where a card computes; a processor does it in float32.
+#: Bytes per number where a card computes; a processor does it in float32, and so does a card whose bfloat16 is no good.
 BFLOAT16: Final = 2
 #: Blocks on the device while a model is streamed: one that computes, one that arrives.
 STREAM_WINDOW: Final = 2
@@ -67,26 +68,37 @@ class Footprint:
 
 
 @lru_cache(maxsize=64)
-def expert_bytes(shape: WanShape, storage: Storage, *, cpu: bool = False) -> tuple[int, int]:
+def expert_bytes(
+    shape: WanShape, storage: Storage, *, float32: bool = False, packed: PackedMatrices | None = None
+) -> tuple[int, int]:
     """Return the bytes of an expert: of all its blocks, and of the rest.
 
     diffusers keeps some parameters in float32 (`_keep_in_fp32_modules`); fp8 is for the matrices of the blocks alone.
-    What a quantised GGUF file takes only the file knows: it is counted as if it were bf16, which is never too little.
+
+    Args:
+        shape: of the expert.
+        storage: in which form the plan keeps it.
+        float32: whether it computes in float32.
+        packed: what its GGUF file has quantised, which stays so under every plan; None = nothing, as far as is known.
+            A file that was not looked at is counted as if it were not quantised, which is never too little.
     """
     blocks = rest = 0
+    wide = FLOAT32 if float32 else BFLOAT16
     for name, sides in shape.parameters().items():
         in_block = name.startswith("blocks.")
-        if cpu or any(part in name for part in ("time_embedder", "scale_shift_table", "norm1", "norm2", "norm3")):
+        if any(part in name for part in ("time_embedder", "scale_shift_table", "norm1", "norm2", "norm3")):
             size = FLOAT32
-        elif storage is Storage.FP8 and in_block and len(sides) == 2:
+        elif storage is Storage.FP8 and packed is None and in_block and len(sides) == 2:
             size = 1
         else:
-            size = BFLOAT16
+            size = wide
         if in_block:
             blocks += size * prod(sides)
         else:
             rest += size * prod(sides)
-    return blocks, rest
+    if packed is None:
+        return blocks, rest
+    return blocks + packed.blocks - wide * packed.block_numbers, rest + packed.rest - wide * packed.rest_numbers
 
 
 def forward_bytes(arch: Architecture, tokens: int, text_tokens: int, precision: int) -> int:
@@ -130,6 +142,8 @@ def footprint(
     encoded_frames: int = 0,
     lora_bytes: int = 0,
     cpu: bool = False,
+    float32: bool = False,
+    packed: PackedMatrices | None = None,
 ) -> Footprint:
     """Return what a run takes.
 
@@ -141,12 +155,15 @@ def footprint(
         encoded_frames: frames that go through the VAE's encoder before the denoising.
         lora_bytes: LoRAs of the request.
         cpu: whether the processor computes, in float32.
+        float32: whether a card does so too, with text encoder and experts in it; all else is in float32 anywhere.
+        packed: what of each expert is quantised in its file; None = nothing, as far as is known.
     """
     width, height, frames = size
     tokens = arch.tokens(width, height, frames)
-    precision = FLOAT32 if cpu else BFLOAT16
+    float32 = float32 or cpu
+    precision = FLOAT32 if float32 else BFLOAT16
     tile = plan.tile_size
-    forward = forward_bytes(arch, tokens, text_tokens, precision)
+    forward = forward_bytes(arch, tokens, text_tokens, precision) + (0 if packed is None else packed.unpacking)
     decoding = decode_bytes(arch.vae, width, height, tiled=plan.tiled_decode, tile=tile)
     encoding = encode_bytes(arch.vae, width, height, encoded_frames, tiled=plan.tiled_decode, tile=tile)
     heap = 0
@@ -155,17 +172,21 @@ def footprint(
         activations, heap = _on_processor(arch, picture, tokens, encoded_frames, (forward, decoding, encoding))
     else:
         activations = int(max(forward, decoding, encoding) * ALLOCATOR_SLACK)
-    blocks, rest = expert_bytes(arch.transformer, plan.storage, cpu=cpu)
-    full = sum(expert_bytes(arch.transformer, Storage.BF16, cpu=cpu))
+    blocks, rest = expert_bytes(arch.transformer, Storage.BF16 if cpu else plan.storage, float32=float32, packed=packed)
+    # What is not packed is float32 while an expert comes from a GGUF file.
+    full = sum(expert_bytes(arch.transformer, Storage.BF16, float32=float32 or packed is not None, packed=packed))
     text, vae = precision * arch.text.parameters, FLOAT32 * arch.vae.parameters
     image = FLOAT32 * arch.image_parameters
     frames_out = 3 * width * height * min(frames, ENCODER_FRAMES)
     halves = arch.experts * arch.expert_parameters + arch.text.parameters + arch.image_parameters
     disk = BFLOAT16 * halves + vae + state_bytes(arch, size)
+    if packed is not None:
+        disk -= arch.experts * (BFLOAT16 * packed.numbers - packed.bytes)
     if cpu:
         weights = arch.experts * (blocks + rest) + text + image + vae + lora_bytes
         return Footprint(0, 0, WORKER_BASE["cpu"] + weights + activations + frames_out, disk, heap)
-    device = CUDA_CONTEXT + vae + lora_bytes + activations
+    # The files of LoRAs hold 16 bits for a number; on the card they are in the precision of the experts.
+    device = CUDA_CONTEXT + vae + lora_bytes * precision // BFLOAT16 + activations
     host, pinned = WORKER_BASE["cuda"] + frames_out, 0
     if plan.placement is not Placement.RESIDENT:
         host += image  # it is on the device only while the image is encoded, and the experts are away then

@@ -45,7 +45,7 @@ def snap_size(spec: ModelSpec, width: int, height: int) -> tuple[int, int, tuple
     snapped = tuple(max(spec.min_side, round(side / step) * step) for side in (width, height))
     too_small = min(width, height) < spec.min_side
     if too_small or snapped[0] * snapped[1] > spec.max_pixels:
-        legal = size_for_aspect(spec, width / height)
+        legal = nearest_size(spec, width, height)
         raise InvalidRequest(
             f"{spec.id} cannot make {width}x{height}; the nearest size it can make is {legal[0]}x{legal[1]}",
             details={"field": "resolution", "nearest": f"{legal[0]}x{legal[1]}"},
@@ -54,6 +54,23 @@ def snap_size(spec: ModelSpec, width: int, height: int) -> tuple[int, int, tuple
     if snapped != (width, height):
         notes = (f"resolution {width}x{height} became {snapped[0]}x{snapped[1]}: {spec.id} needs multiples of {step}",)
     return snapped[0], snapped[1], notes
+
+
+def nearest_size(spec: ModelSpec, width: int, height: int) -> tuple[int, int]:
+    """Return the legal size nearest to one that is too small or too large: of its aspect, as far as that can be.
+
+    What is too small grows until its shorter side is long enough, what is too large shrinks until it has few enough
+    pixels; a picture that is long and narrow beyond measure loses the rest of its length.
+    """
+    step = spec.size_multiple
+    lowest = -(-spec.min_side // step) * step
+    longest = spec.max_pixels // lowest // step * step
+    shrunk = math.sqrt(spec.max_pixels / (width * height))
+    scale = max(min(1.0, shrunk), lowest / min(width, height))
+    wanted = [min(float(longest), scale * side) for side in (width, height)]
+    around = [{max(lowest, math.floor(side / step) * step + more) for more in (0, step)} for side in wanted]
+    legal = ((w, h) for w in around[0] for h in around[1] if w * h <= spec.max_pixels)
+    return min(legal, key=lambda size: sum(abs(math.log(a / b)) for a, b in zip(size, wanted, strict=True)))
 
 
 def size_for_aspect(spec: ModelSpec, aspect: float) -> tuple[int, int]:

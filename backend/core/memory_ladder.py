@@ -60,7 +60,13 @@ class Fallback:
 
     def to_json(self) -> dict[str, str]:
         """As the record of a video holds it."""
-        return {"at": self.at, "from": self.before, "to": self.after, "reason": self.reason}
+        return {
+            "at": self.at,
+            "use": self.use.value,
+            "from": self.before,
+            "to": self.after,
+            "reason": self.reason,
+        }
 
     @property
     def sentence(self) -> str:

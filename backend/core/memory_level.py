@@ -33,8 +33,8 @@ class Level(StrEnum):
 class Limits:
     """From which share of a memory on people are told."""
 
-    warning: float = 0.75
-    critical: float = 0.90
+    warning: float
+    critical: float
 
     def level(self, share: float, before: Level | None) -> Level | None:
         """Return the level of a share, given the one that was in force."""

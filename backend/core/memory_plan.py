@@ -20,7 +20,7 @@ class Placement(StrEnum):
 
 
 class Storage(StrEnum):
-    """The form in which the experts' weights are kept; all of them compute in bfloat16 (float32 on a CPU)."""
+    """The form in which the experts' weights are kept; they compute in bfloat16, on a CPU and some cards in float32."""
 
     BF16 = "bf16"
     FP8 = "fp8"

@@ -11,6 +11,7 @@ from typing import Any, Final
 from backend.core.config_file import ConfigFile
 from backend.core.errors import InvalidRequest
 from backend.core.kept_section import KeptSection
+from backend.core.memory_level import Limits, Place
 
 SECTION: Final = "constraints"
 LOWEST, HIGHEST = 0.1, 1.0
@@ -29,6 +30,12 @@ class ResourceLimits:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` reads them back."""
         return asdict(self)
+
+    def of(self, place: Place) -> Limits:
+        """Return from which shares of a memory on people are told."""
+        if place is Place.VRAM:
+            return Limits(self.vram_warning_threshold, self.vram_critical_threshold)
+        return Limits(self.ram_warning_threshold, self.ram_critical_threshold)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> ResourceLimits:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
-from typing import Final
+from typing import Any, Final
 
 from backend.core.calibration import MemoryCorrection
 from backend.core.cost_model import Rates, Seconds, Workload, rates_of, seconds
@@ -44,17 +44,41 @@ class Machine:
     compute_capability: tuple[int, int] | None = None
     cores: int = 1
     vram_limit: int | None = None  #: what the operator lets a plan take of the card; None = all but the reserve
+    float32: bool = False  #: whether the card computes in float32, because its bfloat16 is wrong or slow
 
     @classmethod
-    def of(cls, profile: HardwareProfile, device: str = "auto") -> Machine:
-        """Take what `device` (auto, cpu, cuda, cuda:N) means on this machine."""
+    def of(cls, profile: HardwareProfile, device: str = "auto", precision: str | None = None) -> Machine:
+        """Take what `device` (auto, cpu, cuda, cuda:N) means on this machine; None = in the usual precision."""
         if device == "cpu" or (device == "auto" and not profile.gpus):
             return cls(profile.processor, cuda=False, vram=None, ram=profile.memory, cores=profile.cores)
         _, _, number = device.partition(":")
         wanted = int(number) if number.isdigit() else 0
         unseen = Gpu(wanted, "a card that could not be asked", None, None, None)
         gpu = next((one for one in profile.gpus if one.index == wanted), unseen)
-        return cls(gpu.name, True, gpu.memory_total, profile.memory, gpu.compute_capability, profile.cores)
+        return cls(
+            gpu.name,
+            True,
+            gpu.memory_total,
+            profile.memory,
+            gpu.compute_capability,
+            profile.cores,
+            float32=precision == "float32",
+        )
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Machine:
+        """Build the machine that `asdict` and JSON wrote.
+
+        Raises:
+            KeyError, TypeError: it is no such record.
+        """
+        capability = values["compute_capability"]
+        return cls(**(values | {"compute_capability": None if capability is None else tuple(capability)}))
+
+    @property
+    def rates(self) -> Rates:
+        """How fast it is before anything was measured on it."""
+        return rates_of(self.name if self.cuda else None, self.cores, float32=self.float32)
 
     @property
     def usable_vram(self) -> int | None:
@@ -148,7 +172,7 @@ class WAN22SystemOptimizer:
         self.wishes = wishes or OptimizationSettings()
         self.machine = replace(machine, vram_limit=self.wishes.max_vram)
         self._correction = correction or MemoryCorrection()
-        self.rates = rates or rates_of(machine.name if machine.cuda else None, machine.cores)
+        self.rates = rates or machine.rates
 
     def decide(self, work: Workload, policy: OomPolicy = OomPolicy.QUALITY) -> Decision:
         """Weigh every plan: the fastest one that fits is taken, and among equals the one that changes no pixel.
@@ -184,38 +208,41 @@ class WAN22SystemOptimizer:
             encoded_frames=work.encoded_frames,
             lora_bytes=work.lora_bytes,
             cpu=not self.machine.cuda,
+            float32=self.machine.float32,
+            packed=work.packed,
         )
         return self._correction.apply(needs)
 
     def _option(self, plan: MemoryPlan, work: Workload) -> Option:
-        cpu, needs = not self.machine.cuda, self._needs(plan, work)
-        forbidden = self._forbidden(plan, work.spec)
-        lacks = "" if forbidden else _lacks(needs, self.machine)
+        machine, needs = self.machine, self._needs(plan, work)
+        forbidden = self._forbidden(plan, work)
+        lacks = "" if forbidden else _lacks(needs, machine)
         reason = forbidden or (f"{plan.words} needs {lacks}" if lacks else "fits")
-        return Option(
-            plan, needs, seconds(work, plan, self.rates, cpu=cpu), not forbidden and not lacks, reason, not forbidden
-        )
+        told = seconds(work, plan, self.rates, cpu=not machine.cuda, float32=machine.float32)
+        return Option(plan, needs, told, not forbidden and not lacks, reason, not forbidden)
 
-    def _forbidden(self, plan: MemoryPlan, spec: ModelSpec) -> str:
+    def _forbidden(self, plan: MemoryPlan, work: Workload) -> str:
         """Say why a plan is none for this device or model; empty when it is one."""
         if not self.machine.cuda:
             if plan.placement is not Placement.RESIDENT or plan.text_encoder_on_cpu:
                 return "the processor computes in the host's memory: there is nothing to move"
             if plan.storage is Storage.FP8:
                 return "fp8 storage needs a CUDA card; the processor computes in float32"
-        if plan.placement is Placement.EXPERT_SWAP and spec.experts == 1:
-            return f"{spec.id} has one expert: there is nothing to swap"
+        if plan.storage is Storage.FP8 and work.packed is not None:
+            return f"the files of {work.model} are quantised, and their weights stay as they are"
+        if plan.placement is Placement.EXPERT_SWAP and work.spec.experts == 1:
+            return f"{work.model} has one expert: there is nothing to swap"
         capability = self.machine.compute_capability
         if plan.storage is Storage.FP8 and capability is not None and capability < FP8_CAPABILITY:
             return f"fp8 storage needs compute capability 8.0, this card has {capability[0]}.{capability[1]}"
-        return self._unwished(plan)
+        return self._unwished(plan, can_round=work.packed is None)
 
-    def _unwished(self, plan: MemoryPlan) -> str:
+    def _unwished(self, plan: MemoryPlan, *, can_round: bool) -> str:
         """Say which of the operator's wishes a plan breaks; empty when none."""
         wishes, capability = self.wishes, self.machine.compute_capability
         if wishes.quantization is Quantization.BF16 and plan.storage is Storage.FP8:
             return "the optimization settings keep weights in bf16"
-        can_fp8 = self.machine.cuda and (capability is None or capability >= FP8_CAPABILITY)
+        can_fp8 = can_round and self.machine.cuda and (capability is None or capability >= FP8_CAPABILITY)
         if wishes.quantization is Quantization.FP8 and plan.storage is Storage.BF16 and can_fp8:
             return "the optimization settings keep weights in fp8"
         if not wishes.enable_offload and (plan.placement is not Placement.RESIDENT or plan.text_encoder_on_cpu):
@@ -255,7 +282,7 @@ class WAN22SystemOptimizer:
 
     def _fits(self, work: Workload) -> bool:
         return any(
-            not self._forbidden(plan, work.spec) and not _lacks(self._needs(plan, work), self.machine)
+            not self._forbidden(plan, work) and not _lacks(self._needs(plan, work), self.machine)
             for plan in _variants(self.wishes.vae_tile_size)
         )
 

@@ -1,6 +1,6 @@
 """Which models are on this machine, and where.
 
-Decides by the files alone and never opens weights. A model is a folder in diffusers' layout, either
+Decides by the files alone and opens no weights but for their headers. A model is a folder in diffusers' layout, either
 inside this package (the tiny family), where the user says that it is, or in the home folder under the model's id, put
 there by the user or by `ModelDownloader`, whose unfinished folders are told apart from missing ones.
 """
@@ -18,11 +18,13 @@ from filelock import FileLock, Timeout
 
 from backend.core.errors import ModelDamaged, ModelUnavailable
 from backend.core.model_table import ModelSpec, models_in_force
+from backend.core.packed_matrices import PackedMatrices
 from backend.core.paths import Home
 from backend.core.weight_header import SHARD_INDEX, WEIGHT_SUFFIXES, NoWeights, shard_names
 from backend.models.download_progress import Phase, read_status
 from backend.models.integrity import FileState, size_state
 from backend.models.manifest import Manifest, read_manifest
+from backend.models.packed_files import packed_experts
 
 EMBEDDED_MODELS = Path(__file__).parent.parent / "assets" / "tiny"
 INDEX_FILE = "model_index.json"
@@ -94,6 +96,10 @@ class ModelManager:
         if status is not None and status.phase is Phase.VERIFYING:
             return ModelState(spec, Presence.VERIFYING, folder, "its files are being verified", size, missing)
         return ModelState(spec, Presence.DOWNLOADING, folder, "it is being downloaded", size, missing)
+
+    def packed(self, spec: ModelSpec) -> PackedMatrices | None:
+        """Return what of each expert stays quantised in memory, told by headers; None where the files say no such."""
+        return packed_experts(self._place(spec), spec)
 
     def states(self) -> list[ModelState]:
         """Look at every model of the table."""

@@ -6,45 +6,81 @@ Reads records, also those of other versions; decides nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from backend.core.calibration import Observation, Peak
 from backend.core.cost_model import Workload
 from backend.core.domain import Output
 from backend.core.footprint import footprint
+from backend.core.memory_ladder import MemoryUse
 from backend.core.memory_plan import PLANS
 from backend.core.requests import GenerationRequest
 
-_PHASES = ("load", "encode", "denoise_high", "denoise_low", "decode")
+LOAD, ENCODE, DENOISE, DECODE, FINISH = "load", "encode", "denoise", "decode", "finish"
+#: In the order in which a run does them; the two experts are one here.
+_PHASES: Final = (LOAD, ENCODE, DENOISE, DECODE, FINISH)
+_SECONDS: Final = ("load", "encode", "denoise_high", "denoise_low", "decode")
+#: What memory was wanted for (`MemoryUse`), by the phase in which that is.
+_USED_IN: Final = {
+    MemoryUse.LOAD: LOAD,
+    MemoryUse.TEXT: ENCODE,
+    MemoryUse.IMAGE: ENCODE,
+    MemoryUse.STEP: DENOISE,
+    MemoryUse.DECODE: DECODE,
+}
 _PLANS = {plan.name: plan for plan in PLANS}
 
 
-def observations(outputs: Iterable[Output], *, cuda: bool) -> Iterator[Observation]:
-    """Yield what each run on a card, or on a processor, took; what it did not do as a whole is left out."""
-    for output, request, result in _runs(outputs, cuda=cuda):
+def whole_phases(result: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the phases that a run went through before memory ran out for the first time; all where it never did.
+
+    The phase in which it did contains a try that failed, and those after it were made under another plan than the one
+    that is said. A record of an older version does not tell what memory was wanted for; nothing is whole then.
+    """
+    fallbacks = result.get("fallbacks")
+    if not fallbacks:
+        return _PHASES
+    try:
+        return _PHASES[: min(_PHASES.index(_USED_IN[MemoryUse(one["use"])]) for one in fallbacks)]
+    except (KeyError, TypeError, ValueError):
+        return ()
+
+
+def observations(outputs: Iterable[Output], *, cuda: bool, float32: bool = False) -> Iterator[Observation]:
+    """Yield what each run on a card, or on a processor, took; what it did not do as a whole is left out.
+
+    Args:
+        outputs: the finished videos.
+        cuda: whether runs on a card are wanted, or those on a processor.
+        float32: whether those on a card that computed in float32 are, or the others.
+    """
+    for output, request, result in _runs(outputs, cuda=cuda, float32=float32):
         seconds = {name: float(value) for name, value in result["seconds"].items()}
-        whole = result.get("resumed_from_step") is None and request.latents_of is None
+        whole = set(whole_phases(result))
+        if result.get("resumed_from_step") is not None or request.latents_of is not None:
+            whole -= {ENCODE, DENOISE}
         # The record is inside the file, so it was written before the file was: the rest is what that took.
-        rest = output.generation_seconds - sum(seconds.get(name, 0.0) for name in _PHASES)
+        rest = output.generation_seconds - sum(seconds.get(name, 0.0) for name in _SECONDS)
+        denoised = seconds.get("denoise_high", 0.0) + seconds.get("denoise_low", 0.0)
         yield Observation(
             Workload.of(request),
-            denoise_seconds=seconds.get("denoise_high", 0.0) + seconds.get("denoise_low", 0.0) if whole else None,
-            decode_seconds=seconds.get("decode"),
-            encode_seconds=seconds.get("encode") if whole else None,
-            finish_seconds=rest if rest > 0 else None,
+            denoise_seconds=denoised if DENOISE in whole else None,
+            decode_seconds=seconds.get("decode") if DECODE in whole else None,
+            encode_seconds=seconds.get("encode") if ENCODE in whole else None,
+            finish_seconds=rest if rest > 0 and FINISH in whole else None,
         )
 
 
-def loads(outputs: Iterable[Output], *, cuda: bool) -> Iterator[tuple[Workload, float]]:
-    """Yield each run that needed the whole model, and how long it waited for it."""
-    for _, request, result in _runs(outputs, cuda=cuda):
-        if request.latents_of is None:
+def loads(outputs: Iterable[Output], *, cuda: bool, float32: bool = False) -> Iterator[tuple[Workload, float]]:
+    """Yield each run that needed the whole model, and how long it waited for it; arguments as above."""
+    for _, request, result in _runs(outputs, cuda=cuda, float32=float32):
+        if request.latents_of is None and LOAD in whole_phases(result):
             yield Workload.of(request), float(result["seconds"].get("load", 0.0))
 
 
-def peaks(outputs: Iterable[Output], *, cuda: bool) -> Iterator[Peak]:
+def peaks(outputs: Iterable[Output], *, cuda: bool, float32: bool = False) -> Iterator[Peak]:
     """Yield what each run was said to need and what it had at its highest, where its record tells both."""
-    for _, request, result in _runs(outputs, cuda=cuda):
+    for _, request, result in _runs(outputs, cuda=cuda, float32=float32):
         plan = _PLANS.get(str(result.get("plan")))
         if plan is None or result.get("fallbacks"):
             continue
@@ -56,18 +92,23 @@ def peaks(outputs: Iterable[Output], *, cuda: bool) -> Iterator[Peak]:
             text_tokens=work.text_tokens,
             encoded_frames=work.encoded_frames,
             cpu=not cuda,
+            float32=float32,
         )
         ram, vram = (result.get(f"peak_{name}_bytes") for name in ("ram", "vram"))
         yield Peak(needs, ram=None if ram is None else int(ram), vram=None if vram is None else int(vram))
 
 
-def _runs(outputs: Iterable[Output], *, cuda: bool) -> Iterator[tuple[Output, GenerationRequest, Mapping[str, Any]]]:
+def _runs(
+    outputs: Iterable[Output], *, cuda: bool, float32: bool
+) -> Iterator[tuple[Output, GenerationRequest, Mapping[str, Any]]]:
     for output in outputs:
         try:
             if str(output.metadata["device"]).startswith("cuda") is not cuda:
                 continue
             request = GenerationRequest.from_json(output.metadata["request"])
             result = output.metadata["result"]
+            if cuda and (result.get("precision") == "float32") is not float32:
+                continue
             _check(result)
         except (KeyError, TypeError, ValueError, AttributeError):  # a record of another version
             continue

@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from backend.core.calibration import MemoryCorrection, refine, refine_load
-from backend.core.cost_model import Basis, Seconds, Workload, rates_of
+from backend.core.cost_model import Basis, Seconds, Workload
 from backend.core.errors import DoesNotFit
 from backend.core.memory_ladder import OomPolicy
 from backend.core.model_table import ModelSpec, find_model
 from backend.core.optimization_settings import OptimizationSettings
+from backend.core.packed_matrices import PackedMatrices
 from backend.core.requests import GenerationRequest
 from backend.core.system_optimizer import Decision, Machine, WAN22SystemOptimizer
 from backend.models.lora.library import LoraLibrary
@@ -36,36 +37,47 @@ class Span:
     basis: Basis
 
 
+def _nothing_packed(_spec: ModelSpec) -> None:
+    return None
+
+
 class Forecast:
     """Weighs requests for one machine."""
 
     def __init__(
         self,
-        machine: Machine,
+        machine: Machine | Callable[[], Machine],
         outputs: OutputStore,
         loras: LoraLibrary,
         *,
         binding: bool,
         wishes: Callable[[], OptimizationSettings] = OptimizationSettings,
         policy: OomPolicy = OomPolicy.QUALITY,
+        packed: Callable[[ModelSpec], PackedMatrices | None] = _nothing_packed,
     ) -> None:
         """Weigh for this machine.
 
         Args:
-            machine: where tasks run.
+            machine: where tasks run, or who is asked for that at every decision.
             outputs: the finished videos, which say how fast it is.
             loras: where a request's LoRAs are.
             binding: whether it is the machine that runs the tasks, so that it may refuse.
             wishes: asked for the operator's constraints at every request.
             policy: what may be given up for memory or time.
+            packed: what a model's files have quantised; None = nothing, or it is not known.
         """
-        self.machine = machine
+        self._machine = machine
         self._outputs = outputs
         self._loras = loras
         self._binding = binding
         self._wishes = wishes
         self._policy = policy
-        self._wishes = wishes
+        self._packed = packed
+
+    @property
+    def machine(self) -> Machine:
+        """The machine as it is known now."""
+        return self._machine() if callable(self._machine) else self._machine
 
     def decide(self, request: GenerationRequest, *, free_vram: int | None = None, measured: bool = True) -> Decision:
         """Weigh every plan for a request.
@@ -83,7 +95,8 @@ class Forecast:
 
     def decide_native(self, spec: ModelSpec, wishes: OptimizationSettings) -> Decision:
         """Weigh a request that leaves everything to the model, under these constraints; offer nothing instead."""
-        return self._optimizer(spec.id, wishes).weigh(Workload.native(spec), self._policy)
+        work = replace(Workload.native(spec), packed=self._packed(spec))
+        return self._optimizer(spec.id, wishes, self.machine).weigh(work, self._policy)
 
     def until_done(self, ahead: Sequence[tuple[GenerationRequest, float | None]]) -> Span | None:
         """Say how long requests take one after the other, each with its model in memory; None when one is unknown.
@@ -95,14 +108,14 @@ class Forecast:
         """
         optimizers: dict[str, WAN22SystemOptimizer] = {}
         known: dict[Workload, Seconds | None] = {}
-        total, measured = 0.0, True
+        total, measured, machine = 0.0, True, self.machine
         for request, left in ahead:
             if left is not None:
                 total += left
                 continue
             work = self._work(request)
             if work.model not in optimizers:
-                optimizers[work.model] = self._optimizer(work.model, self._wishes())
+                optimizers[work.model] = self._optimizer(work.model, self._wishes(), machine)
             if work not in known:
                 known[work] = optimizers[work.model].seconds_of(work, self._policy)
             took = known[work]
@@ -114,19 +127,18 @@ class Forecast:
 
     def _work(self, request: GenerationRequest) -> Workload:
         found = (self._loras.find(use.id) for use in request.loras)
-        return Workload.of(request, lora_bytes=sum(lora.size_bytes for lora in found if lora is not None))
+        lora_bytes = sum(lora.size_bytes for lora in found if lora is not None)
+        return Workload.of(request, lora_bytes=lora_bytes, packed=self._packed(find_model(request.model)))
 
     def _optimizer(
-        self, model: str, wishes: OptimizationSettings, machine: Machine | None = None, *, measured: bool = True
+        self, model: str, wishes: OptimizationSettings, machine: Machine, *, measured: bool = True
     ) -> WAN22SystemOptimizer:
-        machine = machine or self.machine
-        rates = rates_of(machine.name if machine.cuda else None, machine.cores)
         if not measured:
-            return WAN22SystemOptimizer(machine, rates, wishes)
+            return WAN22SystemOptimizer(machine, wishes=wishes)
         outputs = self._outputs.of_model(model, limit=_RECENT)
-        rates = refine(rates, observations(outputs, cuda=machine.cuda))
-        rates = refine_load(rates, loads(outputs, cuda=machine.cuda))
-        correction = MemoryCorrection.of(peaks(outputs, cuda=machine.cuda))
+        kind = {"cuda": machine.cuda, "float32": machine.float32}
+        rates = refine_load(refine(machine.rates, observations(outputs, **kind)), loads(outputs, **kind))
+        correction = MemoryCorrection.of(peaks(outputs, **kind))
         return WAN22SystemOptimizer(machine, rates, wishes, correction=correction)
 
     def check(self, request: GenerationRequest, model_bytes: int) -> None:

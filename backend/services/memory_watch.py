@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from backend.core.domain import Progress
-from backend.core.memory_level import Level, Limits, MemoryAlert, MemoryPeaks, MemoryReading, Place
+from backend.core.memory_level import Level, MemoryAlert, MemoryPeaks, MemoryReading, Place
+from backend.core.resource_limits import ResourceLimits
 
 SECONDS = 1.0
 
@@ -34,10 +35,18 @@ class MemorySource(Protocol):
 class MemoryWatch:
     """Looks at a worker's memory; safe to use from its two threads."""
 
-    def __init__(self, source: MemorySource, *, limits: Limits | None = None, seconds: float = SECONDS) -> None:
-        """Watch `source` every so many seconds, by limits of 75 and 90 % where none are given."""
+    def __init__(
+        self, source: MemorySource, *, limits: Callable[[], ResourceLimits] = ResourceLimits, seconds: float = SECONDS
+    ) -> None:
+        """Prepare.
+
+        Args:
+            source: who measures.
+            limits: asked at every look, so that a change counts at once.
+            seconds: between two looks.
+        """
         self._source = source
-        self._limits = limits or Limits()
+        self._limits = limits
         self._seconds = seconds
         self._lock = threading.Lock()
         self._levels: dict[Place, Level | None] = {}
@@ -58,11 +67,12 @@ class MemoryWatch:
 
     def look(self) -> None:
         """Take one sample; where a memory has risen to a level, keep an alert."""
+        limits = self._limits()
         for reading in self._source.readings():
             with self._lock:
                 self._seen[reading.place] = max(reading.used, self._seen.get(reading.place, 0))
                 before = self._levels.get(reading.place)
-                now = self._levels[reading.place] = self._limits.level(reading.share, before)
+                now = self._levels[reading.place] = limits.of(reading.place).level(reading.share, before)
                 if now is not None and now is not before and before is not Level.CRITICAL:
                     self._alerts.append(MemoryAlert(now, reading))
 

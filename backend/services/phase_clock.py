@@ -99,6 +99,7 @@ class PhaseClock:
         self._last_unit = 0.0
         self._fraction = 0.0
         self._foretold: float | None = None
+        self._disturbed = False
 
     def replan(self, phase: Phase, units: int, work: float | None = None) -> None:
         """Correct the number of units of a phase that has not begun, and the size of one."""
@@ -123,6 +124,10 @@ class PhaseClock:
             self._done[self._current] = self._skipped[self._current] = 0
             self._began = self._last_unit = now
 
+    def disturb(self) -> None:
+        """Take from now on nothing of this run as an example: a try failed, and what follows is made in another way."""
+        self._disturbed = True
+
     def advance(self, units: int = 1) -> None:
         """Count finished units of the current phase."""
         if self._current is not None:
@@ -142,7 +147,8 @@ class PhaseClock:
         self._seconds[phase] = self._seconds.get(phase, 0.0) + elapsed
         plan = self._plan[phase]
         measured = plan.units - self._skipped[phase]
-        if phase is not Phase.DOWNLOAD and self._done[phase] >= plan.units and measured > 0:
+        remembered = phase is not Phase.DOWNLOAD and not self._disturbed
+        if remembered and self._done[phase] >= plan.units and measured > 0:
             self._history.record(self._model, phase, elapsed / (measured * plan.work))
         self._done[phase] = plan.units
         self._current = None

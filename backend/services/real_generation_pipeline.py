@@ -214,7 +214,7 @@ class RealGenerationPipeline:
             except OutOfMemory as error:
                 plan = ladder.down(plan, error, MemoryUse.LOAD)
             if report is not None:
-                report.tell(Stage.LOADING_MODEL, ladder.taken[-1].sentence)
+                report.fell_back(Stage.LOADING_MODEL, ladder.taken[-1].sentence)
 
     def _give_up_unused(self) -> tuple[str, ...]:
         """Forget a model that is loaded and not what this run computes with; say which."""

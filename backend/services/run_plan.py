@@ -14,9 +14,19 @@ from backend.core.domain import Output
 from backend.core.guidance import HIGH, LOW, guidance_plan
 from backend.core.requests import GenerationRequest
 from backend.engine.decode import count_chunks
+from backend.services.finished_runs import DECODE, DENOISE, ENCODE, FINISH, LOAD, whole_phases
 from backend.services.phase_clock import DOWNLOAD_PARTS, CostHistory, Phase, PhasePlan
 
 EXPERT_PHASE = {HIGH: Phase.DENOISE_HIGH, LOW: Phase.DENOISE_LOW}
+#: What `finished_runs` calls the phases that are remembered.
+_NAMES = {
+    Phase.LOAD: LOAD,
+    Phase.ENCODE: ENCODE,
+    Phase.DENOISE_HIGH: DENOISE,
+    Phase.DENOISE_LOW: DENOISE,
+    Phase.DECODE: DECODE,
+    Phase.MUX: FINISH,
+}
 #: How many of a model's newest videos say what to expect.
 _RECENT = 5
 
@@ -83,9 +93,10 @@ def _rates(output: Output) -> tuple[str, dict[Phase, float]]:
     seconds.pop(Phase.DOWNLOAD, None)  # is not part of the time that a video is said to take
     # The record is inside the file, so it was written before the file was: the rest is what that took.
     seconds.setdefault(Phase.MUX, max(0.0, output.generation_seconds - sum(seconds.values())))
+    whole = whole_phases(result)
     if result.get("resumed_from_step") is not None:  # an earlier attempt made some of the steps
-        for phase in EXPERT_PHASE.values():
-            seconds.pop(phase, None)
+        whole = tuple(name for name in whole if name != DENOISE)
+    seconds = {phase: value for phase, value in seconds.items() if _NAMES[phase] in whole}
     rates = {
         phase: seconds[phase] / (part.units * part.work)
         for phase, part in plan.items()

@@ -51,4 +51,4 @@ class Rungs:
             self._components.arrange(plan)
             rung = self._ladder.taken[-1]
             log.warning("memory.fallback", at=rung.at, plan=rung.after)
-            self._report.tell(stage, rung.sentence)
+            self._report.fell_back(stage, rung.sentence)

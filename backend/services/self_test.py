@@ -144,8 +144,7 @@ def find_abilities(
     """
     if device == "cpu" and wish in (AttentionWish.AUTO, AttentionWish.SPEED, AttentionWish.NATIVE):
         return Abilities(PrecisionVerdict("float32", "a processor computes in float32"), (), NATIVE)
-    key = _key(device_name, driver, wish)
-    kept = _kept(file, key)
+    kept = recorded_abilities(file, device_name, driver, wish)
     if kept is not None:
         return kept
     answer = ask(device, wish)
@@ -160,8 +159,18 @@ def find_abilities(
         sentence = f"The device was not tried in full: {failure}. Run `wan22 doctor`."
         return Abilities(precision, kernels, NATIVE, (sentence,))
     found = Abilities(answer.precision, kernels, chosen, warnings)
-    _keep(file, key, found)
+    _keep(file, _key(device_name, driver, wish), found)
     return found
+
+
+def recorded_abilities(file: Path, device_name: str, driver: str | None, wish: AttentionWish) -> Abilities | None:
+    """Return what a device was found able to do before, if nothing has changed since; None = that is not known."""
+    try:
+        record = json.loads(file.read_text())
+        same = record["key"] == _key(device_name, driver, wish)
+        return Abilities.from_json(record["abilities"]) if same else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _key(device_name: str, driver: str | None, wish: AttentionWish) -> dict[str, Any]:
@@ -172,14 +181,6 @@ def _version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
-        return None
-
-
-def _kept(file: Path, key: dict[str, Any]) -> Abilities | None:
-    try:
-        record = json.loads(file.read_text())
-        return Abilities.from_json(record["abilities"]) if record["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

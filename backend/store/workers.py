@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 from sqlalchemy import Row, delete, insert, select, update
 
+from backend.core.system_optimizer import Machine
 from backend.store.engine import Database
 from backend.store.rows import moment, storable
 from backend.store.tables import database_now, workers
@@ -38,6 +39,7 @@ class Equipment:
     warnings: tuple[str, ...] = ()  #: what should work on its machine and does not, each with what helps
     attention: str | None = None  #: the kernel of its attention
     precision: str | None = None  #: the form of numbers in which its experts compute
+    machine: Machine | None = None  #: for the planner, as it was found there; None = a worker of an older version
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,4 +142,8 @@ def _info(row: Row[Any]) -> WorkerInfo:
 
 
 def _equipment(values: dict[str, Any] | None) -> Equipment | None:
-    return None if values is None else Equipment(**(values | {"warnings": tuple(values["warnings"])}))
+    if values is None:
+        return None
+    machine = values.get("machine")
+    read = {"warnings": tuple(values["warnings"]), "machine": None if machine is None else Machine.from_json(machine)}
+    return Equipment(**(values | read))

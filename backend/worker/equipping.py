@@ -54,5 +54,5 @@ def equip(settings: Settings, devices: DeviceFacts | None, found_device: Callabl
     for warning in warnings:
         log.warning("worker.not_usable", message=warning)
     loader = WanPipelineLoader(verdict.device, settings.threads, attention=attention, precision=precision)
-    equipment = Equipment(verdict.reason, warnings, attention, precision)
-    return Equipped(loader, equipment, Machine.of(hardware, verdict.device))
+    machine = Machine.of(hardware, verdict.device, precision)
+    return Equipped(loader, Equipment(verdict.reason, warnings, attention, precision, machine), machine)

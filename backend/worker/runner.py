@@ -29,6 +29,7 @@ from backend.core.errors import (
 )
 from backend.core.memory_level import Level, MemoryAlert
 from backend.core.requests import GenerationRequest
+from backend.core.resource_limits import kept_limits
 from backend.core.settings import Settings
 from backend.models.configuration import ModelConfigurationManager
 from backend.services.memory_watch import MemoryWatch
@@ -163,13 +164,22 @@ class WorkerRunner:
         roots = self._settings.model_roots
         fetcher = downloader_into(self._home, models, roots) if self._settings.auto_download else None
         bridge = self._bridge = ModelIntegrationBridge(models, loader, fetcher)
-        self._watch = MemoryWatch(DeviceMemory(loader.device))
+        config = ConfigFile(self._home.config_file)
+        self._watch = MemoryWatch(DeviceMemory(loader.device), limits=kept_limits(config).current)
         self._watch.start()
         self._heartbeat.loaded_model = lambda: bridge.loaded_model
         policy = self._settings.oom_policy
-        wishes = kept_optimization(ConfigFile(self._home.config_file)).current
+        wishes = kept_optimization(config).current
         loras = LoraLibrary(self._home)
-        forecast = Forecast(equipped.machine, self._outputs, loras, binding=True, wishes=wishes, policy=policy)
+        forecast = Forecast(
+            equipped.machine,
+            self._outputs,
+            loras,
+            binding=True,
+            wishes=wishes,
+            policy=policy,
+            packed=models.packed,
+        )
         pipeline = RealGenerationPipeline(
             bridge,
             self._home,

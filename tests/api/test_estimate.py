@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from math import prod
 from typing import Any
 
+import numpy as np
 import pytest
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter
 
+from backend.core.architecture import architecture_of
 from backend.core.hardware import GIB, Gpu, HardwareProfile, detect_hardware
 from backend.core.model_table import MODELS
+from backend.core.system_optimizer import Machine
+from backend.store.workers import Equipment, WorkerState
 from tests.api.support import GOOD, SUBMIT, TINY, Served, assert_error, make_png
 
 ESTIMATE = "/api/v1/generation/estimate"
@@ -104,6 +110,36 @@ def test_what_cannot_fit_is_refused_with_a_request_that_is_taken(serve: Callable
     assert served.count() == 1
 
 
+def test_what_workers_found_out_counts_and_not_what_the_machine_looks_like(serve: Callable[..., Served]) -> None:
+    looks = profile(24, 32)
+    served = serve(workers_on=looks)
+    install(served, "TI2V-5B")
+    wanted = GOOD | {"model_type": "TI2V-5B", "seed": 7}
+    before = served.client.post(ESTIMATE, json=wanted).json()
+    assert (before["machine"]["kind"], before["fits"]) == ("cuda", True)
+    wide = replace(Machine.of(looks), float32=True)
+    found = Equipment("it passed its trial", precision="float32", machine=wide)
+    served.services.workers.beat("w1", device="cuda:0", state=WorkerState.IDLE, equipment=found)
+    twice = served.client.post(ESTIMATE, json=wanted).json()
+    for usual, more in zip(before["options"], twice["options"], strict=True):
+        assert usual["name"] == more["name"]
+        assert more["ram_pageable"]["value"] > usual["ram_pageable"]["value"]
+    found = Equipment("no card can be used", machine=Machine.of(looks, "cpu"))
+    served.services.workers.beat("w1", device="cpu", state=WorkerState.IDLE, equipment=found)
+    after = served.client.post(ESTIMATE, json=wanted).json()
+    assert (after["machine"]["kind"], after["machine"].get("vram_gib"), after["fits"]) == ("cpu", None, False)
+    assert served.client.post(SUBMIT, json=wanted | {"dry_run": True}).json() == after
+    assert_error(served.client.post(SUBMIT, json=wanted), 422, "does_not_fit")
+    analysis = served.client.get("/api/v1/optimization/analysis").json()
+    assert analysis["machine"]["kind"] == "cpu"
+    limit = served.client.post("/api/v1/system/optimization", json={"max_vram_usage_gb": 12})
+    assert "no card here" in assert_error(limit, 422)["detail"]
+    (worker,) = served.client.get("/api/v1/system/health").json()["workers"]
+    assert "machine" not in worker
+    served.services.workers.remove("w1")
+    assert served.client.post(SUBMIT, json=wanted).status_code == 200
+
+
 def test_a_refusal_goes_on_to_another_model_when_no_size_fits(serve: Callable[..., Served]) -> None:
     served = serve(workers_on=profile(24, 8))
     install(served, "I2V-A14B")
@@ -118,6 +154,63 @@ def test_nothing_is_refused_where_the_memory_or_the_machine_is_unknown(serve: Ca
     for served in (serve(workers_on=profile(None, 512)), serve()):
         install(served, "T2V-A14B")
         assert served.client.post(SUBMIT, json=GOOD | {"model_type": "T2V-A14B"}).status_code == 200
+
+
+def install_packed(served: Served, model: str) -> None:
+    """Put a folder where a large model belongs, with GGUF experts of the right names and shapes, and no numbers."""
+    spec, home = MODELS[model], served.services.home
+    for expert in ("transformer", "transformer_2")[: spec.experts]:
+        folder = home.models / model / expert
+        folder.mkdir(parents=True)
+        writer = GGUFWriter(folder / "wan-Q4_0.gguf", arch="wan")
+        size = 0
+        for name, shape in architecture_of(spec).transformer.parameters().items():
+            matrix = len(shape) == 2 and name.endswith(".weight")
+            kind = GGMLQuantizationType.Q4_0 if matrix else GGMLQuantizationType.F32
+            block, block_bytes = GGML_QUANT_SIZES[kind]
+            taken = prod(shape) // block * block_bytes
+            stored = (*shape[:-1], shape[-1] // block * block_bytes) if matrix else shape
+            writer.add_tensor_info(name, stored, np.dtype(np.uint8 if matrix else np.float32), taken, kind)
+            size += -(-taken // 32) * 32
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        writer.close()
+        with (folder / "wan-Q4_0.gguf").open("ab") as weights:
+            weights.truncate(weights.tell() + 32 + size)
+    (home.models / model / "model_index.json").write_text(
+        json.dumps({"transformer": ["diffusers", "WanTransformer3DModel"]})
+    )
+
+
+def test_experts_that_are_quantised_in_their_files_are_weighed_as_they_are(serve: Callable[..., Served]) -> None:
+    wanted = GOOD | {"model_type": "T2V-A14B", "resolution": "832x480"}
+    plans = []
+    for served, put in (
+        (serve(workers_on=profile(24, 64)), install),
+        (serve(workers_on=profile(24, 64)), install_packed),
+    ):
+        put(served, "T2V-A14B")
+        body = served.client.post(ESTIMATE, json=wanted).json()
+        assert body["fits"] is True
+        plans.append({(one["name"], one["tiled_decode"], one["text_encoder_on_cpu"]): one for one in body["options"]})
+    plain, packed = plans
+    for key, one in packed.items():
+        if one["storage"] == "fp8":
+            assert "quantised" in one["reason"]
+            assert not one["fits"]
+        else:
+            assert one["disk"]["value"] < 0.6 * plain[key]["disk"]["value"]
+            assert one["vram"]["value"] < plain[key]["vram"]["value"] or one["placement"] == "block-stream"
+    # Two experts of 14 billion numbers in 4.5 bits instead of 16.
+    key = ("resident-bf16", True, True)
+    saved = plain[key]["vram"]["value"] - packed[key]["vram"]["value"]
+    assert saved == pytest.approx(2 * 14.3e9 * (16 - 4.5) / 8 / GIB, rel=0.05)
+    assert packed["expert-swap-bf16", True, True]["fits"]
+    assert not plain["expert-swap-bf16", True, True]["fits"]
+    serve_fp8 = served.client.post("/api/v1/system/optimization", json={"quantization": "fp8"})
+    assert serve_fp8.status_code == 200
+    assert served.client.post(ESTIMATE, json=wanted).json()["fits"] is True, "what is quantised cannot be rounded"
 
 
 def test_files_of_another_structure_are_not_judged_by_the_table(serve: Callable[..., Served]) -> None:

@@ -147,7 +147,7 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     "size in words": ({"resolution": "big"}, 422, "WIDTHxHEIGHT"),
     "size of zero": ({"resolution": "0x64"}, 422, "positive"),
     "negative size": ({"resolution": "-64x64"}, 422, "WIDTHxHEIGHT"),
-    "size too large": ({"resolution": "4096x4096"}, 422, "nearest size it can make is 96x96"),
+    "size too large": ({"resolution": "4096x4096"}, 422, "nearest size it can make is 256x256"),
     "size of 20 digits": ({"resolution": "99999999999999999999x64"}, 422, "WIDTHxHEIGHT"),
     "size as a number": ({"resolution": 720}, 422, "resolution"),
     "guidance too high": ({"guidance_scale": 21}, 422, "between 0.0 and 20.0"),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from backend import doctor
 from backend.core.abilities import AttentionWish, KernelVerdict, PrecisionVerdict, Verdict
+from backend.core.hardware import GIB, Gpu, detect_hardware
 from backend.core.settings import Settings, load_settings
 from backend.doctor import Finding, examine
 from backend.services.disk_speed import SMALLEST
@@ -66,6 +69,25 @@ def test_what_the_engine_told_is_in_the_findings(settings: Settings) -> None:
     assert found["attention cudnn"][0].text.endswith("1.00 ms, 1.0e-03 from float32")
     assert [found[f"attention {name}"][0].grade for name in KERNELS] == ["ok", "ok", "note", "note"]
     assert "engine" not in found
+
+
+@pytest.mark.parametrize(
+    ("facts", "precision", "plan"),
+    [
+        ({}, "bfloat16", "resident-bf16"),
+        ({}, "float32", "expert-swap-bf16"),
+        ({"device": "cpu", "name": "processor"}, "float32", "does not fit this machine"),
+    ],
+)
+def test_plans_are_those_of_what_the_engine_found(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, facts: dict[str, str], precision: str, plan: str
+) -> None:
+    card = Gpu(0, "NVIDIA H100", 80 * GIB, 0, None, (9, 0))
+    seen = replace(detect_hardware(), memory_total=128 * GIB, memory_limit=None, gpus=(card,))
+    monkeypatch.setattr(doctor, "detect_hardware", lambda _folder: seen)
+    answer = EngineAnswer(CARD | facts, PrecisionVerdict(precision, "tried"), KERNELS, done=True)
+    (finding,) = told(settings, answer)["T2V-A14B plan"]
+    assert plan in finding.text
 
 
 def test_a_kernel_that_was_asked_for_and_is_not_right_is_a_note(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_errors_are_sentences_with_a_next_step(live_server: Callable[..., LiveSe
     server = live_server(WAN22_WORKER="false", WAN22_AUTO_DOWNLOAD="false")
     refused = wan22("generate", PROMPT, "--size", "4000x4000", home=server.home)
     assert refused.returncode == 1
-    assert "nearest size it can make is 96x96" in refused.stderr
+    assert "nearest size it can make is 256x256" in refused.stderr
     missing = wan22("generate", PROMPT, "--model", "T2V-A14B", home=server.home)
     assert missing.returncode == 1
     assert "is not here" in missing.stderr

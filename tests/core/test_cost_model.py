@@ -137,6 +137,23 @@ def test_a_card_in_no_table_has_no_known_rate_until_it_was_measured() -> None:
     assert found.decode == pytest.approx(10.0, rel=0.01)
 
 
+def test_published_runs_say_nothing_of_a_card_in_float32_but_moving_its_weights_takes_longer() -> None:
+    card = "NVIDIA H100 80GB HBM3"
+    usual, wide = rates_of(card, 8), rates_of(card, 8, float32=True)
+    assert (usual.known, wide.known, rates_of(None, 8, float32=True)) == (True, False, rates_of(None, 8))
+    work = workload("T2V-A14B", width=832, height=480, num_frames=5)
+    for plan in (MemoryPlan(Placement.BLOCK_STREAM, Storage.BF16), MemoryPlan(Placement.EXPERT_SWAP, Storage.BF16)):
+        less, more = (seconds(work, plan, usual, float32=float32) for float32 in (False, True))
+        moved = [one.denoise if plan.placement is Placement.BLOCK_STREAM else one.transfer for one in (less, more)]
+        assert moved[1] == pytest.approx(2 * moved[0], rel=0.01)
+    rounded = MemoryPlan(Placement.RESIDENT, Storage.FP8)
+    extra = [
+        seconds(work, rounded, usual, float32=float32).denoise - seconds(work, RESIDENT, usual).denoise
+        for float32 in (False, True)
+    ]
+    assert extra[1] == pytest.approx(extra[0] * 5 / 3)
+
+
 def test_without_observations_the_rates_stay() -> None:
     for _, rates in CARDS:
         assert refine(rates, []) == rates

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest, UnknownModel
-from backend.core.frame_size import parse_resolution
+from backend.core.frame_size import nearest_size, parse_resolution, snap_size
 from backend.core.model_table import MODELS, Mode, ModelSpec, find_model
 from backend.core.requests import (
     Fit,
@@ -160,6 +160,40 @@ def test_bad_values_are_refused(change: dict[str, object], word: str) -> None:
     draft = RequestDraft(**({"prompt": PROMPT} | change))  # type: ignore[arg-type]
     with pytest.raises(InvalidRequest, match=word):
         resolve_request(TINY, draft)
+
+
+@given(
+    spec=st.sampled_from([*MODELS.values()]),
+    width=st.integers(1, 10_000),
+    height=st.integers(1, 10_000),
+)
+def test_the_size_that_a_refusal_names_is_near_and_is_taken_as_it_is(spec: ModelSpec, width: int, height: int) -> None:
+    near, refused = nearest_size(spec, width, height), False
+    try:
+        snap_size(spec, width, height)
+    except InvalidRequest as error:
+        refused = (error.details["nearest"], f"{near[0]}x{near[1]}" in error.message) == (f"{near[0]}x{near[1]}", True)
+    step, too_large, too_small = (
+        spec.size_multiple,
+        width * height > spec.max_pixels,
+        min(width, height) < spec.min_side,
+    )
+    assert snap_size(spec, *near) == (*near, ())
+    assert refused or not (too_large or too_small)
+    if too_large:  # the largest that there is: one step more along both sides is too much
+        assert (near[0] + step) * (near[1] + step) > spec.max_pixels
+    elif too_small:  # the smallest that there is
+        assert min(near) - step < spec.min_side
+
+
+def test_the_size_that_a_refusal_names_keeps_the_aspect() -> None:
+    large = MODELS["Wan2.1-I2V-14B-480P"]
+    assert nearest_size(large, 96, 96) == (128, 128)
+    assert nearest_size(large, 64, 128) == (128, 256)
+    assert nearest_size(large, 1920, 1080) == (1280, 720)
+    assert nearest_size(large, 1080, 1920) == (720, 1280)
+    assert nearest_size(TINY, 4096, 4096) == (256, 256)
+    assert nearest_size(TINY, 10_000, 1) == (1024, 64), "what is too narrow loses its length"
 
 
 def test_second_guidance_belongs_to_two_experts() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given, settings
@@ -54,11 +55,14 @@ def works(draw: st.DrawFn) -> Workload:
 
 
 MACHINES = st.builds(
-    lambda name, vram, ram, capability: replace(machine(vram, ram, name=name), compute_capability=capability),
+    lambda name, vram, ram, capability, float32: replace(
+        machine(vram, ram, name=name), compute_capability=capability, float32=float32
+    ),
     st.sampled_from(CARD_NAMES),
     st.floats(4, 200),
     st.floats(8, 512),
     st.sampled_from([None, (7, 5), (8, 0), (9, 0)]),
+    st.booleans(),
 )
 
 
@@ -124,6 +128,34 @@ def test_weights_are_rounded_for_speed_and_otherwise_only_for_much() -> None:
     assert any("not by enough to round the weights" in reason for reason in reasons)
     assert any("not by enough to decode in tiles" in reason for reason in reasons)
     assert any("changes no pixel" in reason for reason in reasons)
+
+
+@settings(max_examples=100, deadline=None)
+@given(work=works(), on=MACHINES, policy=st.sampled_from(OomPolicy))
+def test_in_float32_everything_takes_more_and_nothing_less(work: Workload, on: Machine, policy: OomPolicy) -> None:
+    usual, wide = (decide(replace(on, float32=float32), work, policy) for float32 in (False, True))
+    for less, more in zip(usual.options, wide.options, strict=True):
+        assert more.needs.vram > less.needs.vram or less.plan.placement is not Placement.RESIDENT
+        assert (more.needs.vram, more.needs.ram) >= (less.needs.vram, less.needs.ram)
+        assert more.needs.ram >= less.needs.ram
+        assert more.needs.pinned >= less.needs.pinned
+        assert more.seconds.warm >= less.seconds.warm
+        assert usual.fits or not more.fits
+    assert not wide.seconds_known, "published runs are in 16 bits"
+
+
+def test_a_card_that_computes_in_float32_holds_half_as_much() -> None:
+    on, work = machine(80, 256, name="NVIDIA H100"), workload("TI2V-5B")
+    wide = replace(on, float32=True)
+    usual = {option.plan: option.needs for option in decide(on, work).options}
+    twice = {option.plan: option.needs for option in decide(wide, work).options}
+    arch, plan = work.architecture, PLANS[0]
+    # Text encoder and experts, but not their norms and the VAE, which are in float32 anywhere.
+    more = twice[plan].vram - usual[plan].vram
+    weights = 2 * (arch.expert_parameters + arch.text.parameters)
+    assert more >= 0.99 * weights
+    assert decide(replace(wide, vram=usual[plan].vram + 4 * GIB), work).start.plan != plan
+    assert decide(replace(on, vram=usual[plan].vram + 4 * GIB), work).start.plan == plan
 
 
 @settings(max_examples=100, deadline=None)
@@ -210,3 +242,10 @@ def test_the_device_of_the_settings_is_the_one_that_counts() -> None:
     assert Machine.of(profile, "cuda:5").vram is None
     assert not Machine.of(profile, "cpu").cuda
     assert not Machine.of(replace(profile, gpus=())).cuda
+    assert Machine.of(profile, "cuda:0", "float32").float32
+    assert not Machine.of(profile, "cuda:0", "bfloat16").float32
+
+
+def test_a_machine_is_what_its_record_says() -> None:
+    for one in (machine(24, 64), replace(machine(None, None), compute_capability=None, float32=True, vram_limit=1)):
+        assert Machine.from_json(json.loads(json.dumps(asdict(one)))) == one

@@ -5,25 +5,40 @@ The modules are built on torch's meta device: shapes and lifetimes are real, num
 
 from __future__ import annotations
 
+import shutil
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+from diffusers.quantizers.gguf.utils import SUPPORTED_GGUF_QUANT_TYPES, GGUFParameter, dequantize_gguf_tensor
+from gguf import GGML_QUANT_SIZES
+from gguf import GGMLQuantizationType as Gguf
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from backend.core.architecture import ARCHITECTURES, VaeShape
 from backend.core.convolution import is_unfolded
-from backend.core.footprint import decode_bytes, encode_bytes, forward_bytes
-from backend.core.processor_memory import Layer, decoder_layers, encoder_layers, unfolded_bytes
+from backend.core.footprint import BFLOAT16, decode_bytes, encode_bytes, expert_bytes, forward_bytes
+from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
+from backend.core.model_table import MODELS
+from backend.core.packed_matrices import UNPACKING
+from backend.core.processor_memory import FLOAT32, Layer, decoder_layers, encoder_layers, unfolded_bytes
+from backend.engine.gguf_file import PACKED_TYPES
+from backend.engine.offload import EXPERTS
+from backend.engine.pipeline_loader import WanPipelineLoader
+from backend.models.manager import EMBEDDED_MODELS
+from backend.models.packed_files import packed_experts
+from tests.support.weight_forms import write_gguf
 
 TOLERANCE = 0.05
+T2V = "tiny-t2v-a14b"
 
 
 class Alive(TorchDispatchMode):
@@ -98,6 +113,90 @@ def test_a_forward_needs_what_is_said(
     counted = count(lambda: module(latents, time, prompt, return_dict=False))
     precision = 2 if dtype is torch.bfloat16 else 4
     assert forward_bytes(arch, tokens, text, precision) == pytest.approx(counted, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+@pytest.mark.parametrize("storage", [Storage.BF16, Storage.FP8])
+@pytest.mark.parametrize("model", ["tiny-t2v-a14b", "tiny-i2v-a14b", "tiny-ti2v-5b"])
+def test_weights_take_what_is_said_in_every_precision(model: str, storage: Storage, precision: str) -> None:
+    arch, float32 = ARCHITECTURES[model], precision == "float32"
+    plan = MemoryPlan(Placement.RESIDENT, storage)
+    loaded = WanPipelineLoader("cpu", precision=precision).load(EMBEDDED_MODELS / model, MODELS[model], plan)
+    said = sum(expert_bytes(arch.transformer, storage, float32=float32))
+    for name in EXPERTS[: arch.experts]:
+        stored = loaded.layout.stored_bytes(name)
+        # Rounding takes the biases of the matrices along, which are a larger part where matrices are small.
+        assert stored == said if storage is Storage.BF16 else stored <= said <= 1.05 * stored
+    assert loaded.layout.stored_bytes("text_encoder") == (FLOAT32 if float32 else BFLOAT16) * arch.text.parameters
+    assert loaded.layout.stored_bytes("vae") == FLOAT32 * arch.vae.parameters
+
+
+@pytest.fixture
+def packed_model(tmp_path: Path) -> Callable[[Gguf, int], Path]:
+    """Makes copies of a model whose experts are in GGUF files, under diffusers' names (table 0) or Wan's (table 1)."""
+
+    def make(kind: Gguf, table: int) -> Path:
+        folder = shutil.copytree(EMBEDDED_MODELS / T2V, tmp_path / f"{kind.name}-{table}")
+        for name in EXPERTS:
+            write_gguf(folder, name, kind, table=table)
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+@pytest.mark.parametrize("table", [0, 1], ids=["diffusers", "wan"])
+@pytest.mark.parametrize("kind", [Gguf.Q8_0, Gguf.Q5_1, Gguf.Q4_0])
+def test_quantised_weights_take_what_the_header_says(
+    packed_model: Callable[[Gguf, int], Path], kind: Gguf, table: int, precision: str
+) -> None:
+    folder, spec, arch = packed_model(kind, table), MODELS[T2V], ARCHITECTURES[T2V]
+    packed = packed_experts(folder, spec)
+    assert packed is not None
+    said = expert_bytes(arch.transformer, Storage.BF16, float32=precision == "float32", packed=packed)
+    loaded = WanPipelineLoader("cpu", precision=precision).load(folder, spec, PLANS[1])
+    for name in EXPERTS:
+        expert = getattr(loaded, name)
+        stored = {part: one.numel() * one.element_size() for part, one in expert.named_parameters()}
+        in_blocks = sum(size for part, size in stored.items() if part.startswith("blocks."))
+        assert (in_blocks, sum(stored.values()) - in_blocks) == said
+        assert loaded.layout.stored_bytes(name) == sum(said)
+    assert said[0] < 0.6 * expert_bytes(arch.transformer, Storage.BF16, float32=precision == "float32")[0]
+
+
+@pytest.mark.parametrize("kind", [Gguf.Q8_0, Gguf.Q5_0, Gguf.Q4_0])
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_a_forward_with_quantised_weights_needs_what_is_said(
+    packed_model: Callable[[Gguf, int], Path], kind: Gguf, precision: str
+) -> None:
+    folder, spec, arch = packed_model(kind, 1), MODELS[T2V], ARCHITECTURES[T2V]
+    packed, size, text, dtype = packed_experts(folder, spec), (64, 64, 5), 64, getattr(torch, precision)
+    assert packed is not None
+    expert = WanPipelineLoader("cpu", precision=precision).load(folder, spec).transformer
+    latents = torch.zeros(1, arch.transformer.in_channels, *arch.latents(*size), dtype=dtype)
+    prompt = torch.zeros(1, text, arch.transformer.text_dim, dtype=dtype)
+    with torch.no_grad(), Alive() as alive:
+        expert(latents, torch.zeros(1), prompt, return_dict=False)
+    forward = forward_bytes(arch, arch.tokens(*size), text, dtype.itemsize)
+    assert forward < alive.peak <= forward + packed.unpacking
+    assert packed.unpacking < 2 * alive.peak
+
+
+@pytest.mark.parametrize("kind", SUPPORTED_GGUF_QUANT_TYPES, ids=lambda kind: kind.name)
+def test_unpacking_a_matrix_needs_what_is_said(kind: Gguf) -> None:
+    if kind is Gguf.BF16:
+        assert kind.name not in UNPACKING, "it is no quantisation"
+        return
+    block, size = GGML_QUANT_SIZES[kind]
+    rows, columns = 64, 1024
+    matrix = GGUFParameter(torch.zeros(rows, columns // block * size, dtype=torch.uint8), quant_type=kind)
+    with Alive() as alive:
+        dequantize_gguf_tensor(matrix).to(torch.float32)
+    assert 0.9 * UNPACKING[kind.name] * rows * columns <= alive.peak <= UNPACKING[kind.name] * rows * columns
+
+
+def test_what_is_known_to_stay_packed_is_what_does() -> None:
+    assert set(UNPACKING) == PACKED_TYPES
 
 
 def _vae(shape: VaeShape) -> Any:

@@ -9,9 +9,12 @@ import pytest
 
 from backend.core.calibration import MemoryCorrection
 from backend.core.domain import Output
+from backend.core.memory_ladder import Fallback, MemoryUse
 from backend.core.model_table import find_model
 from backend.core.requests import RequestDraft, resolve_request
-from backend.services.finished_runs import loads, observations, peaks
+from backend.services.finished_runs import loads, observations, peaks, whole_phases
+from backend.services.phase_clock import CostHistory, Phase
+from backend.services.run_plan import learn
 
 REQUEST = resolve_request(find_model("tiny-t2v-a14b"), RequestDraft("a", seed=1))[0]
 SECONDS = {"load": 2.0, "encode": 0.5, "denoise_high": 3.0, "denoise_low": 1.0, "decode": 2.5}
@@ -43,6 +46,68 @@ def test_what_a_run_did_in_part_tells_nothing_of_the_whole() -> None:
 def test_only_runs_on_the_same_kind_of_device_count() -> None:
     both = [output(), output("cuda:0 (NVIDIA H100)")]
     assert [len(list(observations(both, cuda=cuda))) for cuda in (False, True)] == [1, 1]
+
+
+def test_only_runs_in_the_same_precision_count_on_a_card() -> None:
+    card = "cuda:0 (NVIDIA Tesla T4)"
+    wide, usual, old = output(card, precision="float32"), output(card, precision="bfloat16"), output(card)
+    for read in (observations, loads, peaks):
+        assert len(list(read([wide], cuda=True, float32=True))) == (0 if read is peaks else 1)
+        assert list(read([wide], cuda=True)) == []
+    assert [len(list(observations([usual, old], cuda=True, float32=float32))) for float32 in (False, True)] == [2, 0]
+    assert len(list(observations([output(precision="float32")], cuda=False))) == 1, "a processor always does"
+    told = {"plan": "resident-bf16", "peak_vram_bytes": 10**9}
+    (more,) = peaks([output(card, precision="float32", **told)], cuda=True, float32=True)
+    (less,) = peaks([output(card, **told)], cuda=True)
+    assert more.said.vram > less.said.vram
+
+
+def rung(use: MemoryUse) -> dict[str, str]:
+    return Fallback(use, "somewhere", "resident-bf16", "expert-swap-bf16", "no memory").to_json()
+
+
+@pytest.mark.parametrize(
+    ("uses", "whole"),
+    [
+        ((), {"load", "encode", "denoise", "decode", "finish"}),
+        ((MemoryUse.LOAD,), set()),
+        ((MemoryUse.TEXT,), {"load"}),
+        ((MemoryUse.IMAGE,), {"load"}),
+        ((MemoryUse.STEP,), {"load", "encode"}),
+        ((MemoryUse.DECODE,), {"load", "encode", "denoise"}),
+        ((MemoryUse.TEXT, MemoryUse.DECODE), {"load"}),
+    ],
+)
+def test_a_run_that_memory_ran_out_on_teaches_only_what_came_before(
+    uses: tuple[MemoryUse, ...], whole: set[str]
+) -> None:
+    one = output(fallbacks=[rung(use) for use in uses], expert_steps={"high": 20, "low": 20})
+    (seen,) = observations([one], cuda=False)
+    taught = {
+        "encode": seen.encode_seconds,
+        "denoise": seen.denoise_seconds,
+        "decode": seen.decode_seconds,
+        "finish": seen.finish_seconds,
+        "load": next((seconds for _, seconds in loads([one], cuda=False)), None),
+    }
+    assert {name for name, seconds in taught.items() if seconds is not None} == whole
+    history = CostHistory()
+    learn(history, [one], "cpu")
+    phases = {
+        "load": Phase.LOAD,
+        "encode": Phase.ENCODE,
+        "denoise": Phase.DENOISE_HIGH,
+        "decode": Phase.DECODE,
+        "finish": Phase.MUX,
+    }
+    assert {name for name, phase in phases.items() if history.rate(REQUEST.model, phase) is not None} == whole
+
+
+def test_a_fallback_that_does_not_say_where_it_was_leaves_nothing_whole() -> None:
+    for odd in ([{"at": "loading", "from": "a", "to": "b"}], [{"use": "something"}], ["odd"], 7):
+        assert whole_phases({"fallbacks": odd}) == ()
+        (one,) = observations([output(fallbacks=odd)], cuda=False)
+        assert (one.denoise_seconds, one.decode_seconds, one.finish_seconds) == (None, None, None)
 
 
 @pytest.mark.parametrize(

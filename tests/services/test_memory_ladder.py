@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from backend.core import faults
-from backend.core.domain import Progress
+from backend.core.domain import Progress, Stage
 from backend.core.errors import OutOfMemory
-from backend.core.memory_ladder import OomPolicy
+from backend.core.memory_ladder import MemoryLadder, MemoryUse, OomPolicy
 from backend.core.memory_plan import PLANS
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.model_table import MODELS
@@ -21,7 +21,10 @@ from backend.core.paths import Home
 from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
 from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.services.inputs import InputStore
+from backend.services.phase_clock import CostHistory, Phase, PhaseClock, PhasePlan
 from backend.services.real_generation_pipeline import RealGenerationPipeline
+from backend.services.run_report import RunReport
+from backend.services.rungs import Rungs
 from backend.services.start_plans import StartPlan, StartPlans
 from backend.services.video_frames import last_frame
 from tests.services.attempt_process import FixedFolder
@@ -235,3 +238,26 @@ def test_kept_latents_are_decoded_again_on_a_lower_rung(
     inject("model.load=oom")
     fresh = RealGenerationPipeline(bridge, home)
     assert fresh.generate("alone", again, report=ignore).metadata["result"]["fallbacks"][0]["at"] == "loading"
+
+
+@pytest.mark.parametrize(("errors", "taught"), [([], True), ([OutOfMemory()], False)])
+def test_what_a_part_takes_that_memory_ran_out_in_is_no_example_for_later_runs(
+    bridge: ModelIntegrationBridge[WanComponents], errors: list[OutOfMemory], taught: bool
+) -> None:
+    bridge.unload()
+    history, left = CostHistory(), list(errors)
+    clock = PhaseClock(REQUEST.model, {Phase.DECODE: PhasePlan(1, 1.0)}, history)
+    ladder = MemoryLadder(OomPolicy.QUALITY, 64)
+
+    def decode() -> None:
+        if left:
+            raise left.pop()
+
+    clock.begin(Phase.DECODE)
+    rungs = Rungs(bridge.prepare(REQUEST, PLANS[0]), ladder, RunReport(clock, ignore, REQUEST.steps))
+    rungs.until_done(decode, MemoryUse.DECODE, Stage.POST_PROCESSING)
+    clock.advance()
+    clock.finish()
+    assert [rung.to_json()["use"] for rung in ladder.taken] == ["decode"] * len(errors)
+    assert (history.rate(REQUEST.model, Phase.DECODE) is not None) is taught
+    bridge.unload()

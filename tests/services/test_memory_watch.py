@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from backend.core.config_file import ConfigFile
 from backend.core.domain import Progress, Stage
 from backend.core.hardware import GIB
-from backend.core.memory_level import Level, Limits, MemoryAlert, MemoryPeaks, MemoryReading, Place
+from backend.core.memory_level import Level, MemoryAlert, MemoryPeaks, MemoryReading, Place
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.model_table import MODELS
 from backend.core.paths import Home
 from backend.core.requests import RequestDraft, resolve_request
+from backend.core.resource_limits import ResourceLimits, kept_limits
 from backend.engine.device_memory import DeviceMemory
 from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.models.manager import ModelManager
@@ -83,13 +85,31 @@ def test_each_level_is_told_when_it_is_reached(shares: Sequence[float], said: li
 
 
 def test_the_limits_can_be_others() -> None:
-    watch = MemoryWatch(Gauge(vram=60, ram=60), limits=Limits(0.5, 0.7))
+    limits = ResourceLimits(0.5, 0.7, ram_warning_threshold=0.4, ram_critical_threshold=0.55)
+    watch = MemoryWatch(Gauge(vram=60, ram=60), limits=lambda: limits)
     watch.look()
     assert [(alert.level, alert.reading.place) for alert in watch.take()] == [
         (Level.WARNING, Place.VRAM),
-        (Level.WARNING, Place.RAM),
+        (Level.CRITICAL, Place.RAM),
     ]
     assert watch.take() == []
+
+
+def test_limits_that_are_set_while_a_worker_runs_count_at_its_next_look(tmp_path: Path) -> None:
+    kept = kept_limits(ConfigFile(tmp_path / "config.json"))
+    gauge = Gauge(vram=60, ram=60)
+    watch = MemoryWatch(gauge, limits=kept.current)
+    watch.look()
+    assert watch.take() == []
+    kept.change({"ram_warning_threshold": 0.5, "vram_critical_threshold": 0.95})
+    watch.look()
+    assert [(alert.level, alert.reading.place) for alert in watch.take()] == [(Level.WARNING, Place.RAM)]
+    gauge.vram = 92
+    watch.look()
+    assert [(alert.level, alert.reading.place) for alert in watch.take()] == [(Level.WARNING, Place.VRAM)]
+    (tmp_path / "config.json").write_text("{")  # a broken file has no limits; the usual ones are in force
+    watch.look()
+    assert [(alert.level, alert.reading.place) for alert in watch.take()] == [(Level.CRITICAL, Place.VRAM)]
 
 
 def test_an_alert_says_whose_memory_and_how_full() -> None:

@@ -222,3 +222,27 @@ def test_a_phase_that_begins_anew_keeps_its_time_and_its_progress_but_teaches_on
     clock.finish()
     assert clock.seconds == {"decode": 46.0}
     assert history.rate("m", Phase.DECODE) == pytest.approx(4.0)
+
+
+def test_a_run_on_which_memory_ran_out_teaches_the_phases_before_and_still_says_its_own_end() -> None:
+    now, history = Clock(), CostHistory()
+    clock = PhaseClock("m", plan(), history, now)
+    for phase in (Phase.LOAD, Phase.ENCODE):
+        clock.begin(phase)
+        now.time += COSTS[phase]
+        clock.advance()
+    clock.begin(Phase.DENOISE_HIGH)
+    for step in range(4):
+        now.time += 3.0
+        if step == 1:
+            clock.disturb()
+        clock.advance()
+    assert clock.eta_seconds is not None
+    for phase in (Phase.DENOISE_LOW, Phase.DECODE, Phase.MUX):
+        clock.begin(phase)
+        now.time += 60.0
+        clock.advance(plan()[phase].units)
+    clock.finish()
+    assert clock.seconds["denoise_high"] == 12.0
+    known = [phase for phase in COSTS if history.rate("m", phase) is not None]
+    assert known == [Phase.LOAD, Phase.ENCODE]

@@ -5,15 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import files
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 
+from backend.app import create_app
 from backend.core.domain import TaskStatus
+from backend.core.hardware import GIB, Gpu, detect_hardware
 from backend.store.workers import WorkerState
 from backend.worker.supervisor import Supervisor, SupervisorStatus, as_environment
+from tests.api.support import ADDRESS, GOOD
 from tests.support.server import LiveServer, wait_for
 from tests.worker.conftest import START_SECONDS, Queue
 
@@ -59,24 +66,56 @@ def test_the_whole_server_with_a_gpu_library_that_fails_starts_says_so_and_makes
     assert (health["database_connected"], health["worker_alive"]) == (True, True)
 
 
-def test_with_a_card_newer_than_torch_videos_are_made(queue: Queue) -> None:
+@contextmanager
+def worker_with_a_newer_card(queue: Queue) -> Iterator[None]:
+    """Run a worker, called `newer`, whose card its torch has no code for."""
     worker = subprocess.Popen(
         [sys.executable, "-m", "tests.worker.programs.newer_card", "newer"],
         stdin=subprocess.PIPE,
         env=os.environ | as_environment(queue.settings),
     )
     try:
+        yield
+    finally:
+        worker.kill()
+        worker.wait()
+        assert worker.stdin is not None
+        worker.stdin.close()
+
+
+def test_with_a_card_newer_than_torch_videos_are_made(queue: Queue) -> None:
+    with worker_with_a_newer_card(queue):
         assert_a_video_is_made_on_the_processor(queue, "newer")
         equipment = queue.worker("newer").equipment
         assert equipment is not None
         (warning,) = equipment.warnings
         assert "compute capability 12.0" in warning
         assert "cu130" in warning
-    finally:
-        worker.kill()
-        worker.wait()
-        assert worker.stdin is not None
-        worker.stdin.close()
+
+
+def test_a_server_that_sees_a_card_plans_for_the_processor_once_its_worker_found_that_it_cannot_be_used(
+    queue: Queue,
+) -> None:
+    gpu = Gpu(0, "NVIDIA RTX 5090", 32 * GIB, 0, None, (12, 0))
+    looks = replace(detect_hardware(), gpus=(gpu,))
+    app = create_app(queue.settings.model_copy(update={"worker": False}), workers_on=looks)
+    with TestClient(app, base_url=ADDRESS) as client:
+
+        def estimate(model: str) -> dict[str, Any]:
+            body: dict[str, Any] = client.post("/api/v1/generation/estimate", json=GOOD | {"model_type": model}).json()
+            return body
+
+        assert estimate("auto")["machine"]["kind"] == "cuda"
+        with worker_with_a_newer_card(queue):
+            wait_for(
+                lambda: estimate("auto")["machine"]["kind"] == "cpu",
+                seconds=START_SECONDS,
+                what="what the worker found",
+            )
+            assert queue.worker("newer").device == "cpu"
+            large = estimate("T2V-A14B")
+            assert large["machine"]["ram_gib"] == round(detect_hardware().memory / GIB, 2)
+            assert {option["vram"]["value"] for option in large["options"]} == {0}
 
 
 def test_without_a_gpu_the_worker_says_what_it_computes_with(queue: Queue) -> None:
