@@ -9,12 +9,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+from backend.core.gguf_header import BadGguf, read_gguf_header
 from backend.core.model_spec import ModelSpec
 from backend.core.packed_matrices import PackedMatrices
+from backend.core.weight_header import SHARD_INDEX, WEIGHT_SUFFIXES, Container
 
 _EXPERTS: Final = ("transformer", "transformer_2")
-_GGUF: Final = ".gguf"
-_WEIGHTS: Final = (_GGUF, ".safetensors", ".index.json")
 
 
 def packed_experts(folder: Path, spec: ModelSpec) -> PackedMatrices | None:
@@ -25,8 +25,8 @@ def packed_experts(folder: Path, spec: ModelSpec) -> PackedMatrices | None:
 def _packed(place: Path) -> PackedMatrices | None:
     """Look at the weights of one expert: they are packed where all of them are one GGUF file."""
     try:
-        files = [path for path in place.iterdir() if path.name.endswith(_WEIGHTS)]
-        if len(files) != 1 or files[0].suffix != _GGUF:
+        files = [path for path in place.iterdir() if path.name.endswith((*WEIGHT_SUFFIXES, SHARD_INDEX))]
+        if len(files) != 1 or files[0].suffix != f".{Container.GGUF}":
             return None
         status = files[0].stat()
         return _read(files[0], (status.st_size, status.st_mtime_ns))
@@ -36,8 +36,6 @@ def _packed(place: Path) -> PackedMatrices | None:
 
 @lru_cache(maxsize=32)  # it is asked at every estimate
 def _read(path: Path, _state: tuple[int, int]) -> PackedMatrices | None:
-    from backend.core.gguf_header import BadGguf, read_gguf_header  # the package behind it loads numpy
-
     try:
         return PackedMatrices.of(read_gguf_header(path))
     except BadGguf:
