@@ -17,6 +17,7 @@ import structlog
 from backend.core.config_file import ConfigFile
 from backend.core.domain import Task
 from backend.core.errors import (
+    DownloadPaused,
     GenerationFailed,
     LeaseLost,
     OutOfMemory,
@@ -207,13 +208,22 @@ class WorkerRunner:
         """Take the next task, or wait a moment."""
         pause = self._settings.poll_seconds
         try:
-            task = self._tasks.claim(self._worker_id, self._settings.lease_seconds)
+            task = self._tasks.claim(self._worker_id, self._settings.lease_seconds, self._would_fetch)
         except (StoreUnavailable, StorageFull) as error:
             log.warning("worker.claim_failed", error=error.code)
             task, pause = None, STORE_PAUSE_SECONDS
         if task is None:
             self._stop.wished.wait(pause)
         return task
+
+    def _would_fetch(self, model: str) -> bool:
+        """Whether a task for this model would fetch it first. Of one that cannot be looked at its attempt says why."""
+        try:
+            self._configuration.refresh()
+            return self._bridge is not None and self._bridge.would_fetch(model)
+        except (WanError, OSError) as error:
+            log.warning("worker.model_not_seen", model=model, error=str(error))
+            return False
 
     def _rest(self) -> None:
         """Free the model's memory when there was no work for long, or when memory gets full without any."""
@@ -266,6 +276,9 @@ class WorkerRunner:
         except WorkerStopping:
             log.info("task.handed_back")
             return attempt.release
+        except DownloadPaused as error:
+            log.info("task.handed_back", reason=error.message)
+            return partial(attempt.release, error.message)
         except LeaseLost:
             log.warning("task.lease_lost")
             # The files are the next attempt's now, unless that one has ended and these came after it.
