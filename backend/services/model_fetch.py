@@ -74,8 +74,8 @@ class ModelFetch:
         fetch = _Fetch(self._ensure)
         try:
             while not fetch.ended(TELL_SECONDS):
-                self._stop_where_paused()
                 self._tell()
+                self._stop_where_paused()
         finally:
             fetch.stop()
         if self._seen is not None:

@@ -47,7 +47,7 @@ def test_a_task_that_is_handed_back_for_a_pause_says_so_to_those_who_listen_and_
     task_id = served.submit()
     board, tasks = TaskBoard(), served.services.tasks
     task = served.claim()
-    news = FetchNews("downloading", 10, 100, None, None)
+    news = FetchNews("downloading", 10_000_000, 100_000_000, None, None)
     tasks.report(task_id, str(task.lease_token), Progress(Stage.DOWNLOADING_MODEL, 0.1, "Downloading", fetch=news))
     tasks.release(task_id, str(task.lease_token), "Somebody paused it")
     *before, held = [board.apply(event) for event in served.services.events.after(0)]
@@ -57,7 +57,7 @@ def test_a_task_that_is_handed_back_for_a_pause_says_so_to_those_who_listen_and_
     for kind in ("task_update", "generation_progress"):
         assert (said[kind]["status"], said[kind]["message"]) == ("pending", "Somebody paused it")
     change = said["download_status_change"]
-    assert (change["old_status"], change["new_status"], change["downloaded_mb"]) == ("downloading", "paused", 1e-05)
+    assert (change["old_status"], change["new_status"], change["downloaded_mb"]) == ("downloading", "paused", 10.0)
     restarted = TaskBoard([tasks.get(task_id)])
     assert [notice.data["message"] for notice in restarted.snapshot()] == ["Somebody paused it"]
     assert [notice.data["message"] for notice in board.snapshot()] == ["Somebody paused it"]

@@ -314,7 +314,7 @@ def test_a_paused_download_holds_up_only_its_own_tasks_which_go_on_at_the_byte(
     server = serve(WAN22_MAX_ATTEMPTS="1")
     with following(server) as follower:
         task = at_hub(hub, server)
-        wait_for(lambda: server.client.get(PROGRESS).json(), what="the worker's download in the web process")
+        wait_for(lambda: follower.of("download_status_change", model_id=T2V), what="news of the download")
         assert manage(server, "pause")["current_status"] == "paused"
         handed_back(server, task)
         same = server.client.post(SUBMIT, json=WANTED | {"prompt": "a blue ring"}).json()
@@ -360,7 +360,7 @@ def test_a_paused_download_holds_up_only_its_own_tasks_which_go_on_at_the_byte(
     told = [one for one in follower.of("task_update", task_id=task, status="pending") if "paused" in one["message"]]
     assert len(told) == 10
     changes = [one["new_status"] for one in follower.of("download_status_change", model_id=T2V)]
-    assert "paused" in changes
+    assert changes[:2] == ["downloading", "paused"]
     assert changes[-1] == "completed"
     files = repository_files(server.home / "models" / T2V)
     assert files.pop(MANIFEST_FILE)
