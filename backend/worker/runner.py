@@ -38,6 +38,7 @@ from backend.store.engine import Database
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerState, WorkerStore, new_worker_id
+from backend.worker.absent_models import AbsentModels
 from backend.worker.attempt import Attempt
 from backend.worker.heartbeat import Heartbeat
 from backend.worker.leftovers import Leftovers
@@ -91,6 +92,7 @@ class WorkerRunner:
         )
         self._device = settings.device
         self._bridge: ModelIntegrationBridge[WanComponents] | None = None
+        self._absent = AbsentModels(self._would_fetch)
         self._watch: MemoryWatch | None = None
         self._idle_since = time.monotonic()
 
@@ -208,7 +210,7 @@ class WorkerRunner:
         """Take the next task, or wait a moment."""
         pause = self._settings.poll_seconds
         try:
-            task = self._tasks.claim(self._worker_id, self._settings.lease_seconds, self._would_fetch)
+            task = self._tasks.claim(self._worker_id, self._settings.lease_seconds, self._absent.would_fetch)
         except (StoreUnavailable, StorageFull) as error:
             log.warning("worker.claim_failed", error=error.code)
             task, pause = None, STORE_PAUSE_SECONDS
@@ -217,13 +219,8 @@ class WorkerRunner:
         return task
 
     def _would_fetch(self, model: str) -> bool:
-        """Whether a task for this model would fetch it first. Of one that cannot be looked at its attempt says why."""
-        try:
-            self._configuration.refresh()
-            return self._bridge is not None and self._bridge.would_fetch(model)
-        except (WanError, OSError) as error:
-            log.warning("worker.model_not_seen", model=model, error=str(error))
-            return False
+        self._configuration.refresh()  # as before an attempt
+        return self._bridge is not None and self._bridge.would_fetch(model)
 
     def _rest(self) -> None:
         """Free the model's memory when there was no work for long, or when memory gets full without any."""
