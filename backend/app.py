@@ -181,6 +181,7 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
     )
     supply = ModelSupply(home, model_manager, fetches=settings.auto_download)
     downloads = downloads_into(home, model_manager, orders, settings.model_roots)
+    control = DownloadControl(home, model_manager, downloads, orders, tasks)
     need = ModelNeed(home, tasks, workers, orders, settings.lease_seconds)
     services = Services(
         settings=settings,
@@ -193,10 +194,12 @@ def _services(settings: Settings, supervisor: Supervisor | None, workers_on: Har
         models=model_manager,
         loras=loras,
         inputs=images,
-        generation=GenerationService(settings, home, tasks, outputs, model_manager, loras, images, forecast),
+        generation=GenerationService(
+            settings, home, tasks, outputs, model_manager, loras, images, forecast, control.held_up
+        ),
         downloads=downloads,
         orders=orders,
-        control=DownloadControl(home, model_manager, downloads, orders, tasks),
+        control=control,
         pace=kept_downloads(config),
         need=need,
         cleanup=StorageCleanup(home, model_manager, need, outputs),

@@ -54,6 +54,8 @@ def _percent(task: dict[str, Any]) -> float:
 
 def _describe(task: dict[str, Any]) -> str:
     if task["status"] == "pending":
+        if task.get("message"):
+            return f"waiting. {task['message']}"
         position = task.get("queue_position")
         return f"waiting, number {position} in the queue" if position else "waiting"
     return str(task.get("message") or task.get("stage") or task["status"])

@@ -21,7 +21,6 @@ DOWNLOAD_TOPIC: Final = "download_progress"
 _STATES: Final = {
     "downloading": (DownloadState.DOWNLOADING, Phase.DOWNLOADING),
     "verifying": (DownloadState.VERIFYING, Phase.VERIFYING),
-    "paused": (DownloadState.PAUSED, Phase.WAITING),
 }
 
 

@@ -18,6 +18,7 @@ from backend.core.domain import TaskStatus
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
 from backend.core.model_table import AUTO
 from backend.core.requests import ImageRef, RequestDraft
+from backend.services.download import waits_for_resume
 from backend.services.generation_service import Submission as Queued
 
 router = APIRouter(tags=["generation"])
@@ -147,12 +148,14 @@ def generate(submission: SubmissionDep, services: ServicesDep, request: Request)
 )
 def generate_status(task_id: TaskId, services: ServicesDep) -> TaskInfo:
     """Show a task; the same as `GET /api/v1/queue/{task_id}`."""
-    return task_info(services.tasks.get(task_id), in_full=True)
+    return task_info(services.tasks.get(task_id), in_full=True, held_up=services.control.held_up())
 
 
 def _message(queued: Queued) -> str:
+    what = "Generation task" if len(queued.tasks) == 1 else f"{len(queued.tasks)} generation tasks"
+    if queued.held_up:
+        return f"{what} queued. {waits_for_resume(queued.spec.id)}"
     if queued.task.status is TaskStatus.PENDING and queued.queue_position is not None:
-        what = "Generation task" if len(queued.tasks) == 1 else f"{len(queued.tasks)} generation tasks"
         first = "" if queued.fetch is None else f"; the files of {queued.spec.id} are fetched first"
         return f"{what} queued, number {queued.queue_position} in the queue{first}"
     return f"Generation task is {queued.task.status}"

@@ -75,7 +75,7 @@ class Submitted(TaskMessage):
     reasons: list[str] = Field([], description="Why `auto` took this model; empty when the model was named")
     success: bool = True
     detected_model_type: str
-    queue_position: int | None = Field(None, description="1 is next; absent when the task no longer waits")
+    queue_position: int | None = Field(None, description="1 is next; absent when the task does not wait for its turn")
     estimated_time: float | None = Field(
         None, description="Seconds until done, with the queue ahead; absent while unknown"
     )

@@ -63,6 +63,7 @@ class TaskBoard:
             EventType.ALERT: self._alerted,
             EventType.ATTEMPT_LOST: self._attempt_lost,
             EventType.RELEASED: self._released,
+            EventType.HELD_UP: self._held_up,
             EventType.COMPLETED: self._completed,
             EventType.FAILED: self._failed,
             EventType.CANCELLED: self._cancelled,
@@ -135,11 +136,16 @@ class TaskBoard:
     def _released(self, event: TaskEvent) -> list[Notice]:
         return self._back_to_queue(event, "Waiting in the queue: the worker was stopped")
 
-    def _back_to_queue(self, event: TaskEvent, message: str) -> list[Notice]:
+    def _held_up(self, event: TaskEvent) -> list[Notice]:
+        return self._back_to_queue(event, str(event.data.get("message")), DownloadState.PAUSED)
+
+    def _back_to_queue(
+        self, event: TaskEvent, message: str, fetch: DownloadState = DownloadState.QUEUED
+    ) -> list[Notice]:
         before = self._of(event)
         live = self._live[event.task_id] = LiveTask(TaskStatus.PENDING, model=before.model, attempt=before.attempt)
         _stamp(live, event, message=message)
-        notices = _fetch_notices(event, before, None, DownloadState.QUEUED)
+        notices = _fetch_notices(event, before, None, fetch)
         return [_update(event, live), _overall(event.task_id, live), *notices]
 
     def _completed(self, event: TaskEvent) -> list[Notice]:

@@ -6,6 +6,7 @@ What is not known is left out here, never invented.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -27,6 +28,7 @@ from backend.core.model_table import ModelSpec, models_in_force
 from backend.core.paths import Home
 from backend.core.requests import MAX_FPS, MAX_GUIDANCE, MAX_PROMPT_CHARS, MAX_SEED, MAX_STEPS, GenerationRequest
 from backend.models.manager import ModelState
+from backend.services.download import waits_for_resume
 from backend.services.model_supply import FetchFirst
 
 POLLED_PROMPT_CHARS = 100
@@ -39,13 +41,22 @@ def video_url(task_id: str) -> str:
 
 
 def task_info(
-    task: Task, *, queue_position: int | None = None, output: Output | None = None, in_full: bool = False
+    task: Task,
+    *,
+    queue_position: int | None = None,
+    output: Output | None = None,
+    in_full: bool = False,
+    held_up: Collection[str] = (),
 ) -> TaskInfo:
-    """Show one task; `in_full` with every value that decides its frames."""
+    """Show one task; `in_full` with every value that decides its frames.
+
+    `held_up` are the models whose waiting tasks have no turn until somebody resumes the download.
+    """
     request = GenerationRequest.from_json(task.request)
     processing = task.status is TaskStatus.PROCESSING
     completed = task.status is TaskStatus.COMPLETED
     eta = task.eta_seconds if processing else None
+    waits = task.status is TaskStatus.PENDING and task.model in held_up
     return TaskInfo(
         id=task.id,
         model_type=task.model,
@@ -67,7 +78,7 @@ def task_info(
         started_at=_iso(task.started_at),
         completed_at=_iso(task.completed_at),
         stage=task.stage if processing else None,
-        message=task.message if processing else None,
+        message=task.message if processing else waits_for_resume(task.model) if waits else None,
         current_step=task.step if processing else None,
         total_steps=task.total_steps if processing else None,
         estimated_time_remaining=None if eta is None else round(eta, 1),

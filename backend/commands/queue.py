@@ -33,6 +33,8 @@ def show(ctx: typer.Context, server: ServerOption = None) -> None:
         )
     out.print(table)
     out.print(f"{answer['pending_tasks']} waiting, {answer['processing_tasks']} running", style="dim")
+    for reason in sorted({task.get("message", "") for task in answer["tasks"] if task["status"] == "pending"} - {""}):
+        out.print(reason, style="dim", markup=False)
 
 
 @app.command("cancel")

@@ -33,7 +33,7 @@ TRANSITIONS: frozenset[tuple[TaskStatus, TaskStatus]] = frozenset(
         (TaskStatus.PROCESSING, TaskStatus.COMPLETED),  # output recorded
         (TaskStatus.PROCESSING, TaskStatus.FAILED),  # error, or attempts used up
         (TaskStatus.PROCESSING, TaskStatus.CANCELLED),  # worker saw the user's wish
-        (TaskStatus.PROCESSING, TaskStatus.PENDING),  # lease lost, or the operator stops the worker
+        (TaskStatus.PROCESSING, TaskStatus.PENDING),  # lease lost, the worker is stopped, or a download is paused
         (TaskStatus.PROCESSING, TaskStatus.PAUSED),  # worker saw the user's wish
         (TaskStatus.PAUSED, TaskStatus.PENDING),  # resumed by the user
         (TaskStatus.PAUSED, TaskStatus.CANCELLED),  # cancelled while held back
@@ -69,6 +69,7 @@ class EventType(StrEnum):
     CANCEL_REQUESTED = "cancel_requested"
     ATTEMPT_LOST = "attempt_lost"
     RELEASED = "released"
+    HELD_UP = "held_up"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -92,7 +93,7 @@ class Priority(StrEnum):
 class FetchNews:
     """How far the model is that a task waits for; what is not known is None."""
 
-    status: str  #: waiting (somebody else fetches it), downloading, verifying or paused (by somebody)
+    status: str  #: waiting (somebody else fetches it), downloading or verifying
     done_bytes: int  #: of the whole model, on this disk
     total_bytes: int | None
     bytes_per_second: float | None

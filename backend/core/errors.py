@@ -56,6 +56,7 @@ least one next step. Raise them anywhere; `api/errors.py` renders them, the work
         ├── TaskCancelled
         ├── WorkerStopping
         ├── DownloadStopped
+        ├── DownloadPaused
         └── LeaseLost
 """
 
@@ -488,6 +489,12 @@ class DownloadStopped(Interrupted):
     """The download was stopped; what has arrived is kept."""
 
     suggestions = ("Start it again: it goes on where it stopped.",)
+
+
+class DownloadPaused(Interrupted):
+    """Somebody paused the download of the model that the task needs."""
+
+    suggestions = ("Resume the download, or cancel the task.",)
 
 
 class LeaseLost(Interrupted):

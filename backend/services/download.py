@@ -32,6 +32,11 @@ RUNNING: Final = frozenset({DownloadState.DOWNLOADING, DownloadState.VERIFYING})
 ENDED: Final = frozenset({DownloadState.COMPLETED, DownloadState.FAILED, DownloadState.CANCELLED})
 
 
+def waits_for_resume(model: str) -> str:
+    """Say to a task's owner why the task does not run."""
+    return f"Somebody paused the download of {model}: this task waits until it is resumed"
+
+
 class Runner(StrEnum):
     """Who carries a download out."""
 

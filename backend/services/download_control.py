@@ -72,8 +72,16 @@ class DownloadControl:
         found = {spec.id: self.look(spec) for spec in models_in_force().specs}
         return {name: one for name, one in found.items() if one is not None}
 
+    def held_up(self) -> frozenset[str]:
+        """Return the ids of the models whose tasks wait until somebody resumes the download."""
+        needed = [order.model for order in self._orders.list() if order.paused and order.needed]
+        specs = [spec for spec in map(models_in_force().get, needed) if spec is not None]
+        return frozenset(spec.id for spec in specs if not self._models.state(spec).available)
+
     def pause(self, spec: ModelSpec) -> Download | None:
-        """Stop a download for now, whoever runs it; what has arrived is kept, and tasks that need it wait.
+        """Stop a download for now, whoever runs it; what has arrived is kept, and tasks that need it are passed over.
+
+        A model that tasks wait for and that is not here can be paused before anybody has come to it.
 
         Raises:
             DownloadNotFound, StateConflict: there is none; it has ended.
@@ -85,6 +93,9 @@ class DownloadControl:
             self._orders.pause(spec.id, wished=False)
             return self.look(spec)
         self._refuse_foreign(spec, around)
+        if not self._own(spec) and around.needing and not self._models.state(spec).available:
+            self._orders.pause(spec.id, wished=False)
+            return self.look(spec)
         return self._downloads.pause(spec)
 
     def resume(self, spec: ModelSpec) -> Download | None:
@@ -160,7 +171,8 @@ class DownloadControl:
             if own is not None and own.state not in ENDED:
                 # In our list too: what can be done with it is what can be done with our order.
                 return replace(own, state=own.state if around.held else going, progress=progress)
-            runner = Runner.TASK if around.fetched_for_task else Runner.OTHER
+            # A worker hands a task back at once, and lets go of the folder when the line says its next word.
+            runner = Runner.TASK if around.fetched_for_task or (around.held and needed) else Runner.OTHER
             state = DownloadState.PAUSED if around.held and runner is Runner.TASK else going
             return Download(spec, state, Urgency.MEDIUM, 0, utcnow(), progress, runner=runner, needed=needed)
         if (own is not None and own.state not in ENDED) or not (around.held or around.fetched_for_task):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from backend.core.domain import Priority, Task, new_task_id
+from backend.core.domain import Priority, Task, TaskStatus, new_task_id
 from backend.core.errors import InvalidRequest, LoraNotFound
 from backend.core.model_table import ModelSpec, find_model
 from backend.core.paths import Home
@@ -62,9 +62,10 @@ class Submission:
     tasks: tuple[Task, ...]  #: one, or one for each variation
     spec: ModelSpec
     reasons: tuple[str, ...]  #: why this model was chosen; empty when it was named
-    queue_position: int | None  #: of the first task; 1 = next; None = already taken by a worker or finished
+    queue_position: int | None  #: of the first task; 1 = next; None = it does not wait for its turn
     until_done: Span | None  #: of the first task; None while nothing is known
     fetch: FetchFirst | None = None  #: what is fetched before the first can run
+    held_up: bool = False  #: whether the download of the model is paused, so that none of them has a turn
 
     @property
     def task(self) -> Task:
@@ -105,7 +106,9 @@ class GenerationService:
         loras: LoraLibrary,
         inputs: InputStore,
         forecast: Forecast,
+        held_up: Callable[[], Collection[str]] = frozenset,
     ) -> None:
+        """Take what the rules need; `held_up` names the models whose tasks have no turn now."""
         self._settings = settings
         self._tasks = tasks
         self._outputs = outputs
@@ -114,6 +117,7 @@ class GenerationService:
         self._loras = loras
         self._inputs = inputs
         self._forecast = forecast
+        self._held_up = held_up
         self._continuation = Continuation(home, outputs, inputs)
 
     def submit(self, wish: Wish) -> Submission:
@@ -292,12 +296,15 @@ class GenerationService:
             idempotency_key=key,
             fingerprint=fingerprint,
         )
-        position = self._tasks.queue_position(tasks[0].id)
-        return Submission(tuple(tasks), choice.spec, choice.reasons, position, self._until_done(tasks[0].id))
+        held_up = self._held_up()
+        position = self._tasks.queue_position(tasks[0].id, held_up)
+        until_done = self._until_done(tasks[0].id, held_up)
+        waits = choice.spec.id in held_up and tasks[0].status is TaskStatus.PENDING
+        return Submission(tuple(tasks), choice.spec, choice.reasons, position, until_done, held_up=waits)
 
-    def _until_done(self, task_id: str) -> Span | None:
+    def _until_done(self, task_id: str, held_up: Collection[str]) -> Span | None:
         """Say when a task that waits is done, with everything that runs before it."""
-        ahead = self._tasks.up_to(task_id)
+        ahead = self._tasks.up_to(task_id, held_up)
         return (
             self._forecast.until_done(
                 [

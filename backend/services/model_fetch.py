@@ -1,4 +1,4 @@
-"""Brings a task's model here before the task needs it, and says how far that is; waits while that is paused.
+"""Brings a task's model here before the task needs it, and says how far that is; gives up when that is paused.
 
 The bytes move in a thread of their own, so that a task that is to stop does so within a second even where the line
 has gone quiet. Knows neither the hub nor the database: the bridge fetches, and the report hears.
@@ -14,10 +14,11 @@ from typing import Any, Final
 import structlog
 
 from backend.core.domain import FetchNews, Stage
-from backend.core.errors import DownloadStopped, StorageFull, StoreUnavailable
+from backend.core.errors import DownloadPaused, DownloadStopped, StorageFull, StoreUnavailable
 from backend.core.fetching import FetchProgress
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.requests import GenerationRequest
+from backend.services.download import waits_for_resume
 from backend.services.phase_clock import DOWNLOAD_PARTS, Phase
 from backend.services.run_report import RunReport
 
@@ -57,7 +58,6 @@ class ModelFetch:
         self._admit = admit
         self._paused = paused
         self._admitted = False
-        self._is_paused = False
         self._seen: FetchProgress | None = None
         self._told_parts = 0
 
@@ -65,47 +65,33 @@ class ModelFetch:
         """Return when the model is here and verified.
 
         Raises:
-            Interrupted: the report asked to stop; what has arrived is kept.
+            Interrupted: the report asked to stop; as DownloadPaused: somebody paused it. What has arrived is kept.
             DoesNotFit: the machine could not run it; nothing was fetched.
             WanError: the fetch failed, as its error says.
         """
+        self._stop_where_paused()
         self._report.begin(Phase.DOWNLOAD, f"Fetching {self._request.model}")
-        while True:
-            if self._look():
-                self._wait()
-            if self._fetched():
-                break
+        fetch = _Fetch(self._ensure)
+        try:
+            while not fetch.ended(TELL_SECONDS):
+                self._tell()
+                self._stop_where_paused()
+        finally:
+            fetch.stop()
         if self._seen is not None:
             self._tell()
 
     # --- in the task's thread ----------------------------------------------------------------------------
 
-    def _look(self) -> bool:
-        """Return whether the download is paused; a database that does not answer leaves it as it is."""
+    def _stop_where_paused(self) -> None:
         try:
-            self._is_paused = self._paused(self._request.model)
+            paused = self._paused(self._request.model)
         except (StoreUnavailable, StorageFull) as error:
+            # Nobody knows whether it is paused, so it goes on.
             log.warning("model_fetch.orders_not_read", error=error.code)
-        return self._is_paused
-
-    def _fetched(self) -> bool:
-        """Fetch until the model is here, which is True, or until somebody pauses that."""
-        fetch = _Fetch(self._ensure)
-        try:
-            while not fetch.ended(TELL_SECONDS):
-                if self._look():
-                    return False
-                self._tell()
-        finally:
-            fetch.stop()
-        return True
-
-    def _wait(self) -> None:
-        """Wait until nobody pauses the download any more, or the model has come in another way."""
-        pause = threading.Event()
-        while self._look() and self._bridge.would_fetch(self._request.model):
-            self._tell_pause()
-            pause.wait(TELL_SECONDS)
+            return
+        if paused:
+            raise DownloadPaused(waits_for_resume(self._request.model))
 
     def _tell(self) -> None:
         seen = self._seen
@@ -120,16 +106,6 @@ class ModelFetch:
         clock.foretell(seen.eta_seconds)
         news = FetchNews(str(seen.phase), seen.done_bytes, seen.total_bytes, seen.speed, seen.eta_seconds)
         self._report.tell(Stage.DOWNLOADING_MODEL, _in_words(self._request.model, news), news)
-
-    def _tell_pause(self) -> None:
-        self._report.clock.foretell(None)
-        seen = self._seen
-        news = None if seen is None else FetchNews("paused", seen.done_bytes, seen.total_bytes, None, None)
-        words = (
-            f"Somebody paused the download of {self._request.model}: this task waits, and those behind it do. "
-            "Resume the download, or cancel the task"
-        )
-        self._report.tell(Stage.DOWNLOADING_MODEL, words, news)
 
     # --- in the thread of a fetch ------------------------------------------------------------------------
 

@@ -101,7 +101,8 @@ class RealGenerationPipeline:
             report: called at every phase, step and chunk; what it raises stops the run (`Interrupted`).
 
         Raises:
-            Interrupted: `report` asked to stop; nothing but states is left on disk.
+            Interrupted: `report` asked to stop, or (DownloadPaused) somebody paused the download of the model; nothing
+                but states, and what has arrived of the model, is left on disk.
             InvalidRequest: the model cannot do what the request says.
             InputMissing, LatentsNotKept, StateMismatch: what the request starts from is not here, or not its own.
             ModelUnavailable, ModelDamaged: the model cannot be used, or not be fetched.

@@ -8,19 +8,35 @@ the task's, the write changes nothing and raises `LeaseLost`. Knows nothing of p
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final, NotRequired, TypedDict, Unpack
 
-from sqlalchemy import ColumnElement, Connection, Row, case, func, insert, literal, or_, select, union_all, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    case,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    union_all,
+    update,
+)
 
 from backend.core.domain import TERMINAL, EventType, Output, Priority, Progress, Task, TaskStatus
 from backend.core.errors import IdempotencyConflict, LeaseLost, StateConflict, TaskNotFound, WanError, WorkerLost
 from backend.core.faults import fault_point
 from backend.core.requests import GenerationRequest
+from backend.store.download_orders import OrderState
 from backend.store.engine import Database
 from backend.store.rows import storable, to_task
-from backend.store.tables import database_now, events, outputs, tasks
+from backend.store.tables import database_now, download_orders, events, outputs, tasks
 from backend.store.transition import append, apply
 
 _WAITING: Final = (TaskStatus.PENDING, TaskStatus.PAUSED)
@@ -138,38 +154,46 @@ class TaskStore:
             found = {row[0]: row[1] for row in connection.execute(union_all(states, newest))}
         return {status: found.get(status, 0) for status in TaskStatus}, found[_NEWEST_EVENT]
 
-    def queue_position(self, task_id: str) -> int | None:
-        """Return 1 for the task that runs next, 2 for the one after it ...; None when it does not wait.
+    def queue_position(self, task_id: str, held_up: Collection[str] = ()) -> int | None:
+        """Return 1 for the task that runs next, 2 for the one after it ...; None when it does not wait for its turn.
+
+        Args:
+            task_id: which task.
+            held_up: models whose tasks have no turn now; these are not counted.
 
         Raises:
             TaskNotFound: there is no such task.
         """
         with self._database.read() as connection:
-            return _position(connection, _visible(connection, task_id))
+            return _position(connection, _visible(connection, task_id), held_up)
 
-    def up_to(self, task_id: str) -> TaskList:
+    def up_to(self, task_id: str, held_up: Collection[str] = ()) -> TaskList:
         """Return the tasks that run now, those that wait before this one in their order, and this one; none when it
-        does not wait.
-
-        Raises:
-            TaskNotFound: there is no such task.
+        does not wait for its turn. Arguments and errors as of `queue_position`.
         """
         with self._database.read() as connection:
             row = _visible(connection, task_id)
-            if row.status != TaskStatus.PENDING:
+            if row.status != TaskStatus.PENDING or row.model in held_up:
                 return []
-            waiting = (tasks.c.status == TaskStatus.PENDING) & (_before(row) | (tasks.c.id == row.id))
+            waiting = _turns(held_up) & (_before(row) | (tasks.c.id == row.id))
             running = tasks.c.status == TaskStatus.PROCESSING
             order = case((running, 0), else_=1), *_QUEUE_ORDER
             found = connection.execute(select(tasks).where(or_(running, waiting)).order_by(*order))
             return [to_task(one) for one in found]
 
-    def claim(self, worker_id: str, lease_seconds: float) -> Task | None:
+    def claim(
+        self, worker_id: str, lease_seconds: float, would_fetch: Callable[[str], bool] = lambda model: True
+    ) -> Task | None:
         """Give the first waiting task to a worker, or None. The attempt counts from here on.
 
         Counting at the claim, not at the end, keeps a task that kills its worker from running for ever.
+
+        A task whose model's download is paused is passed over, and keeps its place. `would_fetch` says of such a model
+        whether the worker would have to fetch it: a pause that was forgotten holds up no task whose model is here.
         """
-        first = select(tasks.c.id).where(tasks.c.status == TaskStatus.PENDING).order_by(*_QUEUE_ORDER).limit(1)
+        with self._database.read() as connection:
+            paused = connection.execute(_PAUSED_AND_NEEDED).scalars().all()
+        first = _first([model for model in paused if not would_fetch(model)])
         with self._database.read() as connection:
             if connection.execute(first).first() is None:
                 return None  # an idle worker looks often, and must not keep the writers waiting
@@ -324,12 +348,18 @@ class TaskStore:
         with self._database.begin() as connection:
             _held(self._cancel(connection, task_id, _RUNNING, token=lease_token))
 
-    def release(self, task_id: str, lease_token: str) -> None:
-        """Hand the task back because the operator stops the worker; the attempt does not count.
+    def release(self, task_id: str, lease_token: str, held_up: str | None = None) -> None:
+        """Hand the task back; the attempt does not count.
+
+        Args:
+            task_id: which task.
+            lease_token: the right to it.
+            held_up: why it cannot go on now, in a sentence; None = the operator stops the worker.
 
         Raises:
             LeaseLost: the task belongs to somebody else by now.
         """
+        event, said = (EventType.RELEASED, {}) if held_up is None else (EventType.HELD_UP, {"message": held_up})
         mine = select(tasks).where(tasks.c.id == task_id, tasks.c.lease_token == lease_token)
         with self._database.begin() as connection:
             if _held(connection.execute(mine).one_or_none()).cancel_requested:
@@ -340,10 +370,10 @@ class TaskStore:
                 task_id,
                 _RUNNING,
                 TaskStatus.PENDING,
-                EventType.RELEASED,
-                lambda row: {"attempt": row.attempt + 1},
+                event,
+                lambda row: {"attempt": row.attempt + 1} | said,
                 token=lease_token,
-                values=_UNTOUCHED | {"attempt": tasks.c.attempt - 1},
+                values=_UNTOUCHED | said | {"attempt": tasks.c.attempt - 1},
             )
 
     def request_cancel(self, task_id: str) -> Task:
@@ -493,11 +523,30 @@ def _insert(
     return row
 
 
-def _position(connection: Connection, row: Row[Any]) -> int | None:
-    if row.status != TaskStatus.PENDING:
+def _position(connection: Connection, row: Row[Any], held_up: Collection[str] = ()) -> int | None:
+    if row.status != TaskStatus.PENDING or row.model in held_up:
         return None
-    query = select(func.count()).select_from(tasks).where(tasks.c.status == TaskStatus.PENDING, _before(row))
+    query = select(func.count()).select_from(tasks).where(_turns(held_up), _before(row))
     return int(connection.execute(query).scalar_one()) + 1
+
+
+def _turns(held_up: Collection[str]) -> ColumnElement[bool]:
+    """The tasks that wait for their turn."""
+    return and_(tasks.c.status == TaskStatus.PENDING, tasks.c.model.not_in(held_up))
+
+
+_PAUSED: Final = download_orders.c.state == OrderState.PAUSED
+#: Models whose download is paused and which a waiting task is for: nearly always none.
+_PAUSED_AND_NEEDED: Final = select(download_orders.c.model).where(
+    _PAUSED, exists().where(tasks.c.model == download_orders.c.model, tasks.c.status == TaskStatus.PENDING)
+)
+
+
+def _first(here: Collection[str]) -> Select[str]:
+    """The id of the task whose turn it is; no paused download holds up the models that are `here`."""
+    held_up = exists().where(download_orders.c.model == tasks.c.model, _PAUSED, download_orders.c.model.not_in(here))
+    waiting = select(tasks.c.id).where(tasks.c.status == TaskStatus.PENDING, ~held_up)
+    return waiting.order_by(*_QUEUE_ORDER).limit(1)
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from backend.core.domain import Output, Progress, Task, TaskStatus
+from backend.core.domain import Output, Progress, Stage, Task, TaskStatus
 from backend.core.errors import LeaseLost, StorageFull, StoreUnavailable, TaskCancelled, WanError, WorkerStopping
 from backend.core.memory_level import MemoryAlert
 from backend.store.tasks import TaskStore
@@ -39,7 +39,7 @@ class Attempt:
         self._lost = threading.Event()
         self._cancelled = threading.Event()
         self._told_at = 0.0
-        self._told: Progress | None = None
+        self._told_stage: Stage | None = None
 
     def renew(self) -> None:
         """Renew the lease and remember what the answer says.
@@ -66,7 +66,7 @@ class Attempt:
         try:
             if self._is_worth_telling(progress):
                 cancelled = self._tasks.report(self.task.id, self._token, progress)
-                self._told_at, self._told = time.monotonic(), progress
+                self._told_at, self._told_stage = time.monotonic(), progress.stage
             else:
                 cancelled = self._tasks.check(self.task.id, self._token)
         except (StoreUnavailable, StorageFull) as error:
@@ -87,12 +87,10 @@ class Attempt:
             log.warning("worker.alert_not_told", error=error.code)
 
     def _is_worth_telling(self, progress: Progress) -> bool:
-        if progress == self._told:
-            return False  # a download may be paused for a night, and its last word still holds
         last_step = progress.step is not None and progress.step == progress.total_steps
         fetched = progress.fetch is not None and progress.fetch.done_bytes == progress.fetch.total_bytes
         long_ago = time.monotonic() - self._told_at >= REPORT_SECONDS
-        return long_ago or last_step or fetched or self._told is None or progress.stage is not self._told.stage
+        return long_ago or last_step or fetched or progress.stage is not self._told_stage
 
     def complete(self, output: Output) -> None:
         """Record the finished video. Raises like `release`."""
@@ -112,14 +110,14 @@ class Attempt:
         """End the task as the user wished. Raises like `release`."""
         self._persist(lambda: self._tasks.acknowledge_cancel(self.task.id, self._token))
 
-    def release(self) -> None:
-        """Hand the task back without using up the attempt.
+    def release(self, held_up: str | None = None) -> None:
+        """Hand the task back without using up the attempt; `held_up` is why it cannot go on now, if that is the cause.
 
         Raises:
             LeaseLost: it is somebody else's by now.
             StoreUnavailable, StorageFull: the database took nothing for too long; the lease will run out.
         """
-        self._persist(lambda: self._tasks.release(self.task.id, self._token))
+        self._persist(lambda: self._tasks.release(self.task.id, self._token, held_up))
 
     def _persist(self, write: Callable[[], None]) -> None:
         deadline = time.monotonic() + PERSIST_SECONDS

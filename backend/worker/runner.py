@@ -17,6 +17,7 @@ import structlog
 from backend.core.config_file import ConfigFile
 from backend.core.domain import Task
 from backend.core.errors import (
+    DownloadPaused,
     GenerationFailed,
     LeaseLost,
     OutOfMemory,
@@ -38,6 +39,7 @@ from backend.store.engine import Database
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerState, WorkerStore, new_worker_id
+from backend.worker.absent_models import AbsentModels
 from backend.worker.attempt import Attempt
 from backend.worker.heartbeat import Heartbeat
 from backend.worker.leftovers import Leftovers
@@ -91,6 +93,7 @@ class WorkerRunner:
         )
         self._device = settings.device
         self._bridge: ModelIntegrationBridge[WanComponents] | None = None
+        self._absent = AbsentModels(self._would_fetch)
         self._watch: MemoryWatch | None = None
         self._idle_since = time.monotonic()
 
@@ -217,13 +220,17 @@ class WorkerRunner:
         """Take the next task, or wait a moment."""
         pause = self._settings.poll_seconds
         try:
-            task = self._tasks.claim(self._worker_id, self._settings.lease_seconds)
+            task = self._tasks.claim(self._worker_id, self._settings.lease_seconds, self._absent.would_fetch)
         except (StoreUnavailable, StorageFull) as error:
             log.warning("worker.claim_failed", error=error.code)
             task, pause = None, STORE_PAUSE_SECONDS
         if task is None:
             self._stop.wished.wait(pause)
         return task
+
+    def _would_fetch(self, model: str) -> bool:
+        self._configuration.refresh()  # as before an attempt
+        return self._bridge is not None and self._bridge.would_fetch(model)
 
     def _rest(self) -> None:
         """Free the model's memory when there was no work for long, or when memory gets full without any."""
@@ -276,6 +283,9 @@ class WorkerRunner:
         except WorkerStopping:
             log.info("task.handed_back")
             return attempt.release
+        except DownloadPaused as error:
+            log.info("task.handed_back", reason=error.message)
+            return partial(attempt.release, error.message)
         except LeaseLost:
             log.warning("task.lease_lost")
             # The files are the next attempt's now, unless that one has ended and these came after it.

@@ -274,6 +274,37 @@ def test_what_a_worker_fetches_is_paused_and_resumed_but_not_given_up(served: Se
     assert not orders.is_paused(T2V)
 
 
+def test_what_waits_for_a_paused_download_says_so_and_stands_in_nobodys_way(served: Served) -> None:
+    task, tasks = at_its_model(served), served.services.tasks
+    manage(served, "pause")
+    words = f"Somebody paused the download of {T2V}: this task waits until it is resumed"
+    tasks.release(task.id, str(task.lease_token), words)
+    second = served.client.post(SUBMIT, json={"model_type": T2V, "prompt": "a red circle"}).json()
+    assert second["message"] == f"Generation task queued. {words}"
+    assert not {"queue_position", "estimated_time"} & set(second)
+    other = served.client.post(SUBMIT, json={"model_type": TINY, "prompt": "a red circle"}).json()
+    assert other["queue_position"] == 1
+    waiting = [task.id, second["task_id"]]
+
+    def shown(task_id: str) -> tuple[object, object]:
+        seen = served.client.get(f"/api/v1/queue/{task_id}").json()
+        listed = {one["id"]: one for one in served.client.get("/api/v1/queue").json()["tasks"]}
+        older = served.client.get(f"/api/v1/generate/{task_id}").json()
+        assert seen.get("message") == listed[task_id].get("message") == older.get("message")
+        return seen.get("message"), seen.get("queue_position")
+
+    assert [shown(task_id) for task_id in (*waiting, other["task_id"])] == [(words, None), (words, None), (None, 1)]
+    with FileLock(served.services.home.model_lock_of(T2V), thread_local=False):  # the worker is still letting go
+        paused = served.client.get(PROGRESS).json()
+        assert (paused["status"], paused["can_resume"]) == ("paused", True)
+    assert manage(served, "resume").get("current_status") is None, "nobody has come to it yet"
+    assert [shown(task_id) for task_id in (*waiting, other["task_id"])] == [(None, 1), (None, 2), (None, 3)]
+    # Before a worker has come to it again.
+    assert manage(served, "pause")["current_status"] == "paused"
+    assert shown(task.id) == (words, None)
+    assert served.claim().id == other["task_id"]
+
+
 def test_a_pause_of_ones_own_order_holds_tasks_too_and_a_task_keeps_it_from_being_given_up(
     hub: StandIn, served: Served
 ) -> None:

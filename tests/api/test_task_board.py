@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backend.api.task_board import TaskBoard
-from backend.core.domain import EventType, TaskEvent, utcnow
+from backend.core.domain import EventType, FetchNews, Progress, Stage, TaskEvent, utcnow
 from tests.api.support import Served
 
 
@@ -41,3 +41,23 @@ def test_a_newcomer_is_not_flooded_by_a_long_queue(served: Served) -> None:
         board.apply(TaskEvent(number, f"task-{number}", 1, EventType.SUBMITTED, data, utcnow()))
     told = [notice.data["task_id"] for notice in board.snapshot()]
     assert told == [f"task-{number}" for number in range(1, 101)]
+
+
+def test_a_task_that_is_handed_back_for_a_pause_says_so_to_those_who_listen_and_to_newcomers(served: Served) -> None:
+    task_id = served.submit()
+    board, tasks = TaskBoard(), served.services.tasks
+    task = served.claim()
+    news = FetchNews("downloading", 10_000_000, 100_000_000, None, None)
+    tasks.report(task_id, str(task.lease_token), Progress(Stage.DOWNLOADING_MODEL, 0.1, "Downloading", fetch=news))
+    tasks.release(task_id, str(task.lease_token), "Somebody paused it")
+    *before, held = [board.apply(event) for event in served.services.events.after(0)]
+    assert len(before) == 3
+    said = {notice.type: notice.data for notice in held}
+    assert set(said) == {"task_update", "generation_progress", "download_status_change"}
+    for kind in ("task_update", "generation_progress"):
+        assert (said[kind]["status"], said[kind]["message"]) == ("pending", "Somebody paused it")
+    change = said["download_status_change"]
+    assert (change["old_status"], change["new_status"], change["downloaded_mb"]) == ("downloading", "paused", 10.0)
+    restarted = TaskBoard([tasks.get(task_id)])
+    assert [notice.data["message"] for notice in restarted.snapshot()] == ["Somebody paused it"]
+    assert [notice.data["message"] for notice in board.snapshot()] == ["Somebody paused it"]

@@ -90,6 +90,19 @@ def test_a_waiting_task_is_cancelled_from_the_command_line(live_server: Callable
     assert server.task(task_id)["status"] == "cancelled"
 
 
+def test_the_queue_says_why_a_task_has_no_turn(live_server: Callable[..., LiveServer]) -> None:
+    server = live_server(WAN22_WORKER="false")
+    server.submit()
+    assert "paused" not in wan22("queue", home=server.home).stdout
+    server.submit(model_type="T2V-A14B", resolution="128x128")
+    wish = {"model_id": "T2V-A14B", "action": "pause"}
+    assert server.client.post("/api/v1/models/download/manage", json=wish).status_code == 200
+    listed = wan22("queue", home=server.home)
+    assert listed.returncode == 0, listed.stderr
+    assert listed.stdout.count("Somebody paused the download of T2V-A14B") == 1
+    assert "2 waiting, 0 running" in listed.stdout
+
+
 def test_second_server_on_the_same_home_is_refused(live_server: Callable[..., LiveServer]) -> None:
     server = live_server(WAN22_WORKER="false")
     done = wan22("serve", "--port", "0", home=server.home)

@@ -26,6 +26,12 @@ def test_every_task_has_its_label_and_the_last_state_is_returned(screen: bool) -
     assert "100" in said
 
 
+def test_a_task_that_has_no_turn_says_why() -> None:
+    console = Console(file=io.StringIO(), force_terminal=False, width=120)
+    follow_with_bar(iter([{"status": "pending", "progress": 0, "message": "Somebody paused [it]"}]), console)
+    assert console.file.getvalue() == "  0.0 %  waiting. Somebody paused [it]\n"  # type: ignore[attr-defined]
+
+
 def test_a_log_gets_a_line_for_each_stage_or_tenth_and_text_as_it_is() -> None:
     console = Console(file=io.StringIO(), force_terminal=False, width=120)
     follow_with_bar(iter(TASKS), console)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ import pytest
 from backend.core.domain import Progress, Stage
 from backend.core.errors import (
     DoesNotFit,
+    DownloadPaused,
     HubUnreachable,
     ModelDamaged,
     ModelUnavailable,
@@ -98,6 +99,13 @@ def run(pipeline: RealGenerationPipeline) -> list[Progress]:
     told: list[Progress] = []
     pipeline.generate(TASK, request_(), report=told.append)
     return told
+
+
+def _end_fetches() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "model-fetch":
+            thread.join(60)
+            assert not thread.is_alive()
 
 
 def state(home: Home) -> Presence:
@@ -192,7 +200,7 @@ def test_only_what_is_damaged_is_fetched_again_and_from_its_own_commit(
 def test_the_world_is_told_now_and_then_and_not_with_every_chunk(
     make: Make, hub: StandIn, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two words at the beginning, one at the end, and one for each pause; the chunks are many more."""
+    """One word at the beginning and one at the end; the chunks are many more."""
     monkeypatch.setattr(model_fetch, "TELL_SECONDS", 3600.0)
     told = run(make())
     assert len([one for one in told if one.stage is Stage.DOWNLOADING_MODEL]) == 2
@@ -212,10 +220,7 @@ def test_a_stop_lets_the_line_go_at_its_next_byte_and_keeps_what_came(
         make().generate(TASK, request_(), report=report)
     assert hub.held.is_set()
     hub.go_on()
-    for thread in threading.enumerate():
-        if thread.name == "model-fetch":
-            thread.join(60)
-            assert not thread.is_alive()
+    _end_fetches()
     assert state(home) is Presence.PARTIAL
     before = set(hub.fetched())
     hub.requests.clear()
@@ -223,51 +228,40 @@ def test_a_stop_lets_the_line_go_at_its_next_byte_and_keeps_what_came(
     assert len(before & set(hub.fetched())) <= 1, "no finished file is asked for again"
 
 
-def test_nothing_is_fetched_while_it_is_paused_and_the_task_says_so(
-    make: Make, hub: StandIn, home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(model_fetch, "TELL_SECONDS", 0.02)
-    answers: deque[bool | WanError] = deque([True, True, StoreUnavailable(), True, StorageFull(), False])
+def test_a_paused_download_hands_the_task_back_before_the_hub_is_asked(make: Make, hub: StandIn, home: Home) -> None:
     asked: list[str] = []
-
-    def paused(model: str) -> bool:
-        assert not hub.requests or not answers, "the hub was asked while it was paused"
-        asked.append(model)
-        answer = answers.popleft() if answers else False
-        if isinstance(answer, WanError):
-            raise answer
-        return answer
-
-    told = run(make(paused=paused))
-    waited = [one for one in told if "paused" in one.message]
-    assert set(asked) == {T2V.id}
-    assert {(one.stage, one.eta_seconds) for one in waited} == {(Stage.DOWNLOADING_MODEL, None)}
-    assert all("Resume" in one.message and "cancel the task" in one.message for one in waited)
-    assert state(home) is Presence.AVAILABLE
-
-
-def test_a_task_whose_download_is_paused_obeys_and_goes_on_when_the_model_comes_otherwise(
-    make: Make, hub: StandIn, home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(model_fetch, "TELL_SECONDS", 0.02)
-    pipeline = make(paused=lambda _model: True)
-
-    def stop(progress: Progress) -> None:
-        if "paused" in progress.message:
-            raise TaskCancelled
-
-    with pytest.raises(TaskCancelled):
-        pipeline.generate(TASK, request_(), report=stop)
-    assert hub.requests == []
     told: list[Progress] = []
 
-    def fetch(progress: Progress) -> None:
-        told.append(progress)
-        if "paused" in progress.message and not hub.requests:
-            ModelDownloader(home, ModelManager(home, has_gpu=False), Hub(hub.endpoint)).download(T2V)
+    def paused(model: str) -> bool:
+        asked.append(model)
+        return True
 
-    pipeline.generate(TASK, request_(), report=fetch)
-    assert told[-1].stage is Stage.SAVING
+    with pytest.raises(DownloadPaused) as caught:
+        make(paused=paused).generate(TASK, request_(), report=told.append)
+    assert caught.value.message == "Somebody paused the download of T2V-A14B: this task waits until it is resumed"
+    assert (asked, hub.requests, state(home)) == ([T2V.id], [], Presence.MISSING)
+    assert {one.stage for one in told} == {Stage.INITIALIZING}, "it never came to its download"
+    run(make())
+    assert asked == [T2V.id]
+    run(make(paused=paused))
+    assert asked == [T2V.id], "nobody asks about a model that is here"
+
+
+def test_a_pause_in_the_middle_lets_the_line_go_and_keeps_what_came(
+    make: Make, hub: StandIn, home: Home, published: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_fetch, "TELL_SECONDS", 0.02)
+    hub.hold(sum(map(len, published.values())) // 2)
+    with pytest.raises(DownloadPaused):
+        run(make(paused=lambda _model: hub.held.is_set()))
+    hub.go_on()
+    _end_fetches()
+    assert state(home) is Presence.PARTIAL
+    before = set(hub.fetched())
+    hub.requests.clear()
+    run(make())
+    assert len(before & set(hub.fetched())) <= 1, "no finished file is asked for again"
+    assert any(request.range for request in hub.requests), "the one in whose middle it was paused goes on"
 
 
 def test_a_database_that_fails_ends_no_fetch(make: Make, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,10 +18,11 @@ def submit(
     priority: Priority = Priority.NORMAL,
     max_attempts: int = 3,
     key: str | None = None,
+    model: str = "tiny-t2v-a14b",
 ) -> Task:
     """Queue a small task; equal prompts are equal requests."""
     draft = RequestDraft(prompt=prompt, seed=7)
-    request, notes = resolve_request(MODELS["tiny-t2v-a14b"], draft)
+    request, notes = resolve_request(MODELS[model], draft)
     return store.insert(
         task_id or new_task_id(),
         request,

@@ -1,4 +1,4 @@
-"""The orders of downloads: what is kept, what ends with what, and many writers at once."""
+"""The orders of downloads: what is kept, what ends with what, many writers at once; which tasks a pause holds up."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from alembic.config import Config
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
+from backend.core.domain import EventType, Priority, TaskStatus
 from backend.store.download_orders import DownloadOrders, Order, OrderState, Urgency
 from backend.store.engine import MIGRATIONS, Database
+from backend.store.events import EventLog
 from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerState, WorkerStore
-from tests.store.samples import submit
+from tests.store.samples import LEASE, claimed, submit
+
+T2V = "T2V-A14B"
+WORDS = "Somebody paused it"
 
 
 @pytest.fixture
@@ -75,6 +80,90 @@ def test_an_order_says_whether_a_task_needs_its_model(orders: DownloadOrders, st
     assert store.needing(first.model) == []
     assert orders.get(first.model) is not None
     assert not any(one.needed for one in orders.list())
+
+
+@pytest.mark.parametrize("wished", [True, False])
+def test_tasks_whose_download_is_paused_are_passed_over_and_keep_their_place(
+    orders: DownloadOrders, store: TaskStore, wished: bool
+) -> None:
+    held = [submit(store, model=T2V, priority=Priority.HIGH), submit(store, model=T2V)]
+    others = [submit(store), submit(store, priority=Priority.LOW)]
+    last = submit(store, model=T2V, priority=Priority.LOW)
+    orders.pause(T2V, wished=wished)
+    assert [store.queue_position(task.id, {T2V}) for task in (*held, *others, last)] == [None, None, 1, 2, None]
+    assert [store.queue_position(task.id) for task in (*held, *others, last)] == [1, 2, 3, 4, 5]
+    assert [task.id for task in store.up_to(others[1].id, {T2V})] == [task.id for task in others]
+    assert store.up_to(held[0].id, {T2V}) == []
+    assert claimed(store)[0].id == others[0].id
+    orders.resume(T2V)
+    assert [claimed(store)[0].id for _ in range(2)] == [task.id for task in held]
+    orders.pause(T2V, wished=wished)
+    assert claimed(store)[0].id == others[1].id
+    assert store.claim("w1", LEASE) is None
+    assert store.get(last.id).status is TaskStatus.PENDING
+    orders.remove(T2V)  # given up, or carried out
+    assert claimed(store)[0].id == last.id
+
+
+def test_a_forgotten_pause_holds_up_nobody_whose_model_is_here(orders: DownloadOrders, store: TaskStore) -> None:
+    asked: list[str] = []
+
+    def is_here(model: str) -> bool:
+        asked.append(model)
+        return False
+
+    orders.pause(T2V, wished=False)
+    orders.want("TI2V-5B")
+    other = submit(store, model="TI2V-5B")
+    task = store.claim("w1", LEASE, is_here)
+    assert task is not None
+    assert (task.id, asked) == (other.id, []), "no disk is read for a pause that holds nobody up"
+    waiting = submit(store, model=T2V)
+    later = submit(store)
+    task = store.claim("w1", LEASE, is_here)
+    assert task is not None
+    assert (task.id, asked) == (waiting.id, [T2V])
+    task = store.claim("w1", LEASE, is_here)
+    assert task is not None
+    assert (task.id, asked) == (later.id, [T2V])
+
+
+def test_a_pause_that_comes_while_a_worker_looks_counts(orders: DownloadOrders, store: TaskStore) -> None:
+    submit(store, model=T2V)
+    tiny = submit(store)
+    orders.pause(T2V, wished=False)
+
+    def look(_model: str) -> bool:
+        orders.pause(tiny.model, wished=False)
+        return True
+
+    assert store.claim("w1", LEASE, look) is None
+    assert orders.resume(tiny.model) is None
+    assert claimed(store)[0].id == tiny.id
+
+
+def test_pauses_use_up_no_attempts_and_a_task_that_waits_so_is_cancelled_at_once(
+    orders: DownloadOrders, store: TaskStore, database: Database
+) -> None:
+    task = submit(store, model=T2V, max_attempts=1)
+    for _ in range(10):
+        _, token = claimed(store)
+        orders.pause(T2V, wished=False)
+        store.release(task.id, token, WORDS)
+        assert store.claim("w2", LEASE) is None
+        orders.resume(T2V)
+    back = store.get(task.id)
+    assert (back.status, back.attempt, back.message) == (TaskStatus.PENDING, 0, WORDS)
+    events = EventLog(database).of_task(task.id)
+    held = [event.data for event in events if event.type is EventType.HELD_UP]
+    assert held == [{"attempt": 1, "message": WORDS}] * 10
+    assert claimed(store)[0].message is None
+    assert store.request_cancel(task.id).status is TaskStatus.PROCESSING
+    store.release(task.id, str(store.get(task.id).lease_token), WORDS)
+    assert store.get(task.id).status is TaskStatus.CANCELLED, "who wished its end while it was handed back has it"
+    other = submit(store, model=T2V)
+    orders.pause(T2V, wished=False)
+    assert store.request_cancel(other.id).status is TaskStatus.CANCELLED
 
 
 def test_many_writers_of_two_servers_leave_one_order(database: Database, database_url: str) -> None:

@@ -1,7 +1,7 @@
 """Random lives of a queue, compared with a model of it after every step, on SQLite and PostgreSQL.
 
-Workers claim, die, come back as zombies and are stopped; users submit, cancel, delete. No task may be lost, a
-lease counts only while it is the newest, ended tasks stand still, and the event log has no gaps.
+Workers claim, die, come back as zombies and are stopped; users submit, cancel, delete, pause downloads. No task may
+be lost, a lease counts only while it is the newest, ended tasks stand still, and the event log has no gaps.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from sqlalchemy import delete, func, select
 
 from backend.core.domain import TERMINAL, Priority, Task, TaskEvent, TaskStatus
 from backend.core.errors import GenerationFailed, LeaseLost, StateConflict, TaskNotFound
+from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.events import EventLog
-from backend.store.tables import events, outputs, tasks
+from backend.store.tables import download_orders, events, outputs, tasks
 from backend.store.tasks import TaskStore
 from tests.store.samples import at_step, output_of, submit
 
 pytestmark = pytest.mark.timeout(300)
 WORKERS = ("a", "b")
+MODELS = ("tiny-t2v-a14b", "T2V-A14B")
 ENDED_AT_ONCE, LONG = 0.0, 300.0
 
 
@@ -32,6 +34,7 @@ class Expected:
     """What the model knows of one task."""
 
     priority: int
+    model: str
     status: TaskStatus = TaskStatus.PENDING
     attempt: int = 0
     max_attempts: int = 2
@@ -48,10 +51,12 @@ class QueueMachine(RuleBasedStateMachine):
     def __init__(self, database: Database) -> None:
         super().__init__()
         with database.begin() as connection:
-            for table in (events, outputs, tasks):
+            for table in (events, outputs, tasks, download_orders):
                 connection.execute(delete(table))
         self.database = database
         self.store = TaskStore(database)
+        self.orders = DownloadOrders(database)
+        self.paused: set[str] = set()
         self.log = EventLog(database)
         self.model: dict[str, Expected] = {}  # in order of submission
         self.leases: list[tuple[str, str]] = []  # every lease ever given: task and token
@@ -59,15 +64,29 @@ class QueueMachine(RuleBasedStateMachine):
         self.seen = self.log.last_id()
         self.numbers: dict[str, int] = {}
 
-    @rule(priority=st.sampled_from(Priority))
-    def submit(self, priority: Priority) -> None:
-        task = submit(self.store, priority=priority, max_attempts=2)
-        self.model[task.id] = Expected(priority.rank)
+    @rule(priority=st.sampled_from(Priority), model=st.sampled_from(MODELS))
+    def submit(self, priority: Priority, model: str) -> None:
+        task = submit(self.store, priority=priority, max_attempts=2, model=model)
+        self.model[task.id] = Expected(priority.rank, model)
 
-    @rule(worker=st.sampled_from(WORKERS), seconds=st.sampled_from([ENDED_AT_ONCE, LONG]))
-    def claim(self, worker: str, seconds: float) -> None:
-        waiting = [(-e.priority, i, key) for i, (key, e) in enumerate(self.model.items()) if e.status == "pending"]
-        task = self.store.claim(worker, seconds)
+    @rule(model=st.sampled_from(MODELS))
+    def pause_or_resume(self, model: str) -> None:
+        if model in self.paused:
+            self.orders.resume(model)
+        else:
+            self.orders.pause(model, wished=False)
+        self.paused ^= {model}
+
+    @rule(
+        worker=st.sampled_from(WORKERS),
+        seconds=st.sampled_from([ENDED_AT_ONCE, LONG]),
+        here=st.sets(st.sampled_from(MODELS)),
+    )
+    def claim(self, worker: str, seconds: float, here: set[str]) -> None:
+        held_up = self.paused - here
+        ready = {key: e for key, e in self.model.items() if e.status == "pending" and e.model not in held_up}
+        waiting = [(-e.priority, i, key) for i, (key, e) in enumerate(ready.items())]
+        task = self.store.claim(worker, seconds, lambda model: model not in here)
         assert (task.id if task else None) == (min(waiting)[2] if waiting else None)
         if task is not None:
             expected = self.model[task.id]
@@ -78,7 +97,10 @@ class QueueMachine(RuleBasedStateMachine):
             self.leases.append((task.id, expected.token))
 
     @precondition(lambda self: self.leases)
-    @rule(data=st.data(), deed=st.sampled_from(["heartbeat", "report", "complete", "fail", "cancelled", "release"]))
+    @rule(
+        data=st.data(),
+        deed=st.sampled_from(["heartbeat", "report", "complete", "fail", "cancelled", "release", "held"]),
+    )
     def work(self, data: st.DataObject, deed: str) -> None:
         task_id, token = data.draw(st.sampled_from(self.leases), "lease")
         expected = self.model[task_id]
@@ -89,6 +111,7 @@ class QueueMachine(RuleBasedStateMachine):
             "fail": lambda: self.store.fail(task_id, token, GenerationFailed()),
             "cancelled": lambda: self.store.acknowledge_cancel(task_id, token),
             "release": lambda: self.store.release(task_id, token),
+            "held": lambda: self.store.release(task_id, token, "paused"),
         }
         if expected.status is not TaskStatus.PROCESSING or expected.token != token:
             with pytest.raises(LeaseLost):
@@ -100,7 +123,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert answer is expected.cancel
             assert self.store.get(task_id).progress >= before
             expected.expired = expected.expired and deed != "heartbeat"
-        elif deed == "release" and not expected.cancel:
+        elif deed in ("release", "held") and not expected.cancel:
             expected.status, expected.attempt = TaskStatus.PENDING, expected.attempt - 1
         else:
             ends = {"complete": TaskStatus.COMPLETED, "fail": TaskStatus.FAILED}

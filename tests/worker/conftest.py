@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,8 @@ class Queue:
         self.workers = WorkerStore(self.database)
         self._processes: list[subprocess.Popen[bytes]] = []
 
-    def submit(self, *, steps: int = 4, frames: int = 5, max_attempts: int = 3) -> Task:
-        """Queue a small task."""
+    def submit(self, *, steps: int = 4, frames: int = 5, max_attempts: int = 3, model: str = "tiny-t2v-a14b") -> Task:
+        """Queue a small task; of a model other than the tiny one it has the name alone."""
         draft = RequestDraft(
             prompt="a red circle moving right on a navy background",
             width=64,
@@ -54,7 +55,7 @@ class Queue:
         request, notes = resolve_request(MODELS["tiny-t2v-a14b"], draft)
         return self.tasks.insert(
             new_task_id(),
-            request,
+            replace(request, model=model),
             adjustments=notes,
             priority=Priority.NORMAL,
             max_attempts=max_attempts,

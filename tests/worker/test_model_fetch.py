@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,14 +25,14 @@ from websockets.sync.client import ClientConnection, connect
 
 from backend.core.model_table import MODELS
 from backend.core.paths import Home
+from backend.models.downloader import ModelDownloader
+from backend.models.hub import Hub
 from backend.models.manager import ModelManager, Presence
 from backend.models.manifest import MANIFEST_FILE
 from backend.models.transfer import PART_SUFFIX
-from backend.store.engine import Database
-from backend.store.workers import WorkerStore
 from tests.support.hub import StandIn, repository_files, stand_in
 from tests.support.repository import needed_files, sharded_repository
-from tests.support.server import LiveServer, wait_for
+from tests.support.server import QUICK, LiveServer, wait_for
 
 pytestmark = pytest.mark.timeout(900)  # several process starts in one test, on a machine that does other things
 T2V = "T2V-A14B"
@@ -286,94 +285,112 @@ def test_a_cancel_is_obeyed_while_the_line_stands_still_and_the_bytes_stay(
     assert sum(hub.served.values()) - served <= total - served + 2**20, "what had arrived was used"
 
 
-def test_a_workers_download_is_paused_in_its_middle_and_goes_on_at_the_byte(
+def manage(server: LiveServer, action: str, **values: float) -> dict[str, Any]:
+    answer = server.client.post(MANAGE, json={"model_id": T2V, "action": action} | values)
+    assert answer.status_code == 200, answer.text
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def handed_back(server: LiveServer, task: str) -> None:
+    """Wait until a task says why it waits, and that it does."""
+    wait_for(lambda: server.task(task)["status"] == "pending", what="the task back in the queue")
+    seen = server.task(task)
+    assert seen["message"] == f"Somebody paused the download of {T2V}: this task waits until it is resumed"
+    assert (seen["attempt"], seen["progress"], "queue_position" in seen) == (0, 0, False)
+
+
+def let_go(server: LiveServer) -> tuple[Path, int]:
+    """Wait until nobody holds the folder; return what is being fetched, and how much of it is here."""
+    wait_for(lambda: presence(server.home) is Presence.PARTIAL, what="the folder to be let go")
+    (part,) = (server.home / "models" / f"{T2V}.partial").rglob(f"*{PART_SUFFIX}")
+    return part, part.stat().st_size
+
+
+def test_a_paused_download_holds_up_only_its_own_tasks_which_go_on_at_the_byte(
     serve: Serve, hub: StandIn, needed: dict[str, bytes]
 ) -> None:
-    """Paused twice: once where the line stands still, and once where a limit makes it slow."""
-    server = serve()
-
-    def manage(action: str, **values: float) -> httpx2.Response:
-        return server.client.post(MANAGE, json={"model_id": T2V, "action": action} | values)
-
-    def let_go() -> tuple[Path, int]:
-        """Wait until the task says that it is paused and nobody holds the folder; return what is being fetched."""
-        wait_for(lambda: "paused the download" in str(server.task(task).get("message")), what="the words")
-        wait_for(lambda: presence(server.home) is Presence.PARTIAL, what="the folder to be let go")
-        (part,) = (server.home / "models" / f"{T2V}.partial").rglob(f"*{PART_SUFFIX}")
-        return part, part.stat().st_size
-
-    def beats(count: int) -> None:
-        """Let the worker say that it lives so many times, at least a second each."""
-        database = Database(f"sqlite:///{Home(server.home).database}", checkpointer=False)
-        for _ in range(count):
-            (before,) = WorkerStore(database).list()
-            seen = partial(lambda since: WorkerStore(database).list()[0].seen_at > since, before.seen_at)
-            wait_for(seen, what="a beat")
-        database.close()
-
+    """Paused ten times, by a user who allows a task one attempt: where the line stands still, and where it is slow."""
+    server = serve(WAN22_MAX_ATTEMPTS="1")
     with following(server) as follower:
         task = at_hub(hub, server)
-        wait_for(lambda: server.client.get(PROGRESS).json(), what="the worker's download in the web process")
-        assert manage("pause").json()["current_status"] == "paused"
-        assert manage("cancel").status_code == 409
-        hub.go_on()
-        part, here = let_go()
-        asked = len(hub.requests)
-        assert server.task(task)["stage"] == "downloading_model"
+        wait_for(lambda: follower.of("download_status_change", model_id=T2V), what="news of the download")
+        assert manage(server, "pause")["current_status"] == "paused"
+        handed_back(server, task)
+        same = server.client.post(SUBMIT, json=WANTED | {"prompt": "a blue ring"}).json()
+        assert "this task waits until it is resumed" in same["message"]
+        assert "queue_position" not in same
+        other = server.client.post(SUBMIT, json=QUICK).json()
+        assert other["queue_position"] == 1, "those that wait for the download are not counted"
+        server.wait(other["task_id"], "completed", seconds=DEADLINE)  # nobody has let the line go on
+        for waiting in (task, same["task_id"]):
+            handed_back(server, waiting)
         seen = server.client.get(PROGRESS).json()
         assert (seen["status"], seen["can_resume"], seen["can_cancel"]) == ("paused", True, False)
-        events = len(server.client.get(f"/api/v1/queue/{task}/events").json()["events"])
-        beats(2)
-        assert (part.stat().st_size, len(hub.requests)) == (here, asked), "a byte moved"
-        assert len(server.client.get(f"/api/v1/queue/{task}/events").json()["events"]) == events, "said once"
-
-        # Slower than a test may take, so what follows happens in the middle of a file.
-        assert manage("bandwidth", bandwidth_limit_mbps=0.1).status_code == 200
-        assert manage("resume").json()["current_status"] == "downloading"
-        wait_for(lambda: part.stat().st_size > here, what="the next bytes")
-        (continued,) = [request for request in hub.requests[asked:] if request.place == "cdn"]
-        assert continued.range == f"bytes={here}-"
-        wait_for(lambda: str(server.task(task)["message"]).startswith("Downloading"), what="the words of a download")
-
-        assert manage("pause").status_code == 200
-        part, here = let_go()
+        assert server.client.post(MANAGE, json={"model_id": T2V, "action": "cancel"}).status_code == 409
+        hub.go_on()
+        part, here = let_go(server)
         asked = len(hub.requests)
-        assert manage("bandwidth").status_code == 200  # no limit any more
-        assert manage("resume").status_code == 200
-        server.wait(task, "completed", seconds=DEADLINE)
+
+        # Slower than a test may take, so what follows happens in the middle of the files.
+        manage(server, "bandwidth", bandwidth_limit_mbps=0.1)
+        manage(server, "resume")
+        wait_for(lambda: part.stat().st_size > here, what="the next bytes")
+        continued = next(request for request in hub.requests[asked:] if request.place == "cdn")
+        assert continued.range == f"bytes={here}-"
+        for _ in range(9):
+            wait_for(lambda: server.task(task).get("stage") == "downloading_model", what="the task at its download")
+            manage(server, "pause")
+            handed_back(server, task)
+            part, here = let_go(server)
+            asked = len(hub.requests)
+            manage(server, "resume")
+        manage(server, "bandwidth")  # no limit any more
+        done = server.wait(task, "completed", seconds=DEADLINE)
         first = next(request for request in hub.requests[asked:] if request.place == "cdn")
         assert first.range == f"bytes={here}-"
-        wait_for(lambda: follower.of("detailed_generation_progress", stage="completed"), what="the end")
+        assert done["attempt"] == 1
+        later = server.wait(same["task_id"], "completed", seconds=DEADLINE)
+        assert done["started_at"] < later["started_at"], "each keeps its place in the queue"
+        wait_for(lambda: follower.of("task_update", task_id=same["task_id"], status="completed"), what="the end")
 
+    events = server.client.get(f"/api/v1/queue/{task}/events").json()["events"]
+    kinds = Counter(event["type"] for event in events)
+    assert (kinds["started"], kinds["held_up"], kinds["completed"]) == (11, 10, 1)
+    told = [one for one in follower.of("task_update", task_id=task, status="pending") if "paused" in one["message"]]
+    assert len(told) == 10
     changes = [one["new_status"] for one in follower.of("download_status_change", model_id=T2V)]
-    assert changes.count("paused") == 2
+    assert changes[:2] == ["downloading", "paused"]
     assert changes[-1] == "completed"
     files = repository_files(server.home / "models" / T2V)
     assert files.pop(MANIFEST_FILE)
     assert files == needed
-    assert sum(len(content) for content in needed.values()) == sum(len(content) for content in files.values())
 
 
-def test_a_task_whose_download_is_paused_obeys_cancel_and_a_stop_and_the_pause_outlives_the_server(
+def test_a_pause_outlives_the_server_and_holds_up_no_task_whose_model_has_come_otherwise(
     serve: Serve, hub: StandIn
 ) -> None:
     server = serve()
     task = at_hub(hub, server)
-    server.client.post(MANAGE, json={"model_id": T2V, "action": "pause"})
-    wait_for(lambda: "paused the download" in str(server.task(task).get("message")), what="the words")
+    manage(server, "pause")
+    handed_back(server, task)
     hub.go_on()
-    wait_for(lambda: presence(server.home) is Presence.PARTIAL, what="the folder to be let go")
+    let_go(server)
     asked = len(hub.requests)
     assert server.stop() == 0
     server.start()
-    wait_for(lambda: "paused the download" in str(server.task(task).get("message")), what="the words again")
-    assert server.task(task)["attempt"] == 1
-    server.client.post(f"/api/v1/queue/{task}/cancel")
-    server.wait(task, "cancelled")
-    assert len(hub.requests) == asked
-    following_one = server.submit()
-    server.wait(following_one, "completed", seconds=DEADLINE)  # those behind it run again
+    cancelled = server.submit(**WANTED)
+    server.wait(server.submit(), "completed", seconds=DEADLINE)
+    for waiting in (task, cancelled):
+        handed_back(server, waiting)
+    answer = server.client.post(f"/api/v1/queue/{cancelled}/cancel").json()
+    assert answer["status"] == "cancelled", "at once, as any task that waits"
+    assert len(hub.requests) == asked, "a byte moved"
     assert server.client.get(PROGRESS).json()["status"] == "paused"
+    # As a command does it that somebody runs beside the server.
+    home = Home(server.home)
+    ModelDownloader(home, ModelManager(home, has_gpu=False), Hub(hub.endpoint)).download(MODELS[T2V])
+    server.wait(task, "completed", seconds=DEADLINE)
 
 
 def test_what_the_hub_refuses_fails_the_task_with_its_advice(serve: Serve, hub: StandIn) -> None:

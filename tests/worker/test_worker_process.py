@@ -14,6 +14,7 @@ import pytest
 
 from backend.core.domain import EventType, TaskStatus
 from backend.core.errors import StoreUnavailable
+from backend.store.download_orders import DownloadOrders
 from backend.store.workers import WorkerState
 from backend.worker.supervisor import Supervisor, SupervisorStatus, as_environment
 from tests.support.server import wait_for
@@ -167,6 +168,17 @@ def test_a_zombie_is_fenced(queue: Queue) -> None:
     assert queue.outputs.list() == [recorded]
     assert queue.outputs.video_path(task.id).stat().st_size == recorded.size_bytes
     assert queue.leftovers() == []
+
+
+def test_a_pause_holds_up_no_task_for_which_nothing_would_be_fetched(queue: Queue) -> None:
+    orders = DownloadOrders(queue.database)
+    missing, gone, here = (queue.submit(model=model) for model in ("T2V-A14B", "taken-out", "tiny-t2v-a14b"))
+    for task in (missing, gone, here):
+        orders.pause(task.model, wished=False)
+    queue.start_worker("first", WAN22_AUTO_DOWNLOAD="false")
+    queue.wait_status(here.id, TaskStatus.COMPLETED)
+    errors = [queue.wait_status(task.id, TaskStatus.FAILED).error_code for task in (missing, gone)]
+    assert errors == ["model_not_available", "unknown_model"], "they fail with their advice instead of waiting for ever"
 
 
 def test_a_worker_does_not_outlive_its_server(queue: Queue) -> None:
