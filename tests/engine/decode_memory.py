@@ -25,7 +25,7 @@ from backend.engine.offload import RESIDENT, ModelLayout
 FRAMES = (17, 65, 257)
 SIDE = 48
 SIDES = (192, 480)
-LONG = 49
+LONG = 97
 TILE = 96
 
 
