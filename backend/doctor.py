@@ -19,10 +19,11 @@ from backend.core.config_file import ConfigFile
 from backend.core.cost_model import Workload
 from backend.core.errors import WanError
 from backend.core.hardware import GIB, detect_hardware, in_gib
+from backend.core.machine import Machine
 from backend.core.memory_ladder import OomPolicy
 from backend.core.optimization_settings import OptimizationSettings, kept_optimization
 from backend.core.settings import Settings
-from backend.core.system_optimizer import Machine, WAN22SystemOptimizer
+from backend.core.system_optimizer import WAN22SystemOptimizer
 from backend.models.configuration import ModelConfigurationManager
 from backend.models.hub import Hub, Reach
 from backend.models.manager import ModelManager, Presence

@@ -6,7 +6,8 @@ from backend.api.estimate_schemas import Estimated, MachineView, PlanView, Quant
 from backend.api.views import download_first, known
 from backend.core.cost_model import TERA, Basis, denoise_flops
 from backend.core.hardware import GIB
-from backend.core.system_optimizer import Decision, Machine, Option
+from backend.core.machine import Machine
+from backend.core.system_optimizer import Decision, Option
 from backend.services.forecast import suggestion
 from backend.services.generation_service import Estimate
 

@@ -17,10 +17,11 @@ from backend.core.config_file import ConfigFile
 from backend.core.cost_model import Workload
 from backend.core.frame_size import parse_resolution
 from backend.core.hardware import GIB, detect_hardware, in_gib
+from backend.core.machine import Machine
 from backend.core.model_table import BUILT_IN, ModelSpec, find_model, models_in_force
 from backend.core.optimization_settings import OptimizationSettings, kept_optimization
 from backend.core.settings import load_settings
-from backend.core.system_optimizer import Decision, Machine, WAN22SystemOptimizer
+from backend.core.system_optimizer import Decision, WAN22SystemOptimizer
 from backend.models.manager import ModelManager
 from backend.services.working_machine import machine_as_it_looks
 

@@ -11,8 +11,8 @@ from typing import Final
 
 from backend.core.errors import PresetNotFound
 from backend.core.hardware import GIB
+from backend.core.machine import Machine
 from backend.core.optimization_settings import MIN_VRAM_GIB, OptimizationSettings, Quantization
-from backend.core.system_optimizer import Machine
 
 
 @dataclass(frozen=True, slots=True)

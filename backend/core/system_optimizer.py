@@ -9,21 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
-from typing import Any, Final
+from typing import Final
 
 from backend.core.calibration import MemoryCorrection
-from backend.core.cost_model import Rates, Seconds, Workload, rates_of, seconds
+from backend.core.cost_model import Rates, Seconds, Workload, seconds
 from backend.core.footprint import Footprint, footprint
 from backend.core.frame_size import TEMPORAL_STRIDE
-from backend.core.hardware import GIB, Gpu, HardwareProfile, in_gib
+from backend.core.hardware import in_gib
+from backend.core.machine import Machine
 from backend.core.memory_ladder import OomPolicy
 from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.model_table import Mode, ModelSpec, models_in_force
 from backend.core.optimization_settings import OptimizationSettings, Quantization
 
-#: Memory that no plan may use, so that the system and the screen keep working: at least the first, and this share.
-VRAM_RESERVE, VRAM_RESERVE_SHARE = GIB, 0.04
-RAM_RESERVE, RAM_RESERVE_SHARE = GIB, 0.10
 #: bfloat16 and the conversions from fp8 are there from this compute capability on.
 FP8_CAPABILITY: Final = (8, 0)
 #: Weights are rounded, and pictures cut into tiles, where that makes a run faster by more than this: estimates are good
@@ -31,72 +29,6 @@ FP8_CAPABILITY: Final = (8, 0)
 DEVIATION_GAIN: Final = 1.25
 #: A clip that is offered instead has at least so many frames.
 SHORTEST: Final = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """The part of a machine that decides: the device that computes and the memory that may be used, in bytes."""
-
-    name: str
-    cuda: bool
-    vram: int | None  #: of the card; None = unknown, or there is no card
-    ram: int | None  #: None = unknown
-    compute_capability: tuple[int, int] | None = None
-    cores: int = 1
-    vram_limit: int | None = None  #: what the operator lets a plan take of the card; None = all but the reserve
-    float32: bool = False  #: whether the card computes in float32, because its bfloat16 is wrong or slow
-
-    @classmethod
-    def of(cls, profile: HardwareProfile, device: str = "auto", precision: str | None = None) -> Machine:
-        """Take what `device` (auto, cpu, cuda, cuda:N) means on this machine; None = in the usual precision."""
-        if device == "cpu" or (device == "auto" and not profile.gpus):
-            return cls(profile.processor, cuda=False, vram=None, ram=profile.memory, cores=profile.cores)
-        _, _, number = device.partition(":")
-        wanted = int(number) if number.isdigit() else 0
-        unseen = Gpu(wanted, "a card that could not be asked", None, None, None)
-        gpu = next((one for one in profile.gpus if one.index == wanted), unseen)
-        return cls(
-            gpu.name,
-            True,
-            gpu.memory_total,
-            profile.memory,
-            gpu.compute_capability,
-            profile.cores,
-            float32=precision == "float32",
-        )
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Machine:
-        """Build the machine that `asdict` and JSON wrote.
-
-        Raises:
-            KeyError, TypeError: it is no such record.
-        """
-        capability = values["compute_capability"]
-        return cls(**(values | {"compute_capability": None if capability is None else tuple(capability)}))
-
-    @property
-    def rates(self) -> Rates:
-        """How fast it is before anything was measured on it."""
-        return rates_of(self.name if self.cuda else None, self.cores, float32=self.float32)
-
-    @property
-    def usable_vram(self) -> int | None:
-        """What a plan may take of the card: its memory without the reserve, and not more than the operator's limit."""
-        if not self.cuda:
-            return None
-        own = None if self.vram is None else self.vram - max(VRAM_RESERVE, int(VRAM_RESERVE_SHARE * self.vram))
-        return min((one for one in (own, self.vram_limit) if one is not None), default=None)
-
-    @property
-    def limited(self) -> bool:
-        """Whether the operator's limit is what a plan meets first."""
-        return self.vram_limit is not None and self.usable_vram == self.vram_limit
-
-    @property
-    def usable_ram(self) -> int | None:
-        """The host's memory without the reserve."""
-        return None if self.ram is None else self.ram - max(RAM_RESERVE, int(RAM_RESERVE_SHARE * self.ram))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,12 @@ from typing import Any, Final
 from backend.core.domain import Output
 from backend.core.errors import InvalidRequest, PresetDoesNotFit
 from backend.core.hardware import GIB
+from backend.core.machine import VRAM_RESERVE, VRAM_RESERVE_SHARE, Machine
 from backend.core.memory_plan import Storage
 from backend.core.model_table import ModelSpec
 from backend.core.optimization_presets import PRESETS, OptimizationPreset, find_preset
 from backend.core.optimization_settings import KeptOptimization, OptimizationSettings
-from backend.core.system_optimizer import VRAM_RESERVE, VRAM_RESERVE_SHARE, Decision, Machine
+from backend.core.system_optimizer import Decision
 from backend.models.manager import ModelManager
 from backend.services.forecast import Forecast
 from backend.store.outputs import OutputStore

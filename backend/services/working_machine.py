@@ -9,8 +9,8 @@ import structlog
 
 from backend.core.errors import StorageFull, StoreUnavailable
 from backend.core.hardware import HardwareProfile
+from backend.core.machine import Machine
 from backend.core.settings import Settings
-from backend.core.system_optimizer import Machine
 from backend.services.self_test import recorded_abilities
 from backend.store.workers import WorkerInfo, WorkerStore
 

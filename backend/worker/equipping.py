@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import structlog
 
 from backend.core.hardware import detect_hardware
+from backend.core.machine import Machine
 from backend.core.settings import Settings
-from backend.core.system_optimizer import Machine
 from backend.engine.device import choose_device
 from backend.engine.device_facts import DeviceFacts, TorchDevices
 from backend.engine.pipeline_loader import WanPipelineLoader

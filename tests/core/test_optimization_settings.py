@@ -15,9 +15,10 @@ from backend.core.config_file import ConfigFile
 from backend.core.cost_model import Workload
 from backend.core.errors import BadSettings, InvalidRequest
 from backend.core.hardware import GIB
+from backend.core.machine import Machine
 from backend.core.memory_plan import Placement, Storage
 from backend.core.optimization_settings import OptimizationSettings, Quantization, kept_optimization
-from backend.core.system_optimizer import Machine, WAN22SystemOptimizer
+from backend.core.system_optimizer import WAN22SystemOptimizer
 from tests.core.test_cost_model import workload
 from tests.core.test_system_optimizer import MACHINES, machine, works
 

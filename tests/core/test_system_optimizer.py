@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from backend.core.cost_model import CARDS, Basis, Workload
 from backend.core.frame_size import snap_frames, snap_size
 from backend.core.hardware import GIB, Gpu, detect_hardware
+from backend.core.machine import Machine
 from backend.core.memory_ladder import OomPolicy
 from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.model_table import MODELS
-from backend.core.system_optimizer import DEVIATION_GAIN, Decision, Machine, WAN22SystemOptimizer
+from backend.core.system_optimizer import DEVIATION_GAIN, Decision, WAN22SystemOptimizer
 from tests.core.test_cost_model import workload
 
 CARD_NAMES = [f"NVIDIA {word}" for word, _ in CARDS] + ["NVIDIA Something Else"]

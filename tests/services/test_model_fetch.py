@@ -25,12 +25,12 @@ from backend.core.errors import (
     WanError,
 )
 from backend.core.hardware import GIB, Gpu, detect_hardware
+from backend.core.machine import Machine
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.model_table import MODELS
 from backend.core.paths import Home
 from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
 from backend.core.settings import load_settings
-from backend.core.system_optimizer import Machine
 from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.models.downloader import ModelDownloader
 from backend.models.hub import Hub

@@ -9,13 +9,13 @@ import pytest
 
 from backend.core.errors import StoreUnavailable
 from backend.core.hardware import GIB
+from backend.core.machine import Machine
 from backend.core.memory_ladder import Fallback, MemoryUse
 from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.model_table import MODELS
 from backend.core.paths import Home
 from backend.core.requests import GenerationRequest, RequestDraft, native_request, resolve_request
 from backend.core.settings import load_settings
-from backend.core.system_optimizer import Machine
 from backend.models.lora.library import LoraLibrary
 from backend.services.forecast import Forecast
 from backend.services.start_plans import StartPlan, StartPlans

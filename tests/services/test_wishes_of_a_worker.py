@@ -6,12 +6,12 @@ from pathlib import Path
 
 from backend.core.config_file import ConfigFile
 from backend.core.hardware import GIB
+from backend.core.machine import Machine
 from backend.core.memory_plan import Placement, Storage
 from backend.core.model_table import find_model
 from backend.core.optimization_settings import kept_optimization
 from backend.core.paths import Home
 from backend.core.requests import native_request
-from backend.core.system_optimizer import Machine
 from backend.models.lora.library import LoraLibrary
 from backend.services.forecast import Forecast
 from backend.services.start_plans import StartPlans

@@ -10,8 +10,8 @@ import pytest
 
 from backend.core.abilities import Abilities, AttentionWish, PrecisionVerdict
 from backend.core.hardware import GIB, Gpu, HardwareProfile, detect_hardware
+from backend.core.machine import Machine
 from backend.core.settings import Settings, load_settings
-from backend.core.system_optimizer import Machine
 from backend.services.self_test import EngineAnswer, find_abilities
 from backend.services.working_machine import WorkingMachine, machine_as_it_looks
 from backend.store.engine import Database
