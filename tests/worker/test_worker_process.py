@@ -35,7 +35,10 @@ def is_gone(pid: int) -> bool:
 
 def is_stopped(pid: int) -> bool:
     """Whether every thread of a process stands still. A thread that waits for its turn on a core is not there yet."""
-    states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    try:
+        states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:
+        return False  # a thread ended while it was looked at
     return set(states) == {"T"}
 
 
