@@ -40,12 +40,12 @@ from backend.api.request_context import RequestContext
 from backend.api.schemas import ErrorBody
 from backend.api.security import Gate
 from backend.api.websocket import ConnectionManager
-from backend.core.config_file import ConfigFile
+from backend.core.config.download_limit import kept_downloads
+from backend.core.config.file import ConfigFile
 from backend.core.domain import TaskStatus
-from backend.core.download_limit import kept_downloads
-from backend.core.hardware import HardwareProfile, detect_hardware
-from backend.core.optimization_settings import kept_optimization
-from backend.core.resource_limits import kept_limits
+from backend.core.planning.constraints import kept_optimization
+from backend.core.planning.hardware import HardwareProfile, detect_hardware
+from backend.core.planning.memory_level import kept_limits
 from backend.core.settings import Settings
 from backend.core.system_integration import SystemIntegration
 from backend.models.configuration import ModelConfigurationManager

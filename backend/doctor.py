@@ -14,21 +14,20 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from backend import __version__
-from backend.core.abilities import AttentionWish, choose_kernel
-from backend.core.config_file import ConfigFile
-from backend.core.cost_model import Workload
+from backend.core.config.file import ConfigFile
 from backend.core.errors import WanError
-from backend.core.hardware import GIB, detect_hardware, in_gib
-from backend.core.machine import Machine
-from backend.core.memory_ladder import OomPolicy
-from backend.core.optimization_settings import OptimizationSettings, kept_optimization
+from backend.core.planning.abilities import AttentionWish, choose_kernel
+from backend.core.planning.constraints import OptimizationSettings, kept_optimization
+from backend.core.planning.cost_model import Workload
+from backend.core.planning.hardware import GIB, detect_hardware, in_gib, last_profile
+from backend.core.planning.machine import Machine
+from backend.core.planning.memory_ladder import OomPolicy
+from backend.core.planning.optimizer import WAN22SystemOptimizer
 from backend.core.settings import Settings
-from backend.core.system_optimizer import WAN22SystemOptimizer
 from backend.models.configuration import ModelConfigurationManager
 from backend.models.hub import Hub, Reach
 from backend.models.manager import ModelManager, Presence
 from backend.services.disk_speed import read_speed
-from backend.services.machine_record import last_profile
 from backend.services.self_test import EngineAnswer, ask_engine
 from backend.services.working_machine import machine_as_it_looks
 

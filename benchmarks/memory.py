@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from backend.core.cost_model import Workload
-from backend.core.footprint import footprint
-from backend.core.hardware import detect_hardware
-from backend.core.memory_plan import PLANS
+from backend.core.planning.cost_model import Workload
+from backend.core.planning.footprint import footprint
+from backend.core.planning.hardware import detect_hardware
+from backend.core.planning.memory_plan import PLANS
 from benchmarks.real_worker import real_worker, table
 
 T2V, I2V, TI2V = "tiny-t2v-a14b", "tiny-i2v-a14b", "tiny-ti2v-5b"

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from backend.core.catalogue.table import find_model
 from backend.core.domain import TERMINAL, Output, Priority, new_task_id
-from backend.core.model_table import find_model
 from backend.core.paths import Home
 from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
 from backend.core.settings import load_settings

@@ -17,11 +17,11 @@ from itertools import chain
 from pathlib import Path
 from statistics import median
 
-from backend.core.calibration import refine
-from backend.core.cost_model import Rates, Workload, rates_of, seconds
 from backend.core.domain import Output
-from backend.core.hardware import detect_hardware
-from backend.core.memory_plan import PLANS
+from backend.core.planning.calibration import refine
+from backend.core.planning.cost_model import Rates, Workload, rates_of, seconds
+from backend.core.planning.hardware import detect_hardware
+from backend.core.planning.memory_plan import PLANS
 from backend.core.requests import GenerationRequest
 from backend.services.finished_runs import observations
 from benchmarks.real_worker import RealWorker, real_worker, table

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.core.model_table import BUILT_IN, put_in_force
+from backend.core.catalogue.table import BUILT_IN, put_in_force
 from tests.support.server import LiveServer
 
 

@@ -14,13 +14,12 @@ import structlog
 
 from backend.api.deps import Services
 from backend.api.download_news import tell_download
+from backend.core.catalogue.table import models_in_force
 from backend.core.domain import TaskStatus
 from backend.core.errors import BadSettings, WanError
-from backend.core.hardware import HardwareProfile, in_gib
-from backend.core.model_table import models_in_force
+from backend.core.planning.hardware import HardwareProfile, in_gib, remember
 from backend.core.system_integration import Component, ComponentStatus, Condition
 from backend.models.manager import Presence
-from backend.services.machine_record import remember
 from backend.store.engine import Database
 from backend.store.workers import WorkerState
 

@@ -14,11 +14,11 @@ from fastapi import Depends, Path, Request
 
 from backend.api.host_stats import HostStats
 from backend.api.websocket import ConnectionManager
-from backend.core.download_limit import KeptDownloads
+from backend.core.config.download_limit import KeptDownloads
 from backend.core.errors import OutputNotFound, TaskNotFound
-from backend.core.optimization_settings import KeptOptimization
 from backend.core.paths import Home
-from backend.core.resource_limits import KeptLimits
+from backend.core.planning.constraints import KeptOptimization
+from backend.core.planning.memory_level import KeptLimits
 from backend.core.settings import Settings
 from backend.core.system_integration import SystemIntegration
 from backend.models.configuration import ModelConfigurationManager

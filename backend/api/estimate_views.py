@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from backend.api.estimate_schemas import Estimated, MachineView, PlanView, Quantity, WouldFit
 from backend.api.views import download_first, known
-from backend.core.cost_model import TERA, Basis, denoise_flops
-from backend.core.hardware import GIB
-from backend.core.machine import Machine
-from backend.core.system_optimizer import Decision, Option
+from backend.core.planning.cost_model import TERA, Basis, denoise_flops
+from backend.core.planning.hardware import GIB
+from backend.core.planning.machine import Machine
+from backend.core.planning.optimizer import Decision, Option
 from backend.services.forecast import suggestion
 from backend.services.generation_service import Estimate
 

@@ -14,9 +14,9 @@ from backend.api.estimate_views import estimated
 from backend.api.schemas import Detected, GenerateStarted, Submitted, TaskInfo
 from backend.api.submission import Submission, read_submission, request_body_docs
 from backend.api.views import download_first, known, minutes, requirements, task_info
+from backend.core.catalogue.table import AUTO
 from backend.core.domain import TaskStatus
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
-from backend.core.model_table import AUTO
 from backend.core.requests import ImageRef, RequestDraft
 from backend.services.download import waits_for_resume
 from backend.services.generation_service import Submission as Queued

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from backend.core.hardware import Gpu, detect_hardware
+from backend.core.planning.hardware import Gpu, detect_hardware
 
 SHARED_SECONDS = 0.4
 GIB = 1024**3

@@ -19,9 +19,8 @@ from backend.api.model_views import folder_of
 from backend.api.optimization import advice, values_view
 from backend.api.system import worker_view
 from backend.core.domain import iso, utcnow
-from backend.core.hardware import HardwareProfile, detect_hardware
+from backend.core.planning.hardware import HardwareProfile, detect_hardware, last_profile
 from backend.core.system_integration import ComponentState
-from backend.services.machine_record import last_profile
 from backend.services.optimization_advisor import to_gib
 
 router = APIRouter(tags=["system"])

@@ -18,9 +18,9 @@ from backend.api.model_advice_schemas import (
     SystemUse,
     WaitView,
 )
+from backend.core.catalogue.table import find_model
 from backend.core.domain import iso, utcnow
 from backend.core.frame_size import parse_resolution
-from backend.core.model_table import find_model
 from backend.services.model_fallback import Alternative, Want
 
 router = APIRouter(prefix="/models", tags=["models"])

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from backend.api.schemas import Timestamp
-from backend.core.download_limit import HIGHEST_MBPS
+from backend.core.config.download_limit import HIGHEST_MBPS
 from backend.store.download_orders import Urgency
 
 

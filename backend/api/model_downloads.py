@@ -18,10 +18,10 @@ from backend.api.model_download_schemas import (
 )
 from backend.api.model_views import MIB, download_view
 from backend.api.models import ModelName
+from backend.core.catalogue.table import ModelSpec, find_model
+from backend.core.config.download_limit import BANDWIDTH
 from backend.core.domain import iso, utcnow
-from backend.core.download_limit import BANDWIDTH
 from backend.core.errors import InvalidRequest
-from backend.core.model_table import ModelSpec, find_model
 from backend.models.integrity import FileState, check_full, check_quick
 from backend.models.manifest import read_manifest
 from backend.models.removal import remove_model

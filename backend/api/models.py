@@ -19,9 +19,9 @@ from backend.api.model_schemas import (
 from backend.api.model_views import ModelScene, model_details, model_health, model_status, model_totals
 from backend.api.schemas import ModelList
 from backend.api.views import model_info
+from backend.core.catalogue.table import find_model, models_in_force
 from backend.core.domain import TERMINAL, TaskStatus, iso, utcnow
 from backend.core.errors import ModelDamaged, ModelUnavailable
-from backend.core.model_table import find_model, models_in_force
 from backend.models.manager import ModelState
 
 router = APIRouter(prefix="/models", tags=["models"])

@@ -25,8 +25,8 @@ from backend.api.optimization_schemas import (
 from backend.api.resources import resource_check
 from backend.api.schemas import ErrorBody
 from backend.core.domain import iso, utcnow
-from backend.core.optimization_settings import OptimizationSettings
-from backend.core.system_optimizer import Option
+from backend.core.planning.constraints import OptimizationSettings
+from backend.core.planning.optimizer import Option
 from backend.services.optimization_advisor import Effect, PresetEffect, Recommendation, to_gib
 from backend.services.resource_check import Resource
 

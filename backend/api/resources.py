@@ -12,8 +12,8 @@ from backend.api.deps import Services, ServicesDep
 from backend.api.schemas import Timestamp
 from backend.core.domain import iso, utcnow
 from backend.core.errors import InvalidRequest
-from backend.core.hardware import GIB, detect_hardware
-from backend.core.resource_limits import ResourceLimits
+from backend.core.planning.hardware import GIB, detect_hardware
+from backend.core.planning.memory_level import ResourceLimits
 from backend.services.resource_check import Resource, ResourceCheck, Usage, check_resources
 
 router = APIRouter(prefix="/system", tags=["system"])

@@ -23,8 +23,8 @@ from backend.api.schemas import (
     VideoMetadata,
 )
 from backend.api.system_schemas import SystemStats
+from backend.core.catalogue.table import ModelSpec, models_in_force
 from backend.core.domain import Output, Priority, Task, TaskEvent, TaskStatus, iso, utcnow
-from backend.core.model_table import ModelSpec, models_in_force
 from backend.core.paths import Home
 from backend.core.requests import MAX_FPS, MAX_GUIDANCE, MAX_PROMPT_CHARS, MAX_SEED, MAX_STEPS, GenerationRequest
 from backend.models.manager import ModelState

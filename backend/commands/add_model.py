@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from backend.commands.terminal import err, out, own_home
+from backend.core.catalogue.table import BUILT_IN
 from backend.core.errors import BadSettings
-from backend.core.hardware import detect_hardware
-from backend.core.model_table import BUILT_IN
+from backend.core.planning.hardware import detect_hardware
 
 if TYPE_CHECKING:
     from backend.models.model_entry import ModelEntry

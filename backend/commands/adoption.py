@@ -10,9 +10,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from backend.commands.terminal import err, out
+from backend.core.catalogue.table import find_model
 from backend.core.errors import LoraExists, LoraInvalid, LoraNotFound, WanError
-from backend.core.hardware import detect_hardware
-from backend.core.model_table import find_model
+from backend.core.planning.hardware import detect_hardware
 from backend.core.settings import load_settings
 
 if TYPE_CHECKING:

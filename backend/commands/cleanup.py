@@ -60,7 +60,7 @@ def _show(report: StorageReport) -> None:
 
 @contextmanager
 def _opened() -> Iterator[StorageCleanup]:
-    from backend.core.hardware import detect_hardware
+    from backend.core.planning.hardware import detect_hardware
     from backend.models.manager import ModelManager
     from backend.services.storage_cleanup import StorageCleanup
     from backend.store.outputs import OutputStore

@@ -13,10 +13,10 @@ from backend.commands.add_model import add
 from backend.commands.adoption import adopt
 from backend.commands.cleanup import cleanup
 from backend.commands.terminal import err, out, own_database, own_home, own_need
+from backend.core.catalogue.table import ModelSpec, find_model, models_in_force
 from backend.core.errors import DownloadStopped, ModelDamaged, UnknownModel
-from backend.core.hardware import detect_hardware
-from backend.core.model_table import ModelSpec, find_model, models_in_force
 from backend.core.paths import Home
+from backend.core.planning.hardware import detect_hardware
 from backend.core.settings import load_settings
 
 if TYPE_CHECKING:

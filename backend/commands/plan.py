@@ -13,15 +13,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from backend.commands.terminal import out, own_home
-from backend.core.config_file import ConfigFile
-from backend.core.cost_model import Workload
+from backend.core.catalogue.table import BUILT_IN, ModelSpec, find_model, models_in_force
+from backend.core.config.file import ConfigFile
 from backend.core.frame_size import parse_resolution
-from backend.core.hardware import GIB, detect_hardware, in_gib
-from backend.core.machine import Machine
-from backend.core.model_table import BUILT_IN, ModelSpec, find_model, models_in_force
-from backend.core.optimization_settings import OptimizationSettings, kept_optimization
+from backend.core.planning.constraints import OptimizationSettings, kept_optimization
+from backend.core.planning.cost_model import Workload
+from backend.core.planning.hardware import GIB, detect_hardware, in_gib
+from backend.core.planning.machine import Machine
+from backend.core.planning.optimizer import Decision, WAN22SystemOptimizer
 from backend.core.settings import load_settings
-from backend.core.system_optimizer import Decision, WAN22SystemOptimizer
 from backend.models.manager import ModelManager
 from backend.services.working_machine import machine_as_it_looks
 

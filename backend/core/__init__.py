@@ -1,1 +1,1 @@
-"""The domain: requests, states, errors, settings, the model table. Imports no other layer, no SQL, no torch."""
+"""The domain: requests, states, errors and rules; imports no other layer."""

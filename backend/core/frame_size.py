@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 
+from backend.core.catalogue.table import ModelSpec
 from backend.core.errors import InvalidRequest
-from backend.core.model_table import ModelSpec
 
 #: Frames are 4k+1 because the VAE packs four frames into one latent frame after the first.
 TEMPORAL_STRIDE = 4

@@ -1,4 +1,6 @@
-"""Between the domain and the engine: which model serves a request, is it loaded, and what came out of it.
+"""Who brings models here, as the domain sees it: how a fetch is asked for, and how far it is.
+
+Between the domain and the engine: which model serves a request, is it loaded, and what came out of it.
 
 Keeps one model warm. Knows the engine only through the protocols below, so it can be read, imported
 and tested without torch.
@@ -12,16 +14,48 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from backend import __version__
+from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, OutOfMemory
-from backend.core.fetching import FetchProgress, ModelFetcher
-from backend.core.memory_plan import PLANS, MemoryPlan
-from backend.core.model_table import ModelSpec, find_model
+from backend.core.planning.memory_plan import PLANS, MemoryPlan
 from backend.core.requests import GenerationRequest, check_images
 
 METADATA_FORMAT = 1
 PRODUCT = "wan22"
 #: The plan where none is asked for: everything on the device.
 _PLAN = PLANS[0]
+
+
+class FetchProgress(Protocol):
+    """One moment of a fetch (`models.download_progress.DownloadProgress`); what is not known is None."""
+
+    @property
+    def phase(self) -> str:
+        """One of waiting (for somebody else's fetch), downloading, verifying."""
+
+    @property
+    def done_bytes(self) -> int:
+        """Bytes of the whole model that are on the disk."""
+
+    @property
+    def total_bytes(self) -> int | None:
+        """Bytes of the whole model."""
+
+    @property
+    def speed(self) -> float | None:
+        """Bytes per second over the network."""
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds to the last byte."""
+
+
+class ModelFetcher(Protocol):
+    """Who brings models here (`models.downloader.ModelDownloader`)."""
+
+    def fetch(
+        self, spec: ModelSpec, *, check: Callable[[], None], on_progress: Callable[[FetchProgress], None]
+    ) -> Path:
+        """Bring the model here, verified, or mend what is damaged; `check` raises to stop, and the bytes stay."""
 
 
 class ModelFolders(Protocol):

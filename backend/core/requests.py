@@ -3,6 +3,10 @@
 A `RequestDraft` is what a user sent. `resolve_request` fills every gap from the model's spec, snaps
 what can be snapped and says so, and refuses the rest with the nearest legal value. The result,
 `GenerationRequest`, fixes every value that decides the pixels.
+
+Which steps of a run are guided, and how strongly.
+
+A pure calculation over the request. Knows nothing about tensors.
 """
 
 from __future__ import annotations
@@ -11,13 +15,14 @@ import hashlib
 import json
 import math
 import secrets
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from backend.core.catalogue.table import ModelSpec
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
 from backend.core.frame_size import same_aspect, size_for_aspect, snap_frames, snap_size
-from backend.core.model_table import ModelSpec
 
 MAX_PROMPT_CHARS = 500
 MAX_NEGATIVE_PROMPT_CHARS = 1000
@@ -34,6 +39,8 @@ DEFAULT_CRF = 17
 
 #: Values that do not change the latents: who made them, and what becomes of them afterwards.
 AFTER_DENOISING = ("fps", "crf", "keep_latents", "latents_of", "extends", "preset", "on_lora_failure")
+HIGH = "high"
+LOW = "low"
 
 
 class Scheduler(StrEnum):
@@ -402,3 +409,26 @@ def native_request(
     picture = ImageRef("", width, height) if image or spec.needs_image else None
     draft = RequestDraft("-", width=width, height=height, num_frames=num_frames, steps=steps, image=picture)
     return resolve_request(spec, draft)[0]
+
+
+def guidance_plan(request: GenerationRequest, experts: Sequence[str]) -> tuple[float | None, ...]:
+    """Return the guidance scale of every step; None = the step makes one pass, without the negative prompt.
+
+    A step is guided when its expert's scale is above 1 and the step lies in the request's interval
+    (`guidance_start <= index / steps < guidance_end`).
+
+    diffusers' pipelines look at the first scale only: above 1, every step makes both passes. Where this plan
+    leaves out a pass because a scale is exactly 1, the result is the same but for rounding (there the pipeline
+    computes `n + 1 * (p - n)`). Where only one of the scales is above 1, each expert follows its own here: the
+    pipeline would guide both or neither, also with a scale below 1.
+    """
+    total = len(experts)
+    return tuple(_scale(request, expert, index / total) for index, expert in enumerate(experts))
+
+
+def _scale(request: GenerationRequest, expert: str, position: float) -> float | None:
+    scale = request.guidance_scale
+    if expert == LOW and request.guidance_scale_2 is not None:  # else one scale serves both, as in the pipeline
+        scale = request.guidance_scale_2
+    inside = request.guidance_start <= position < request.guidance_end
+    return scale if inside and scale > 1.0 else None

@@ -7,10 +7,10 @@ from pathlib import Path
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from backend.core.abilities import AttentionWish
 from backend.core.errors import BadSettings
-from backend.core.memory_ladder import OomPolicy
 from backend.core.paths import Home
+from backend.core.planning.abilities import AttentionWish
+from backend.core.planning.memory_ladder import OomPolicy
 
 ENV_PREFIX = "WAN22_"
 

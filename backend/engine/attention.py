@@ -16,8 +16,8 @@ import torch
 from diffusers.models.attention_dispatch import attention_backend, dispatch_attention_fn
 from torch.nn.functional import scaled_dot_product_attention
 
-from backend.core.abilities import NATIVE, WORTH, AttentionWish, KernelVerdict, Verdict
-from backend.core.architecture import ARCHITECTURES
+from backend.core.catalogue.architecture import ARCHITECTURES
+from backend.core.planning.abilities import NATIVE, WORTH, AttentionWish, KernelVerdict, Verdict
 from backend.engine.device_facts import FAILURES, in_one_line
 
 #: Queries, keys and values [batch, tokens, heads, width] to the same shape as the queries.

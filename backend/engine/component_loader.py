@@ -17,8 +17,8 @@ from diffusers import AutoencoderKLWan, GGUFQuantizationConfig, WanTransformer3D
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
-from backend.core.model_table import ModelSpec
-from backend.core.weight_header import Container
+from backend.core.catalogue.table import ModelSpec
+from backend.core.formats.weights import Container
 from backend.engine.original_names import name_tables
 from backend.engine.weight_files import ComponentFiles, OpenWeights, StoredTensor, damaged
 

@@ -15,10 +15,10 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from backend.core.catalogue.table import Mode
 from backend.core.errors import InvalidRequest
 from backend.core.faults import fault_point
-from backend.core.memory_ladder import MemoryUse
-from backend.core.model_table import Mode
+from backend.core.planning.memory_ladder import MemoryUse
 from backend.core.requests import GenerationRequest, check_images
 from backend.engine.failures import device_errors
 from backend.engine.offload import IMAGE_ENCODER, TEXT_ENCODER, VAE

@@ -18,7 +18,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, un
 
 from backend.core.errors import NonFiniteLatents
 from backend.core.faults import fault_point
-from backend.core.memory_ladder import MemoryUse
+from backend.core.planning.memory_ladder import MemoryUse
 from backend.engine.failures import device_errors
 from backend.engine.offload import VAE
 from backend.engine.pipeline_loader import WanComponents

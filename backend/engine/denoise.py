@@ -15,9 +15,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
 from backend.core.errors import NonFiniteLatents, OutOfMemory
 from backend.core.faults import fault_point
-from backend.core.guidance import HIGH, LOW, guidance_plan
-from backend.core.memory_ladder import MemoryUse
-from backend.core.requests import GenerationRequest, Scheduler, check_sampler
+from backend.core.planning.memory_ladder import MemoryUse
+from backend.core.requests import HIGH, LOW, GenerationRequest, Scheduler, check_sampler, guidance_plan
 from backend.engine.conditioning import (
     LatentConditioning,
     Picture,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from backend.core.errors import DeviceUnusable
-from backend.core.hardware import HardwareProfile
+from backend.core.planning.hardware import HardwareProfile
 from backend.engine.device_facts import FAILURES, Card, DeviceFacts, in_one_line
 from backend.engine.torch_build import runs_on, suitable_wheel
 

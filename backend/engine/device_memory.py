@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import torch
 
-from backend.core.hardware import detect_hardware
-from backend.core.memory_level import MemoryPeaks, MemoryReading, Place
+from backend.core.planning.hardware import detect_hardware
+from backend.core.planning.memory_level import MemoryPeaks, MemoryReading, Place
 
 #: Writing 5 here makes the kernel forget the highest resident size of this process (proc(5), since Linux 4.0).
 _FORGET_PEAK = Path("/proc/self/clear_refs")

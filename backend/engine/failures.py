@@ -12,7 +12,7 @@ import torch
 
 from backend.core.errors import OutOfMemory
 from backend.core.faults import DeviceFull
-from backend.core.memory_ladder import MemoryUse
+from backend.core.planning.memory_ladder import MemoryUse
 
 #: How torch's CPU allocator says that it got no memory; it has no exception class of its own.
 _CPU_ALLOCATOR = "DefaultCPUAllocator"

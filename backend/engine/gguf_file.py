@@ -14,7 +14,7 @@ import torch
 from diffusers.quantizers.gguf.utils import SUPPORTED_GGUF_QUANT_TYPES, GGUFParameter
 from gguf import GGMLQuantizationType
 
-from backend.core.gguf_header import read_gguf_header
+from backend.core.formats.gguf import read_gguf_header
 from backend.core.lora.match import FLOAT_TYPES
 
 #: Numbers that are no quantisation: they are read as they are.

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from backend.core.errors import StateMismatch
-from backend.core.memory_plan import Storage
+from backend.core.planning.memory_plan import Storage
 from backend.engine.denoise import DenoiseJob
 from backend.engine.pipeline_loader import WanComponents, library_versions
 from backend.engine.scheduler_state import SchedulerState, restore_scheduler, scheduler_state

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backend.core.catalogue.spec import DMD_PIPELINE, Mode, ModelSpec
 from backend.core.errors import ModelUnavailable
-from backend.core.model_spec import DMD_PIPELINE, Mode, ModelSpec
-from backend.core.weight_header import SHARD_INDEX, WEIGHT_SUFFIXES, NoWeights, shard_names
+from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, NoWeights, shard_names
 from backend.engine.component_loader import CLASSES
 from backend.engine.weight_files import ComponentFiles, damaged, read_headers
 

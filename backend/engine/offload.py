@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
+from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.engine.block_stream import BlockStream
 from backend.engine.parked_weights import HOST, ParkedWeights
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from backend.core.formats.text_encoder_names import llama_text_name, wan_text_name
 from backend.core.lora.keys import original_parameter_name
-from backend.core.text_encoder_names import llama_text_name, wan_text_name
 
 #: What stands before every name where a file was made for ComfyUI, or holds more than a transformer.
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")

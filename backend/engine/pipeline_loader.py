@@ -21,13 +21,13 @@ import transformers.utils.logging as transformers_logging
 from safetensors import SafetensorError
 from torch import nn
 
-from backend.core.abilities import NATIVE
+from backend.core.catalogue.table import Mode, ModelSpec
 from backend.core.faults import fault_point
-from backend.core.footprint import CUDA_CONTEXT
-from backend.core.gguf_header import BadGguf
-from backend.core.memory_ladder import MemoryUse
-from backend.core.memory_plan import MemoryPlan
-from backend.core.model_table import Mode, ModelSpec
+from backend.core.formats.gguf import BadGguf
+from backend.core.planning.abilities import NATIVE
+from backend.core.planning.footprint import CUDA_CONTEXT
+from backend.core.planning.memory_ladder import MemoryUse
+from backend.core.planning.memory_plan import MemoryPlan
 from backend.engine.attention import use_kernel
 from backend.engine.component_loader import Fitting, build_component, fill, fit
 from backend.engine.failures import device_errors

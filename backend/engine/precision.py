@@ -12,7 +12,7 @@ from typing import Final
 
 import torch
 
-from backend.core.abilities import PrecisionVerdict
+from backend.core.planning.abilities import PrecisionVerdict
 from backend.engine.device_facts import FAILURES
 
 SEED: Final = 20250728

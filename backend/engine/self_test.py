@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from backend.core.abilities import NATIVE, AttentionWish, KernelVerdict
 from backend.core.errors import DeviceUnusable
-from backend.core.hardware import detect_hardware
+from backend.core.planning.abilities import NATIVE, AttentionWish, KernelVerdict
+from backend.core.planning.hardware import detect_hardware
 from backend.engine.attention import names_for, try_by_name
 from backend.engine.device import choose_device
 from backend.engine.device_facts import FAILURES, DeviceFacts, TorchDevices

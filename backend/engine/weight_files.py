@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
+from backend.core.catalogue.table import ModelSpec
 from backend.core.errors import ModelDamaged
+from backend.core.formats.weights import Container, NoWeights, read_weights, scaled_weight
 from backend.core.lora.match import FLOAT_TYPES, TensorInfo
-from backend.core.model_table import ModelSpec
-from backend.core.weight_header import Container, NoWeights, read_weights, scaled_weight
 from backend.engine.gguf_file import PACKED_TYPES, READABLE_TYPES, GgufFile
 from backend.engine.original_names import PREFIXES
 

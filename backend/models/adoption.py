@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from backend.core.catalogue.table import MODELS, ModelSpec, find_model
 from backend.core.errors import InvalidRequest
-from backend.core.model_table import MODELS, ModelSpec, find_model
 from backend.models.assembly import PartFile, Parts, components_of, lacking, part_files
 from backend.models.identity import Recognised, Use
 from backend.models.manager import ModelManager, Presence

@@ -15,10 +15,10 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
+from backend.core.catalogue.table import ModelSpec
 from backend.core.errors import ModelDamaged, ModelUnavailable
-from backend.core.model_table import ModelSpec
+from backend.core.formats.weights import SAFETENSORS_SUFFIX, SHARD_INDEX, WEIGHT_SUFFIXES
 from backend.core.paths import Home
-from backend.core.weight_header import SAFETENSORS_SUFFIX, SHARD_INDEX, WEIGHT_SUFFIXES
 from backend.models.hub import RemoteFile
 from backend.models.identity import Recognised
 from backend.models.integrity import digest_of, header_reads

@@ -11,9 +11,9 @@ from typing import Any
 
 import structlog
 
-from backend.core.config_file import ConfigFile
+from backend.core.catalogue.table import BUILT_IN, ModelSpec, ModelTable, models_in_force, put_in_force
+from backend.core.config.file import ConfigFile
 from backend.core.errors import BadSettings
-from backend.core.model_table import BUILT_IN, ModelSpec, ModelTable, models_in_force, put_in_force
 from backend.core.paths import Home
 from backend.models.model_entry import ModelEntry
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from backend.core.download_limit import LOOK_SECONDS, Limit
+from backend.core.config.download_limit import LOOK_SECONDS, Limit
 from backend.models.manifest import write_json
 
 STATUS_FILE = "wan22-download.json"

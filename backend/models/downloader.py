@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from backend.core.config_file import ConfigFile
-from backend.core.download_limit import Limit, kept_limit, no_limit
+from backend.core.catalogue.table import ModelSpec
+from backend.core.config.download_limit import Limit, kept_limit, no_limit
+from backend.core.config.file import ConfigFile
 from backend.core.errors import ModelDamaged, ModelUnavailable
-from backend.core.model_table import ModelSpec
 from backend.core.paths import Home
 from backend.models.download_progress import OnProgress, Pace, Phase, ProgressMeter
 from backend.models.folder_turn import folder_turn

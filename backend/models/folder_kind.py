@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.core.architecture import architecture_of
+from backend.core.catalogue.architecture import architecture_of
+from backend.core.catalogue.spec import DMD_PIPELINE
+from backend.core.catalogue.table import BUILT_IN, Mode, ModelSpec
+from backend.core.catalogue.transformer import WanShape
 from backend.core.errors import ModelMismatch
+from backend.core.formats.weights import WEIGHT_SUFFIXES, NoWeights, read_weights
 from backend.core.lora.keys import parameter_name
-from backend.core.lora.shape import WanShape
-from backend.core.model_spec import DMD_PIPELINE
-from backend.core.model_table import BUILT_IN, Mode, ModelSpec
-from backend.core.weight_header import WEIGHT_SUFFIXES, NoWeights, read_weights
 from backend.models.manager import INDEX_FILE, damage_of
 
 PIPELINES = {Mode.T2V: "WanPipeline", Mode.I2V: "WanImageToVideoPipeline", Mode.TI2V: "WanPipeline"}

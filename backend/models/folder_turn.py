@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from filelock import FileLock, Timeout
 
-from backend.core.model_table import ModelSpec
+from backend.core.catalogue.table import ModelSpec
 from backend.core.paths import Home
 from backend.models.download_progress import DownloadProgress, OnProgress, Phase, read_status
 

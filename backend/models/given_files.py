@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from backend.core.architecture import architecture_of
+from backend.core.catalogue.architecture import architecture_of
+from backend.core.catalogue.table import ModelSpec, models_in_force
 from backend.core.errors import ModelMismatch
-from backend.core.model_table import ModelSpec, models_in_force
 from backend.models.assembly import PartFile, components_of, part_files
 from backend.models.identity import Kind, Recognised, Use
 from backend.models.manager import ModelManager

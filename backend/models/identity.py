@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from backend.core.weight_header import WeightHeader
+from backend.core.formats.weights import WeightHeader
 
 
 class Kind(StrEnum):

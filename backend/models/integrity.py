@@ -12,8 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from backend.core.errors import LoraInvalid
-from backend.core.lora.header import read_header
-from backend.core.weight_header import SAFETENSORS_SUFFIX
+from backend.core.formats.safetensors import read_header
+from backend.core.formats.weights import SAFETENSORS_SUFFIX
 from backend.models.manifest import Manifest
 
 _CHUNK_BYTES = 4 * 2**20

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from backend.core.catalogue.table import ModelSpec, models_in_force
 from backend.core.errors import ModelDamaged, ModelUnavailable
-from backend.core.model_table import ModelSpec, models_in_force
-from backend.core.packed_matrices import PackedMatrices
+from backend.core.formats.packed_matrices import PackedMatrices
+from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, NoWeights, shard_names
 from backend.core.paths import Home
-from backend.core.weight_header import SHARD_INDEX, WEIGHT_SUFFIXES, NoWeights, shard_names
 from backend.models.download_progress import Phase, read_status
 from backend.models.integrity import FileState, size_state
 from backend.models.manifest import Manifest, read_manifest

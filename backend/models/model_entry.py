@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from backend.core.catalogue.table import AUTO, BUILT_IN, ModelSpec, ModelTable, fold_name
 from backend.core.errors import BadSettings, InvalidRequest, UnknownModel
-from backend.core.model_table import AUTO, BUILT_IN, ModelSpec, ModelTable, fold_name
 from backend.core.requests import ImageRef, RequestDraft, resolve_request
 
 #: A name that is safe as a folder's name on every system and in every path of the API.

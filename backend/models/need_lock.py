@@ -12,8 +12,8 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
+from backend.core.catalogue.table import ModelSpec
 from backend.core.errors import ModelUnavailable
-from backend.core.model_table import ModelSpec
 from backend.core.paths import Home
 
 #: How long the other side is waited for: removing a large model from a slow disk takes seconds.

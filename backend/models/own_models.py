@@ -14,8 +14,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from backend.core.catalogue.table import BUILT_IN, ModelSpec
 from backend.core.errors import BadSettings, ModelUnavailable, StateConflict
-from backend.core.model_table import BUILT_IN, ModelSpec
 from backend.core.paths import Home
 from backend.models.assembly import OnRead, Parts, assemble, lacking
 from backend.models.configuration import ModelConfigurationManager

@@ -9,10 +9,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from backend.core.gguf_header import BadGguf, read_gguf_header
-from backend.core.model_spec import ModelSpec
-from backend.core.packed_matrices import PackedMatrices
-from backend.core.weight_header import SHARD_INDEX, WEIGHT_SUFFIXES, Container
+from backend.core.catalogue.spec import ModelSpec
+from backend.core.formats.gguf import BadGguf, read_gguf_header
+from backend.core.formats.packed_matrices import PackedMatrices
+from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, Container
 
 _EXPERTS: Final = ("transformer", "transformer_2")
 

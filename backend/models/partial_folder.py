@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from backend.core.catalogue.table import ModelSpec
 from backend.core.errors import ModelDamaged, UnsafeRepository
-from backend.core.model_table import ModelSpec
 from backend.core.paths import Home
 from backend.models.download_progress import STATUS_FILE
 from backend.models.hub import RemoteFile

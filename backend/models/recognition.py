@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from backend.core.catalogue.table import MODELS
+from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, NoWeights, read_weights
 from backend.core.lora.experts import hint_of
 from backend.core.lora.keys import HIGH, LOW
-from backend.core.model_table import MODELS
-from backend.core.weight_header import SHARD_INDEX, WEIGHT_SUFFIXES, NoWeights, read_weights
 from backend.models.identity import Identity, Kind, Recognised
 from backend.models.integrity import digest_of
 from backend.models.structure import FIRST_VAE, by_structure

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from backend.core.catalogue.table import ModelSpec
 from backend.core.errors import ModelUnavailable
-from backend.core.model_table import ModelSpec
 from backend.core.paths import Home
 from backend.models.disk_usage import usage_of
 

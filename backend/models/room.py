@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from backend.core.catalogue.table import ModelSpec
 from backend.core.errors import StorageFull
-from backend.core.model_table import ModelSpec
 
 #: Left free beside the model, for the database and the videos.
 RESERVE_BYTES: Final = 512 * 2**20

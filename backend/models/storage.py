@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from backend.core.model_table import ModelSpec, models_in_force
+from backend.core.catalogue.table import ModelSpec, models_in_force
 from backend.core.paths import Home
 from backend.models.disk_usage import Usage, usage_of
 from backend.models.manager import ModelManager, Presence

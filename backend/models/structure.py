@@ -13,14 +13,14 @@ from math import prod
 from pathlib import Path
 from typing import Final
 
-from backend.core.architecture import ARCHITECTURES, ImageEncoderShape, TextEncoderShape, VaeShape
-from backend.core.lora.bases import UNKNOWN, base_name
+from backend.core.catalogue.architecture import ARCHITECTURES, ImageEncoderShape, TextEncoderShape, VaeShape
+from backend.core.catalogue.table import MODELS
+from backend.core.catalogue.transformer import PUBLISHED, WanShape
+from backend.core.formats.text_encoder_names import llama_text_name, wan_text_name
+from backend.core.formats.weights import WeightHeader
+from backend.core.lora.experts import UNKNOWN, base_name
 from backend.core.lora.keys import parameter_name
 from backend.core.lora.match import TensorInfo
-from backend.core.lora.shape import PUBLISHED, WanShape
-from backend.core.model_table import MODELS
-from backend.core.text_encoder_names import llama_text_name, wan_text_name
-from backend.core.weight_header import WeightHeader
 from backend.models.identity import Identity, Kind, Naming, Recognised, Use
 
 Tensors = Mapping[str, TensorInfo]

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from backend.core.model_table import MODELS, ModelSpec
-from backend.core.weight_header import SHARD_INDEX, WEIGHT_SUFFIXES, NoWeights, shard_names
+from backend.core.catalogue.table import MODELS, ModelSpec
+from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, NoWeights, shard_names
 from backend.models.assembly import PartFile, Parts, lacking
 from backend.models.hub import MODEL_INDEX, is_needed
 from backend.models.identity import Kind, Recognised

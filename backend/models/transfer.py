@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx2
 
 from backend.core.errors import HubUnreachable, StorageFull
-from backend.core.weight_header import SAFETENSORS_SUFFIX
+from backend.core.formats.weights import SAFETENSORS_SUFFIX
 from backend.models.hub import Hub, RemoteFile, unreachable
 from backend.models.integrity import header_reads
 from backend.models.manifest import sync_folder, write_json

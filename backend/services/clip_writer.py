@@ -14,8 +14,8 @@ from typing import Any
 
 from backend.core.domain import Output, Stage, utcnow
 from backend.core.faults import fault_point
-from backend.core.memory_ladder import MemoryLadder, MemoryUse
 from backend.core.model_integration_bridge import ModelIntegrationBridge, RunFacts
+from backend.core.planning.memory_ladder import MemoryLadder, MemoryUse
 from backend.core.requests import GenerationRequest
 from backend.engine.decode import Frames, Latents, count_chunks, stream_frames, tile_grid
 from backend.engine.kept_latents import KeptLatents, write_latents

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from backend.core.catalogue.table import ModelSpec, models_in_force
 from backend.core.errors import InvalidRequest, LatentsNotKept
-from backend.core.model_table import ModelSpec, models_in_force
 from backend.core.paths import Home
 from backend.core.requests import GenerationRequest, RequestDraft, check_crf, check_fps
 from backend.services.inputs import InputStore

@@ -14,7 +14,7 @@ import structlog
 
 from backend.core.domain import Stage
 from backend.core.errors import OutOfMemory, StateMismatch, StorageFull, WorkerStopping
-from backend.core.memory_ladder import MemoryLadder, MemoryUse
+from backend.core.planning.memory_ladder import MemoryLadder, MemoryUse
 from backend.core.requests import GenerationRequest, LoraFileRef
 from backend.engine.conditioning import Picture
 from backend.engine.denoise import DenoiseJob

@@ -10,8 +10,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
+from backend.core.catalogue.table import ModelSpec
 from backend.core.errors import WanError
-from backend.core.model_table import ModelSpec
 from backend.models.download_progress import DownloadProgress
 from backend.store.download_orders import Urgency
 

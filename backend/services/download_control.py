@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from backend.core.catalogue.table import ModelSpec, models_in_force
 from backend.core.domain import Stage, Task, TaskStatus, utcnow
 from backend.core.errors import DownloadInUse
-from backend.core.model_table import ModelSpec, models_in_force
 from backend.core.paths import Home
 from backend.models.download_progress import read_status
 from backend.models.manager import ModelManager, Presence

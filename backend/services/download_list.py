@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from backend.core.catalogue.table import ModelSpec
 from backend.core.domain import utcnow
 from backend.core.errors import DownloadNotFound, StateConflict, WanError
-from backend.core.model_table import ModelSpec
 from backend.services.download import ENDED, Download, DownloadState
 from backend.store.download_orders import Urgency
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from backend.core.calibration import Observation, Peak
-from backend.core.cost_model import Workload
 from backend.core.domain import Output
-from backend.core.footprint import footprint
-from backend.core.memory_ladder import MemoryUse
-from backend.core.memory_plan import PLANS
+from backend.core.planning.calibration import Observation, Peak
+from backend.core.planning.cost_model import Workload
+from backend.core.planning.footprint import footprint
+from backend.core.planning.memory_ladder import MemoryUse
+from backend.core.planning.memory_plan import PLANS
 from backend.core.requests import GenerationRequest
 
 LOAD, ENCODE, DENOISE, DECODE, FINISH = "load", "encode", "denoise", "decode", "finish"

@@ -9,16 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from backend.core.calibration import MemoryCorrection, refine, refine_load
-from backend.core.cost_model import Basis, Seconds, Workload
+from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.errors import DoesNotFit
-from backend.core.machine import Machine
-from backend.core.memory_ladder import OomPolicy
-from backend.core.model_table import ModelSpec, find_model
-from backend.core.optimization_settings import OptimizationSettings
-from backend.core.packed_matrices import PackedMatrices
+from backend.core.formats.packed_matrices import PackedMatrices
+from backend.core.planning.calibration import MemoryCorrection, refine, refine_load
+from backend.core.planning.constraints import OptimizationSettings
+from backend.core.planning.cost_model import Basis, Seconds, Workload
+from backend.core.planning.machine import Machine
+from backend.core.planning.memory_ladder import OomPolicy
+from backend.core.planning.optimizer import Decision, WAN22SystemOptimizer
 from backend.core.requests import GenerationRequest
-from backend.core.system_optimizer import Decision, WAN22SystemOptimizer
 from backend.models.lora.library import LoraLibrary
 from backend.services.finished_runs import loads, observations, peaks
 from backend.store.outputs import OutputStore

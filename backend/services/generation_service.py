@@ -11,13 +11,13 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.domain import Priority, Task, TaskStatus, new_task_id
 from backend.core.errors import InvalidRequest, LoraNotFound
-from backend.core.model_table import ModelSpec, find_model
 from backend.core.paths import Home
+from backend.core.planning.optimizer import Decision
 from backend.core.requests import MAX_SEED, GenerationRequest, LoraUse, RequestDraft, resolve_request
 from backend.core.settings import Settings
-from backend.core.system_optimizer import Decision
 from backend.models.lora.library import LoraLibrary
 from backend.models.manager import ModelManager
 from backend.services.continuation import Continuation

@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from backend.core.domain import Progress
-from backend.core.memory_level import Level, MemoryAlert, MemoryPeaks, MemoryReading, Place
-from backend.core.resource_limits import ResourceLimits
+from backend.core.planning.memory_level import Level, MemoryAlert, MemoryPeaks, MemoryReading, Place, ResourceLimits
 
 SECONDS = 1.0
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from backend.core.catalogue.table import AUTO, ModelSpec, find_model
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
 from backend.core.frame_size import snap_size
-from backend.core.model_table import AUTO, ModelSpec, find_model
 from backend.core.requests import RequestDraft, check_images
 from backend.models.manager import ModelManager
 

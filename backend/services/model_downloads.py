@@ -16,9 +16,9 @@ from typing import Final, Protocol
 
 import structlog
 
+from backend.core.catalogue.table import ModelSpec, models_in_force
 from backend.core.domain import utcnow
 from backend.core.errors import DownloadStopped, StorageFull, StoreUnavailable, WanError
-from backend.core.model_table import ModelSpec, models_in_force
 from backend.core.paths import Home
 from backend.models.download_progress import DownloadProgress, OnProgress, Phase
 from backend.models.manager import ModelManager

@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from backend.core.catalogue.table import ModelSpec
 from backend.core.errors import InvalidRequest
-from backend.core.model_table import ModelSpec
+from backend.core.planning.optimizer import Decision
 from backend.core.requests import GenerationRequest, ImageRef, RequestDraft, resolve_request
-from backend.core.system_optimizer import Decision
 from backend.models.manager import ModelManager, ModelState, Presence
 from backend.services.download import RUNNING, DownloadState
 from backend.services.forecast import Forecast

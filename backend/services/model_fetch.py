@@ -15,8 +15,7 @@ import structlog
 
 from backend.core.domain import FetchNews, Stage
 from backend.core.errors import DownloadPaused, DownloadStopped, StorageFull, StoreUnavailable
-from backend.core.fetching import FetchProgress
-from backend.core.model_integration_bridge import ModelIntegrationBridge
+from backend.core.model_integration_bridge import FetchProgress, ModelIntegrationBridge
 from backend.core.requests import GenerationRequest
 from backend.services.download import waits_for_resume
 from backend.services.phase_clock import DOWNLOAD_PARTS, Phase

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from backend.core.catalogue.table import ModelSpec
 from backend.core.domain import TERMINAL, TaskStatus
 from backend.core.errors import StateConflict
-from backend.core.model_table import ModelSpec
 from backend.core.paths import Home
 from backend.models.need_lock import need_lock
 from backend.store.download_orders import DownloadOrders

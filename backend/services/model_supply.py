@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.core.model_table import ModelSpec
+from backend.core.catalogue.table import ModelSpec
 from backend.core.paths import Home
 from backend.models.manager import ModelManager, ModelState, Presence
 from backend.models.need_lock import need_lock

@@ -11,15 +11,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from backend.core.catalogue.table import ModelSpec
 from backend.core.domain import Output
 from backend.core.errors import InvalidRequest, PresetDoesNotFit
-from backend.core.hardware import GIB
-from backend.core.machine import VRAM_RESERVE, VRAM_RESERVE_SHARE, Machine
-from backend.core.memory_plan import Storage
-from backend.core.model_table import ModelSpec
-from backend.core.optimization_presets import PRESETS, OptimizationPreset, find_preset
-from backend.core.optimization_settings import KeptOptimization, OptimizationSettings
-from backend.core.system_optimizer import Decision
+from backend.core.planning.constraints import (
+    PRESETS,
+    KeptOptimization,
+    OptimizationPreset,
+    OptimizationSettings,
+    find_preset,
+)
+from backend.core.planning.hardware import GIB
+from backend.core.planning.machine import VRAM_RESERVE, VRAM_RESERVE_SHARE, Machine
+from backend.core.planning.memory_plan import Storage
+from backend.core.planning.optimizer import Decision
 from backend.models.manager import ModelManager
 from backend.services.forecast import Forecast
 from backend.store.outputs import OutputStore

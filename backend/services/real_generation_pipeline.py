@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 
+from backend.core.catalogue.table import Mode, find_model
 from backend.core.domain import Output, Stage
 from backend.core.errors import InvalidRequest, LatentsNotKept, OutOfMemory
-from backend.core.memory_ladder import MemoryLadder, MemoryUse, OomPolicy
 from backend.core.model_integration_bridge import ModelIntegrationBridge
-from backend.core.model_table import Mode, find_model
 from backend.core.paths import Home
+from backend.core.planning.memory_ladder import MemoryLadder, MemoryUse, OomPolicy
 from backend.core.requests import GenerationRequest
 from backend.engine.kept_latents import read_latents
 from backend.engine.pipeline_loader import WanComponents

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from backend.core.resource_limits import ResourceLimits
+from backend.core.planning.memory_level import ResourceLimits
 from backend.store.workers import WorkerInfo, WorkerState
 
 #: Free GiB of the disk: below the first people are warned, below the second nothing should start (a saved state of

@@ -9,10 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from statistics import median
 
-from backend.core.calibration import WARM_SECONDS
 from backend.core.domain import Output
-from backend.core.guidance import HIGH, LOW, guidance_plan
-from backend.core.requests import GenerationRequest
+from backend.core.planning.calibration import WARM_SECONDS
+from backend.core.requests import HIGH, LOW, GenerationRequest, guidance_plan
 from backend.engine.decode import count_chunks
 from backend.services.finished_runs import DECODE, DENOISE, ENCODE, FINISH, LOAD, whole_phases
 from backend.services.phase_clock import DOWNLOAD_PARTS, CostHistory, Phase, PhasePlan

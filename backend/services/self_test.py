@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-from backend.core.abilities import (
+from backend.core.planning.abilities import (
     NATIVE,
     Abilities,
     AttentionWish,

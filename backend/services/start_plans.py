@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import structlog
 
 from backend.core.errors import StorageFull, StoreUnavailable
-from backend.core.hardware import GIB
-from backend.core.memory_ladder import Fallback, MemoryUse
-from backend.core.memory_plan import PLANS, MemoryPlan
+from backend.core.planning.hardware import GIB
+from backend.core.planning.memory_ladder import Fallback, MemoryUse
+from backend.core.planning.memory_plan import PLANS, MemoryPlan
 from backend.core.requests import GenerationRequest
 from backend.services.forecast import Forecast
 

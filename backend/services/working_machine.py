@@ -8,8 +8,8 @@ from __future__ import annotations
 import structlog
 
 from backend.core.errors import StorageFull, StoreUnavailable
-from backend.core.hardware import HardwareProfile
-from backend.core.machine import Machine
+from backend.core.planning.hardware import HardwareProfile
+from backend.core.planning.machine import Machine
 from backend.core.settings import Settings
 from backend.services.self_test import recorded_abilities
 from backend.store.workers import WorkerInfo, WorkerStore

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 from sqlalchemy import Row, delete, insert, select, update
 
-from backend.core.machine import Machine
+from backend.core.planning.machine import Machine
 from backend.store.engine import Database
 from backend.store.rows import moment, storable
 from backend.store.tables import database_now, workers

@@ -14,7 +14,7 @@ import structlog
 
 from backend.core.domain import Output, Progress, Stage, Task, TaskStatus
 from backend.core.errors import LeaseLost, StorageFull, StoreUnavailable, TaskCancelled, WanError, WorkerStopping
-from backend.core.memory_level import MemoryAlert
+from backend.core.planning.memory_level import MemoryAlert
 from backend.store.tasks import TaskStore
 
 #: Progress is written at most this often, in seconds; changes of stage, last steps and last bytes always are.

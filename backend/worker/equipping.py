@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from backend.core.hardware import detect_hardware
-from backend.core.machine import Machine
+from backend.core.planning.hardware import detect_hardware
+from backend.core.planning.machine import Machine
 from backend.core.settings import Settings
 from backend.engine.device import choose_device
 from backend.engine.device_facts import DeviceFacts, TorchDevices

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from backend.core.config_file import ConfigFile
+from backend.core.config.file import ConfigFile
 from backend.core.domain import Task
 from backend.core.errors import (
     DownloadPaused,
@@ -28,9 +28,8 @@ from backend.core.errors import (
     WanError,
     WorkerStopping,
 )
-from backend.core.memory_level import Level, MemoryAlert
+from backend.core.planning.memory_level import Level, MemoryAlert, kept_limits
 from backend.core.requests import GenerationRequest
-from backend.core.resource_limits import kept_limits
 from backend.core.settings import Settings
 from backend.models.configuration import ModelConfigurationManager
 from backend.services.memory_watch import MemoryWatch
@@ -149,7 +148,7 @@ class WorkerRunner:
     def _open_pipeline(self) -> RealGenerationPipeline:
         """Import the engine and load the default model, so that the first task starts at once."""
         from backend.core.model_integration_bridge import ModelIntegrationBridge
-        from backend.core.optimization_settings import kept_optimization
+        from backend.core.planning.constraints import kept_optimization
         from backend.core.requests import native_request
         from backend.engine.device_memory import DeviceMemory
         from backend.models.downloader import downloader_into

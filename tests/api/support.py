@@ -14,7 +14,7 @@ from PIL import Image
 from backend.api.deps import Services
 from backend.app import create_app
 from backend.core.domain import Output, Progress, Stage, Task
-from backend.core.hardware import HardwareProfile
+from backend.core.planning.hardware import HardwareProfile
 from backend.core.settings import load_settings
 
 ADDRESS = "http://127.0.0.1:8000"

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
+from backend.core.catalogue.table import MODELS
 from backend.core.domain import FetchNews, Progress, Stage
 from backend.core.errors import HubUnreachable
-from backend.core.model_table import MODELS
 from backend.models.download_progress import STATUS_FILE, DownloadProgress, Phase
 from backend.models.need_lock import need_lock
 from backend.models.removal import remove_model

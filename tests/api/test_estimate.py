@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter
 
-from backend.core.architecture import architecture_of
-from backend.core.hardware import GIB, Gpu, HardwareProfile, detect_hardware
-from backend.core.machine import Machine
-from backend.core.model_table import MODELS
+from backend.core.catalogue.architecture import architecture_of
+from backend.core.catalogue.table import MODELS
+from backend.core.planning.hardware import GIB, Gpu, HardwareProfile, detect_hardware
+from backend.core.planning.machine import Machine
 from backend.store.workers import Equipment, WorkerState
 from tests.api.support import GOOD, SUBMIT, TINY, Served, assert_error, make_png
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from safetensors.torch import save
 
-from backend.core.lora.shape import WanShape
-from backend.core.model_table import MODELS
+from backend.core.catalogue.table import MODELS
+from backend.core.catalogue.transformer import WanShape
 from backend.models.lora.files import ModelShapes
 from backend.models.lora.library import LoraLibrary
 from backend.models.manager import EMBEDDED_MODELS

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from backend.core.model_table import MODELS
+from backend.core.catalogue.table import MODELS
 from backend.models.lora.files import ModelShapes
 from backend.models.manager import EMBEDDED_MODELS
 from tests.support.lora_files import comfyui_file, kohya_file, lightx2v_file, random_adapter

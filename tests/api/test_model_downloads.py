@@ -10,9 +10,9 @@ import pytest
 from filelock import FileLock
 from huggingface_hub import constants
 
-from backend.core.config_file import ConfigFile
+from backend.core.config.download_limit import BANDWIDTH
+from backend.core.config.file import ConfigFile
 from backend.core.domain import Progress, Stage, Task
-from backend.core.download_limit import BANDWIDTH
 from backend.models.manager import EMBEDDED_MODELS
 from backend.models.transfer import PART_SUFFIX
 from backend.store.workers import WorkerState

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from backend.core.optimization_presets import PRESETS
+from backend.core.planning.constraints import PRESETS
 from tests.api.support import GOOD, SUBMIT, TINY, Served, assert_error
 from tests.api.test_estimate import ESTIMATE, install, profile
 

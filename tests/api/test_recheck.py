@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.core.model_table import MODELS, put_in_force
+from backend.core.catalogue.table import MODELS, put_in_force
 from backend.core.paths import Home
 from backend.models.configuration import table_of
 from backend.models.integrity import digest_of

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from backend.core.hardware import detect_hardware
+from backend.core.planning.hardware import detect_hardware
 from tests.api.support import GOOD, SUBMIT, TINY, Served, assert_error, make_png
 
 PNG = ("start.png", make_png(96, 96), "image/png")

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from backend import __version__
 from backend.api.deps import Supervisor
 from backend.app import create_app
-from backend.core.model_table import MODELS
+from backend.core.catalogue.table import MODELS
 from backend.core.settings import load_settings
 from backend.store.workers import Equipment, WorkerState
 from tests.api.support import ADDRESS, TINY, Served, assert_error

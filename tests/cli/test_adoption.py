@@ -10,7 +10,7 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType
 
-from backend.core.model_table import MODELS
+from backend.core.catalogue.table import MODELS
 from backend.core.paths import Home
 from backend.engine.pipeline_loader import WanPipelineLoader
 from backend.models.assembly import PartFile, Parts, assemble, part_files

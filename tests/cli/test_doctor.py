@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from backend import doctor
-from backend.core.abilities import AttentionWish, KernelVerdict, PrecisionVerdict, Verdict
-from backend.core.hardware import GIB, Gpu, detect_hardware
+from backend.core.planning.abilities import AttentionWish, KernelVerdict, PrecisionVerdict, Verdict
+from backend.core.planning.hardware import GIB, Gpu, detect_hardware
 from backend.core.settings import Settings, load_settings
 from backend.doctor import Finding, examine
 from backend.services.disk_speed import SMALLEST

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from backend.core.catalogue.table import MODELS
 from backend.core.domain import Priority, new_task_id
-from backend.core.model_table import MODELS
 from backend.core.paths import Home
 from backend.core.requests import RequestDraft, resolve_request
 from backend.models.manager import EMBEDDED_MODELS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.core.model_table import MODELS
+from backend.core.catalogue.table import MODELS
 from tests.cli.support import invoke
 
 PLANNER = Path(__file__).parents[2] / "docs" / "planner.md"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.core.model_table import MODELS
+from backend.core.catalogue.table import MODELS
 from backend.models.lora.files import ModelShapes
 from backend.models.manager import EMBEDDED_MODELS
 from tests.cli.support import PROMPT, QUICK, frames_of, invoke, record_of, with_record

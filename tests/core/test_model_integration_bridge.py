@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from backend import __version__
+from backend.core.catalogue.table import MODELS, ModelSpec
 from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, OutOfMemory, UnknownModel
-from backend.core.fetching import FetchProgress
-from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
-from backend.core.model_integration_bridge import ModelIntegrationBridge, RunFacts
-from backend.core.model_table import MODELS, ModelSpec
+from backend.core.model_integration_bridge import FetchProgress, ModelIntegrationBridge, RunFacts
+from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
 
 TINY = "tiny-t2v-a14b"

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend.core.catalogue.table import MODELS, Mode, ModelSpec, find_model
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest, UnknownModel
 from backend.core.frame_size import nearest_size, parse_resolution, snap_size
-from backend.core.model_table import MODELS, Mode, ModelSpec, find_model
 from backend.core.requests import (
     Fit,
     GenerationRequest,

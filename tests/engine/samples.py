@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from backend.core.model_table import MODELS
+from backend.core.catalogue.table import MODELS
 from backend.core.requests import GenerationRequest, RequestDraft, Scheduler, resolve_request
 from backend.engine.denoise import DenoiseJob
 from backend.engine.pipeline_loader import WanComponents

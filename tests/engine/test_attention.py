@@ -10,8 +10,15 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from backend.core.abilities import Abilities, AttentionWish, KernelVerdict, PrecisionVerdict, Verdict, choose_kernel
-from backend.core.model_table import ModelSpec
+from backend.core.catalogue.table import ModelSpec
+from backend.core.planning.abilities import (
+    Abilities,
+    AttentionWish,
+    KernelVerdict,
+    PrecisionVerdict,
+    Verdict,
+    choose_kernel,
+)
 from backend.core.requests import GenerationRequest
 from backend.engine.attention import (
     Attend,

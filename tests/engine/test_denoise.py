@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from backend.core.catalogue.table import ModelSpec
 from backend.core.errors import NonFiniteLatents
-from backend.core.model_table import ModelSpec
 from backend.core.requests import GenerationRequest, Scheduler
 from backend.engine.decode import stream_frames
 from backend.engine.denoise import DenoiseJob

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from backend.core.errors import DeviceUnusable
-from backend.core.hardware import GIB, Gpu, HardwareProfile
+from backend.core.planning.hardware import GIB, Gpu, HardwareProfile
 from backend.engine.device import DeviceVerdict, choose_device
 from backend.engine.device_facts import Card, TorchDevices
 from backend.engine.torch_build import runs_on

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from backend.core.catalogue.table import MODELS, ModelSpec
+from backend.core.catalogue.transformer import WanShape
 from backend.core.errors import LoraNotApplied, LoraNotFound
-from backend.core.lora.shape import WanShape
-from backend.core.model_table import MODELS, ModelSpec
 from backend.core.requests import GenerationRequest, LoraFileRef, LoraUse, OnLoraFailure
 from backend.engine.decode import stream_frames
 from backend.engine.denoise import DenoiseJob

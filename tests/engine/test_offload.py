@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from backend.core.catalogue.table import MODELS
+from backend.core.catalogue.transformer import WanShape
 from backend.core.errors import OutOfMemory, StateMismatch
 from backend.core.faults import DeviceFull
 from backend.core.lora.keys import BOTH
-from backend.core.lora.shape import WanShape
-from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
-from backend.core.model_table import MODELS
+from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.requests import LoraFileRef, LoraUse, Scheduler
 from backend.engine.decode import stream_frames
 from backend.engine.denoise import DenoiseJob

@@ -15,8 +15,8 @@ import torch
 from diffusers import WanPipeline
 from safetensors.torch import load_file, save_file
 
+from backend.core.catalogue.table import MODELS, ModelSpec
 from backend.core.errors import ModelDamaged, ModelUnavailable
-from backend.core.model_table import MODELS, ModelSpec
 from backend.engine.component_loader import build_component, fill, fit
 from backend.engine.decode import stream_frames
 from backend.engine.model_files import check_model_files

@@ -11,8 +11,8 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
 
+from backend.core.catalogue.table import MODELS
 from backend.core.errors import ImageNotAccepted, InvalidRequest, ModelUnavailable, OutOfMemory
-from backend.core.model_table import MODELS
 from backend.core.requests import GenerationRequest, RequestDraft, Scheduler, resolve_request
 from backend.engine.decode import stream_frames
 from backend.engine.denoise import DenoiseJob

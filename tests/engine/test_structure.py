@@ -12,11 +12,11 @@ from diffusers import UniPCMultistepScheduler
 from diffusers.loaders.single_file_utils import convert_wan_transformer_to_diffusers, convert_wan_vae_to_diffusers
 from gguf import MODEL_ARCH, get_tensor_name_map
 
-from backend.core.architecture import ARCHITECTURES
+from backend.core.catalogue.architecture import ARCHITECTURES
+from backend.core.catalogue.table import MODELS
+from backend.core.catalogue.transformer import WanShape
 from backend.core.errors import ModelDamaged, ModelUnavailable
-from backend.core.lora.shape import WanShape
-from backend.core.model_table import MODELS
-from backend.core.text_encoder_names import llama_text_name, wan_text_name
+from backend.core.formats.text_encoder_names import llama_text_name, wan_text_name
 from backend.engine.original_names import name_tables
 from backend.engine.pipeline_loader import WanPipelineLoader
 

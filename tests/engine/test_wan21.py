@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from backend.core.model_table import MODELS
+from backend.core.catalogue.table import MODELS
 from backend.core.requests import RequestDraft, Scheduler, resolve_request
 from backend.engine.decode import stream_frames
 from backend.engine.denoise import DenoiseJob

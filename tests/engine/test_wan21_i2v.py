@@ -16,11 +16,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from backend.core.catalogue.table import MODELS, Mode
+from backend.core.catalogue.transformer import WanShape
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest, ModelDamaged, StateMismatch
 from backend.core.lora.keys import BOTH
-from backend.core.lora.shape import WanShape
-from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
-from backend.core.model_table import MODELS, Mode
+from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.requests import GenerationRequest, LoraFileRef, LoraUse, RequestDraft, Scheduler, resolve_request
 from backend.engine.conditioning import prepare_latents
 from backend.engine.decode import stream_frames

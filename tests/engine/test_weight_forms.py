@@ -22,13 +22,13 @@ from gguf import GGUFReader, GGUFWriter
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from backend.core.catalogue.transformer import WanShape
 from backend.core.errors import ModelDamaged
-from backend.core.gguf_header import BadGguf
+from backend.core.formats.gguf import BadGguf
+from backend.core.formats.weights import Container
 from backend.core.lora.keys import BOTH
-from backend.core.lora.shape import WanShape
-from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
+from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.requests import LoraFileRef, LoraUse
-from backend.core.weight_header import Container
 from backend.engine import pipeline_loader, weight_files
 from backend.engine.component_loader import Fitting, fill
 from backend.engine.decode import stream_frames

@@ -12,8 +12,8 @@ import gguf
 import pytest
 from huggingface_hub import hf_hub_download
 
+from backend.core.catalogue.table import MODELS
 from backend.core.errors import InvalidRequest, UnknownModel
-from backend.core.model_table import MODELS
 from backend.core.paths import Home
 from backend.models.adoption import Plan, parse_choices, plans
 from backend.models.assembly import assemble

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from backend.core.catalogue.table import MODELS
 from backend.core.errors import ModelDamaged, ModelUnavailable
-from backend.core.model_table import MODELS
 from backend.core.paths import Home
 from backend.models import assembly
 from backend.models.assembly import PartFile, Parts, assemble, lacking, part_files

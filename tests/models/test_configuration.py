@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from backend.core.catalogue.table import BUILT_IN, find_model, models_in_force
 from backend.core.errors import BadSettings, UnknownModel
-from backend.core.model_table import BUILT_IN, find_model, models_in_force
 from backend.core.paths import Home
 from backend.models.configuration import ModelConfigurationManager, table_of
 from backend.models.model_entry import ModelEntry

@@ -10,7 +10,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from backend.core.model_table import MODELS
+from backend.core.catalogue.table import MODELS
 from backend.core.paths import Home
 from backend.models.downloader import ModelDownloader
 from backend.models.hub import Hub

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from backend.core.catalogue.table import MODELS
 from backend.core.errors import (
     DownloadStopped,
     HubRateLimited,
@@ -24,7 +25,6 @@ from backend.core.errors import (
     UnsafeRepository,
     WanError,
 )
-from backend.core.model_table import MODELS
 from backend.core.paths import Home
 from backend.models.download_progress import DownloadProgress, Pace, Phase
 from backend.models.downloader import ModelDownloader

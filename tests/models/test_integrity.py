@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from backend.core.catalogue.table import MODELS
 from backend.core.errors import DownloadStopped, ModelDamaged
-from backend.core.model_table import MODELS
 from backend.core.paths import Home
 from backend.models.downloader import ModelDownloader
 from backend.models.integrity import FileFinding, FileState, check_full, check_quick

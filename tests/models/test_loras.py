@@ -15,6 +15,8 @@ import pytest
 import torch
 from safetensors.torch import save
 
+from backend.core.catalogue.table import MODELS
+from backend.core.catalogue.transformer import WanShape
 from backend.core.errors import (
     BadSettings,
     BodyTooLarge,
@@ -25,8 +27,6 @@ from backend.core.errors import (
     LoraNotFound,
     StateConflict,
 )
-from backend.core.lora.shape import WanShape
-from backend.core.model_table import MODELS
 from backend.core.paths import Home
 from backend.core.requests import LoraFileRef, OnLoraFailure
 from backend.models.lora.files import LoraFileReader, ModelShapes

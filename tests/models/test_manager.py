@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from backend.core.catalogue.table import MODELS, put_in_force
 from backend.core.errors import ModelDamaged, ModelUnavailable
-from backend.core.model_table import MODELS, put_in_force
 from backend.core.paths import Home
 from backend.models.configuration import table_of
 from backend.models.manager import ModelManager

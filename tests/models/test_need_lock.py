@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from backend.core.catalogue.table import MODELS
 from backend.core.errors import ModelUnavailable
-from backend.core.model_table import MODELS
 from backend.core.paths import Home
 from backend.models import need_lock as module
 from backend.models.need_lock import need_lock

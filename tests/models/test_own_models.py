@@ -13,9 +13,9 @@ import pytest
 from filelock import FileLock
 from gguf import GGMLQuantizationType
 
+from backend.core.catalogue.table import BUILT_IN, ModelSpec, models_in_force
+from backend.core.catalogue.transformer import PUBLISHED
 from backend.core.errors import BadSettings, ModelDamaged, ModelMismatch, ModelUnavailable, StateConflict
-from backend.core.lora.shape import PUBLISHED
-from backend.core.model_table import BUILT_IN, ModelSpec, models_in_force
 from backend.core.paths import Home
 from backend.models.configuration import ModelConfigurationManager, table_of
 from backend.models.downloader import ModelDownloader

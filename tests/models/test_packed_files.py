@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from gguf import GGMLQuantizationType as Gguf
 
-from backend.core.model_table import MODELS
+from backend.core.catalogue.table import MODELS
 from backend.core.paths import Home
 from backend.models.manager import EMBEDDED_MODELS, ModelManager
 from backend.models.packed_files import packed_experts

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from backend.core.catalogue.table import MODELS
 from backend.core.errors import LoraInvalid, LoraNotFound, RepositoryNotFound, StateConflict, StorageFull
-from backend.core.model_table import MODELS
 from backend.core.paths import Home
 from backend.models.hub import Hub
 from backend.models.lora.library import EMBEDDED_LORAS, LoraLibrary

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from backend.core.architecture import ARCHITECTURES, count
-from backend.core.model_table import MODELS
+from backend.core.catalogue.architecture import ARCHITECTURES, count
+from backend.core.catalogue.table import MODELS
 from backend.models.identity import Kind, Naming, Use
 from backend.models.manager import EMBEDDED_MODELS
 from backend.models.recognition import KNOWN_FILES, recognise
@@ -247,7 +247,7 @@ def test_the_encoder_of_a_model_that_has_a_decoder_too_is_found_under_the_librar
 
 
 def test_our_gguf_header_agrees_with_the_packages_reader(tmp_path: Path) -> None:
-    from backend.core.gguf_header import read_gguf_header
+    from backend.core.formats.gguf import read_gguf_header
 
     writer = gguf.GGUFWriter(tmp_path / "small.gguf", "wan")
     writer.add_array("tokenizer.ggml.tokens", ["a", "", "ü"])

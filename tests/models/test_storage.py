@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from backend.core.model_table import MODELS
+from backend.core.catalogue.table import MODELS
 from backend.core.paths import Home
 from backend.models.disk_usage import usage_of
 from backend.models.manager import EMBEDDED_MODELS, ModelManager

@@ -11,8 +11,8 @@ import os
 import sys
 from pathlib import Path
 
+from backend.core.catalogue.table import ModelSpec
 from backend.core.model_integration_bridge import ModelIntegrationBridge
-from backend.core.model_table import ModelSpec
 from backend.core.paths import Home
 from backend.core.requests import GenerationRequest
 from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader

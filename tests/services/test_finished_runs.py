@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from backend.core.calibration import MemoryCorrection
+from backend.core.catalogue.table import find_model
 from backend.core.domain import Output
-from backend.core.memory_ladder import Fallback, MemoryUse
-from backend.core.model_table import find_model
+from backend.core.planning.calibration import MemoryCorrection
+from backend.core.planning.memory_ladder import Fallback, MemoryUse
 from backend.core.requests import RequestDraft, resolve_request
 from backend.services.finished_runs import loads, observations, peaks, whole_phases
 from backend.services.phase_clock import CostHistory, Phase

@@ -10,15 +10,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from backend.core.config_file import ConfigFile
+from backend.core.catalogue.table import MODELS
+from backend.core.config.file import ConfigFile
 from backend.core.domain import Progress, Stage
-from backend.core.hardware import GIB
-from backend.core.memory_level import Level, MemoryAlert, MemoryPeaks, MemoryReading, Place
 from backend.core.model_integration_bridge import ModelIntegrationBridge
-from backend.core.model_table import MODELS
 from backend.core.paths import Home
+from backend.core.planning.hardware import GIB
+from backend.core.planning.memory_level import (
+    Level,
+    MemoryAlert,
+    MemoryPeaks,
+    MemoryReading,
+    Place,
+    ResourceLimits,
+    kept_limits,
+)
 from backend.core.requests import RequestDraft, resolve_request
-from backend.core.resource_limits import ResourceLimits, kept_limits
 from backend.engine.device_memory import DeviceMemory
 from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.models.manager import ModelManager

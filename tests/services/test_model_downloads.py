@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from backend.core.catalogue.table import MODELS, ModelSpec
 from backend.core.errors import StoreUnavailable
-from backend.core.model_table import MODELS, ModelSpec
 from backend.models.download_progress import DownloadProgress, OnProgress, Phase
 from backend.services import model_downloads
 from backend.services.download import DownloadState

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from backend.core.catalogue.table import MODELS
 from backend.core.domain import Progress, Stage
 from backend.core.errors import (
     DoesNotFit,
@@ -24,11 +25,10 @@ from backend.core.errors import (
     TaskCancelled,
     WanError,
 )
-from backend.core.hardware import GIB, Gpu, detect_hardware
-from backend.core.machine import Machine
 from backend.core.model_integration_bridge import ModelIntegrationBridge
-from backend.core.model_table import MODELS
 from backend.core.paths import Home
+from backend.core.planning.hardware import GIB, Gpu, detect_hardware
+from backend.core.planning.machine import Machine
 from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
 from backend.core.settings import load_settings
 from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader

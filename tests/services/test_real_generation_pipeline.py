@@ -20,10 +20,10 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType
 
+from backend.core.catalogue.table import MODELS
 from backend.core.domain import Progress, Stage
 from backend.core.errors import LeaseLost, ModelDamaged, NonFiniteLatents, StorageFull, TaskCancelled, WorkerStopping
 from backend.core.model_integration_bridge import ModelIntegrationBridge
-from backend.core.model_table import MODELS
 from backend.core.paths import Home
 from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
 from backend.engine.decode import stream_frames

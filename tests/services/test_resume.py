@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import structlog
 
+from backend.core.catalogue.table import MODELS, Mode, ModelSpec
 from backend.core.domain import Output, Progress, Stage
 from backend.core.errors import (
     ImageRequired,
@@ -26,10 +27,9 @@ from backend.core.errors import (
     StorageFull,
     WorkerStopping,
 )
-from backend.core.memory_plan import MemoryPlan
 from backend.core.model_integration_bridge import ModelIntegrationBridge
-from backend.core.model_table import MODELS, Mode, ModelSpec
 from backend.core.paths import Home
+from backend.core.planning.memory_plan import MemoryPlan
 from backend.core.requests import GenerationRequest, RequestDraft, Scheduler, resolve_request
 from backend.engine.offload import RESIDENT
 from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader

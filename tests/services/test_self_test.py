@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.core.abilities import AttentionWish, KernelVerdict, PrecisionVerdict, Verdict
+from backend.core.planning.abilities import AttentionWish, KernelVerdict, PrecisionVerdict, Verdict
 from backend.services.self_test import EngineAnswer, ask_engine, find_abilities
 
 CRASHING = ("-m", "tests.services.programs.kernels_that_crash")

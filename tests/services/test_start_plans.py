@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from backend.core.catalogue.table import MODELS
 from backend.core.errors import StoreUnavailable
-from backend.core.hardware import GIB
-from backend.core.machine import Machine
-from backend.core.memory_ladder import Fallback, MemoryUse
-from backend.core.memory_plan import PLANS, MemoryPlan, Placement, Storage
-from backend.core.model_table import MODELS
 from backend.core.paths import Home
+from backend.core.planning.hardware import GIB
+from backend.core.planning.machine import Machine
+from backend.core.planning.memory_ladder import Fallback, MemoryUse
+from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.requests import GenerationRequest, RequestDraft, native_request, resolve_request
 from backend.core.settings import load_settings
 from backend.models.lora.library import LoraLibrary

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from backend.core.config_file import ConfigFile
-from backend.core.hardware import GIB
-from backend.core.machine import Machine
-from backend.core.memory_plan import Placement, Storage
-from backend.core.model_table import find_model
-from backend.core.optimization_settings import kept_optimization
+from backend.core.catalogue.table import find_model
+from backend.core.config.file import ConfigFile
 from backend.core.paths import Home
+from backend.core.planning.constraints import kept_optimization
+from backend.core.planning.hardware import GIB
+from backend.core.planning.machine import Machine
+from backend.core.planning.memory_plan import Placement, Storage
 from backend.core.requests import native_request
 from backend.models.lora.library import LoraLibrary
 from backend.services.forecast import Forecast

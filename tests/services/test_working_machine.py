@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from backend.core.abilities import Abilities, AttentionWish, PrecisionVerdict
-from backend.core.hardware import GIB, Gpu, HardwareProfile, detect_hardware
-from backend.core.machine import Machine
+from backend.core.planning.abilities import Abilities, AttentionWish, PrecisionVerdict
+from backend.core.planning.hardware import GIB, Gpu, HardwareProfile, detect_hardware
+from backend.core.planning.machine import Machine
 from backend.core.settings import Settings, load_settings
 from backend.services.self_test import EngineAnswer, find_abilities
 from backend.services.working_machine import WorkingMachine, machine_as_it_looks

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from backend.core.catalogue.table import MODELS
 from backend.core.domain import Output, Priority, Progress, Stage, Task, new_task_id
-from backend.core.model_table import MODELS
 from backend.core.requests import RequestDraft, resolve_request
 from backend.store.tasks import TaskStore
 

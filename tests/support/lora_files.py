@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from backend.core.lora.shape import WanShape
+from backend.core.catalogue.transformer import WanShape
 
 RANK = 4
 ALPHA = 2.0

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from backend.core.catalogue.table import MODELS
 from backend.core.domain import EventType, Priority, Task, TaskStatus, new_task_id
-from backend.core.model_table import MODELS
 from backend.core.requests import RequestDraft, resolve_request
 from backend.core.settings import Settings, load_settings
 from backend.store.engine import Database

@@ -11,7 +11,7 @@ import pytest
 
 from backend.core.domain import EventType, FetchNews, Progress, Stage, TaskStatus
 from backend.core.errors import GenerationFailed, LeaseLost, StoreUnavailable, TaskCancelled, WorkerStopping
-from backend.core.memory_level import Level, MemoryAlert, MemoryReading, Place
+from backend.core.planning.memory_level import Level, MemoryAlert, MemoryReading, Place
 from backend.store.tasks import TaskStore
 from backend.worker import attempt as attempt_module
 from backend.worker.attempt import Attempt

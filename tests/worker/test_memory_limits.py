@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from backend.core.config_file import ConfigFile
+from backend.core.config.file import ConfigFile
 from backend.core.domain import TaskStatus
-from backend.core.resource_limits import kept_limits
+from backend.core.planning.memory_level import kept_limits
 from backend.worker.supervisor import as_environment
 from tests.worker.conftest import Queue
 

@@ -23,7 +23,7 @@ import httpx2
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from backend.core.model_table import MODELS
+from backend.core.catalogue.table import MODELS
 from backend.core.paths import Home
 from backend.models.downloader import ModelDownloader
 from backend.models.hub import Hub

@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 
 from backend.app import create_app
 from backend.core.domain import TaskStatus
-from backend.core.hardware import GIB, Gpu, detect_hardware
+from backend.core.planning.hardware import GIB, Gpu, detect_hardware
 from backend.store.workers import WorkerState
 from backend.worker.supervisor import Supervisor, SupervisorStatus, as_environment
 from tests.api.support import ADDRESS, GOOD

@@ -1,1 +1,1 @@
-"""What LoRA files mean, decided on names and shapes alone: no tensors, no torch, no folders."""
+"""What the tensors of a LoRA file mean, by name and shape."""

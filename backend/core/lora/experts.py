@@ -1,6 +1,11 @@
 """Which expert a LoRA file is for, as far as its name and its metadata say it; and which files make a pair.
 
 Nothing in the tensors tells the experts of Wan2.2 A14B apart, so people write it into names, in many spellings.
+
+Which models a LoRA was made for, found by holding its tensors against every structure that is known.
+
+Nothing in a file names its base reliably, but widths and numbers of blocks do. T2V and I2V of A14B differ
+only where their input begins, so a LoRA that does not touch it fits both.
 """
 
 from __future__ import annotations
@@ -9,7 +14,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from backend.core.catalogue.transformer import PUBLISHED, WanShape
 from backend.core.lora.keys import BOTH, HIGH, LOW
+from backend.core.lora.match import Match, TensorInfo, match_tensors
 
 #: Our own header field; goes before everything else.
 EXPERT_METADATA = "wan22.expert"
@@ -28,6 +35,7 @@ _OTHER_MEANING = re.compile(
 )
 #: Words before it, likewise.
 _DEGREES = frozenset({"mid", "semi", "super", "too", "ultra", "very"})
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,3 +112,30 @@ def _next_word(tokens: list[str]) -> str | None:
 def _joined(before: list[str], after: list[str]) -> str:
     left, right = "".join(before).rstrip(" ._-"), "".join(after).lstrip(" ._-")
     return f"{left}_{right}" if left and right else left or right
+
+
+def fitting_bases(
+    tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str], shapes: Mapping[str, WanShape]
+) -> tuple[str, ...]:
+    """Return the names of the structures in which every tensor has a place; of none, those in which most have one.
+
+    Raises:
+        ValueError: the metadata cannot be understood.
+    """
+    matches: dict[str, Match] = {name: match_tensors(tensors, metadata, shape) for name, shape in shapes.items()}
+    possible = {name: match for name, match in matches.items() if match.matched and not match.other_model}
+    if not possible:
+        return ()
+    most = max(match.matched for match in possible.values())
+    return tuple(name for name, match in possible.items() if match.matched == most)
+
+
+def base_name(
+    tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str], further: Mapping[str, WanShape] | None = None
+) -> str:
+    """Name the models that a LoRA fits, `unknown` for none; `further` are structures beside the published ones.
+
+    Raises:
+        ValueError: the metadata cannot be understood.
+    """
+    return " or ".join(fitting_bases(tensors, metadata, PUBLISHED | dict(further or {}))) or UNKNOWN

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import isfinite, prod, sqrt
 
+from backend.core.catalogue.transformer import WanShape
 from backend.core.lora.keys import HIGH, LOW, Key, Part, Style, read_key
-from backend.core.lora.shape import WanShape
 
 #: Types whose values are numbers on a scale; whole numbers would need a scale that no LoRA file carries.
 FLOAT_TYPES = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})

@@ -13,15 +13,14 @@ from datetime import UTC, datetime
 from math import prod
 from pathlib import Path
 
+from backend.core.catalogue.table import BUILT_IN, ModelSpec, models_in_force
+from backend.core.catalogue.transformer import PUBLISHED, WanShape
 from backend.core.errors import LoraInvalid
-from backend.core.lora.bases import UNKNOWN, fitting_bases
-from backend.core.lora.experts import Hint, expert_in_metadata, hint_of
-from backend.core.lora.header import read_header
+from backend.core.formats.safetensors import read_header
+from backend.core.lora.experts import UNKNOWN, Hint, expert_in_metadata, fitting_bases, hint_of
 from backend.core.lora.keys import BOTH, HIGH, LOW
 from backend.core.lora.match import match_tensors
-from backend.core.lora.shape import PUBLISHED, WanShape
 from backend.core.lora.words import Preset, preset_in, trigger_words
-from backend.core.model_table import BUILT_IN, ModelSpec, models_in_force
 
 
 @dataclass(frozen=True, slots=True)

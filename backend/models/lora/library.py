@@ -12,6 +12,7 @@ import math
 from pathlib import Path
 from typing import IO, Any
 
+from backend.core.catalogue.table import ModelSpec
 from backend.core.errors import (
     InvalidRequest,
     LoraExists,
@@ -20,7 +21,6 @@ from backend.core.errors import (
     LoraNotFound,
     StateConflict,
 )
-from backend.core.model_table import ModelSpec
 from backend.core.paths import Home
 from backend.core.requests import LoraFileRef, LoraUse, OnLoraFailure
 from backend.models.lora.catalogue import Lora, catalogue

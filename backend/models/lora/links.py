@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from backend.core.config_file import ConfigFile
+from backend.core.config.file import ConfigFile
 from backend.core.errors import BadSettings
 from backend.core.paths import Home
 from backend.models.linking import Link, link_file

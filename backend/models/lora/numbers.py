@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from backend.core.errors import LoraInvalid
-from backend.core.lora.header import DTYPE_BYTES, SafetensorsHeader
+from backend.core.formats.safetensors import DTYPE_BYTES, SafetensorsHeader
 
 #: For each type: the unsigned type of the same width, and the bits that are all set in what is no number
 #: (IEEE 754; E4M3 has no infinity, and its only NaN has every bit but the sign set).

@@ -15,8 +15,8 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
-from backend.core.config_file import ConfigFile
-from backend.core.download_limit import kept_limit
+from backend.core.config.download_limit import kept_limit
+from backend.core.config.file import ConfigFile
 from backend.core.errors import LoraInvalid, LoraNotFound, RepositoryNotFound, StateConflict, StorageFull
 from backend.core.lora.keys import HIGH, LOW
 from backend.core.paths import Home

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from backend.core.catalogue.table import ModelSpec
+from backend.core.catalogue.transformer import WanShape
 from backend.core.errors import InvalidRequest, LoraIncompatible
-from backend.core.lora.header import read_header
+from backend.core.formats.safetensors import read_header
 from backend.core.lora.keys import BOTH, HIGH, LOW
 from backend.core.lora.match import Match, match_tensors
-from backend.core.lora.shape import WanShape
-from backend.core.model_table import ModelSpec
 from backend.core.requests import OnLoraFailure
 from backend.models.lora.files import LoraFile
 

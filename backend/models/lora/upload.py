@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import IO
 
 from backend.core.errors import BodyTooLarge, InvalidRequest, LoraExists, LoraInvalid, StorageFull
+from backend.core.formats.safetensors import read_header
 from backend.core.lora.experts import hint_of
-from backend.core.lora.header import read_header
 from backend.core.lora.keys import HIGH
 from backend.models.lora.files import LoraFileReader
 

@@ -7,7 +7,7 @@ import signal
 
 import torch
 
-from backend.core.abilities import AttentionWish, KernelVerdict, Verdict
+from backend.core.planning.abilities import AttentionWish, KernelVerdict, Verdict
 from backend.engine import self_test
 from backend.engine.attention import Kernel, judge
 from backend.engine.device_facts import Card

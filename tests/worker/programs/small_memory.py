@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from unittest.mock import patch
 
-from backend.core.hardware import GIB, detect_hardware
+from backend.core.planning.hardware import GIB, detect_hardware
 from backend.core.settings import load_settings
 from backend.engine import device_memory
 from backend.worker.runner import WorkerRunner

@@ -1,0 +1,122 @@
+"""The table of models in force, and how the names that clients use are understood.
+
+A process serves one home folder and has one table: the built-in models, and those that the home's owner added. Whoever
+puts a process together puts its table in force (`models.configuration`); everybody else asks here. A table never
+changes, so whoever holds one sees the same models throughout.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from backend.core.catalogue.builtin import MODELS
+from backend.core.catalogue.spec import Mode, ModelSpec
+from backend.core.errors import UnknownModel
+
+__all__ = [
+    "AUTO",
+    "BUILT_IN",
+    "MODELS",
+    "Mode",
+    "ModelSpec",
+    "ModelTable",
+    "find_model",
+    "fold_name",
+    "models_in_force",
+    "put_in_force",
+]
+
+#: The request for "a model that fits and is here".
+AUTO = "auto"
+#: The shortest beginning of a name that is taken for the name.
+SHORTEST_PREFIX = 3
+
+_OWNER = re.compile(r"^(wan-ai|fastvideo)[/_-]")
+_SUFFIX = re.compile(r"(-diffusers)?(@2\.[12]\.0)?$")
+
+
+def fold_name(name: str) -> str:
+    """Fold the spellings that clients use into one: case, `_` for `-`, the owner, `-Diffusers`, `@2.2.0`."""
+    key = _OWNER.sub("", name.strip().lower())
+    return _SUFFIX.sub("", key.replace("_", "-"))
+
+
+@dataclass(frozen=True)
+class ModelTable:
+    """Models in the order in which they are listed."""
+
+    specs: tuple[ModelSpec, ...]
+    faults: tuple[str, ...] = ()  #: sentences about the entries that were left out
+
+    @property
+    def ids(self) -> list[str]:
+        """The names of all models."""
+        return [spec.id for spec in self.specs]
+
+    def get(self, model_id: str) -> ModelSpec | None:
+        """Return the model with exactly this id, which a stored task or video has; None when it is gone."""
+        return self._by_id.get(model_id)
+
+    def find(self, name: str) -> ModelSpec:
+        """Return the model that a client's name means: an id, an alias, or the beginning of one model's names alone.
+
+        Raises:
+            UnknownModel: no model has this name, or several begin with it; it is never mapped to another one.
+        """
+        exact = self._by_id.get(name)
+        if exact is not None:
+            return exact
+        key = fold_name(name)
+        spec = self._by_key.get(key)
+        if spec is not None:
+            return spec
+        begun = {id(one): one for known, one in self._by_key.items() if known.startswith(key)}
+        if len(key) >= SHORTEST_PREFIX and len(begun) == 1:
+            return next(iter(begun.values()))
+        known = [*self.ids, AUTO]
+        raise UnknownModel(f"Invalid model type. Must be one of: {', '.join(known)}", details={"known_models": known})
+
+    def names_of(self, spec: ModelSpec) -> set[str]:
+        """Return the folded names that mean this model."""
+        return {fold_name(name) for name in (spec.id, *spec.aliases)}
+
+    def holder(self, names: Iterable[str]) -> ModelSpec | None:
+        """Return a model that has one of these names already, None when they are free."""
+        return next((spec for name in names if (spec := self._by_key.get(fold_name(name))) is not None), None)
+
+    @cached_property
+    def _by_id(self) -> Mapping[str, ModelSpec]:
+        return {spec.id: spec for spec in self.specs}
+
+    @cached_property
+    def _by_key(self) -> Mapping[str, ModelSpec]:
+        return {name: spec for spec in self.specs for name in self.names_of(spec)}
+
+
+#: What every process starts with.
+BUILT_IN = ModelTable(tuple(MODELS.values()))
+
+_in_force: ModelTable = BUILT_IN
+
+
+def models_in_force() -> ModelTable:
+    """Return the table of this process as it is now."""
+    return _in_force
+
+
+def put_in_force(table: ModelTable) -> None:
+    """Make this the table of the process; for those who put processes together."""
+    global _in_force
+    _in_force = table
+
+
+def find_model(name: str) -> ModelSpec:
+    """Return the spec that a client's name means in the table in force.
+
+    Raises:
+        UnknownModel: no model has this name, or several begin with it; it is never mapped to another one.
+    """
+    return _in_force.find(name)

@@ -1,0 +1,1 @@
+"""config.json: the file, its sections, and the download limit."""

@@ -1,0 +1,1 @@
+"""The headers of weight files: safetensors and GGUF."""

@@ -1,0 +1,166 @@
+"""What a file of weights holds, whichever of the two formats it has: names, shapes and types, and what scales what.
+
+The one place that knows the containers, the endings, the indexes of shards and what stands beside weights. Decides by
+the content, never by the ending, and says in words what a file is that is not read. Reads no numbers, knows no models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from math import prod
+from pathlib import Path
+from typing import Final
+
+from backend.core.errors import LoraInvalid
+from backend.core.formats.gguf import MAGIC, BadGguf, read_gguf_header
+from backend.core.formats.safetensors import read_header
+from backend.core.lora.match import TensorInfo
+
+
+class Container(StrEnum):
+    """The two formats that are read; neither can hold code."""
+
+    SAFETENSORS = "safetensors"
+    GGUF = "gguf"
+
+
+#: How the names of files of weights end.
+SAFETENSORS_SUFFIX: Final = f".{Container.SAFETENSORS}"
+WEIGHT_SUFFIXES: Final = tuple(f".{container}" for container in Container)
+#: How the name of a list of shards ends.
+SHARD_INDEX: Final = f"{SAFETENSORS_SUFFIX}.index.json"
+_MAX_INDEX_BYTES = 32 * 2**20
+
+#: Follows a module's name where its weight is to be multiplied by a scale: ComfyUI's word, and diffusers'.
+_SCALES: Final = (".scale_weight", ".weight_scale")
+#: Scales for activations, and marks of the format: they say that the file is a scaled one, and nothing about weights.
+_MARKS: Final = (".scale_input", ".input_scale", ".comfy_quant", "scaled_fp8")
+#: A tokenizer inside the file of an encoder, which is not used: the model has its own.
+_WORDS: Final = ("spiece_model",)
+
+#: How people call the types of numbers that safetensors files have; those of GGUF are called what they are.
+_TYPES: Final = {
+    "F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16", "F8_E4M3": "fp8_e4m3fn", "F8_E5M2": "fp8_e5m2",
+}  # fmt: skip
+_EIGHT_BITS: Final = "fp8"
+
+
+class NoWeights(Exception):
+    """The file is not read; the text says in one sentence what it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightHeader:
+    """One file, or the shards of one."""
+
+    container: Container
+    files: tuple[Path, ...]  #: the file, or the index and the shards that it lists
+    tensors: dict[str, TensorInfo]  #: the weights
+    scales: dict[str, TensorInfo]  #: what weights are to be multiplied by; `scaled_weight` says which
+    scaled: bool  #: whether anything says that weights were scaled down
+    metadata: dict[str, str]
+    size: int  #: bytes of all files
+
+    @property
+    def precision(self) -> tuple[str, ...]:
+        """The types of the numbers, those with the most numbers first: `bf16`, `fp8_e4m3fn scaled`, `Q4_K`."""
+        numbers: dict[str, int] = {}
+        for info in self.tensors.values():
+            numbers[info.dtype] = numbers.get(info.dtype, 0) + prod(info.shape)
+        ranked = sorted(numbers, key=lambda dtype: (-numbers[dtype], dtype))
+        return tuple(self._in_words(dtype) for dtype in ranked)
+
+    def _in_words(self, dtype: str) -> str:
+        if self.container is Container.GGUF:
+            return dtype
+        word = _TYPES.get(dtype, dtype)
+        return f"{word} scaled" if self.scaled and word.startswith(_EIGHT_BITS) else word
+
+
+def scaled_weight(scale: str) -> str:
+    """Return the name of the weight that a tensor of `WeightHeader.scales` belongs to."""
+    return f"{scale.rpartition('.')[0]}.weight"
+
+
+def read_weights(path: Path) -> WeightHeader:
+    """Read the header of a file, or those of all shards that an index (`….safetensors.index.json`) lists.
+
+    Raises:
+        NoWeights: it is something else: a pickle, a pointer, a page, a part of a file.
+    """
+    if path.name.endswith(SHARD_INDEX):
+        return _read_shards(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(MAGIC))
+            size = file.seek(0, 2)
+    except OSError as error:
+        raise NoWeights(f"The file cannot be read ({type(error).__name__})") from None
+    if start == MAGIC:
+        return _read_gguf(path, size)
+    try:
+        header = read_header(path)
+    except LoraInvalid as error:
+        raise NoWeights(error.message) from None
+    return _header(Container.SAFETENSORS, path, header.tensors, header.metadata, size)
+
+
+def _read_gguf(path: Path, size: int) -> WeightHeader:
+    try:
+        header = read_gguf_header(path)
+    except BadGguf as error:
+        raise NoWeights(str(error)) from None
+    texts = {name: value for name, value in header.fields.items() if isinstance(value, str)}
+    return _header(Container.GGUF, path, header.tensors, texts, size)
+
+
+def _header(
+    container: Container, path: Path, stored: Mapping[str, TensorInfo], metadata: dict[str, str], size: int
+) -> WeightHeader:
+    """Tell the weights of one file from what stands beside them."""
+    scales = {name: info for name, info in stored.items() if name.endswith(_SCALES)}
+    beside = {name for name in stored if name.endswith((*_SCALES, *_MARKS, *_WORDS))}
+    weights = {name: info for name, info in stored.items() if name not in beside}
+    scaled = any(not name.endswith(_WORDS) for name in beside)
+    return WeightHeader(container, (path,), weights, scales, scaled, metadata, size)
+
+
+def _read_shards(index: Path) -> WeightHeader:
+    tensors: dict[str, TensorInfo] = {}
+    scales: dict[str, TensorInfo] = {}
+    size = 0
+    scaled = False
+    shards = [index.parent / name for name in shard_names(index)]
+    for shard in shards:
+        if not shard.is_file():
+            raise NoWeights(f"The shard {shard.name} is missing")
+        part = read_weights(shard)
+        if part.container is not Container.SAFETENSORS or not part.tensors.keys().isdisjoint(tensors):
+            raise NoWeights(f"The shard {shard.name} does not belong to its index")
+        tensors |= part.tensors
+        scales |= part.scales
+        scaled = scaled or part.scaled
+        size += part.size
+    files = (index, *shards)
+    return WeightHeader(Container.SAFETENSORS, files, tensors, scales, scaled, {}, size + index.stat().st_size)
+
+
+def shard_names(index: Path) -> list[str]:
+    """Return the files that an index lists, all of them plain names beside it.
+
+    Raises:
+        NoWeights: it cannot be read, or lists something else.
+    """
+    try:
+        if index.stat().st_size > _MAX_INDEX_BYTES:
+            raise NoWeights("The index of the shards is too large to be one")
+        names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise NoWeights("The index of the shards cannot be read") from None
+    # A name that leads out of the folder would make us open any file on this machine.
+    if not names or any(Path(name).name != name or not name.endswith(SAFETENSORS_SUFFIX) for name in names):
+        raise NoWeights("The index of the shards lists something that is not a safetensors file beside it")
+    return names

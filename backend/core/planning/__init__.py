@@ -1,0 +1,1 @@
+"""What a machine can run: memory plans, sizes, seconds, and the choice among them."""

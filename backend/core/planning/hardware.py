@@ -1,0 +1,271 @@
+"""What this machine has: processor, memory, GPUs, disk. Asks NVML and the system, never torch.
+
+What cannot be found out is None, never a guess; a library that fails leaves a sentence, never a crash.
+
+The machine as the last start of the server found it, so that a card that is gone or a smaller limit is noticed.
+
+One small JSON file in the home folder. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import pynvml
+
+GIB = 1024**3
+#: A cgroup of version 1 without a limit tells a number near 2^63.
+_NO_LIMIT = 1 << 60
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One NVIDIA card as NVML sees it; memory in bytes, load in percent."""
+
+    index: int
+    name: str
+    memory_total: int | None
+    memory_used: int | None
+    utilisation: float | None
+    compute_capability: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """The file system that holds a folder; bytes."""
+
+    free: int
+    total: int
+    filesystem: str | None  #: its kind, such as ext4
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareProfile:
+    """The machine; memory in bytes."""
+
+    processor: str
+    cores: int
+    memory_total: int  #: what is built in
+    memory_limit: int | None  #: what the container may use; None = no limit was found
+    memory_available: int | None  #: free without pushing anything out, now
+    gpus: tuple[Gpu, ...]
+    driver: str | None
+    python: str
+    disk: Disk | None = None
+    findings: tuple[str, ...] = ()  #: sentences about what could not be found out
+
+    @property
+    def memory(self) -> int:
+        """What this process and its workers may use of the memory: the smaller of what is there and what is allowed."""
+        return self.memory_total if self.memory_limit is None else min(self.memory_total, self.memory_limit)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; `from_json` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> HardwareProfile:
+        """Build the profile that `to_json` wrote.
+
+        Raises:
+            KeyError, TypeError: it is no such record.
+        """
+        gpus = tuple(Gpu(**(gpu | {"compute_capability": _pair(gpu["compute_capability"])})) for gpu in values["gpus"])
+        disk = None if values["disk"] is None else Disk(**values["disk"])
+        return cls(**(values | {"gpus": gpus, "disk": disk, "findings": tuple(values["findings"])}))
+
+    def changes_since(self, earlier: HardwareProfile) -> list[str]:
+        """Say what is another thing now than it was; what changes by itself (free memory, load) is left out."""
+        now, then = _lasting(self), _lasting(earlier)
+        changes = [
+            f"{name}: {then[name]} became {now[name]}" for name in now if name in then and now[name] != then[name]
+        ]
+        changes += [f"{name} is new: {now[name]}" for name in now if name not in then]
+        return changes + [f"{name} is gone: {then[name]}" for name in then if name not in now]
+
+
+def _lasting(profile: HardwareProfile) -> dict[str, str]:
+    facts = {
+        "processor": f"{profile.processor}, {profile.cores} cores",
+        "memory": in_gib(profile.memory_total),
+        "memory limit": in_gib(profile.memory_limit),
+        "driver": profile.driver or "none",
+        "Python": profile.python,
+    }
+    if profile.disk is not None:
+        facts["disk"] = f"{in_gib(profile.disk.total)} {profile.disk.filesystem or 'of unknown kind'}"
+    return facts | {f"GPU {gpu.index}": f"{gpu.name}, {in_gib(gpu.memory_total)}" for gpu in profile.gpus}
+
+
+def in_gib(size: int | None) -> str:
+    """Write a number of bytes for people."""
+    return "unknown" if size is None else f"{size / GIB:.1f} GiB"
+
+
+def detect_hardware(folder: Path | None = None, *, root: Path = Path("/")) -> HardwareProfile:
+    """Look at the machine now.
+
+    Args:
+        folder: the folder whose disk counts; it need not exist yet. None leaves the disk out.
+        root: where `proc` and `sys` are.
+    """
+    findings: list[str] = []
+    gpus, driver = _nvidia(findings)
+    memory = psutil.virtual_memory()
+    limit, used = _cgroup(root)
+    total = int(memory.total)
+    limit = None if limit is None or limit >= total else limit
+    available = int(memory.available)
+    if limit is not None and used is not None:
+        available = max(0, min(available, limit - used))
+    return HardwareProfile(
+        processor=platform.processor() or platform.machine(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory_total=total,
+        memory_limit=limit,
+        memory_available=available,
+        gpus=gpus,
+        driver=driver,
+        python=platform.python_version(),
+        disk=None if folder is None else _disk(folder, findings),
+        findings=tuple(findings),
+    )
+
+
+def _cgroup(root: Path) -> tuple[int | None, int | None]:
+    """Return limit and use of the memory that the container of this process sets, over all levels of its cgroup.
+
+    Version 2 has one tree (`memory.max`), version 1 one for memory (`memory.limit_in_bytes`); inside a container
+    the path of the group may not be visible, then its top stands for it.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return None, None
+    limits: list[tuple[int, int | None]] = []
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers == "":
+            top, limit_name, use_name = root / "sys/fs/cgroup", "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            top, limit_name, use_name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        group = top / path.strip("/")
+        for level in (group, *group.parents):
+            limit = _number(level / limit_name)
+            if limit is not None and limit < _NO_LIMIT:
+                limits.append((limit, _number(level / use_name)))
+            if level == top:
+                break
+    return min(limits, key=lambda one: one[0]) if limits else (None, None)
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # the file is not there, or says "max"
+        return None
+
+
+def _disk(folder: Path, findings: list[str]) -> Disk | None:
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        usage = shutil.disk_usage(existing)
+        mounts = psutil.disk_partitions(all=True)
+    except OSError as error:
+        findings.append(f"The disk of the home folder could not be asked: {error.strerror}")
+        return None
+    under = [mount for mount in mounts if existing.resolve().is_relative_to(mount.mountpoint)]
+    kind = max(under, key=lambda mount: len(mount.mountpoint)).fstype if under else None
+    return Disk(usage.free, usage.total, kind or None)
+
+
+def _nvidia(findings: list[str]) -> tuple[tuple[Gpu, ...], str | None]:
+    """Ask NVML; a machine without the library or a card has none."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError_LibraryNotFound:
+        return (), None  # no driver: nothing that would be worth a sentence
+    except (pynvml.NVMLError, OSError) as error:
+        findings.append(f"NVIDIA's library does not start: {error}")
+        return (), None
+    try:
+        ask = _Questions(findings)
+        count = ask("how many cards there are", pynvml.nvmlDeviceGetCount) or 0
+        gpus = tuple(gpu for gpu in (_gpu(index, ask) for index in range(count)) if gpu is not None)
+        driver = ask("which driver there is", pynvml.nvmlSystemGetDriverVersion)
+        return gpus, None if driver is None else str(driver)
+    finally:
+        ask("to be closed", pynvml.nvmlShutdown)
+
+
+class _Questions:
+    """Asks NVML one thing at a time; an answer that fails is None and leaves a sentence."""
+
+    def __init__(self, findings: list[str]) -> None:
+        self._findings = findings
+
+    def __call__(self, what: str, call: Callable[..., T], *args: object, may_lack: bool = False) -> T | None:
+        try:
+            return call(*args)
+        except (pynvml.NVMLError, OSError) as error:
+            if not may_lack:
+                self._findings.append(f"NVIDIA's library was asked {what} and failed: {error}")
+            return None
+
+
+def _gpu(index: int, ask: _Questions) -> Gpu | None:
+    handle = ask(f"for card {index}", pynvml.nvmlDeviceGetHandleByIndex, index)
+    if handle is None:
+        return None
+    name = ask(f"for the name of card {index}", pynvml.nvmlDeviceGetName, handle)
+    memory = ask(f"for the memory of card {index}", pynvml.nvmlDeviceGetMemoryInfo, handle)
+    capability = ask(f"for the compute capability of card {index}", pynvml.nvmlDeviceGetCudaComputeCapability, handle)
+    # vGPU, MIG and WSL do not tell their load.
+    load = ask(f"for the load of card {index}", pynvml.nvmlDeviceGetUtilizationRates, handle, may_lack=True)
+    return Gpu(
+        index,
+        "NVIDIA GPU" if name is None else str(name),
+        None if memory is None else int(memory.total),
+        None if memory is None else int(memory.used),
+        None if load is None else float(load.gpu),
+        _pair(capability),
+    )
+
+
+def _pair(values: Any) -> tuple[int, int] | None:
+    return None if values is None else (int(values[0]), int(values[1]))
+
+
+def last_profile(path: Path) -> HardwareProfile | None:
+    """Return what the last start wrote; None when there was none, or one of another version."""
+    try:
+        return HardwareProfile.from_json(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def remember(path: Path, profile: HardwareProfile) -> list[str]:
+    """Write down the machine of this start, and say in words what changed since the last one.
+
+    A disk that takes no file is reported elsewhere; it does not keep a server from starting.
+    """
+    before = last_profile(path)
+    fresh = path.with_suffix(".part")
+    with suppress(OSError):
+        fresh.write_text(json.dumps(profile.to_json(), indent=1))
+        fresh.replace(path)
+    return [] if before is None else profile.changes_since(before)

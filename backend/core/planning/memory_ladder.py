@@ -1,0 +1,129 @@
+"""What a run does when memory runs out: the next memory plan that needs less, within what the operator allows.
+
+Decides and keeps the receipt; how a plan is carried out is the engine's matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from backend.core.errors import OutOfMemory
+from backend.core.planning.memory_plan import SMALLEST_TILE, MemoryPlan, Placement, Storage
+
+_PLACEMENTS = tuple(Placement)  # from the one that needs most to the one that needs least
+_ALLOW = "Let tasks go on with less memory: set WAN22_OOM_POLICY to `quality`."
+_ROUND = "Allow weights to be rounded to eight bits: set WAN22_OOM_POLICY to `speed`."
+
+
+class OomPolicy(StrEnum):
+    """What may be given up."""
+
+    NONE = "none"  #: nothing: the task fails
+    #: Time; the weights keep their precision. Placement changes no bit. The VAE in tiles changes pixels a little, and a
+    #: part on another device rounds otherwise (docs/api.md): rather that than hours of denoising lost in decoding.
+    QUALITY = "quality"
+    SPEED = "speed"  #: as `quality`, and then the precision of the weights
+
+
+class MemoryUse(StrEnum):
+    """What memory was wanted for."""
+
+    LOAD = "load"
+    TEXT = "text"
+    IMAGE = "image"
+    STEP = "step"
+    DECODE = "decode"
+
+
+_WORDS = {
+    MemoryUse.LOAD: "loading",
+    MemoryUse.TEXT: "encoding the prompt",
+    MemoryUse.IMAGE: "encoding the image",
+    MemoryUse.STEP: "a step",
+    MemoryUse.DECODE: "decoding",
+}
+_EXPERTS = (MemoryUse.LOAD, MemoryUse.STEP)
+_VAE = (MemoryUse.IMAGE, MemoryUse.DECODE)
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """One rung that was taken."""
+
+    use: MemoryUse
+    at: str  #: what was being done
+    before: str  #: the plan that did not fit
+    after: str  #: the plan that was taken instead
+    reason: str
+
+    def to_json(self) -> dict[str, str]:
+        """As the record of a video holds it."""
+        return {
+            "at": self.at,
+            "use": self.use.value,
+            "from": self.before,
+            "to": self.after,
+            "reason": self.reason,
+        }
+
+    @property
+    def sentence(self) -> str:
+        """As a task's warnings say it."""
+        return f"Memory ran out at {self.at}; went on with the plan {self.after} instead of {self.before}"
+
+
+@dataclass(slots=True)
+class MemoryLadder:
+    """The rungs of one attempt."""
+
+    policy: OomPolicy
+    side: int  #: pixels along the longer side of the picture; a tile that is not smaller is no help
+    taken: list[Fallback] = field(default_factory=list)
+
+    def down(self, plan: MemoryPlan, error: OutOfMemory, use: MemoryUse, at: str | None = None) -> MemoryPlan:
+        """Return the plan to go on with, and note it.
+
+        Args:
+            plan: the one that did not fit.
+            error: raised again, with advice, when there is no rung left.
+            use: what memory was wanted for, where the error does not say it.
+            at: what was being done, where more can be said than its use.
+        """
+        use = MemoryUse(error.use or use)
+        lower = next(self._rungs(plan, use, host=error.host), None)
+        if lower is None:
+            raise self._end(error, use) from error
+        self.taken.append(Fallback(use, at or _WORDS[use], plan.words, lower.words, error.message))
+        return lower
+
+    def _rungs(self, plan: MemoryPlan, use: MemoryUse, *, host: bool) -> Iterator[MemoryPlan]:
+        """Yield the plans below this one, the best first; what is moved off the device does not help a host."""
+        if self.policy is OomPolicy.NONE:
+            return
+        rung = _PLACEMENTS.index(plan.placement)
+        # While text or pixels are computed the experts are away already, unless they are resident.
+        lowest = len(_PLACEMENTS) - 1 if use in _EXPERTS else 1
+        if not host and rung < lowest:
+            yield replace(plan, placement=_PLACEMENTS[rung + 1])
+        if use in _EXPERTS and self.policy is OomPolicy.SPEED and plan.storage is Storage.BF16:
+            yield replace(plan, storage=Storage.FP8)
+        if use is MemoryUse.TEXT and not host and not plan.text_encoder_on_cpu:
+            yield replace(plan, text_encoder_on_cpu=True)
+        if use in _VAE:
+            tile = max(SMALLEST_TILE, plan.tile_size // 2) if plan.tiled_decode else plan.tile_size
+            if tile >= self.side:
+                tile = SMALLEST_TILE
+            if tile < self.side and (not plan.tiled_decode or tile < plan.tile_size):
+                yield replace(plan, tiled_decode=True, tile_size=tile)
+            if not host and not plan.vae_on_cpu:
+                yield replace(plan, vae_on_cpu=True)
+
+    def _end(self, error: OutOfMemory, use: MemoryUse) -> OutOfMemory:
+        advice: tuple[str, ...] = OutOfMemory.suggestions
+        if self.policy is OomPolicy.NONE:
+            advice = (_ALLOW, *advice)
+        elif self.policy is OomPolicy.QUALITY and use in _EXPERTS:
+            advice = (_ROUND, *advice)
+        return OutOfMemory(error.message, suggestions=advice, use=error.use, host=error.host)

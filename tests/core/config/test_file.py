@@ -1,0 +1,59 @@
+"""The configuration file: sections, what is kept, what is refused, many writers."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.core.config.file import ConfigFile
+from backend.core.errors import BadSettings
+
+
+def test_a_file_that_is_not_there_is_empty(tmp_path: Path) -> None:
+    file = ConfigFile(tmp_path / "config.json")
+    assert file.section("models") == {}
+    assert file.mark is None
+
+
+def test_a_change_keeps_every_other_section(tmp_path: Path) -> None:
+    file = ConfigFile(tmp_path / "config.json")
+    file.path.write_text('{"a": {"x": 1}, "from a later version": [1, 2]}')
+    before = file.mark
+    assert file.update("b", lambda section: {**section, "y": 2}) == {"y": 2}
+    assert (file.section("a"), file.section("b")) == ({"x": 1}, {"y": 2})
+    assert '"from a later version"' in file.path.read_text()
+    assert file.mark != before
+
+
+def test_a_change_that_fails_changes_nothing(tmp_path: Path) -> None:
+    file = ConfigFile(tmp_path / "config.json")
+    file.update("a", lambda _: {"x": 1})
+
+    def refuse(_: dict[str, Any]) -> dict[str, Any]:
+        raise BadSettings("no")
+
+    with pytest.raises(BadSettings):
+        file.update("a", refuse)
+    assert file.section("a") == {"x": 1}
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"models": 3}', b"\xff"])
+def test_what_is_no_configuration_is_refused_by_name(tmp_path: Path, content: str | bytes) -> None:
+    file = ConfigFile(tmp_path / "config.json")
+    file.path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(BadSettings, match=r"config\.json"):
+        file.section("models")
+
+
+def test_no_change_of_many_writers_is_lost(tmp_path: Path) -> None:
+    file = ConfigFile(tmp_path / "config.json")
+
+    def write(number: int) -> None:
+        file.update("numbers", lambda section: {**section, str(number): number})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(40)))
+    assert sorted(file.section("numbers").values()) == list(range(40))
