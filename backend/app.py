@@ -48,9 +48,9 @@ from backend.core.planning.hardware import HardwareProfile, detect_hardware
 from backend.core.planning.memory_level import kept_limits
 from backend.core.settings import Settings
 from backend.core.system_integration import SystemIntegration
-from backend.models.configuration import ModelConfigurationManager
+from backend.models.folder.manager import ModelManager
 from backend.models.lora.library import LoraLibrary
-from backend.models.manager import ModelManager
+from backend.models.own.configuration import ModelConfigurationManager
 from backend.services.download_control import DownloadControl
 from backend.services.forecast import Forecast
 from backend.services.generation_service import GenerationService
@@ -66,9 +66,8 @@ from backend.services.working_machine import WorkingMachine
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.events import EventLog
-from backend.store.outputs import OutputStore
+from backend.store.outputs import OutputStore, UsageStore
 from backend.store.tasks import TaskStore
-from backend.store.usage import UsageStore
 from backend.store.workers import WorkerStore
 
 #: One file of routes for each resource.

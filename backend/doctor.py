@@ -24,9 +24,9 @@ from backend.core.planning.machine import Machine
 from backend.core.planning.memory_ladder import OomPolicy
 from backend.core.planning.optimizer import WAN22SystemOptimizer
 from backend.core.settings import Settings
-from backend.models.configuration import ModelConfigurationManager
-from backend.models.hub import Hub, Reach
-from backend.models.manager import ModelManager, Presence
+from backend.models.download.hub import Hub, Reach
+from backend.models.folder.manager import ModelManager, Presence
+from backend.models.own.configuration import ModelConfigurationManager
 from backend.services.disk_speed import read_speed
 from backend.services.self_test import EngineAnswer, ask_engine
 from backend.services.working_machine import machine_as_it_looks

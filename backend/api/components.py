@@ -19,7 +19,7 @@ from backend.core.domain import TaskStatus
 from backend.core.errors import BadSettings, WanError
 from backend.core.planning.hardware import HardwareProfile, in_gib, remember
 from backend.core.system_integration import Component, ComponentStatus, Condition
-from backend.models.manager import Presence
+from backend.models.folder.manager import Presence
 from backend.store.engine import Database
 from backend.store.workers import WorkerState
 

@@ -21,9 +21,9 @@ from backend.core.planning.constraints import KeptOptimization
 from backend.core.planning.memory_level import KeptLimits
 from backend.core.settings import Settings
 from backend.core.system_integration import SystemIntegration
-from backend.models.configuration import ModelConfigurationManager
+from backend.models.folder.manager import ModelManager
 from backend.models.lora.library import LoraLibrary
-from backend.models.manager import ModelManager
+from backend.models.own.configuration import ModelConfigurationManager
 from backend.services.download_control import DownloadControl
 from backend.services.generation_service import GenerationService
 from backend.services.inputs import InputStore
@@ -35,9 +35,8 @@ from backend.services.recheck import Recheck
 from backend.services.storage_cleanup import StorageCleanup
 from backend.store.download_orders import DownloadOrders
 from backend.store.events import EventLog
-from backend.store.outputs import OutputStore
+from backend.store.outputs import OutputStore, UsageStore
 from backend.store.tasks import TaskStore
-from backend.store.usage import UsageStore
 from backend.store.workers import WorkerInfo, WorkerStore
 
 _ID = re.compile(r"^[A-Za-z0-9-]{1,64}$")

@@ -22,9 +22,9 @@ from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.config.download_limit import BANDWIDTH
 from backend.core.domain import iso, utcnow
 from backend.core.errors import InvalidRequest
-from backend.models.integrity import FileState, check_full, check_quick
-from backend.models.manifest import read_manifest
-from backend.models.removal import remove_model
+from backend.models.folder.integrity import FileState, check_full, check_quick
+from backend.models.folder.manifest import read_manifest
+from backend.models.folder.storage import remove_model
 from backend.services.download import Download
 
 router = APIRouter(prefix="/models", tags=["models"])

@@ -9,7 +9,7 @@ from backend.api.deps import ServicesDep
 from backend.api.model_views import GB
 from backend.api.schemas import Timestamp
 from backend.core.domain import iso, utcnow
-from backend.models.storage import Suggestion
+from backend.models.folder.storage import Suggestion
 from backend.services.storage_cleanup import Done
 
 router = APIRouter(prefix="/models", tags=["models"])

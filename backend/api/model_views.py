@@ -9,9 +9,8 @@ from typing import Final
 from backend.api.model_download_schemas import DownloadView
 from backend.api.model_schemas import ModelDetails, ModelHealth, ModelStatus, ModelTotals
 from backend.core.domain import iso, utcnow
-from backend.models.last_seen import read_last_seen
-from backend.models.manager import ModelState, Presence, folder_hint
-from backend.models.manifest import read_manifest
+from backend.models.folder.manager import ModelState, Presence, folder_hint
+from backend.models.folder.manifest import read_last_seen, read_manifest
 from backend.services.download import RUNNING, Download
 from backend.store.outputs import ModelUse
 from backend.store.workers import WorkerInfo

@@ -22,7 +22,7 @@ from backend.api.views import model_info
 from backend.core.catalogue.table import find_model, models_in_force
 from backend.core.domain import TERMINAL, TaskStatus, iso, utcnow
 from backend.core.errors import ModelDamaged, ModelUnavailable
-from backend.models.manager import ModelState
+from backend.models.folder.manager import ModelState
 
 router = APIRouter(prefix="/models", tags=["models"])
 

@@ -27,7 +27,7 @@ from backend.core.catalogue.table import ModelSpec, models_in_force
 from backend.core.domain import Output, Priority, Task, TaskEvent, TaskStatus, iso, utcnow
 from backend.core.paths import Home
 from backend.core.requests import MAX_FPS, MAX_GUIDANCE, MAX_PROMPT_CHARS, MAX_SEED, MAX_STEPS, GenerationRequest
-from backend.models.manager import ModelState
+from backend.models.folder.manager import ModelState
 from backend.services.download import waits_for_resume
 from backend.services.model_supply import FetchFirst
 

@@ -14,7 +14,7 @@ from backend.core.errors import BadSettings
 from backend.core.planning.hardware import detect_hardware
 
 if TYPE_CHECKING:
-    from backend.models.model_entry import ModelEntry
+    from backend.models.own.model_entry import ModelEntry
     from backend.progress_bar import ShowBytes
 
 
@@ -49,10 +49,10 @@ def add(
     Its files stay where they are. Of single files a folder of links is made; what they lack is taken from the models
     that are here, or fetched later.
     """
-    from backend.models.configuration import ModelConfigurationManager
-    from backend.models.manager import ModelManager
-    from backend.models.model_entry import ModelEntry
-    from backend.models.own_models import OwnModels
+    from backend.models.folder.manager import ModelManager
+    from backend.models.own.configuration import ModelConfigurationManager
+    from backend.models.own.model_entry import ModelEntry
+    from backend.models.own.registration import OwnModels
     from backend.progress_bar import byte_bar
 
     home = own_home()

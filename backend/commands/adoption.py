@@ -17,9 +17,9 @@ from backend.core.settings import load_settings
 
 if TYPE_CHECKING:
     from backend.core.paths import Home
-    from backend.models.adoption import Plan
-    from backend.models.identity import Recognised
-    from backend.models.survey import Survey
+    from backend.models.adoption.plans import Plan
+    from backend.models.adoption.structure import Recognised
+    from backend.models.adoption.survey import Survey
 
 _GB = 1e9
 
@@ -40,10 +40,10 @@ def adopt(
     loras: Annotated[bool, typer.Option(help="Link the LoRAs that fit a model here, too.")] = True,
 ) -> None:
     """Use models and LoRAs of the Hugging Face cache, ComfyUI, Wan2GP and other folders without copying them."""
-    from backend.models.adoption import parse_choices, plans
-    from backend.models.local_files import hugging_face_cache
-    from backend.models.manager import ModelManager
-    from backend.models.survey import look_through, usual_roots
+    from backend.models.adoption.plans import parse_choices, plans
+    from backend.models.adoption.survey import look_through, usual_roots
+    from backend.models.download.local_files import hugging_face_cache
+    from backend.models.folder.manager import ModelManager
 
     settings = load_settings()
     home = settings.paths.create()
@@ -73,8 +73,8 @@ def adopt(
 
 
 def _adopt(home: Home, plan: Plan, *, copy: bool) -> None:
-    from backend.models.assembly import assemble
-    from backend.models.linking import Link
+    from backend.models.adoption.assembly import assemble
+    from backend.models.download.linking import Link
     from backend.progress_bar import byte_bar
 
     done = 0
@@ -101,7 +101,7 @@ def _adopt(home: Home, plan: Plan, *, copy: bool) -> None:
 
 def _adopt_loras(home: Home, survey: Survey, *, dry_run: bool) -> None:
     """Link the LoRAs that are not here yet; one that is refused keeps no other one out."""
-    from backend.models.identity import Kind
+    from backend.models.adoption.structure import Kind
     from backend.models.lora.library import LoraLibrary
 
     library = LoraLibrary(home)
@@ -126,7 +126,7 @@ def _adopt_loras(home: Home, survey: Survey, *, dry_run: bool) -> None:
 
 
 def _show_files(survey: Survey) -> None:
-    from backend.models.survey import unusable
+    from backend.models.adoption.survey import unusable
 
     table = Table(box=None)
     for title in ("file", "what it is", "numbers", "GB", "used for", "note"):
@@ -157,7 +157,7 @@ def _show_files(survey: Survey) -> None:
 
 
 def _worth_a_line(found: Recognised) -> bool:
-    from backend.models.identity import Kind
+    from backend.models.adoption.structure import Kind
 
     return found.kind is Kind.LORA or "wan" in found.path.name.lower() or bool(found.identities)
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from backend.commands.terminal import out, own_database, own_home, own_need
 
 if TYPE_CHECKING:
-    from backend.models.storage import StorageReport
+    from backend.models.folder.storage import StorageReport
     from backend.services.storage_cleanup import StorageCleanup
 
 _GB = 1e9
@@ -61,7 +61,7 @@ def _show(report: StorageReport) -> None:
 @contextmanager
 def _opened() -> Iterator[StorageCleanup]:
     from backend.core.planning.hardware import detect_hardware
-    from backend.models.manager import ModelManager
+    from backend.models.folder.manager import ModelManager
     from backend.services.storage_cleanup import StorageCleanup
     from backend.store.outputs import OutputStore
 

@@ -20,10 +20,10 @@ from backend.core.planning.hardware import detect_hardware
 from backend.core.settings import load_settings
 
 if TYPE_CHECKING:
-    from backend.models.download_progress import DownloadProgress, OnProgress
-    from backend.models.downloader import ModelDownloader
-    from backend.models.integrity import FileFinding
-    from backend.models.manager import ModelManager, ModelState
+    from backend.models.download.downloader import ModelDownloader
+    from backend.models.folder.integrity import FileFinding
+    from backend.models.folder.manager import ModelManager, ModelState
+    from backend.models.folder.progress import DownloadProgress, OnProgress
     from backend.progress_bar import ShowBytes
 
 app = typer.Typer(help="List, add, fetch, adopt, check and remove models.", no_args_is_help=True)
@@ -86,7 +86,7 @@ def verify(
     limit: Limit = None,
 ) -> None:
     """Check a model's files against what was downloaded, without the network."""
-    from backend.models.integrity import FileState
+    from backend.models.folder.integrity import FileState
     from backend.progress_bar import byte_bar
 
     home, spec = own_home(), find_model(name)
@@ -117,9 +117,9 @@ def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do
 
     Not one that a task waits for or a worker holds, also while a server runs.
     """
-    from backend.models.configuration import ModelConfigurationManager
-    from backend.models.own_models import OwnModels
-    from backend.models.removal import remove_model
+    from backend.models.folder.storage import remove_model
+    from backend.models.own.configuration import ModelConfigurationManager
+    from backend.models.own.registration import OwnModels
 
     home = own_home()
     try:
@@ -141,13 +141,13 @@ def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do
 
 
 def _manager(home: Home) -> ModelManager:
-    from backend.models.manager import ModelManager
+    from backend.models.folder.manager import ModelManager
 
     return ModelManager(home, has_gpu=bool(detect_hardware().gpus))
 
 
 def _downloader(home: Home, limit: float | None) -> ModelDownloader:
-    from backend.models.downloader import downloader_into
+    from backend.models.download.downloader import downloader_into
 
     speed = None if limit is None else limit * _MB
     return downloader_into(home, _manager(home), load_settings().model_roots, bytes_per_second=speed)
@@ -163,8 +163,8 @@ def _shown(bar: ShowBytes) -> OnProgress:
 
 def _examined(home: Home, spec: ModelSpec, *, quick: bool) -> list[FileFinding]:
     """Check the files of a model; none are returned for a folder that was not downloaded by wan22 but looks whole."""
-    from backend.models.integrity import check_full, check_quick
-    from backend.models.manifest import read_manifest
+    from backend.models.folder.integrity import check_full, check_quick
+    from backend.models.folder.manifest import read_manifest
     from backend.progress_bar import byte_bar
 
     manager = _manager(home)
@@ -188,7 +188,7 @@ def _examined(home: Home, spec: ModelSpec, *, quick: bool) -> list[FileFinding]:
 
 
 def _described(state: ModelState) -> dict[str, object]:
-    from backend.models.manifest import read_manifest
+    from backend.models.folder.manifest import read_manifest
 
     spec, manifest = state.spec, read_manifest(state.folder)
     return {

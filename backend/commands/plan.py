@@ -22,7 +22,7 @@ from backend.core.planning.hardware import GIB, detect_hardware, in_gib
 from backend.core.planning.machine import Machine
 from backend.core.planning.optimizer import Decision, WAN22SystemOptimizer
 from backend.core.settings import load_settings
-from backend.models.manager import ModelManager
+from backend.models.folder.manager import ModelManager
 from backend.services.working_machine import machine_as_it_looks
 
 #: GB of VRAM -> a card of that size whose rate is known; without one there are no seconds.

@@ -30,7 +30,7 @@ OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Where
 
 def own_home() -> Home:
     """Return this machine's home folder, with its models in force; for commands that work on it themselves."""
-    from backend.models.configuration import ModelConfigurationManager
+    from backend.models.own.configuration import ModelConfigurationManager
 
     home = load_settings().paths.create()
     ModelConfigurationManager(home).refresh()

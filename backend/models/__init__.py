@@ -1,1 +1,1 @@
-"""Model files on disk: what is here and what is missing. Knows nothing of torch, HTTP or tasks."""
+"""Model files on this disk: what is here, how it gets here, and what it is."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from backend.core.catalogue.table import ModelSpec
 from backend.core.errors import WanError
-from backend.models.download_progress import DownloadProgress
+from backend.models.folder.progress import DownloadProgress
 from backend.store.download_orders import Urgency
 
 

@@ -13,9 +13,9 @@ from backend.core.catalogue.table import ModelSpec, models_in_force
 from backend.core.domain import Stage, Task, TaskStatus, utcnow
 from backend.core.errors import DownloadInUse
 from backend.core.paths import Home
-from backend.models.download_progress import read_status
-from backend.models.manager import ModelManager, Presence
-from backend.models.removal import discard_unfinished
+from backend.models.folder.manager import ModelManager, Presence
+from backend.models.folder.progress import read_status
+from backend.models.folder.storage import discard_unfinished
 from backend.services.download import ENDED, Download, DownloadState, Runner
 from backend.services.model_downloads import ModelDownloads
 from backend.store.download_orders import DownloadOrders, Order, Urgency

@@ -18,8 +18,8 @@ from backend.core.paths import Home
 from backend.core.planning.optimizer import Decision
 from backend.core.requests import MAX_SEED, GenerationRequest, LoraUse, RequestDraft, resolve_request
 from backend.core.settings import Settings
+from backend.models.folder.manager import ModelManager
 from backend.models.lora.library import LoraLibrary
-from backend.models.manager import ModelManager
 from backend.services.continuation import Continuation
 from backend.services.forecast import Forecast, Span
 from backend.services.inputs import InputStore

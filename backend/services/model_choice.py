@@ -11,7 +11,7 @@ from backend.core.catalogue.table import AUTO, ModelSpec, find_model
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
 from backend.core.frame_size import snap_size
 from backend.core.requests import RequestDraft, check_images
-from backend.models.manager import ModelManager
+from backend.models.folder.manager import ModelManager
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,10 @@ from backend.core.catalogue.table import ModelSpec, models_in_force
 from backend.core.domain import utcnow
 from backend.core.errors import DownloadStopped, StorageFull, StoreUnavailable, WanError
 from backend.core.paths import Home
-from backend.models.download_progress import DownloadProgress, OnProgress, Phase
-from backend.models.manager import ModelManager
-from backend.models.removal import discard_unfinished
-from backend.models.retries import PATIENT
+from backend.models.download.retries import PATIENT
+from backend.models.folder.manager import ModelManager
+from backend.models.folder.progress import DownloadProgress, OnProgress, Phase
+from backend.models.folder.storage import discard_unfinished
 from backend.services.download import ENDED, RUNNING, Download, DownloadState
 from backend.services.download_list import DownloadList, OnChange
 from backend.store.download_orders import DownloadOrders, Order, Urgency
@@ -276,7 +276,7 @@ def downloads_into(
     """
 
     def make_fetcher(patient: bool) -> Fetcher:
-        from backend.models.downloader import downloader_into
+        from backend.models.download.downloader import downloader_into
 
         return downloader_into(home, manager, roots, policy=PATIENT if patient else None)
 

@@ -12,7 +12,7 @@ from backend.core.catalogue.table import ModelSpec
 from backend.core.errors import InvalidRequest
 from backend.core.planning.optimizer import Decision
 from backend.core.requests import GenerationRequest, ImageRef, RequestDraft, resolve_request
-from backend.models.manager import ModelManager, ModelState, Presence
+from backend.models.folder.manager import ModelManager, ModelState, Presence
 from backend.services.download import RUNNING, DownloadState
 from backend.services.forecast import Forecast
 from backend.services.model_downloads import ModelDownloads

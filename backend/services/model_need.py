@@ -12,7 +12,7 @@ from backend.core.catalogue.table import ModelSpec
 from backend.core.domain import TERMINAL, TaskStatus
 from backend.core.errors import StateConflict
 from backend.core.paths import Home
-from backend.models.need_lock import need_lock
+from backend.models.folder.locks import need_lock
 from backend.store.download_orders import DownloadOrders
 from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerStore

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from backend.core.catalogue.table import ModelSpec
 from backend.core.paths import Home
-from backend.models.manager import ModelManager, ModelState, Presence
-from backend.models.need_lock import need_lock
-from backend.models.room import require_room
+from backend.models.folder.disk import require_room
+from backend.models.folder.locks import need_lock
+from backend.models.folder.manager import ModelManager, ModelState, Presence
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,6 @@ class ModelSupply:
         # A damaged folder behind a link is the user's own, and is not mended.
         if not self._fetches or state.spec.embedded or state.folder.is_symlink():
             return False
-        from backend.models.hub import is_offline  # the hub's library is loaded when it is needed
+        from backend.models.download.hub import is_offline  # the hub's library is loaded when it is needed
 
         return not is_offline()

@@ -25,7 +25,7 @@ from backend.core.planning.hardware import GIB
 from backend.core.planning.machine import VRAM_RESERVE, VRAM_RESERVE_SHARE, Machine
 from backend.core.planning.memory_plan import Storage
 from backend.core.planning.optimizer import Decision
-from backend.models.manager import ModelManager
+from backend.models.folder.manager import ModelManager
 from backend.services.forecast import Forecast
 from backend.store.outputs import OutputStore
 

@@ -18,11 +18,10 @@ from filelock import FileLock, Timeout
 
 from backend.core.domain import utcnow
 from backend.core.paths import Home
-from backend.models.download_progress import Pace
-from backend.models.integrity import FileState, digest_of, move_to_quarantine, quick_state
-from backend.models.last_seen import read_last_seen
-from backend.models.manager import ModelManager, ModelState
-from backend.models.manifest import FileRecord, read_manifest
+from backend.models.folder.integrity import FileState, digest_of, move_to_quarantine, quick_state
+from backend.models.folder.manager import ModelManager, ModelState
+from backend.models.folder.manifest import FileRecord, read_last_seen, read_manifest
+from backend.models.folder.progress import Pace
 
 log = structlog.get_logger(__name__)
 

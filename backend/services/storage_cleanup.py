@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from backend.core.domain import utcnow
 from backend.core.errors import StateConflict, WanError
 from backend.core.paths import Home
-from backend.models.manager import ModelManager
-from backend.models.storage import Leaving, StorageReport, Suggestion, clear, storage_report, suggest
+from backend.models.folder.manager import ModelManager
+from backend.models.folder.storage import Leaving, StorageReport, Suggestion, clear, storage_report, suggest
 from backend.services.model_need import ModelNeed
 from backend.store.outputs import OutputStore
 

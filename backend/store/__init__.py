@@ -1,1 +1,1 @@
-"""The only place with SQL: connections, tables, tasks, events, outputs, workers, migrations. Knows the domain only."""
+"""The database: the only place with SQL."""

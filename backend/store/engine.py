@@ -19,6 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InternalError, Operational
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from backend.core.errors import BadSettings, StorageFull, StoreUnavailable, WanError
+from backend.store.schema import newest_revision, upgrade
 
 #: How long a connection waits for the writer before it, in seconds. Well under the lease of a task.
 BUSY_SECONDS: Final = 10
@@ -26,8 +27,6 @@ BUSY_SECONDS: Final = 10
 CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
 #: The advisory lock that makes PostgreSQL's writers queue up as SQLite's do; any fixed number will do.
 WRITER_LOCK: Final = 0x77616E32
-
-MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
 class Database:
@@ -99,8 +98,6 @@ class Database:
         self._refuse_damage()
         if self._revision() == newest_revision():
             return  # the usual start; Alembic is a fifth of a second to import
-        from backend.store.schema import upgrade
-
         with self.begin() as connection:
             upgrade(connection, self._url)
 
@@ -153,11 +150,6 @@ class Database:
                 return  # another process is busy with the file; the next transaction tries again
             finally:
                 self._checkpointing.release()
-
-
-def newest_revision() -> str:
-    """Return the revision that this version brings databases to: the number in the newest script's file name."""
-    return max(path.name[1:5] for path in (MIGRATIONS / "versions").glob("r[0-9]*.py"))
 
 
 def _parse(text: str) -> URL:

@@ -1,15 +1,20 @@
-"""Brings the schema of a database up to date, or says why it must not be touched. Imported only when it is needed."""
+"""Brings the schema of a database up to date, or says why it must not be touched."""
 
 from __future__ import annotations
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from pathlib import Path
+from typing import Final
+
 from sqlalchemy import URL, Connection, inspect
 
 from backend.core.errors import StoreUnavailable
-from backend.store.engine import MIGRATIONS
+
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+
+
+def newest_revision() -> str:
+    """Return the revision that this version brings databases to: the number in the newest script's file name."""
+    return max(path.name[1:5] for path in (MIGRATIONS / "versions").glob("r[0-9]*.py"))
 
 
 def upgrade(connection: Connection, url: URL) -> None:
@@ -18,6 +23,12 @@ def upgrade(connection: Connection, url: URL) -> None:
     Raises:
         StoreUnavailable: another program, or a newer version of this one, wrote the database.
     """
+    # Alembic takes a fifth of a second to import, and the usual start needs none of it.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     scripts = ScriptDirectory.from_config(config)

@@ -31,7 +31,7 @@ from backend.core.errors import (
 from backend.core.planning.memory_level import Level, MemoryAlert, kept_limits
 from backend.core.requests import GenerationRequest
 from backend.core.settings import Settings
-from backend.models.configuration import ModelConfigurationManager
+from backend.models.own.configuration import ModelConfigurationManager
 from backend.services.memory_watch import MemoryWatch
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
@@ -151,9 +151,9 @@ class WorkerRunner:
         from backend.core.planning.constraints import kept_optimization
         from backend.core.requests import native_request
         from backend.engine.device_memory import DeviceMemory
-        from backend.models.downloader import downloader_into
+        from backend.models.download.downloader import downloader_into
+        from backend.models.folder.manager import ModelManager
         from backend.models.lora.library import LoraLibrary
-        from backend.models.manager import ModelManager
         from backend.services.forecast import Forecast
         from backend.services.real_generation_pipeline import RealGenerationPipeline
         from backend.services.start_plans import StartPlans

@@ -14,9 +14,9 @@ from huggingface_hub import constants
 from backend.core.catalogue.table import MODELS
 from backend.core.domain import FetchNews, Progress, Stage
 from backend.core.errors import HubUnreachable
-from backend.models.download_progress import STATUS_FILE, DownloadProgress, Phase
-from backend.models.need_lock import need_lock
-from backend.models.removal import remove_model
+from backend.models.folder.locks import need_lock
+from backend.models.folder.progress import STATUS_FILE, DownloadProgress, Phase
+from backend.models.folder.storage import remove_model
 from tests.api.support import GOOD, SUBMIT, Served, assert_error
 from tests.api.test_estimate import ESTIMATE, install, profile
 from tests.api.test_websocket import Listener, listening

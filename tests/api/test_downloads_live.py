@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from backend.models.manager import EMBEDDED_MODELS
-from backend.models.manifest import MANIFEST_FILE
-from backend.models.transfer import PART_SUFFIX
+from backend.models.download.transfer import PART_SUFFIX
+from backend.models.folder.manager import EMBEDDED_MODELS
+from backend.models.folder.manifest import MANIFEST_FILE
 from tests.support.hub import StandIn, repository_files, stand_in
 from tests.support.repository import needed_files
 from tests.support.server import LiveServer, wait_for

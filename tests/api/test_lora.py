@@ -13,9 +13,9 @@ from safetensors.torch import save
 
 from backend.core.catalogue.table import MODELS
 from backend.core.catalogue.transformer import WanShape
+from backend.models.folder.manager import EMBEDDED_MODELS
 from backend.models.lora.files import ModelShapes
 from backend.models.lora.library import LoraLibrary
-from backend.models.manager import EMBEDDED_MODELS
 from tests.api.support import GOOD, SUBMIT, TINY, Served, assert_error
 from tests.support.lora_files import comfyui_file, kohya_file, random_adapter, write_lora
 

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save
 
 from backend.core.catalogue.table import MODELS
+from backend.models.folder.manager import EMBEDDED_MODELS
 from backend.models.lora.files import ModelShapes
-from backend.models.manager import EMBEDDED_MODELS
 from tests.support.lora_files import comfyui_file, kohya_file, lightx2v_file, random_adapter
 from tests.support.server import LiveServer
 

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import constants
 
 from backend.core.errors import GenerationFailed
-from backend.models.manager import EMBEDDED_MODELS
+from backend.models.folder.manager import EMBEDDED_MODELS
 from tests.api.support import GOOD, SUBMIT, TINY, Served, assert_error
 from tests.api.test_estimate import ESTIMATE, install, profile
 from tests.support.hub import StandIn, repository_files, stand_in

@@ -13,8 +13,8 @@ from huggingface_hub import constants
 from backend.core.config.download_limit import BANDWIDTH
 from backend.core.config.file import ConfigFile
 from backend.core.domain import Progress, Stage, Task
-from backend.models.manager import EMBEDDED_MODELS
-from backend.models.transfer import PART_SUFFIX
+from backend.models.download.transfer import PART_SUFFIX
+from backend.models.folder.manager import EMBEDDED_MODELS
 from backend.store.workers import WorkerState
 from tests.api.support import SUBMIT, TINY, Served, assert_error
 from tests.api.test_auto_download import begin

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.models.manager import EMBEDDED_MODELS
-from backend.models.manifest import MANIFEST_FILE, FileRecord, Manifest
+from backend.models.folder.manager import EMBEDDED_MODELS
+from backend.models.folder.manifest import MANIFEST_FILE, FileRecord, Manifest
 from backend.store.workers import WorkerState
 from tests.api.support import TINY, Served, assert_error
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from backend.core.catalogue.table import MODELS, find_model
-from backend.models.manager import EMBEDDED_MODELS
+from backend.models.folder.manager import EMBEDDED_MODELS
 from backend.store.workers import WorkerState
 from tests.api.support import TINY, Served, assert_error
 

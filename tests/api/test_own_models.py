@@ -12,10 +12,10 @@ import pytest
 
 from backend.core.paths import Home
 from backend.core.requests import GenerationRequest
-from backend.models.configuration import ModelConfigurationManager
-from backend.models.manager import EMBEDDED_MODELS
-from backend.models.model_entry import ModelEntry
-from backend.models.own_models import OwnModels
+from backend.models.folder.manager import EMBEDDED_MODELS
+from backend.models.own.configuration import ModelConfigurationManager
+from backend.models.own.model_entry import ModelEntry
+from backend.models.own.registration import OwnModels
 from tests.api.support import GOOD, SUBMIT, Served, assert_error
 from tests.cli.support import wan22
 from tests.support.server import LiveServer

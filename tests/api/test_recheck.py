@@ -11,11 +11,17 @@ import pytest
 
 from backend.core.catalogue.table import MODELS, put_in_force
 from backend.core.paths import Home
-from backend.models.configuration import table_of
-from backend.models.integrity import digest_of
-from backend.models.last_seen import LAST_SEEN_FILE, read_last_seen
-from backend.models.manager import EMBEDDED_MODELS, ModelManager, Presence
-from backend.models.manifest import MANIFEST_FILE, FileRecord, Manifest, read_manifest
+from backend.models.folder.integrity import digest_of
+from backend.models.folder.manager import EMBEDDED_MODELS, ModelManager, Presence
+from backend.models.folder.manifest import (
+    LAST_SEEN_FILE,
+    MANIFEST_FILE,
+    FileRecord,
+    Manifest,
+    read_last_seen,
+    read_manifest,
+)
+from backend.models.own.configuration import table_of
 from backend.services.recheck import Recheck
 from tests.api.support import Served
 from tests.support.hub import repository_files

@@ -13,10 +13,10 @@ from gguf import GGMLQuantizationType
 from backend.core.catalogue.table import MODELS
 from backend.core.paths import Home
 from backend.engine.pipeline_loader import WanPipelineLoader
-from backend.models.assembly import PartFile, Parts, assemble, part_files
+from backend.models.adoption.assembly import PartFile, Parts, assemble, part_files
+from backend.models.adoption.recognition import recognise
+from backend.models.folder.manager import EMBEDDED_MODELS
 from backend.models.lora.files import ModelShapes
-from backend.models.manager import EMBEDDED_MODELS
-from backend.models.recognition import recognise
 from tests.cli.support import invoke
 from tests.support.lora_files import comfyui_file, random_adapter, write_lora
 from tests.support.weight_files import a14b, sparse

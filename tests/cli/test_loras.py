@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from backend.core.catalogue.table import MODELS
+from backend.models.folder.manager import EMBEDDED_MODELS
 from backend.models.lora.files import ModelShapes
-from backend.models.manager import EMBEDDED_MODELS
 from tests.cli.support import invoke
 from tests.support.lora_files import comfyui_file, kohya_file, random_adapter, write_lora
 

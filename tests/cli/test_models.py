@@ -18,8 +18,8 @@ from backend.core.catalogue.table import MODELS
 from backend.core.domain import Priority, new_task_id
 from backend.core.paths import Home
 from backend.core.requests import RequestDraft, resolve_request
-from backend.models.manager import EMBEDDED_MODELS
-from backend.models.need_lock import need_lock
+from backend.models.folder.locks import need_lock
+from backend.models.folder.manager import EMBEDDED_MODELS
 from backend.store.engine import Database
 from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerState, WorkerStore

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from backend.core.catalogue.table import MODELS
+from backend.models.folder.manager import EMBEDDED_MODELS
 from backend.models.lora.files import ModelShapes
-from backend.models.manager import EMBEDDED_MODELS
 from tests.cli.support import PROMPT, QUICK, frames_of, invoke, record_of, with_record
 from tests.cli.test_clips import SMALL, picture
 from tests.support.lora_files import diffusers_file, random_adapter, write_lora

@@ -21,7 +21,7 @@ from backend.engine.component_loader import build_component, fill, fit
 from backend.engine.decode import stream_frames
 from backend.engine.model_files import check_model_files
 from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader, library_versions
-from backend.models.manager import EMBEDDED_MODELS
+from backend.models.folder.manager import EMBEDDED_MODELS
 
 EXPERT_FILE = "transformer/diffusion_pytorch_model.safetensors"
 ALL_FILES = [

@@ -169,7 +169,7 @@ def test_folders_are_told_apart_by_the_pipeline_that_they_name(
 
 
 def test_the_configurations_in_the_package_are_those_of_such_a_folder() -> None:
-    from backend.models.assembly import CONFIGS
+    from backend.models.adoption.assembly import CONFIGS
 
     modules = WanPipelineLoader("cpu").build(CONFIGS / SPEC.id, SPEC)
     counted = sum(one.numel() for module in modules.values() for one in module.parameters())

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from backend.core.paths import Home
-from backend.models.downloader import ModelDownloader
-from backend.models.hub import Hub
-from backend.models.manager import ModelManager
-from backend.models.retries import RetryPolicy
+from backend.models.download.downloader import ModelDownloader
+from backend.models.download.hub import Hub
+from backend.models.download.retries import RetryPolicy
+from backend.models.folder.manager import ModelManager
 from tests.support.hub import StandIn, stand_in
 from tests.support.repository import needed_files, sharded_repository
 

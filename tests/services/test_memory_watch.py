@@ -28,7 +28,7 @@ from backend.core.planning.memory_level import (
 from backend.core.requests import RequestDraft, resolve_request
 from backend.engine.device_memory import DeviceMemory
 from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
-from backend.models.manager import ModelManager
+from backend.models.folder.manager import ModelManager
 from backend.services.memory_watch import MemoryWatch, RunMemory
 from backend.services.real_generation_pipeline import RealGenerationPipeline
 

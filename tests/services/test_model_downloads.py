@@ -10,7 +10,7 @@ import pytest
 
 from backend.core.catalogue.table import MODELS, ModelSpec
 from backend.core.errors import StoreUnavailable
-from backend.models.download_progress import DownloadProgress, OnProgress, Phase
+from backend.models.folder.progress import DownloadProgress, OnProgress, Phase
 from backend.services import model_downloads
 from backend.services.download import DownloadState
 from backend.services.model_downloads import ModelDownloads

@@ -32,12 +32,12 @@ from backend.core.planning.machine import Machine
 from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
 from backend.core.settings import load_settings
 from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
-from backend.models.downloader import ModelDownloader
-from backend.models.hub import Hub
+from backend.models.download.downloader import ModelDownloader
+from backend.models.download.hub import Hub
+from backend.models.download.retries import RetryPolicy
+from backend.models.folder.manager import ModelManager, Presence
+from backend.models.folder.manifest import MANIFEST_FILE
 from backend.models.lora.library import LoraLibrary
-from backend.models.manager import ModelManager, Presence
-from backend.models.manifest import MANIFEST_FILE
-from backend.models.retries import RetryPolicy
 from backend.services import model_fetch
 from backend.services.forecast import Forecast
 from backend.services.real_generation_pipeline import RealGenerationPipeline

@@ -29,7 +29,7 @@ from backend.core.requests import GenerationRequest, RequestDraft, resolve_reque
 from backend.engine.decode import stream_frames
 from backend.engine.denoise import DenoiseJob
 from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
-from backend.models.manager import EMBEDDED_MODELS
+from backend.models.folder.manager import EMBEDDED_MODELS
 from backend.services.real_generation_pipeline import RealGenerationPipeline
 from backend.services.video_encoder import read_metadata
 from tests.services.attempt_process import FixedFolder

@@ -12,8 +12,9 @@ from sqlalchemy.exc import IntegrityError
 
 from backend.core.domain import EventType, Priority, TaskStatus
 from backend.store.download_orders import DownloadOrders, Order, OrderState, Urgency
-from backend.store.engine import MIGRATIONS, Database
+from backend.store.engine import Database
 from backend.store.events import EventLog
+from backend.store.schema import MIGRATIONS
 from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerState, WorkerStore
 from tests.store.samples import LEASE, claimed, submit

@@ -21,7 +21,8 @@ from backend.core.domain import TRANSITIONS, EventType, TaskStatus
 from backend.core.errors import BadSettings, StorageFull, StoreUnavailable
 from backend.store import engine
 from backend.store.download_orders import OrderState, Urgency
-from backend.store.engine import MIGRATIONS, Database, newest_revision
+from backend.store.engine import Database
+from backend.store.schema import MIGRATIONS, newest_revision
 from backend.store.tables import metadata
 from backend.store.tasks import TaskStore
 from backend.store.transition import apply

@@ -10,10 +10,9 @@ from sqlalchemy import update
 from backend.core.errors import GenerationFailed
 from backend.core.paths import Home
 from backend.store.engine import Database
-from backend.store.outputs import OutputStore
+from backend.store.outputs import OutputStore, UsageStore
 from backend.store.tables import tasks
 from backend.store.tasks import TaskStore
-from backend.store.usage import UsageStore
 from tests.store.samples import claimed, output_of, submit
 from tests.store.test_outputs_and_workers import finish
 

@@ -7,7 +7,7 @@ import json
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from backend.models.manager import EMBEDDED_MODELS
+from backend.models.folder.manager import EMBEDDED_MODELS
 from tests.support.hub import repository_files
 
 SHARDS = 3

@@ -25,11 +25,11 @@ from websockets.sync.client import ClientConnection, connect
 
 from backend.core.catalogue.table import MODELS
 from backend.core.paths import Home
-from backend.models.downloader import ModelDownloader
-from backend.models.hub import Hub
-from backend.models.manager import ModelManager, Presence
-from backend.models.manifest import MANIFEST_FILE
-from backend.models.transfer import PART_SUFFIX
+from backend.models.download.downloader import ModelDownloader
+from backend.models.download.hub import Hub
+from backend.models.download.transfer import PART_SUFFIX
+from backend.models.folder.manager import ModelManager, Presence
+from backend.models.folder.manifest import MANIFEST_FILE
 from tests.support.hub import StandIn, repository_files, stand_in
 from tests.support.repository import needed_files, sharded_repository
 from tests.support.server import QUICK, LiveServer, wait_for

@@ -1,1 +1,1 @@
-"""The LoRA files of this machine: taken in, listed, checked, and routed to the experts of a model."""
+"""The LoRA files of this machine: taken in, listed, checked, and routed to experts."""

@@ -23,13 +23,12 @@ from backend.core.errors import (
 )
 from backend.core.paths import Home
 from backend.core.requests import LoraFileRef, LoraUse, OnLoraFailure
+from backend.models.folder.manager import EMBEDDED_MODELS
 from backend.models.lora.catalogue import Lora, catalogue
-from backend.models.lora.digests import DigestCache
-from backend.models.lora.files import LoraFile, LoraFileReader, ModelShapes
+from backend.models.lora.files import DigestCache, LoraFile, LoraFileReader, ModelShapes
 from backend.models.lora.links import LoraLinks
 from backend.models.lora.routing import check_fit, route
 from backend.models.lora.upload import SUFFIX, Received, check_content, receive, target_name
-from backend.models.manager import EMBEDDED_MODELS
 
 EMBEDDED_LORAS = EMBEDDED_MODELS / "loras"
 #: Beyond this a LoRA gives noise; negative strengths turn it around.

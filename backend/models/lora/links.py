@@ -12,9 +12,9 @@ from typing import Final
 from backend.core.config.file import ConfigFile
 from backend.core.errors import BadSettings
 from backend.core.paths import Home
-from backend.models.linking import Link, link_file
+from backend.models.download.linking import Link, link_file
+from backend.models.download.transfer import storage_errors
 from backend.models.lora.upload import Received, discard_dangling, same_or_refuse
-from backend.models.transfer import storage_errors
 
 _SECTION: Final = "loras"
 _LINKED: Final = "linked"  # in the section: name in the folder -> where its file is

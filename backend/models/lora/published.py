@@ -20,11 +20,11 @@ from backend.core.config.file import ConfigFile
 from backend.core.errors import LoraInvalid, LoraNotFound, RepositoryNotFound, StateConflict, StorageFull
 from backend.core.lora.keys import HIGH, LOW
 from backend.core.paths import Home
-from backend.models.download_progress import Pace
-from backend.models.hub import Hub, Listing, RemoteFile
-from backend.models.integrity import digest_of
-from backend.models.retries import Retries, RetryPolicy, Transient
-from backend.models.transfer import FileTransfer, WrongContent, discard_part
+from backend.models.download.hub import Hub, Listing, RemoteFile
+from backend.models.download.retries import Retries, RetryPolicy, Transient
+from backend.models.download.transfer import FileTransfer, WrongContent, discard_part
+from backend.models.folder.integrity import digest_of
+from backend.models.folder.progress import Pace
 
 #: Left free beside the files.
 RESERVE_BYTES: Final = 512 * 2**20

@@ -12,7 +12,7 @@ import pytest
 from backend.core.catalogue.architecture import ARCHITECTURES, TextEncoderShape, VaeShape
 from backend.core.catalogue.table import MODELS
 from backend.core.catalogue.transformer import WanShape
-from backend.models.manager import EMBEDDED_MODELS
+from backend.models.folder.manager import EMBEDDED_MODELS
 
 TINY = [name for name, spec in MODELS.items() if spec.embedded]
 

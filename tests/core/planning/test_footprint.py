@@ -32,8 +32,7 @@ from backend.core.planning.processor_memory import FLOAT32, Layer, decoder_layer
 from backend.engine.gguf_file import PACKED_TYPES
 from backend.engine.offload import EXPERTS
 from backend.engine.pipeline_loader import WanPipelineLoader
-from backend.models.manager import EMBEDDED_MODELS
-from backend.models.packed_files import packed_experts
+from backend.models.folder.manager import EMBEDDED_MODELS, packed_experts
 from tests.support.weight_forms import write_gguf
 
 TOLERANCE = 0.05

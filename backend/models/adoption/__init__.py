@@ -1,0 +1,1 @@
+"""Recognising files of other programs and making models of them."""

@@ -1,0 +1,232 @@
+"""Makes a model's folder in diffusers' layout of files that are here already, by links, whole or not at all.
+
+Reads every byte once, so that the manifest can tell a later change. What the files are was found out by others; where
+they come from is left as it was.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock, Timeout
+
+from backend.core.catalogue.table import ModelSpec
+from backend.core.errors import ModelDamaged, ModelUnavailable
+from backend.core.formats.weights import SAFETENSORS_SUFFIX, SHARD_INDEX, WEIGHT_SUFFIXES
+from backend.core.paths import Home
+from backend.models.adoption.structure import Recognised
+from backend.models.download.hub import RemoteFile
+from backend.models.download.linking import Link, link_file
+from backend.models.download.local_files import content_name
+from backend.models.download.transfer import content_of, storage_errors
+from backend.models.folder.integrity import digest_of, header_reads
+from backend.models.folder.manager import EMBEDDED_MODELS, INDEX_FILE, damage_of
+from backend.models.folder.manifest import FileRecord, Manifest, is_inside, sync_folder
+
+#: Configurations of the published models, for parts that come without one.
+CONFIGS: Final = EMBEDDED_MODELS.parent / "configs"
+CONFIG_FILE = "config.json"
+#: What no file of weights brings, and the package has.
+_SCHEDULER = "scheduler"
+_PROCESSOR, _PROCESSOR_CONFIG = "image_processor", "preprocessor_config.json"
+_TOKENIZER_FILES: Final = (("tokenizer_config.json",), ("tokenizer.json", "spiece.model"))
+_USUAL_NAME: Final = {"text_encoder": "model", "image_encoder": "model"}
+
+#: Told the file and the bytes of it that were read since the last call; may raise to stop.
+OnRead = Callable[[str, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PartFile:
+    """One file that becomes part of a model."""
+
+    source: Path
+    name: str  #: in the model's folder, with forward slashes
+    etag: str = ""  #: how the hub names this content, where that is known
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a model is made of; what it lacks, the hub has."""
+
+    files: tuple[PartFile, ...]
+    repository: str = ""  #: where the files were fetched from, when they are a copy of the published folder
+    commit: str = ""
+
+    @property
+    def components(self) -> list[str]:
+        """The folders that get files."""
+        return sorted({part.name.partition("/")[0] for part in self.files if "/" in part.name})
+
+
+@dataclass(slots=True)
+class Assembled:
+    """What became of it."""
+
+    folder: Path
+    complete: bool  #: False: it waits in `models/ID.partial` for what the downloader brings
+    links: dict[str, Link] = field(default_factory=dict)  #: by name
+    spared_bytes: int = 0  #: that were neither fetched nor written again
+    refused: list[str] = field(default_factory=list)  #: files whose content is not what it was
+
+
+def components_of(spec: ModelSpec) -> tuple[str, ...]:
+    """Return the folders that a model needs beside its scheduler and image processor, which the package has."""
+    experts = ("transformer", "transformer_2") if spec.experts == 2 else ("transformer",)
+    image = ("image_encoder",) if spec.image_tokens else ()
+    return (*experts, "vae", "text_encoder", *image, "tokenizer")
+
+
+def lacking(spec: ModelSpec, names: Iterable[str]) -> list[str]:
+    """Return the components of which these files (relative to the model's folder) have no weights or words."""
+    names = set(names)
+    missing = []
+    for component in components_of(spec):
+        files = {name.partition("/")[2] for name in names if name.startswith(f"{component}/")}
+        if component == "tokenizer":
+            here = all(any(choice in files for choice in row) for row in _TOKENIZER_FILES)
+        else:
+            here = any(name.endswith(WEIGHT_SUFFIXES) for name in files)
+        if not here:
+            missing.append(component)
+    return missing
+
+
+def part_files(component: str, found: Recognised) -> tuple[PartFile, ...]:
+    """Name the files of a recognised part in a component's folder: by their own names where those can be kept."""
+    stem = _USUAL_NAME.get(component, "diffusion_pytorch_model")
+    if len(found.files) > 1:  # the index of shards, and the shards that it lists by name
+        index, *shards = found.files
+        names = [stem + SHARD_INDEX, *(shard.name for shard in shards)]
+        return tuple(_part(path, f"{component}/{name}") for path, name in zip((index, *shards), names, strict=True))
+    header = found.header
+    ending = f".{header.container}" if header is not None else found.path.suffix
+    own = f"{found.path.stem}{ending}"
+    return (_part(found.path, f"{component}/{own if is_inside(own) else stem + ending}"),)
+
+
+def _part(path: Path, name: str) -> PartFile:
+    return PartFile(path, name, content_name(path))
+
+
+def assemble(
+    home: Home, spec: ModelSpec, parts: Parts, *, copy: bool = False, on_read: OnRead = lambda _name, _count: None
+) -> Assembled:
+    """Make the model's folder; files of another content than their name in a cache promises are left out.
+
+    Raises:
+        ModelUnavailable: the model ships with the package, is here already, or somebody is changing its folder.
+        ModelDamaged: a file cannot be read, or nothing of it is usable.
+        StorageFull: the disk is full.
+    """
+    if spec.embedded:
+        raise ModelUnavailable(f"{spec.id} ships with wan22 and needs no files", suggestions=("Nothing to do.",))
+    home.models.mkdir(parents=True, exist_ok=True)
+    with _alone(home, spec), storage_errors():
+        target, partial = home.model_of(spec.id), home.partial_model_of(spec.id)
+        for folder in (target, partial):
+            if folder.exists() or folder.is_symlink():
+                raise ModelUnavailable(
+                    f"{spec.id} has a folder here already",
+                    suggestions=(
+                        f"`wan22 models download {spec.id}` completes it; `wan22 models remove {spec.id}` makes room.",
+                    ),
+                )
+        beside = home.models / f"{spec.id}.assembling"
+        shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
+        try:
+            made = _fill(beside, spec, parts, copy=copy, on_read=on_read)
+            made.folder = target if made.complete else partial
+            beside.rename(made.folder)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        sync_folder(home.models)
+        return made
+
+
+@contextmanager
+def _alone(home: Home, spec: ModelSpec) -> Iterator[None]:
+    try:
+        with FileLock(home.model_lock_of(spec.id), timeout=0, thread_local=False):
+            yield
+    except Timeout:
+        raise ModelUnavailable(
+            f"{spec.id} is being downloaded by another process", suggestions=("Wait for it, or stop it first.",)
+        ) from None
+
+
+def _fill(folder: Path, spec: ModelSpec, parts: Parts, *, copy: bool, on_read: OnRead) -> Assembled:
+    folder.mkdir()
+    made = Assembled(folder, complete=False)
+    manifest = Manifest(spec.id, parts.repository, parts.commit)
+    for part in parts.files:
+        record = _record(part, on_read)
+        if record is None:
+            made.refused.append(part.name)
+            continue
+        link = link_file(part.source, folder / part.name, copy=copy)
+        made.links[part.name] = link
+        made.spared_bytes += 0 if link is Link.COPY else record.size
+        manifest.files[part.name] = record
+    missing = lacking(spec, manifest.files)
+    if not manifest.files or len(missing) == len(components_of(spec)):
+        raise ModelDamaged(f"Of {spec.id} there is no file here that could be used", suggestions=("Download it.",))
+    if not parts.repository:
+        manifest.adopted = [component for component in components_of(spec) if component not in missing]
+        _add_configurations(folder, spec, manifest, whole=not missing)
+    made.complete = not missing and damage_of(folder) is None
+    manifest.write(folder)
+    return made
+
+
+def _record(part: PartFile, on_read: OnRead) -> FileRecord | None:
+    """Read a file and return what the manifest says of it; None when it is not what its name in a cache promises."""
+    try:
+        size = part.source.stat().st_size
+        sha256 = part.etag if len(part.etag) == 64 else None
+        wanted = RemoteFile(part.name, size, sha256, part.etag)
+        if part.etag:
+            found = content_of(part.source, wanted, lambda: None, lambda count: on_read(part.name, count))
+        else:
+            found = _digest(part, on_read)
+    except OSError as error:
+        raise ModelDamaged(f"The file for {part.name} cannot be read ({type(error).__name__})") from error
+    if found is None or (part.source.suffix == SAFETENSORS_SUFFIX and not header_reads(part.source)):
+        return None
+    return FileRecord(size, found, part.etag)
+
+
+def _digest(part: PartFile, on_read: OnRead) -> str:
+    digest = digest_of(part.source, lambda count: on_read(part.name, count))
+    if digest is None:
+        raise OSError
+    return digest
+
+
+def _add_configurations(folder: Path, spec: ModelSpec, manifest: Manifest, *, whole: bool) -> None:
+    """Write what single files come without: the structure of each part, and where nothing lacks also what joins them.
+
+    The scheduler and the index of a model that the downloader has still to complete come with the rest of it.
+    """
+    source = CONFIGS / spec.structure
+    source = source if source.is_dir() else EMBEDDED_MODELS / spec.structure
+    names = [f"{component}/{CONFIG_FILE}" for component in manifest.adopted if component != "tokenizer"]
+    if whole:
+        names += [INDEX_FILE, f"{_SCHEDULER}/scheduler_config.json"]
+        manifest.adopted.append(_SCHEDULER)
+        if spec.image_tokens:
+            names.append(f"{_PROCESSOR}/{_PROCESSOR_CONFIG}")
+            manifest.adopted.append(_PROCESSOR)
+    for name in names:
+        if name in manifest.files:
+            continue
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, folder / name)
+        record = _record(PartFile(folder / name, name), lambda _name, _count: None)
+        if record is not None:
+            manifest.files[name] = record

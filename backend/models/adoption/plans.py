@@ -1,0 +1,144 @@
+"""Which of the files that are here become which model: one plan for each model, shown before anything is done.
+
+A file is taken where it can be one thing only, or where the user said which. Adopts nothing itself (`assembly`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from backend.core.catalogue.table import MODELS, ModelSpec, find_model
+from backend.core.errors import InvalidRequest
+from backend.models.adoption.assembly import PartFile, Parts, components_of, lacking, part_files
+from backend.models.adoption.structure import Recognised, Use
+from backend.models.adoption.survey import Survey
+from backend.models.folder.manager import ModelManager, Presence
+
+_EXPERTS: Final = ("transformer", "transformer_2")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What would become of one model."""
+
+    spec: ModelSpec
+    presence: Presence
+    parts: Parts
+    lacking: tuple[str, ...]  #: components of which nothing was found
+    rivals: Mapping[str, int]  #: by component: how many files could take its place, where there are several
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that need not be fetched."""
+        return sum(part.source.stat().st_size for part in self.parts.files)
+
+    @property
+    def worthwhile(self) -> bool:
+        """Whether it is adopted unasked: nothing of it is here, and all of its transformers were found."""
+        return self.presence is Presence.MISSING and bool(self.parts.files) and not set(_EXPERTS) & set(self.lacking)
+
+
+def parse_choices(texts: list[str]) -> dict[Use, Path]:
+    """Read what the user wants: `MODEL/COMPONENT=FILE`.
+
+    Raises:
+        InvalidRequest: it says something else, or a component that the model does not have.
+        UnknownModel: no model has this name.
+    """
+    choices: dict[Use, Path] = {}
+    for text in texts:
+        place, _, file = text.partition("=")
+        model, _, component = place.partition("/")
+        spec = find_model(model)
+        if not file or component not in components_of(spec) or component == "tokenizer":
+            raise InvalidRequest(
+                f"`{text}` does not say which file is to be what",
+                suggestions=(f"Write it as {spec.id}/transformer=PATH; `--dry-run` lists the files.",),
+            )
+        use, path = Use(spec.id, component), Path(file).expanduser().absolute()
+        if any(other.model == spec.id and path == taken for other, taken in choices.items()):
+            raise InvalidRequest(f"One file cannot be two parts of {spec.id}")
+        choices[use] = path
+    return choices
+
+
+def plans(survey: Survey, manager: ModelManager, choices: Mapping[Use, Path]) -> list[Plan]:
+    """Make the plan of every model that does not ship with the package.
+
+    Raises:
+        InvalidRequest: a chosen file was not found, or is something else than it was chosen for.
+    """
+    for use, path in choices.items():
+        found = _chosen(survey, path)
+        if found is None or found.choose(use) is None:
+            what = "was not found in the folders" if found is None else "is something else"
+            raise InvalidRequest(
+                f"The file for {use.model}/{use.component} {what}",
+                suggestions=("Add its folder with `--from`.", "`--dry-run` lists the files and what they are."),
+            )
+    return [_plan(spec, survey, manager.state(spec).presence, choices) for spec in MODELS.values() if not spec.embedded]
+
+
+def _plan(spec: ModelSpec, survey: Survey, presence: Presence, choices: Mapping[Use, Path]) -> Plan:
+    loose = _loose(spec, survey, choices)
+    published = survey.snapshots.get(spec.id)
+    missing = lacking(spec, (part.name for part in loose.files))
+    if published is not None and not any(use.model == spec.id for use in choices):
+        less = lacking(spec, (part.name for part in published.files))
+        if len(less) <= len(missing):
+            loose, missing = published, less
+    rivals: dict[str, int] = {}
+    if not loose.repository:
+        counts = {it: len(_candidates(Use(spec.id, it), survey, choices)) for it in components_of(spec)}
+        rivals = {component: count for component, count in counts.items() if count > 1}
+    return Plan(spec, presence, loose, tuple(missing), rivals)
+
+
+def _loose(spec: ModelSpec, survey: Survey, choices: Mapping[Use, Path]) -> Parts:
+    taken = {
+        component: found
+        for component in components_of(spec)
+        if (found := _best(Use(spec.id, component), survey, choices)) is not None
+    }
+    high, low = (taken.get(component) for component in _EXPERTS)
+    if high is not None and low is not None and high.precision[:1] != low.precision[:1]:
+        taken |= _pair(spec, survey, choices)
+    files: list[PartFile] = []
+    for component, found in taken.items():
+        files += part_files(component, found)
+    if survey.tokenizer:
+        files += [PartFile(path, f"tokenizer/{path.name}") for path in survey.tokenizer]
+    return Parts(tuple(files))
+
+
+def _candidates(use: Use, survey: Survey, choices: Mapping[Use, Path]) -> list[Recognised]:
+    """Return the files that can take a place, the largest, which were rounded least, first."""
+    if use in choices:
+        found = _chosen(survey, choices[use])
+        return [] if found is None else [found]
+    fitting = [found for found in survey.weights if use in found.uses]
+    return sorted(fitting, key=lambda found: (-found.size, str(found.path)))
+
+
+def _best(use: Use, survey: Survey, choices: Mapping[Use, Path]) -> Recognised | None:
+    return next(iter(_candidates(use, survey, choices)), None)
+
+
+def _pair(spec: ModelSpec, survey: Survey, choices: Mapping[Use, Path]) -> dict[str, Recognised]:
+    """Return the largest two experts of one precision; none where there are no such two."""
+    highs, lows = (_candidates(Use(spec.id, component), survey, choices) for component in _EXPERTS)
+    pairs = [(high, low) for high in highs for low in lows if high.precision[:1] == low.precision[:1]]
+    if not pairs:
+        return {}
+    high, low = max(pairs, key=lambda pair: pair[0].size + pair[1].size)
+    return {_EXPERTS[0]: high, _EXPERTS[1]: low}
+
+
+def _chosen(survey: Survey, path: Path) -> Recognised | None:
+    try:
+        return next((found for found in survey.weights if found.path.samefile(path)), None)
+    except OSError:
+        return None

@@ -1,0 +1,309 @@
+"""The words in which is said what a file of weights is: its kind, what it can be, and the places that it can take.
+
+What the tensors of a file are by their names and shapes, held against the structures in `core/architecture.py`.
+
+Answers with everything that the structure allows: the two experts of a model have the same one, and so have some
+models of other makers. Which of these a file is cannot be seen here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from itertools import count
+from math import prod
+from pathlib import Path
+from typing import Final
+
+from backend.core.catalogue.architecture import ARCHITECTURES, ImageEncoderShape, TextEncoderShape, VaeShape
+from backend.core.catalogue.table import MODELS
+from backend.core.catalogue.transformer import PUBLISHED, WanShape
+from backend.core.formats.text_encoder_names import llama_text_name, wan_text_name
+from backend.core.formats.weights import WeightHeader
+from backend.core.lora.experts import UNKNOWN, base_name
+from backend.core.lora.keys import parameter_name
+from backend.core.lora.match import TensorInfo
+
+Tensors = Mapping[str, TensorInfo]
+
+FIRST_VAE, QWEN_VAE = "Wan2.1 VAE", "Qwen-Image VAE"
+_VAE_NAMES: Final = {(16, 96): FIRST_VAE, (48, 256): "Wan2.2 VAE"}
+
+
+class Kind(StrEnum):
+    """What a file is."""
+
+    TRANSFORMER = "transformer"
+    VAE = "vae"
+    TEXT_ENCODER = "text_encoder"
+    IMAGE_ENCODER = "image_encoder"
+    LORA = "lora"
+    UNKNOWN = "unknown"  # weights, and of nothing that is known here
+    REFUSED = "refused"  # no file that is read: a pickle, a pointer, a part of a file
+
+
+class Naming(StrEnum):
+    """Whose names the tensors have."""
+
+    DIFFUSERS = "diffusers"  # of the text encoder: Hugging Face's
+    ORIGINAL = "original"
+    LLAMA = "llama.cpp"
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One place that a file can take."""
+
+    model: str  #: id in the model table
+    component: str  #: folder in diffusers' layout
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One thing that a file can be."""
+
+    name: str
+    uses: tuple[Use, ...] = ()  #: none: nothing here can run it
+
+
+@dataclass(frozen=True, slots=True)
+class Recognised:
+    """What was found out about a file."""
+
+    path: Path
+    kind: Kind
+    size: int  #: bytes, of all shards
+    identities: tuple[Identity, ...] = ()  #: more than one: ambiguous
+    naming: Naming | None = None
+    header: WeightHeader | None = None
+    note: str = ""  #: why it is not used, what would settle it, or which part of it is not used, in one sentence
+
+    @property
+    def ambiguous(self) -> bool:
+        """Whether somebody has to say which of several things it is."""
+        return len(self.identities) > 1
+
+    @property
+    def uses(self) -> tuple[Use, ...]:
+        """The places that it takes for certain."""
+        return self.identities[0].uses if len(self.identities) == 1 else ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The file, or the index and its shards."""
+        return (self.path,) if self.header is None else self.header.files
+
+    @property
+    def precision(self) -> tuple[str, ...]:
+        """The types of its numbers, the most frequent first."""
+        return () if self.header is None else self.header.precision
+
+    def choose(self, use: Use) -> Recognised | None:
+        """Return the same file with the ambiguity settled for `use`; None where it cannot be that."""
+        fitting = [identity for identity in self.identities if use in identity.uses]
+        if not fitting:
+            return None
+        return replace(self, identities=(fitting[0],), note="")
+
+
+def by_structure(path: Path, header: WeightHeader) -> Recognised:
+    """Say what a file can be by its tensors alone; `UNKNOWN` with a reason where they belong to nothing known."""
+    for judge in (_transformer, _vae, _text_encoder, _image_encoder, _lora):
+        found = judge(path, header)
+        if found is not None:
+            return found
+    return Recognised(path, Kind.UNKNOWN, header.size, header=header, note="Its tensors belong to no model known here")
+
+
+def _transformer(path: Path, header: WeightHeader) -> Recognised | None:
+    parameters: dict[str, TensorInfo] = {}
+    others: list[str] = []
+    original = False
+    for name, info in header.tensors.items():
+        parameter = parameter_name(name)
+        if parameter is None:
+            others.append(name)
+            continue
+        parameters[parameter] = info
+        original = original or not name.endswith(parameter)
+    if "patch_embedding.weight" not in parameters or "proj_out.weight" not in parameters:
+        return None
+    naming = Naming.ORIGINAL if original else Naming.DIFFUSERS
+    unknown = Recognised(path, Kind.UNKNOWN, header.size, (), naming, header)
+    if others:
+        return replace(unknown, note=f"A relative of Wan with further parts ({sorted(others)[0]})")
+    shape = _wan_shape(parameters)
+    if shape is None or shape.parameters() != {name: info.shape for name, info in parameters.items()}:
+        return replace(unknown, note="A Wan transformer that lacks parts, or has parts of other shapes")
+    structures = {model: architecture.transformer for model, architecture in ARCHITECTURES.items()} | PUBLISHED
+    models = [model for model, structure in structures.items() if structure == shape]
+    if not models:
+        return replace(
+            unknown, note=f"A Wan transformer of {shape.layers} blocks of width {shape.dim}, of no model here"
+        )
+    identities = tuple(identity for model in models for identity in _identities(model))
+    return Recognised(path, Kind.TRANSFORMER, header.size, identities, naming, header)
+
+
+def _wan_shape(parameters: Tensors) -> WanShape | None:
+    """Read the sizes that fix a transformer from the shapes of some of its parameters."""
+    embedder = "condition_embedder"
+    blocks = {int(name.split(".")[1]) for name in parameters if name.startswith("blocks.")}
+    try:
+        dim, inputs, *patch = parameters["patch_embedding.weight"].shape
+        frames, rows, columns = patch
+        image = parameters.get(f"{embedder}.image_embedder.norm1.weight")
+        added = parameters.get("blocks.0.attn2.add_k_proj.weight")
+        return WanShape(
+            dim=dim,
+            ffn_dim=parameters["blocks.0.ffn.net.0.proj.weight"].shape[0],
+            layers=len(blocks),
+            in_channels=inputs,
+            out_channels=parameters["proj_out.weight"].shape[0] // (frames * rows * columns),
+            text_dim=parameters[f"{embedder}.text_embedder.linear_1.weight"].shape[1],
+            freq_dim=parameters[f"{embedder}.time_embedder.linear_1.weight"].shape[1],
+            patch=(frames, rows, columns),
+            image_dim=None if image is None else image.shape[0],
+            added_kv_dim=None if added is None else added.shape[1],
+            cross_attn_norm="blocks.0.norm2.weight" in parameters,
+        )
+    except (KeyError, ValueError, IndexError, ZeroDivisionError):
+        return None
+
+
+def _identities(model: str) -> Iterable[Identity]:
+    spec = MODELS.get(model)
+    if spec is None:
+        yield Identity(model)
+    elif spec.experts == 1:
+        yield Identity(model, (Use(model, "transformer"),))
+    else:
+        yield Identity(f"{model} high noise", (Use(model, "transformer"),))
+        yield Identity(f"{model} low noise", (Use(model, "transformer_2"),))
+
+
+def _vae(path: Path, header: WeightHeader) -> Recognised | None:
+    if "decoder.conv_in.weight" in header.tensors:
+        naming, names = Naming.DIFFUSERS, ("decoder.conv_in.weight", "encoder.conv_in.weight")
+    else:
+        naming, names = Naming.ORIGINAL, ("decoder.conv1.weight", "encoder.conv1.weight")
+    decoder, encoder = (header.tensors.get(name) for name in names)
+    if decoder is None or encoder is None or len(decoder.shape) != 5 or len(encoder.shape) != 5:
+        return None
+    numbers = sum(prod(info.shape) for info in header.tensors.values())
+    # The first convolution of the decoder makes four times its base width; the encoder's sees 3 x patch^2 channels.
+    fitting = {
+        model: architecture.vae
+        for model, architecture in ARCHITECTURES.items()
+        if decoder.shape[:2] == (4 * architecture.vae.decoder_width, architecture.vae.channels)
+        and encoder.shape[:2] == (architecture.vae.encoder_width, 3 * architecture.vae.patch**2)
+        and numbers == architecture.vae.parameters
+    }
+    if not fitting:
+        note = f"An autoencoder for latents of {decoder.shape[1]} channels that no model here uses, or a part of one"
+        return Recognised(path, Kind.UNKNOWN, header.size, (), naming, header, note)
+    name = _vae_name(next(iter(fitting.values())))
+    own = Identity(name, tuple(Use(model, "vae") for model in fitting))
+    identities = (own, Identity(QWEN_VAE)) if name == FIRST_VAE else (own,)
+    return Recognised(path, Kind.VAE, header.size, identities, naming, header)
+
+
+def _vae_name(vae: VaeShape) -> str:
+    return _VAE_NAMES.get((vae.channels, vae.decoder_width), f"tiny VAE of {vae.channels} channels")
+
+
+#: How the parameters of the text encoder are called, from transformers' names.
+_TEXT_NAMES: Final[Mapping[Naming, Callable[[str], str]]] = {
+    Naming.DIFFUSERS: str,
+    Naming.ORIGINAL: wan_text_name,
+    Naming.LLAMA: llama_text_name,
+}
+_TABLE_OF_WORDS: Final = "shared.weight"
+_OWN_WORDS: Final = "The tokenizer inside it is not used: the model's own is"
+
+
+def _text_encoder(path: Path, header: WeightHeader) -> Recognised | None:
+    for naming, named in _TEXT_NAMES.items():
+        table = header.tensors.get(named(_TABLE_OF_WORDS))
+        if table is None or len(table.shape) != 2:
+            continue
+        layers = _text_layers(header.tensors, named)
+        if not layers:
+            continue
+        models = {model: it.text for model, it in ARCHITECTURES.items() if _text_table(it.text) == table.shape}
+        unknown = Recognised(path, Kind.UNKNOWN, header.size, (), naming, header)
+        if not models:
+            words = f"A T5 encoder of {layers} layers with {table.shape[0]} words that no model here uses"
+            return replace(unknown, note=f"{words}, or a part of one")
+        name = "UMT5-XXL" if "T2V-A14B" in models else "tiny text encoder"
+        # One table of words belongs to one encoder: those that models share are the same.
+        misfit = _text_misfit(header.tensors, next(iter(models.values())), naming)
+        if misfit is not None:
+            return replace(unknown, note=f"It would be {name}, but {misfit}")
+        identity = Identity(name, tuple(Use(model, "text_encoder") for model in models))
+        note = _OWN_WORDS if naming is Naming.LLAMA else ""
+        return Recognised(path, Kind.TEXT_ENCODER, header.size, (identity,), naming, header, note)
+    return None
+
+
+def _text_layers(tensors: Tensors, named: Callable[[str], str]) -> int:
+    """Count the layers of an encoder from its first one on."""
+    queries = "encoder.block.{}.layer.0.SelfAttention.q.weight"
+    return next(index for index in count() if named(queries.format(index)) not in tensors)
+
+
+def _text_table(text: TextEncoderShape) -> tuple[int, int]:
+    return text.vocabulary, text.dim
+
+
+def _text_misfit(tensors: Tensors, text: TextEncoderShape, naming: Naming) -> str | None:
+    """Return which tensor lacks, is built otherwise, or has no place in the encoder; None where all are right."""
+    expected = {_TEXT_NAMES[naming](name): shape for name, shape in text.shapes().items()}
+    for name, shape in expected.items():
+        if name not in tensors:
+            return f"{name} is missing"
+        if tensors[name].shape != shape:
+            return f"{name} has the shape {list(tensors[name].shape)}, not {list(shape)}"
+    # Files under transformers' names may hold the decoder too, which is left where it is.
+    left = sorted(tensors.keys() - expected.keys()) if naming is not Naming.DIFFUSERS else []
+    return f"{left[0][:120]} has no place in an encoder" if left else None
+
+
+#: Where the names of CLIP's half for images begin: as transformers wrote them before version 5, and since.
+_IMAGE_PREFIXES: Final = ("vision_model.", "")
+
+
+def _image_encoder(path: Path, header: WeightHeader) -> Recognised | None:
+    for prefix in _IMAGE_PREFIXES:
+        names = ("embeddings.patch_embedding.weight", "embeddings.position_embedding.weight")
+        patches, places = (header.tensors.get(f"{prefix}{name}") for name in names)
+        if patches is None or places is None or len(patches.shape) != 4 or len(places.shape) != 2:
+            continue
+        layers: dict[str, TensorInfo] = {}
+        for name, info in header.tensors.items():
+            if name.startswith(f"{prefix}encoder.layers.") and name.endswith(".mlp.fc1.weight"):
+                layers[name] = info
+        side = round((places.shape[0] - 1) ** 0.5) * patches.shape[2]
+        inside = {info.shape[0] for info in layers.values()}
+        shape = ImageEncoderShape(len(layers), patches.shape[0], max(inside, default=0), side, patches.shape[2])
+        models = [model for model, it in ARCHITECTURES.items() if it.image == shape and len(inside) == 1]
+        if not models:
+            note = f"An image encoder of {len(layers)} layers of width {shape.dim} that no model here uses"
+            return Recognised(path, Kind.UNKNOWN, header.size, (), Naming.DIFFUSERS, header, note)
+        identity = Identity("CLIP ViT-H/14", tuple(Use(model, "image_encoder") for model in models))
+        return Recognised(path, Kind.IMAGE_ENCODER, header.size, (identity,), Naming.DIFFUSERS, header)
+    return None
+
+
+_TINY: Final = {name: it.transformer for name, it in ARCHITECTURES.items() if MODELS[name].embedded}
+
+
+def _lora(path: Path, header: WeightHeader) -> Recognised | None:
+    try:
+        base = base_name(header.tensors, header.metadata, _TINY)
+    except ValueError:
+        return None
+    if base == UNKNOWN:
+        return None
+    return Recognised(path, Kind.LORA, header.size, (Identity(f"LoRA for {base}"),), header=header)

@@ -1,0 +1,1 @@
+"""Bringing model files here: from the hub, or from what other programs already have."""

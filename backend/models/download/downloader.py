@@ -1,0 +1,361 @@
+"""Fetches a model from the hub into the home folder: once, whoever asks; resumed after anything; visible when complete.
+
+Everything grows in `models/ID.partial`, under a lock, and is renamed to `models/ID` when every file was verified.
+Moves nothing over the network itself (`transfer`) and knows no hub protocol (`hub`).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from backend.core.catalogue.table import ModelSpec
+from backend.core.config.download_limit import Limit, kept_limit, no_limit
+from backend.core.config.file import ConfigFile
+from backend.core.errors import ModelDamaged, ModelUnavailable
+from backend.core.paths import Home
+from backend.models.download.hub import Hub, Listing, RemoteFile
+from backend.models.download.linking import link_file
+from backend.models.download.local_files import LocalFiles, hugging_face_cache
+from backend.models.download.partial_folder import inside, open_partial, tidy, whole_adopted
+from backend.models.download.retries import Retries, RetryPolicy, Transient, wait_checking
+from backend.models.download.transfer import (
+    STALL_SECONDS,
+    FileTransfer,
+    WrongContent,
+    content_of,
+    discard_part,
+    part_size,
+    storage_errors,
+)
+from backend.models.folder.disk import require_room
+from backend.models.folder.integrity import FileFinding, FileState, check_quick, move_to_quarantine, quick_state
+from backend.models.folder.locks import folder_turn
+from backend.models.folder.manager import ModelManager
+from backend.models.folder.manifest import FileRecord, Manifest, read_manifest, sync_folder
+from backend.models.folder.progress import OnProgress, Pace, Phase, ProgressMeter
+
+#: How often a file is fetched whose content is wrong.
+CONTENT_ATTEMPTS = 3
+
+Check = Callable[[], None]
+
+
+def _nothing() -> None:
+    pass
+
+
+class ModelDownloader:
+    """Fetches and repairs models; any number of threads and processes may ask at once."""
+
+    def __init__(
+        self,
+        home: Home,
+        manager: ModelManager,
+        hub: Hub,
+        *,
+        policy: RetryPolicy | None = None,
+        pause: Callable[[float, Check], None] = wait_checking,
+        limit: Limit = no_limit,
+        stall_seconds: float = STALL_SECONDS,
+        free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+        local: LocalFiles | None = None,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            home: where the models are.
+            manager: says what is complete.
+            hub: where files are fetched from.
+            policy: how often is tried again.
+            pause: waits between tries.
+            limit: asked while bytes move how fast they may.
+            stall_seconds: a connection without a byte for so long is given up and continued.
+            free_bytes: the room on the disk of a folder.
+            local: files of other programs, which are linked instead of fetched where their content is the wanted one.
+        """
+        self._home = home
+        self._manager = manager
+        self._hub = hub
+        self._policy = policy or RetryPolicy()
+        self._pause = pause
+        self._limit = limit
+        self._stall_seconds = stall_seconds
+        self._free_bytes = free_bytes
+        self._local = local or LocalFiles()
+
+    def download(
+        self,
+        spec: ModelSpec,
+        *,
+        check: Check = _nothing,
+        on_progress: OnProgress = lambda _progress: None,
+        revision: str | None = None,
+    ) -> Path:
+        """Make the model available and return its folder; at once when it is complete already.
+
+        `revision` is a branch, tag or commit of the repository, None the one in the table.
+
+        `check` is asked between chunks and while waiting; it raises to stop, and what has arrived is kept. A folder
+        that is damaged is completed: its good files stay, its bad ones go to the quarantine.
+
+        Raises:
+            HubUnreachable, HubRateLimited, ModelGated, RepositoryNotFound, UnsafeRepository: the hub does not give it.
+            StorageFull: there is not enough room; told before the first byte where the sizes say so.
+            ModelDamaged: the hub gives other bytes than it promised, or the folder is a link.
+            ModelUnavailable: the model ships with the package, or is the user's own without a repository.
+        """
+        if spec.repo_id is None:
+            why, step = (
+                ("ships with wan22", "Install it again.") if spec.embedded else ("has no repository", "Add one.")
+            )
+            raise ModelUnavailable(f"{spec.id} {why} and is not fetched", suggestions=(step,))
+        self._home.models.mkdir(parents=True, exist_ok=True)
+        with folder_turn(self._home, spec, check, on_progress), storage_errors():
+            target = self._home.model_of(spec.id)
+            if self._complete(spec):
+                return target
+            retries = Retries(self._policy, check, self._pause)
+            listing = self._listing(spec.repo_id, revision or spec.revision, retries)
+            folder = open_partial(self._home, spec)
+            meter = ProgressMeter(on_progress, folder, listing.size_bytes)
+            try:
+                self._fill(spec, folder, listing, meter, check, retries)
+            finally:
+                meter.close()
+            tidy(folder)
+            folder.rename(target)
+            sync_folder(target.parent)
+            if not self._complete(spec):
+                raise ModelDamaged(f"{spec.id} lacks files: {self._manager.state(spec).reason}")
+            return target
+
+    def repair(
+        self,
+        spec: ModelSpec,
+        findings: list[FileFinding],
+        *,
+        check: Check = _nothing,
+        on_progress: OnProgress = lambda _progress: None,
+    ) -> Path:
+        """Put the files that were found to be wrong into the quarantine and fetch them, and only them, again.
+
+        They come from the commit that the folder was downloaded at, whatever is newest now.
+
+        Raises:
+            WanError: as `download`.
+        """
+        folder = self._home.model_of(spec.id)
+        manifest = read_manifest(folder)
+        if manifest is not None:
+            _keep_own(spec, manifest, [one.name for one in findings if one.state is not FileState.OK])
+        if not folder.is_symlink():
+            with folder_turn(self._home, spec, check, on_progress):
+                for finding in findings:
+                    if finding.state is not FileState.OK and (folder / finding.name).exists():
+                        move_to_quarantine(folder, finding.name, self._home.quarantine_of(spec.id))
+        return self.fetch(spec, check=check, on_progress=on_progress)
+
+    def fetch(
+        self,
+        spec: ModelSpec,
+        *,
+        check: Check = _nothing,
+        on_progress: OnProgress = lambda _progress: None,
+    ) -> Path:
+        """Make the model available whatever the disk has of it; what is damaged is mended from its own commit.
+
+        Only sizes and headers are looked at: that decides within moments whether a task can begin.
+
+        Raises:
+            WanError: as `download`.
+        """
+        folder = self._home.model_of(spec.id)
+        manifest = read_manifest(folder)
+        if manifest is not None:
+            _keep_own(
+                spec, manifest, [one.name for one in check_quick(folder, manifest) if one.state is not FileState.OK]
+            )
+        revision = None if manifest is None else manifest.commit or None
+        return self.download(spec, check=check, on_progress=on_progress, revision=revision)
+
+    def _complete(self, spec: ModelSpec) -> bool:
+        """Whether the model can be used: all files, right sizes, readable headers."""
+        state = self._manager.state(spec)
+        if not state.available:
+            return False
+        manifest = read_manifest(state.folder)
+        return manifest is None or all(finding.state is FileState.OK for finding in check_quick(state.folder, manifest))
+
+    def _listing(self, repository: str, revision: str, retries: Retries) -> Listing:
+        while True:
+            try:
+                listing = self._hub.listing(repository, revision)
+            except Transient as error:
+                retries.failed(error)
+            else:
+                retries.progressed()
+                return listing
+
+    def _fill(
+        self, spec: ModelSpec, folder: Path, listing: Listing, meter: ProgressMeter, check: Check, retries: Retries
+    ) -> None:
+        """Bring every file of the listing into the folder, verified."""
+        known = read_manifest(folder)
+        manifest = Manifest(spec.id, listing.repository, listing.commit, dict(known.files) if known else {})
+        if known is not None and spec.base is not None:
+            lost = [n for n, it in known.files.items() if quick_state(folder / n, it.size) is not FileState.OK]
+            _keep_own(spec, known, lost)
+        manifest.adopted = [] if known is None else whole_adopted(folder, known)
+        quarantine = self._home.quarantine_of(spec.id)
+        missing = []
+        ours = tuple(f"{component}/" for component in manifest.adopted)
+        wanted = [file for file in listing.files if not file.name.startswith(ours)]
+        if ours:
+            meter.add(listing.size_bytes - sum(file.size for file in wanted), network=False)
+        for file in wanted:
+            meter.at(Phase.VERIFYING, file.name)
+            record = self._kept(folder, file, manifest.files.pop(file.name, None), quarantine, meter, check)
+            if record is None:
+                missing.append(file)
+            else:
+                manifest.files[file.name] = record
+        names = {file.name for file in wanted}
+        manifest.files = {n: record for n, record in manifest.files.items() if n in names or n.startswith(ours)}
+        manifest.write(folder)
+        missing = [file for file in missing if not self._taken_over(folder, file, manifest, meter, check)]
+        self._require_room(spec, folder, missing)
+        pace = Pace(self._limit, lambda seconds: wait_checking(seconds, check))
+        transfer = FileTransfer(self._hub, retries, check, pace, self._stall_seconds)
+        try:
+            for file in missing:
+                meter.at(Phase.DOWNLOADING, file.name)
+                sha256 = self._fetched(transfer, listing, file, folder, quarantine, meter)
+                manifest.files[file.name] = FileRecord(file.size, sha256, file.etag)
+                manifest.write(folder)
+        finally:
+            transfer.close()
+
+    def _taken_over(
+        self, folder: Path, file: RemoteFile, manifest: Manifest, meter: ProgressMeter, check: Check
+    ) -> bool:
+        """Link a file that another program has fetched already, when it has the very bytes of this one."""
+        target = inside(folder, file)
+        for path in self._local.candidates(file):
+            meter.at(Phase.VERIFYING, file.name)
+            read = 0
+
+            def on_read(count: int) -> None:
+                nonlocal read
+                check()
+                read += count
+                meter.add(count, network=False)
+
+            with suppress(OSError):  # what belongs to others may go away while it is read
+                if file.sha256 is None:
+                    sha256 = content_of(path, file, check, on_read)
+                else:
+                    # Files of one model are often equally long: each is read once, whichever of them is wanted.
+                    found = self._local.digest(path, on_read)
+                    sha256 = found if found == file.sha256 else None
+                if sha256 is not None:
+                    link_file(path, target)
+                    discard_part(target)
+                    meter.add(file.size - read, network=False)
+                    manifest.files[file.name] = FileRecord(file.size, sha256, file.etag)
+                    manifest.write(folder)
+                    return True
+            meter.add(-read, network=False)
+        return False
+
+    def _kept(
+        self,
+        folder: Path,
+        file: RemoteFile,
+        record: FileRecord | None,
+        quarantine: Path,
+        meter: ProgressMeter,
+        check: Check,
+    ) -> FileRecord | None:
+        """Return the record of a file that is here and right; a wrong one goes to the quarantine."""
+        path = inside(folder, file)
+        state = quick_state(path, file.size)
+        if state is FileState.MISSING and not path.is_symlink():
+            return None
+        if state is FileState.OK and record is not None and (record.etag, record.size) == (file.etag, file.size):
+            meter.add(file.size, network=False)
+            return record
+        if state is FileState.OK:
+            read = 0
+
+            def on_read(count: int) -> None:
+                nonlocal read
+                read += count
+                meter.add(count, network=False)
+
+            sha256 = content_of(path, file, check, on_read)
+            if sha256 is not None:
+                return FileRecord(file.size, sha256, file.etag)
+            meter.add(-read, network=False)
+        move_to_quarantine(folder, file.name, quarantine)
+        return None
+
+    def _fetched(
+        self,
+        transfer: FileTransfer,
+        listing: Listing,
+        file: RemoteFile,
+        folder: Path,
+        quarantine: Path,
+        meter: ProgressMeter,
+    ) -> str:
+        url, target = self._hub.address(listing, file), inside(folder, file)
+        for _ in range(CONTENT_ATTEMPTS):
+            try:
+                return transfer.fetch(file, url, target, meter.add)
+            except WrongContent:
+                move_to_quarantine(folder, f"{file.name}.part", quarantine)
+                discard_part(target)
+                meter.add(-file.size, network=False)
+        raise ModelDamaged(
+            f"The hub gave {file.name} of {listing.repository} {CONTENT_ATTEMPTS} times with other bytes than promised",
+            suggestions=("Try again later, or check the proxy between this machine and the hub.",),
+        )
+
+    def _require_room(self, spec: ModelSpec, folder: Path, missing: list[RemoteFile]) -> None:
+        needed = sum(file.size - part_size(folder / file.name, file) for file in missing)
+        require_room(spec, needed, self._free_bytes(folder))
+
+
+def downloader_into(
+    home: Home,
+    manager: ModelManager,
+    roots: Iterable[Path] = (),
+    *,
+    bytes_per_second: float | None = None,
+    policy: RetryPolicy | None = None,
+) -> ModelDownloader:
+    """Return a downloader from the hub that links what the Hugging Face cache and the folders `roots` have already.
+
+    It keeps to the limit that the home's config.json has at each moment, and to `bytes_per_second`.
+    """
+    local = LocalFiles(roots, hugging_face_cache())
+    limit = kept_limit(ConfigFile(home.config_file), bytes_per_second)
+    return ModelDownloader(home, manager, Hub(), policy=policy, limit=limit, local=local)
+
+
+def _keep_own(spec: ModelSpec, manifest: Manifest, lost: list[str]) -> None:
+    """Refuse to put files of the base's repository into the places of files that the user gave for an own model.
+
+    Raises:
+        ModelDamaged: such a file is lost.
+    """
+    given = tuple(f"{component}/" for component in manifest.adopted)
+    own = [name for name in lost if name.startswith(given)] if spec.base is not None and given else []
+    if own:
+        raise ModelDamaged(
+            f"{spec.id} is damaged: {own[0]} is a file that you gave, and the hub has no other",
+            suggestions=(f"Take {spec.id} out with `wan22 models remove {spec.id}` and add it again.",),
+        )

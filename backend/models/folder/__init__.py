@@ -1,0 +1,1 @@
+"""One model's folder: its manifest, its state, its locks, and what it takes on the disk."""

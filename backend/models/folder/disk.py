@@ -1,0 +1,58 @@
+"""How many bytes a folder has, and how many of them deleting it would free: files can have names elsewhere too.
+
+Whether the disk has room for what is still to come of a model.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from backend.core.catalogue.table import ModelSpec
+from backend.core.errors import StorageFull
+
+#: Left free beside the model, for the database and the videos.
+RESERVE_BYTES: Final = 512 * 2**20
+_GB: Final = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The bytes of one folder."""
+
+    size: int = 0
+    own: int = 0  #: what deleting the folder would free
+    shared: int = 0  #: of files that have further names elsewhere
+    elsewhere: int = 0  #: of files on other disks that are only linked to
+
+
+def usage_of(folder: Path) -> Usage:
+    """Add up a folder's files; links are not followed, and a file with further names elsewhere frees nothing."""
+    size = own = shared = elsewhere = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            status = path.lstat()
+            if path.is_symlink():
+                elsewhere += path.stat().st_size
+            elif path.is_file():
+                size += status.st_size
+                own += status.st_size if status.st_nlink == 1 else 0
+                shared += status.st_size if status.st_nlink > 1 else 0
+    return Usage(size, own, shared, elsewhere)
+
+
+def require_room(spec: ModelSpec, needed: int, free: int) -> None:
+    """Check that `needed` bytes and a reserve go into the `free` ones.
+
+    Raises:
+        StorageFull: they do not.
+    """
+    if needed and needed + RESERVE_BYTES > free:
+        raise StorageFull(
+            f"{spec.id} needs {needed / _GB:.1f} GB more and {RESERVE_BYTES / _GB:.1f} GB in reserve, and "
+            f"{free / _GB:.1f} GB are free; nothing was fetched",
+            suggestions=("Free some disk space, or set WAN22_HOME to a folder on a larger disk.",),
+            details={"needed_bytes": needed, "free_bytes": free},
+        )

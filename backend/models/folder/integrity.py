@@ -1,0 +1,109 @@
+"""Whether a model folder still holds what its manifest says: offline, file by file.
+
+Knows digests, sizes and the headers of safetensors files; does not know what the weights mean, nor the hub.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from backend.core.errors import LoraInvalid
+from backend.core.formats.safetensors import read_header
+from backend.core.formats.weights import SAFETENSORS_SUFFIX
+from backend.models.folder.manifest import Manifest
+
+_CHUNK_BYTES = 4 * 2**20
+
+
+class FileState(StrEnum):
+    """What is the matter with one file."""
+
+    OK = "ok"
+    MISSING = "missing"
+    TRUNCATED = "truncated"  # shorter than it was
+    CORRUPTED = "corrupted"  # other bytes, or more of them
+
+
+@dataclass(frozen=True, slots=True)
+class FileFinding:
+    """One file of the manifest as it is now."""
+
+    name: str
+    state: FileState
+    size: int  #: bytes that it should have
+
+
+#: Told the file and the bytes of it that were read since the last call; may raise to stop the check.
+OnRead = Callable[[str, int], None]
+
+
+def check_quick(folder: Path, manifest: Manifest) -> list[FileFinding]:
+    """Compare sizes and read the headers of the weights; wrong bytes of the right length are not noticed."""
+    return [
+        FileFinding(name, quick_state(folder / name, record.size), record.size)
+        for name, record in sorted(manifest.files.items())
+    ]
+
+
+def check_full(folder: Path, manifest: Manifest, on_read: OnRead = lambda _name, _count: None) -> list[FileFinding]:
+    """Read every byte and compare its SHA-256."""
+    findings = []
+    for name, record in sorted(manifest.files.items()):
+        state = quick_state(folder / name, record.size)
+        if state is FileState.OK:
+            digest = digest_of(folder / name, lambda count, name=name: on_read(name, count))  # type: ignore[misc]
+            state = FileState.OK if digest == record.sha256 else FileState.CORRUPTED
+        findings.append(FileFinding(name, state, record.size))
+    return findings
+
+
+def size_state(path: Path, size: int) -> FileState:
+    """Judge one file by its size alone."""
+    try:
+        found = path.stat().st_size
+    except OSError:
+        return FileState.MISSING
+    if found != size:
+        return FileState.TRUNCATED if found < size else FileState.CORRUPTED
+    return FileState.OK
+
+
+def quick_state(path: Path, size: int) -> FileState:
+    """Judge one file by its size, and by its header where it is a safetensors file."""
+    state = size_state(path, size)
+    if state is FileState.OK and path.suffix == SAFETENSORS_SUFFIX and not header_reads(path):
+        return FileState.CORRUPTED
+    return state
+
+
+def header_reads(path: Path) -> bool:
+    """Whether a safetensors file's header can be read and fits the file's length."""
+    try:
+        read_header(path)
+    except LoraInvalid:
+        return False
+    return True
+
+
+def digest_of(path: Path, on_read: Callable[[int], None] = lambda _count: None) -> str | None:
+    """Return the SHA-256 of a file, read in chunks; None when it cannot be read to its end."""
+    total = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                total.update(chunk)
+                on_read(len(chunk))
+    except OSError:
+        return None
+    return total.hexdigest()
+
+
+def move_to_quarantine(folder: Path, name: str, quarantine: Path) -> None:
+    """Take a file out of a model folder and keep it, in the place of an earlier one of the same name."""
+    target = quarantine / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).replace(target)

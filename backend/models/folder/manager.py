@@ -1,0 +1,283 @@
+"""Which models have experts in GGUF on this disk, and what of them stays quantised in memory.
+
+Reads headers and nothing else; what cannot be read, or is something else, is said to save nothing.
+
+Which models are on this machine, and where.
+
+Decides by the files alone and opens no weights but for their headers. A model is a folder in diffusers' layout, either
+inside this package (the tiny family), where the user says that it is, or in the home folder under the model's id, put
+there by the user or by `ModelDownloader`, whose unfinished folders are told apart from missing ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from filelock import FileLock, Timeout
+
+from backend.core.catalogue.table import ModelSpec, models_in_force
+from backend.core.errors import ModelDamaged, ModelUnavailable
+from backend.core.formats.gguf import BadGguf, read_gguf_header
+from backend.core.formats.packed_matrices import PackedMatrices
+from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, Container, NoWeights, shard_names
+from backend.core.paths import Home
+from backend.models.folder.integrity import FileState, size_state
+from backend.models.folder.manifest import Manifest, read_manifest
+from backend.models.folder.progress import Phase, read_status
+
+_EXPERTS: Final = ("transformer", "transformer_2")
+EMBEDDED_MODELS = Path(__file__).parents[2] / "assets" / "tiny"
+INDEX_FILE = "model_index.json"
+
+
+def packed_experts(folder: Path, spec: ModelSpec) -> PackedMatrices | None:
+    """Return what stays packed of each expert in a model's folder; None where one of them is in another form."""
+    return PackedMatrices.of_all([_packed(folder / name) for name in _EXPERTS[: spec.experts]])
+
+
+def _packed(place: Path) -> PackedMatrices | None:
+    """Look at the weights of one expert: they are packed where all of them are one GGUF file."""
+    try:
+        files = [path for path in place.iterdir() if path.name.endswith((*WEIGHT_SUFFIXES, SHARD_INDEX))]
+        if len(files) != 1 or files[0].suffix != f".{Container.GGUF}":
+            return None
+        status = files[0].stat()
+        return _read(files[0], (status.st_size, status.st_mtime_ns))
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=32)  # it is asked at every estimate
+def _read(path: Path, _state: tuple[int, int]) -> PackedMatrices | None:
+    try:
+        return PackedMatrices.of(read_gguf_header(path))
+    except BadGguf:
+        return None
+
+
+class Presence(StrEnum):
+    """What the disk has of a model."""
+
+    AVAILABLE = "available"
+    MISSING = "missing"
+    PARTIAL = "partial"  # a download that was not finished and does not run
+    DOWNLOADING = "downloading"
+    VERIFYING = "verifying"  # a download that reads what is on the disk
+    CORRUPTED = "corrupted"  # files are missing, or not what they were
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """One model as it is on disk now."""
+
+    spec: ModelSpec
+    presence: Presence
+    folder: Path
+    reason: str | None  #: why it cannot be used, in one sentence; None when it can
+    size_bytes: int = 0
+    missing_bytes: int | None = None  #: what is still to be fetched; None = not known before the hub is asked
+
+    @property
+    def available(self) -> bool:
+        """Whether a task can be made with it."""
+        return self.presence is Presence.AVAILABLE
+
+
+class ModelManager:
+    """Answers what is here; a missing model is an answer, not an exception, until somebody needs it."""
+
+    def __init__(self, home: Home, *, has_gpu: bool | Callable[[], bool], embedded: Path = EMBEDDED_MODELS) -> None:
+        """Look into `home`; `has_gpu` says whether a GPU computes here, or is asked whenever that matters."""
+        self._home = home
+        self._has_gpu = has_gpu
+        self._embedded = embedded
+
+    def state(self, spec: ModelSpec) -> ModelState:
+        """Look at the model's folder."""
+        folder = self._place(spec)
+        manifest = read_manifest(folder)
+        if manifest is None and not (folder / INDEX_FILE).is_file():
+            return self._unfinished(spec, folder)
+        changed, missing = _changed(folder, manifest, self._home.quarantine_of(spec.id))
+        reason = changed or damage_of(folder)
+        presence = Presence.AVAILABLE if reason is None else Presence.CORRUPTED
+        return ModelState(spec, presence, folder, reason, _size(folder), missing)
+
+    def _place(self, spec: ModelSpec) -> Path:
+        """Return where the model's files belong."""
+        if spec.folder is not None:
+            return self._home.root / spec.folder  # an absolute folder stays what it is
+        return self._embedded / spec.id if spec.embedded else self._home.model_of(spec.id)
+
+    def _unfinished(self, spec: ModelSpec, folder: Path) -> ModelState:
+        """Say what there is of a model that is not in its place."""
+        partial = None if spec.embedded else self._home.partial_model_of(spec.id)
+        if partial is None or not partial.is_dir():
+            return ModelState(spec, Presence.MISSING, folder, _missing_reason(spec))
+        size, status = _size(partial), read_status(partial)
+        missing = None if status is None or status.total_bytes is None else max(0, status.total_bytes - size)
+        if not _is_held(self._home.model_lock_of(spec.id)):
+            return ModelState(spec, Presence.PARTIAL, folder, "its download is not finished", size, missing)
+        if status is not None and status.phase is Phase.VERIFYING:
+            return ModelState(spec, Presence.VERIFYING, folder, "its files are being verified", size, missing)
+        return ModelState(spec, Presence.DOWNLOADING, folder, "it is being downloaded", size, missing)
+
+    def packed(self, spec: ModelSpec) -> PackedMatrices | None:
+        """Return what of each expert stays quantised in memory, told by headers; None where the files say no such."""
+        return packed_experts(self._place(spec), spec)
+
+    def states(self) -> list[ModelState]:
+        """Look at every model of the table."""
+        return [self.state(spec) for spec in models_in_force().specs]
+
+    def folder(self, spec: ModelSpec) -> Path:
+        """Return where the model's files are. Raises like `folder_of`."""
+        return self.folder_of(self.state(spec))
+
+    def folder_of(self, state: ModelState) -> Path:
+        """Return the folder of a model that was looked at and can be used.
+
+        Raises:
+            ModelUnavailable: its files are not here.
+            ModelDamaged: some of them are not here.
+        """
+        spec = state.spec
+        if state.presence is Presence.CORRUPTED:
+            mending = f"Run `wan22 models verify {spec.id} --repair`: only what is wrong is fetched again."
+            managed = read_manifest(state.folder) is not None
+            raise ModelDamaged(f"{spec.id} is damaged: {state.reason}", suggestions=(mending,) if managed else None)
+        if not state.available:
+            here = [other.spec.id for other in self.states() if other.available]
+            suggestions = tuple(f"Use `{name}`, which is here." for name in here)
+            if state.presence in {Presence.MISSING, Presence.PARTIAL} and not spec.embedded:
+                suggestions += (_how_to_get(state),)
+            raise ModelUnavailable(
+                f"{spec.id} is not here: {state.reason}",
+                suggestions=suggestions,
+                details={"model": spec.id, "repository": spec.repo_id, "weights_gb": spec.weights_gb},
+            )
+        return state.folder
+
+    def fitting(self, *, image: bool = False, end_image: bool = False) -> list[ModelSpec]:
+        """List the models here that can serve a request with these images, the best one for this machine first.
+
+        The larger model goes first. Without a GPU the tiny ones do, even where the files of a large one are
+        here: hours are no default. Models of one size are listed in the table's order, so
+        that a user's own model never takes the place of the built-in one that it is based on, where both are here.
+        """
+        able = [
+            state.spec
+            for state in self.states()
+            if state.available
+            and (state.spec.takes_image if image else not state.spec.needs_image)
+            and (state.spec.takes_end_image or not end_image)
+        ]
+        has_gpu = self._has_gpu() if callable(self._has_gpu) else self._has_gpu
+        return sorted(able, key=lambda spec: (spec.miniature is not has_gpu, spec.weights_gb), reverse=True)
+
+    def default(self) -> ModelSpec:
+        """Return the model for requests that name none and bring no image.
+
+        Raises:
+            ModelUnavailable: there is no model at all that makes video from text.
+        """
+        fitting = self.fitting()
+        if not fitting:
+            raise ModelUnavailable("No model is here that makes video from text.", suggestions=("Run `wan22 doctor`.",))
+        return fitting[0]
+
+
+def _missing_reason(spec: ModelSpec) -> str:
+    if spec.embedded:
+        return "its weights are not part of this release"
+    if spec.repo_id is None:
+        return "it has no files yet" if spec.folder is None else "its folder is not there"
+    return f"it needs the files of {spec.repo_id} ({spec.weights_gb:g} GB of weights in 16 bit)"
+
+
+def _how_to_get(state: ModelState) -> str:
+    """Say how a model that is not here gets here."""
+    spec = state.spec
+    if spec.folder is not None:
+        return f"Bring its folder back, or take {spec.id} out with `wan22 models remove` and add it again."
+    if spec.repo_id is None:
+        return f"Put its files in the folder {folder_hint(state)} of the server."
+    adopting = "use what ComfyUI, Wan2GP or the Hugging Face cache have of it with `wan22 models adopt`, "
+    return (
+        f"Fetch it with `wan22 models download {spec.id}`, {adopting if spec.base is None else ''}"
+        f"or put a copy of {spec.repo_id} in the folder {folder_hint(state)} of the server."
+    )
+
+
+def folder_hint(state: ModelState) -> str:
+    """Name the model's folder without where it is on the server: no answer shows a server path."""
+    return f"models/{state.spec.id}" if state.spec.folder is None else state.folder.name
+
+
+def _size(folder: Path) -> int:
+    """Add up the files of a folder, which may change while it is read."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether another process or thread holds the lock now."""
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0, thread_local=False):
+            return False
+    except Timeout:
+        return True
+
+
+def _changed(folder: Path, manifest: Manifest | None, quarantine: Path) -> tuple[str | None, int | None]:
+    """Find files that are not as long as they were when they were downloaded; contents are not read.
+
+    Returns the first one in words, and the bytes of all of them; None where there is none.
+    """
+    first, size = None, 0
+    for name, record in sorted(manifest.files.items()) if manifest is not None else ():
+        state = size_state(folder / name, record.size)
+        if state is not FileState.OK:
+            gone = state is FileState.MISSING and (quarantine / name).is_file()
+            words = "has changed, and it is in quarantine"
+            first = first or (f"the content of the file {name} {words}" if gone else f"the file {name} is {state}")
+            size += record.size
+    return first, None if first is None else size
+
+
+def damage_of(folder: Path) -> str | None:
+    """Return what is missing from a model folder, or None when every listed part has its files."""
+    try:
+        index = json.loads((folder / INDEX_FILE).read_text())
+    except (OSError, ValueError):
+        return f"{INDEX_FILE} cannot be read"
+    parts = [name for name, value in index.items() if isinstance(value, list) and len(value) == 2 and value[0]]
+    for part in parts:
+        if not (folder / part).is_dir() or not any((folder / part).iterdir()):
+            return f"the folder {part} is missing or empty"
+    for shards in folder.glob(f"*/*{SHARD_INDEX}"):
+        try:
+            files = shard_names(shards)
+        except NoWeights as error:
+            return f"{shards.parent.name}/{shards.name} cannot be used. {error}"
+        for name in files:
+            if not (shards.parent / name).is_file():
+                return f"the file {shards.parent.name}/{name} is missing"
+    for part in parts:
+        if part in {"transformer", "transformer_2", "vae", "text_encoder", "image_encoder"} and not any(
+            path.suffix in WEIGHT_SUFFIXES for path in (folder / part).iterdir()
+        ):
+            return f"the folder {part} has no safetensors or GGUF file"
+    return None

@@ -1,0 +1,153 @@
+"""What a downloaded model folder holds, as a file inside it: names, sizes and digests of verified files.
+
+Grows while a download lasts, so that the next process knows what is finished, and stays afterwards, so that the
+folder can be checked without the hub. Folders of adopted files have one too; one that a user put there has none.
+
+When each file of a model was last seen whole, as a file beside the manifest, and which files are due again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path, PurePosixPath
+
+MANIFEST_FILE = "wan22-manifest.json"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MAX_NAME_CHARS = 255
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\\:]")
+LAST_SEEN_FILE = "wan22-last-seen.json"
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """One file whose content was verified."""
+
+    size: int  #: bytes
+    sha256: str
+    etag: str  #: how the hub names this content: SHA-256 of large files, git's blob id of small ones
+
+
+@dataclass(slots=True)
+class Manifest:
+    """The verified files of one folder, by their names relative to it."""
+
+    model: str
+    repository: str
+    commit: str  #: empty for a folder of adopted files that the hub has never completed
+    files: dict[str, FileRecord] = field(default_factory=dict)
+    #: Components whose files are the user's own and not those of the repository; the hub is not asked for them.
+    adopted: list[str] = field(default_factory=list)
+
+    def files_of(self, component: str) -> dict[str, FileRecord]:
+        """Return the files of one component."""
+        return {name: record for name, record in self.files.items() if name.startswith(f"{component}/")}
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files together."""
+        return sum(record.size for record in self.files.values())
+
+    def write(self, folder: Path) -> None:
+        """Put it into the folder, whole or not at all."""
+        write_json(folder / MANIFEST_FILE, asdict(self))
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Return a folder's manifest, or None when it has none that can be trusted in form."""
+    try:
+        value = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+        files = {str(name): FileRecord(**entry) for name, entry in value["files"].items()}
+        adopted = [str(component) for component in value.get("adopted", [])]
+        manifest = Manifest(str(value["model"]), str(value["repository"]), str(value["commit"]), files, adopted)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    sound = all(
+        is_inside(name) and type(record.size) is int and record.size >= 0 and _SHA256.fullmatch(str(record.sha256))
+        for name, record in files.items()
+    )
+    return manifest if sound else None
+
+
+def is_inside(name: str) -> bool:
+    """Whether a relative file name, with forward slashes, stays inside the folder that it is joined to."""
+    parts = name.split("/")
+    return (
+        not _CONTROL.search(name)
+        and len(name) <= _MAX_NAME_CHARS
+        and not PurePosixPath(name).is_absolute()
+        and all(part not in {"", ".", ".."} for part in parts)
+    )
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a small file so that after any crash the old or the new content is there."""
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the file system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@dataclass(frozen=True, slots=True)
+class LastSeen:
+    """The moments of one model folder, by file name."""
+
+    folder: Path
+    moments: dict[str, datetime]
+
+    def of(self, name: str) -> datetime:
+        """Return when a file was last seen whole: when it was checked, or else when it was brought here."""
+        return self.moments.get(name, _written(self.folder / MANIFEST_FILE))
+
+    def oldest(self, manifest: Manifest) -> datetime | None:
+        """Return the moment since which every file has been seen whole; None without files."""
+        return min((self.of(name) for name in manifest.files), default=None)
+
+    def due(self, manifest: Manifest, now: datetime, days: float) -> list[str]:
+        """Return the files that were last seen whole at least so many days ago, the longest ago first."""
+        old = [name for name in manifest.files if self.of(name) <= now - timedelta(days=days)]
+        return sorted(old, key=lambda name: (self.of(name), name))
+
+    def saw(self, name: str, moment: datetime) -> None:
+        """Write down that a file is whole."""
+        self.moments[name] = moment
+        write_json(self.folder / LAST_SEEN_FILE, {name: at.isoformat() for name, at in sorted(self.moments.items())})
+
+
+def read_last_seen(folder: Path) -> LastSeen:
+    """Read the moments of a folder; those from before its manifest was written, and what cannot be read, count not."""
+    since = _written(folder / MANIFEST_FILE)
+    try:
+        entries = json.loads((folder / LAST_SEEN_FILE).read_text(encoding="utf-8"))
+        moments = {str(name): datetime.fromisoformat(text) for name, text in entries.items()}
+        return LastSeen(folder, {name: at for name, at in moments.items() if at >= since})
+    except (OSError, ValueError, TypeError, AttributeError):
+        return LastSeen(folder, {})
+
+
+def _written(path: Path) -> datetime:
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except OSError:
+        return datetime.min.replace(tzinfo=UTC)

@@ -1,0 +1,141 @@
+"""How far a download is: true bytes, speed over the last seconds, time to the end; told to the asker and to the disk.
+
+The status file lets other processes see a download that they only wait for. What is not known is None.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from backend.core.config.download_limit import LOOK_SECONDS, Limit
+from backend.models.folder.manifest import write_json
+
+STATUS_FILE = "wan22-download.json"
+_TELL_SECONDS = 0.2
+_STATUS_SECONDS = 1.0
+_WINDOW_SECONDS = 10.0
+
+
+class Phase(StrEnum):
+    """What a download does."""
+
+    WAITING = "waiting"  # another process fetches this model
+    DOWNLOADING = "downloading"
+    VERIFYING = "verifying"  # reads what is on the disk
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadProgress:
+    """One moment of a download."""
+
+    phase: Phase
+    file: str | None  #: the file at work
+    done_bytes: int  #: of the whole model, on this disk
+    total_bytes: int | None
+    speed: float | None  #: bytes per second over the network
+    eta_seconds: float | None
+
+
+OnProgress = Callable[[DownloadProgress], None]
+
+
+class ProgressMeter:
+    """Adds up what arrives and tells it a few times a second."""
+
+    def __init__(self, on_progress: OnProgress, folder: Path, total_bytes: int) -> None:
+        """`folder` is where the status file goes."""
+        self._on_progress = on_progress
+        self._status = folder / STATUS_FILE
+        self._total = total_bytes
+        self._done = 0
+        self._received = 0
+        self._window: deque[tuple[float, int]] = deque()
+        self._told = self._noted = float("-inf")
+        self._phase, self._file = Phase.VERIFYING, ""
+
+    def at(self, phase: Phase, file: str) -> None:
+        """Say what is done from now on."""
+        changed = phase is not self._phase
+        self._phase, self._file = phase, file
+        self._tell(note=changed)
+
+    def add(self, count: int, network: bool) -> None:
+        """Count bytes of the model that are here; fewer than none when some had to be given up."""
+        self._done += count
+        if network:
+            self._received += count
+            self._window.append((time.monotonic(), self._received))
+        if time.monotonic() - self._told >= _TELL_SECONDS:
+            self._tell()
+
+    def close(self) -> None:
+        """Tell the last state; it stays in the folder, so that others know how much is still to come."""
+        self._window.clear()
+        self._tell(note=True)
+
+    def _tell(self, *, note: bool = False) -> None:
+        now = time.monotonic()
+        self._told = now
+        progress = self._progress(now)
+        if note or now - self._noted >= _STATUS_SECONDS:
+            self._noted = now
+            # Only news for others: a full disk is reported by the transfer itself.
+            with suppress(OSError):
+                write_json(self._status, asdict(progress))
+        self._on_progress(progress)
+
+    def _progress(self, now: float) -> DownloadProgress:
+        while self._window and now - self._window[0][0] > _WINDOW_SECONDS:
+            self._window.popleft()
+        speed = None
+        if len(self._window) > 1 and (elapsed := now - self._window[0][0]) > _TELL_SECONDS:
+            speed = (self._received - self._window[0][1]) / elapsed
+        left = self._total - self._done
+        return DownloadProgress(
+            self._phase, self._file or None, self._done, self._total, speed, left / speed if speed else None
+        )
+
+
+def read_status(folder: Path) -> DownloadProgress | None:
+    """Return what a running download last noted in its folder."""
+    try:
+        value = json.loads((folder / STATUS_FILE).read_text(encoding="utf-8"))
+        return DownloadProgress(**value | {"phase": Phase(value["phase"])})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+class Pace:
+    """Keeps a download below a number of bytes per second, which may change while it runs."""
+
+    def __init__(self, limit: Limit, wait: Callable[[float], None]) -> None:
+        """`limit` is asked again and again; `wait` waits so many seconds."""
+        self._limit = limit
+        self._wait = wait
+        self._owed = 0.0  # bytes that came and whose time is not over yet
+        self._at = time.monotonic()
+
+    def __call__(self, count: int) -> None:
+        """Wait until the next bytes may come."""
+        before, self._at = self._at, time.monotonic()
+        limit = self._limit()
+        if limit is None:
+            self._owed = 0.0
+            return
+        self._owed = max(0.0, self._owed - (self._at - before) * limit) + count
+        waited = 0.0  # in bytes of the limit that was in force
+        # In short waits, so that another limit counts for what is owed already.
+        while limit is not None and (left := self._owed - waited) >= 1.0:
+            seconds = min(left / limit, LOOK_SECONDS)
+            self._wait(seconds)
+            waited += seconds * limit
+            limit = self._limit()
+        if limit is None:
+            self._owed = 0.0

@@ -1,0 +1,108 @@
+"""The table of models of one home folder: the built-in ones as its owner wants them, and the owner's own.
+
+Reads section `models` of config.json and puts the table in force in this process. Every entry is judged alone: one
+that cannot be used is left out and said, and never stops anything. Opens no model and looks at no model's files.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import structlog
+
+from backend.core.catalogue.table import BUILT_IN, ModelSpec, ModelTable, models_in_force, put_in_force
+from backend.core.config.file import ConfigFile
+from backend.core.errors import BadSettings
+from backend.core.paths import Home
+from backend.models.own.model_entry import ModelEntry
+
+SECTION = "models"
+_SHOWN_CHARS = 64
+
+log = structlog.get_logger(__name__)
+
+
+class ModelConfigurationManager:
+    """Keeps this process's table as config.json has it; any number of threads may ask."""
+
+    def __init__(self, home: Home) -> None:
+        """Prepare; the file is read by the first `refresh`."""
+        self._file = ConfigFile(home.config_file)
+        self._mark: tuple[int, int] | None = None
+        self._table: ModelTable | None = None
+        self._lock = threading.Lock()
+
+    def refresh(self) -> ModelTable:
+        """Put the table in force as the file is now; costs one look at the file's time when nothing has changed."""
+        with self._lock:
+            mark = self._file.mark  # before reading: what changes meanwhile is read the next time
+            if self._table is None or mark != self._mark:
+                self._table, self._mark = self._read(), mark
+                for fault in self._table.faults:
+                    log.warning("models.entry_left_out", fault=fault)
+            if models_in_force() is not self._table:
+                put_in_force(self._table)
+            return self._table
+
+    def has(self, model_id: str) -> bool:
+        """Whether there is an entry with exactly this id, one that was left out included.
+
+        Raises:
+            BadSettings: the file cannot be read.
+        """
+        return model_id in self._file.section(SECTION)
+
+    def add(self, model_id: str, entry: ModelEntry) -> ModelSpec:
+        """Write a new entry, put the table with it in force, and return its spec.
+
+        Raises:
+            BadSettings: it cannot be used, or the file cannot be read; nothing was written.
+        """
+
+        def added(section: dict[str, Any]) -> dict[str, Any]:
+            if model_id in section:
+                raise BadSettings(
+                    f"There is an entry {model_id} already",
+                    suggestions=(f"Take it out with `wan22 models remove {model_id}`, or choose another name.",),
+                )
+            try:
+                entry.applied_to(model_id, table_of(section))
+            except BadSettings as error:
+                raise BadSettings(f"{model_id}: {error.message}", suggestions=error.next_steps) from None
+            return section | {model_id: entry.to_json()}
+
+        self._file.update(SECTION, added)
+        spec = self.refresh().get(model_id)
+        if spec is None:
+            raise BadSettings(f"{model_id} was changed by somebody else just now")
+        return spec
+
+    def remove(self, model_id: str) -> None:
+        """Take an entry out, if it is there, and put the table without it in force.
+
+        Raises:
+            BadSettings: the file cannot be read.
+        """
+        self._file.update(SECTION, lambda section: {name: one for name, one in section.items() if name != model_id})
+        self.refresh()
+
+    def _read(self) -> ModelTable:
+        try:
+            return table_of(self._file.section(SECTION))
+        except BadSettings as error:
+            # Somebody is in the middle of editing it, perhaps: what was known a moment ago stays.
+            return ModelTable((self._table or BUILT_IN).specs, (error.message,))
+
+
+def table_of(section: dict[str, Any]) -> ModelTable:
+    """Return the table that the section makes, with a sentence for each entry that was left out."""
+    faults: list[str] = []
+    found: dict[str, ModelSpec] = {spec.id: spec for spec in BUILT_IN.specs}
+    for model_id, value in section.items():
+        try:
+            found[model_id] = ModelEntry.read(value).applied_to(model_id, ModelTable(tuple(found.values())))
+        except BadSettings as error:
+            sentence = f"config.json, {SECTION}.{model_id[:_SHOWN_CHARS]}: {error.message}"
+            faults.append(sentence if sentence.isprintable() else ascii(sentence)[1:-1])
+    return ModelTable(tuple(found.values()), tuple(faults))

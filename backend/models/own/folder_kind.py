@@ -1,0 +1,139 @@
+"""Which kind of model a folder in diffusers' layout holds, and whether it is the one that was said.
+
+Looks at the configuration files and at the headers of the weights, so that a wrong kind is refused on entry and not
+by a task hours later. Reads no tensor, and knows nothing of entries and of where folders belong.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.core.catalogue.architecture import architecture_of
+from backend.core.catalogue.spec import DMD_PIPELINE
+from backend.core.catalogue.table import BUILT_IN, Mode, ModelSpec
+from backend.core.catalogue.transformer import WanShape
+from backend.core.errors import ModelMismatch
+from backend.core.formats.weights import WEIGHT_SUFFIXES, NoWeights, read_weights
+from backend.core.lora.keys import parameter_name
+from backend.models.folder.manager import INDEX_FILE, damage_of
+
+PIPELINES = {Mode.T2V: "WanPipeline", Mode.I2V: "WanImageToVideoPipeline", Mode.TI2V: "WanPipeline"}
+_BOUNDARY_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class FolderKind:
+    """What decides whether a folder can be run as a model."""
+
+    pipeline: str  #: the class that its index names
+    experts: int
+    boundary_ratio: float | None
+    expands_time: bool  #: whether every token has its own timestep (TI2V)
+    transformer: WanShape
+    latent_channels: int  #: of its autoencoder
+    image_encoder: bool  #: whether it has one
+
+    @classmethod
+    def of(cls, folder: Path) -> FolderKind:
+        """Read it from a folder.
+
+        Raises:
+            ModelMismatch: it is no folder in diffusers' layout, lacks files, or its parts contradict each other.
+        """
+        if not (folder / INDEX_FILE).is_file():
+            raise ModelMismatch(
+                f"There is no {INDEX_FILE} in {folder.name}: it is no model folder in diffusers' layout",
+                suggestions=("Name the folder that has model_index.json, transformer, vae, text_encoder in it.",),
+            )
+        damage = damage_of(folder)
+        if damage is not None:
+            raise ModelMismatch(f"The folder is not whole: {damage}", suggestions=("Bring the missing files first.",))
+        index = _json(folder / INDEX_FILE)
+        parts = [part for part in ("transformer", "transformer_2") if (index.get(part) or [None])[0] is not None]
+        shapes = {part: _transformer(folder / part) for part in parts}
+        if len(set(shapes.values())) != 1:
+            raise ModelMismatch("Its transformers are not of one kind" if shapes else "It has no transformer")
+        return cls(
+            pipeline=str(index.get("_class_name")),
+            experts=len(parts),
+            boundary_ratio=index.get("boundary_ratio"),
+            expands_time=bool(index.get("expand_timesteps", False)),
+            transformer=next(iter(shapes.values())),
+            latent_channels=_json(folder / "vae" / "config.json").get("z_dim", 16),
+            image_encoder=(index.get("image_encoder") or [None])[0] is not None,
+        )
+
+    def why_not(self, spec: ModelSpec) -> str | None:
+        """Return what this folder has and the model has not, in words; None when it is such a model."""
+        wanted = architecture_of(spec)
+        shape, expected = self.transformer, wanted.transformer
+        boundary, at = self.boundary_ratio, spec.boundary_ratio
+        if at is not None and isinstance(boundary, float) and abs(boundary - at) < _BOUNDARY_TOLERANCE:
+            boundary = at
+        compared = (
+            ("pipeline", self.pipeline, DMD_PIPELINE if spec.renoise_at else PIPELINES[spec.mode]),
+            ("number of transformers", self.experts, spec.experts),
+            ("input channels", shape.in_channels, expected.in_channels),
+            ("output channels", shape.out_channels, expected.out_channels),
+            ("latent channels of the autoencoder", self.latent_channels, wanted.vae.channels),
+            ("width", shape.dim, expected.dim),
+            ("blocks", shape.layers, expected.layers),
+            ("image encoder's width", shape.image_dim, expected.image_dim),
+            ("image encoder", self.image_encoder, spec.image_tokens),
+            ("boundary_ratio", boundary, at),
+            ("expand_timesteps", self.expands_time, spec.mode is Mode.TI2V),
+            ("other sizes of the transformer", shape, expected),
+        )
+        return next((f"{name} {has}, not {wants}" for name, has, wants in compared if has != wants), None)
+
+
+def check_folder(folder: Path, spec: ModelSpec) -> None:
+    """Make sure that a folder holds a model that is built as the spec says.
+
+    Raises:
+        ModelMismatch: it does not; the message says what it is and what was expected.
+    """
+    kind = FolderKind.of(folder)
+    reason = kind.why_not(spec)
+    if reason is None:
+        return
+    like = [one.id for one in BUILT_IN.specs if kind.why_not(one) is None]
+    found = f"It is built like {' and '.join(like)}" if like else "It is built like no model that is known here"
+    raise ModelMismatch(
+        f"{found}, not like {spec.structure} ({reason})",
+        suggestions=tuple(f"Add it with `--base {name}`." for name in like) or ModelMismatch.suggestions,
+        details={"is": like, "expected": spec.structure, "reason": reason},
+    )
+
+
+def _transformer(folder: Path) -> WanShape:
+    """Read a transformer's structure, and hold its weights' header against it."""
+    try:
+        shape = WanShape.from_config(_json(folder / "config.json"))
+    except (KeyError, TypeError, ValueError):
+        raise ModelMismatch(f"{folder.name}/config.json is not that of a Wan transformer") from None
+    stored: dict[str, tuple[int, ...]] = {}
+    for path in sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES):
+        try:
+            header = read_weights(path)
+        except NoWeights as error:
+            raise ModelMismatch(f"{folder.name}/{path.name} cannot be used. {error}") from None
+        stored |= {parameter_name(name) or name: info.shape for name, info in header.tensors.items()}
+    for name, expected in shape.parameters().items():
+        if stored.get(name) != expected:
+            has = "is missing" if name not in stored else f"has the shape {list(stored[name])}, not {list(expected)}"
+            raise ModelMismatch(f"In {folder.name}, {name} {has}: the weights are not what config.json says")
+    return shape
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ModelMismatch(f"{path.parent.name}/{path.name} cannot be read") from None
+    if not isinstance(value, dict):
+        raise ModelMismatch(f"{path.parent.name}/{path.name} is no JSON object")
+    return value

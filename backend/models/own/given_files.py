@@ -1,0 +1,124 @@
+"""The files that a user gives for a model, each held against the place that it was given for; and where the rest is.
+
+A file of another kind is refused with what it is. Where the tensors leave a doubt, what the user said decides, and the
+doubt is told. Reads headers alone and makes no folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from backend.core.catalogue.architecture import architecture_of
+from backend.core.catalogue.table import ModelSpec, models_in_force
+from backend.core.errors import ModelMismatch
+from backend.models.adoption.assembly import PartFile, components_of, part_files
+from backend.models.adoption.recognition import recognise
+from backend.models.adoption.structure import Kind, Recognised, Use
+from backend.models.folder.manager import ModelManager
+
+HIGH_PART, LOW_PART = "transformer", "transformer_2"
+_ROLES: Final = {
+    HIGH_PART: "the expert for high noise",
+    LOW_PART: "the expert for low noise",
+    "vae": "the autoencoder",
+    "text_encoder": "the text encoder",
+    "image_encoder": "the image encoder",
+    "tokenizer": "the tokenizer",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Files with their names in the model's folder."""
+
+    files: tuple[PartFile, ...]
+    components: frozenset[str]
+    notes: tuple[str, ...]  #: what was doubtful or comes from elsewhere, in sentences
+
+
+def place_files(spec: ModelSpec, named: Mapping[str, Path], others: Iterable[Path] = ()) -> Placed:
+    """Find the place of every file: of `named`, by component, it is given; of the others it follows from their content.
+
+    Raises:
+        ModelMismatch: a file is something else than such a model has in that place, or a place is taken twice.
+    """
+    placed: dict[str, Recognised] = {}
+    notes: list[str] = []
+    for component, path in [*named.items(), *((None, path) for path in others)]:
+        found = recognise(path)
+        place = component or _place_of(spec, found)
+        chosen = found.choose(Use(spec.structure, place))
+        if chosen is None:
+            raise _mismatch(spec, found, place)
+        if place in placed:
+            raise ModelMismatch(f"{path.name} and {placed[place].path.name} are both {_ROLES[place]}")
+        placed[place] = chosen
+        if found.ambiguous:
+            doubts = " or ".join(one.name for one in found.identities if one != chosen.identities[0])
+            notes.append(f"{path.name} is taken for {chosen.identities[0].name}, as you say; it could be {doubts} too")
+        elif found.note:
+            notes.append(f"{path.name}: {found.note}")
+    files = tuple(file for component, found in placed.items() for file in part_files(component, found))
+    return Placed(files, frozenset(placed), tuple(notes))
+
+
+def with_the_rest(spec: ModelSpec, given: Placed, models: ModelManager) -> Placed:
+    """Add what the given files lack and another model here has in the same form: its base, or one with equal parts."""
+    base = models_in_force().get(spec.structure)
+    files, notes = list(given.files), list(given.notes)
+    components = set(given.components)
+    for donor in (base, *models_in_force().specs):
+        lacking = [part for part in components_of(spec) if part not in components and _has(donor, part, spec)]
+        if donor is None or not lacking or not models.state(donor).available:
+            continue
+        folder = models.folder(donor)
+        for part in lacking:
+            files += [PartFile(path, f"{part}/{path.name}") for path in sorted((folder / part).iterdir())]
+        components.update(lacking)
+        notes.append(f"{', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} that of {donor.id}")
+    return Placed(tuple(files), frozenset(components), tuple(notes))
+
+
+def _has(donor: ModelSpec | None, part: str, spec: ModelSpec) -> bool:
+    """Whether a model's part can be that of another one: an expert only of the very model, other parts by structure."""
+    if donor is None or donor.id == spec.id:
+        return False
+    if part in (HIGH_PART, LOW_PART):
+        return donor.id == spec.structure
+    theirs, ours = architecture_of(donor), architecture_of(spec)
+    if part == "image_encoder":
+        return theirs.image == ours.image
+    return theirs.vae == ours.vae if part == "vae" else theirs.text == ours.text
+
+
+def _place_of(spec: ModelSpec, found: Recognised) -> str:
+    uses = {use.component for one in found.identities for use in one.uses if use.model == spec.structure}
+    if len(uses) > 1:
+        raise ModelMismatch(
+            f"{found.path.name} can be either expert of {spec.structure}",
+            suggestions=("Give it with `--high` or with `--low`.",),
+        )
+    if not uses:
+        raise _mismatch(spec, found, None)
+    return next(iter(uses))
+
+
+def _mismatch(spec: ModelSpec, found: Recognised, component: str | None) -> ModelMismatch:
+    """Say what a file is and what was expected."""
+    name = found.path.name
+    names = " or ".join(one.name for one in found.identities)
+    if found.kind is Kind.REFUSED:
+        return ModelMismatch(f"{name} cannot be used. {found.note}", suggestions=("Bring the file itself.",))
+    if component is None:
+        expected = f"a part of {spec.structure}"
+    elif spec.experts == 1 and component == HIGH_PART:
+        expected = f"the transformer of {spec.structure}"
+    else:
+        expected = f"{_ROLES[component]} of {spec.structure}"
+    return ModelMismatch(
+        f"{name} is {names}, and {expected} was expected" if names else f"{name} is not {expected}. {found.note}",
+        details={"is": [one.name for one in found.identities], "kind": str(found.kind), "expected": expected},
+    )

@@ -1,0 +1,139 @@
+"""Takes a user's own model in, and lets it go again: its files looked at, perhaps copied, and its entry written.
+
+The user's files stay where they are and as they are: a model is known by the folder that its entry names, by a copy, or
+by links to single files in the home folder. What is removed is the entry and what this made, never the files that it
+was made from.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from backend.core.catalogue.table import BUILT_IN, ModelSpec
+from backend.core.errors import BadSettings, ModelUnavailable, StateConflict
+from backend.core.paths import Home
+from backend.models.adoption.assembly import OnRead, Parts, assemble, lacking
+from backend.models.download.transfer import storage_errors
+from backend.models.folder.manager import ModelManager
+from backend.models.folder.storage import remove_model
+from backend.models.own.configuration import ModelConfigurationManager
+from backend.models.own.folder_kind import check_folder
+from backend.models.own.given_files import place_files, with_the_rest
+from backend.models.own.model_entry import ModelEntry
+
+
+class OwnModels:
+    """The user's own models of one home folder."""
+
+    def __init__(self, home: Home, configuration: ModelConfigurationManager) -> None:
+        self._home = home
+        self._configuration = configuration
+
+    def add(self, model_id: str, entry: ModelEntry, folder: Path | None = None, *, copy: bool = False) -> ModelSpec:
+        """Enter a model, with its files in `folder` (diffusers' layout) or still to be fetched from its repository.
+
+        Raises:
+            BadSettings: the entry cannot be used.
+            ModelMismatch: the folder holds something else than a model that is built like the entry's base.
+            StateConflict: the home folder has files of this name already.
+            StorageFull: there is no room for the copy.
+        """
+        if folder is not None and not copy:
+            entry = entry.model_copy(update={"folder": str(folder.resolve())})
+        spec = self._checked(model_id, entry)
+        entry = entry.model_copy(update={"base": spec.base})
+        if folder is not None:
+            check_folder(folder, spec)
+        if folder is not None and copy:
+            with self._taken(model_id):
+                self._copy(folder, model_id)
+        return self._configuration.add(model_id, entry)
+
+    def add_files(
+        self,
+        model_id: str,
+        entry: ModelEntry,
+        named: Mapping[str, Path],
+        others: Iterable[Path] = (),
+        *,
+        models: ModelManager,
+        copy: bool = False,
+        on_read: OnRead = lambda _name, _count: None,
+    ) -> tuple[ModelSpec, tuple[str, ...]]:
+        """Enter a model that is made of single files, `named` by component, and of what the models here have already.
+
+        Return its spec and what there is to say about it. What is not here at all comes with `wan22 models download`
+        from the repository of its base.
+
+        Raises:
+            BadSettings, StorageFull, ModelMismatch: as `add`.
+            ModelUnavailable: the home folder has files of this name already.
+            ModelDamaged: a file cannot be read.
+        """
+        spec = self._checked(model_id, entry)
+        given = with_the_rest(spec, place_files(spec, named, others), models)
+        base = BUILT_IN.find(spec.structure)
+        entry = entry.model_copy(update={"base": base.id, "repository": entry.repository or base.repo_id})
+        made = assemble(self._home, spec, Parts(given.files), copy=copy, on_read=on_read)
+        try:
+            added = self._configuration.add(model_id, entry)
+        except BadSettings:
+            remove_model(self._home, spec)
+            raise
+        missing = lacking(spec, made.links)
+        notes = given.notes
+        if missing:
+            come = "comes" if len(missing) == 1 else "come"
+            notes += (f"{', '.join(missing)} of {base.id} {come} with `wan22 models download {model_id}`",)
+        return added, notes
+
+    def _checked(self, model_id: str, entry: ModelEntry) -> ModelSpec:
+        """Return the spec that an entry will make, before any file is looked at."""
+        spec = entry.applied_to(model_id, self._configuration.refresh())
+        if spec.base is None:
+            raise BadSettings(f"{model_id} is built in", suggestions=("Choose another name.",))
+        return spec
+
+    def remove(self, spec: ModelSpec) -> int:
+        """Take a model out, with what lies under its name in the home folder; return how many bytes that were.
+
+        Raises:
+            ModelUnavailable: it is being downloaded just now.
+        """
+        places = (self._home.model_of(spec.id), self._home.partial_model_of(spec.id), self._home.quarantine_of(spec.id))
+        ours = spec.folder is None and any(place.exists() or place.is_symlink() for place in places)
+        freed = remove_model(self._home, spec) if ours else 0
+        self._configuration.remove(spec.id)
+        return freed
+
+    def _copy(self, folder: Path, model_id: str) -> None:
+        partial, target = self._home.partial_model_of(model_id), self._home.model_of(model_id)
+        if target.exists() or target.is_symlink():
+            raise StateConflict(
+                f"There is a folder models/{model_id} already", suggestions=("Choose another name, or remove it.",)
+            )
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            with storage_errors():
+                shutil.copytree(folder, partial)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        partial.rename(target)
+
+    @contextmanager
+    def _taken(self, model_id: str) -> Iterator[None]:
+        """Hold the lock of the model's folder."""
+        self._home.models.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self._home.model_lock_of(model_id), timeout=0, thread_local=False):
+                yield
+        except Timeout:
+            raise ModelUnavailable(
+                f"models/{model_id} is being changed by another process", suggestions=("Wait for its end.",)
+            ) from None
