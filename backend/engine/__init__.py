@@ -1,1 +1,1 @@
-"""The model's arithmetic: loading, conditioning, denoising, decoding. The only layer that imports torch."""
+"""The only layer that imports torch: loading, sampling, decoding."""

@@ -18,10 +18,10 @@ import torch
 from backend.core.errors import DeviceUnusable
 from backend.core.planning.abilities import NATIVE, AttentionWish, KernelVerdict
 from backend.core.planning.hardware import detect_hardware
-from backend.engine.attention import names_for, try_by_name
-from backend.engine.device import choose_device
-from backend.engine.device_facts import FAILURES, DeviceFacts, TorchDevices
-from backend.engine.precision import choose_precision
+from backend.engine.device.attention import names_for, try_by_name
+from backend.engine.device.choice import choose_device
+from backend.engine.device.facts import FAILURES, DeviceFacts, TorchDevices
+from backend.engine.device.precision import choose_precision
 
 Emit = Callable[[dict[str, Any]], None]
 #: Tries one kernel: its name, the wish, the device, the numbers, and the seconds of torch's own.

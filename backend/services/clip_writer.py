@@ -17,10 +17,10 @@ from backend.core.faults import fault_point
 from backend.core.model_integration_bridge import ModelIntegrationBridge, RunFacts
 from backend.core.planning.memory_ladder import MemoryLadder, MemoryUse
 from backend.core.requests import GenerationRequest
-from backend.engine.decode import Frames, Latents, count_chunks, stream_frames, tile_grid
-from backend.engine.kept_latents import KeptLatents, write_latents
-from backend.engine.pipeline_loader import WanComponents, library_versions
-from backend.engine.sentinel import ClipSentinel
+from backend.engine.frames.decode import Frames, Latents, count_chunks, stream_frames, tile_grid
+from backend.engine.frames.sentinel import ClipSentinel
+from backend.engine.loading.pipeline_loader import WanComponents, library_versions
+from backend.engine.state.kept_latents import KeptLatents, write_latents
 from backend.services.attempt_files import AttemptFiles, storage_errors
 from backend.services.memory_watch import RunMemory
 from backend.services.phase_clock import Phase

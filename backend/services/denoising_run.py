@@ -16,12 +16,12 @@ from backend.core.domain import Stage
 from backend.core.errors import OutOfMemory, StateMismatch, StorageFull, WorkerStopping
 from backend.core.planning.memory_ladder import MemoryLadder, MemoryUse
 from backend.core.requests import GenerationRequest, LoraFileRef
-from backend.engine.conditioning import Picture
-from backend.engine.denoise import DenoiseJob
-from backend.engine.job_state import restore_state, write_state
-from backend.engine.lora import LoraStack, build_stack
-from backend.engine.pipeline_loader import WanComponents
-from backend.engine.preview import PreviewMap, render_preview
+from backend.engine.frames.preview import PreviewMap, render_preview
+from backend.engine.loading.pipeline_loader import WanComponents
+from backend.engine.lora.stack import LoraStack, build_stack
+from backend.engine.sampling.conditioning import Picture
+from backend.engine.sampling.denoise import DenoiseJob
+from backend.engine.state.job import restore_state, write_state
 from backend.services.attempt_files import AttemptFiles
 from backend.services.inputs import InputStore
 from backend.services.phase_clock import Phase

@@ -17,8 +17,8 @@ from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
 from backend.core.planning.memory_ladder import MemoryLadder, MemoryUse, OomPolicy
 from backend.core.requests import GenerationRequest
-from backend.engine.kept_latents import read_latents
-from backend.engine.pipeline_loader import WanComponents
+from backend.engine.loading.pipeline_loader import WanComponents
+from backend.engine.state.kept_latents import read_latents
 from backend.models.lora.library import LoraLibrary
 from backend.services.attempt_files import AttemptFiles
 from backend.services.clip_writer import Clip, ClipWriter

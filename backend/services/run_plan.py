@@ -12,7 +12,7 @@ from statistics import median
 from backend.core.domain import Output
 from backend.core.planning.calibration import WARM_SECONDS
 from backend.core.requests import HIGH, LOW, GenerationRequest, guidance_plan
-from backend.engine.decode import count_chunks
+from backend.engine.frames.decode import count_chunks
 from backend.services.finished_runs import DECODE, DENOISE, ENCODE, FINISH, LOAD, whole_phases
 from backend.services.phase_clock import DOWNLOAD_PARTS, CostHistory, Phase, PhasePlan
 

@@ -13,7 +13,7 @@ import structlog
 from backend.core.domain import Stage
 from backend.core.errors import OutOfMemory
 from backend.core.planning.memory_ladder import MemoryLadder, MemoryUse
-from backend.engine.pipeline_loader import WanComponents
+from backend.engine.loading.pipeline_loader import WanComponents
 from backend.services.run_report import RunReport
 
 T = TypeVar("T")

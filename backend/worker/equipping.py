@@ -13,9 +13,9 @@ import structlog
 from backend.core.planning.hardware import detect_hardware
 from backend.core.planning.machine import Machine
 from backend.core.settings import Settings
-from backend.engine.device import choose_device
-from backend.engine.device_facts import DeviceFacts, TorchDevices
-from backend.engine.pipeline_loader import WanPipelineLoader
+from backend.engine.device.choice import choose_device
+from backend.engine.device.facts import DeviceFacts, TorchDevices
+from backend.engine.loading.pipeline_loader import WanPipelineLoader
 from backend.services.self_test import find_abilities
 from backend.store.workers import Equipment
 

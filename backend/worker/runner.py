@@ -46,8 +46,8 @@ from backend.worker.stop import StopWish
 
 if TYPE_CHECKING:
     from backend.core.model_integration_bridge import ModelIntegrationBridge
-    from backend.engine.device_facts import DeviceFacts
-    from backend.engine.pipeline_loader import WanComponents
+    from backend.engine.device.facts import DeviceFacts
+    from backend.engine.loading.pipeline_loader import WanComponents
     from backend.services.real_generation_pipeline import RealGenerationPipeline
 
 #: Part of the stop's grace that a running step gets; the rest is for handing the task back.
@@ -150,7 +150,7 @@ class WorkerRunner:
         from backend.core.model_integration_bridge import ModelIntegrationBridge
         from backend.core.planning.constraints import kept_optimization
         from backend.core.requests import native_request
-        from backend.engine.device_memory import DeviceMemory
+        from backend.engine.memory.readings import DeviceMemory
         from backend.models.download.downloader import downloader_into
         from backend.models.folder.manager import ModelManager
         from backend.models.lora.library import LoraLibrary

@@ -12,7 +12,7 @@ from gguf import GGMLQuantizationType
 
 from backend.core.catalogue.table import MODELS
 from backend.core.paths import Home
-from backend.engine.pipeline_loader import WanPipelineLoader
+from backend.engine.loading.pipeline_loader import WanPipelineLoader
 from backend.models.adoption.assembly import PartFile, Parts, assemble, part_files
 from backend.models.adoption.recognition import recognise
 from backend.models.folder.manager import EMBEDDED_MODELS

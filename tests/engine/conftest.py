@@ -14,7 +14,7 @@ import pytest
 
 from backend.core.catalogue.table import MODELS, ModelSpec
 from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
-from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
+from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
 from tests.support.random_model import build_random_i2v, build_random_model, build_random_ti2v
 
 PROMPT = "a red circle moving right on a navy background"

@@ -12,7 +12,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, 
 from PIL import Image
 
 from backend.core.requests import GenerationRequest, Scheduler
-from backend.engine.pipeline_loader import WanComponents
+from backend.engine.loading.pipeline_loader import WanComponents
 
 Picture = npt.NDArray[np.uint8]
 

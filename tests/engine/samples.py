@@ -12,8 +12,8 @@ import torch
 
 from backend.core.catalogue.table import MODELS
 from backend.core.requests import GenerationRequest, RequestDraft, Scheduler, resolve_request
-from backend.engine.denoise import DenoiseJob
-from backend.engine.pipeline_loader import WanComponents
+from backend.engine.loading.pipeline_loader import WanComponents
+from backend.engine.sampling.denoise import DenoiseJob
 from tests.engine.reference import StockPipeline
 
 Picture = npt.NDArray[np.uint8]

@@ -26,8 +26,8 @@ from backend.core.planning.memory_level import (
     kept_limits,
 )
 from backend.core.requests import RequestDraft, resolve_request
-from backend.engine.device_memory import DeviceMemory
-from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
+from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
+from backend.engine.memory.readings import DeviceMemory
 from backend.models.folder.manager import ModelManager
 from backend.services.memory_watch import MemoryWatch, RunMemory
 from backend.services.real_generation_pipeline import RealGenerationPipeline

@@ -31,7 +31,7 @@ from backend.core.planning.hardware import GIB, Gpu, detect_hardware
 from backend.core.planning.machine import Machine
 from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
 from backend.core.settings import load_settings
-from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
+from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.models.download.downloader import ModelDownloader
 from backend.models.download.hub import Hub
 from backend.models.download.retries import RetryPolicy

@@ -26,9 +26,9 @@ from backend.core.errors import LeaseLost, ModelDamaged, NonFiniteLatents, Stora
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
 from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
-from backend.engine.decode import stream_frames
-from backend.engine.denoise import DenoiseJob
-from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
+from backend.engine.frames.decode import stream_frames
+from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
+from backend.engine.sampling.denoise import DenoiseJob
 from backend.models.folder.manager import EMBEDDED_MODELS
 from backend.services.real_generation_pipeline import RealGenerationPipeline
 from backend.services.video_encoder import read_metadata

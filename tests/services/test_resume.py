@@ -31,8 +31,8 @@ from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
 from backend.core.planning.memory_plan import MemoryPlan
 from backend.core.requests import GenerationRequest, RequestDraft, Scheduler, resolve_request
-from backend.engine.offload import RESIDENT
-from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
+from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
+from backend.engine.memory.offload import RESIDENT
 from backend.services.inputs import InputStore
 from backend.services.real_generation_pipeline import RealGenerationPipeline
 from backend.services.state_files import StateFiles

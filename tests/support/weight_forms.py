@@ -15,7 +15,7 @@ import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter
 from safetensors.torch import load_file, save_file
 
-from backend.engine.original_names import name_tables
+from backend.engine.loading.original_names import name_tables
 
 Tensors = dict[str, torch.Tensor]
 ALL = ("text_encoder", "vae", "transformer", "transformer_2")

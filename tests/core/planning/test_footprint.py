@@ -29,9 +29,9 @@ from backend.core.formats.packed_matrices import UNPACKING
 from backend.core.planning.footprint import BFLOAT16, decode_bytes, encode_bytes, expert_bytes, forward_bytes
 from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.planning.processor_memory import FLOAT32, Layer, decoder_layers, encoder_layers, unfolded_bytes
-from backend.engine.gguf_file import PACKED_TYPES
-from backend.engine.offload import EXPERTS
-from backend.engine.pipeline_loader import WanPipelineLoader
+from backend.engine.loading.pipeline_loader import WanPipelineLoader
+from backend.engine.loading.weight_files import PACKED_TYPES
+from backend.engine.memory.offload import EXPERTS
 from backend.models.folder.manager import EMBEDDED_MODELS, packed_experts
 from tests.support.weight_forms import write_gguf
 

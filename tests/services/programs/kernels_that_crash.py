@@ -9,8 +9,8 @@ import torch
 
 from backend.core.planning.abilities import AttentionWish, KernelVerdict, Verdict
 from backend.engine import self_test
-from backend.engine.attention import Kernel, judge
-from backend.engine.device_facts import Card
+from backend.engine.device.attention import Kernel, judge
+from backend.engine.device.facts import Card
 
 
 class OnACard:

@@ -19,7 +19,7 @@ from backend.core.paths import Home
 from backend.core.planning.memory_ladder import MemoryLadder, MemoryUse, OomPolicy
 from backend.core.planning.memory_plan import PLANS
 from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
-from backend.engine.pipeline_loader import WanComponents, WanPipelineLoader
+from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.services.inputs import InputStore
 from backend.services.phase_clock import CostHistory, Phase, PhaseClock, PhasePlan
 from backend.services.real_generation_pipeline import RealGenerationPipeline

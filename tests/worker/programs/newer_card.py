@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from backend.core.settings import load_settings
-from backend.engine.device_facts import Card
+from backend.engine.device.facts import Card
 from backend.worker.runner import WorkerRunner
 
 

@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 from backend.core.planning.hardware import GIB, detect_hardware
 from backend.core.settings import load_settings
-from backend.engine import device_memory
+from backend.engine.memory import readings as device_memory
 from backend.worker.runner import WorkerRunner
 
 if __name__ == "__main__":

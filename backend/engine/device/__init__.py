@@ -1,0 +1,1 @@
+"""Which device computes, with which kernels and in which precision."""

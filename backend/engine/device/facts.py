@@ -1,0 +1,160 @@
+"""What torch says about the cards of this process, one question at a time, so that a test can answer in its place.
+
+Believes and decides nothing.
+
+Which builds of torch have code for a card, and which wheel suits a card and its driver.
+
+Arithmetic on names and versions; asks neither torch nor a card.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import torch
+
+#: What torch raises when a card, a driver or a library fails; an allocator without memory is one of them.
+FAILURES: Final = (RuntimeError, AssertionError, OSError, ValueError, MemoryError)
+_INSTRUCTION_SET: Final = re.compile(r"(sm|compute)_(\d+)(\d)([af]?)")
+#: Major number of the first Linux driver for CUDA 13.0 and for 12.x (CUDA toolkit release notes, tables of drivers).
+_DRIVER_OF_CUDA_13: Final = 580
+_DRIVER_OF_CUDA_12: Final = 525
+#: The first cards that only CUDA 12.8 and newer knows, and the oldest ones that CUDA 13 still knows.
+_BLACKWELL: Final = (10, 0)
+_TURING: Final = (7, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A card as torch sees it."""
+
+    index: int
+    name: str
+    capability: tuple[int, int]
+
+    @property
+    def device(self) -> str:
+        """Its name in torch."""
+        return f"cuda:{self.index}"
+
+
+class DeviceFacts(Protocol):
+    """What a build of torch says about the cards; every answer may raise one of `FAILURES`."""
+
+    @property
+    def build(self) -> str:
+        """Version of torch, such as 2.13.0+cu130."""
+
+    @property
+    def cuda(self) -> str | None:
+        """Version of CUDA that it was built with; None = without."""
+
+    def available(self) -> bool:
+        """Whether torch believes that it can use a card."""
+
+    def start(self) -> None:
+        """Start CUDA; raises what is wrong where `available` only says no."""
+
+    def cards(self) -> Sequence[Card]:
+        """The cards."""
+
+    def architectures(self) -> Sequence[str]:
+        """The instruction sets in this build: sm_NN as machine code, compute_NN as PTX for the driver to translate."""
+
+    def compute(self, device: str) -> None:
+        """Compute something small whose result is known; raises when the device fails or computes wrong."""
+
+
+class TorchDevices:
+    """The torch of this process."""
+
+    @property
+    def build(self) -> str:
+        """See `DeviceFacts`."""
+        return str(torch.__version__)
+
+    @property
+    def cuda(self) -> str | None:
+        """See `DeviceFacts`."""
+        return torch.version.cuda
+
+    def available(self) -> bool:
+        """See `DeviceFacts`."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `start` raises the same in words
+            return torch.cuda.is_available()
+
+    def start(self) -> None:
+        """See `DeviceFacts`."""
+        torch.cuda.current_device()
+
+    def cards(self) -> Sequence[Card]:
+        """See `DeviceFacts`."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own opinion about cards that are newer than it
+            return [
+                Card(index, torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index))
+                for index in range(torch.cuda.device_count())
+            ]
+
+    def architectures(self) -> Sequence[str]:
+        """See `DeviceFacts`."""
+        return torch.cuda.get_arch_list()
+
+    def compute(self, device: str) -> None:
+        """See `DeviceFacts`: a sine, a product and a sum, so that kernels of torch and of its libraries run."""
+        host = torch.sin(torch.arange(64 * 64, dtype=torch.float32).reshape(64, 64))
+        there = torch.sin(torch.arange(64 * 64, dtype=torch.float32, device=device).reshape(64, 64))
+        error = float(((there @ there).cpu() - host @ host).abs().max())
+        # Sums of 64 products of numbers below 1; TF32 keeps ten bits of each factor: 64 * 2 / 2^11.
+        if not error <= 64 * 2 / 2**11:
+            raise RuntimeError(f"a product of matrices is off by {error:.3g}")
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return what an exception says, in one line."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def runs_on(capability: tuple[int, int], architectures: Sequence[str]) -> bool:
+    """Whether a build with these instruction sets has code for a card.
+
+    Machine code runs on cards of the same major number and at least its minor one; code that is special to one
+    (sm_90a) on that alone. PTX is translated for every card that is not older (CUDA C++ Programming Guide, chapter
+    "Compute Capabilities" and "PTX Compatibility").
+    """
+    for name in architectures:
+        match = _INSTRUCTION_SET.fullmatch(name)
+        if match is None:
+            continue
+        kind, built, special = match[1], (int(match[2]), int(match[3])), match[4]
+        exact = special == "a"
+        if capability == built:
+            return True
+        if exact:
+            continue
+        if kind == "compute" and capability >= built and not special:
+            return True
+        if kind == "sm" and capability[0] == built[0] and capability[1] >= built[1]:
+            return True
+    return False
+
+
+def suitable_wheel(capability: tuple[int, int] | None, driver: str | None) -> str:
+    """Say which wheel of torch suits a card and a driver."""
+    installed = int(match[0]) if (match := re.match(r"\d+", driver or "")) else None
+    if capability is not None and capability < _TURING:
+        return "Install torch's wheel for CUDA 12.6 (cu126), the last one for cards of this age."
+    if installed is None or installed >= _DRIVER_OF_CUDA_13:
+        return "Install torch's wheel for CUDA 13.0 (cu130)."
+    if installed >= _DRIVER_OF_CUDA_12 and capability is not None and capability < _BLACKWELL:
+        return f"Install torch's wheel for CUDA 12.6 (cu126), which the driver {driver} can run."
+    return (
+        f"Update the NVIDIA driver {driver} to {_DRIVER_OF_CUDA_13} or newer, "
+        "then install torch's wheel for CUDA 13.0 (cu130)."
+    )

@@ -1,0 +1,1 @@
+"""From files of weights to the components of a pipeline."""

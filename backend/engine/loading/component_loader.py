@@ -1,0 +1,185 @@
+"""One component of a model: its structure without weights, the files held against it, and the weights put in.
+
+The files are held against the structure by names, shapes and types before a number is read: every parameter has its
+tensor or nothing is loaded. Knows components, not whole models and not what is done with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKLWan, GGUFQuantizationConfig, WanTransformer3DModel
+from torch import nn
+from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
+
+from backend.core.catalogue.table import ModelSpec
+from backend.core.formats.weights import Container
+from backend.engine.loading.original_names import name_tables
+from backend.engine.loading.weight_files import ComponentFiles, OpenWeights, StoredTensor, damaged
+
+#: The class of each component, as `model_index.json` names it.
+CLASSES = {
+    "text_encoder": "UMT5EncoderModel",
+    "image_encoder": "CLIPVisionModel",
+    "vae": "AutoencoderKLWan",
+    "transformer": "WanTransformer3DModel",
+    "transformer_2": "WanTransformer3DModel",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter and where its numbers are."""
+
+    names: tuple[str, ...]  #: more than one where parameters are tied
+    tensor: StoredTensor
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """A component's structure (on the meta device) and the files that fill all of it."""
+
+    component: str
+    module: nn.Module
+    parameters: tuple[Parameter, ...]
+    packed: frozenset[str]  #: names of the matrices that stay as the GGUF file has them
+
+
+def build_component(component: str, config: Mapping[str, Any]) -> nn.Module:
+    """Build a component from its `config.json`, with parameters on the meta device: shapes without numbers.
+
+    Raises:
+        TypeError, ValueError, KeyError: it is no configuration of this component.
+    """
+    if component == "text_encoder":
+        with torch.device("meta"):
+            module: nn.Module = UMT5EncoderModel(UMT5Config.from_dict(dict(config)))
+    elif component == "image_encoder":
+        with init_empty_weights(include_buffers=False):  # the list of places is counted, not loaded
+            module = CLIPVisionModel(CLIPVisionConfig.from_dict(dict(config)))
+    else:
+        with init_empty_weights(include_buffers=False):  # the rotary tables are computed, not loaded
+            module = (AutoencoderKLWan if component == "vae" else WanTransformer3DModel).from_config(dict(config))
+    return module.eval()
+
+
+def fit(
+    spec: ModelSpec, component: str, module: nn.Module, files: ComponentFiles, config: Mapping[str, Any]
+) -> Fitting:
+    """Find the tensor of every parameter, under whichever names the files have; reads no numbers.
+
+    Raises:
+        ModelDamaged: a parameter has none, or one of another shape or of a type that is not read; or a tensor has
+            no place, which is the sign of another model.
+    """
+    names_of: dict[int, list[str]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names_of.setdefault(id(parameter), []).append(name)
+        shapes[name] = tuple(parameter.shape)
+    tables = name_tables(component, shapes, config)
+    table = max(tables, key=lambda table: sum(name in files.tensors for name in table.values()))
+    used: set[str] = set()
+    parameters = []
+    for names in names_of.values():
+        stored = [table[name] for name in names if table[name] in files.tensors]
+        if not stored:
+            raise damaged(spec, f"the weights of {component} have no tensor {table[names[0]]}")
+        used.update(stored)
+        tensor = files.tensors[stored[0]]
+        if not tensor.readable:
+            raise damaged(spec, f"{stored[0]} of {component} is stored as {tensor.dtype}, which is not read here")
+        if not _same_shape(tensor, shapes[names[0]]):
+            raise damaged(
+                spec,
+                f"{stored[0]} of {component} has the shape {list(tensor.shape)}, "
+                f"and its configuration says {list(shapes[names[0]])}",
+            )
+        parameters.append(Parameter(tuple(names), tensor, shapes[names[0]]))
+    left = sorted(files.tensors.keys() - used)
+    strict = component.startswith("transformer") or (table is not tables[0] and component != "image_encoder")
+    if left and strict:  # files of an image encoder have its list of places, or its way into the text's space, too
+        raise damaged(spec, f"{len(left)} tensors of {component} have no place in it; the first one is {left[0][:120]}")
+    return Fitting(component, module, tuple(parameters), _packed(module, parameters))
+
+
+def fill(fitting: Fitting, config_folder: Path, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """Read a component's weights straight to a device, in the precision in which it computes.
+
+    Every parameter gets memory of its own, so the files may change or go once this is done. What diffusers keeps
+    in float32 is kept so; quantised matrices stay as they are.
+    """
+    with OpenWeights() as weights:
+        if fitting.packed:
+            return _fill_packed(fitting, weights, config_folder, dtype, device)
+        for parameter in fitting.parameters:
+            precision = torch.float32 if _in_float32(fitting.module, parameter.names[0], dtype) else dtype
+            value = torch.empty(parameter.shape, dtype=precision, device=device)
+            weights.copy(parameter.tensor, value)
+            filled = nn.Parameter(value, requires_grad=False)
+            for name in parameter.names:
+                path, _, leaf = name.rpartition(".")
+                setattr(fitting.module.get_submodule(path), leaf, filled)
+    return fitting.module.to(device)  # the buffers
+
+
+def _fill_packed(
+    fitting: Fitting, weights: OpenWeights, config_folder: Path, dtype: torch.dtype, device: torch.device
+) -> nn.Module:
+    """Let diffusers build the transformer around its quantised matrices."""
+    state = {}
+    for parameter in fitting.parameters:
+        name = parameter.names[0]
+        if name in fitting.packed:
+            state[name] = weights.packed(parameter.tensor)
+        else:
+            state[name] = weights.numbers(parameter.tensor).reshape(parameter.shape)
+    module: nn.Module = WanTransformer3DModel.from_single_file(
+        state,
+        config=str(config_folder),
+        quantization_config=GGUFQuantizationConfig(compute_dtype=dtype),
+        dtype=dtype,
+        device=device,
+        local_files_only=True,
+    )
+    return module.requires_grad_(False).to(device)
+
+
+def _packed(module: nn.Module, parameters: list[Parameter]) -> frozenset[str]:
+    """Return which parameters can stay quantised: matrices of linear layers of a transformer, in its own precision."""
+    if not isinstance(module, WanTransformer3DModel):
+        return frozenset()
+    names = (parameter.names[0] for parameter in parameters if parameter.tensor.packed)
+    return frozenset(
+        name
+        for name in names
+        if name.endswith(".weight")
+        and isinstance(module.get_submodule(name.removesuffix(".weight")), nn.Linear)
+        and not _in_float32(module, name, torch.bfloat16)
+    )
+
+
+def _in_float32(module: nn.Module, parameter: str, dtype: torch.dtype) -> bool:
+    """Whether the libraries keep a parameter in float32 where the rest of its module is in another precision.
+
+    diffusers does so in every precision, transformers only where the narrow range of float16 would overflow.
+    """
+    kept: list[str] | None = getattr(module, "_keep_in_fp32_modules", None)
+    asked = isinstance(module, WanTransformer3DModel) or dtype == torch.float16
+    return asked and not set(parameter.split(".")).isdisjoint(kept or ())
+
+
+def _same_shape(tensor: StoredTensor, shape: tuple[int, ...]) -> bool:
+    """Compare shapes; GGUF files may lack sides of length one, and have the kernel of a convolution as one row."""
+    if tensor.container is not Container.GGUF:
+        return tensor.shape == shape
+    stored = tuple(side for side in tensor.shape if side != 1)
+    wanted = tuple(side for side in shape if side != 1)
+    flat = (shape[0], torch.Size(shape[1:]).numel()) if len(shape) > 2 else wanted
+    return stored in (wanted, flat)

@@ -1,0 +1,259 @@
+"""The files of one model folder in diffusers' layout: are they all there and readable, and what is in them.
+
+Looks at names, sizes and headers before anything is opened as a model, so that a damaged folder is
+reported by the name of its file. In which form a component's weights are does not matter here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.core.catalogue.spec import DMD_PIPELINE, Mode, ModelSpec
+from backend.core.errors import ModelUnavailable
+from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, NoWeights, shard_names
+from backend.engine.loading.component_loader import CLASSES
+from backend.engine.loading.weight_files import ComponentFiles, damaged, read_headers
+
+MODEL_INDEX = "model_index.json"
+#: Component folders that hold weights, with the usual name of the file inside; another one may be there alone.
+_WEIGHTED = {
+    "text_encoder": "model.safetensors",
+    "image_encoder": "model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+    "transformer": "diffusion_pytorch_model.safetensors",
+    "transformer_2": "diffusion_pytorch_model.safetensors",
+}
+#: Component folders without weights: one file of each row must be there.
+_PLAIN = {
+    "tokenizer": (("tokenizer_config.json",), ("tokenizer.json", "spiece.model")),
+    "scheduler": (("scheduler_config.json",),),
+    "image_processor": (("preprocessor_config.json",),),
+}
+#: Components that only models have which see the start image as tokens too.
+_OF_IMAGE_TOKENS = frozenset({"image_encoder", "image_processor"})
+#: Diffusers' pipeline class of each mode; `model_index.json` names it, unless the model was distilled by DMD.
+PIPELINES = {Mode.T2V: "WanPipeline", Mode.I2V: "WanImageToVideoPipeline", Mode.TI2V: "WanPipeline"}
+#: Input channels of the transformer for latents of C channels: the latents alone, or beside them a mask (one
+#: channel for each of the four frames in a latent frame) and the encoded image.
+_INPUT_CHANNELS = {Mode.T2V: lambda c: c, Mode.I2V: lambda c: 2 * c + 4, Mode.TI2V: lambda c: c}
+#: Channels of the latents that each mode's autoencoder makes.
+_LATENT_CHANNELS = {Mode.T2V: 16, Mode.I2V: 16, Mode.TI2V: 48}
+#: Tensors that give away which model they belong to, by diffusers' and by Wan's own names.
+_FIRST_WEIGHT = "patch_embedding.weight"
+_LATENT_WEIGHTS = ("post_quant_conv.weight", "conv2.weight")
+#: Classes may only come from these libraries; anything else would be code from the model folder.
+_LIBRARIES = frozenset({"diffusers", "transformers"})
+_BOUNDARY_TOLERANCE = 1e-9
+_CHUNK_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """A checked folder."""
+
+    folder: Path
+    components: dict[str, ComponentFiles]  #: those with weights
+    configs: dict[str, dict[str, Any]]  #: what the `config.json` of each of them says
+
+    @property
+    def fingerprint(self) -> str:
+        """A cheap mark of this state of the folder, from names, sizes and times of all weight files."""
+        lines = []
+        for path in self._sorted():
+            stat = path.stat()
+            lines.append(f"{path.relative_to(self.folder)} {stat.st_size} {stat.st_mtime_ns}")
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def digest(self, component: str | None = None) -> str:
+        """SHA-256 over names and contents of all weight files, or of one component's; reads every byte."""
+        total = hashlib.sha256()
+        for path in self._sorted() if component is None else sorted(self.components[component].paths):
+            one = hashlib.sha256()
+            with path.open("rb") as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    one.update(chunk)
+            total.update(f"{path.relative_to(self.folder).as_posix()} {one.hexdigest()}\n".encode())
+        return total.hexdigest()
+
+    def shape_of(self, component: str, *names: str) -> tuple[int, ...] | None:
+        """The shape of the first of these tensors that is in a component's files, or None when none is."""
+        tensors = self.components[component].tensors
+        return next((tensors[name].shape for name in names if name in tensors), None)
+
+    def _sorted(self) -> list[Path]:
+        return sorted(path for files in self.components.values() for path in files.paths)
+
+
+def check_model_files(folder: Path, spec: ModelSpec) -> ModelFiles:
+    """Check that every file the model needs is there, can be read, and fits the spec.
+
+    Raises:
+        ModelDamaged: a file is missing, cut off or contradicts the spec; the message names it.
+        ModelUnavailable: the folder holds a kind of pipeline that this version cannot run.
+    """
+    configs = read_structure(folder, spec)
+    components = {
+        component: read_headers(spec, folder, _weight_names(spec, folder, component, _WEIGHTED[component]))
+        for component in configs
+    }
+    for component, rows in _PLAIN.items():
+        for choices in rows if _has(spec, component) else ():
+            if not any((folder / component / choice).is_file() for choice in choices):
+                raise damaged(spec, f"{component}/{choices[0]} is missing")
+    files = ModelFiles(folder, components, configs)
+    _check_stored_channels(spec, files)
+    return files
+
+
+def read_structure(folder: Path, spec: ModelSpec) -> dict[str, dict[str, Any]]:
+    """Read the configuration of every component with weights, and hold all of them against the spec.
+
+    Raises:
+        ModelDamaged: one is missing, or belongs to another model.
+        ModelUnavailable: the folder holds a kind of pipeline that this version cannot run.
+    """
+    index = _read_json(spec, folder, MODEL_INDEX)
+    expected = DMD_PIPELINE if spec.renoise_at else PIPELINES[spec.mode]
+    if index.get("_class_name") != expected:
+        raise ModelUnavailable(
+            f"{spec.id} must be a {expected}; its folder holds a {index.get('_class_name')}",
+            suggestions=("Put the folder of this very model there.",),
+        )
+    _check_against_spec(index, spec)
+    for component in (*_WEIGHTED, *_PLAIN):
+        if _has(spec, component):
+            _check_entry(spec, index, component)
+    configs = {
+        component: _read_json(spec, folder, f"{component}/config.json")
+        for component in _WEIGHTED
+        if _has(spec, component)
+    }
+    _check_channels(spec, configs)
+    _check_image_tokens(spec, configs)
+    return configs
+
+
+def _has(spec: ModelSpec, component: str) -> bool:
+    """Whether such a model has a component."""
+    if component == "transformer_2":
+        return spec.experts == 2
+    return spec.image_tokens or component not in _OF_IMAGE_TOKENS
+
+
+def _check_against_spec(index: dict[str, Any], spec: ModelSpec) -> None:
+    has_second = (index.get("transformer_2") or [None])[0] is not None
+    if has_second != (spec.experts == 2):
+        raise damaged(spec, f"{MODEL_INDEX} has {'two experts' if has_second else 'one expert'}, not {spec.experts}")
+    boundary = index.get("boundary_ratio")
+    if spec.boundary_ratio is None:
+        fits = boundary is None
+    else:
+        fits = isinstance(boundary, float) and abs(boundary - spec.boundary_ratio) < _BOUNDARY_TOLERANCE
+    if not fits:
+        raise damaged(spec, f"{MODEL_INDEX} has boundary_ratio {boundary}, not {spec.boundary_ratio}")
+    expands = bool(index.get("expand_timesteps", False))
+    if expands != (spec.mode is Mode.TI2V):
+        raise damaged(spec, f"{MODEL_INDEX} has expand_timesteps {expands}, which is another kind of model")
+
+
+def _check_channels(spec: ModelSpec, configs: dict[str, dict[str, Any]]) -> None:
+    """Refuse an autoencoder or a transformer that is configured for a model of another mode."""
+    vae = configs["vae"]
+    latent = vae.get("z_dim", 16)
+    _check_latent_channels(spec, latent)
+    pixels = 2 * vae.get("scale_factor_spatial", 8)
+    if pixels != spec.size_multiple:
+        raise damaged(spec, f"its vae and patches make tokens of {pixels} pixels a side, not {spec.size_multiple}")
+    for component, config in configs.items():
+        if component.startswith("transformer"):
+            _check_input_channels(spec, component, config.get("in_channels"))
+
+
+def _check_image_tokens(spec: ModelSpec, configs: dict[str, dict[str, Any]]) -> None:
+    """Refuse a transformer that reads other tokens of an image than the model's image encoder makes."""
+    expected = configs["image_encoder"].get("hidden_size") if spec.image_tokens else None
+    for component, config in configs.items():
+        if not component.startswith("transformer"):
+            continue
+        width = config.get("image_dim")
+        if width != expected:
+            raise damaged(
+                spec, f"its {component} reads image tokens of width {width}, and the model has those of {expected}"
+            )
+        if config.get("pos_embed_seq_len") is not None:
+            raise damaged(spec, f"its {component} is made for a first and a last frame, which is another model")
+
+
+def _check_stored_channels(spec: ModelSpec, files: ModelFiles) -> None:
+    """Refuse weights of a model of another mode, whatever the configuration beside them says."""
+    latent = files.shape_of("vae", *_LATENT_WEIGHTS)
+    if latent:
+        _check_latent_channels(spec, latent[0])
+    for component in files.components:
+        first = files.shape_of(component, _FIRST_WEIGHT)
+        if component.startswith("transformer") and first is not None and len(first) > 2:
+            _check_input_channels(spec, component, first[1])
+
+
+def _check_latent_channels(spec: ModelSpec, channels: int) -> None:
+    expected = _LATENT_CHANNELS[spec.mode]
+    if channels != expected:
+        raise damaged(spec, f"its vae makes latents of {channels} channels, and a {spec.mode} model has {expected}")
+
+
+def _check_input_channels(spec: ModelSpec, component: str, channels: object) -> None:
+    expected = _INPUT_CHANNELS[spec.mode](_LATENT_CHANNELS[spec.mode])
+    if channels != expected:
+        raise damaged(spec, f"its {component} takes {channels} input channels, and a {spec.mode} model has {expected}")
+
+
+def _check_entry(spec: ModelSpec, index: dict[str, Any], component: str) -> None:
+    entry = index.get(component)
+    if not (isinstance(entry, list) and len(entry) == 2 and entry[0] in _LIBRARIES):
+        raise damaged(spec, f"{MODEL_INDEX} has no usable entry for {component}")
+    if entry[1] != CLASSES.get(component, entry[1]):
+        raise damaged(spec, f"{MODEL_INDEX} has a {entry[1]} as its {component}, not a {CLASSES[component]}")
+
+
+def _weight_names(spec: ModelSpec, folder: Path, component: str, usual_name: str) -> tuple[str, ...]:
+    """Return a component's weight files relative to the model's folder.
+
+    These are the shards of an index; or the file with the usual name; or the only one that is there.
+    """
+    place = folder / component
+    indices = [f"{usual_name}.index.json"]
+    indices += sorted(path.name for path in place.glob(f"*{SHARD_INDEX}") if path.name not in indices)
+    index = next((name for name in indices if (place / name).is_file()), None)
+    if index is not None:
+        return tuple(f"{component}/{name}" for name in _shards(spec, folder, f"{component}/{index}"))
+    if not (place / usual_name).is_file():
+        inside = place.iterdir() if place.is_dir() else ()
+        others = sorted(path.name for path in inside if path.suffix in WEIGHT_SUFFIXES)
+        if len(others) > 1:
+            raise damaged(spec, f"{component} has several weight files; leave one: {', '.join(others)}")
+        if others:
+            return (f"{component}/{others[0]}",)
+    return (f"{component}/{usual_name}",)
+
+
+def _shards(spec: ModelSpec, folder: Path, index: str) -> list[str]:
+    try:
+        return shard_names(folder / index)
+    except NoWeights as error:
+        raise damaged(spec, f"{index} cannot be used. {error}") from error
+
+
+def _read_json(spec: ModelSpec, folder: Path, name: str) -> dict[str, Any]:
+    try:
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise damaged(spec, f"{name} is missing") from None
+    except (OSError, ValueError) as error:
+        raise damaged(spec, f"{name} cannot be read as JSON") from error
+    if not isinstance(content, dict):
+        raise damaged(spec, f"{name} is not a JSON object")
+    return content

@@ -1,0 +1,290 @@
+"""Opens a model folder as a set of ready components on one device.
+
+Safetensors and GGUF only, local files only, no code from the folder; one component is read and put into its place
+after the other. Knows devices and precision; knows nothing about requests, tasks or where models are kept.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import diffusers.utils.logging as diffusers_logging
+import torch
+import transformers.utils.logging as transformers_logging
+from safetensors import SafetensorError
+from torch import nn
+
+from backend.core.catalogue.table import Mode, ModelSpec
+from backend.core.faults import fault_point
+from backend.core.formats.gguf import BadGguf
+from backend.core.planning.abilities import NATIVE
+from backend.core.planning.footprint import CUDA_CONTEXT
+from backend.core.planning.memory_ladder import MemoryUse
+from backend.core.planning.memory_plan import MemoryPlan
+from backend.engine.device.attention import use_kernel
+from backend.engine.failures import device_errors
+from backend.engine.loading.component_loader import Fitting, build_component, fill, fit
+from backend.engine.loading.model_files import PIPELINES, ModelFiles, check_model_files, read_structure
+from backend.engine.loading.weight_files import damaged
+from backend.engine.loading.weights_digest import WeightsDigest
+from backend.engine.memory.offload import RESIDENT, ModelLayout, reading_place, settle
+
+#: What a pipeline can do without when it only decodes.
+_NOT_FOR_DECODING = ("tokenizer", "text_encoder", "transformer", "transformer_2")
+_NOT_FOR_DECODING_TOO = ("image_encoder", "image_processor")  #: of models that have them
+#: Components that compute in float32 everywhere, as the models' cards load them.
+_IN_FLOAT32 = ("vae", "image_encoder")
+_LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "av", "ftfy")
+
+
+@dataclass(frozen=True, slots=True)
+class WanComponents:
+    """A loaded model: diffusers' own objects, ready on one device."""
+
+    spec: ModelSpec
+    folder: Path
+    fingerprint: str  #: state of the weight files when they were opened
+    pipeline: Any  #: diffusers' pipeline; its encode_prompt and prepare_latents are reused, it is never called itself
+    device: torch.device
+    digest: WeightsDigest = field(repr=False)
+    layout: ModelLayout = field(repr=False)  #: where the weights are, now
+    attention: str = NATIVE  #: the kernel of the experts' attention
+    precision: str = "float32"  #: the numbers in which the experts compute
+
+    @property
+    def tokenizer(self) -> Any:
+        """The prompt's tokenizer."""
+        return self.pipeline.tokenizer
+
+    @property
+    def text_encoder(self) -> Any:
+        """The UMT5 encoder."""
+        return self.pipeline.text_encoder
+
+    @property
+    def image_encoder(self) -> Any | None:
+        """The CLIP encoder of the start image, always in float32; None where the model has none."""
+        return getattr(self.pipeline, "image_encoder", None)
+
+    @property
+    def vae(self) -> Any:
+        """The causal video VAE, always in float32."""
+        return self.pipeline.vae
+
+    @property
+    def transformer(self) -> Any:
+        """The expert for high noise, or the only one."""
+        return self.pipeline.transformer
+
+    @property
+    def transformer_2(self) -> Any | None:
+        """The expert for low noise, where there are two."""
+        return self.pipeline.transformer_2
+
+    @property
+    def image_pipeline(self) -> Any:
+        """The pipeline that knows how to begin with an image: of I2V its own, of TI2V one of the same parts."""
+        if self.spec.mode is Mode.I2V:
+            return self.pipeline
+        return diffusers.WanImageToVideoPipeline(
+            tokenizer=self.tokenizer,
+            text_encoder=self.text_encoder,
+            vae=self.vae,
+            scheduler=self.pipeline.scheduler,
+            transformer=self.transformer,
+            transformer_2=self.transformer_2,
+            boundary_ratio=self.boundary_ratio,
+            expand_timesteps=self.expand_timesteps,
+        )
+
+    @property
+    def scheduler_config(self) -> dict[str, Any]:
+        """The folder's scheduler settings; every job builds its own scheduler from them."""
+        return dict(self.pipeline.scheduler.config)
+
+    @property
+    def boundary_ratio(self) -> float | None:
+        """The part of the training timesteps that belongs to the expert for high noise."""
+        ratio: float | None = self.pipeline.config.boundary_ratio
+        return ratio
+
+    @property
+    def expand_timesteps(self) -> bool:
+        """Whether the transformer takes one timestep for each token (TI2V)."""
+        return bool(self.pipeline.config.expand_timesteps)
+
+    @property
+    def plan(self) -> MemoryPlan:
+        """The memory plan in force."""
+        return self.layout.plan
+
+    def arrange(self, plan: MemoryPlan) -> None:
+        """Go over to another plan without reading the files again.
+
+        Raises:
+            OutOfMemory: it does not fit; the model is of no use any more.
+            ValueError: the plan is none that the one in force `reaches`.
+        """
+        with device_errors(f"arranging {self.spec.id}", MemoryUse.LOAD):
+            self.layout.change(plan)
+
+    @property
+    def weights_digest(self) -> str:
+        """SHA-256 over all weight files; the first call may wait for it."""
+        return self.digest.value
+
+    @property
+    def vae_digest(self) -> str:
+        """SHA-256 over the weights of the VAE; the first call may wait for it."""
+        return self.digest.vae
+
+    @property
+    def device_name(self) -> str:
+        """The device in words, for the record of a video."""
+        return _in_words(self.device)
+
+
+class WanPipelineLoader:
+    """Opens model folders for one device; float32 on a CPU, bfloat16 with a float32 VAE on a GPU."""
+
+    def __init__(self, device: str, threads: int = 0, *, attention: str = NATIVE, precision: str | None = None) -> None:
+        """Prepare.
+
+        Args:
+            device: "cpu", "cuda" or "cuda:N".
+            threads: CPU threads of torch; 0 leaves them as they are.
+            attention: the kernel of the experts' attention.
+            precision: the numbers in which text encoder and experts compute; None = as the class says.
+        """
+        self.device = torch.device(device)
+        self._attention = attention
+        self._precision = precision or ("float32" if self.device.type == "cpu" else "bfloat16")
+        if threads > 0:
+            torch.set_num_threads(threads)
+        # Their bars would go to the worker's log; our own progress says more. The pipelines' classes are looked up
+        # when they are needed, after this: the one for images would warn that CLIP's processor of images lacks
+        # torchvision, and does without.
+        transformers_logging.set_verbosity_error()
+        diffusers_logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()
+
+    @property
+    def device_name(self) -> str:
+        """The device in words, as the records of its videos name it."""
+        return _in_words(self.device)
+
+    def build(self, folder: Path, spec: ModelSpec) -> dict[str, nn.Module]:
+        """Build every component with weights from the folder's configurations, without any weights.
+
+        The parameters are on torch's meta device: they have names and shapes, and no memory.
+
+        Raises:
+            ModelDamaged: a configuration is missing, unusable, or belongs to another model.
+            ModelUnavailable: the folder holds a kind of pipeline that this version cannot run.
+        """
+        return self._build(spec, read_structure(folder, spec))
+
+    def free_bytes(self) -> int | None:
+        """Return what of a card's memory is free now or this process's own already; None on a processor."""
+        if self.device.type != "cuda":
+            return None
+        free, _ = torch.cuda.mem_get_info(self.device)  # begins CUDA's context where there is none, so that counts too
+        return int(free) + int(torch.cuda.memory_reserved(self.device)) + CUDA_CONTEXT
+
+    def fingerprint(self, folder: Path, spec: ModelSpec) -> str:
+        """Return the mark that changes when the folder's weight files change. Raises like `load`."""
+        return check_model_files(folder, spec).fingerprint
+
+    def load(self, folder: Path, spec: ModelSpec, plan: MemoryPlan = RESIDENT) -> WanComponents:
+        """Check the folder, then load it as the plan says.
+
+        Raises:
+            ModelDamaged: a file is missing, cut off, or does not hold what the model's class needs.
+            ModelUnavailable: the folder holds a kind of pipeline that this version cannot run.
+            OutOfMemory: the device cannot hold the model.
+        """
+        return self._load(folder, spec, plan, without=())
+
+    def load_decoder(self, folder: Path, spec: ModelSpec, plan: MemoryPlan = RESIDENT) -> WanComponents:
+        """Check the folder, then load what turns latents into frames and nothing else: no text, no experts.
+
+        Raises like `load`.
+        """
+        without = _NOT_FOR_DECODING + (_NOT_FOR_DECODING_TOO if spec.image_tokens else ())
+        return self._load(folder, spec, plan, without=without)
+
+    def _load(self, folder: Path, spec: ModelSpec, plan: MemoryPlan, without: tuple[str, ...]) -> WanComponents:
+        files = check_model_files(folder, spec)
+        configs = {name: config for name, config in files.configs.items() if name not in without}
+        modules = self._build(spec, configs)
+        fittings = [fit(spec, name, one, files.components[name], configs[name]) for name, one in modules.items()]
+        gc.collect()  # the model that was loaded before may still wait for the collector
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        with device_errors(f"loading {spec.id}", MemoryUse.LOAD):
+            fault_point("model.load")
+            loaded = {fitting.component: self._read(files, spec, fitting, plan) for fitting in fittings}
+            pipeline = self._assemble(folder, spec, loaded | dict.fromkeys(without))
+            use_kernel(pipeline, self._attention)
+            layout = ModelLayout(pipeline, self.device, plan)
+        return WanComponents(
+            spec=spec,
+            folder=folder,
+            fingerprint=files.fingerprint,
+            pipeline=pipeline,
+            device=self.device,
+            digest=WeightsDigest(files, decoder_only=bool(without)),
+            layout=layout,
+            attention=self._attention,
+            precision=self._precision,
+        )
+
+    @staticmethod
+    def _build(spec: ModelSpec, configs: dict[str, dict[str, Any]]) -> dict[str, nn.Module]:
+        modules = {}
+        for name, config in configs.items():
+            with _misfits(spec):
+                modules[name] = build_component(name, config)
+        return modules
+
+    def _read(self, files: ModelFiles, spec: ModelSpec, fitting: Fitting, plan: MemoryPlan) -> nn.Module:
+        """Read one component and put it where the plan wants it, so that the next one finds room."""
+        name = fitting.component
+        main: torch.dtype = torch.float32 if name in _IN_FLOAT32 else getattr(torch, self._precision)
+        with _misfits(spec):
+            module = fill(fitting, files.folder / name, main, reading_place(name, self.device, plan))
+        settle(name, module, self.device, plan)
+        return module
+
+    @staticmethod
+    def _assemble(folder: Path, spec: ModelSpec, components: dict[str, nn.Module | None]) -> Any:
+        """Make diffusers' pipeline of what was loaded, with the tokenizer and the scheduler of the folder."""
+        with _misfits(spec):
+            return getattr(diffusers, PIPELINES[spec.mode]).from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, **components
+            )
+
+
+@contextmanager
+def _misfits(spec: ModelSpec) -> Iterator[None]:
+    """Say as one error whatever the libraries raise where files are not what they have to be."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError, BadGguf) as error:
+        raise damaged(spec, f"its files do not fit its classes ({type(error).__name__})") from error
+
+
+def _in_words(device: torch.device) -> str:
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide the pixels."""
+    return {name: metadata.version(name) for name in _LIBRARIES}

@@ -1,0 +1,238 @@
+"""One GGUF file: the types and shapes of its tensors, and their numbers, packed as they are or as plain floats.
+
+What is where is read by `core.gguf_header`; packed matrices become what diffusers computes with. Knows no models.
+
+The weight files of one component: which they are, what they hold under which names, and their numbers.
+
+Decides by the content of the component's folder: safetensors, one or several, also with scaled eight-bit floats, or
+one GGUF file. Headers are read when a folder is looked at, numbers only while a component is filled. Knows no models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+from typing import Any, Final
+
+import gguf
+import numpy as np
+import torch
+from diffusers.quantizers.gguf.utils import SUPPORTED_GGUF_QUANT_TYPES, GGUFParameter
+from gguf import GGMLQuantizationType
+from safetensors import safe_open
+
+from backend.core.catalogue.table import ModelSpec
+from backend.core.errors import ModelDamaged
+from backend.core.formats.gguf import read_gguf_header
+from backend.core.formats.weights import Container, NoWeights, read_weights, scaled_weight
+from backend.core.lora.match import FLOAT_TYPES, TensorInfo
+from backend.engine.loading.original_names import PREFIXES
+
+#: Numbers that are no quantisation: they are read as they are.
+_FLOATS = FLOAT_TYPES & {kind.name for kind in GGMLQuantizationType}
+#: Those of them that numpy has.
+_PLAIN: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+#: Types whose matrices stay packed in memory, by name: diffusers unpacks them while it computes.
+PACKED_TYPES = frozenset(kind.name for kind in SUPPORTED_GGUF_QUANT_TYPES) - _FLOATS
+READABLE_TYPES = PACKED_TYPES | _FLOATS
+#: Types whose numbers are read, by the names that each format has for them.
+_READABLE = {Container.SAFETENSORS: FLOAT_TYPES, Container.GGUF: READABLE_TYPES}
+#: How many numbers are unpacked at once: a table of words would otherwise stand in memory a second and a third time.
+_AT_ONCE = 4 * 2**20
+
+
+class GgufFile:
+    """An open file; its numbers are mapped and read when they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the header.
+
+        Raises:
+            BadGguf: it is cut off, or something else.
+        """
+        self._header = read_gguf_header(path)
+        self._bytes = np.memmap(path, np.uint8, mode="r")
+
+    def numbers(self, name: str, rows: slice = slice(None)) -> torch.Tensor:
+        """Return a tensor, or rows of it, as floats: what is packed becomes float32, what is not stays as it is."""
+        info, kind = self._header.tensors[name], self._kind(name)
+        plain = _PLAIN.get(info.dtype)
+        packed = self._rows(name)[rows]
+        values = gguf.dequantize(packed, kind) if plain is None else packed.view(plain)
+        # What was not unpacked is still the file's, which nobody may write into.
+        return torch.from_numpy(np.require(values, requirements="W")).reshape(-1, *info.shape[1:])
+
+    def packed(self, name: str) -> torch.Tensor:
+        """Return a matrix in the form in which diffusers computes with it; its bytes are those of the file."""
+        rows = torch.from_numpy(np.array(self._rows(name)))
+        packed: torch.Tensor = GGUFParameter(rows, quant_type=self._kind(name))
+        return packed
+
+    def _kind(self, name: str) -> GGMLQuantizationType:
+        return GGMLQuantizationType[self._header.tensors[name].dtype]
+
+    def _rows(self, name: str) -> Any:
+        """Return a tensor's bytes, one row for each row of its matrix: no row shares a block with another."""
+        first, last = self._header.spans[name]
+        return self._bytes[first:last].reshape(self._header.tensors[name].shape[0], -1)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """One tensor in one file; not read."""
+
+    path: Path
+    key: str  #: its name in the file
+    dtype: str  #: as the file's format names it
+    shape: tuple[int, ...]
+    container: Container = Container.SAFETENSORS
+    scale: StoredTensor | None = None  #: what the numbers are to be multiplied by
+
+    @property
+    def packed(self) -> bool:
+        """Whether it is quantised in a way in which it can be computed with."""
+        return self.container is Container.GGUF and self.dtype in PACKED_TYPES
+
+    @property
+    def readable(self) -> bool:
+        """Whether its type is one that is read here."""
+        return self.dtype in _READABLE[self.container]
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentFiles:
+    """All weight files of a component."""
+
+    paths: tuple[Path, ...]
+    tensors: Mapping[str, StoredTensor]  #: by name, without a prefix that all names have
+
+
+def damaged(spec: ModelSpec, reason: str) -> ModelDamaged:
+    """Make the error; the reason names files relative to the model's folder, because clients may read it."""
+    return ModelDamaged(f"{spec.id} is damaged: {reason}")
+
+
+def read_headers(spec: ModelSpec, folder: Path, names: tuple[str, ...]) -> ComponentFiles:
+    """Read the headers of a component's files, named relative to the model's folder.
+
+    Raises:
+        ModelDamaged: one is missing, cut off, or something else than its name says; the message names it.
+    """
+    weights: dict[str, StoredTensor] = {}
+    scales: dict[str, StoredTensor] = {}
+    for name in names:
+        path = folder / name
+        if not path.is_file():
+            raise damaged(spec, f"{name} is missing")
+        try:
+            stat = path.stat()
+            own_weights, own_scales = _header(path, (stat.st_size, stat.st_mtime_ns))
+        except NoWeights as error:
+            raise damaged(spec, f"{name} cannot be used. {error}") from error
+        except OSError as error:
+            raise damaged(spec, f"{name} cannot be read ({type(error).__name__})") from error
+        weights |= own_weights
+        scales |= own_scales
+    return ComponentFiles(tuple(folder / name for name in names), _understood(spec, names[0], weights, scales))
+
+
+@lru_cache(maxsize=64)  # before every task the folder is looked at again, and the many tensors take their time
+def _header(path: Path, _state: tuple[int, int]) -> tuple[Mapping[str, StoredTensor], Mapping[str, StoredTensor]]:
+    """Return a file's weights, and what scales them."""
+    header = read_weights(path)
+
+    def stored(tensors: Mapping[str, TensorInfo]) -> Mapping[str, StoredTensor]:
+        return {key: StoredTensor(path, key, it.dtype, it.shape, header.container) for key, it in tensors.items()}
+
+    return stored(header.tensors), stored(header.scales)
+
+
+def _understood(
+    spec: ModelSpec, name: str, weights: dict[str, StoredTensor], scales: dict[str, StoredTensor]
+) -> dict[str, StoredTensor]:
+    """Take off what stands before all names, and give scales to what they scale."""
+    for prefix in PREFIXES:
+        if weights and all(key.startswith(prefix) for key in (*weights, *scales)):
+            weights = {key.removeprefix(prefix): tensor for key, tensor in weights.items()}
+            scales = {key.removeprefix(prefix): tensor for key, tensor in scales.items()}
+    for key, scale in scales.items():
+        weight = scaled_weight(key)
+        one = weights.get(weight)
+        rows = one.shape[:1] if one is not None else ()
+        if one is None or not scale.readable or not (prod(scale.shape) == 1 or scale.shape in (rows, (*rows, 1))):
+            raise damaged(spec, f"{name} has a scale that belongs to no weight: {key[:120]}")
+        weights[weight] = replace(one, scale=scale)
+    return weights
+
+
+class OpenWeights:
+    """Open files of a component while its numbers are read; a context."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._open: dict[Path, Any] = {}
+
+    def __enter__(self) -> OpenWeights:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.clear()
+        self._stack.close()
+
+    def numbers(self, tensor: StoredTensor) -> torch.Tensor:
+        """Return a tensor as floats, with its scale in it."""
+        if tensor.container is Container.GGUF:
+            return self._gguf(tensor.path).numbers(tensor.key)
+        value: torch.Tensor = self._safetensors(tensor.path).get_tensor(tensor.key)
+        if tensor.scale is None:
+            return value
+        return value.to(torch.float32) * self._scale(tensor.scale, len(tensor.shape))
+
+    def copy(self, tensor: StoredTensor, target: torch.Tensor) -> None:
+        """Put a tensor's numbers into `target`, in its precision and on its device, some rows after the others.
+
+        The numbers are those of `numbers`; what is unpacked is never there as a whole beside the target.
+        """
+        target = target.view(tensor.shape)
+        if tensor.container is Container.GGUF:
+            file = self._gguf(tensor.path)
+            for rows in _groups(tensor.shape):
+                target[rows].copy_(file.numbers(tensor.key, rows))
+            return
+        value = self._safetensors(tensor.path).get_tensor(tensor.key)
+        if tensor.scale is None:
+            target.copy_(value)
+            return
+        scale = self._scale(tensor.scale, len(tensor.shape)).expand(tensor.shape[0], *(-1 for _ in tensor.shape[1:]))
+        for rows in _groups(tensor.shape):
+            target[rows].copy_(value[rows].to(torch.float32) * scale[rows])
+
+    def _scale(self, scale: StoredTensor, dimensions: int) -> torch.Tensor:
+        """Return what a tensor is to be multiplied by: one number, or one for each row."""
+        return self.numbers(scale).to(torch.float32).reshape(-1, *(1 for _ in range(dimensions - 1)))
+
+    def packed(self, tensor: StoredTensor) -> torch.Tensor:
+        """Return a quantised matrix as it is."""
+        return self._gguf(tensor.path).packed(tensor.key)
+
+    def _gguf(self, path: Path) -> GgufFile:
+        if path not in self._open:
+            self._open[path] = GgufFile(path)
+        file: GgufFile = self._open[path]
+        return file
+
+    def _safetensors(self, path: Path) -> Any:
+        if path not in self._open:
+            self._open[path] = self._stack.enter_context(safe_open(path, framework="pt"))
+        return self._open[path]
+
+
+def _groups(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Divide a tensor into groups of rows that are unpacked at once."""
+    rows = max(1, _AT_ONCE // max(1, prod(shape[1:])))
+    for first in range(0, shape[0], rows):
+        yield slice(first, first + rows)

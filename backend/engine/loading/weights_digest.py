@@ -1,0 +1,62 @@
+"""Which weights a model has, as a digest that is computed while the model already works.
+
+Reads files; knows nothing about tensors.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from backend.core.errors import ModelDamaged
+from backend.engine.loading.model_files import ModelFiles
+
+
+class WeightsDigest:
+    """SHA-256 over a model's weights, computed in the background so that no run waits for 69 GB to be read."""
+
+    def __init__(self, files: ModelFiles, *, decoder_only: bool = False) -> None:
+        """Begin; with `decoder_only` the files of the VAE are all that is read."""
+        self._files = files
+        self._vae: str | None = None
+        self._value: str | None = None
+        self._error: OSError | None = None
+        self._vae_done = threading.Event()
+        self._thread = threading.Thread(target=self._compute, args=(decoder_only,), name="weights-digest", daemon=True)
+        self._thread.start()
+
+    def _compute(self, decoder_only: bool) -> None:
+        try:
+            self._vae = self._files.digest("vae")
+            self._vae_done.set()
+            if not decoder_only:
+                self._value = self._files.digest()
+        except OSError as error:  # raised again in the thread that asks
+            self._error = error
+        finally:
+            self._vae_done.set()
+
+    @property
+    def value_so_far(self) -> str | None:
+        """The digest over all weights if it is there already; never waits."""
+        return self._value
+
+    @property
+    def value(self) -> str:
+        """The digest over all weights as 64 hexadecimal digits; waits until it is there.
+
+        Raises:
+            ModelDamaged: a weight file went away or cannot be read any more.
+        """
+        self._thread.join()
+        return self._known(self._value)
+
+    @property
+    def vae(self) -> str:
+        """The digest over the VAE's weights alone; waits until it is there. Raises like `value`."""
+        self._vae_done.wait()
+        return self._known(self._vae)
+
+    def _known(self, value: str | None) -> str:
+        if value is None:
+            raise ModelDamaged(f"The weights cannot be read: {self._error}") from self._error
+        return value

@@ -1,0 +1,1 @@
+"""LoRA tensors on the experts."""

@@ -1,0 +1,240 @@
+"""LoRAs applied to a loaded model: which tensors go where, active only while their own job computes, with a receipt.
+
+Every tensor of a file is either applied or named as the reason why the LoRA is left out; nothing is dropped in
+silence. Knows files by the references in a request, and the model by its structure; knows no tasks.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from backend.core.catalogue.transformer import WanShape
+from backend.core.errors import LoraIncompatible, LoraInvalid, LoraNotApplied, LoraNotFound
+from backend.core.formats.safetensors import read_header
+from backend.core.lora.experts import base_name
+from backend.core.lora.keys import BOTH, HIGH, LOW
+from backend.core.lora.match import Change, Match, match_tensors
+from backend.core.lora.receipt import APPLIED, SHOWN_KEYS, SKIPPED, FileReceipt, KeyCount, LoraReceipt
+from backend.core.lora.words import trigger_words
+from backend.core.requests import LoraFileRef, LoraUse, OnLoraFailure
+from backend.engine.loading.pipeline_loader import WanComponents
+from backend.engine.lora.deltas import Difference, ExpertPatch, InstalledPatch, LowRank
+
+#: What a LoRA that cannot be applied raises; with `on_lora_failure=skip` the task goes on without it.
+_LORA_PROBLEMS = (LoraInvalid, LoraNotFound, LoraIncompatible)
+
+
+@dataclass(frozen=True, slots=True)
+class _Active:
+    """Whose changes are on a transformer."""
+
+    owner: LoraStack
+    expert: str
+    installed: InstalledPatch
+
+
+#: One entry for each transformer that has changes on it; gone with the model.
+_ACTIVE: weakref.WeakKeyDictionary[nn.Module, _Active] = weakref.WeakKeyDictionary()
+
+
+@dataclass(eq=False, slots=True, weakref_slot=True)
+class LoraStack:
+    """The LoRAs of one job. Built once for each attempt; putting it on and taking it off is cheap."""
+
+    device: torch.device
+    receipts: tuple[LoraReceipt, ...] = ()
+    _patches: dict[str, ExpertPatch] = field(default_factory=dict)
+
+    @property
+    def empty(self) -> bool:
+        """Whether it changes nothing."""
+        return not any(patch.changes for patch in self._patches.values())
+
+    def activate(self, expert: str, transformer: nn.Module) -> None:
+        """Make exactly these changes active on a transformer, and no others; does nothing when they are.
+
+        Without changes for this expert the transformer is left as it came from its files.
+        """
+        active = _ACTIVE.get(transformer)
+        if active is not None and active.owner is self and active.expert == expert:
+            return
+        self.deactivate(transformer)
+        patch = self._patches.get(expert)
+        if patch is not None and patch.changes:
+            _ACTIVE[transformer] = _Active(self, expert, patch.put_on(transformer, self.device))
+
+    @staticmethod
+    def deactivate(transformer: nn.Module) -> None:
+        """Take off whatever is active; the weights are the same tensors as before."""
+        active = _ACTIVE.pop(transformer, None)
+        if active is not None:
+            active.installed.take_off()
+
+
+def build_stack(
+    components: WanComponents,
+    uses: Sequence[LoraUse],
+    open_file: Callable[[LoraFileRef], Path],
+    on_failure: OnLoraFailure = OnLoraFailure.SKIP,
+) -> LoraStack:
+    """Read the LoRAs of a request and hold them against the loaded model; nothing is active yet.
+
+    A LoRA that is missing, damaged or fits only in part is left out whole, with the reason in its receipt.
+
+    Raises:
+        LoraNotApplied: not one key of a LoRA fits the model; or one cannot be applied in full and
+            `on_failure` is FAIL.
+    """
+    stack = LoraStack(components.device)
+    shape = WanShape.from_config(components.transformer.config)
+    experts = (HIGH,) if components.transformer_2 is None else (HIGH, LOW)
+    receipts = []
+    for use in uses:
+        reading = _Reading(use, shape, experts, components.spec.id)
+        try:
+            reading.read(open_file)
+        except _LORA_PROBLEMS as error:
+            if on_failure is OnLoraFailure.FAIL:
+                raise LoraNotApplied(f"The LoRA {use.id} was not applied: {error.message}") from error
+            receipts.append(reading.receipt(SKIPPED, error.message))
+        else:
+            receipts.append(reading.receipt(APPLIED, None))
+            reading.add_to(stack._patches)
+    stack.receipts = tuple(receipts)
+    return stack
+
+
+@dataclass(slots=True)
+class _Reading:
+    """One LoRA while it is read."""
+
+    use: LoraUse
+    shape: WanShape
+    experts: tuple[str, ...]
+    model: str
+    files: list[FileReceipt] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+    patches: dict[str, ExpertPatch] = field(default_factory=dict)
+
+    def read(self, open_file: Callable[[LoraFileRef], Path]) -> None:
+        for ref in self.use.files:
+            self._read_file(ref, open_file(ref))
+
+    def strength(self, expert: str) -> float:
+        return self.use.strength if expert == HIGH else self.use.strength_2
+
+    def receipt(self, outcome: str, reason: str | None) -> LoraReceipt:
+        strength = {expert: self.strength(expert) for expert in self._touched()}
+        return LoraReceipt(self.use.id, outcome, strength, tuple(self.files), tuple(dict.fromkeys(self.words)), reason)
+
+    def add_to(self, patches: dict[str, ExpertPatch]) -> None:
+        for expert, patch in self.patches.items():
+            for parameter, changes in patch.changes.items():
+                for change in changes:
+                    patches.setdefault(expert, ExpertPatch()).add(parameter, change)
+
+    def _touched(self) -> list[str]:
+        wanted = {ref.expert for ref in self.use.files}
+        return [expert for expert in self.experts if expert in wanted or BOTH in wanted]
+
+    def _read_file(self, ref: LoraFileRef, path: Path) -> None:
+        header = read_header(path)
+        try:
+            match = match_tensors(header.tensors, header.metadata, self.shape)
+        except ValueError as error:
+            raise LoraInvalid(f"{ref.name}: {error}") from error
+        self.words += trigger_words(header.metadata)
+        experts = [expert for expert in self.experts if ref.expert in (expert, BOTH)]
+        count = {expert: _count(match, expert, self.experts) for expert in experts}
+        self.files.append(
+            FileReceipt(
+                name=ref.name,
+                sha256=ref.sha256,
+                expert=ref.expert,
+                format=match.format,
+                base=base_name(header.tensors, header.metadata, {self.model: self.shape}),
+                ranks=match.ranks,
+                scales=(),
+                keys=count,
+                unmatched=tuple(f"{name}: {misfit}" for name, misfit in match.unmatched[:SHOWN_KEYS]),
+            )
+        )
+        self._check(ref, match, count)
+        scales = self._load(ref, path, match, experts)
+        if scales:
+            self.files[-1] = replace(self.files[-1], scales=(min(scales), max(scales)))
+
+    def _check(self, ref: LoraFileRef, match: Match, count: dict[str, KeyCount]) -> None:
+        if not any(one.matched for one in count.values()):
+            raise LoraNotApplied(
+                f"The LoRA {self.use.id} was not applied: not one tensor of {ref.name} has a place in {self.model}"
+            )
+        left = max(one.unmatched for one in count.values())
+        if left:
+            name, misfit = match.unmatched[0]
+            raise LoraIncompatible(
+                f"{left} tensors of {ref.name} have no place in {self.model}; the first one is {name[:120]}: {misfit}"
+            )
+
+    def _load(self, ref: LoraFileRef, path: Path, match: Match, experts: Sequence[str]) -> list[float]:
+        """Read the tensors of every change, check their values, and note them for the experts they are for."""
+        parameters = self.shape.parameters()
+        scales: list[float] = []
+        try:
+            with safe_open(path, framework="pt") as file:
+                for change in match.changes:
+                    wanted = [expert for expert in experts if change.concerns(expert)]
+                    if not wanted:
+                        continue
+                    loaded, scale = _load_change(file, change, parameters[change.parameter])
+                    if change.rank:
+                        scales.append(scale)
+                    for expert in wanted:
+                        factor = scale * self.strength(expert)
+                        if factor:
+                            patch = self.patches.setdefault(expert, ExpertPatch())
+                            patch.add(change.parameter, loaded(factor))
+        except (SafetensorError, OSError) as error:
+            raise LoraInvalid(f"{ref.name} cannot be read ({type(error).__name__})") from error
+        return scales
+
+
+def _count(match: Match, expert: str, experts: tuple[str, ...]) -> KeyCount:
+    """Count the tensors for one expert; what the file's own names keep for another one is not missing here."""
+    mine = sum(len(change.keys) for change in match.changes if change.concerns(expert))
+    homeless = sum(len(change.keys) for change in match.changes if not any(change.concerns(one) for one in experts))
+    return KeyCount(mine, len(match.unmatched) + homeless)
+
+
+def _load_change(
+    file: Any, change: Change, shape: tuple[int, ...]
+) -> tuple[Callable[[float], LowRank | Difference], float]:
+    """Return the change as a function of its factor, and the scale (alpha / rank) that the file wants."""
+    if change.diff is not None:
+        value = _tensor(file, change.diff).reshape(shape)
+        return lambda factor: Difference(value, factor), 1.0
+    if change.down is None or change.up is None:
+        raise ValueError("a change is either a difference or a product")
+    down, up = _tensor(file, change.down).flatten(1), _tensor(file, change.up).flatten(1)
+    bias = None if change.up_bias is None else _tensor(file, change.up_bias)
+    scale = change.scale
+    if change.alpha is not None:
+        scale = float(_tensor(file, change.alpha)) / change.rank
+    return lambda factor: LowRank(down, up, factor, bias), scale
+
+
+def _tensor(file: Any, name: str) -> torch.Tensor:
+    tensor: torch.Tensor = file.get_tensor(name)
+    # torch cannot ask the eight-bit floats directly.
+    wide = tensor.to(torch.float32) if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
+    if not bool(torch.isfinite(wide).all()):
+        raise LoraInvalid(f"The tensor {name[:120]} holds values that are not numbers")
+    return tensor

@@ -1,0 +1,1 @@
+"""Where weights live while a job runs, and how full memory is."""

@@ -1,0 +1,188 @@
+"""Carries out a memory plan on a loaded pipeline: which weights are on the device, when, and in which form.
+
+The order is fixed: load, cast, offload; LoRAs are hooks and copies that go along with the weights wherever these
+are. Knows the plans of `core.memory_plan`; does not decide which one is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage
+from backend.engine.memory.parked_weights import HOST, BlockStream, ParkedWeights
+
+#: What is loaded when nothing else is said: everything on the device, in the precision of the computation.
+RESIDENT = PLANS[0]
+TEXT_ENCODER = "text_encoder"
+IMAGE_ENCODER = "image_encoder"
+VAE = "vae"
+EXPERTS = ("transformer", "transformer_2")
+_BLOCKS = "blocks"
+#: Eight-bit floats with four bits of exponent: what diffusers' layer-wise casting is made for.
+_FP8 = torch.float8_e4m3fn
+
+
+def reading_place(name: str, device: torch.device, plan: MemoryPlan) -> torch.device:
+    """Return where the weights of a component are best read to: its device, where they stay there as they are."""
+    cast = plan.storage is Storage.FP8 and name in EXPERTS
+    return device if plan.placement is Placement.RESIDENT and not cast and not _works_on_host(name, plan) else HOST
+
+
+def settle(name: str, module: nn.Module, device: torch.device, plan: MemoryPlan) -> None:
+    """Give a component that was just read its form and its place, before the next one is read.
+
+    What only makes sense with all of them (parking, streaming) is left to `ModelLayout`.
+    """
+    if plan.storage is Storage.FP8 and name in EXPERTS and not getattr(module, "is_quantized", False):
+        _cast(module)
+    if plan.placement is Placement.RESIDENT and not _works_on_host(name, plan):
+        module.to(device)
+
+
+def _works_on_host(name: str, plan: MemoryPlan) -> bool:
+    """Whether the plan has a switch that keeps a component off the device, and it is on."""
+    return bool(getattr(plan, f"{name}_on_cpu", False))
+
+
+def _cast(expert: Any) -> None:
+    if any(parameter.dtype == _FP8 for parameter in expert.parameters()):
+        return
+    # Embeddings and norms stay as they are: the class's own patterns name them.
+    expert.enable_layerwise_casting(storage_dtype=_FP8, compute_dtype=expert.dtype)
+
+
+class ModelLayout:
+    """Where the weights of one loaded pipeline are."""
+
+    def __init__(self, pipeline: Any, device: torch.device, plan: MemoryPlan = RESIDENT) -> None:
+        """Arrange the pipeline's components, which are in host memory, as the plan says.
+
+        Raises:
+            ValueError: the plan's storage is one that only a file can have.
+        """
+        components = {name: getattr(pipeline, name, None) for name in (TEXT_ENCODER, IMAGE_ENCODER, VAE, *EXPERTS)}
+        self._modules: dict[str, nn.Module] = {name: one for name, one in components.items() if one is not None}
+        self._device = device
+        self._plan = self._of_files(plan)
+        self._parked: dict[str, ParkedWeights] = {}
+        self._streams: dict[str, BlockStream] = {}
+        self._users: dict[str, int] = {}
+        self._cast = False
+        self._arrange()
+
+    @property
+    def plan(self) -> MemoryPlan:
+        """The plan in force."""
+        return self._plan
+
+    @property
+    def text_device(self) -> torch.device:
+        """Where prompts are encoded."""
+        return HOST if self._plan.text_encoder_on_cpu else self._device
+
+    @property
+    def vae_device(self) -> torch.device:
+        """Where pixels are encoded and decoded."""
+        return HOST if self._plan.vae_on_cpu else self._device
+
+    def change(self, plan: MemoryPlan) -> None:
+        """Go over to another plan without reading the files again; between two steps, not within one.
+
+        Raises:
+            ValueError: weights that were rounded to eight bits cannot become what they were.
+        """
+        if self._cast and plan.storage is not Storage.FP8:
+            raise ValueError("the weights were rounded; read them from their files again")
+        self._release_experts()
+        for stream in self._streams.values():
+            stream.stop()
+        for parked in self._parked.values():
+            parked.drop()
+        self._streams.clear()
+        self._parked.clear()
+        self._plan = self._of_files(plan)
+        self._arrange()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[None]:
+        """Keep an encoder or the VAE on its device while the block runs; the experts make room for it."""
+        parked = self._parked.get(name)
+        if parked is None:
+            yield
+            return
+        self._release_experts()
+        self._users[name] = self._users.get(name, 0) + 1
+        try:
+            parked.bring()
+            yield
+        finally:
+            self._users[name] -= 1
+            if not self._users[name]:
+                parked.drop()
+
+    def hold(self, expert: nn.Module) -> None:
+        """Bring an expert, or what of it does not stream, to the device; it stays until another part is needed."""
+        for name in EXPERTS:
+            parked = self._parked.get(name)
+            if parked is not None and self._modules[name] is not expert:
+                parked.drop()
+        for name in EXPERTS:
+            parked = self._parked.get(name)
+            if parked is not None and self._modules[name] is expert:
+                parked.bring()
+
+    def on_device(self) -> tuple[str, ...]:
+        """Names of the components whose weights, as far as they do not stream, are on the device now."""
+        return tuple(name for name in self._modules if (parked := self._parked.get(name)) is None or parked.here)
+
+    def stored_bytes(self, name: str) -> int:
+        """How many bytes the weights of a component take in the form in which they are kept."""
+        module = self._modules[name]
+        return sum(one.numel() * one.element_size() for one in module.parameters())
+
+    def _of_files(self, plan: MemoryPlan) -> MemoryPlan:
+        """Return the plan with the storage of the files, where these have decided it: quantised stays quantised."""
+        if any(getattr(module, "is_quantized", False) for module in self._modules.values()):
+            return replace(plan, storage=Storage.GGUF)
+        if plan.storage is Storage.GGUF:
+            raise ValueError("a plan cannot turn weights into GGUF")
+        return plan
+
+    def _arrange(self) -> None:
+        plan = self._plan
+        if plan.storage is Storage.FP8 and not self._cast:
+            self._cast_experts()
+        for name, module in self._modules.items():
+            on_cpu = (name == TEXT_ENCODER and plan.text_encoder_on_cpu) or (name == VAE and plan.vae_on_cpu)
+            if on_cpu:
+                module.to(HOST)
+            elif plan.placement is Placement.RESIDENT:
+                module.to(self._device)
+            elif name in EXPERTS and plan.placement is Placement.BLOCK_STREAM:
+                self._parked[name] = ParkedWeights(module, self._device, without=_BLOCKS)
+                blocks: Any = module.get_submodule(_BLOCKS)
+                self._streams[name] = BlockStream(blocks, self._device)
+            else:
+                self._parked[name] = ParkedWeights(module, self._device)
+
+    def _cast_experts(self) -> None:
+        for name in EXPERTS:
+            expert: Any = self._modules.get(name)
+            if expert is not None:
+                _cast(expert)
+        self._cast = True
+
+    def _release_experts(self) -> None:
+        for name in EXPERTS:
+            if name in self._parked:
+                self._parked[name].drop()
+            if name in self._streams:
+                self._streams[name].release()

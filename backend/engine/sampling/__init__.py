@@ -1,0 +1,1 @@
+"""From a request to latents: conditioning, samplers, the denoising loop."""
