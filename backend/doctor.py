@@ -28,8 +28,8 @@ from backend.models.download.hub import Hub, Reach
 from backend.models.folder.manager import ModelManager, Presence
 from backend.models.own.configuration import ModelConfigurationManager
 from backend.services.disk_speed import read_speed
-from backend.services.self_test import EngineAnswer, ask_engine
-from backend.services.working_machine import machine_as_it_looks
+from backend.services.planning.self_test import EngineAnswer, ask_engine
+from backend.services.planning.worker_machine import machine_as_it_looks
 
 LOW_DISK_BYTES = 2 * GIB
 #: First SQLite without the WAL-reset bug; older ones need a single checkpointer, which this product keeps to.

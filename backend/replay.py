@@ -58,7 +58,7 @@ class Record:
         Raises:
             NoRecord: it is not there, no video, not ours, or made by a newer version.
         """
-        from backend.services.video_encoder import read_metadata
+        from backend.services.media.video_encoder import read_metadata
 
         if not path.is_file():
             raise NoRecord(f"There is no file {path}", suggestions=("Correct the path.",))

@@ -22,7 +22,7 @@ from backend.core.domain import TERMINAL, Output, Priority, new_task_id
 from backend.core.paths import Home
 from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
 from backend.core.settings import load_settings
-from backend.services.inputs import InputStore
+from backend.services.media.images import InputStore
 from backend.store.engine import Database
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore

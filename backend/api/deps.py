@@ -24,15 +24,15 @@ from backend.core.system_integration import SystemIntegration
 from backend.models.folder.manager import ModelManager
 from backend.models.lora.library import LoraLibrary
 from backend.models.own.configuration import ModelConfigurationManager
-from backend.services.download_control import DownloadControl
+from backend.services.downloads.control import DownloadControl
+from backend.services.downloads.runner import ModelDownloads
 from backend.services.generation_service import GenerationService
-from backend.services.inputs import InputStore
-from backend.services.model_downloads import ModelDownloads
-from backend.services.model_fallback import FallbackAdvisor
-from backend.services.model_need import ModelNeed
-from backend.services.optimization_advisor import OptimizationAdvisor
-from backend.services.recheck import Recheck
-from backend.services.storage_cleanup import StorageCleanup
+from backend.services.media.images import InputStore
+from backend.services.models.availability import ModelNeed
+from backend.services.models.cleanup import StorageCleanup
+from backend.services.models.fallback import FallbackAdvisor
+from backend.services.models.recheck import Recheck
+from backend.services.planning.advisor import OptimizationAdvisor
 from backend.store.download_orders import DownloadOrders
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore, UsageStore

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from backend.api.model_views import download_view
 from backend.core.catalogue.table import models_in_force
 from backend.models.folder.progress import DownloadProgress, Phase
-from backend.services.download import Download, DownloadState, Runner
+from backend.services.downloads.state import Download, DownloadState, Runner
 from backend.store.download_orders import Urgency
 
 if TYPE_CHECKING:

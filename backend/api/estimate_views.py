@@ -8,8 +8,8 @@ from backend.core.planning.cost_model import TERA, Basis, denoise_flops
 from backend.core.planning.hardware import GIB
 from backend.core.planning.machine import Machine
 from backend.core.planning.optimizer import Decision, Option
-from backend.services.forecast import suggestion
 from backend.services.generation_service import Estimate
+from backend.services.planning.forecast import suggestion
 
 
 def estimated(estimate: Estimate) -> Estimated:

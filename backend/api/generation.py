@@ -18,7 +18,7 @@ from backend.core.catalogue.table import AUTO
 from backend.core.domain import TaskStatus
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
 from backend.core.requests import ImageRef, RequestDraft
-from backend.services.download import waits_for_resume
+from backend.services.downloads.state import waits_for_resume
 from backend.services.generation_service import Submission as Queued
 
 router = APIRouter(tags=["generation"])

@@ -21,7 +21,7 @@ from backend.api.system import worker_view
 from backend.core.domain import iso, utcnow
 from backend.core.planning.hardware import HardwareProfile, detect_hardware, last_profile
 from backend.core.system_integration import ComponentState
-from backend.services.optimization_advisor import to_gib
+from backend.services.planning.advisor import to_gib
 
 router = APIRouter(tags=["system"])
 

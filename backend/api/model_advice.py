@@ -21,7 +21,7 @@ from backend.api.model_advice_schemas import (
 from backend.core.catalogue.table import find_model
 from backend.core.domain import iso, utcnow
 from backend.core.frame_size import parse_resolution
-from backend.services.model_fallback import Alternative, Want
+from backend.services.models.fallback import Alternative, Want
 
 router = APIRouter(prefix="/models", tags=["models"])
 

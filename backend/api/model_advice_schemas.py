@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from backend.api.schemas import Timestamp
-from backend.services.model_fallback import Level
+from backend.services.models.fallback import Level
 
 
 class Period(BaseModel):

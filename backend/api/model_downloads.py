@@ -25,7 +25,7 @@ from backend.core.errors import InvalidRequest
 from backend.models.folder.integrity import FileState, check_full, check_quick
 from backend.models.folder.manifest import read_manifest
 from backend.models.folder.storage import remove_model
-from backend.services.download import Download
+from backend.services.downloads.state import Download
 
 router = APIRouter(prefix="/models", tags=["models"])
 

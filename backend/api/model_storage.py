@@ -10,7 +10,7 @@ from backend.api.model_views import GB
 from backend.api.schemas import Timestamp
 from backend.core.domain import iso, utcnow
 from backend.models.folder.storage import Suggestion
-from backend.services.storage_cleanup import Done
+from backend.services.models.cleanup import Done
 
 router = APIRouter(prefix="/models", tags=["models"])
 

@@ -11,7 +11,7 @@ from backend.api.model_schemas import ModelDetails, ModelHealth, ModelStatus, Mo
 from backend.core.domain import iso, utcnow
 from backend.models.folder.manager import ModelState, Presence, folder_hint
 from backend.models.folder.manifest import read_last_seen, read_manifest
-from backend.services.download import RUNNING, Download
+from backend.services.downloads.state import RUNNING, Download
 from backend.store.outputs import ModelUse
 from backend.store.workers import WorkerInfo
 

@@ -27,8 +27,8 @@ from backend.api.schemas import ErrorBody
 from backend.core.domain import iso, utcnow
 from backend.core.planning.constraints import OptimizationSettings
 from backend.core.planning.optimizer import Option
-from backend.services.optimization_advisor import Effect, PresetEffect, Recommendation, to_gib
-from backend.services.resource_check import Resource
+from backend.services.planning.advisor import Effect, PresetEffect, Recommendation, to_gib
+from backend.services.planning.resource_check import Resource
 
 router = APIRouter(tags=["optimization"])
 

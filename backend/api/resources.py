@@ -14,7 +14,7 @@ from backend.core.domain import iso, utcnow
 from backend.core.errors import InvalidRequest
 from backend.core.planning.hardware import GIB, detect_hardware
 from backend.core.planning.memory_level import ResourceLimits
-from backend.services.resource_check import Resource, ResourceCheck, Usage, check_resources
+from backend.services.planning.resource_check import Resource, ResourceCheck, Usage, check_resources
 
 router = APIRouter(prefix="/system", tags=["system"])
 

@@ -21,7 +21,7 @@ from backend.core.errors import BodyTooLarge, InvalidRequest, LoraNotFound, Malf
 from backend.core.frame_size import parse_resolution
 from backend.core.requests import ImageRef, RequestDraft
 from backend.services.generation_service import LoraWish, Wish
-from backend.services.inputs import MAX_IMAGE_BYTES, InputStore
+from backend.services.media.images import MAX_IMAGE_BYTES, InputStore
 
 MAX_FORM_FIELDS = 64
 MAX_FORM_FILES = 4

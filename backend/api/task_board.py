@@ -14,7 +14,7 @@ from backend.api.download_news import DOWNLOAD_TOPIC, download_message, fetch_of
 from backend.api.views import known, video_url
 from backend.core.domain import TERMINAL, EventType, Stage, Task, TaskEvent, TaskStatus, iso
 from backend.core.errors import WanError
-from backend.services.download import Download, DownloadState
+from backend.services.downloads.state import Download, DownloadState
 
 PROGRESS_TOPIC = "generation_progress"
 ALERTS_TOPIC = "alerts"

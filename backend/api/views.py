@@ -28,8 +28,8 @@ from backend.core.domain import Output, Priority, Task, TaskEvent, TaskStatus, i
 from backend.core.paths import Home
 from backend.core.requests import MAX_FPS, MAX_GUIDANCE, MAX_PROMPT_CHARS, MAX_SEED, MAX_STEPS, GenerationRequest
 from backend.models.folder.manager import ModelState
-from backend.services.download import waits_for_resume
-from backend.services.model_supply import FetchFirst
+from backend.services.downloads.state import waits_for_resume
+from backend.services.models.availability import FetchFirst
 
 POLLED_PROMPT_CHARS = 100
 _PRIORITIES = {priority.rank: priority for priority in Priority}

@@ -14,7 +14,7 @@ from backend.commands.terminal import out, own_database, own_home, own_need
 
 if TYPE_CHECKING:
     from backend.models.folder.storage import StorageReport
-    from backend.services.storage_cleanup import StorageCleanup
+    from backend.services.models.cleanup import StorageCleanup
 
 _GB = 1e9
 
@@ -62,7 +62,7 @@ def _show(report: StorageReport) -> None:
 def _opened() -> Iterator[StorageCleanup]:
     from backend.core.planning.hardware import detect_hardware
     from backend.models.folder.manager import ModelManager
-    from backend.services.storage_cleanup import StorageCleanup
+    from backend.services.models.cleanup import StorageCleanup
     from backend.store.outputs import OutputStore
 
     home = own_home()

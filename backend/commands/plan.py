@@ -23,7 +23,7 @@ from backend.core.planning.machine import Machine
 from backend.core.planning.optimizer import Decision, WAN22SystemOptimizer
 from backend.core.settings import load_settings
 from backend.models.folder.manager import ModelManager
-from backend.services.working_machine import machine_as_it_looks
+from backend.services.planning.worker_machine import machine_as_it_looks
 
 #: GB of VRAM -> a card of that size whose rate is known; without one there are no seconds.
 _CARDS = {8: None, 12: None, 16: None, 24: "RTX 4090", 48: None, 80: "H100", 141: "H200"}

@@ -16,7 +16,7 @@ from backend.core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from backend.client import ApiClient
-    from backend.services.model_need import ModelNeed
+    from backend.services.models.availability import ModelNeed
     from backend.store.engine import Database
 
 out = Console()
@@ -57,7 +57,7 @@ def own_database() -> Iterator[Database]:
 
 def own_need(home: Home, database: Database) -> ModelNeed:
     """Return who needs the models of this home."""
-    from backend.services.model_need import ModelNeed
+    from backend.services.models.availability import ModelNeed
     from backend.store.download_orders import DownloadOrders
     from backend.store.tasks import TaskStore
     from backend.store.workers import WorkerStore

@@ -1,1 +1,1 @@
-"""Use cases: submit a task, run one attempt of it, write its video. The only layer that combines the others."""
+"""Use cases: submit, generate, fetch, plan. `run/` is what only the worker runs."""

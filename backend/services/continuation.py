@@ -12,7 +12,7 @@ from backend.core.catalogue.table import ModelSpec, models_in_force
 from backend.core.errors import InvalidRequest, LatentsNotKept
 from backend.core.paths import Home
 from backend.core.requests import GenerationRequest, RequestDraft, check_crf, check_fps
-from backend.services.inputs import InputStore
+from backend.services.media.images import InputStore
 from backend.store.outputs import OutputStore
 
 #: Frames of an extension of a clip that is a still picture.
@@ -45,7 +45,7 @@ class Continuation:
             OutputNotFound, OutputFileMissing: there is no such video, or its file is gone.
             InvalidRequest: an image was sent: it would have to be the video's last frame.
         """
-        from backend.services.video_frames import last_frame  # FFmpeg is loaded when it is needed
+        from backend.services.media.video_encoder import last_frame  # FFmpeg is loaded when it is needed
 
         record = self._record(output_id)
         if asked.image is not None:

@@ -21,10 +21,10 @@ from backend.core.settings import Settings
 from backend.models.folder.manager import ModelManager
 from backend.models.lora.library import LoraLibrary
 from backend.services.continuation import Continuation
-from backend.services.forecast import Forecast, Span
-from backend.services.inputs import InputStore
+from backend.services.media.images import InputStore
 from backend.services.model_choice import Choice, choose_model
-from backend.services.model_supply import FetchFirst, ModelSupply
+from backend.services.models.availability import FetchFirst, ModelSupply
+from backend.services.planning.forecast import Forecast, Span
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
 

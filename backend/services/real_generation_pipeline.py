@@ -20,17 +20,15 @@ from backend.core.requests import GenerationRequest
 from backend.engine.loading.pipeline_loader import WanComponents
 from backend.engine.state.kept_latents import read_latents
 from backend.models.lora.library import LoraLibrary
-from backend.services.attempt_files import AttemptFiles
-from backend.services.clip_writer import Clip, ClipWriter
-from backend.services.denoising_run import DenoisingRun, OpenLora
-from backend.services.inputs import InputStore
-from backend.services.memory_watch import Alerted, MemoryWatch, RunMemory
-from backend.services.model_fetch import Admit, ModelFetch, Paused, never_paused
-from backend.services.phase_clock import CostHistory, Phase, PhaseClock
-from backend.services.run_plan import EXPERT_PHASE, learn, plan_phases
-from backend.services.run_report import Report, RunReport
-from backend.services.start_plans import StartPlan, StartPlans
-from backend.services.state_files import StateFiles
+from backend.services.media.images import InputStore
+from backend.services.run.clip_writer import Clip, ClipWriter
+from backend.services.run.clock import EXPERT_PHASE, CostHistory, Phase, PhaseClock, learn, plan_phases
+from backend.services.run.denoising import DenoisingRun, OpenLora
+from backend.services.run.files import AttemptFiles, StateFiles
+from backend.services.run.memory_plans import StartPlan, StartPlans
+from backend.services.run.memory_watch import Alerted, MemoryWatch, RunMemory
+from backend.services.run.model_fetch import Admit, ModelFetch, Paused, never_paused
+from backend.services.run.report import Report, RunReport
 
 #: While steps are made, the state is saved at least this often.
 STATE_SECONDS = 30.0

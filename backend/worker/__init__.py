@@ -1,1 +1,1 @@
-"""The processes that make videos: claim, run, finish; and the supervisor that keeps one of them alive."""
+"""The processes that generate: claim, run, finish; supervise."""

@@ -9,7 +9,7 @@ import structlog
 
 from backend.core.domain import TaskStatus
 from backend.core.paths import Home
-from backend.services.attempt_files import clear_work
+from backend.services.run.files import clear_work
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
 

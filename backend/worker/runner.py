@@ -1,4 +1,8 @@
-"""The worker process: one device, one model in memory, one task at a time: claim, run, finish.
+"""Which models this worker would have to fetch, for the claim that passes over tasks whose download is paused.
+
+The queue is asked many times a second and the disk is not: an answer counts for a second. Knows no pauses.
+
+The worker process: one device, one model in memory, one task at a time: claim, run, finish.
 
 Every attempt ends in a recorded state: completed, failed with advice, cancelled, handed back, or lost to
 another worker. The engine is imported when the worker runs, never when this module is.
@@ -10,7 +14,7 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -32,13 +36,12 @@ from backend.core.planning.memory_level import Level, MemoryAlert, kept_limits
 from backend.core.requests import GenerationRequest
 from backend.core.settings import Settings
 from backend.models.own.configuration import ModelConfigurationManager
-from backend.services.memory_watch import MemoryWatch
+from backend.services.run.memory_watch import MemoryWatch
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerState, WorkerStore, new_worker_id
-from backend.worker.absent_models import AbsentModels
 from backend.worker.attempt import Attempt
 from backend.worker.heartbeat import Heartbeat
 from backend.worker.leftovers import Leftovers
@@ -50,6 +53,9 @@ if TYPE_CHECKING:
     from backend.engine.loading.pipeline_loader import WanComponents
     from backend.services.real_generation_pipeline import RealGenerationPipeline
 
+#: How long an answer counts; a model that has come in another way is seen so much later at most.
+LOOK_SECONDS: Final = 1.0
+
 #: Part of the stop's grace that a running step gets; the rest is for handing the task back.
 GRACE_OF_STEP = 0.7
 #: How many of the newest videos tell a new process how long things take here.
@@ -58,6 +64,29 @@ REMEMBERED = 50
 STORE_PAUSE_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
+
+
+class AbsentModels:
+    """Remembers what the disk said a moment ago."""
+
+    def __init__(self, look: Callable[[str], bool], now: Callable[[], float] = time.monotonic) -> None:
+        """Take who says of a model whether a task for it would fetch it first, and a clock in seconds."""
+        self._look = look
+        self._now = now
+        self._seen: dict[str, tuple[float, bool]] = {}
+
+    def would_fetch(self, model: str) -> bool:
+        """Whether a task for this model would fetch it first; False where its attempt would say what is wrong."""
+        seen = self._seen.get(model)
+        if seen is not None and self._now() < seen[0]:
+            return seen[1]
+        try:
+            answer = self._look(model)
+        except (WanError, OSError) as error:
+            log.warning("worker.model_not_seen", model=model, error=str(error))
+            answer = False
+        self._seen[model] = self._now() + LOOK_SECONDS, answer
+        return answer
 
 
 def run_worker(settings: Settings, worker_id: str | None = None) -> int:
@@ -154,10 +183,10 @@ class WorkerRunner:
         from backend.models.download.downloader import downloader_into
         from backend.models.folder.manager import ModelManager
         from backend.models.lora.library import LoraLibrary
-        from backend.services.forecast import Forecast
+        from backend.services.planning.forecast import Forecast
         from backend.services.real_generation_pipeline import RealGenerationPipeline
-        from backend.services.start_plans import StartPlans
-        from backend.worker.equipping import equip
+        from backend.services.run.memory_plans import StartPlans
+        from backend.worker.wiring import equip
 
         self._configuration.refresh()
         equipped = equip(self._settings, self._devices, self._found_device)

@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from backend.core.domain import Task
-from backend.services.video_encoder import VideoEncoder
-from backend.services.video_frames import last_frame
+from backend.services.media.video_encoder import VideoEncoder, last_frame
 from tests.api.support import GOOD, SUBMIT, TINY, Served, assert_error, make_png
 
 I2V = "tiny-i2v-a14b"
@@ -113,7 +112,7 @@ def test_images_that_do_not_go_with_the_model_queue_nothing(
 
 
 def test_an_image_goes_with_its_last_task_and_video(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backend.services.inputs.SPARE_SECONDS", -1.0)
+    monkeypatch.setattr("backend.services.media.images.SPARE_SECONDS", -1.0)
     answer = send(served, GOOD | {"model_type": I2V}, image=make_png(96, 96)).json()
     file = served.services.home.input_of(answer["parameters"]["image"])
     served.complete(served.claim())

@@ -22,7 +22,7 @@ from backend.models.folder.manifest import (
     read_manifest,
 )
 from backend.models.own.configuration import table_of
-from backend.services.recheck import Recheck
+from backend.services.models.recheck import Recheck
 from tests.api.support import Served
 from tests.support.hub import repository_files
 

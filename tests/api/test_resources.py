@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backend.core.planning.memory_level import ResourceLimits
-from backend.services.resource_check import Resource, ResourceCheck, Usage, check_resources
+from backend.services.planning.resource_check import Resource, ResourceCheck, Usage, check_resources
 from backend.store.workers import WorkerInfo, WorkerState
 from tests.api.support import Served, assert_error
 from tests.api.test_system import alive

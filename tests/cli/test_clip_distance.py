@@ -10,7 +10,7 @@ import pytest
 
 from backend.clip_distance import NotComparable, measure_distance
 from tests.cli.support import frames_of
-from tests.services.test_video_encoder import encode, noise
+from tests.services.media.test_video_encoder import encode, noise
 
 
 def test_a_file_and_its_copy_are_equal(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from backend.core.planning.hardware import GIB, Gpu, detect_hardware
 from backend.core.settings import Settings, load_settings
 from backend.doctor import Finding, examine
 from backend.services.disk_speed import SMALLEST
-from backend.services.self_test import EngineAnswer
+from backend.services.planning.self_test import EngineAnswer
 from tests.cli.support import invoke
 
 CARD = {

@@ -18,9 +18,9 @@ from backend.core.requests import (
     Scheduler,
 )
 from backend.replay import NoRecord, Record
-from backend.services.video_encoder import VideoEncoder
+from backend.services.media.video_encoder import VideoEncoder
 from tests.cli.support import with_record
-from tests.services.test_video_encoder import noise
+from tests.services.media.test_video_encoder import noise
 
 REQUEST = GenerationRequest(
     model="I2V-A14B",

@@ -30,8 +30,8 @@ from backend.engine.frames.decode import stream_frames
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.engine.sampling.denoise import DenoiseJob
 from backend.models.folder.manager import EMBEDDED_MODELS
+from backend.services.media.video_encoder import read_metadata
 from backend.services.real_generation_pipeline import RealGenerationPipeline
-from backend.services.video_encoder import read_metadata
 from tests.services.attempt_process import FixedFolder
 from tests.support.random_model import build_random_model
 from tests.support.weight_forms import write_gguf

@@ -33,9 +33,9 @@ from backend.core.planning.memory_plan import MemoryPlan
 from backend.core.requests import GenerationRequest, RequestDraft, Scheduler, resolve_request
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.engine.memory.offload import RESIDENT
-from backend.services.inputs import InputStore
+from backend.services.media.images import InputStore
 from backend.services.real_generation_pipeline import RealGenerationPipeline
-from backend.services.state_files import StateFiles
+from backend.services.run.files import StateFiles
 from tests.support.random_model import build_random_fastwan, build_random_i2v, build_random_model, build_random_ti2v
 
 TASK = "7b1d4c5e-0000-4000-8000-000000000002"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backend.core.errors import UnknownModel, WanError
-from backend.worker.absent_models import LOOK_SECONDS, AbsentModels
+from backend.worker.runner import LOOK_SECONDS, AbsentModels
 
 
 def test_the_disk_is_looked_at_once_a_second_for_each_model() -> None:

@@ -20,13 +20,12 @@ from backend.core.planning.memory_ladder import MemoryLadder, MemoryUse, OomPoli
 from backend.core.planning.memory_plan import PLANS
 from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
-from backend.services.inputs import InputStore
-from backend.services.phase_clock import CostHistory, Phase, PhaseClock, PhasePlan
+from backend.services.media.images import InputStore
+from backend.services.media.video_encoder import last_frame
 from backend.services.real_generation_pipeline import RealGenerationPipeline
-from backend.services.run_report import RunReport
-from backend.services.rungs import Rungs
-from backend.services.start_plans import StartPlan, StartPlans
-from backend.services.video_frames import last_frame
+from backend.services.run.clock import CostHistory, Phase, PhaseClock, PhasePlan
+from backend.services.run.memory_plans import Rungs, StartPlan, StartPlans
+from backend.services.run.report import RunReport
 from tests.services.attempt_process import FixedFolder
 from tests.support.random_model import build_random_i2v, build_random_model
 

@@ -1,0 +1,130 @@
+"""Images that requests start from, kept under the SHA-256 of their pixels.
+
+Clients send files and get ids; nothing here opens a path or an address from a request. Pillow and NumPy are
+loaded by the first image, not by the start of the server.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import struct
+import time
+from collections.abc import Set
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backend.core.errors import BodyTooLarge, InputMissing, InvalidImage
+from backend.core.paths import Home
+from backend.core.requests import ImageRef
+from backend.services.run.files import storage_errors
+
+if TYPE_CHECKING:
+    from backend.services.media.pictures import Pixels
+
+MAX_IMAGE_BYTES = 10 * 1024**2
+#: An image that no task or video names is kept this long, in seconds: its request may be on its way.
+SPARE_SECONDS = 3600.0
+
+_ID = re.compile(r"[0-9a-f]{64}")
+#: A PNG begins with 8 bytes of signature, length and name of the first chunk, then width and height.
+_PNG_START = struct.Struct(">8s4s4sII")
+
+
+class InputStore:
+    """Keeps images by content: storing one twice keeps it once."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    def store(self, raw: bytes, field: str = "image") -> ImageRef:
+        """Check an image file as it was sent and keep it, upright and without transparency.
+
+        Raises:
+            InvalidImage: it is no image that can be used.
+            BodyTooLarge: the file is too large.
+            StorageFull: the disk is full.
+        """
+        from backend.services.media.pictures import read_picture
+
+        if len(raw) > MAX_IMAGE_BYTES:
+            raise BodyTooLarge("Image file too large. Maximum size is 10MB", details={"field": field})
+        return self.keep(read_picture(raw, field))
+
+    def keep(self, pixels: Pixels) -> ImageRef:
+        """Keep a picture, uint8 RGB [height, width, 3].
+
+        Raises:
+            StorageFull: the disk is full.
+        """
+        from backend.services.media.pictures import name_of, to_png
+
+        stored = ImageRef(name_of(pixels), width=pixels.shape[1], height=pixels.shape[0])
+        path = self._home.input_of(stored.id)
+        if path.is_file():
+            path.touch()  # young again: `prune` leaves it alone
+            return stored
+        part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+        try:
+            with storage_errors(), part.open("wb") as file:
+                file.write(to_png(pixels))
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        return stored
+
+    def find(self, image_id: str) -> ImageRef:
+        """Return what is kept under an id.
+
+        Raises:
+            InputMissing: nothing is, or the id is none.
+        """
+        path = self.path(image_id)
+        with path.open("rb") as file:
+            start = file.read(_PNG_START.size)
+        if len(start) < _PNG_START.size:
+            raise InputMissing
+        path.touch()  # a request is about to name it: `prune` leaves it alone
+        width, height = _PNG_START.unpack(start)[3:]
+        return ImageRef(image_id, width, height)
+
+    def path(self, image_id: str) -> Path:
+        """Return where an image is kept.
+
+        Raises:
+            InputMissing: nothing is kept under this id, or the id is none.
+        """
+        if not _ID.fullmatch(image_id) or not (path := self._home.input_of(image_id)).is_file():
+            raise InputMissing
+        return path
+
+    def load(self, image_id: str) -> Pixels:
+        """Return an image as uint8 RGB [height, width, 3].
+
+        Raises:
+            InputMissing: it is not here, or not what it was when it was stored.
+        """
+        from backend.services.media.pictures import name_of, read_picture
+
+        try:
+            pixels = read_picture(self.path(image_id).read_bytes(), "image")
+        except InvalidImage as error:
+            raise InputMissing(f"The stored image {image_id[:12]} is damaged") from error
+        if name_of(pixels) != image_id:
+            raise InputMissing(f"The stored image {image_id[:12]} was changed on disk")
+        return pixels
+
+    def prune(self, used: Set[str]) -> int:
+        """Delete the images that are not in `used` and were not stored just now; return how many."""
+        deadline = time.time() - SPARE_SECONDS
+        spare = [
+            path
+            for path in self._home.inputs.iterdir()
+            if path.stem not in used and path.is_file() and path.stat().st_mtime < deadline
+        ]
+        for path in spare:
+            path.unlink(missing_ok=True)
+        return len(spare)

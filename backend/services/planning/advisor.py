@@ -1,0 +1,264 @@
+"""What optimization settings would do on this machine, told by the planner: savings, presets, what to change and why.
+
+Weighs the models that matter here at their own size, and reads what finished tasks took. Measures nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from backend.core.catalogue.table import ModelSpec
+from backend.core.domain import Output
+from backend.core.errors import InvalidRequest, PresetDoesNotFit
+from backend.core.planning.constraints import (
+    PRESETS,
+    KeptOptimization,
+    OptimizationPreset,
+    OptimizationSettings,
+    find_preset,
+)
+from backend.core.planning.hardware import GIB
+from backend.core.planning.machine import VRAM_RESERVE, VRAM_RESERVE_SHARE, Machine
+from backend.core.planning.memory_plan import Storage
+from backend.core.planning.optimizer import Decision
+from backend.models.folder.manager import ModelManager
+from backend.services.planning.forecast import Forecast
+from backend.store.outputs import OutputStore
+
+#: So many of the newest videos are looked at.
+RECENT: Final = 20
+#: Settings that make a video this much slower than it need be are worth a sentence.
+_NOTABLE: Final = 1.1
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What settings do to one model at its own size."""
+
+    spec: ModelSpec
+    free: Decision  #: without any constraint
+    bound: Decision  #: under the settings
+
+    @property
+    def vram_saved(self) -> int | None:
+        """Bytes of VRAM that the plan takes less; None without a card or where one of the two does not fit."""
+        if self.free.chosen is None or self.bound.chosen is None or not self.bound.machine.cuda:
+            return None
+        return self.free.chosen.needs.vram - self.bound.chosen.needs.vram
+
+    @property
+    def slower(self) -> float | None:
+        """How many times as long a run takes; None where seconds are not known or one of the two does not fit."""
+        if self.free.chosen is None or self.bound.chosen is None or not self.bound.seconds_known:
+            return None
+        return self.bound.chosen.seconds.warm / self.free.chosen.seconds.warm
+
+
+@dataclass(frozen=True, slots=True)
+class PresetEffect:
+    """What one preset would do here."""
+
+    preset: OptimizationPreset
+    settings: OptimizationSettings
+    effects: tuple[Effect, ...]
+
+    @property
+    def main(self) -> Effect:
+        """The largest model that can be made with it; the largest one where none can."""
+        return next((one for one in self.effects if one.bound.fits), self.effects[0])
+
+    @property
+    def compatible(self) -> bool:
+        """Whether any of the models that matter here can be made with it."""
+        return any(one.bound.fits for one in self.effects)
+
+    @property
+    def reason(self) -> str:
+        """Why it is compatible, or why not."""
+        return f"{self.main.spec.id}: {self.main.bound.reason}"
+
+    @property
+    def least_vram(self) -> int | None:
+        """Bytes of the smallest card that could make the model that needs least; None where no card is asked for."""
+        needs = [
+            option.needs.vram
+            for effect in self.effects
+            for option in effect.bound.options
+            if option.possible and option.needs.vram
+        ]
+        if not needs:
+            return None
+        least = min(needs)
+        return int(max(least + VRAM_RESERVE, least / (1 - VRAM_RESERVE_SHARE), least / (self.preset.vram_share or 1.0)))
+
+    @property
+    def rounds_weights(self) -> bool:
+        """Whether the plan that would be taken keeps weights in 8 bit."""
+        chosen = self.main.bound.chosen
+        return chosen is not None and chosen.plan.storage is Storage.FP8
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """Something worth doing."""
+
+    kind: str  #: settings, memory or machine
+    message: str
+    reason: str  #: with the numbers that it was decided from
+    settings: dict[str, Any] | None = None  #: what to send to the settings for it
+
+
+class OptimizationAdvisor:
+    """Answers for the machine and the models of one server."""
+
+    def __init__(self, kept: KeptOptimization, forecast: Forecast, models: ModelManager, outputs: OutputStore) -> None:
+        self._kept = kept
+        self._forecast = forecast
+        self._models = models
+        self._outputs = outputs
+
+    @property
+    def machine(self) -> Machine:
+        """The machine that is decided for."""
+        return self._forecast.machine
+
+    def current(self) -> OptimizationSettings:
+        """Return the settings in force."""
+        return self._kept.current()
+
+    def change(self, values: dict[str, Any]) -> OptimizationSettings:
+        """Put settings in force; what is not named stays as it is.
+
+        Raises:
+            InvalidRequest: a value is out of its range on this machine; nothing was changed.
+            BadSettings: config.json cannot be read, so it is left alone.
+        """
+        machine = self.machine
+        if values.get("max_vram_usage_gb") is not None and not machine.cuda:
+            raise InvalidRequest(
+                "There is no card here whose memory could be limited",
+                suggestions=("Leave max_vram_usage_gb out, or send null.",),
+                details={"field": "max_vram_usage_gb"},
+            )
+        return self._kept.change(values, partial(OptimizationSettings.from_json, vram=machine.vram))
+
+    def effects(self, settings: OptimizationSettings) -> tuple[Effect, ...]:
+        """Say what settings do to each model that matters here, the largest first."""
+        free = OptimizationSettings()
+        return tuple(
+            Effect(spec, self._forecast.decide_native(spec, free), self._forecast.decide_native(spec, settings))
+            for spec in self._references()
+        )
+
+    def presets(self) -> list[PresetEffect]:
+        """Say what each preset would do here."""
+        return [self._weighed(preset) for preset in PRESETS.values()]
+
+    def apply(self, preset_id: str) -> PresetEffect:
+        """Put a preset in force.
+
+        Raises:
+            PresetNotFound: there is none of this id.
+            PresetDoesNotFit: with it no model could make a video here; nothing was changed.
+            BadSettings: config.json cannot be read, so it is left alone.
+        """
+        weighed = self._weighed(find_preset(preset_id))
+        if not weighed.compatible:
+            raise PresetDoesNotFit(weighed.reason, details={"preset": preset_id})
+        self.change(weighed.settings.to_json())
+        return weighed
+
+    def recommendations(self) -> list[Recommendation]:
+        """Say what would make things better, each with its numbers; nothing where there is nothing to say."""
+        current = self.current()
+        found = [one for effect in self.effects(current) if (one := self._about(effect, current)) is not None]
+        return found + _about_fallbacks(self._outputs.list(limit=RECENT))
+
+    def phases(self) -> dict[str, dict[str, float]]:
+        """Return for each model how many seconds each phase took, as the mean over its newest videos."""
+        sums: dict[str, Counter[str]] = {}
+        counts: Counter[str] = Counter()
+        for output in self._outputs.list(limit=RECENT):
+            seconds, model = _seconds(output), _model(output)
+            if seconds and model:
+                counts[model] += 1
+                sums.setdefault(model, Counter()).update(seconds)
+        return {model: {phase: total / counts[model] for phase, total in one.items()} for model, one in sums.items()}
+
+    def _references(self) -> list[ModelSpec]:
+        """Return the models that matter here: the full-size ones that are here; none here, all that a card may hold."""
+        states = self._models.states()
+        large = [state for state in states if not state.spec.embedded]
+        here = [state for state in large if state.available]
+        chosen = here or (large if self.machine.cuda else [state for state in states if state.available])
+        return sorted((state.spec for state in chosen or states), key=lambda spec: spec.weights_gb, reverse=True)
+
+    def _weighed(self, preset: OptimizationPreset) -> PresetEffect:
+        settings = preset.on(self.machine)
+        return PresetEffect(preset, settings, self.effects(settings))
+
+    def _about(self, effect: Effect, current: OptimizationSettings) -> Recommendation | None:
+        model, free, bound = effect.spec.id, effect.free, effect.bound
+        free_values = OptimizationSettings().to_json()
+        looser = {name: free_values[name] for name, value in current.to_json().items() if value != free_values[name]}
+        if free.chosen is None:
+            return Recommendation(
+                "machine", f"{model} at its own size needs another machine or a smaller request", free.reason
+            )
+        if bound.chosen is None:
+            message = f"The optimization settings keep {model} from being made; without them it can be"
+            return Recommendation("settings", message, f"{bound.reason}. Without them: {free.reason}", looser)
+        times = effect.slower
+        if times is not None and times > _NOTABLE:
+            reason = (
+                f"{bound.chosen.seconds.warm:.0f} s with {bound.chosen.plan.name}, "
+                f"{free.chosen.seconds.warm:.0f} s with {free.chosen.plan.name} ({free.chosen.seconds.basis})"
+            )
+            message = f"With the optimization settings {model} takes {times:.1f} times as long as without"
+            return Recommendation("settings", message, reason, looser)
+        return None
+
+
+def _about_fallbacks(outputs: Sequence[Output]) -> list[Recommendation]:
+    """Say when finished tasks ran out of memory on the way."""
+    taken = [step for output in outputs for step in _fallbacks(output)[:1]]
+    if not taken:
+        return []
+    where, count = Counter((step["from"], step["to"]) for step in taken).most_common(1)[0]
+    return [
+        Recommendation(
+            "memory",
+            "Give a plan less of the card (max_vram_usage_gb), so that runs start with the plan that they end with",
+            f"{len(taken)} of the last {len(outputs)} videos ran out of memory; {count} of them went from {where[0]} "
+            f"to {where[1]}",
+        )
+    ]
+
+
+def _result(output: Output) -> dict[str, Any]:
+    result = output.metadata.get("result")
+    return result if isinstance(result, dict) else {}
+
+
+def _fallbacks(output: Output) -> list[dict[str, str]]:
+    steps = _result(output).get("fallbacks")
+    return [step for step in steps if {"from", "to"} <= set(step)] if isinstance(steps, list) else []
+
+
+def _seconds(output: Output) -> dict[str, float]:
+    seconds = _result(output).get("seconds")
+    return {phase: float(value) for phase, value in seconds.items()} if isinstance(seconds, dict) else {}
+
+
+def _model(output: Output) -> str | None:
+    request = output.metadata.get("request")
+    return str(request["model"]) if isinstance(request, dict) and "model" in request else None
+
+
+def to_gib(size: int | None) -> float | None:
+    """Return bytes in GiB, as answers have them."""
+    return None if size is None else round(size / GIB, 3)

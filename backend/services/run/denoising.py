@@ -1,0 +1,179 @@
+"""From a request to final latents: inputs, LoRAs, steps; saved on the way and continued from what was saved.
+
+Reports at every step. Knows the files of states by their owner, not by their names.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from backend.core.domain import Stage
+from backend.core.errors import OutOfMemory, StateMismatch, StorageFull, WorkerStopping
+from backend.core.planning.memory_ladder import MemoryLadder, MemoryUse
+from backend.core.requests import GenerationRequest, LoraFileRef
+from backend.engine.frames.preview import PreviewMap, render_preview
+from backend.engine.loading.pipeline_loader import WanComponents
+from backend.engine.lora.stack import LoraStack, build_stack
+from backend.engine.sampling.conditioning import Picture
+from backend.engine.sampling.denoise import DenoiseJob
+from backend.engine.state.job import restore_state, write_state
+from backend.services.media.images import InputStore
+from backend.services.media.pictures import fit_image
+from backend.services.run.clock import EXPERT_PHASE, Phase, plan_phases
+from backend.services.run.files import AttemptFiles, StateFiles
+from backend.services.run.memory_plans import Rungs
+from backend.services.run.report import RunReport
+
+OpenLora = Callable[[LoraFileRef], Path]
+#: Shortest time between two preview pictures.
+PREVIEW_SECONDS = 0.25
+
+log = structlog.get_logger(__name__)
+
+
+class DenoisingRun:
+    """One attempt's way to the latents."""
+
+    def __init__(
+        self,
+        components: WanComponents,
+        request: GenerationRequest,
+        *,
+        inputs: InputStore,
+        open_lora: OpenLora,
+        files: AttemptFiles,
+        states: StateFiles,
+        state_seconds: float,
+        report: RunReport,
+        ladder: MemoryLadder,
+    ) -> None:
+        self._components = components
+        self._request = request
+        self._inputs = inputs
+        self._open_lora = open_lora
+        self._files = files
+        self._states = states
+        self._state_seconds = state_seconds
+        self._report = report
+        self._rungs = Rungs(components, ladder, report)
+        self._saved_at = time.monotonic()
+        self._preview_time = float("-inf")
+        self.resumed_from: int | None = None  #: steps that earlier attempts had done
+        self.loras: LoraStack | None = None
+
+    def run(self) -> DenoiseJob:
+        """Make every step that is not done yet and return the finished job.
+
+        Raises:
+            Interrupted: the report asked to stop. When the worker is to stop, the state was saved.
+            InputMissing: an image is not here any more.
+            LoraNotApplied: a LoRA could not be applied, and the request does not go on without it.
+            NonFiniteLatents, OutOfMemory: as they say.
+        """
+        job = self._start()
+        preview_map = PreviewMap.read(self._components.folder)
+        self._saved_at = time.monotonic()
+        try:
+            self._steps(job, preview_map)
+        except WorkerStopping:
+            if 0 < job.index < job.total_steps:
+                self._save(job)
+            raise
+        return job
+
+    def _start(self) -> DenoiseJob:
+        request, report = self._request, self._report
+        report.begin(Phase.ENCODE, "Encoding the prompt" if request.image is None else "Encoding prompt and image")
+        # Also without LoRAs: an empty stack takes off what another job left on the experts.
+        self.loras = build_stack(self._components, request.loras, self._open_lora, request.on_lora_failure)
+        for receipt in self.loras.receipts:
+            if not receipt.applied:
+                log.warning("lora.skipped", lora=receipt.id, reason=receipt.reason)
+                report.tell(Stage.PREPARING_INPUTS, f"Without the LoRA {receipt.id}: {receipt.reason}")
+        image, end_image = self._picture(request.image), self._picture(request.end_image)
+        start = partial(DenoiseJob.start, self._components, request, image=image, end_image=end_image, loras=self.loras)
+        job = self._rungs.until_done(start, MemoryUse.TEXT, Stage.PREPARING_INPUTS)
+        self._resume(job)
+        report.clock.advance()
+        plan = plan_phases(request, warm=True, expert_steps={name: job.steps_of(name) for name in EXPERT_PHASE})
+        for expert, phase in EXPERT_PHASE.items():
+            report.clock.replan(phase, plan[phase].units, plan[phase].work)
+            report.clock.skip(phase, job.plan[: job.index].count(expert))
+        return job
+
+    def _picture(self, image_id: str | None) -> Picture | None:
+        if image_id is None:
+            return None
+        request = self._request
+        return fit_image(self._inputs.load(image_id), request.width, request.height, request.image_fit)
+
+    def _resume(self, job: DenoiseJob) -> None:
+        """Put the newest state that fits into the job; those that do not are set aside."""
+        for step, path in self._states.newest_first():
+            try:
+                restore_state(job, path)
+            except StateMismatch as error:
+                log.warning("state.set_aside", step=step, reason=error.message)
+                self._states.set_aside(path)
+                continue
+            log.info("state.resumed", step=step)
+            self.resumed_from = job.index
+            return
+
+    def _steps(self, job: DenoiseJob, preview_map: PreviewMap | None) -> None:
+        report = self._report
+        if self.resumed_from is not None:
+            report.step = job.index
+            report.tell(Stage.GENERATING, f"Resumed at step {job.index} of {job.total_steps}")
+        phase: Phase | None = None
+        while not job.done:
+            expert = job.expert
+            if EXPERT_PHASE[expert] is not phase:
+                phase = EXPERT_PHASE[expert]
+                report.step = job.index
+                report.begin(phase, f"Denoising, {expert}-noise expert")
+            self._step(job)
+            report.step = job.index
+            report.clock.advance()
+            self._preview(job, preview_map)
+            # First the report: it finds out whether the task, and so the states, are still this attempt's.
+            report.tell(Stage.GENERATING, f"Step {job.index} of {job.total_steps} ({expert}-noise expert)")
+            due = time.monotonic() - self._saved_at >= self._state_seconds
+            if due or job.done or job.expert != expert:
+                self._save(job)
+
+    def _step(self, job: DenoiseJob) -> None:
+        """Make one step; when memory runs out, save what there is and make it again under a plan that needs less."""
+
+        def attempt() -> None:
+            try:
+                job.step()
+            except OutOfMemory:
+                if job.index:
+                    self._save(job)
+                raise
+
+        at = f"step {job.index + 1} ({job.expert}-noise expert)"
+        self._rungs.until_done(attempt, MemoryUse.STEP, Stage.GENERATING, at)
+
+    def _save(self, job: DenoiseJob) -> None:
+        try:
+            self._states.save(job.index, lambda path: write_state(job, path))
+        except StorageFull:
+            # A state only saves time after a death; the run itself may still find room for its video.
+            log.warning("state.not_saved", step=job.index, reason="the disk is full")
+        self._saved_at = time.monotonic()
+
+    def _preview(self, job: DenoiseJob, preview_map: PreviewMap | None) -> None:
+        now = time.monotonic()
+        if now - self._preview_time < PREVIEW_SECONDS:
+            return
+        size = (self._request.width, self._request.height)
+        self._files.write_preview(render_preview(job.estimate, preview_map, size))
+        self._preview_time = now
+        self._report.preview_step = job.index

@@ -1,0 +1,226 @@
+"""The files of one attempt at a task: preview, unfinished video, finished video, thumbnail, kept latents.
+
+Whatever happens, a file under its final name is complete, and what an attempt leaves behind goes when it
+ends, or at the latest when the next attempt begins. Only saved states stay: they are the task's, and the next
+attempt goes on from them. Knows nothing about frames.
+
+The saved states of one task on disk: their names, how many are kept, how much room all tasks' states take.
+
+States belong to a task, not to an attempt: they outlive a killed process and go when the task ends. Does not
+know what is in them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import structlog
+
+from backend.core.errors import LeaseLost, StorageFull
+from backend.core.paths import Home
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+#: States of one task that are kept: the newest, and one more for when that one turns out to be damaged.
+KEPT = 2
+#: Room for the states of all tasks, in bytes. One state of an 81-frame clip in 720p has 77 MB.
+MAX_BYTES = 4 * 2**30
+_NAME = re.compile(r"step-(\d{4,})\.safetensors")
+_SET_ASIDE = ".set-aside"
+
+log = structlog.get_logger(__name__)
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Raise `StorageFull` where the system says that the disk or the quota is used up."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise StorageFull from error
+
+
+class AttemptFiles:
+    """Names and moves the files of one attempt; a context manager that cleans up on every way out.
+
+    The unfinished video has a random part in its name, so that an attempt that lost its lease and does not know
+    it yet cannot write into its successor's file.
+    """
+
+    def __init__(self, home: Home, task_id: str) -> None:
+        self._home = home
+        self._task_id = task_id
+        self._mark = secrets.token_hex(4)
+        self._wrote: list[Path] = []  # what goes again when the attempt fails
+        self.part: Path = home.outputs / f"{task_id}.{self._mark}.mp4.part"
+        self.video: Path = home.video_of(task_id)
+        self.thumbnail: Path = home.thumbnail_of(task_id)
+        self.latents: Path = home.latents_of(task_id)
+        self.preview: Path = home.preview_of(task_id)
+
+    def __enter__(self) -> AttemptFiles:
+        with storage_errors():
+            self._home.create()
+            remove_attempt_files(self._home, self._task_id)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.part.unlink(missing_ok=True)
+        if isinstance(error, LeaseLost):
+            return  # everything under the task's own names belongs to the next attempt now
+        clear_work(self._home, self._task_id)
+        if error is not None:
+            for path in self._wrote:
+                path.unlink(missing_ok=True)
+
+    def work_folder(self) -> Path:
+        """Return the folder for what is needed only while the attempt runs."""
+        with storage_errors():
+            self.preview.parent.mkdir(parents=True, exist_ok=True)
+        return self.preview.parent
+
+    def write_preview(self, picture: bytes) -> None:
+        """Put a new preview in place of the old one; readers see one or the other."""
+        with storage_errors():
+            self.preview.parent.mkdir(parents=True, exist_ok=True)
+            self._replace(self.preview, lambda part: part.write_bytes(picture))
+
+    def write_thumbnail(self, picture: bytes) -> None:
+        """Write the still picture of the video."""
+        with storage_errors():
+            self._wrote.append(self.thumbnail)
+            self._replace(self.thumbnail, lambda part: part.write_bytes(picture))
+
+    def write_latents(self, write: Callable[[Path], None]) -> None:
+        """Keep the latents beside the video; `write` is given the path of a new file and flushes it to disk."""
+        with storage_errors():
+            self._wrote.append(self.latents)
+            self._replace(self.latents, write)
+
+    def publish(self) -> None:
+        """Give the finished video its final name, for good: the folder's entry is on disk when this returns."""
+        with storage_errors():
+            self.part.replace(self.video)
+            self._wrote.append(self.video)
+            sync_folder(self.video.parent)
+
+    def _replace(self, path: Path, write: Callable[[Path], object]) -> None:
+        part = path.with_name(f"{path.name}.{self._mark}.part")
+        try:
+            write(part)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def remove_attempt_files(home: Home, task_id: str) -> None:
+    """Remove what earlier attempts at a task left, video and thumbnail too; only for a task without an output.
+
+    Saved states stay.
+    """
+    clear_work(home, task_id)
+    for name in (f"{task_id}.*.part", f"{task_id}_thumb.jpg.*.part"):
+        for path in home.outputs.glob(name):
+            path.unlink(missing_ok=True)
+    for path in (home.video_of(task_id), home.thumbnail_of(task_id), home.latents_of(task_id)):
+        path.unlink(missing_ok=True)
+
+
+def clear_work(home: Home, task_id: str) -> None:
+    """Remove what an attempt keeps while it runs, but not the task's saved states."""
+    folder, states = home.work_of(task_id), home.state_of(task_id)
+    if not states.is_dir():
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.iterdir():
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's entries on disk: after this, a file that was renamed into it stays there."""
+    if os.name != "posix":  # Windows cannot open folders and keeps its own order
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class StateFiles:
+    """Names, replaces and removes the states of one task."""
+
+    def __init__(self, home: Home, task_id: str, max_bytes: int = MAX_BYTES) -> None:
+        self._home = home
+        self._folder = home.state_of(task_id)
+        self._max_bytes = max_bytes
+
+    def save(self, step: int, write: Callable[[Path], None]) -> None:
+        """Keep the state after `step` steps; `write` is given the path of a new file.
+
+        A reader finds the whole file or none. Then this task's states but the newest two go, and of all tasks'
+        states together those that were written longest ago, as long as they take more room than allowed; the
+        one just written stays.
+
+        Raises:
+            StorageFull: the disk is full; older states are untouched.
+        """
+        path = self._folder / f"step-{step:04d}.safetensors"
+        part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+        with storage_errors():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            try:
+                write(part)
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+            sync_folder(self._folder)
+        for _, older in self.newest_first()[KEPT:]:
+            older.unlink(missing_ok=True)
+        self._make_room(path)
+
+    def newest_first(self) -> list[tuple[int, Path]]:
+        """Return the steps and files of the states that are here."""
+        found = [
+            (int(match[1]), path)
+            for path in (self._folder.iterdir() if self._folder.is_dir() else ())
+            if (match := _NAME.fullmatch(path.name))
+        ]
+        return sorted(found, reverse=True)
+
+    def set_aside(self, path: Path) -> None:
+        """Keep a state that does not fit out of the way; it goes with the task."""
+        path.replace(path.with_name(path.name + _SET_ASIDE))
+
+    def _make_room(self, newest: Path) -> None:
+        states = sorted(_states_of_all(self._home))
+        room = sum(size for _, _, size in states)
+        for _, path, size in states:
+            if room <= self._max_bytes:
+                return
+            if path != newest:
+                log.warning("state.removed", path=str(path), reason="the states of all tasks take too much room")
+                path.unlink(missing_ok=True)
+                room -= size
+
+
+def _states_of_all(home: Home) -> Iterator[tuple[float, Path, int]]:
+    """Yield time, path and size of every task's states."""
+    for path in home.work.glob("*/state/*"):
+        try:
+            stat = path.stat()
+        except FileNotFoundError:  # its task ended in the meantime
+            continue
+        yield stat.st_mtime, path, stat.st_size

@@ -1,0 +1,175 @@
+"""The list of downloads against its database: what another process changes there, and a database that fails."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from backend.core.catalogue.table import MODELS, ModelSpec
+from backend.core.errors import StoreUnavailable
+from backend.models.folder.progress import DownloadProgress, OnProgress, Phase
+from backend.services.downloads import runner as model_downloads
+from backend.services.downloads.runner import ModelDownloads
+from backend.services.downloads.state import DownloadState
+from backend.store.download_orders import DownloadOrders, Order, Urgency
+from backend.store.engine import Database
+from tests.support.server import wait_for
+
+T2V, TI2V = MODELS["T2V-A14B"], MODELS["TI2V-5B"]
+
+
+class Line:
+    """A fetcher whose bytes come when the test lets them, and who stops when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.open = threading.Event()
+        self.chunks = 0
+        self.patient: list[bool] = []
+
+    def made(self, patient: bool) -> Line:
+        self.patient.append(patient)
+        return self
+
+    def download(self, spec: ModelSpec, *, check: Callable[[], None], on_progress: OnProgress) -> Path:
+        self.asked.append(spec.id)
+        while not self.open.wait(0.005):
+            check()
+            self.chunks += 1
+            on_progress(DownloadProgress(Phase.DOWNLOADING, None, 1, 2, None, None))
+        return Path(spec.id)
+
+
+class Failing(DownloadOrders):
+    """A database that answers no more, once it is told to."""
+
+    fails = False
+
+    def list(self) -> list[Order]:
+        if self.fails:
+            raise StoreUnavailable
+        return super().list()
+
+    def remove(self, model: str) -> None:
+        if self.fails:
+            raise StoreUnavailable
+        super().remove(model)
+
+
+@pytest.fixture(autouse=True)
+def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_downloads, "LOOK_SECONDS", 0.01)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{tmp_path / 'wan22.db'}")
+    database.migrate()
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def line() -> Line:
+    return Line()
+
+
+@pytest.fixture
+def serve(database: Database, line: Line) -> Iterator[Callable[..., ModelDownloads]]:
+    started: list[ModelDownloads] = []
+
+    def make(orders: DownloadOrders | None = None) -> ModelDownloads:
+        started.append(ModelDownloads(line.made, lambda _spec: None, orders or DownloadOrders(database)))
+        return started[-1]
+
+    yield make
+    line.open.set()
+    for one in started:
+        one.stop()
+
+
+def until(downloads: ModelDownloads, state: DownloadState, spec: ModelSpec = T2V) -> None:
+    def there() -> bool:
+        found = downloads.get(spec)
+        return found is not None and found.state is state
+
+    wait_for(there, what=state)
+
+
+def test_what_another_server_changes_in_the_database_counts_here(
+    serve: Callable[..., ModelDownloads], database: Database, line: Line
+) -> None:
+    here, there = serve(), DownloadOrders(database)
+    here.start(T2V)
+    until(here, DownloadState.DOWNLOADING)
+    there.pause(T2V.id, wished=True)
+    until(here, DownloadState.PAUSED)
+    wait_for(lambda: not here.is_at(T2V), what="the line to be let go")
+    chunks = line.chunks
+    there.rank(T2V.id, Urgency.CRITICAL)
+    wait_for(lambda: getattr(here.get(T2V), "urgency", None) is Urgency.CRITICAL, what="the new urgency")
+    assert line.chunks == chunks
+    there.resume(T2V.id)
+    until(here, DownloadState.DOWNLOADING)
+    line.open.set()
+    until(here, DownloadState.COMPLETED)
+    assert line.asked == [T2V.id, T2V.id]
+    assert there.list() == []
+
+
+def test_what_was_ordered_goes_on_in_its_order_after_any_end(
+    serve: Callable[..., ModelDownloads], database: Database, line: Line
+) -> None:
+    orders = DownloadOrders(database)
+    for name in ("I2V-A14B", "TI2V-5B", "T2V-A14B"):
+        orders.want(name)
+    orders.rank("T2V-A14B", Urgency.HIGH)
+    orders.pause("I2V-A14B", wished=True)
+    orders.pause("Wan2.1-T2V-1.3B", wished=False)
+    line.open.set()
+    here = serve()
+    here.restore()
+    until(here, DownloadState.COMPLETED, TI2V)
+    assert line.asked == ["T2V-A14B", "TI2V-5B"]
+    assert line.patient == [True, True], "the network may come back later than this machine"
+    here.start(T2V)
+    wait_for(lambda: len(line.asked) == 3, what="a new order")
+    assert line.patient[-1] is False, "who asks now is told soon when the hub is not there"
+    until(here, DownloadState.PAUSED, MODELS["I2V-A14B"])
+    assert here.get(MODELS["Wan2.1-T2V-1.3B"]) is None, "nobody ordered it"
+    assert [order.model for order in orders.list()] == ["I2V-A14B", "Wan2.1-T2V-1.3B"]
+
+
+def test_a_database_that_fails_ends_no_download(
+    serve: Callable[..., ModelDownloads], database: Database, line: Line
+) -> None:
+    orders = Failing(database)
+    here = serve(orders)
+    here.start(T2V)
+    until(here, DownloadState.DOWNLOADING)
+    orders.fails = True
+    before = line.chunks
+    wait_for(lambda: line.chunks > before + 20, what="more bytes")
+    line.open.set()
+    until(here, DownloadState.COMPLETED)
+    orders.fails = False
+    again = serve()
+    again.restore()  # the end could not be written down, so it is found out again
+    until(again, DownloadState.COMPLETED)
+    assert orders.list() == []
+
+
+def test_an_order_that_cannot_be_written_down_is_refused_and_nothing_starts(
+    serve: Callable[..., ModelDownloads], database: Database, line: Line
+) -> None:
+    orders = Failing(database)
+    here = serve(orders)
+    here.start(T2V)
+    until(here, DownloadState.DOWNLOADING)
+    orders.fails = True
+    with pytest.raises(StoreUnavailable):
+        here.cancel(T2V)
+    assert getattr(here.get(T2V), "state", None) is DownloadState.DOWNLOADING

@@ -1,0 +1,257 @@
+"""Memory is watched while a video is made: alerts, what is given up, peaks. Readings are a test's; the run is real."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from backend.core.catalogue.table import MODELS
+from backend.core.config.file import ConfigFile
+from backend.core.domain import Progress, Stage
+from backend.core.model_integration_bridge import ModelIntegrationBridge
+from backend.core.paths import Home
+from backend.core.planning.hardware import GIB
+from backend.core.planning.memory_level import (
+    Level,
+    MemoryAlert,
+    MemoryPeaks,
+    MemoryReading,
+    Place,
+    ResourceLimits,
+    kept_limits,
+)
+from backend.core.requests import RequestDraft, resolve_request
+from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
+from backend.engine.memory.readings import DeviceMemory
+from backend.models.folder.manager import ModelManager
+from backend.services.real_generation_pipeline import RealGenerationPipeline
+from backend.services.run.memory_watch import MemoryWatch, RunMemory
+
+REQUEST, _ = resolve_request(
+    MODELS["tiny-t2v-a14b"],
+    RequestDraft(prompt="a red circle", width=64, height=64, num_frames=5, steps=2, seed=1, keep_latents=True),
+)
+PROGRESS = Progress(Stage.GENERATING, 0.5, "a step")
+
+
+class Gauge:
+    """A machine whose memory is as full as a test says, in percent."""
+
+    def __init__(
+        self, *, vram: float | None = None, ram: float | None = None, counted: MemoryPeaks | None = None
+    ) -> None:
+        self.vram, self.ram = vram, ram
+        self.counted = counted or MemoryPeaks()
+        self.released = 0
+        self.looked = threading.Event()
+
+    def readings(self) -> Sequence[MemoryReading]:
+        full = {Place.VRAM: self.vram, Place.RAM: self.ram}
+        self.looked.set()
+        return [MemoryReading(place, int(share * GIB), 100 * GIB) for place, share in full.items() if share is not None]
+
+    def begin(self) -> None:
+        return None
+
+    def peaks(self) -> MemoryPeaks:
+        return self.counted
+
+    def release(self) -> None:
+        self.released += 1
+
+
+def levels(gauge: Gauge, shares: Sequence[float]) -> list[str]:
+    """Return what a watch says while the card becomes as full as this, one after the other."""
+    watch = MemoryWatch(gauge)
+    said = []
+    for share in shares:
+        gauge.vram = share
+        watch.look()
+        said.append("".join(alert.level[0] for alert in watch.take()))
+    return said
+
+
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        ([10, 74.9, 75, 80, 89, 90, 95], ["", "", "w", "", "", "c", ""]),
+        ([95], ["c"]),
+        ([95, 86, 84, 76, 69, 76], ["c", "", "", "", "", "w"]),  # on the way down nothing is new
+        ([76, 74, 76, 74, 76], ["w", "", "", "", ""]),  # at an edge it is told once
+        ([91, 89, 91, 89], ["c", "", "", ""]),
+        ([91, 84, 91], ["c", "", "c"]),
+    ],
+)
+def test_each_level_is_told_when_it_is_reached(shares: Sequence[float], said: list[str]) -> None:
+    assert levels(Gauge(), shares) == said
+
+
+def test_the_limits_can_be_others() -> None:
+    limits = ResourceLimits(0.5, 0.7, ram_warning_threshold=0.4, ram_critical_threshold=0.55)
+    watch = MemoryWatch(Gauge(vram=60, ram=60), limits=lambda: limits)
+    watch.look()
+    assert [(alert.level, alert.reading.place) for alert in watch.take()] == [
+        (Level.WARNING, Place.VRAM),
+        (Level.CRITICAL, Place.RAM),
+    ]
+    assert watch.take() == []
+
+
+def test_limits_that_are_set_while_a_worker_runs_count_at_its_next_look(tmp_path: Path) -> None:
+    kept = kept_limits(ConfigFile(tmp_path / "config.json"))
+    gauge = Gauge(vram=60, ram=60)
+    watch = MemoryWatch(gauge, limits=kept.current)
+    watch.look()
+    assert watch.take() == []
+    kept.change({"ram_warning_threshold": 0.5, "vram_critical_threshold": 0.95})
+    watch.look()
+    assert [(alert.level, alert.reading.place) for alert in watch.take()] == [(Level.WARNING, Place.RAM)]
+    gauge.vram = 92
+    watch.look()
+    assert [(alert.level, alert.reading.place) for alert in watch.take()] == [(Level.WARNING, Place.VRAM)]
+    (tmp_path / "config.json").write_text("{")  # a broken file has no limits; the usual ones are in force
+    watch.look()
+    assert [(alert.level, alert.reading.place) for alert in watch.take()] == [(Level.CRITICAL, Place.VRAM)]
+
+
+def test_an_alert_says_whose_memory_and_how_full() -> None:
+    alert = MemoryAlert(Level.CRITICAL, MemoryReading(Place.VRAM, 74 * GIB, 80 * GIB))
+    assert alert.sentence == "The card's memory is 92 % full (74.0 GiB of 80.0 GiB)"
+    assert alert.to_json() == {
+        "alert_type": "memory",
+        "severity": "critical",
+        "message": alert.sentence,
+        "place": "vram",
+        "used_bytes": 74 * GIB,
+        "total_bytes": 80 * GIB,
+    }
+    assert "this worker" in replace(alert, reading=MemoryReading(Place.RAM, 1, 2)).sentence
+
+
+def test_peaks_are_counted_ones_or_the_highest_samples_of_this_process_or_unknown() -> None:
+    gauge = Gauge(vram=50, ram=40)
+    watch = MemoryWatch(gauge)
+    watch.begin()
+    gauge.ram = 60
+    watch.look()
+    gauge.ram = 10
+    assert watch.peaks() == MemoryPeaks(None, 60 * GIB)
+    gauge.counted = MemoryPeaks(7, 8)
+    assert watch.peaks() == MemoryPeaks(7, 8)
+    watch.begin()
+    gauge.counted = MemoryPeaks()
+    assert watch.peaks() == MemoryPeaks(None, 10 * GIB), "what was before is forgotten"
+    assert MemoryWatch(Gauge()).peaks() == MemoryPeaks()
+
+
+def test_the_thread_looks_by_itself_until_it_is_stopped() -> None:
+    gauge = Gauge(ram=95)
+    watch = MemoryWatch(gauge, seconds=0.01)
+    watch.start()
+    assert gauge.looked.wait(30)
+    watch.stop()
+    assert [alert.level for alert in watch.take()] == [Level.CRITICAL]
+    MemoryWatch(gauge).stop()  # one that was never started
+
+
+def test_at_the_critical_level_what_is_not_used_is_given_up_between_two_reports() -> None:
+    gauge, heard = Gauge(vram=10), []
+    watch = MemoryWatch(gauge)
+    memory = RunMemory(
+        watch,
+        lambda progress: heard.append(progress.message),
+        lambda alert, given_up: heard.append(f"{alert.level}: {given_up}"),
+        lambda: ("TI2V-5B",),
+    )
+    memory.report(PROGRESS)
+    for share in (80, 92):
+        gauge.vram = share
+        watch.look()
+        memory.report(PROGRESS)
+    assert heard == ["a step", "a step", "warning: ()", "a step", "critical: ('TI2V-5B',)"]
+    assert gauge.released == 1
+    assert memory.warnings == [
+        "The card's memory is 80 % full (80.0 GiB of 100.0 GiB)",
+        "The card's memory is 92 % full (92.0 GiB of 100.0 GiB); TI2V-5B was unloaded",
+    ]
+
+
+def test_without_a_watch_reports_pass_and_nothing_is_known() -> None:
+    heard: list[Progress] = []
+    memory = RunMemory(None, heard.append, lambda alert, given_up: None, lambda: ())
+    memory.report(PROGRESS)
+    assert heard == [PROGRESS]
+    assert memory.peaks == MemoryPeaks()
+
+
+@pytest.fixture(scope="module")
+def bridge(tmp_path_factory: pytest.TempPathFactory) -> ModelIntegrationBridge[WanComponents]:
+    home = Home(tmp_path_factory.mktemp("home"))
+    return ModelIntegrationBridge(ModelManager(home, has_gpu=False), WanPipelineLoader("cpu"))
+
+
+def test_the_record_of_a_video_says_what_was_seen_and_the_clip_is_the_same(
+    bridge: ModelIntegrationBridge[WanComponents], tmp_path: Path
+) -> None:
+    def result(watch: MemoryWatch | None) -> dict[str, object]:
+        pipeline = RealGenerationPipeline(bridge, Home(tmp_path), watch=watch)
+        output = pipeline.generate("one", REQUEST, report=lambda progress: None)
+        assert list(output.warnings) == output.metadata["result"]["warnings"]
+        values: dict[str, object] = output.metadata["result"]
+        return values
+
+    usual = result(None)
+    assert (usual["peak_vram_bytes"], usual["peak_ram_bytes"]) == (None, None)
+    full = result(MemoryWatch(Gauge(vram=93, counted=MemoryPeaks(5 * GIB, 6 * GIB))))
+    assert full["frames_sha256"] == usual["frames_sha256"]
+    assert full["warnings"] == ["The card's memory is 93 % full (93.0 GiB of 100.0 GiB)"]
+    assert (full["peak_vram_bytes"], full["peak_ram_bytes"]) == (5 * GIB, 6 * GIB)
+    assert bridge.loaded_model == REQUEST.model, "what a run uses is not given up"
+
+
+def test_a_model_that_only_waits_is_given_up_when_memory_is_full(
+    bridge: ModelIntegrationBridge[WanComponents], tmp_path: Path
+) -> None:
+    home = Home(tmp_path)
+    RealGenerationPipeline(bridge, home).generate("first", REQUEST, report=lambda progress: None)
+    bridge.load("tiny-ti2v-5b")
+    alerts: list[tuple[MemoryAlert, tuple[str, ...]]] = []
+    gauge = Gauge(ram=10)
+    watch = MemoryWatch(gauge)
+    pipeline = RealGenerationPipeline(bridge, home, watch=watch, alerted=lambda *one: alerts.append(one))
+
+    def report(progress: Progress) -> None:
+        if progress.stage is Stage.POST_PROCESSING:  # the decoder alone is loaded now
+            gauge.ram = 96
+            watch.look()
+
+    decoded = pipeline.generate("second", replace(REQUEST, latents_of="first"), report=report)
+    assert [(alert.level, given_up) for alert, given_up in alerts] == [(Level.CRITICAL, ("tiny-ti2v-5b",))]
+    assert bridge.loaded_model is None
+    assert "tiny-ti2v-5b was unloaded" in decoded.warnings[0]
+
+
+def test_the_peak_of_this_process_is_measured_and_begins_anew() -> None:
+    memory = DeviceMemory(torch.device("cpu"))
+    (reading,) = memory.readings()
+    assert reading.place is Place.RAM
+    assert 0 < reading.used < reading.total
+    memory.begin()
+    before = memory.peaks()
+    assert before.vram is None
+    assert before.ram is not None
+    block = torch.ones(200 * 1024**2, dtype=torch.uint8)
+    del block
+    memory.release()
+    after = memory.peaks().ram
+    assert after is not None
+    assert after - before.ram > 150 * 1024**2
+    memory.begin()
+    again = memory.peaks().ram
+    assert again is not None
+    assert again < after - 100 * 1024**2
