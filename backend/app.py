@@ -14,76 +14,42 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from backend import __version__
-from backend.api import (
-    generation,
-    inputs,
-    integration,
-    legacy_paths,
-    lora,
-    model_advice,
-    model_downloads,
-    model_storage,
-    models,
-    optimization,
-    outputs,
-    queue,
-    resources,
-    system,
-    websocket,
-)
-from backend.api.components import web_components
-from backend.api.deps import Services, Supervisor
-from backend.api.docs_page import install_docs
-from backend.api.errors import install_error_handlers
-from backend.api.host_stats import HostStats
-from backend.api.request_context import RequestContext
-from backend.api.schemas import ErrorBody
-from backend.api.security import Gate
-from backend.api.websocket import ConnectionManager
-from backend.core.config.download_limit import kept_downloads
-from backend.core.config.file import ConfigFile
-from backend.core.domain import TaskStatus
-from backend.core.planning.constraints import kept_optimization
-from backend.core.planning.hardware import HardwareProfile, detect_hardware
-from backend.core.planning.memory_level import kept_limits
+from backend.api.http.docs_page import install_docs
+from backend.api.http.errors import install_error_handlers
+from backend.api.http.gate import Gate
+from backend.api.http.request_context import RequestContext
+from backend.api.http.shapes import ErrorBody
+from backend.api.legacy import paths
+from backend.api.live import websocket
+from backend.api.loras import routes as loras
+from backend.api.models import advice as model_advice
+from backend.api.models import cleanup as model_cleanup
+from backend.api.models import downloads as model_downloads
+from backend.api.models import status as model_status
+from backend.api.planning import resources
+from backend.api.planning import settings as settings_routes
+from backend.api.system import components, health
+from backend.api.tasks import gallery, generation, queue
+from backend.core.planning.hardware import HardwareProfile
 from backend.core.settings import Settings
-from backend.core.system_integration import SystemIntegration
-from backend.models.folder.manager import ModelManager
-from backend.models.lora.library import LoraLibrary
-from backend.models.own.configuration import ModelConfigurationManager
-from backend.services.downloads.control import DownloadControl
-from backend.services.downloads.runner import downloads_into
-from backend.services.generation_service import GenerationService
-from backend.services.media.images import InputStore
-from backend.services.models.availability import ModelNeed, ModelSupply
-from backend.services.models.cleanup import StorageCleanup
-from backend.services.models.fallback import FallbackAdvisor
-from backend.services.models.recheck import Recheck
-from backend.services.planning.advisor import OptimizationAdvisor
-from backend.services.planning.forecast import Forecast
-from backend.services.planning.worker_machine import WorkingMachine
-from backend.store.download_orders import DownloadOrders
-from backend.store.engine import Database
-from backend.store.events import EventLog
-from backend.store.outputs import OutputStore, UsageStore
-from backend.store.tasks import TaskStore
-from backend.store.workers import WorkerStore
+from backend.services.system.container import LocalWorker
+from backend.wiring import build_services
 
-#: One file of routes for each resource.
-_RESOURCES = (
-    generation,
-    queue,
-    outputs,
-    inputs,
-    models,
-    model_downloads,
-    model_storage,
-    model_advice,
-    lora,
-    system,
-    integration,
-    optimization,
-    resources,
+#: The routes under `/api/v1`, in the order of the documentation.
+_ROUTERS = (
+    generation.router,
+    queue.router,
+    gallery.router,
+    generation.image_routes,
+    model_status.router,
+    model_downloads.router,
+    model_cleanup.router,
+    model_advice.router,
+    loras.router,
+    health.router,
+    components.router,
+    settings_routes.router,
+    resources.router,
 )
 
 DESCRIPTION = """Text becomes video with Wan2.2, on this machine.
@@ -100,7 +66,7 @@ carry an `event_id`; who comes back adds `"after_event": <the last event_id>` to
 
 
 def create_app(
-    settings: Settings, *, supervisor: Supervisor | None = None, workers_on: HardwareProfile | None = None
+    settings: Settings, *, supervisor: LocalWorker | None = None, workers_on: HardwareProfile | None = None
 ) -> FastAPI:
     """Build the app; databases open and the supervisor starts when it starts, not here.
 
@@ -110,7 +76,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        services = await asyncio.to_thread(_services, settings, supervisor, workers_on)
+        services = await asyncio.to_thread(build_services, settings, supervisor, workers_on)
         app.state.services = services
         await services.system.start()
         try:
@@ -131,9 +97,9 @@ def create_app(
     )
     install_error_handlers(app)
     api = APIRouter(prefix="/api/v1")
-    for module in _RESOURCES:
-        api.include_router(module.router)
-    for router in (api, system.probes, outputs.thumbnails, websocket.router, legacy_paths.router):
+    for router in _ROUTERS:
+        api.include_router(router)
+    for router in (api, health.probes, gallery.thumbnails, websocket.router, paths.router):
         app.include_router(router)
     install_docs(app)
     return app
@@ -154,63 +120,3 @@ def _layers(settings: Settings) -> list[Middleware]:
             )
         )
     return [*layers, Middleware(Gate, settings=settings)]
-
-
-def _services(settings: Settings, supervisor: Supervisor | None, workers_on: HardwareProfile | None) -> Services:
-    """Put everything together; nothing is opened or changed before its component starts."""
-    home, database = settings.paths, Database(settings.database)
-    stats, profile = HostStats(home.root), detect_hardware(home.root)
-    tasks, events, outputs = TaskStore(database), EventLog(database), OutputStore(database, home)
-    workers, orders = WorkerStore(database), DownloadOrders(database)
-    machine = WorkingMachine(settings, workers, workers_on or profile)
-    model_manager = ModelManager(home, has_gpu=machine.computes_on_gpu)
-    loras, images = LoraLibrary(home), InputStore(home)
-    config = ConfigFile(home.config_file)
-    kept, configuration = kept_optimization(config), ModelConfigurationManager(home)
-    binding, policy = settings.worker or workers_on is not None, settings.oom_policy
-    forecast = Forecast(
-        machine.now,
-        outputs,
-        loras,
-        binding=binding,
-        wishes=kept.current,
-        policy=policy,
-        packed=model_manager.packed,
-    )
-    supply = ModelSupply(home, model_manager, fetches=settings.auto_download)
-    downloads = downloads_into(home, model_manager, orders, settings.model_roots)
-    control = DownloadControl(home, model_manager, downloads, orders, tasks)
-    need = ModelNeed(home, tasks, workers, orders, settings.lease_seconds)
-    services = Services(
-        settings=settings,
-        home=home,
-        tasks=tasks,
-        events=events,
-        outputs=outputs,
-        workers=workers,
-        configuration=configuration,
-        models=model_manager,
-        loras=loras,
-        inputs=images,
-        generation=GenerationService(
-            settings, home, tasks, outputs, model_manager, loras, images, forecast, control.held_up
-        ),
-        downloads=downloads,
-        orders=orders,
-        control=control,
-        pace=kept_downloads(config),
-        need=need,
-        cleanup=StorageCleanup(home, model_manager, need, outputs),
-        recheck=Recheck(home, model_manager, lambda: tasks.counts()[TaskStatus.PROCESSING] > 0, settings.recheck_days),
-        stats=stats,
-        sockets=ConnectionManager(settings, tasks, events, stats),
-        supervisor=supervisor,
-        system=SystemIntegration(),
-        optimization=kept,
-        limits=kept_limits(config),
-        usage=UsageStore(database),
-        fallbacks=FallbackAdvisor(model_manager, forecast, downloads, supply),
-        advisor=OptimizationAdvisor(kept, forecast, model_manager, outputs),
-    )
-    services.system.include(*web_components(services, database, profile))
-    return services

@@ -15,8 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from backend import __version__
-from backend.commands import loras, models, queue
+from backend.commands import loras, queue
 from backend.commands.generate import extend, generate, redecode
+from backend.commands.models import catalogue as models
 from backend.commands.plan import plan
 from backend.commands.replay import replay
 from backend.commands.terminal import err, out
@@ -81,7 +82,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
     """Say what is here, what is usable and why not. Exit status 1 where something must be repaired."""
-    from backend.doctor import examine
+    from backend.commands.doctor import examine
 
     findings = examine(load_settings(), offline=offline)
     bad = any(finding.grade == "bad" for finding in findings)

@@ -1,1 +1,1 @@
-"""HTTP and WebSocket in and out: shapes, status codes, ranges, topics. No rules, no SQL, no torch."""
+"""HTTP and WebSocket in and out, a folder for each subject: no rules, no SQL, no torch."""

@@ -1,1 +1,1 @@
-"""The commands of `wan22`, a module for each group."""
+"""The commands of `wan22`."""

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
+from backend.commands.progress_bar import follow_with_bar
 from backend.commands.terminal import err, out
 from backend.core.errors import GenerationFailed, TaskCancelled, WanError
-from backend.progress_bar import follow_with_bar
 
 if TYPE_CHECKING:
-    from backend.client import ApiClient
+    from backend.commands.client import ApiClient
 
 
 def fetch_clips(client: ApiClient, submitted: dict[str, Any], output: Path | None) -> list[Path]:

@@ -15,7 +15,7 @@ from backend.core.paths import Home
 from backend.core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from backend.client import ApiClient
+    from backend.commands.client import ApiClient
     from backend.services.models.availability import ModelNeed
     from backend.store.engine import Database
 
@@ -73,7 +73,7 @@ def running_server(server: str | None) -> Iterator[ApiClient]:
     Raises:
         ServerUnreachable: none runs.
     """
-    from backend.client import ApiClient, ServerUnreachable, find_server
+    from backend.commands.client import ApiClient, ServerUnreachable, find_server
 
     settings: Settings = load_settings()
     address = server or find_server(settings)
@@ -89,7 +89,7 @@ def running_server(server: str | None) -> Iterator[ApiClient]:
 @contextmanager
 def any_server(server: str | None, *, standalone: bool = False) -> Iterator[ApiClient]:
     """Connect to a running server, or to one of our own where none runs or `standalone` asks for it."""
-    from backend.client import ApiClient, find_server, own_server
+    from backend.commands.client import ApiClient, find_server, own_server
 
     settings = load_settings()
     address = server or (None if standalone else find_server(settings))

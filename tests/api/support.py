@@ -11,11 +11,11 @@ from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from backend.api.deps import Services
 from backend.app import create_app
 from backend.core.domain import Output, Progress, Stage, Task
 from backend.core.planning.hardware import HardwareProfile
 from backend.core.settings import load_settings
+from backend.services.system.container import Services
 
 ADDRESS = "http://127.0.0.1:8000"
 SOCKET = "ws://127.0.0.1:8000/ws"

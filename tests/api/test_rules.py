@@ -15,7 +15,7 @@ from fastapi.routing import iter_route_contexts
 from tests.api.support import GOOD, Served
 
 BACKEND = Path(__file__).parents[2] / "backend"
-WEB_FILES = [*sorted((BACKEND / "api").glob("*.py")), BACKEND / "app.py"]
+WEB_FILES = [*sorted((BACKEND / "api").rglob("*.py")), BACKEND / "app.py"]
 READING = {"GET", "HEAD"}
 #: What an `async def` must leave to a thread: these talk to the database, the disk or the machine.
 BLOCKING_OBJECTS = {"tasks", "events", "outputs", "workers", "models", "generation", "stats", "database", "home"}

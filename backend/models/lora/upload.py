@@ -23,8 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-
 from backend.core.errors import BodyTooLarge, InvalidRequest, LoraExists, LoraInvalid, StorageFull
 from backend.core.formats.safetensors import DTYPE_BYTES, SafetensorsHeader, read_header
 from backend.core.lora.experts import hint_of
@@ -40,15 +38,15 @@ _CHUNK_BYTES = 2**20
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 #: Names that Windows keeps for devices; a home folder may lie on a disk that Windows reads too.
 _DEVICES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
-#: For each type: the unsigned type of the same width, and the bits that are all set in what is no number
+#: For each type: the bits that are all set in what is no number
 #: (IEEE 754; E4M3 has no infinity, and its only NaN has every bit but the sign set).
-_MASKS: dict[str, tuple[type[np.unsignedinteger], int]] = {
-    "F64": (np.uint64, 0x7FF0000000000000),
-    "F32": (np.uint32, 0x7F800000),
-    "F16": (np.uint16, 0x7C00),
-    "BF16": (np.uint16, 0x7F80),
-    "F8_E5M2": (np.uint8, 0x7C),
-    "F8_E4M3": (np.uint8, 0x7F),
+_MASKS: dict[str, int] = {
+    "F64": 0x7FF0000000000000,
+    "F32": 0x7F800000,
+    "F16": 0x7C00,
+    "BF16": 0x7F80,
+    "F8_E5M2": 0x7C,
+    "F8_E4M3": 0x7F,
 }
 _CHUNK_VALUES = 2**22
 
@@ -129,8 +127,6 @@ def check_content(path: Path, reader: LoraFileReader) -> None:
     known = reader.read(path)
     if known is None or known.problem is not None:
         raise LoraInvalid("The file went away" if known is None else (known.problem or ""))
-    from backend.models.lora.upload import check_numbers  # loads NumPy, which the server starts without
-
     check_numbers(path, header)
 
 
@@ -215,13 +211,14 @@ def check_numbers(path: Path, header: SafetensorsHeader) -> None:
 
 
 def _has_none(view: mmap.mmap, span: tuple[int, int], dtype: str) -> bool:
-    kind, bits = _MASKS[dtype]
-    width, mask = DTYPE_BYTES[dtype], kind(bits)
+    import numpy as np  # which the server starts without
+
+    width, mask = DTYPE_BYTES[dtype], _MASKS[dtype]
     begin, end = span
     for at in range(begin, end, _CHUNK_VALUES * width):
         # A copy, because a view into the map would keep it open.
         raw = view[at : min(end, at + _CHUNK_VALUES * width)]
-        values = np.frombuffer(raw, dtype=np.dtype(kind).newbyteorder("<"))
+        values = np.frombuffer(raw, dtype=f"<u{width}")
         if bool(((values & mask) == mask).any()):
             return True
     return False

@@ -1,0 +1,135 @@
+"""Who may talk to this server: Host names, origins of pages, the API key, and how much they may send.
+
+One layer in front of every route, so that no route can forget it. The host list stops DNS rebinding, the
+origin check stops other sites' pages, and the size limit acts while the body arrives, not after.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backend.api.http.errors import answer_to
+from backend.core.errors import BodyTooLarge, Forbidden, MalformedBody, Unauthorized, WanError
+from backend.core.settings import Settings
+
+MAX_BODY_BYTES = 1024**2
+MAX_FORM_BYTES = 25 * 1024**2
+#: A LoRA file of the largest size that is kept, and the form around it.
+MAX_UPLOAD_BYTES = 501 * 1024**2
+UPLOAD_PATHS = frozenset({"/api/v1/lora/upload", "/lora/upload"})
+READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+#: Open even when a key is set: liveness probes have none, and the API's description is no secret.
+PUBLIC_PATHS = frozenset({"/", "/live", "/ready", "/docs", "/openapi.json"})
+PUBLIC_PREFIX = "/docs/assets/"
+
+_HOST = re.compile(r"^(\[[0-9a-f:.]+\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?$")
+
+
+class Gate:
+    """ASGI layer that refuses what must not reach a route."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        self._hosts = {"localhost", settings.host.lower(), *(name.lower() for name in settings.allowed_hosts)}
+        self._origins = {origin.rstrip("/").lower() for origin in settings.cors_origins}
+        self._key = settings.api_key.get_secret_value().encode() if settings.api_key else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check one connection and pass it on."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        limit = _body_limit(scope, headers)
+        try:
+            self._check_host(headers)
+            self._check_origin(scope, headers)
+            self._check_key(scope, headers)
+            _check_length(headers, limit)
+        except WanError as refusal:
+            await _refuse(refusal, scope, receive, send)
+            return
+        await self.app(scope, _limited(receive, limit), send)
+
+    def _check_host(self, headers: Headers) -> None:
+        """An address is safe, because rebinding needs a name; a name must be one of ours."""
+        sent = headers.getlist("host")
+        match = _HOST.match(sent[0].lower()) if len(sent) == 1 else None
+        if match is None or not (match[1] in self._hosts or _is_address(match[1])):
+            raise Forbidden(
+                "This server does not answer to this host name",
+                suggestions=("Open it as localhost or by its address, or add the name to WAN22_ALLOWED_HOSTS.",),
+            )
+
+    def _check_origin(self, scope: Scope, headers: Headers) -> None:
+        """Pages of other sites may neither change anything nor open a socket; programs send no Origin."""
+        if scope["type"] == "http" and scope["method"] in READING_METHODS:
+            return
+        origins = headers.getlist("origin")
+        if not origins:
+            return
+        origin = origins[0].lower()
+        scheme, _, page_host = origin.partition("://")
+        ours = scheme in ("http", "https") and page_host == headers["host"].lower()
+        if len(origins) > 1 or not (ours or origin in self._origins):
+            raise Forbidden("Pages of another origin may not use this server")
+
+    def _check_key(self, scope: Scope, headers: Headers) -> None:
+        if self._key is None or scope["path"] in PUBLIC_PATHS or scope["path"].startswith(PUBLIC_PREFIX):
+            return
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        # Compared in constant time, so that the answer's delay tells nothing about the key.
+        if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode("utf-8", "replace"), self._key):
+            raise Unauthorized
+
+
+def _body_limit(scope: Scope, headers: Headers) -> int:
+    if not headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        return MAX_BODY_BYTES
+    return MAX_UPLOAD_BYTES if scope["path"] in UPLOAD_PATHS else MAX_FORM_BYTES
+
+
+def _check_length(headers: Headers, limit: int) -> None:
+    """Refuse by the announced length, before anything is read."""
+    announced = headers.get("content-length", "0")
+    if not announced.isascii() or not announced.isdigit():
+        raise MalformedBody
+    if len(announced) > 15 or int(announced) > limit:
+        raise BodyTooLarge
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
+
+
+def _limited(receive: Receive, limit: int) -> Receive:
+    """Count the body while it arrives; a length that was announced too small does not help."""
+    total = 0
+
+    async def receive_counted() -> Message:
+        nonlocal total
+        message = await receive()
+        if message["type"] == "http.request":
+            total += len(message.get("body", b""))
+            if total > limit:
+                raise HTTPException(BodyTooLarge.status)
+        return message
+
+    return receive_counted
+
+
+async def _refuse(refusal: WanError, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1008, "reason": refusal.message})
+        return
+    await answer_to(refusal, scope)(scope, receive, send)

@@ -1,0 +1,48 @@
+"""Files sent to a player: with HTTP ranges, a fixed type, and errors in the API's own shape."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from pathlib import Path
+
+from fastapi.responses import FileResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from backend.api.http.errors import error_answer, request_id_of
+
+#: Browsers may show the file, and nothing in it may act.
+_HEADERS = {"Content-Security-Policy": "sandbox", "Cache-Control": "private, max-age=3600"}
+
+
+class MediaFile(FileResponse):
+    """A file that can be asked for in parts (206); parts outside it are refused (416)."""
+
+    def __init__(self, path: Path, media_type: str, *, etag: str | None = None, download_as: str | None = None) -> None:
+        headers = _HEADERS | ({"ETag": f'"{etag}"'} if etag else {})
+        super().__init__(path, media_type=media_type, filename=download_as, stat_result=path.stat(), headers=headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the file, or in place of the framework's plain-text refusals one in our shape."""
+        refused: Message | None = None
+
+        async def send_unless_refused(message: Message) -> None:
+            nonlocal refused
+            if message["type"] == "http.response.start" and message["status"] >= HTTPStatus.BAD_REQUEST:
+                refused = message
+            if refused is None:
+                await send(message)
+
+        await super().__call__(scope, receive, send_unless_refused)
+        if refused is not None:
+            status = HTTPStatus(refused["status"])
+            known = {name.decode().lower(): value.decode() for name, value in refused["headers"]}
+            headers = {"Content-Range": known["content-range"]} if "content-range" in known else {}
+            answer = error_answer(
+                status,
+                "range_not_satisfiable" if status is HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE else "malformed_range",
+                "This part of the file does not exist",
+                request_id=request_id_of(scope),
+                suggestions=("Ask for a part inside the file, or leave the Range header out.",),
+                headers=headers,
+            )
+            await answer(scope, receive, send)

@@ -1,0 +1,67 @@
+"""Shapes that several subjects answer with, and how their values are written."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from backend.core.domain import iso
+from backend.services.models.availability import FetchFirst
+
+Timestamp = Annotated[
+    str, Field(description="ISO-8601, UTC, with a trailing Z", json_schema_extra={"format": "date-time"})
+]
+
+
+class ErrorBody(BaseModel):
+    """Every error answer."""
+
+    detail: str
+    error: str = Field(description="Stable machine-readable code")
+    message: str = Field(description="The same sentence as `detail`")
+    details: dict[str, Any] | list[Any] | None = None
+    suggestions: list[str] = []
+    request_id: str
+
+
+class Message(BaseModel):
+    """What was done, in a sentence."""
+
+    message: str
+
+
+class DownloadFirst(BaseModel):
+    """What a task fetches before it can run."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_type: str
+    repository: str
+    status: str = Field(description="What the disk has of it: missing, partial, downloading, verifying or corrupted")
+    bytes: int | None = Field(None, description="What is still to be fetched; absent until the hub was asked")
+    weights_gb: float = Field(description="The weights in 16 bit, as the table of models has them")
+
+
+def download_first(fetch: FetchFirst | None) -> DownloadFirst | None:
+    """Show what has to be fetched before a task can run."""
+    if fetch is None:
+        return None
+    return DownloadFirst(
+        model_type=fetch.spec.id,
+        repository=str(fetch.spec.repo_id),
+        status=fetch.presence,
+        bytes=fetch.missing_bytes,
+        weights_gb=fetch.spec.weights_gb,
+    )
+
+
+def known(values: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what has no value."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def iso_or_none(moment: datetime | None) -> str | None:
+    """Write a moment as the API does; None stays None."""
+    return None if moment is None else iso(moment)

@@ -1,0 +1,1 @@
+"""Paths and shapes for clients of the earlier application."""

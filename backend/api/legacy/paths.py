@@ -1,0 +1,51 @@
+"""The paths without `/api/v1` that older clients use, all in this one place.
+
+Same handlers, same shapes; only the health route differs, because the one client of its short path
+knows other words.
+"""
+
+from __future__ import annotations
+
+import time
+
+from fastapi import APIRouter
+
+from backend import __version__
+from backend.api.http.deps import ServicesDep
+from backend.api.loras import routes as lora
+from backend.api.planning.estimate import Estimated
+from backend.api.system.health import SystemHealth, SystemStats, diagnose, health_answer, stats
+from backend.api.tasks import gallery as outputs
+from backend.api.tasks import generation, queue
+from backend.api.tasks.shapes import Submitted
+
+router = APIRouter(include_in_schema=False)
+router.include_router(queue.router)
+router.include_router(outputs.router)
+router.include_router(lora.router)
+router.add_api_route(
+    "/generation/submit",
+    generation.submit,
+    methods=["POST"],
+    response_model=Submitted | Estimated,
+    response_model_exclude_none=True,
+)
+router.add_api_route("/system/stats", stats, methods=["GET"], response_model=SystemStats)
+
+
+@router.get("/system/health", response_model=SystemHealth, response_model_exclude_none=True)
+def indicator_health(services: ServicesDep) -> SystemHealth:
+    """Show the health in the words of the health indicator."""
+    return health_answer(services, indicator_words=True)
+
+
+@router.get("/health")
+def oldest_health(services: ServicesDep) -> dict[str, str | float]:
+    """Show the health as the oldest clients read it, with the time as a number."""
+    return {"status": diagnose(services).health, "timestamp": time.time(), "version": __version__}
+
+
+@router.get("/api/health")
+def old_health(services: ServicesDep) -> dict[str, str]:
+    """Show the health as old clients read it."""
+    return {"status": diagnose(services).health, "api_version": __version__}

@@ -1,0 +1,1 @@
+"""News over WebSocket: progress of tasks and downloads."""

@@ -1,0 +1,282 @@
+"""What the event log says about the tasks right now, and the messages each event becomes.
+
+Folds events one by one, so the state it shows to a newcomer and the messages that follow it always agree.
+Pure: no I/O, no sockets. The same folding makes live messages, snapshots and replays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from backend.api.http.shapes import known
+from backend.api.live.download_feed import DOWNLOAD_TOPIC, download_message, fetch_of_task
+from backend.api.tasks.shapes import video_url
+from backend.core.domain import TERMINAL, EventType, Stage, Task, TaskEvent, TaskStatus, iso
+from backend.core.errors import WanError
+from backend.services.downloads.state import Download, DownloadState
+
+PROGRESS_TOPIC = "generation_progress"
+ALERTS_TOPIC = "alerts"
+#: Stages of messages that are no stages of a worker.
+STARTED_STAGE = "generation_started"
+_SNAPSHOT_WAITING = 100  # a newcomer is told of so many waiting tasks; the queue route lists them all
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One message to clients; `topic` None means all of them."""
+
+    type: str
+    topic: str | None
+    event_id: int
+    data: dict[str, Any]
+
+
+@dataclass(slots=True)
+class LiveTask:
+    """One task that has not ended, as far as the events tell."""
+
+    status: TaskStatus
+    progress: float = 0.0  # percent
+    stage: str | None = None
+    event_id: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)  # the newest detailed message
+    model: str | None = None
+    attempt: int = 0
+    fetch: Download | None = None  # the model that this task fetches now
+
+
+class TaskBoard:
+    """The tasks that wait or run, by id in the order of their arrival."""
+
+    def __init__(self, tasks: Iterable[Task] = ()) -> None:
+        """Start from what the database has: `tasks` oldest first."""
+        self._live = {task.id: _live(task) for task in tasks if task.status not in TERMINAL}
+
+    def apply(self, event: TaskEvent) -> list[Notice]:
+        """Fold one event and return its messages."""
+        fold = {
+            EventType.SUBMITTED: self._submitted,
+            EventType.STARTED: self._started,
+            EventType.PROGRESS: self._progressed,
+            EventType.ALERT: self._alerted,
+            EventType.ATTEMPT_LOST: self._attempt_lost,
+            EventType.RELEASED: self._released,
+            EventType.HELD_UP: self._held_up,
+            EventType.COMPLETED: self._completed,
+            EventType.FAILED: self._failed,
+            EventType.CANCELLED: self._cancelled,
+        }.get(event.type)
+        return fold(event) if fold else []
+
+    def snapshot(self) -> list[Notice]:
+        """Return the state of every running task, and of the first waiting ones, as messages of its topic."""
+        notices: list[Notice] = []
+        waiting = 0
+        for task_id, live in self._live.items():
+            if live.status is TaskStatus.PROCESSING:
+                notices += _progress_notices(task_id, live, stage_changed=live.stage is not None)
+            elif waiting < _SNAPSHOT_WAITING:
+                waiting += 1
+                notices.append(_overall(task_id, live))
+        return notices
+
+    def _submitted(self, event: TaskEvent) -> list[Notice]:
+        live = self._live[event.task_id] = LiveTask(TaskStatus.PENDING, model=event.data.get("model"))
+        _stamp(live, event, message="Waiting in the queue")
+        return [_update(event, live), _overall(event.task_id, live)]
+
+    def _started(self, event: TaskEvent) -> list[Notice]:
+        before = self._of(event)
+        live = LiveTask(TaskStatus.PROCESSING, model=before.model, attempt=event.data.get("attempt", 0))
+        self._live[event.task_id] = live
+        start = event.created_at.timestamp()
+        _stamp(live, event, message="Generation started", generation_start_time=start)
+        stage = {
+            "task_id": event.task_id,
+            "stage": STARTED_STAGE,
+            "stage_progress": 0.0,
+            "stage_message": "Generation started",
+            "stage_start_time": start,
+            "start_time": start,
+            "model_type": live.model,
+            "attempt": live.attempt,
+            "timestamp": iso(event.created_at),
+        }
+        return [
+            _update(event, live),
+            _overall(event.task_id, live),
+            Notice("generation_stage", PROGRESS_TOPIC, event.id, known(stage)),
+        ]
+
+    def _progressed(self, event: TaskEvent) -> list[Notice]:
+        live = self._of(event)
+        live.status = TaskStatus.PROCESSING
+        stage_changed = event.data["stage"] != live.stage
+        live.stage = event.data["stage"]
+        live.progress = max(live.progress, round(float(event.data["progress"]), 2))
+        _stamp(live, event, **{key: value for key, value in event.data.items() if key not in ("stage", "progress")})
+        fetch = fetch_of_task(live.model, event.data.get("download"), event.created_at)
+        # A task that is still at it has given its turn to somebody else.
+        waits = live.stage == Stage.DOWNLOADING_MODEL
+        notices = _fetch_notices(event, live, fetch, DownloadState.QUEUED if waits else DownloadState.COMPLETED)
+        return [*_progress_notices(event.task_id, live, stage_changed=stage_changed), *notices]
+
+    def _alerted(self, event: TaskEvent) -> list[Notice]:
+        data = event.data | {"task_id": event.task_id, "timestamp": iso(event.created_at)}
+        return [Notice("alert", ALERTS_TOPIC, event.id, data)]
+
+    def _attempt_lost(self, event: TaskEvent) -> list[Notice]:
+        if not event.data.get("will_retry"):
+            return []  # the event that ends the task follows in the same commit
+        reason = str(event.data.get("reason") or "the attempt was lost")
+        return self._back_to_queue(event, f"Waiting for another try: {reason}")
+
+    def _released(self, event: TaskEvent) -> list[Notice]:
+        return self._back_to_queue(event, "Waiting in the queue: the worker was stopped")
+
+    def _held_up(self, event: TaskEvent) -> list[Notice]:
+        return self._back_to_queue(event, str(event.data.get("message")), DownloadState.PAUSED)
+
+    def _back_to_queue(
+        self, event: TaskEvent, message: str, fetch: DownloadState = DownloadState.QUEUED
+    ) -> list[Notice]:
+        before = self._of(event)
+        live = self._live[event.task_id] = LiveTask(TaskStatus.PENDING, model=before.model, attempt=before.attempt)
+        _stamp(live, event, message=message)
+        notices = _fetch_notices(event, before, None, fetch)
+        return [_update(event, live), _overall(event.task_id, live), *notices]
+
+    def _completed(self, event: TaskEvent) -> list[Notice]:
+        live = self._of(event)
+        live.progress = 100.0
+        result = {
+            "output_path": video_url(event.task_id),
+            "total_generation_time": event.data.get("generation_seconds"),
+            "warnings": event.data.get("warnings") or None,
+        }
+        return self._ended(event, live, TaskStatus.COMPLETED, Stage.COMPLETED, "Video completed", result)
+
+    def _failed(self, event: TaskEvent) -> list[Notice]:
+        message = str(event.data.get("message") or "The task failed")
+        error = known({key: event.data.get(key) for key in ("category", "suggestions", "error")})
+        result = {"error_message": message, "error_details": error}
+        return self._ended(event, self._of(event), TaskStatus.FAILED, Stage.FAILED, message, result)
+
+    def _cancelled(self, event: TaskEvent) -> list[Notice]:
+        message = "Task cancelled"
+        result = {"error_message": message}
+        # The stages that clients know have no word for it; the status has.
+        return self._ended(event, self._of(event), TaskStatus.CANCELLED, Stage.FAILED, message, result)
+
+    def _ended(
+        self, event: TaskEvent, live: LiveTask, status: TaskStatus, stage: Stage, message: str, result: dict[str, Any]
+    ) -> list[Notice]:
+        stage_changed = live.stage != stage
+        live.status, live.stage = status, stage
+        start = live.facts.get("generation_start_time")
+        _stamp(live, event, message=message, generation_start_time=start, **known(result))
+        self._live.pop(event.task_id, None)
+        end = DownloadState.CANCELLED if status is TaskStatus.CANCELLED else DownloadState.FAILED
+        error = WanError(message, suggestions=tuple(event.data.get("suggestions") or ()))
+        notices = _fetch_notices(event, live, None, end, error if status is TaskStatus.FAILED else None)
+        return [_update(event, live), *_progress_notices(event.task_id, live, stage_changed=stage_changed), *notices]
+
+    def _of(self, event: TaskEvent) -> LiveTask:
+        """Return the task's state; a replay that starts in its middle knows nothing yet."""
+        return self._live.setdefault(event.task_id, LiveTask(TaskStatus.PENDING))
+
+
+def _live(task: Task) -> LiveTask:
+    live = LiveTask(task.status, round(task.progress * 100, 2), task.stage, model=task.model, attempt=task.attempt)
+    live.facts = known(
+        {
+            "message": task.message or ("Waiting in the queue" if task.status is TaskStatus.PENDING else None),
+            "current_step": task.step,
+            "total_steps": task.total_steps,
+            "eta_seconds": task.eta_seconds,
+            "preview_step": task.preview_step,
+            "generation_start_time": task.started_at.timestamp() if task.started_at else None,
+            "timestamp": iso(task.started_at or task.created_at),
+        }
+    )
+    return live
+
+
+def _stamp(live: LiveTask, event: TaskEvent, **facts: Any) -> None:
+    live.event_id = event.id
+    live.facts = known(facts) | {"timestamp": iso(event.created_at)}
+
+
+def _update(event: TaskEvent, live: LiveTask) -> Notice:
+    """Say to everybody that a task's state changed."""
+    data = {
+        "task_id": event.task_id,
+        "status": live.status,
+        "progress": live.progress,
+        "message": live.facts.get("message"),
+        "output_path": live.facts.get("output_path"),
+        "model_type": live.model,
+        "timestamp": live.facts["timestamp"],
+    }
+    return Notice("task_update", None, event.id, known(data))
+
+
+def _fetch_notices(
+    event: TaskEvent, live: LiveTask, now: Download | None, end: DownloadState, error: WanError | None = None
+) -> list[Notice]:
+    """Say how far the model is that a task fetches, or that it has come to this `end`."""
+    before, live.fetch = live.fetch, now
+    if now is None and before is not None:
+        now = replace(before, state=end, error=error, updated_at=event.created_at)
+    if now is None:
+        return []
+    kind, data = download_message(None if before is None else before.state, now)
+    return [Notice(kind, DOWNLOAD_TOPIC, event.id, data)]
+
+
+def _overall(task_id: str, live: LiveTask) -> Notice:
+    names = ("message", "download", "error_details", "output_path", "timestamp")
+    data: dict[str, Any] = {"task_id": task_id, "progress": live.progress, "status": live.status}
+    data |= known({name: live.facts.get(name) for name in names} | {"attempt": live.attempt or None})
+    return Notice("generation_progress", PROGRESS_TOPIC, live.event_id, data)
+
+
+def _progress_notices(task_id: str, live: LiveTask, *, stage_changed: bool) -> list[Notice]:
+    notices = [_overall(task_id, live)]
+    if live.stage is None:
+        return notices
+    facts = live.facts
+    detailed = {
+        "task_id": task_id,
+        "stage": live.stage,
+        "status": live.status,
+        "progress": live.progress,
+        **{key: value for key, value in facts.items() if key not in ("eta_seconds", "error_details", "warnings")},
+    }
+    # The one field that clients expect as null when it is not known.
+    detailed["estimated_time_remaining"] = facts.get("eta_seconds")
+    notices.append(Notice("detailed_generation_progress", PROGRESS_TOPIC, live.event_id, detailed))
+    if stage_changed:
+        stage = {
+            "task_id": task_id,
+            "stage": live.stage,
+            "stage_progress": _stage_progress(live),
+            "stage_message": facts.get("message"),
+            "stage_start_time": facts.get("stage_start_time"),
+            "timestamp": facts["timestamp"],
+        }
+        notices.append(Notice("generation_stage", PROGRESS_TOPIC, live.event_id, known(stage)))
+    return notices
+
+
+def _stage_progress(live: LiveTask) -> float:
+    """Return how far the stage itself is, in percent."""
+    if live.stage in (Stage.COMPLETED, Stage.FAILED):
+        return 100.0 if live.stage == Stage.COMPLETED else 0.0
+    if live.fetch is not None and live.fetch.progress is not None and live.fetch.progress.total_bytes:
+        return round(100.0 * live.fetch.progress.done_bytes / live.fetch.progress.total_bytes, 2)
+    step, steps = live.facts.get("current_step"), live.facts.get("total_steps")
+    return round(100.0 * step / steps, 2) if step and steps else 0.0

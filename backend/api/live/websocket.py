@@ -1,0 +1,342 @@
+"""Live news over WebSocket: topics, subscriptions, snapshots for newcomers, replay for those who come back.
+
+Follows the event log by number and passes on what it says; has no state of its own that could disagree
+with the database. Messages are listed in docs/api.md; every one carries the `event_id` up to which its
+reader is informed, and a subscription with `after_event` continues from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Final
+
+import structlog
+from fastapi import APIRouter, WebSocket
+from pydantic import BaseModel
+
+from backend.api.http.deps import ServicesDep
+from backend.api.live.connection import GOING_AWAY, TOO_LARGE, TOO_SLOW, Connection, encode
+from backend.api.live.task_feed import ALERTS_TOPIC, PROGRESS_TOPIC, Notice, TaskBoard
+from backend.api.system.health import system_stats
+from backend.api.tasks.queue import queue_counts
+from backend.core.domain import TERMINAL, EventType, TaskStatus, iso, utcnow
+from backend.core.errors import WanError
+from backend.core.settings import Settings
+from backend.services.system.host_stats import HostStats
+from backend.store.events import EventLog
+from backend.store.tasks import TaskStore
+
+log = structlog.get_logger(__name__)
+
+QUEUE_TOPIC: Final = "queue_updates"
+STATS_TOPIC: Final = "system_stats"
+TOPICS: Final = (
+    STATS_TOPIC,
+    PROGRESS_TOPIC,
+    QUEUE_TOPIC,
+    ALERTS_TOPIC,
+    "model_status",
+    "download_progress",
+    "health_monitoring",
+    "fallback_notifications",
+    "analytics_updates",
+)
+MAX_CONNECTIONS = 256
+MAX_FRAME_CHARS = 16_384
+MAX_REPLAY = 20_000  # events; who missed more is better served by the snapshot
+PAGE = 500
+RETRY_SECONDS = 1.0
+
+Handler = Callable[[Connection, dict[str, Any]], Coroutine[Any, Any, None]]
+
+router = APIRouter()
+
+
+class SocketStats(BaseModel):
+    """Who listens to what over WebSocket."""
+
+    active_connections: int
+    subscription_counts: dict[str, int]
+    available_topics: list[str]
+
+
+class ConnectionManager:
+    """All WebSocket clients of this process, and the two loops that feed them. Lives in one event loop."""
+
+    def __init__(self, settings: Settings, tasks: TaskStore, events: EventLog, stats: HostStats) -> None:
+        self._settings = settings
+        self._tasks = tasks
+        self._events = events
+        self._stats = stats
+        self._connections: dict[str, Connection] = {}
+        self._board = TaskBoard()
+        self._counts: dict[TaskStatus, int] = {}
+        self._position = 0
+        self._stats_wanted = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._loops: list[asyncio.Task[None]] = []
+        self._event_loop: asyncio.AbstractEventLoop | None = None
+        self._handlers: dict[str, Handler] = {
+            "subscribe": self._subscribe,
+            "unsubscribe": self._unsubscribe,
+            "ping": self._ping,
+            "get_status": self._status,
+        }
+
+    async def start(self) -> None:
+        """Learn the state of the queue and begin to follow the event log."""
+        self._event_loop = asyncio.get_running_loop()
+        # The counts first: what happens before the tasks are read is then folded twice, which changes nothing.
+        self._counts, self._position = await asyncio.to_thread(self._tasks.tally)
+        active = [status for status in TaskStatus if status not in TERMINAL]
+        lists = [await asyncio.to_thread(self._tasks.list, status) for status in active]
+        self._board = TaskBoard(sorted((task for tasks in lists for task in tasks), key=lambda task: task.created_at))
+        while await self._follow_once():
+            pass
+        self._loops = [asyncio.create_task(self._follow()), asyncio.create_task(self._send_stats())]
+
+    async def stop(self) -> None:
+        """Let every client go and end the loops."""
+        self._event_loop = None
+        self._stopping.set()
+        self._stats_wanted.set()
+        for connection in self._connections.values():
+            connection.let_go(GOING_AWAY, "the server stops")
+        await asyncio.gather(*self._loops)
+
+    async def serve(self, websocket: WebSocket) -> None:
+        """Serve one client until it goes or is let go."""
+        if len(self._connections) >= MAX_CONNECTIONS or self._stopping.is_set():
+            await websocket.close(TOO_SLOW, "too many connections")
+            return
+        await websocket.accept()
+        connection = Connection(websocket, self._position)
+        self._connections[connection.id] = connection
+        welcome = {"connection_id": connection.id, "available_topics": list(TOPICS), "message": "Connected"}
+        self._answer(connection, "connection_established", welcome)
+        try:
+            await connection.run(partial(self._read, connection))
+        finally:
+            del self._connections[connection.id]
+
+    def tell(self, topic: str, kind: str, data: dict[str, Any]) -> None:
+        """Publish news that are no events of tasks. Any thread may call; before `start` nobody hears it."""
+        loop = self._event_loop
+        if loop is not None:
+            loop.call_soon_threadsafe(lambda: self._publish(topic, encode(kind, self._position, data)))
+
+    def subscription_counts(self) -> dict[str, int]:
+        """Return how many clients listen to each topic."""
+        return {topic: sum(topic in one.topics for one in self._connections.values()) for topic in TOPICS}
+
+    @property
+    def active_connections(self) -> int:
+        """How many clients there are."""
+        return len(self._connections)
+
+    @property
+    def follows(self) -> bool:
+        """Whether the event log is being followed, so that clients hear of what happens."""
+        return bool(self._loops) and not any(loop.done() for loop in self._loops)
+
+    # --- from the client ---------------------------------------------------------------------------------
+
+    async def _read(self, connection: Connection) -> None:
+        while (text := await connection.receive()) is not None:
+            if len(text) > MAX_FRAME_CHARS:
+                connection.let_go(TOO_LARGE, "message too large")
+                return
+            message = _parse(text)
+            handler = self._handlers.get(str(message.get("type"))) if message else None
+            if message is None or handler is None:
+                known = ", ".join(self._handlers)
+                await self._complain(connection, f"Send a JSON object with a type: {known}")
+                continue
+            data = message.get("data")
+            await handler(connection, data if isinstance(data, dict) else {})
+
+    async def _subscribe(self, connection: Connection, data: dict[str, Any]) -> None:
+        topic, after = data.get("topic"), data.get("after_event")
+        if not isinstance(topic, str) or topic not in TOPICS:
+            await self._complain(connection, f"Unknown topic. Use one of: {', '.join(TOPICS)}")
+            return
+        if after is not None and (type(after) is not int or not 0 <= after <= 2**53):
+            await self._complain(connection, "after_event must be the number of an event")
+            return
+        answer = {"topic": topic, "subscribed": True, "message": f"Subscribed to {topic}"}
+        await connection.send(encode("subscription_response", self._position, answer))
+        replayable = after is not None and self._position - MAX_REPLAY <= after <= self._position
+        if replayable and after is not None and topic in (PROGRESS_TOPIC, QUEUE_TOPIC, ALERTS_TOPIC):
+            await self._replay(connection, topic, after)
+        # From here to the end nothing waits, so no event can come between the snapshot and the live messages.
+        elif topic == PROGRESS_TOPIC:
+            for notice in self._board.snapshot():
+                connection.offer(encode(notice.type, self._position, notice.data | {"snapshot": True}))
+        if topic == QUEUE_TOPIC:
+            connection.offer(self._queue_update())
+        connection.topics.add(topic)
+        if topic == STATS_TOPIC:
+            self._stats_wanted.set()
+
+    async def _replay(self, connection: Connection, topic: str, after: int) -> None:
+        """Send what the client missed, at its own speed, until it has caught up with the live messages."""
+        board = TaskBoard()
+        known: set[str] = set()
+        while after < self._position:
+            page = await asyncio.to_thread(self._events.after, after, PAGE)
+            for event in page:
+                if event.id > self._position:
+                    break
+                after = event.id
+                if event.task_id not in known and event.number > 1:
+                    for earlier in await asyncio.to_thread(self._events.of_task, event.task_id):
+                        if earlier.id < event.id:
+                            board.apply(earlier)  # what the client has seen already; not sent again
+                known.add(event.task_id)
+                for notice in board.apply(event):
+                    missed_update = notice.topic is None and event.id <= connection.position_at_join
+                    if notice.topic == topic or (topic == QUEUE_TOPIC and missed_update):
+                        await connection.send(_encode(notice))
+            if not page:
+                return
+
+    async def _unsubscribe(self, connection: Connection, data: dict[str, Any]) -> None:
+        topic = data.get("topic")
+        if not isinstance(topic, str) or topic not in TOPICS:
+            await self._complain(connection, f"Unknown topic. Use one of: {', '.join(TOPICS)}")
+            return
+        connection.topics.discard(topic)
+        answer = {"topic": topic, "unsubscribed": True, "message": f"Unsubscribed from {topic}"}
+        await connection.send(encode("unsubscription_response", self._position, answer))
+
+    async def _ping(self, connection: Connection, data: dict[str, Any]) -> None:
+        answer: dict[str, Any] = {"message": "pong"}
+        sent = data.get("timestamp")
+        if _is_plain(sent):
+            answer["timestamp"] = sent
+        await connection.send(encode("pong", self._position, answer))
+
+    async def _status(self, connection: Connection, data: dict[str, Any]) -> None:
+        answer = {
+            "connection_id": connection.id,
+            "active_connections": self.active_connections,
+            "subscriptions": {topic: topic in connection.topics for topic in TOPICS},
+            "subscription_counts": self.subscription_counts(),
+        }
+        await connection.send(encode("status_response", self._position, answer))
+
+    async def _complain(self, connection: Connection, sentence: str) -> None:
+        await connection.send(encode("error", self._position, {"message": sentence, "timestamp": iso(utcnow())}))
+
+    def _answer(self, connection: Connection, kind: str, data: dict[str, Any]) -> None:
+        connection.offer(encode(kind, self._position, data))
+
+    # --- to the clients ----------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        while not self._stopping.is_set():
+            pause = self._settings.poll_seconds
+            try:
+                if await self._follow_once():
+                    continue
+            except WanError as error:
+                log.warning("events.unreadable", code=error.code)
+                pause = RETRY_SECONDS
+            except Exception:  # the boundary of a loop that must live as long as the process
+                log.exception("events.crashed")
+                pause = RETRY_SECONDS
+            await self._pause(pause)
+
+    async def _follow_once(self) -> bool:
+        """Publish one page of new events; return whether there may be more."""
+        page = await asyncio.to_thread(self._events.after, self._position, PAGE)
+        if not page:
+            return False
+        queue_changed = any(event.type is not EventType.PROGRESS for event in page)
+        if queue_changed:
+            self._counts, counted = await asyncio.to_thread(self._tasks.tally)
+            # What is in the counts is told before them, also if it happened after the page was read.
+            while page[-1].id < counted:
+                more = await asyncio.to_thread(self._events.after, page[-1].id, PAGE)
+                page += [event for event in more if event.id <= counted]
+        for event in page:
+            for notice in self._board.apply(event):
+                self._publish(notice.topic, _encode(notice))
+            self._position = event.id
+        if queue_changed:
+            self._publish(QUEUE_TOPIC, self._queue_update())
+        return len(page) >= PAGE
+
+    async def _send_stats(self) -> None:
+        while not self._stopping.is_set():
+            await self._stats_wanted.wait()
+            if not any(STATS_TOPIC in one.topics for one in self._connections.values()):
+                self._stats_wanted.clear()
+                continue
+            try:
+                reading = await asyncio.to_thread(self._stats.read)
+            except Exception:  # the boundary of a loop that must live as long as the process
+                log.exception("stats.crashed")
+            else:
+                data = system_stats(reading).model_dump(exclude_none=True)
+                self._publish(STATS_TOPIC, encode("system_stats_update", self._position, data))
+            await self._pause(self._settings.stats_seconds)
+
+    def _publish(self, topic: str | None, text: str) -> None:
+        for connection in self._connections.values():
+            if topic is None or topic in connection.topics:
+                connection.offer(text)
+
+    def _queue_update(self) -> str:
+        data = queue_counts(self._counts).model_dump() | {"timestamp": iso(utcnow())}
+        return encode("queue_update", self._position, data)
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return
+
+
+@router.websocket("/ws")
+@router.websocket("/api/v1/ws")
+async def live(websocket: WebSocket) -> None:
+    """Serve the topic protocol."""
+    manager: ConnectionManager = websocket.app.state.services.sockets
+    await manager.serve(websocket)
+
+
+def _encode(notice: Notice) -> str:
+    return encode(notice.type, notice.event_id, notice.data, flat=notice.topic is None)
+
+
+def _parse(text: str) -> dict[str, Any] | None:
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return message if isinstance(message, dict) else None
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value can be sent back as it is: a short text or an ordinary number."""
+    if isinstance(value, str):
+        return len(value) <= 64
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and abs(value) < 2**63
+    )
+
+
+@router.get("/api/v1/ws/stats", response_model=SocketStats, summary="Who listens over WebSocket", tags=["system"])
+async def socket_stats(services: ServicesDep) -> SocketStats:
+    """Count the WebSocket clients and their subscriptions."""
+    sockets = services.sockets
+    return SocketStats(
+        active_connections=sockets.active_connections,
+        subscription_counts=sockets.subscription_counts(),
+        available_topics=list(TOPICS),
+    )

@@ -1,0 +1,1 @@
+"""The LoRAs of this server."""

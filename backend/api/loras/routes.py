@@ -1,0 +1,334 @@
+"""The shapes of the LoRA routes: what older clients expect, and what a LoRA really is beside it.
+
+Older clients know a LoRA as a name, a file and a path; `path` is its id, because clients name no paths here.
+
+Routes of the LoRAs: list, take in, look at, delete. Which LoRA a task uses is part of its request.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, Field
+
+from backend.api.http.deps import ServicesDep
+from backend.api.http.errors import answer_to
+from backend.api.http.shapes import ErrorBody, Timestamp
+from backend.api.loras.bodies import PROMPT_DOCS, UPLOAD_DOCS, LoraUpload, read_prompt, read_upload
+from backend.core.domain import TaskStatus, iso
+from backend.core.errors import LoraNotFound
+from backend.models.lora.catalogue import Lora
+from backend.services.system.container import Services
+from backend.services.system.host_stats import MIB
+
+router = APIRouter(prefix="/lora", tags=["lora"])
+
+LoraId = Annotated[str, Path(description="Id of the LoRA, as the list has it")]
+UploadDep = Annotated[LoraUpload, Depends(read_upload)]
+PromptDep = Annotated[str, Depends(read_prompt)]
+#: Limits of what counts as a low and as a medium impact on memory.
+LOW_MB, MEDIUM_MB = 100.0, 300.0
+#: A LoRA counts as loadable while it takes less than this share of the free memory.
+SAFE_SHARE = 0.8
+_ABSENT: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody, "description": "There is no such LoRA"}}
+
+
+class LoraFileInfo(BaseModel):
+    """One file of a LoRA."""
+
+    filename: str
+    size_mb: float
+    expert: str | None = Field(None, description="high, low or both; absent where nothing says it")
+    decided_by: str = Field(
+        description="What says so: metadata, keys (names of tensors), name (of the file) or nothing"
+    )
+    format: str = Field(description="Who writes files like this")
+    ranks: list[int] = Field(description="Ranks that occur; empty for full differences only")
+    tensors: int
+
+
+class LoraInfo(BaseModel):
+    """One LoRA: a file, or the pair of files for the two experts."""
+
+    id: str = Field(description="What requests name")
+    name: str = Field(description="The same as `id`")
+    filename: str = Field(description="Its file; of a pair, the one for the high-noise expert")
+    path: str = Field(description="The same as `id`; older clients send it as `lora_path`")
+    size_mb: float
+    modified_time: Timestamp
+    created_at: Timestamp
+    compatible_models: list[str] = Field(description="Ids of the models that it fits")
+    base: str | None = Field(None, description="What it was made for, by its shapes")
+    is_pair: bool
+    embedded: bool = Field(description="Ships with the package and cannot be deleted")
+    files: list[LoraFileInfo]
+    trigger_words: list[str] = Field(description="Words that belong into the prompt, from the file's metadata")
+    preset: dict[str, Any] | None = Field(None, description="The settings that it needs, for the field `preset`")
+    problem: str | None = Field(None, description="Why it cannot be used")
+    is_loaded: bool = Field(description="Whether a running task has it in memory")
+    is_applied: bool = Field(description="Whether a running task asked for it")
+    current_strength: float = Field(description="In that task; 0 in none")
+
+
+class LoraList(BaseModel):
+    """Every LoRA on this server."""
+
+    loras: list[LoraInfo]
+    total_count: int
+    total_size_mb: float
+
+
+class LoraUploaded(BaseModel):
+    """A LoRA file that is in its place."""
+
+    success: bool = True
+    message: str
+    id: str = Field(description="What requests name; for the second half of a pair, the pair")
+    name: str
+    lora_name: str
+    filename: str
+    path: str
+    file_path: str
+    size_mb: float
+    compatible_models: list[str]
+    trigger_words: list[str]
+
+
+class LoraStatus(BaseModel):
+    """Whether a LoRA is here and in use; an unknown name is an answer, not an error."""
+
+    name: str
+    exists: bool
+    path: str | None = None
+    size_mb: float | None = None
+    modified_time: Timestamp | None = None
+    problem: str | None = None
+    is_loaded: bool
+    is_applied: bool
+    current_strength: float
+
+
+class LoraPreview(BaseModel):
+    """A prompt with the words that the LoRA was trained on; nothing is generated."""
+
+    lora_name: str
+    base_prompt: str
+    enhanced_prompt: str
+    style_indicators: list[str] = Field(description="The LoRA's trigger words")
+    preview_note: str
+
+
+class LoraMemory(BaseModel):
+    """How much memory a LoRA takes beside its model."""
+
+    lora_name: str
+    name: str
+    file_size_mb: float
+    estimated_memory_mb: float = Field(description="Its numbers in the precision of this machine, for every expert")
+    estimated_vram_increase_mb: float
+    vram_available_mb: float = Field(description="Free memory of the GPUs, or of the machine where there is none")
+    can_load: bool
+    compatible_with_current_setup: bool
+    memory_impact: str = Field(description="low (under 100 MB), medium (under 300 MB) or high")
+    recommendation: str
+
+
+class LoraDeleted(BaseModel):
+    """What was deleted."""
+
+    message: str
+
+
+@router.get("", response_model=LoraList, response_model_exclude_none=True, summary="All LoRAs")
+def list_loras(services: ServicesDep) -> LoraList:
+    """List every LoRA with the models that it fits; a file that cannot be used says why."""
+    strengths = _strengths(services)
+    infos = [_info(lora, strengths) for lora in services.loras.all()]
+    return LoraList(loras=infos, total_count=len(infos), total_size_mb=round(sum(one.size_mb for one in infos), 3))
+
+
+@router.get("/list", response_model=LoraList, response_model_exclude_none=True, summary="All LoRAs (older path)")
+def list_loras_too(services: ServicesDep) -> LoraList:
+    """List every LoRA; the same as `GET /api/v1/lora`."""
+    return list_loras(services)
+
+
+@router.post("/upload", response_model=LoraUploaded, summary="Take a LoRA file in", openapi_extra=UPLOAD_DOCS)
+def upload(sent: UploadDep, services: ServicesDep) -> LoraUploaded:
+    """Keep a safetensors file after its content was checked; nothing in it is run.
+
+    Of a pair for two experts, send both files; they are one LoRA when their names differ only in `high_noise` and
+    `low_noise`. The same file twice is no error.
+    """
+    lora = services.loras.add(sent.stream, sent.filename, sent.name)
+    message = "LoRA uploaded successfully"
+    if lora.is_pair:
+        message += f"; {lora.files[0].name} and {lora.files[1].name} are one LoRA for both experts"
+    return LoraUploaded(
+        message=message,
+        id=lora.id,
+        name=lora.id,
+        lora_name=lora.id,
+        filename=lora.files[0].name,
+        path=lora.id,
+        file_path=lora.id,
+        size_mb=_mb(lora.size_bytes),
+        compatible_models=list(lora.models),
+        trigger_words=list(lora.trigger_words),
+    )
+
+
+@router.get(
+    "/{lora_id}", response_model=LoraInfo, response_model_exclude_none=True, summary="One LoRA", responses=_ABSENT
+)
+def one_lora(lora_id: LoraId, services: ServicesDep, request: Request) -> LoraInfo | Response:
+    """Show everything that is known of a LoRA."""
+    lora = services.loras.find(lora_id)
+    return _unknown(request) if lora is None else _info(lora, _strengths(services))
+
+
+@router.get(
+    "/{lora_id}/status", response_model=LoraStatus, response_model_exclude_none=True, summary="Whether a LoRA is in use"
+)
+def status(lora_id: LoraId, services: ServicesDep) -> LoraStatus:
+    """Say whether a LoRA is here and whether a running task uses it."""
+    lora = services.loras.find(lora_id)
+    strength = _strengths(services).get(lora_id if lora is None else lora.id)
+    used = strength is not None
+    return LoraStatus(
+        name=lora_id,
+        exists=lora is not None,
+        path=None if lora is None else lora.id,
+        size_mb=None if lora is None else _mb(lora.size_bytes),
+        modified_time=None if lora is None else iso(lora.modified),
+        problem=None if lora is None else lora.problem,
+        is_loaded=used,
+        is_applied=used,
+        current_strength=strength or 0.0,
+    )
+
+
+@router.post(
+    "/{lora_id}/preview",
+    response_model=LoraPreview,
+    summary="A prompt with a LoRA's words",
+    openapi_extra=PROMPT_DOCS,
+    responses=_ABSENT,
+)
+def preview(lora_id: LoraId, prompt: PromptDep, services: ServicesDep, request: Request) -> LoraPreview | Response:
+    """Show the prompt with the LoRA's trigger words added; the words come from the file, nothing is generated."""
+    lora = services.loras.find(lora_id)
+    if lora is None:
+        return _unknown(request)
+    words = [word for word in lora.trigger_words if word.lower() not in prompt.lower()]
+    if not lora.trigger_words:
+        note = "The LoRA's file names no trigger words, so the prompt stays as it is"
+    elif not words:
+        note = "The prompt already has the LoRA's trigger words"
+    else:
+        note = "The LoRA's trigger words are added to the prompt; nothing was generated"
+    return LoraPreview(
+        lora_name=lora.id,
+        base_prompt=prompt,
+        enhanced_prompt=", ".join([prompt, *words]),
+        style_indicators=list(lora.trigger_words),
+        preview_note=note,
+    )
+
+
+@router.get(
+    "/{lora_id}/memory-impact", response_model=LoraMemory, summary="The memory that a LoRA takes", responses=_ABSENT
+)
+def memory_impact(lora_id: LoraId, services: ServicesDep, request: Request) -> LoraMemory | Response:
+    """Estimate the memory that a LoRA takes beside its model: its numbers, for each expert that it goes to."""
+    lora = services.loras.find(lora_id)
+    if lora is None:
+        return _unknown(request)
+    reading = services.stats.read()
+    # Two bytes for each number in bfloat16 on a GPU, four in float32 on a CPU.
+    need = _mb(lora.values * _copies(lora) * (2 if reading.gpus else 4))
+    if reading.gpus:
+        free = reading.vram_total_mb - reading.vram_used_mb
+    else:
+        free = (reading.ram_total_gb - reading.ram_used_gb) * 1024
+    fits = need < SAFE_SHARE * free
+    where = "GPU memory" if reading.gpus else "memory"
+    return LoraMemory(
+        lora_name=lora.id,
+        name=lora.id,
+        file_size_mb=_mb(lora.size_bytes),
+        estimated_memory_mb=need,
+        estimated_vram_increase_mb=need,
+        vram_available_mb=round(free, 1),
+        can_load=fits,
+        compatible_with_current_setup=fits and lora.problem is None,
+        memory_impact="low" if need < LOW_MB else "medium" if need < MEDIUM_MB else "high",
+        recommendation=f"There is enough free {where}" if fits else f"It may not fit: free some {where} first",
+    )
+
+
+@router.delete("/{lora_id}", response_model=LoraDeleted, summary="Delete a LoRA", responses=_ABSENT)
+def delete(lora_id: LoraId, services: ServicesDep, request: Request) -> LoraDeleted | Response:
+    """Delete a LoRA's files, both of a pair. A task that already runs with it is not disturbed."""
+    lora = services.loras.find(lora_id)
+    if lora is None:
+        return _unknown(request)
+    services.loras.delete(lora.id)
+    return LoraDeleted(message="LoRA deleted successfully")
+
+
+def _unknown(request: Request) -> Response:
+    return answer_to(LoraNotFound("There is no LoRA with this id"), request.scope, status=404)
+
+
+def _strengths(services: Services) -> dict[str, float]:
+    """Return the LoRAs of the running tasks with their strengths."""
+    running = services.tasks.list(TaskStatus.PROCESSING)
+    return {str(use["id"]): float(use["strength"]) for task in running for use in task.request.get("loras", ())}
+
+
+def _copies(lora: Lora) -> int:
+    """How many experts get the same file: two, when nothing says that it is for one of them."""
+    return 2 if not lora.is_pair and lora.files[0].expert is None else 1
+
+
+def _info(lora: Lora, strengths: dict[str, float]) -> LoraInfo:
+    strength = strengths.get(lora.id)
+    modified = iso(lora.modified)
+    return LoraInfo(
+        id=lora.id,
+        name=lora.id,
+        filename=lora.files[0].name,
+        path=lora.id,
+        size_mb=_mb(lora.size_bytes),
+        modified_time=modified,
+        created_at=modified,
+        compatible_models=list(lora.models),
+        base=" or ".join(lora.bases) or None,
+        is_pair=lora.is_pair,
+        embedded=lora.embedded,
+        files=[
+            LoraFileInfo(
+                filename=file.name,
+                size_mb=_mb(file.size_bytes),
+                expert=file.expert,
+                decided_by=file.decided_by,
+                format=file.format,
+                ranks=list(file.ranks),
+                tensors=file.tensors,
+            )
+            for file in lora.files
+        ],
+        trigger_words=list(lora.trigger_words),
+        preset=None if lora.preset is None else lora.preset.values(),
+        problem=lora.problem,
+        is_loaded=strength is not None,
+        is_applied=strength is not None,
+        current_strength=strength or 0.0,
+    )
+
+
+def _mb(size: int) -> float:
+    return round(size / MIB, 3)

@@ -1,0 +1,278 @@
+"""The shapes of the routes that fetch, check and delete model files; what is not known is absent.
+
+Routes that bring model files here, look after them, and take them away.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from backend.api.http.deps import ServicesDep
+from backend.api.http.shapes import Timestamp
+from backend.api.models.status import MB, ModelName
+from backend.core.catalogue.table import ModelSpec, find_model
+from backend.core.config.download_limit import BANDWIDTH, HIGHEST_MBPS
+from backend.core.domain import iso, utcnow
+from backend.core.errors import InvalidRequest
+from backend.models.folder.integrity import FileState, check_full, check_quick
+from backend.models.folder.manifest import read_manifest
+from backend.models.folder.storage import remove_model
+from backend.services.downloads.state import RUNNING, Download
+from backend.services.system.host_stats import MIB
+from backend.store.download_orders import Urgency
+
+router = APIRouter(prefix="/models", tags=["models"])
+
+
+class DownloadAsked(BaseModel):
+    """Which model is wanted."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_type: str = Field(max_length=128, description="A model's id or one of its aliases")
+
+
+class DownloadAnswer(BaseModel):
+    """What became of the wish."""
+
+    message: str
+    model_type: str
+    status: Literal["already_available", "download_started"]
+    download_required: bool
+
+
+class DownloadView(BaseModel):
+    """One download; what is not known is absent."""
+
+    model_id: str
+    model_type: str
+    status: str = Field(description="queued, downloading, verifying, paused, completed, failed or cancelled")
+    progress: float | None = Field(None, description="Percent of the model's bytes that are here")
+    downloaded_mb: float | None = None
+    total_mb: float | None = None
+    speed_mbps: float | None = Field(None, description="Megabytes per second, over the last seconds")
+    eta_seconds: float | None = None
+    priority: str
+    error: str | None = None
+    suggestions: list[str] = []
+    can_pause: bool
+    can_resume: bool
+    can_cancel: bool
+    last_update: Timestamp
+
+
+class Action(StrEnum):
+    """What can be done with a download."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    CANCEL = "cancel"
+    PRIORITY = "priority"
+    BANDWIDTH = "bandwidth"
+
+
+class Manage(BaseModel):
+    """A change to a download."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_id: str = Field(max_length=128)
+    action: Action
+    priority: Urgency | None = Field(None, description="With `priority`: critical, high, medium or low")
+    bandwidth_limit_mbps: float | None = Field(
+        None,
+        gt=0,
+        le=HIGHEST_MBPS,
+        description="With `bandwidth`: megabytes per second for each download, kept over restarts; without, no limit",
+    )
+
+
+class Managed(BaseModel):
+    """What the change led to."""
+
+    success: bool
+    message: str
+    model_id: str
+    action: Action
+    current_status: str | None
+    progress_percent: float | None
+    timestamp: Timestamp
+
+
+class FileFault(BaseModel):
+    """One file that is not as it was when it was verified."""
+
+    name: str
+    state: str = Field(description="missing, truncated or corrupted")
+
+
+class Verified(BaseModel):
+    """Whether a model's files are as they were when they were downloaded."""
+
+    model_type: str
+    is_valid: bool
+    integrity_status: str = Field(description="valid, corrupted, not_available or unknown")
+    message: str
+    checked: str = Field(description="contents, sizes or nothing")
+    files_checked: int
+    missing_files: list[str]
+    details: list[FileFault]
+
+
+class Removed(BaseModel):
+    """What was deleted."""
+
+    message: str
+    model_type: str
+    freed_mb: float
+
+
+@router.post("/download", response_model=DownloadAnswer, summary="Fetch a model")
+def download(asked: DownloadAsked, services: ServicesDep) -> DownloadAnswer:
+    """Fetch a model from the hub, in the background; asked for twice, it is fetched once."""
+    spec = find_model(asked.model_type)
+    if services.models.state(spec).available:
+        return DownloadAnswer(
+            message=f"{spec.id} is here", model_type=spec.id, status="already_available", download_required=False
+        )
+    if spec.repo_id is None:
+        services.models.folder(spec)  # says what is wrong with the installation, or where its files belong
+    services.downloads.start(spec)
+    return DownloadAnswer(
+        message=f"{spec.id} is being fetched; GET /api/v1/models/download/progress/{spec.id} says how far it is",
+        model_type=spec.id,
+        status="download_started",
+        download_required=True,
+    )
+
+
+@router.get(
+    "/download/progress",
+    response_model=dict[str, DownloadView],
+    response_model_exclude_none=True,
+    summary="All downloads",
+)
+def all_progress(services: ServicesDep) -> dict[str, DownloadView]:
+    """Return by model what this server was asked for and what became of it, and what workers and commands fetch."""
+    return {name: download_view(one) for name, one in services.control.all().items()}
+
+
+@router.get(
+    "/download/progress/{model_type}",
+    response_model=DownloadView | None,
+    response_model_exclude_none=True,
+    summary="One download",
+)
+def progress(model_type: ModelName, services: ServicesDep) -> DownloadView | None:
+    """Return how far a download is; null when this server was not asked for one and no worker runs one."""
+    found = services.control.look(find_model(model_type))
+    return None if found is None else download_view(found)
+
+
+@router.post("/download/manage", response_model=Managed, summary="Pause, resume, cancel, prioritise, limit")
+def manage(wish: Manage, services: ServicesDep) -> Managed:
+    """Change a download, whoever runs it. A cancelled one loses what has arrived; a paused one keeps it.
+
+    What a task needs is paused and resumed like any other; it cannot be cancelled, and the order of tasks decides.
+    """
+    spec, control = find_model(wish.model_id), services.control
+    found: Download | None
+    if wish.action is Action.BANDWIDTH:
+        limit = wish.bandwidth_limit_mbps
+        services.pace.change({BANDWIDTH: limit})
+        message = "No limit" if limit is None else f"At most {limit:g} MB/s for each download, whoever runs it"
+        found = control.look(spec)
+    elif wish.action is Action.PRIORITY:
+        if wish.priority is None:
+            raise InvalidRequest("`priority` is missing: critical, high, medium or low", details={"field": "priority"})
+        found, message = control.prioritise(spec, wish.priority), f"{spec.id} has priority {wish.priority}"
+    else:
+        change = {Action.PAUSE: control.pause, Action.RESUME: control.resume, Action.CANCEL: control.cancel}
+        found = change[wish.action](spec)
+        message = f"The download of {spec.id} is {'not paused any more' if found is None else found.state}"
+    view = None if found is None else download_view(found)
+    return Managed(
+        success=True,
+        message=message,
+        model_id=spec.id,
+        action=wish.action,
+        current_status=view.status if view else None,
+        progress_percent=view.progress if view else None,
+        timestamp=iso(utcnow()),
+    )
+
+
+@router.post("/verify/{model_type}", response_model=Verified, summary="Check a model's files")
+@router.post("/validate/{model_type}", response_model=Verified, summary="Check a model's files (older path)")
+def verify(
+    model_type: ModelName,
+    services: ServicesDep,
+    full: bool = Query(False, description="Read every byte and compare its SHA-256; else sizes and headers only"),
+) -> Verified:
+    """Compare a model's files with what was downloaded, without the network. A folder from elsewhere has no record."""
+    spec = find_model(model_type)
+    state = services.models.state(spec)
+    manifest = read_manifest(state.folder)
+    if manifest is None:
+        words = ("unknown", "Its files are all here; no record says what their contents should be")
+        status, message = words if state.available else ("not_available", state.reason or "It is not here")
+        return _verdict(spec, state.available, status, message, "nothing", [], 0)
+    findings = check_full(state.folder, manifest) if full else check_quick(state.folder, manifest)
+    wrong = [FileFault(name=one.name, state=one.state) for one in findings if one.state is not FileState.OK]
+    message = (
+        f"{len(wrong)} of {len(findings)} files are wrong" if wrong else f"All {len(findings)} files are as they were"
+    )
+    status = "corrupted" if wrong else "valid"
+    return _verdict(spec, not wrong, status, message, "contents" if full else "sizes", wrong, len(findings))
+
+
+@router.delete("/{model_type}", response_model=Removed, summary="Delete a model's files")
+def remove(model_type: ModelName, services: ServicesDep) -> Removed:
+    """Delete a model that nobody needs: not one that ships with wan22, waits in a task, or is loaded."""
+    spec = find_model(model_type)
+    with services.need.nobodys(spec):
+        freed = remove_model(services.home, spec)
+    return Removed(message=f"{spec.id} was removed", model_type=spec.id, freed_mb=round(freed / MIB, 1))
+
+
+def _verdict(
+    spec: ModelSpec, valid: bool, status: str, message: str, checked: str, wrong: list[FileFault], count: int
+) -> Verified:
+    return Verified(
+        model_type=spec.id,
+        is_valid=valid,
+        integrity_status=status,
+        message=message,
+        checked=checked,
+        files_checked=count,
+        missing_files=[fault.name for fault in wrong if fault.state == FileState.MISSING],
+        details=wrong,
+    )
+
+
+def download_view(download: Download) -> DownloadView:
+    """Show one download."""
+    progress, state = download.progress, download.state
+    runs = state in RUNNING
+    total = progress.total_bytes if progress else None
+    return DownloadView(
+        model_id=download.spec.id,
+        model_type=download.spec.id,
+        status=state,
+        progress=round(100 * progress.done_bytes / total, 2) if progress and total else None,
+        downloaded_mb=round(progress.done_bytes / MB, 3) if progress else None,
+        total_mb=round(total / MB, 3) if total else None,
+        speed_mbps=round(progress.speed / MB, 3) if progress and progress.speed and runs else None,
+        eta_seconds=progress.eta_seconds if progress and runs else None,
+        priority=download.urgency,
+        error=download.error.message if download.error else None,
+        suggestions=list(download.error.next_steps) if download.error else [],
+        can_pause=download.can_pause,
+        can_resume=download.can_resume,
+        can_cancel=download.can_cancel,
+        last_update=iso(download.updated_at),
+    )

@@ -1,0 +1,422 @@
+"""The shapes of the model status routes, as clients of the earlier application expect them.
+
+A value that is not known is absent: nothing here is estimated to fill a field.
+
+How the models' state on this machine looks to a client: from folders, workers and tasks to `model_schemas.py`.
+
+Routes about the models: which are here, loaded and in use, what the others need, what each accepts.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Path
+from pydantic import BaseModel, Field
+
+from backend.api.http.deps import ServicesDep
+from backend.api.http.shapes import Timestamp, known
+from backend.core.catalogue.table import ModelSpec, find_model, models_in_force
+from backend.core.domain import TERMINAL, TaskStatus, iso, utcnow
+from backend.core.errors import ModelDamaged, ModelUnavailable
+from backend.core.requests import MAX_FPS, MAX_GUIDANCE, MAX_PROMPT_CHARS, MAX_SEED, MAX_STEPS
+from backend.models.folder.manager import ModelState, Presence, folder_hint
+from backend.models.folder.manifest import read_last_seen, read_manifest
+from backend.services.system.container import Services
+from backend.services.system.host_stats import MIB
+from backend.store.outputs import ModelUse
+from backend.store.workers import WorkerInfo
+
+GB: Final = 1000**3
+MB: Final = 1000**2
+router = APIRouter(prefix="/models", tags=["models"])
+
+ModelName = Annotated[str, Path(description="A model's id or one of its aliases", max_length=128)]
+
+
+def model_info(state: ModelState) -> ModelInfo:
+    """Show one model: whether it is here, what it needs, what it takes."""
+    spec = state.spec
+    defaults = {
+        "steps": spec.steps,
+        "guidance_scale": spec.guidance_scale,
+        "guidance_scale_2": spec.guidance_scale_2,
+        "flow_shift": spec.flow_shift,
+        "fps": spec.fps,
+        "num_frames": spec.num_frames,
+        "resolution": f"{spec.width}x{spec.height}",
+        "max_sequence_length": spec.max_sequence_length,
+        "negative_prompt": spec.negative_prompt,
+    }
+    limits = {
+        "size_multiple": spec.size_multiple,
+        "min_side": spec.min_side,
+        "max_pixels": spec.max_pixels,
+        "max_resolution": max_resolution(spec),
+        "max_frames": spec.max_frames,
+        "max_steps": MAX_STEPS,
+        "max_guidance": MAX_GUIDANCE,
+        "max_fps": MAX_FPS,
+        "max_seed": MAX_SEED,
+        "max_prompt_chars": MAX_PROMPT_CHARS,
+        "takes_image": spec.takes_image,
+        "requires_image": spec.needs_image,
+        "takes_end_image": spec.takes_end_image,
+    }
+    return ModelInfo(
+        id=spec.id,
+        title=spec.title,
+        mode=spec.mode,
+        aliases=list(spec.aliases),
+        status=state.presence,
+        is_available=state.available,
+        reason=state.reason,
+        repository=spec.repo_id,
+        licence=spec.licence,
+        weights_gb=spec.weights_gb,
+        size_mb=round(state.size_bytes / MIB, 1) if state.size_bytes else None,
+        embedded=spec.embedded,
+        base=spec.base,
+        experts=spec.experts,
+        defaults=known(defaults),
+        limits=limits,
+    )
+
+
+def max_resolution(spec: ModelSpec) -> str:
+    """Return the largest size of the model in its native aspect."""
+    step = spec.size_multiple
+    width = math.isqrt(spec.max_pixels * spec.width // spec.height) // step * step
+    return f"{width}x{spec.max_pixels // width // step * step}"
+
+
+class ModelInfo(BaseModel):
+    """One model: whether it is here, what it needs, what it takes."""
+
+    id: str
+    title: str
+    mode: str
+    aliases: list[str]
+    status: str = Field(description="available, missing, partial, downloading, verifying or corrupted")
+    is_available: bool
+    reason: str | None = Field(None, description="Why it cannot be used")
+    repository: str | None = None
+    licence: str
+    weights_gb: float
+    size_mb: float | None = None
+    embedded: bool
+    base: str | None = Field(None, description="The built-in model that one of the user's own is built like")
+    experts: int
+    defaults: dict[str, Any]
+    limits: dict[str, Any]
+
+
+class ModelList(BaseModel):
+    """Every model this server knows."""
+
+    models: list[ModelInfo]
+    default: str | None = Field(None, description="What `auto` takes for a request without an image")
+    total_models: int
+    available_models: int
+    timestamp: Timestamp
+
+
+class ModelStatus(BaseModel):
+    """One model as it is on this machine now."""
+
+    model_id: str
+    model_type: str = Field(description="The same as `model_id`, for older clients")
+    status: str = Field(description="available, missing or corrupted")
+    is_available: bool
+    is_loaded: bool
+    loaded_by: list[str] = Field(description="Ids of the workers that have it in memory")
+    is_valid: bool = Field(description="Whether every file that its layout names is here")
+    in_use: bool = Field(description="Whether a task that waits or runs needs it")
+    size_mb: float | None = None
+    model_path: str | None = Field(None, description="Its folder, relative to the home folder")
+    error_message: str | None = Field(None, description="Why it cannot be used")
+
+
+class ModelStatuses(BaseModel):
+    """Every model by its id."""
+
+    models: dict[str, ModelStatus]
+    total_models: int
+    available_models: int
+    configuration_faults: list[str] | None = Field(None, description="Entries of config.json that were left out")
+    timestamp: Timestamp
+
+
+class ModelDetails(ModelStatus):
+    """One model, and what it has been used for."""
+
+    availability_status: str = Field(description="available, missing or corrupted")
+    corruption_detected: bool
+    usage_frequency: int = Field(description="Videos in the gallery that it made")
+    last_used: Timestamp | None = None
+    average_generation_time: float | None = Field(None, description="Seconds, over these videos")
+
+
+class ModelTotals(BaseModel):
+    """All models in numbers."""
+
+    total_models: int
+    available_models: int
+    loaded_models: int
+    missing_models: int
+    corrupted_models: int
+    total_size_gb: float = Field(description="Of the files that are here")
+    last_updated: Timestamp
+
+
+class DetailedStatuses(BaseModel):
+    """Every model with its use, and the totals."""
+
+    models: dict[str, ModelDetails]
+    system_statistics: ModelTotals
+    timestamp: Timestamp
+
+
+class ModelsSummary(BaseModel):
+    """The totals first, then a line for each model."""
+
+    models_summary: ModelTotals
+    models: dict[str, ModelStatus]
+    timestamp: Timestamp
+
+
+class ModelHealth(BaseModel):
+    """Whether one model can be relied on, and what to do if not."""
+
+    model_id: str
+    health_status: str = Field(description="healthy, corrupted or missing")
+    is_healthy: bool
+    issues: list[str]
+    last_check: Timestamp | None = Field(None, description="Since when every file of it has been read whole")
+    repair_suggestions: list[str]
+
+
+class SystemModelHealth(BaseModel):
+    """The health of all models in numbers."""
+
+    models_healthy: int
+    models_corrupted: int
+    models_missing: int
+    storage_usage_percent: float = Field(description="Of the disk that holds the home folder")
+    last_updated: Timestamp
+
+
+class ModelsHealth(BaseModel):
+    """The health of every model."""
+
+    system_health: SystemModelHealth
+    model_health: dict[str, ModelHealth]
+    recommendations: list[str]
+    timestamp: Timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class ModelScene:
+    """What surrounds the models: which workers hold them, which tasks need them, what they made."""
+
+    workers: Sequence[WorkerInfo]
+    needed: frozenset[str]  #: ids of models that a waiting or running task names
+    uses: Mapping[str, ModelUse]
+
+    def holders(self, model_id: str) -> list[str]:
+        """Return the ids of the workers that have this model in memory."""
+        return [worker.id for worker in self.workers if worker.model == model_id]
+
+
+def model_status(state: ModelState, scene: ModelScene) -> ModelStatus:
+    """Show one model."""
+    holders = scene.holders(state.spec.id)
+    return ModelStatus(
+        model_id=state.spec.id,
+        model_type=state.spec.id,
+        status=state.presence,
+        is_available=state.available,
+        is_loaded=bool(holders),
+        loaded_by=holders,
+        is_valid=state.available,
+        in_use=state.spec.id in scene.needed,
+        size_mb=round(state.size_bytes / MIB, 1) if state.size_bytes else None,
+        model_path=None if state.spec.embedded else folder_hint(state),
+        error_message=state.reason,
+    )
+
+
+def folder_of(state: ModelState) -> str:
+    """Name where a model lies, without the server's paths."""
+    return "embedded" if state.spec.embedded else folder_hint(state)
+
+
+def model_details(state: ModelState, scene: ModelScene) -> ModelDetails:
+    """Show one model with its use."""
+    status = model_status(state, scene)
+    use = scene.uses.get(state.spec.id)
+    return ModelDetails(
+        **status.model_dump(),
+        availability_status=status.status,
+        corruption_detected=state.presence is Presence.CORRUPTED,
+        usage_frequency=use.videos if use else 0,
+        last_used=iso(use.last) if use else None,
+        average_generation_time=round(use.mean_seconds, 2) if use else None,
+    )
+
+
+def model_totals(states: Sequence[ModelState], scene: ModelScene) -> ModelTotals:
+    """Count the models."""
+    return ModelTotals(
+        total_models=len(states),
+        available_models=_count(states, Presence.AVAILABLE),
+        loaded_models=sum(bool(scene.holders(state.spec.id)) for state in states),
+        missing_models=_count(states, Presence.MISSING),
+        corrupted_models=_count(states, Presence.CORRUPTED),
+        total_size_gb=round(sum(state.size_bytes for state in states) / GB, 3),
+        last_updated=iso(utcnow()),
+    )
+
+
+def model_health(state: ModelState, suggestions: Sequence[str]) -> ModelHealth:
+    """Show whether one model can be relied on; `suggestions` say what to do if not."""
+    manifest = read_manifest(state.folder)
+    seen = None if manifest is None else read_last_seen(state.folder).oldest(manifest)
+    return ModelHealth(
+        model_id=state.spec.id,
+        health_status="healthy" if state.available else state.presence,
+        is_healthy=state.available,
+        issues=[] if state.reason is None else [state.reason],
+        last_check=None if seen is None else iso(seen),
+        repair_suggestions=list(suggestions),
+    )
+
+
+def _count(states: Iterable[ModelState], presence: Presence) -> int:
+    return sum(state.presence is presence for state in states)
+
+
+@router.get("", response_model=ModelList, response_model_exclude_none=True, summary="All models")
+def list_models(services: ServicesDep) -> ModelList:
+    """List every model with its defaults and limits; what is not here says what it needs."""
+    states = services.models.states()
+    try:
+        default: str | None = services.models.default().id
+    except ModelUnavailable:
+        default = None
+    return ModelList(
+        models=[model_info(state) for state in states],
+        default=default,
+        total_models=len(states),
+        available_models=sum(state.available for state in states),
+        timestamp=iso(utcnow()),
+    )
+
+
+@router.get(
+    "/status/detailed",
+    response_model=DetailedStatuses,
+    response_model_exclude_none=True,
+    summary="All models, and their use",
+)
+def detailed_statuses(services: ServicesDep) -> DetailedStatuses:
+    """Say of every model where it stands and what it has been used for."""
+    states, scene = services.models.states(), _scene(services)
+    totals = model_totals(states, scene)
+    return DetailedStatuses(
+        models={state.spec.id: model_details(state, scene) for state in states},
+        system_statistics=totals,
+        timestamp=totals.last_updated,
+    )
+
+
+@router.get(
+    "/status", response_model=ModelStatuses, response_model_exclude_none=True, summary="Where every model stands"
+)
+def statuses(services: ServicesDep) -> ModelStatuses:
+    """Say of every model whether it is here, loaded and in use."""
+    states, scene = services.models.states(), _scene(services)
+    return ModelStatuses(
+        models={state.spec.id: model_status(state, scene) for state in states},
+        total_models=len(states),
+        available_models=sum(state.available for state in states),
+        configuration_faults=list(models_in_force().faults) or None,
+        timestamp=iso(utcnow()),
+    )
+
+
+@router.get(
+    "/status/{model_type}",
+    response_model=ModelStatus,
+    response_model_exclude_none=True,
+    summary="Where one model stands",
+)
+def status(model_type: ModelName, services: ServicesDep) -> ModelStatus:
+    """Say whether a model is here, loaded and in use. An unknown name is refused."""
+    return model_status(services.models.state(find_model(model_type)), _scene(services))
+
+
+@router.get("/summary", response_model=ModelsSummary, response_model_exclude_none=True, summary="The models in numbers")
+def summary(services: ServicesDep) -> ModelsSummary:
+    """Count the models, and say in brief where each stands."""
+    states, scene = services.models.states(), _scene(services)
+    totals = model_totals(states, scene)
+    return ModelsSummary(
+        models_summary=totals,
+        models={state.spec.id: model_status(state, scene) for state in states},
+        timestamp=totals.last_updated,
+    )
+
+
+@router.get(
+    "/health",
+    response_model=ModelsHealth,
+    response_model_exclude_none=True,
+    summary="Whether the models can be relied on",
+)
+def health(services: ServicesDep) -> ModelsHealth:
+    """Say of every model what is wrong with it and how that is mended. A model that was never fetched is no fault."""
+    states = services.models.states()
+    found = {state.spec.id: model_health(state, _advice(services, state)) for state in states}
+    words = [one.health_status for one in found.values()]
+    disk = shutil.disk_usage(services.home.root)
+    now = iso(utcnow())
+    return ModelsHealth(
+        system_health=SystemModelHealth(
+            models_healthy=words.count("healthy"),
+            models_corrupted=words.count("corrupted"),
+            models_missing=words.count("missing"),
+            storage_usage_percent=round(100 * disk.used / disk.total, 1),
+            last_updated=now,
+        ),
+        model_health=found,
+        recommendations=[
+            f"{one.model_id}: {issue}"
+            for one in found.values()
+            if one.health_status == "corrupted"
+            for issue in one.issues
+        ],
+        timestamp=now,
+    )
+
+
+def _scene(services: Services) -> ModelScene:
+    active = (task for status in TaskStatus if status not in TERMINAL for task in services.tasks.list(status))
+    return ModelScene(
+        workers=services.living_workers(),
+        needed=frozenset(task.model for task in active),
+        uses=services.outputs.uses(),
+    )
+
+
+def _advice(services: Services, state: ModelState) -> tuple[str, ...]:
+    """Return what the error says that a task for this model would get."""
+    try:
+        services.models.folder(state.spec)
+    except (ModelUnavailable, ModelDamaged) as error:
+        return error.next_steps
+    return ()

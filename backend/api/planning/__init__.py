@@ -1,0 +1,1 @@
+"""Estimates, optimization settings, and resource limits."""

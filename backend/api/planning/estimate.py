@@ -1,0 +1,153 @@
+"""The shapes of an estimate: what a request would take on this machine, and how it was decided.
+
+How an estimate looks to a client: from a decision to the shapes of `estimate_schemas.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from backend.api.http.shapes import DownloadFirst, download_first, known
+from backend.core.planning.cost_model import TERA, Basis, denoise_flops
+from backend.core.planning.hardware import GIB
+from backend.core.planning.machine import Machine
+from backend.core.planning.optimizer import Decision, Option
+from backend.services.generation_service import Estimate
+from backend.services.planning.forecast import suggestion
+
+BasisWord = Literal["estimated", "measured"]
+
+
+class Quantity(BaseModel):
+    """A number with where it comes from."""
+
+    value: float
+    unit: Literal["GiB", "s"]
+    basis: BasisWord = Field(description="`measured`: from what finished tasks of this machine took")
+
+
+class PlanView(BaseModel):
+    """One way to lay the model out between the device and the host's memory."""
+
+    name: str
+    placement: str = Field(description="resident, expert-swap or block-stream")
+    storage: str = Field(description="bf16 or fp8")
+    tiled_decode: bool
+    tile_size: int | None = Field(None, description="Pixels along the side of a tile, where decoding is tiled")
+    text_encoder_on_cpu: bool
+    fits: bool
+    reason: str = Field(description="Why it was taken or not")
+    vram: Quantity = Field(description="On the card, at the highest point; 0 where the processor computes")
+    ram_pinned: Quantity
+    ram_pageable: Quantity
+    disk: Quantity = Field(description="The model's files and what a run saves, without the finished clip")
+    seconds: Quantity | None = Field(None, description="One run with the model in memory; absent for an unknown card")
+    load_seconds: Quantity | None = Field(None, description="Loading the model first; absent until one was loaded here")
+
+
+class MachineView(BaseModel):
+    """The machine that was decided for."""
+
+    device: str
+    kind: Literal["cpu", "cuda"]
+    vram_gib: float | None = Field(None, description="Absent where there is no card or its memory is unknown")
+    ram_gib: float | None = None
+    compute_capability: str | None = None
+
+
+class WouldFit(BaseModel):
+    """A request that fits this machine."""
+
+    model_type: str
+    resolution: str
+    num_frames: int
+    steps: int
+
+
+class Estimated(BaseModel):
+    """What a request would become and take; nothing was queued."""
+
+    success: bool = True
+    queued: Literal[False] = False
+    message: str
+    fits: bool
+    detected_model_type: str
+    available: bool = Field(description="Whether the model's files are on this server")
+    download: DownloadFirst | None = Field(None, description="What a task would fetch first")
+    reasons: list[str] = Field(description="Why this model; why this plan, or why none")
+    adjustments: list[str] = Field(description="One sentence for each value that would be changed to fit the model")
+    parameters: dict[str, Any] = Field(description="Every value that decides the frames")
+    tokens: int
+    forward_passes: int = Field(description="Forwards of a transformer over all steps")
+    tflop: float = Field(description="Operations of the denoising, counted exactly, in 10^12")
+    machine: MachineView
+    plan: PlanView | None = Field(None, description="The plan that would be taken; absent when none fits")
+    would_fit: WouldFit | None = Field(None, description="A request that fits, where this one does not")
+    options: list[PlanView] = Field(description="Every plan, each with its reason")
+
+
+def estimated(estimate: Estimate) -> Estimated:
+    """Show an estimate."""
+    decision, prepared = estimate.decision, estimate.prepared
+    request, work = prepared.requests[0], decision.work
+    fitting = suggestion(decision)
+    message = decision.reason if decision.fits else f"{decision.reason}. {decision.would_fit}."
+    return Estimated(
+        message=message,
+        fits=decision.fits,
+        detected_model_type=work.model,
+        available=estimate.available,
+        download=download_first(estimate.fetch),
+        reasons=[*prepared.choice.reasons, decision.reason],
+        adjustments=list(prepared.notes),
+        parameters=known(request.to_json()) | {"model_type": work.model, "resolution": request.resolution},
+        tokens=work.architecture.tokens(*work.size),
+        forward_passes=work.passes,
+        tflop=round(denoise_flops(work) / TERA, 4),
+        machine=machine_view(decision.machine),
+        plan=None if decision.chosen is None else _plan(decision.chosen, decision),
+        would_fit=None if fitting is None else WouldFit(**fitting),
+        options=[_plan(option, decision) for option in decision.options],
+    )
+
+
+def _plan(option: Option, decision: Decision) -> PlanView:
+    plan, needs = option.plan, option.needs
+    told = option.seconds if decision.seconds_known else None
+    return PlanView(
+        name=plan.name,
+        placement=plan.placement,
+        storage=plan.storage,
+        tiled_decode=plan.tiled_decode,
+        tile_size=plan.tile_size if plan.tiled_decode else None,
+        text_encoder_on_cpu=plan.text_encoder_on_cpu,
+        fits=option.fits,
+        reason=option.reason,
+        vram=_gib(needs.vram, measured="vram" in needs.measured),
+        ram_pinned=_gib(needs.pinned, measured="ram" in needs.measured),
+        ram_pageable=_gib(needs.pageable, measured="ram" in needs.measured),
+        disk=_gib(needs.disk),
+        seconds=None if told is None else Quantity(value=round(told.warm, 2), unit="s", basis=told.basis.value),
+        load_seconds=None
+        if option.seconds.load is None
+        else Quantity(value=round(option.seconds.load, 2), unit="s", basis=Basis.MEASURED.value),
+    )
+
+
+def _gib(size: int, *, measured: bool = False) -> Quantity:
+    basis = Basis.MEASURED if measured else Basis.ESTIMATED
+    return Quantity(value=round(size / GIB, 3), unit="GiB", basis=basis.value)
+
+
+def machine_view(machine: Machine) -> MachineView:
+    """Show the machine that was decided for."""
+    capability = machine.compute_capability
+    return MachineView(
+        device=machine.name,
+        kind="cuda" if machine.cuda else "cpu",
+        vram_gib=None if machine.vram is None else round(machine.vram / GIB, 2),
+        ram_gib=None if machine.ram is None else round(machine.ram / GIB, 2),
+        compute_capability=None if capability is None else f"{capability[0]}.{capability[1]}",
+    )

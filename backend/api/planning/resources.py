@@ -1,0 +1,149 @@
+"""Routes of the machine's resources: from where on they are short, and whether a generation can start now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from backend.api.http.deps import ServicesDep
+from backend.api.http.shapes import Timestamp
+from backend.core.domain import iso, utcnow
+from backend.core.errors import InvalidRequest
+from backend.core.planning.hardware import GIB, detect_hardware
+from backend.core.planning.memory_level import ResourceLimits
+from backend.services.planning.resource_check import Resource, ResourceCheck, Usage, check_resources
+from backend.services.system.conditions import WORKERS
+from backend.services.system.container import Services
+
+router = APIRouter(prefix="/system", tags=["system"])
+
+MIB_OF_GIB = 1024
+
+
+class Constraints(BaseModel):
+    """From where on resources are short, as shares of what is there (0.1 to 1.0)."""
+
+    max_concurrent_generations: int = Field(description="The number of living workers: each makes one video at a time")
+    vram_warning_threshold: float
+    vram_critical_threshold: float
+    cpu_warning_threshold: float
+    ram_warning_threshold: float
+    ram_critical_threshold: float
+
+
+class ConstraintsBody(BaseModel):
+    """New limits; what is left out stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_concurrent_generations: int | None = Field(None, description="Only the number of living workers is accepted")
+    vram_warning_threshold: float | None = None
+    vram_critical_threshold: float | None = None
+    cpu_warning_threshold: float | None = None
+    ram_warning_threshold: float | None = None
+    ram_critical_threshold: float | None = None
+
+
+class ResourceStatus(BaseModel):
+    """Which resources suffice."""
+
+    workers_available: bool
+    vram_available: bool | None = Field(None, description="Absent without a card")
+    ram_available: bool
+    cpu_available: bool
+    disk_available: bool
+
+
+class ResourceAnswer(BaseModel):
+    """Whether a generation can start now."""
+
+    can_start_generation: bool = Field(description="Whether a task that is queued now would be run")
+    message: str
+    resource_status: ResourceStatus
+    current_usage: dict[str, float]
+    blocking_issues: list[str]
+    warnings: list[str]
+    workers: int
+    idle_workers: int = Field(description="Workers that would take a task at once")
+    timestamp: Timestamp
+
+
+@router.get("/constraints", response_model=Constraints, summary="From where on resources are short")
+def constraints(services: ServicesDep) -> Constraints:
+    """Return the limits in force."""
+    return _constraints(services, services.limits.current())
+
+
+@router.post("/constraints", response_model=Constraints, summary="Change from where on resources are short")
+def change_constraints(body: ConstraintsBody, services: ServicesDep) -> Constraints:
+    """Put limits in force and keep them over restarts. How many videos are made at once is the number of workers."""
+    values: dict[str, Any] = body.model_dump(exclude_unset=True)
+    wanted, alive = values.pop("max_concurrent_generations", None), len(services.living_workers())
+    if wanted is not None and wanted != alive:
+        raise InvalidRequest(
+            f"max_concurrent_generations is the number of living workers, which is {alive}",
+            suggestions=("Start another one with `wan22 worker`, or stop one.",),
+            details={"field": "max_concurrent_generations", "minimum": alive, "maximum": alive},
+        )
+    return _constraints(services, services.limits.change(values))
+
+
+@router.get(
+    "/resource-check",
+    response_model=ResourceAnswer,
+    response_model_exclude_none=True,
+    summary="Whether a generation can start now",
+)
+def can_start(services: ServicesDep) -> ResourceAnswer:
+    """Hold workers, memory and disk against the limits. A task is taken in any case; it waits until it can be run."""
+    check = resource_check(services)
+    usage = check.usage
+    numbers = {
+        "cpu_percent": 100 * usage.cpu,
+        "ram_percent": 100 * usage.ram,
+        "ram_free_gb": usage.ram_free_gb,
+        "disk_free_gb": usage.disk_free_gb,
+    }
+    if usage.vram is not None and usage.vram_free_gb is not None:
+        numbers |= {"vram_percent": 100 * usage.vram, "vram_free_gb": usage.vram_free_gb}
+    good = "A generation can start" if check.idle_workers else "A generation can start when a worker is free"
+    return ResourceAnswer(
+        can_start_generation=not check.blocking,
+        message="; ".join(check.blocking) or good,
+        resource_status=ResourceStatus(
+            workers_available=check.suffices(Resource.WORKERS),
+            vram_available=None if usage.vram is None else check.suffices(Resource.VRAM),
+            ram_available=check.suffices(Resource.RAM),
+            cpu_available=check.suffices(Resource.CPU),
+            disk_available=check.suffices(Resource.DISK),
+        ),
+        current_usage={name: round(value, 2) for name, value in numbers.items()},
+        blocking_issues=check.blocking,
+        warnings=check.warnings,
+        workers=len(check.workers),
+        idle_workers=check.idle_workers,
+        timestamp=iso(utcnow()),
+    )
+
+
+def resource_check(services: Services) -> ResourceCheck:
+    """Measure, and judge by the limits in force."""
+    reading, machine = services.stats.read(), detect_hardware()
+    available = machine.memory_available or 0
+    cards = bool(reading.gpus) and reading.vram_total_mb > 0
+    usage = Usage(
+        cpu=reading.cpu_percent / 100,
+        ram=1 - min(available, machine.memory) / machine.memory,
+        ram_free_gb=round(available / GIB, 3),
+        vram=reading.vram_used_mb / reading.vram_total_mb if cards else None,
+        vram_free_gb=round((reading.vram_total_mb - reading.vram_used_mb) / MIB_OF_GIB, 3) if cards else None,
+        disk_free_gb=reading.disk_free_gb,
+    )
+    why_none = services.system.look()[WORKERS].sentence
+    return check_resources(usage, services.living_workers(), services.limits.current(), why_none)
+
+
+def _constraints(services: Services, limits: ResourceLimits) -> Constraints:
+    return Constraints(max_concurrent_generations=len(services.living_workers()), **limits.to_json())

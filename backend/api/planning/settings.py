@@ -1,0 +1,341 @@
+"""The shapes of the optimization routes: settings, presets, advice. A value that is not known is absent.
+
+Routes of the optimization settings: what the planner is asked to keep to, presets of it, and advice.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path
+from pydantic import BaseModel, ConfigDict, Field
+
+from backend.api.http.deps import ServicesDep
+from backend.api.http.shapes import ErrorBody, Timestamp
+from backend.api.planning.estimate import MachineView, machine_view
+from backend.api.planning.resources import resource_check
+from backend.core.domain import iso, utcnow
+from backend.core.planning.constraints import OptimizationSettings
+from backend.core.planning.optimizer import Option
+from backend.services.planning.advisor import Effect, PresetEffect, Recommendation, to_gib
+from backend.services.planning.resource_check import Resource
+from backend.services.system.container import Services
+
+router = APIRouter(tags=["optimization"])
+
+PresetId = Annotated[str, Path(description="Id of the preset, as the list has it", max_length=64)]
+#: Times that differ by less are the same.
+_SAME = 0.005
+_FREEABLE = {Resource.VRAM: "VRAM", Resource.RAM: "memory", Resource.DISK: "room on the disk"}
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorBody, "description": "No model could be made with it here; nothing was changed"},
+    404: {"model": ErrorBody, "description": "There is no such preset"},
+}
+
+
+class OptimizationBody(BaseModel):
+    """What the operator asks of the planner; what is left out stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    quantization: str | None = Field(None, description="auto, bf16 or fp8; older words: fp16 (bf16), int8 (fp8)")
+    enable_offload: bool | None = Field(None, description="false: whatever computes stays on the device")
+    vae_tile_size: int | None = Field(None, description="Pixels along the side of a tile, 128 to 512")
+    max_vram_usage_gb: float | None = Field(
+        None, description="GiB that a plan may take, 1 up to the card; null: the whole card but a reserve"
+    )
+
+
+class OptimizationValues(BaseModel):
+    """The settings in force."""
+
+    quantization: str
+    enable_offload: bool
+    vae_tile_size: int
+    max_vram_usage_gb: float | None = Field(description="null: the whole card but a reserve")
+
+
+class EffectView(BaseModel):
+    """What settings do to one model at its own size; every number is estimated."""
+
+    model_id: str
+    fits: bool
+    reason: str
+    plan: str | None = None
+    vram_gb: float | None = None
+    ram_gb: float | None = None
+    seconds: float | None = Field(None, description="A run with the model in memory; absent for an unknown card")
+    plan_without_settings: str | None = None
+    vram_without_settings_gb: float | None = None
+    seconds_without_settings: float | None = None
+
+
+class OptimizationChanged(OptimizationValues):
+    """Settings that count from the next request on."""
+
+    message: str
+    current_vram_usage_gb: float | None = None
+    estimated_vram_savings_gb: float | None = Field(
+        None, description="For the largest model that fits with and without them"
+    )
+    recommendations: list[str]
+    effects: list[EffectView]
+
+
+class PresetView(BaseModel):
+    """One preset, and what the planner says about it on this machine."""
+
+    name: str
+    description: str
+    settings: OptimizationValues
+    recommended_for: str
+    compatible: bool
+    compatibility_reason: str
+    vram_savings_gb: float | None = None
+    min_vram_gb: float | None = Field(None, description="Of the smallest card that could make any of the models")
+    performance_impact: str
+    quality_impact: str
+    estimated_time_multiplier: float | None = Field(None, description="Against no settings at all")
+    effects: list[EffectView]
+
+
+class PresetSystem(BaseModel):
+    """The machine that the presets were weighed for."""
+
+    total_vram_gb: float | None = None
+    recommended_presets: list[str]
+
+
+class Presets(BaseModel):
+    """All presets."""
+
+    presets: dict[str, PresetView]
+    system_info: PresetSystem
+
+
+class PresetApplied(BaseModel):
+    """A preset that is in force now."""
+
+    message: str
+    preset: str
+    settings: OptimizationValues
+    compatibility_reason: str
+
+
+class RecommendationView(BaseModel):
+    """Something worth doing."""
+
+    kind: str = Field(description="settings, memory, machine or resources")
+    message: str
+    reason: str = Field(description="The numbers that it was decided from")
+    settings: dict[str, Any] | None = Field(None, description="What to send to POST /api/v1/system/optimization for it")
+
+
+class Recommendations(BaseModel):
+    """What would make things better; empty where there is nothing to say."""
+
+    recommendations: list[RecommendationView]
+    timestamp: Timestamp
+
+
+class UsageView(BaseModel):
+    """What is in use now."""
+
+    cpu_percent: float
+    ram_percent: float
+    ram_free_gb: float
+    vram_percent: float | None = None
+    vram_free_gb: float | None = None
+    disk_free_gb: float
+
+
+class Analysis(BaseModel):
+    """How this machine makes videos now, and what would change that."""
+
+    machine: MachineView
+    settings: OptimizationValues
+    current_usage: UsageView
+    effects: list[EffectView]
+    mean_seconds_by_phase: dict[str, dict[str, float]] = Field(description="By model, over its newest videos")
+    recommendations: list[RecommendationView]
+    timestamp: Timestamp
+
+
+@router.get("/system/optimization", response_model=OptimizationValues, summary="What plans keep to")
+def settings(services: ServicesDep) -> OptimizationValues:
+    """Return the optimization settings in force."""
+    return values_view(services.advisor.current())
+
+
+@router.post(
+    "/system/optimization",
+    response_model=OptimizationChanged,
+    response_model_exclude_none=True,
+    summary="Change what plans keep to",
+)
+def change(body: OptimizationBody, services: ServicesDep) -> OptimizationChanged:
+    """Put settings in force for every estimate, submit and plan from now on, and keep them over restarts."""
+    advisor = services.advisor
+    changed = advisor.change(body.model_dump(exclude_unset=True))
+    effects = advisor.effects(changed)
+    savings = [effect.vram_saved for effect in effects if effect.vram_saved is not None]
+    reading = services.stats.read()
+    return OptimizationChanged(
+        **values_view(changed).model_dump(),
+        message=f"Optimization settings updated; they count from the next request on{_in_our_words(body, changed)}",
+        current_vram_usage_gb=round(reading.vram_used_mb / 1024, 3) if reading.gpus else None,
+        estimated_vram_savings_gb=to_gib(savings[0]) if savings else None,
+        recommendations=[f"{one.message} ({one.reason})" for one in advisor.recommendations()],
+        effects=[effect_view(effect) for effect in effects],
+    )
+
+
+@router.get(
+    "/optimization/presets", response_model=Presets, response_model_exclude_none=True, summary="Sets of settings"
+)
+def presets(services: ServicesDep) -> Presets:
+    """List six sets of settings, each with what the planner says about it on this machine."""
+    weighed = services.advisor.presets()
+    fitting = [one for one in weighed if one.compatible]
+    machine = services.advisor.machine
+    return Presets(
+        presets={one.preset.id: _preset(one) for one in weighed},
+        system_info=PresetSystem(
+            total_vram_gb=to_gib(machine.vram) if machine.cuda else None,
+            recommended_presets=[one.preset.id for one in fitting if (one.main.slower or 1.0) <= 1.0],
+        ),
+    )
+
+
+@router.post(
+    "/optimization/apply-preset/{preset_id}", response_model=PresetApplied, summary="Use a set", responses=_REFUSED
+)
+def apply(preset_id: PresetId, services: ServicesDep) -> PresetApplied:
+    """Put a preset's settings in force, as `POST /api/v1/system/optimization` does."""
+    applied = services.advisor.apply(preset_id)
+    return PresetApplied(
+        message=f"{applied.preset.name} is in force from the next request on",
+        preset=preset_id,
+        settings=values_view(applied.settings),
+        compatibility_reason=applied.reason,
+    )
+
+
+@router.get(
+    "/optimization/recommendations",
+    response_model=Recommendations,
+    response_model_exclude_none=True,
+    summary="What would help",
+)
+def recommendations(services: ServicesDep) -> Recommendations:
+    """Say what would make videos possible, faster or safer, each with its numbers; nothing when all is well."""
+    return Recommendations(recommendations=advice(services), timestamp=iso(utcnow()))
+
+
+@router.get(
+    "/optimization/analysis",
+    response_model=Analysis,
+    response_model_exclude_none=True,
+    summary="How videos are made here",
+)
+def analysis(services: ServicesDep) -> Analysis:
+    """Say for each model which plan it gets and why, where the seconds of finished videos went, and what would help."""
+    advisor, usage = services.advisor, resource_check(services).usage
+    current = advisor.current()
+    phases = advisor.phases()
+    return Analysis(
+        machine=machine_view(advisor.machine),
+        settings=values_view(current),
+        current_usage=UsageView(
+            cpu_percent=round(100 * usage.cpu, 1),
+            ram_percent=round(100 * usage.ram, 1),
+            ram_free_gb=usage.ram_free_gb,
+            vram_percent=None if usage.vram is None else round(100 * usage.vram, 1),
+            vram_free_gb=usage.vram_free_gb,
+            disk_free_gb=usage.disk_free_gb,
+        ),
+        effects=[effect_view(effect) for effect in advisor.effects(current)],
+        mean_seconds_by_phase={
+            model: {name: round(seconds, 3) for name, seconds in phases[model].items()} for model in phases
+        },
+        recommendations=advice(services),
+        timestamp=iso(utcnow()),
+    )
+
+
+def advice(services: Services) -> list[RecommendationView]:
+    """Return what the planner, the finished tasks and the state of the machine suggest."""
+    short = [
+        Recommendation("resources", f"Free {_FREEABLE[one.resource]} before the next large video", one.sentence)
+        for one in resource_check(services).shortages
+        if one.resource in _FREEABLE
+    ]
+    return [
+        RecommendationView(kind=one.kind, message=one.message, reason=one.reason, settings=one.settings)
+        for one in (*services.advisor.recommendations(), *short)
+    ]
+
+
+def _in_our_words(body: OptimizationBody, changed: OptimizationSettings) -> str:
+    """Say what an older client's word for the form of the weights means here."""
+    word = body.quantization
+    return (
+        ""
+        if word is None or word.lower() == changed.quantization
+        else f"; {word.lower()} is {changed.quantization} here"
+    )
+
+
+def values_view(settings: OptimizationSettings) -> OptimizationValues:
+    """Show settings."""
+    return OptimizationValues(**settings.to_json())
+
+
+def effect_view(effect: Effect) -> EffectView:
+    """Show what settings do to a model."""
+    free, bound = effect.free.chosen, effect.bound.chosen
+    return EffectView(
+        model_id=effect.spec.id,
+        fits=effect.bound.fits,
+        reason=effect.bound.reason,
+        plan=None if bound is None else bound.plan.name,
+        vram_gb=None if bound is None else to_gib(bound.needs.vram),
+        ram_gb=None if bound is None else to_gib(bound.needs.ram),
+        seconds=_warm(bound, known=effect.bound.seconds_known),
+        plan_without_settings=None if free is None else free.plan.name,
+        vram_without_settings_gb=None if free is None else to_gib(free.needs.vram),
+        seconds_without_settings=_warm(free, known=effect.free.seconds_known),
+    )
+
+
+def _warm(option: Option | None, *, known: bool) -> float | None:
+    return round(option.seconds.warm, 2) if option is not None and known else None
+
+
+def _preset(weighed: PresetEffect) -> PresetView:
+    preset, main = weighed.preset, weighed.main
+    times = main.slower if main.bound.fits else None
+    return PresetView(
+        name=preset.name,
+        description=preset.description,
+        settings=values_view(weighed.settings),
+        recommended_for=preset.recommended_for,
+        compatible=weighed.compatible,
+        compatibility_reason=weighed.reason,
+        vram_savings_gb=to_gib(main.vram_saved),
+        min_vram_gb=to_gib(weighed.least_vram),
+        performance_impact=_performance(weighed, times),
+        quality_impact="weights rounded to 8 bit" if weighed.rounds_weights else "none: weights in 16 bit or more",
+        estimated_time_multiplier=None if times is None else round(times, 3),
+        effects=[effect_view(effect) for effect in weighed.effects],
+    )
+
+
+def _performance(weighed: PresetEffect, times: float | None) -> str:
+    if not weighed.compatible:
+        return "none of the models that matter here can be made with it"
+    if times is None:
+        return "not known for this machine"
+    model = weighed.main.spec.id
+    same = abs(times - 1) < _SAME
+    return f"{model} takes as long as without it" if same else f"{model} takes {times:.2f} times as long"

@@ -1,0 +1,1 @@
+"""Submitting, the queue, and the gallery."""

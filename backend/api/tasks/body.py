@@ -1,0 +1,368 @@
+"""The shapes of what clients ask for: a video, its continuation, another file of it.
+
+Only shapes: which values a model accepts is decided further in. Field names and spellings are fixed by the
+clients that exist; docs/api.md tells them.
+
+How a generation request is read from the wire: JSON or a form, checked for shape before anything else sees it.
+
+Accepts the spellings of older clients (camelCase, numbers as text) and nothing that could be misread:
+no NaN, no repeated keys, no object where a file belongs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Header, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from starlette.datastructures import FormData, UploadFile
+
+from backend.core.domain import Priority
+from backend.core.errors import BodyTooLarge, InvalidRequest, LoraNotFound, MalformedBody
+from backend.core.frame_size import parse_resolution
+from backend.core.requests import Fit, ImageRef, OnLoraFailure, RequestDraft, Scheduler
+from backend.services.generation_service import LoraWish, Wish
+from backend.services.media.images import MAX_IMAGE_BYTES, InputStore
+
+#: Whole numbers beyond this are rounded by JSON clients, so they are refused.
+MAX_WHOLE = 2**53 - 1
+MAX_FORM_FIELDS = 64
+MAX_FORM_FILES = 4
+MAX_FIELD_BYTES = 64 * 1024
+IMAGE_FIELDS = ("image", "end_image")
+_KEY = re.compile(r"^[\x21-\x7e]{1,200}$")
+
+
+_LORA_FILE = re.compile(r"^(?:loras/)?([^/\\]+?)(?:\.safetensors)?$")
+
+
+def _number(value: object) -> object:
+    """Let numbers and their spellings through; `true` is no number, and an empty form field is no value."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _optional_text(value: object) -> object:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+Whole = Annotated[Annotated[int, Field(ge=-MAX_WHOLE, le=MAX_WHOLE)] | None, BeforeValidator(_number)]
+Real = Annotated[Annotated[float, Field(allow_inf_nan=False)] | None, BeforeValidator(_number)]
+
+
+def _json_text(value: object) -> object:
+    """Read a list that came as text in a form; an empty field is no list."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value) if value.strip() else []
+    except (ValueError, RecursionError):
+        raise ValueError("must be a list, or a list as JSON text") from None
+
+
+MAX_LORA_STRENGTH = 4.0
+Strength = Annotated[
+    float, BeforeValidator(_number), Field(ge=-MAX_LORA_STRENGTH, le=MAX_LORA_STRENGTH, allow_inf_nan=False)
+]
+
+
+class LoraBody(BaseModel):
+    """One LoRA of a request."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    id: str = Field(max_length=200, description="Its id in the list of LoRAs", examples=["my-style"])
+    strength: Strength = Field(1.0, description="On the high-noise expert, or the only one")
+    strength_2: Strength | None = Field(None, description="On the low-noise expert; the same when left out")
+    expert: str | None = Field(
+        None, pattern="^(high|low|both)$", description="Where a file goes whose expert cannot be told from it"
+    )
+
+
+class SubmitBody(BaseModel):
+    """A request for a video. Whatever is left out is the model's default."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    model_type: str = Field(
+        validation_alias=AliasChoices("model_type", "modelType"),
+        description="A model id or alias, or `auto`",
+        examples=["auto", "tiny-t2v-a14b", "T2V-A14B"],
+    )
+    prompt: str = Field(description="What to show", examples=["a red circle moving right on a navy background"])
+    negative_prompt: str | None = Field(None, description="What not to show")
+    resolution: Annotated[str | None, BeforeValidator(_optional_text)] = Field(
+        None, description="WIDTHxHEIGHT in pixels", examples=["96x96"]
+    )
+    num_frames: Whole = Field(None, description="Frames, 4k+1")
+    fps: Real = Field(None, description="Frames per second of the file")
+    steps: Whole = Field(None, description="Denoising steps")
+    guidance_scale: Real = Field(None, description="Guidance of the high-noise expert, or of the only one")
+    guidance_scale_2: Real = Field(None, description="Guidance of the low-noise expert")
+    flow_shift: Real = Field(None, description="Shift of the noise schedule")
+    scheduler: Annotated[Scheduler | None, BeforeValidator(_optional_text)] = Field(None, description="Sampler")
+    seed: Whole = Field(None, description="Same seed and request, same frames; drawn when left out")
+    max_sequence_length: Whole = Field(None, description="Prompt tokens that are read")
+    lora_path: str = Field(
+        "", validation_alias=AliasChoices("lora_path", "loraPath"), description="A LoRA from the list; empty for none"
+    )
+    lora_strength: Annotated[float, BeforeValidator(_number)] = Field(
+        1.0, ge=0.0, le=2.0, allow_inf_nan=False, validation_alias=AliasChoices("lora_strength", "loraStrength")
+    )
+    image_id: Annotated[str | None, BeforeValidator(_optional_text)] = Field(
+        None, max_length=64, description="A start image that is on the server already, instead of the file `image`"
+    )
+    end_image_id: Annotated[str | None, BeforeValidator(_optional_text)] = Field(
+        None, max_length=64, description="The same for `end_image`"
+    )
+    image_fit: Annotated[Fit | None, BeforeValidator(_optional_text)] = Field(
+        None, description="What happens to an image of another shape: crop (default), pad or stretch"
+    )
+    loras: Annotated[list[LoraBody], BeforeValidator(_json_text)] = Field(
+        [], max_length=8, description="LoRAs, several at once; in a form as JSON text"
+    )
+    on_lora_failure: OnLoraFailure = Field(
+        OnLoraFailure.SKIP, description="Whether a task whose LoRA cannot be applied goes on without it or fails"
+    )
+    preset: Annotated[str | None, BeforeValidator(_optional_text)] = Field(
+        None, max_length=200, description="A LoRA that brings its own steps, guidance, shift and scheduler"
+    )
+    guidance_start: Real = Field(None, description="Guidance applies from this share of the steps on, 0 to 1")
+    guidance_end: Real = Field(None, description="Guidance ends at this share of the steps, 0 to 1")
+    crf: Whole = Field(None, description="Quality of the file: 1 is best, 17 looks lossless, 51 is worst")
+    keep_latents: bool = Field(False, description="Keep the latents, so that the video can be decoded again")
+    variations: Annotated[int, BeforeValidator(_number), Field(ge=1, le=16)] = Field(
+        1, description="Queue this many tasks, with seeds that follow each other"
+    )
+    priority: Priority = Field(Priority.NORMAL, description="Urgent tasks run first")
+    client_request_id: Annotated[str | None, BeforeValidator(_optional_text)] = Field(
+        None,
+        validation_alias=AliasChoices("client_request_id", "clientRequestId"),
+        description="Repeating it returns the first task instead of queuing a second one",
+    )
+    dry_run: bool = Field(False, description="Say what the request would become and take, and queue nothing")
+    enable_prompt_enhancement: bool = Field(
+        False, description="Not offered yet; the answer says so when it is asked for"
+    )
+    enable_optimization: bool = Field(True, description="Accepted for older clients; the server always chooses a plan")
+
+
+class ExtendBody(SubmitBody):
+    """A request for the continuation of a video. Whatever is left out is as in that video."""
+
+    model_type: str = Field(
+        "auto", validation_alias=AliasChoices("model_type", "modelType"), description="A model id or alias, or `auto`"
+    )
+    prompt: str = Field("", description="What happens next; the video's own prompt when left out")
+
+
+class RedecodeBody(BaseModel):
+    """New settings of the encoder for a video whose latents were kept."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    fps: Real = Field(None, description="Frames per second of the file; as before when left out")
+    crf: Whole = Field(None, description="Quality of the file: 1 is best, 51 is worst; as before when left out")
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A request whose shape is right; whether the model can do it is another question."""
+
+    body: SubmitBody
+    images: dict[str, bytes]  #: the files that came with it, by field
+    idempotency_key: str | None
+
+    def wish(self, inputs: InputStore) -> Wish:
+        """Return what is asked for in the domain's words; images are stored on the way.
+
+        Raises:
+            InvalidRequest: the resolution is not WIDTHxHEIGHT, or an image came twice.
+            InvalidImage: a file is no image that can be used.
+            InputMissing: an image is named that is not here.
+        """
+        body = self.body
+        width, height = (None, None) if body.resolution is None else parse_resolution(body.resolution)
+        draft = RequestDraft(
+            prompt=body.prompt,
+            negative_prompt=body.negative_prompt,
+            width=width,
+            height=height,
+            num_frames=body.num_frames,
+            fps=body.fps,
+            steps=body.steps,
+            guidance_scale=body.guidance_scale,
+            guidance_scale_2=body.guidance_scale_2,
+            flow_shift=body.flow_shift,
+            scheduler=body.scheduler,
+            seed=body.seed,
+            max_sequence_length=body.max_sequence_length,
+            image=self._image("image", body.image_id, inputs),
+            end_image=self._image("end_image", body.end_image_id, inputs),
+            image_fit=body.image_fit,
+            on_lora_failure=body.on_lora_failure,
+            guidance_start=body.guidance_start,
+            guidance_end=body.guidance_end,
+            crf=body.crf,
+            keep_latents=body.keep_latents,
+        )
+        return Wish(
+            model=body.model_type,
+            draft=draft,
+            loras=self._loras(),
+            preset=body.preset,
+            variations=body.variations,
+            priority=body.priority,
+            idempotency_key=self.idempotency_key,
+        )
+
+    def _image(self, field: str, image_id: str | None, inputs: InputStore) -> ImageRef | None:
+        raw = self.images.get(field)
+        if raw is not None and image_id is not None:
+            raise InvalidRequest(f"Send {field} or {field}_id, not both", details={"field": field})
+        if raw is not None:
+            return inputs.store(raw, field)
+        return None if image_id is None else inputs.find(image_id)
+
+    def _loras(self) -> tuple[LoraWish, ...]:
+        body = self.body
+        wishes = [LoraWish(one.id, one.strength, one.strength_2, one.expert) for one in body.loras]
+        if body.lora_path.strip():
+            # Older clients send the `path` of the list; it names a LoRA and is never opened as a path.
+            named = _LORA_FILE.match(body.lora_path.strip())
+            if named is None:
+                raise LoraNotFound("There is no LoRA with this name", details={"field": "lora_path"})
+            wishes.append(LoraWish(named[1], body.lora_strength))
+        return tuple(wishes)
+
+
+KeyHeader = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="Repeating the key with the same request returns the first task instead of a second one",
+    ),
+]
+
+
+async def read_submission(request: Request, idempotency_key: KeyHeader = None) -> Submission:
+    """Read the body of a generation request.
+
+    Raises:
+        MalformedBody: it is neither JSON nor a form, or cannot be parsed.
+        RequestValidationError: a field is missing, unknown or of the wrong type.
+        InvalidRequest: an image or a key is not one.
+    """
+    return await _read(request, SubmitBody, idempotency_key)
+
+
+async def read_extension(request: Request, idempotency_key: KeyHeader = None) -> Submission:
+    """Read the body of a request to go on from a video. Raises like `read_submission`."""
+    return await _read(request, ExtendBody, idempotency_key)
+
+
+async def _read(request: Request, shape: type[SubmitBody], idempotency_key: str | None) -> Submission:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    images: dict[str, bytes] = {}
+    if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        limits = {"max_files": MAX_FORM_FILES, "max_fields": MAX_FORM_FIELDS, "max_part_size": MAX_FIELD_BYTES}
+        async with request.form(**limits) as form:
+            values, images = await _from_form(form)
+    elif kind == "application/json" or kind.endswith("+json"):
+        values = _from_json(await request.body())
+    else:
+        raise MalformedBody("The body must be JSON (application/json) or a form (multipart/form-data)")
+    try:
+        body = shape.model_validate(values)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        raise RequestValidationError([fault | {"loc": ("body", *fault["loc"])} for fault in faults]) from None
+    return Submission(body, images, _one_key(idempotency_key, body.client_request_id))
+
+
+def _from_json(raw: bytes) -> dict[str, Any]:
+    try:
+        values = json.loads(raw, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeats)
+    except (ValueError, RecursionError):  # also: not UTF-8, a number of 5,000 digits, 100,000 brackets
+        raise MalformedBody("The body is not valid JSON") from None
+    if not isinstance(values, dict):
+        raise MalformedBody("The body must be a JSON object")
+    for field in IMAGE_FIELDS:
+        # Some HTTP clients turn a file in a form into `{}` when they send JSON.
+        if values.pop(field, None) not in (None, ""):
+            raise InvalidRequest(
+                f"{field} must be a file in a form (multipart/form-data); in JSON it cannot be read",
+                suggestions=(
+                    "Send the request as multipart/form-data, or the image to POST /api/v1/inputs and then its id as "
+                    f"{field}_id.",
+                ),
+                details={"field": field},
+            )
+    return values
+
+
+async def _from_form(form: FormData) -> tuple[dict[str, Any], dict[str, bytes]]:
+    values: dict[str, Any] = {}
+    images: dict[str, bytes] = {}
+    for name, value in form.multi_items():
+        if name in values or name in images:
+            raise MalformedBody("A field of the form was sent twice")
+        if isinstance(value, UploadFile):
+            if name not in IMAGE_FIELDS:
+                raise InvalidRequest("Only `image` and `end_image` may be files")
+            if (value.size or 0) > MAX_IMAGE_BYTES:
+                raise BodyTooLarge("Image file too large. Maximum size is 10MB")
+            if value.size:  # browsers send an empty file for an empty input
+                images[name] = await value.read()
+        elif name in IMAGE_FIELDS:
+            if value.strip():
+                raise InvalidRequest(f"{name} must be a file", details={"field": name})
+        else:
+            values[name] = value
+    return values, images
+
+
+def _refuse_constant(_: str) -> object:
+    raise ValueError("not JSON")
+
+
+def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        raise ValueError("repeated key")
+    return values
+
+
+def _one_key(header: str | None, field: str | None) -> str | None:
+    if header is not None and field is not None and header != field:
+        raise InvalidRequest("The header Idempotency-Key and the field client_request_id differ")
+    key = header if header is not None else field
+    if key is not None and not _KEY.match(key):
+        raise InvalidRequest("An idempotency key has 1 to 200 visible ASCII characters")
+    return key
+
+
+def request_body_docs(shape: type[SubmitBody] = SubmitBody) -> dict[str, Any]:
+    """Return the OpenAPI description of a body that is read by `read_submission` or `read_extension`."""
+    schema = shape.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    fields = {name: _inlined(field, definitions) for name, field in schema["properties"].items()}
+    json_schema = schema | {"properties": fields}
+    binary = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, BMP or TIFF"}
+    form_schema = json_schema | {"properties": fields | dict.fromkeys(IMAGE_FIELDS, binary)}
+    content = {"application/json": {"schema": json_schema}, "multipart/form-data": {"schema": form_schema}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
+    if isinstance(node, dict):
+        if "$ref" in node:
+            rest = {key: value for key, value in node.items() if key != "$ref"}
+            return definitions[node["$ref"].rpartition("/")[2]] | rest
+        return {key: _inlined(value, definitions) for key, value in node.items()}
+    return [_inlined(item, definitions) for item in node] if isinstance(node, list) else node

@@ -1,0 +1,198 @@
+"""Routes that start a generation, and the one that says which model `auto` means.
+
+Routes of the images that requests start from: sent once, named by id afterwards.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, File, Path, Query, Request, UploadFile
+from fastapi.responses import Response
+
+from backend.api.http.deps import ServicesDep, TaskId
+from backend.api.http.errors import answer_to
+from backend.api.http.media import MediaFile
+from backend.api.http.shapes import download_first, known
+from backend.api.planning.estimate import Estimated, estimated
+from backend.api.tasks.body import Submission, read_submission, request_body_docs
+from backend.api.tasks.shapes import (
+    Detected,
+    GenerateStarted,
+    StoredInput,
+    Submitted,
+    TaskInfo,
+    minutes,
+    requirements,
+    task_info,
+)
+from backend.core.catalogue.table import AUTO
+from backend.core.domain import TaskStatus
+from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
+from backend.core.requests import ImageRef, RequestDraft
+from backend.services.downloads.state import waits_for_resume
+from backend.services.generation_service import Submission as Queued
+
+router = APIRouter(tags=["generation"])
+
+SubmissionDep = Annotated[Submission, Depends(read_submission)]
+_NO_ENHANCEMENT = "prompt enhancement is not offered yet: the prompt is used as written"
+image_routes = APIRouter(prefix="/inputs", tags=["inputs"])
+
+
+@router.post(
+    "/generation/submit",
+    response_model=Submitted | Estimated,
+    response_model_exclude_none=True,
+    summary="Queue a video",
+    openapi_extra=request_body_docs(),
+)
+def submit(submission: SubmissionDep, services: ServicesDep) -> Submitted | Estimated:
+    """Check the request by the rules of its model and queue it; the task is on disk when this answers.
+
+    Nothing is queued when the answer is an error. Values that were changed to fit are named in `adjustments`.
+    With `dry_run` the answer is an estimate, and nothing is queued either.
+    """
+    if submission.body.dry_run:
+        return estimate(submission, services)
+    queued = services.generation.submit(submission.wish(services.inputs))
+    return submitted(queued, submission)
+
+
+@router.post(
+    "/generation/estimate",
+    response_model=Estimated,
+    response_model_exclude_none=True,
+    summary="What a video would take",
+    openapi_extra=request_body_docs(),
+)
+def estimate(submission: SubmissionDep, services: ServicesDep) -> Estimated:
+    """Say what the request would become, the memory plan that it begins with, what it takes and why; queue nothing.
+
+    The body is that of submit. A request that does not fit this machine is answered too, with one that would.
+    """
+    return estimated(services.generation.estimate(submission.wish(services.inputs)))
+
+
+def submitted(queued: Queued, submission: Submission | None = None) -> Submitted:
+    """Show what was queued, in the shape that submit, extend and redecode share."""
+    task, notes, span = queued.task, list(queued.task.adjustments), queued.until_done
+    body = None if submission is None else submission.body
+    if body is not None and body.enable_prompt_enhancement:
+        notes.append(_NO_ENHANCEMENT)
+    return Submitted(
+        task_id=task.id,
+        task_ids=[one.id for one in queued.tasks],
+        status=task.status,
+        message=_message(queued),
+        detected_model_type=queued.spec.id,
+        reasons=list(queued.reasons),
+        queue_position=queued.queue_position,
+        estimated_time=None if span is None else round(span.seconds, 1),
+        estimated_time_minutes=None if span is None else minutes(span.seconds),
+        estimated_time_basis=None if span is None else span.basis.value,
+        adjustments=notes,
+        download=download_first(queued.fetch),
+        parameters=known(task.request)
+        | {
+            "model_type": queued.spec.id,
+            "resolution": f"{task.request['width']}x{task.request['height']}",
+            "lora_path": "" if body is None else body.lora_path,
+            "lora_strength": 1.0 if body is None else body.lora_strength,
+        },
+    )
+
+
+@router.get("/generation/models/detect", response_model=Detected, summary="Which model `auto` would take")
+def detect_model(
+    services: ServicesDep,
+    prompt: Annotated[str, Query(description="The prompt")],
+    has_image: Annotated[bool, Query(description="Whether a start image will be sent")] = False,
+    has_end_image: Annotated[bool, Query(description="Whether an end image will be sent")] = False,
+) -> Detected:
+    """Say which of the models on this server a request would go to, and why."""
+    # Only that there are images matters here, not which.
+    some = ImageRef("", 1, 1)
+    draft = RequestDraft(
+        prompt, image=some if has_image or has_end_image else None, end_image=some if has_end_image else None
+    )
+    choice = services.generation.choice(prompt, model=AUTO, draft=draft)
+    return Detected(
+        detected_model_type=choice.spec.id,
+        confidence=1.0,
+        explanation=list(choice.reasons),
+        requirements=requirements(choice.spec),
+        alternatives=[spec.id for spec in choice.alternatives],
+    )
+
+
+@router.post(
+    "/generate",
+    response_model=GenerateStarted,
+    response_model_exclude_none=True,
+    summary="Queue a video (older form of submit)",
+    openapi_extra=request_body_docs(),
+)
+def generate(submission: SubmissionDep, services: ServicesDep, request: Request) -> GenerateStarted | Response:
+    """Queue a video. The same as submit with a shorter answer; some refusals are 400 here, as they always were."""
+    if submission.body.dry_run:
+        raise InvalidRequest("dry_run belongs to /api/v1/generation/submit", details={"field": "dry_run"})
+    blank = bool(submission.body.prompt) and not submission.body.prompt.strip()
+    try:
+        wish = submission.wish(services.inputs)
+    except InvalidRequest as error:
+        return answer_to(error, request.scope, status=400)
+    try:
+        queued = services.generation.submit(wish)
+    except (ImageNotAccepted, ImageRequired) as error:
+        return answer_to(error, request.scope, status=400)
+    except InvalidRequest as error:
+        return answer_to(error, request.scope, status=400 if blank else None)
+    return GenerateStarted(
+        task_id=queued.task.id,
+        status=queued.task.status,
+        message=_message(queued),
+        estimated_time_minutes=None if queued.until_done is None else minutes(queued.until_done.seconds),
+    )
+
+
+@router.get(
+    "/generate/{task_id}", response_model=TaskInfo, response_model_exclude_none=True, summary="One task (older path)"
+)
+def generate_status(task_id: TaskId, services: ServicesDep) -> TaskInfo:
+    """Show a task; the same as `GET /api/v1/queue/{task_id}`."""
+    return task_info(services.tasks.get(task_id), in_full=True, held_up=services.control.held_up())
+
+
+def _message(queued: Queued) -> str:
+    what = "Generation task" if len(queued.tasks) == 1 else f"{len(queued.tasks)} generation tasks"
+    if queued.held_up:
+        return f"{what} queued. {waits_for_resume(queued.spec.id)}"
+    if queued.task.status is TaskStatus.PENDING and queued.queue_position is not None:
+        first = "" if queued.fetch is None else f"; the files of {queued.spec.id} are fetched first"
+        return f"{what} queued, number {queued.queue_position} in the queue{first}"
+    return f"Generation task is {queued.task.status}"
+
+
+@image_routes.post("", response_model=StoredInput, summary="Store an image")
+def store_input(
+    services: ServicesDep, image: Annotated[UploadFile, File(description="JPEG, PNG, WebP, BMP or TIFF")]
+) -> StoredInput:
+    """Keep an image and return its id, for `image_id` of a request; the same image has the same id.
+
+    It is turned upright, and white shows through where it is transparent. An image that no request names is
+    deleted after a while.
+    """
+    stored = services.inputs.store(image.file.read())
+    return StoredInput(id=stored.id, width=stored.width, height=stored.height, url=f"/api/v1/inputs/{stored.id}")
+
+
+@image_routes.get(
+    "/{image_id}",
+    summary="A stored image",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}}, "description": "A PNG"}},
+)
+def get_input(image_id: Annotated[str, Path(description="Id of the image")], services: ServicesDep) -> Response:
+    """Send a stored image."""
+    return MediaFile(services.inputs.path(image_id), "image/png", etag=image_id)

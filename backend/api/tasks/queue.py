@@ -1,0 +1,284 @@
+"""Routes of the queue: look, cancel, delete, clear."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
+from pydantic import BaseModel, Field
+
+from backend.api.http.deps import ServicesDep, TaskId
+from backend.api.http.shapes import Message, Timestamp, iso_or_none, known
+from backend.api.tasks.shapes import TaskInfo, TaskMessage, _percent, task_info, video_url
+from backend.core.catalogue.table import models_in_force
+from backend.core.domain import Task, TaskEvent, TaskStatus, iso, utcnow
+from backend.core.errors import InvalidFilter, NotFound, OutputNotFound
+
+router = APIRouter(prefix="/queue", tags=["queue"])
+
+DEFAULT_LIMIT = 200
+MAX_LIMIT = 1000
+POLL_LIMIT = 50
+
+
+POLLED_PROMPT_CHARS = 100
+
+
+def queue_item(task: Task) -> QueueItem:
+    """Show one task as the first clients read it."""
+    spec = models_in_force().get(task.model)
+    return QueueItem(
+        id=task.id,
+        status=task.status,
+        prompt=task.prompt,
+        model_type=spec.mode.value if spec else task.model,
+        created_at=iso(task.created_at),
+        progress=_percent(task),
+        started_at=iso_or_none(task.started_at),
+        completed_at=iso_or_none(task.completed_at),
+        output_path=video_url(task.id) if task.status is TaskStatus.COMPLETED else None,
+        error_message=task.error_message,
+        estimated_time_remaining=task.eta_seconds if task.status is TaskStatus.PROCESSING else None,
+        parameters=known(task.request),
+    )
+
+
+def polled_task(task: Task) -> PolledTask:
+    """Show one task in brief."""
+    prompt = task.prompt
+    return PolledTask(
+        id=task.id,
+        status=task.status,
+        progress=_percent(task),
+        model_type=task.model,
+        prompt=prompt if len(prompt) <= POLLED_PROMPT_CHARS else prompt[:POLLED_PROMPT_CHARS] + "...",
+        created_at=iso(task.created_at),
+        started_at=iso_or_none(task.started_at),
+        completed_at=iso_or_none(task.completed_at),
+        error_message=task.error_message,
+    )
+
+
+def queue_counts(counts: dict[TaskStatus, int]) -> QueueCounts:
+    """Show how many tasks are in which state."""
+    return QueueCounts(
+        total_tasks=sum(counts.values()), **{f"{status}_tasks": counts.get(status, 0) for status in TaskStatus}
+    )
+
+
+def event_info(event: TaskEvent) -> EventInfo:
+    """Show one event."""
+    return EventInfo(
+        id=event.id, number=event.number, type=event.type, data=event.data, created_at=iso(event.created_at)
+    )
+
+
+class Cleared(Message):
+    """How many tasks left the queue."""
+
+    cleared: int
+
+
+class QueueItem(BaseModel):
+    """One task as the first clients read it: short model names, nothing null."""
+
+    id: str
+    status: TaskStatus
+    prompt: str
+    model_type: str
+    created_at: Timestamp
+    progress: int
+    started_at: Timestamp | None = None
+    completed_at: Timestamp | None = None
+    output_path: str | None = None
+    error_message: str | None = None
+    estimated_time_remaining: float | None = None
+    parameters: dict[str, Any]
+
+
+class QueueCounts(BaseModel):
+    """How many tasks are in which state."""
+
+    total_tasks: int
+    pending_tasks: int
+    processing_tasks: int
+    paused_tasks: int
+    completed_tasks: int
+    failed_tasks: int
+    cancelled_tasks: int
+
+
+class QueueStatus(QueueCounts):
+    """The queue, newest first: `tasks` in full, `queue` the same ones for the first clients."""
+
+    tasks: list[TaskInfo]
+    queue: list[QueueItem]
+    current_task: QueueItem | None = None
+
+
+class PolledTask(BaseModel):
+    """One task in brief."""
+
+    id: str
+    status: TaskStatus
+    progress: int
+    model_type: str
+    prompt: str = Field(description="At most 100 characters")
+    created_at: Timestamp
+    started_at: Timestamp | None = None
+    completed_at: Timestamp | None = None
+    error_message: str | None = None
+
+
+class QueuePoll(BaseModel):
+    """The short answer for clients that ask often."""
+
+    timestamp: Timestamp
+    pending_count: int
+    processing_count: int
+    active_tasks: list[PolledTask]
+    has_active_tasks: bool
+
+
+class EventInfo(BaseModel):
+    """One thing that happened to a task."""
+
+    id: int = Field(description="Grows over all tasks")
+    number: int = Field(description="1, 2, 3 ... within the task")
+    type: str
+    data: dict[str, Any]
+    created_at: Timestamp
+
+
+class EventList(BaseModel):
+    """What happened to a task, oldest first."""
+
+    task_id: str
+    events: list[EventInfo]
+
+
+@router.get("", response_model=QueueStatus, response_model_exclude_none=True, summary="The queue")
+def queue_status(
+    services: ServicesDep,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most tasks in the answer")] = DEFAULT_LIMIT,
+    status_filter: Annotated[str | None, Query(description="Only tasks in this state")] = None,
+) -> QueueStatus:
+    """List the tasks, newest first, with the number of tasks in each state."""
+    tasks = services.tasks.list(status=_status(status_filter), limit=limit)
+    counts = queue_counts(services.tasks.counts())
+    running = next((task for task in tasks if task.status is TaskStatus.PROCESSING), None)
+    held_up = services.control.held_up()
+    return QueueStatus(
+        tasks=[task_info(task, held_up=held_up) for task in tasks],
+        queue=[queue_item(task) for task in tasks],
+        current_task=queue_item(running) if running else None,
+        **counts.model_dump(),
+    )
+
+
+@router.get("/poll", response_model=QueuePoll, response_model_exclude_none=True, summary="The queue in brief")
+def poll(
+    services: ServicesDep,
+    since: Annotated[datetime | None, Query(description="Only tasks that changed after this time")] = None,
+    active_only: Annotated[bool, Query(description="Only waiting and running tasks")] = True,
+) -> QueuePoll:
+    """Answer quickly what waits and what runs; at most 50 tasks, running ones first."""
+    counts = services.tasks.counts()
+    if active_only:
+        tasks = services.tasks.list(status=TaskStatus.PROCESSING, limit=POLL_LIMIT)
+        tasks += services.tasks.list(status=TaskStatus.PENDING, limit=POLL_LIMIT)
+    else:
+        tasks = services.tasks.list(limit=POLL_LIMIT)
+    if since is not None:
+        since = since if since.tzinfo else since.replace(tzinfo=UTC)
+        tasks = [task for task in tasks if _last_change(task) > since]
+    waiting, running = counts.get(TaskStatus.PENDING, 0), counts.get(TaskStatus.PROCESSING, 0)
+    return QueuePoll(
+        timestamp=iso(utcnow()),
+        pending_count=waiting,
+        processing_count=running,
+        active_tasks=[polled_task(task) for task in tasks[:POLL_LIMIT]],
+        has_active_tasks=waiting + running > 0,
+    )
+
+
+@router.post("/clear", response_model=Cleared, summary="Take the finished tasks out of the queue")
+def clear(services: ServicesDep) -> Cleared:
+    """Remove every completed, failed and cancelled task from the list; the videos stay."""
+    count = services.generation.clear()
+    return Cleared(message=f"Cleared {count} finished task{'' if count == 1 else 's'}", cleared=count)
+
+
+@router.get("/{task_id}", response_model=TaskInfo, response_model_exclude_none=True, summary="One task")
+def one_task(task_id: TaskId, services: ServicesDep) -> TaskInfo:
+    """Show one task: its progress while it runs, its place while it waits, its error when it failed."""
+    task = services.tasks.get(task_id)
+    held_up = services.control.held_up() if task.status is TaskStatus.PENDING else frozenset()
+    position = services.tasks.queue_position(task_id, held_up) if task.status is TaskStatus.PENDING else None
+    output = None
+    if task.status is TaskStatus.COMPLETED:
+        try:
+            output = services.outputs.get(task_id)
+        except OutputNotFound:
+            output = None  # the video was deleted; the task remains
+    return task_info(task, queue_position=position, output=output, in_full=True, held_up=held_up)
+
+
+@router.delete("/{task_id}", response_model=Message, summary="Take a finished task out of the queue")
+def delete_task(task_id: TaskId, services: ServicesDep) -> Message:
+    """Remove a completed, failed or cancelled task from the list; its video stays."""
+    services.generation.delete(task_id)
+    return Message(message="Task deleted successfully")
+
+
+@router.post("/{task_id}/cancel", response_model=TaskMessage, summary="Cancel a task")
+def cancel_task(task_id: TaskId, services: ServicesDep) -> TaskMessage:
+    """Cancel a task: at once while it waits, within one step while it runs."""
+    task = services.generation.cancel(task_id)
+    done = task.status is TaskStatus.CANCELLED
+    message = "Task cancelled successfully" if done else "The task is being cancelled: it stops at its next step"
+    return TaskMessage(message=message, task_id=task.id, status=task.status)
+
+
+@router.get(
+    "/{task_id}/preview",
+    summary="The newest preview picture",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}, "description": "A small JPEG"}},
+)
+def preview(task_id: TaskId, services: ServicesDep) -> Response:
+    """Return the newest preview of a running task."""
+    services.tasks.get(task_id)
+    try:
+        picture = services.home.preview_of(task_id).read_bytes()
+    except FileNotFoundError:
+        raise NotFound("There is no preview of this task now", suggestions=("Ask again while it generates.",)) from None
+    return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
+
+
+@router.get("/{task_id}/events", response_model=EventList, summary="What happened to a task")
+def task_events(
+    task_id: TaskId,
+    services: ServicesDep,
+    after: Annotated[int, Query(ge=0, le=2**53 - 1, description="Only events with a higher number")] = 0,
+) -> EventList:
+    """List the numbered events of a task, oldest first, also of one that was taken out of the queue."""
+    events = services.events.of_task(task_id, after)
+    if not events:
+        services.tasks.get(task_id)
+    return EventList(task_id=task_id, events=[event_info(event) for event in events])
+
+
+def _status(word: str | None) -> TaskStatus | None:
+    if word is None:
+        return None
+    try:
+        return TaskStatus(word)
+    except ValueError:
+        raise InvalidFilter(f"Invalid status filter. Use one of: {', '.join(TaskStatus)}") from None
+
+
+def _last_change(task: Task) -> datetime:
+    return max(moment for moment in (task.created_at, task.started_at, task.completed_at) if moment is not None)

@@ -1,0 +1,207 @@
+"""The shapes of the answers about tasks, videos and models, as clients of the earlier application expect them.
+
+Only shapes: which values a model accepts is decided further in. Numbers that are not known are absent,
+never null. Field names and spellings are fixed by the clients that exist; docs/api.md tells them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from backend.api.http.shapes import DownloadFirst, Message, Timestamp, iso_or_none, known
+from backend.api.models.status import max_resolution
+from backend.core.catalogue.table import ModelSpec
+from backend.core.domain import Output, Priority, Task, TaskStatus, iso, utcnow
+from backend.core.requests import GenerationRequest
+from backend.services.downloads.state import waits_for_resume
+
+
+class StoredInput(BaseModel):
+    """An image that requests can start from."""
+
+    id: str = Field(description="Send it as `image_id` or `end_image_id`")
+    width: int
+    height: int
+    url: str
+
+
+class TaskMessage(Message):
+    """What was done to a task."""
+
+    task_id: str
+    status: TaskStatus
+
+
+class Submitted(TaskMessage):
+    """A task that is safely on disk; with `variations`, the first of them."""
+
+    task_ids: list[str] = Field(description="All tasks of this request, in the order they run")
+    reasons: list[str] = Field([], description="Why `auto` took this model; empty when the model was named")
+    success: bool = True
+    detected_model_type: str
+    queue_position: int | None = Field(None, description="1 is next; absent when the task does not wait for its turn")
+    estimated_time: float | None = Field(
+        None, description="Seconds until done, with the queue ahead; absent while unknown"
+    )
+    estimated_time_minutes: int | None = None
+    estimated_time_basis: Literal["estimated", "measured"] | None = Field(
+        None, description="`measured`: from what finished tasks of this machine took"
+    )
+    adjustments: list[str] = Field(description="One sentence for each value that was changed to fit the model")
+    parameters: dict[str, Any] = Field(description="Every value that decides the frames, the seed included")
+    download: DownloadFirst | None = Field(None, description="What is fetched first; absent when the model is here")
+
+
+class GenerateStarted(TaskMessage):
+    """The short answer of `POST /api/v1/generate`."""
+
+    estimated_time_minutes: int | None = None
+
+
+class Requirements(BaseModel):
+    """What a model needs."""
+
+    requires_image: bool
+    supports_end_image: bool
+    estimated_vram_gb: float
+    max_resolution: str
+    recommended_steps: int
+
+
+class Detected(BaseModel):
+    """Which model `auto` would take."""
+
+    detected_model_type: str
+    confidence: float = Field(description="Always 1: the choice follows fixed rules, see `explanation`")
+    explanation: list[str]
+    requirements: Requirements
+    alternatives: list[str]
+
+
+class TaskInfo(BaseModel):
+    """One task."""
+
+    id: str
+    model_type: str
+    prompt: str
+    resolution: str
+    steps: int
+    num_frames: int
+    fps: float
+    seed: int
+    lora_strength: float
+    status: TaskStatus
+    progress: int = Field(ge=0, le=100)
+    progress_percent: float = Field(ge=0, le=100)
+    created_at: Timestamp
+    attempt: int
+    priority: Priority
+    cancel_requested: bool
+    adjustments: list[str] = []
+    started_at: Timestamp | None = None
+    completed_at: Timestamp | None = None
+    stage: str | None = None
+    message: str | None = None
+    current_step: int | None = None
+    total_steps: int | None = None
+    estimated_time_remaining: float | None = Field(None, description="Seconds")
+    estimated_time_minutes: int | None = None
+    estimated_completion: Timestamp | None = None
+    queue_position: int | None = None
+    preview_url: str | None = None
+    output_path: str | None = None
+    generation_time: float | None = Field(None, description="Seconds the finished video took")
+    model_used: str | None = None
+    error_message: str | None = None
+    error_code: str | None = None
+    suggestions: list[str] | None = None
+    parameters: dict[str, Any] | None = Field(None, description="Every value that decides the frames; not in lists")
+
+
+_PRIORITIES = {priority.rank: priority for priority in Priority}
+
+
+def video_url(task_id: str) -> str:
+    """Return the address under which a finished video plays."""
+    return f"/api/v1/outputs/{task_id}/video"
+
+
+def task_info(
+    task: Task,
+    *,
+    queue_position: int | None = None,
+    output: Output | None = None,
+    in_full: bool = False,
+    held_up: Collection[str] = (),
+) -> TaskInfo:
+    """Show one task; `in_full` with every value that decides its frames.
+
+    `held_up` are the models whose waiting tasks have no turn until somebody resumes the download.
+    """
+    request = GenerationRequest.from_json(task.request)
+    processing = task.status is TaskStatus.PROCESSING
+    completed = task.status is TaskStatus.COMPLETED
+    eta = task.eta_seconds if processing else None
+    waits = task.status is TaskStatus.PENDING and task.model in held_up
+    return TaskInfo(
+        id=task.id,
+        model_type=task.model,
+        prompt=request.prompt,
+        resolution=request.resolution,
+        steps=request.steps,
+        num_frames=request.num_frames,
+        fps=request.fps,
+        seed=request.seed,
+        lora_strength=request.loras[0].strength if request.loras else 1.0,
+        status=task.status,
+        progress=_percent(task),
+        progress_percent=round(task.progress * 100, 2),
+        created_at=iso(task.created_at),
+        attempt=task.attempt,
+        priority=_PRIORITIES[task.priority],
+        cancel_requested=task.cancel_requested,
+        adjustments=list(task.adjustments),
+        started_at=iso_or_none(task.started_at),
+        completed_at=iso_or_none(task.completed_at),
+        stage=task.stage if processing else None,
+        message=task.message if processing else waits_for_resume(task.model) if waits else None,
+        current_step=task.step if processing else None,
+        total_steps=task.total_steps if processing else None,
+        estimated_time_remaining=None if eta is None else round(eta, 1),
+        estimated_time_minutes=minutes(eta),
+        estimated_completion=None if eta is None else iso(utcnow() + timedelta(seconds=eta)),
+        queue_position=queue_position,
+        preview_url=f"/api/v1/queue/{task.id}/preview" if processing and task.preview_step is not None else None,
+        output_path=video_url(task.id) if completed else None,
+        generation_time=None if output is None else round(output.generation_seconds, 3),
+        model_used=task.model if completed else None,
+        error_message=task.error_message,
+        error_code=task.error_code,
+        suggestions=list(task.error_suggestions) or None,
+        parameters=known(task.request) if in_full else None,
+    )
+
+
+def requirements(spec: ModelSpec) -> Requirements:
+    """Show what a request to this model needs."""
+    return Requirements(
+        requires_image=spec.needs_image,
+        supports_end_image=spec.takes_end_image,
+        estimated_vram_gb=spec.weights_gb,
+        max_resolution=max_resolution(spec),
+        recommended_steps=spec.steps,
+    )
+
+
+def minutes(seconds: float | None) -> int | None:
+    """Round an estimate up to whole minutes."""
+    return None if seconds is None else math.ceil(seconds / 60)
+
+
+def _percent(task: Task) -> int:
+    return 100 if task.status is TaskStatus.COMPLETED else min(99, int(task.progress * 100))

@@ -1,0 +1,1 @@
+"""`wan22 models`: list, add, adopt, and clean up."""

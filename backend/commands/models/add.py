@@ -1,0 +1,122 @@
+"""`wan22 models add`: a model of the user's own, from a folder, from single files, or from a repository."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from backend.commands.terminal import err, out, own_home
+from backend.core.catalogue.table import BUILT_IN
+from backend.core.errors import BadSettings
+from backend.core.planning.hardware import detect_hardware
+
+if TYPE_CHECKING:
+    from backend.commands.progress_bar import ShowBytes
+    from backend.models.own.model_entry import ModelEntry
+
+
+def add(
+    model_id: Annotated[str, typer.Argument(metavar="ID", help="Name of the model; requests say it.")],
+    base: Annotated[str, typer.Option(help="The built-in model that it is built like, such as TI2V-5B.")],
+    path: Annotated[
+        Path | None,
+        typer.Argument(help="Its folder in diffusers' layout, or its only transformer as a file.", exists=True),
+    ] = None,
+    high: Annotated[
+        Path | None, typer.Option(help="The expert for high noise: safetensors, their index, or GGUF.", exists=True)
+    ] = None,
+    low: Annotated[Path | None, typer.Option(help="The expert for low noise, likewise.", exists=True)] = None,
+    part: Annotated[
+        list[Path] | None, typer.Option(help="Its autoencoder or text encoder as a file; repeated.", exists=True)
+    ] = None,
+    repository: Annotated[
+        str | None, typer.Option(metavar="OWNER/NAME", help="Where the hub has it, in place of a folder.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
+    title: Annotated[str | None, typer.Option(help="What people call it.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Its licence.")] = None,
+    alias: Annotated[list[str] | None, typer.Option(help="Another name for it; may be repeated.")] = None,
+    default: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A default of its own, such as steps=8; repeated.")
+    ] = None,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the files into the home folder.")] = False,
+) -> None:
+    """Add a model of your own, built like one of the built-in ones. A running server knows it at once.
+
+    Its files stay where they are. Of single files a folder of links is made; what they lack is taken from the models
+    that are here, or fetched later.
+    """
+    from backend.commands.progress_bar import byte_bar
+    from backend.models.folder.manager import ModelManager
+    from backend.models.own.configuration import ModelConfigurationManager
+    from backend.models.own.model_entry import ModelEntry
+    from backend.models.own.registration import OwnModels
+
+    home = own_home()
+    models = ModelManager(home, has_gpu=bool(detect_hardware().gpus))
+    own = OwnModels(home, ModelConfigurationManager(home))
+    values: dict[str, object] = {
+        "base": base,
+        "repository": repository,
+        "revision": revision,
+        "title": title,
+        "licence": licence,
+        "aliases": alias or [],
+        "defaults": dict(_setting(one) for one in default or []),
+    }
+    entry = ModelEntry.read({key: value for key, value in values.items() if value is not None})
+    named = {"transformer": high, "transformer_2": low}
+    if path is not None and path.is_file():
+        named["transformer"] = _only_transformer(path, high, entry)
+        path = None
+    files = {component: file for component, file in named.items() if file is not None}
+    if path is not None and (files or part):
+        raise BadSettings("Say a folder or single files, not both", suggestions=("Leave one of them out.",))
+    notes: tuple[str, ...] = ()
+    if files or part:
+        with byte_bar(err) as bar:
+            reading = _Reading(bar)
+            spec, notes = own.add_files(model_id, entry, files, part or [], models=models, copy=copy, on_read=reading)
+    else:
+        spec = own.add(model_id, entry, path, copy=copy)
+    for note in notes:
+        out.print(note, highlight=False)
+    state = models.state(spec)
+    out.print(f"{spec.id} is added, built like {spec.structure}: {state.reason or 'ready'}", highlight=False)
+
+
+class _Reading:
+    """Shows how much of the files was read."""
+
+    def __init__(self, bar: ShowBytes) -> None:
+        self._bar = bar
+        self._done = 0
+
+    def __call__(self, name: str, count: int) -> None:
+        self._done += count
+        self._bar(f"reading {name}", self._done, None)
+
+
+def _only_transformer(path: Path, high: Path | None, entry: ModelEntry) -> Path:
+    """Return the one file of a model with one transformer.
+
+    Raises:
+        BadSettings: the model has two, or the file was given twice.
+    """
+    if high is not None or BUILT_IN.find(entry.base or "").experts == 2:
+        raise BadSettings(f"{entry.base} has two transformers", suggestions=("Give them with `--high` and `--low`.",))
+    return path
+
+
+def _setting(text: str) -> tuple[str, object]:
+    """Read `KEY=VALUE`; a value that is no JSON is a text."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise BadSettings(f"--default {key}: say KEY=VALUE, such as steps=8", suggestions=("Correct the option.",))
+    try:
+        return key.strip(), json.loads(value)
+    except ValueError:
+        return key.strip(), value

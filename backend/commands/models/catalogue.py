@@ -1,0 +1,212 @@
+"""`wan22 models`: list, add, fetch, adopt, check and remove models. Works on the home folder; no server has to run."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from backend.commands.models.add import add
+from backend.commands.models.adopt import adopt
+from backend.commands.models.cleanup import cleanup
+from backend.commands.terminal import err, out, own_database, own_home, own_need
+from backend.core.catalogue.table import ModelSpec, find_model, models_in_force
+from backend.core.errors import DownloadStopped, ModelDamaged, UnknownModel
+from backend.core.paths import Home
+from backend.core.planning.hardware import detect_hardware
+from backend.core.settings import load_settings
+
+if TYPE_CHECKING:
+    from backend.commands.progress_bar import ShowBytes
+    from backend.models.download.downloader import ModelDownloader
+    from backend.models.folder.integrity import FileFinding
+    from backend.models.folder.manager import ModelManager, ModelState
+    from backend.models.folder.progress import DownloadProgress, OnProgress
+
+app = typer.Typer(help="List, add, fetch, adopt, check and remove models.", no_args_is_help=True)
+app.command("add")(add)
+
+Name = Annotated[str, typer.Argument(help="Name of the model, as the list has it.")]
+Limit = Annotated[float | None, typer.Option("--limit", min=0.01, help="At most so many MB per second.")]
+_MB = 1e6
+
+app.command("adopt")(adopt)
+app.command("cleanup")(cleanup)
+
+
+@app.command("list")
+def list_models() -> None:
+    """List the models and what the disk has of them."""
+    table = Table("name", "makes video from", "status", "MB on disk", "why not", box=None)
+    for state in _manager(own_home()).states():
+        images = "an image and text" if state.spec.needs_image else "text, perhaps an image"
+        sources = images if state.spec.takes_image else "text"
+        size = f"{state.size_bytes / _MB:,.1f}" if state.size_bytes else ""
+        colour = "green" if state.available else "yellow"
+        table.add_row(state.spec.id, sources, f"[{colour}]{state.presence}[/]", size, escape(state.reason or ""))
+    out.print(table)
+    for fault in models_in_force().faults:
+        err.print(f"left out: {fault}", style="yellow", markup=False, highlight=False)
+
+
+@app.command("show")
+def show(name: Name) -> None:
+    """Show what is known of a model and its files, as JSON."""
+    home = own_home()
+    out.print_json(json.dumps(_described(_manager(home).state(find_model(name)))))
+
+
+@app.command("download")
+def download(
+    name: Name,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
+    limit: Limit = None,
+) -> None:
+    """Fetch a model, or what is missing of it. Stop it at any time: the next call goes on from there."""
+    from backend.commands.progress_bar import byte_bar
+
+    home, spec = own_home(), find_model(name)
+    downloader = _downloader(home, limit)
+    try:
+        with byte_bar(err) as bar:
+            downloader.download(spec, on_progress=_shown(bar), revision=revision)
+    except KeyboardInterrupt:
+        raise DownloadStopped from None
+    out.print(f"{spec.id} is complete and verified")
+
+
+@app.command("verify")
+def verify(
+    name: Name,
+    quick: Annotated[bool, typer.Option("--quick", help="Only sizes and headers; reads no contents.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Fetch again what is wrong, and only that.")] = False,
+    limit: Limit = None,
+) -> None:
+    """Check a model's files against what was downloaded, without the network."""
+    from backend.commands.progress_bar import byte_bar
+    from backend.models.folder.integrity import FileState
+
+    home, spec = own_home(), find_model(name)
+    findings = _examined(home, spec, quick=quick)
+    wrong = [finding for finding in findings if finding.state is not FileState.OK]
+    for finding in wrong:
+        out.print(f"{finding.name}: {finding.state}", markup=False, highlight=False)
+    if not wrong:
+        if findings:
+            out.print(f"{spec.id}: all {len(findings)} files are {'there' if quick else 'intact'}")
+        return
+    if not repair:
+        raise ModelDamaged(
+            f"{spec.id} is damaged: {len(wrong)} of {len(findings)} files are wrong",
+            suggestions=(f"Run `wan22 models verify {spec.id} --repair`: only these are fetched again.",),
+        )
+    try:
+        with byte_bar(err) as bar:
+            _downloader(home, limit).repair(spec, wrong, on_progress=_shown(bar))
+    except KeyboardInterrupt:
+        raise DownloadStopped from None
+    out.print(f"{spec.id} is repaired")
+
+
+@app.command("remove")
+def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
+    """Delete a model's files, also unfinished ones; a model of your own is taken out, and its folder stays.
+
+    Not one that a task waits for or a worker holds, also while a server runs.
+    """
+    from backend.models.folder.storage import remove_model
+    from backend.models.own.configuration import ModelConfigurationManager
+    from backend.models.own.registration import OwnModels
+
+    home = own_home()
+    try:
+        spec = find_model(name)
+    except UnknownModel:
+        configuration = ModelConfigurationManager(home)
+        if not configuration.has(name):
+            raise
+        configuration.remove(name)  # one that was left out because something is wrong with it
+        out.print("The entry was taken out of config.json")
+        return
+    if not (yes or spec.embedded):
+        what = f"Take {spec.id} out" if spec.folder else f"Delete the files of {spec.id}"
+        typer.confirm(f"{what}?", abort=True)
+    own = OwnModels(home, ModelConfigurationManager(home))
+    with own_database() as database, own_need(home, database).nobodys(spec):
+        freed = remove_model(home, spec) if spec.base is None else own.remove(spec)
+    out.print(f"{spec.id} was removed, {freed / _MB:,.1f} MB are free again")
+
+
+def _manager(home: Home) -> ModelManager:
+    from backend.models.folder.manager import ModelManager
+
+    return ModelManager(home, has_gpu=bool(detect_hardware().gpus))
+
+
+def _downloader(home: Home, limit: float | None) -> ModelDownloader:
+    from backend.models.download.downloader import downloader_into
+
+    speed = None if limit is None else limit * _MB
+    return downloader_into(home, _manager(home), load_settings().model_roots, bytes_per_second=speed)
+
+
+def _shown(bar: ShowBytes) -> OnProgress:
+    def on_progress(progress: DownloadProgress) -> None:
+        label = f"{progress.phase} {progress.file or ''}".rstrip()
+        bar(label, progress.done_bytes, progress.total_bytes, progress.speed, progress.eta_seconds)
+
+    return on_progress
+
+
+def _examined(home: Home, spec: ModelSpec, *, quick: bool) -> list[FileFinding]:
+    """Check the files of a model; none are returned for a folder that was not downloaded by wan22 but looks whole."""
+    from backend.commands.progress_bar import byte_bar
+    from backend.models.folder.integrity import check_full, check_quick
+    from backend.models.folder.manifest import read_manifest
+
+    manager = _manager(home)
+    folder = manager.state(spec).folder
+    manifest = read_manifest(folder)
+    if manifest is None:
+        manager.folder(spec)  # says what is wrong with it
+        out.print(f"{spec.id} was not downloaded by wan22: its files are all there, their contents cannot be compared")
+        return []
+    if quick:
+        return check_quick(folder, manifest)
+    done = 0
+    with byte_bar(err) as bar:
+
+        def on_read(name: str, count: int) -> None:
+            nonlocal done
+            done += count
+            bar(f"verifying {name}", done, manifest.size_bytes)
+
+        return check_full(folder, manifest, on_read)
+
+
+def _described(state: ModelState) -> dict[str, object]:
+    from backend.models.folder.manifest import read_manifest
+
+    spec, manifest = state.spec, read_manifest(state.folder)
+    return {
+        "id": spec.id,
+        "title": spec.title,
+        "status": state.presence,
+        "reason": state.reason,
+        "ships_with_wan22": spec.embedded,
+        "base": spec.base,
+        "folder": str(state.folder) if state.available else None,
+        "repository": spec.repo_id,
+        "commit": manifest.commit if manifest else None,
+        "adopted": manifest.adopted if manifest else [],
+        "licence": spec.licence,
+        "weights_gb": spec.weights_gb,
+        "bytes_on_disk": state.size_bytes,
+        "files": {
+            name: {"bytes": record.size, "sha256": record.sha256}
+            for name, record in sorted(manifest.files.items() if manifest else ())
+        },
+    }

@@ -1,0 +1,237 @@
+"""The parts of the web process as components: how each is started, asked and stopped, in this order.
+
+What one of them says of itself is looked up now, never remembered; nothing is called ready that was not asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import structlog
+
+from backend.core.catalogue.table import models_in_force
+from backend.core.domain import TaskStatus
+from backend.core.errors import BadSettings, WanError
+from backend.core.planning.hardware import HardwareProfile, in_gib, remember
+from backend.core.system_integration import Component, ComponentStatus, Condition
+from backend.models.folder.manager import Presence
+from backend.services.downloads.state import Download, DownloadState
+from backend.services.system.container import Services
+from backend.store.engine import Database
+from backend.store.workers import WorkerState
+
+#: Above these the machine is short of room; in percent.
+DISK_WARNING_PERCENT = 95.0
+MEMORY_WARNING_PERCENT = 95.0
+
+DATABASE, HOME, WORKERS = "database", "home", "workers"
+
+log = structlog.get_logger(__name__)
+
+
+#: Told the state before a change and the download after it.
+Publish = Callable[[DownloadState | None, Download], None]
+
+
+def web_components(
+    services: Services, database: Database, profile: HardwareProfile, publish: Publish
+) -> tuple[Component, ...]:
+    """Return the components of a web process, in the order in which they start.
+
+    Args:
+        services: what they are made of.
+        database: opened when its component starts, closed when it stops.
+        profile: this machine, as it was found just now.
+        publish: sends a change of a download to WebSocket clients; any thread may call it.
+    """
+    sockets, supervisor, grace = services.sockets, services.supervisor, services.settings.stop_grace_seconds
+
+    def go_on_downloading() -> None:
+        services.downloads.hear(publish)
+        services.downloads.restore()
+
+    workers = Component(WORKERS, partial(_workers, services))
+    if supervisor is not None:
+        start, stop = _in_thread(supervisor.start), _in_thread(partial(supervisor.stop, grace))
+        workers = Component(WORKERS, partial(_workers, services), start, stop)
+    return (
+        Component(HOME, partial(_home, services), _in_thread(services.home.create), essential=True),
+        Component("configuration", partial(_configuration, services), _in_thread(services.configuration.refresh)),
+        Component(
+            DATABASE,
+            partial(_database, services),
+            _in_thread(partial(_open, database)),
+            _in_thread(database.close),
+            essential=True,
+        ),
+        Component("hardware", partial(_hardware, services, profile), _in_thread(partial(_note, services, profile))),
+        Component("models", partial(_models, services)),
+        Component("loras", partial(_loras, services)),
+        Component("inputs", _inputs, _in_thread(services.generation.prune_inputs)),
+        Component("events", partial(_events, services), sockets.start, sockets.stop),
+        Component(
+            "downloads",
+            partial(_downloads, services),
+            _in_thread(go_on_downloading),
+            _in_thread(services.downloads.stop),
+        ),
+        workers,
+        Component(
+            "recheck",
+            partial(_recheck, services),
+            _in_thread(services.recheck.start),
+            _in_thread(services.recheck.stop),
+        ),
+    )
+
+
+def _in_thread(work: Callable[[], object]) -> Callable[[], Awaitable[None]]:
+    """Keep the event loop free of what talks to the disk or to other processes."""
+
+    async def run() -> None:
+        await asyncio.to_thread(work)
+
+    return run
+
+
+def _ready(sentence: str) -> Condition:
+    return Condition(ComponentStatus.READY, sentence)
+
+
+def _degraded(sentence: str) -> Condition:
+    return Condition(ComponentStatus.DEGRADED, sentence)
+
+
+def _failed(sentence: str) -> Condition:
+    return Condition(ComponentStatus.FAILED, sentence)
+
+
+def _home(services: Services) -> Condition:
+    faults = services.home.faults()
+    if faults and not services.home.root.is_dir():
+        return _failed("; ".join(faults))
+    reading = services.stats.read()
+    if reading.disk_percent > DISK_WARNING_PERCENT:
+        faults.append(f"The disk is {reading.disk_percent:.0f} % full")
+    return _degraded("; ".join(faults)) if faults else _ready(f"{reading.disk_free_gb:.1f} GiB free")
+
+
+def _configuration(services: Services) -> Condition:
+    try:
+        services.optimization.read()
+        services.limits.read()
+        services.pace.read()
+    except BadSettings as error:
+        return _degraded(f"{error.message}; the defaults are in force")
+    if faults := services.configuration.refresh().faults:
+        return _degraded("; ".join(faults))
+    return _ready("Every section can be read")
+
+
+def _open(database: Database) -> None:
+    """Bring the schema up to date; a database that cannot be used is closed again."""
+    try:
+        database.migrate()
+    except WanError:
+        database.close()
+        raise
+
+
+def _database(services: Services) -> Condition:
+    try:
+        counts = services.tasks.counts()
+    except WanError as error:
+        return _failed(f"The database cannot be used: {error.message}")
+    waiting, running = counts.get(TaskStatus.PENDING, 0), counts.get(TaskStatus.PROCESSING, 0)
+    return _ready(f"Answers; {waiting} tasks wait, {running} run")
+
+
+def _note(services: Services, profile: HardwareProfile) -> None:
+    """Write the machine down and tell the log what is another than at the last start."""
+    for change in remember(services.home.hardware_file, profile):
+        log.warning("the machine has changed since the last start", change=change)
+    for finding in profile.findings:
+        log.warning("the machine could not be asked about everything", finding=finding)
+
+
+def _hardware(services: Services, profile: HardwareProfile) -> Condition:
+    reading = services.stats.read()
+    faults = list(dict.fromkeys((*profile.findings, *reading.findings)))
+    if len(reading.gpus) < len(profile.gpus):
+        faults.append(f"{len(profile.gpus) - len(reading.gpus)} of {len(profile.gpus)} cards do not answer any more")
+    if reading.ram_percent > MEMORY_WARNING_PERCENT:
+        faults.append(f"Memory is {reading.ram_percent:.0f} % full")
+    if faults:
+        return _degraded("; ".join(faults))
+    cards = [f"{gpu.name} with {in_gib(gpu.memory_total)}" for gpu in profile.gpus]
+    return _ready(f"{profile.cores} cores, {in_gib(profile.memory)} memory, {', '.join(cards) or 'no NVIDIA card'}")
+
+
+def _models(services: Services) -> Condition:
+    states = services.models.states()
+    here = [state for state in states if state.available]
+    corrupted = [
+        f"{state.spec.id} is damaged: {state.reason}" for state in states if state.presence is Presence.CORRUPTED
+    ]
+    if not here:
+        return _failed("; ".join(corrupted) or "No model is here")
+    if corrupted:
+        return _degraded("; ".join(corrupted))
+    return _ready(f"{len(here)} of {len(states)} are here: {', '.join(state.spec.id for state in here)}")
+
+
+def _loras(services: Services) -> Condition:
+    if not services.home.loras.is_dir():
+        return _degraded("The folder of the LoRAs cannot be read; those that ship with wan22 can be used")
+    found = services.loras.all()
+    unusable = [lora.id for lora in found if lora.problem is not None]
+    return _ready(f"{len(found)} are here" + (f"; not usable: {', '.join(unusable)}" if unusable else ""))
+
+
+def _inputs() -> Condition:
+    return _ready("Images that nothing names any more are removed")
+
+
+def _events(services: Services) -> Condition:
+    sockets = services.sockets
+    if not sockets.follows:
+        return _failed("The event log is not followed any more: clients of the WebSocket hear no news")
+    return _ready(f"Followed for {sockets.active_connections} WebSocket clients")
+
+
+def _downloads(services: Services) -> Condition:
+    asked = [services.downloads.get(spec) for spec in models_in_force().specs]
+    states = Counter(download.state.value for download in asked if download is not None)
+    return _ready(", ".join(f"{count} {state}" for state, count in states.items()) or "None was asked for")
+
+
+def _workers(services: Services) -> Condition:
+    alive = services.living_workers()
+    if not alive:
+        return _without_worker(services)
+    working = [worker for worker in alive if worker.state is not WorkerState.LOADING]
+    words = "; ".join(
+        f"{worker.device} {worker.state}" + (f": {worker.detail}" if worker.detail else "") for worker in alive
+    )
+    if not working:
+        return Condition(ComponentStatus.STARTING, words)
+    told = dict.fromkeys(text for worker in alive if worker.equipment for text in worker.equipment.warnings)
+    return _degraded("; ".join(told)) if told else _ready(words)
+
+
+def _without_worker(services: Services) -> Condition:
+    if services.supervisor is None:
+        sentence = "No worker is connected: tasks wait until one is started with `wan22 worker`"
+        return Condition(ComponentStatus.NOT_STARTED, sentence)
+    state = services.supervisor.state
+    sentence = f"The worker is not ready ({state.status})" + (f": {state.reason}" if state.reason else "")
+    starts = state.status in ("starting", "running") and state.reason is None
+    return Condition(ComponentStatus.STARTING, sentence) if starts else _failed(sentence)
+
+
+def _recheck(services: Services) -> Condition:
+    days = services.settings.recheck_days
+    return _ready(f"Files of models are read again every {days:g} days" if days else "Turned off")

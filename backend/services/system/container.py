@@ -1,0 +1,128 @@
+"""Everything that a web process is made of, as one value.
+
+Made once by `backend.wiring`; what the API adds to it is known here by protocol alone.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from backend.core.config.download_limit import KeptDownloads
+from backend.core.paths import Home
+from backend.core.planning.constraints import KeptOptimization
+from backend.core.planning.memory_level import KeptLimits
+from backend.core.settings import Settings
+from backend.core.system_integration import SystemIntegration
+from backend.models.folder.manager import ModelManager
+from backend.models.lora.library import LoraLibrary
+from backend.models.own.configuration import ModelConfigurationManager
+from backend.services.downloads.control import DownloadControl
+from backend.services.downloads.runner import ModelDownloads
+from backend.services.generation_service import GenerationService
+from backend.services.media.images import InputStore
+from backend.services.models.availability import ModelNeed
+from backend.services.models.cleanup import StorageCleanup
+from backend.services.models.fallback import FallbackAdvisor
+from backend.services.models.recheck import Recheck
+from backend.services.planning.advisor import OptimizationAdvisor
+from backend.services.system.host_stats import HostStats
+from backend.store.download_orders import DownloadOrders
+from backend.store.events import EventLog
+from backend.store.outputs import OutputStore, UsageStore
+from backend.store.tasks import TaskStore
+from backend.store.workers import WorkerInfo, WorkerStore
+
+
+class Sockets(Protocol):
+    """The WebSocket clients of this process."""
+
+    @property
+    def follows(self) -> bool:
+        """Whether the event log is being followed."""
+
+    @property
+    def active_connections(self) -> int:
+        """How many clients are connected."""
+
+    def subscription_counts(self) -> dict[str, int]:
+        """Return how many clients listen to each topic."""
+
+    async def start(self) -> None:
+        """Begin to follow the event log."""
+
+    async def stop(self) -> None:
+        """Close every connection."""
+
+    def tell(self, topic: str, kind: str, data: dict[str, Any]) -> None:
+        """Send a message to whoever listens to a topic; any thread may call."""
+
+
+class LocalWorkerState(Protocol):
+    """How the local worker is doing."""
+
+    @property
+    def status(self) -> str:
+        """One of starting, running, backoff, defunct, stopped."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is not running."""
+
+
+class LocalWorker(Protocol):
+    """Whoever keeps a local worker alive; the web process starts and stops it and asks how it is."""
+
+    @property
+    def state(self) -> LocalWorkerState:
+        """How the worker is doing."""
+
+    def start(self) -> None:
+        """Start the worker."""
+
+    def stop(self, grace: float) -> None:
+        """Stop the worker; after `grace` seconds by force."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything that routes and components may use."""
+
+    settings: Settings
+    home: Home
+    tasks: TaskStore
+    events: EventLog
+    outputs: OutputStore
+    workers: WorkerStore
+    configuration: ModelConfigurationManager
+    models: ModelManager
+    loras: LoraLibrary
+    inputs: InputStore
+    generation: GenerationService
+    downloads: ModelDownloads
+    orders: DownloadOrders
+    control: DownloadControl
+    pace: KeptDownloads
+    need: ModelNeed
+    cleanup: StorageCleanup
+    recheck: Recheck
+    stats: HostStats
+    sockets: Sockets
+    supervisor: LocalWorker | None
+    system: SystemIntegration
+    optimization: KeptOptimization
+    limits: KeptLimits
+    advisor: OptimizationAdvisor
+    usage: UsageStore
+    fallbacks: FallbackAdvisor
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since this process started to serve."""
+        return time.monotonic() - self.started
+
+    def living_workers(self) -> list[WorkerInfo]:
+        """Return the workers that were heard of within a lease and whose processes are not known to be gone."""
+        return [one for one in self.workers.alive(self.settings.lease_seconds) if not one.is_dead()]

@@ -1,0 +1,102 @@
+"""Composition root of the web process: stores, services and components, connected to each other.
+
+Nothing is opened or changed before its component starts. Imports neither the engine nor torch.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from backend.api.live.download_feed import tell_download
+from backend.api.live.websocket import ConnectionManager
+from backend.core.config.download_limit import kept_downloads
+from backend.core.config.file import ConfigFile
+from backend.core.domain import TaskStatus
+from backend.core.planning.constraints import kept_optimization
+from backend.core.planning.hardware import HardwareProfile, detect_hardware
+from backend.core.planning.memory_level import kept_limits
+from backend.core.settings import Settings
+from backend.core.system_integration import SystemIntegration
+from backend.models.folder.manager import ModelManager
+from backend.models.lora.library import LoraLibrary
+from backend.models.own.configuration import ModelConfigurationManager
+from backend.services.downloads.control import DownloadControl
+from backend.services.downloads.runner import downloads_into
+from backend.services.generation_service import GenerationService
+from backend.services.media.images import InputStore
+from backend.services.models.availability import ModelNeed, ModelSupply
+from backend.services.models.cleanup import StorageCleanup
+from backend.services.models.fallback import FallbackAdvisor
+from backend.services.models.recheck import Recheck
+from backend.services.planning.advisor import OptimizationAdvisor
+from backend.services.planning.forecast import Forecast
+from backend.services.planning.worker_machine import WorkingMachine
+from backend.services.system.conditions import web_components
+from backend.services.system.container import LocalWorker, Services
+from backend.services.system.host_stats import HostStats
+from backend.store.download_orders import DownloadOrders
+from backend.store.engine import Database
+from backend.store.events import EventLog
+from backend.store.outputs import OutputStore, UsageStore
+from backend.store.tasks import TaskStore
+from backend.store.workers import WorkerStore
+
+
+def build_services(settings: Settings, supervisor: LocalWorker | None, workers_on: HardwareProfile | None) -> Services:
+    """Put everything together; nothing is opened or changed before its component starts."""
+    home, database = settings.paths, Database(settings.database)
+    stats, profile = HostStats(home.root), detect_hardware(home.root)
+    tasks, events, outputs = TaskStore(database), EventLog(database), OutputStore(database, home)
+    workers, orders = WorkerStore(database), DownloadOrders(database)
+    machine = WorkingMachine(settings, workers, workers_on or profile)
+    model_manager = ModelManager(home, has_gpu=machine.computes_on_gpu)
+    loras, images = LoraLibrary(home), InputStore(home)
+    config = ConfigFile(home.config_file)
+    kept, configuration = kept_optimization(config), ModelConfigurationManager(home)
+    binding, policy = settings.worker or workers_on is not None, settings.oom_policy
+    forecast = Forecast(
+        machine.now,
+        outputs,
+        loras,
+        binding=binding,
+        wishes=kept.current,
+        policy=policy,
+        packed=model_manager.packed,
+    )
+    supply = ModelSupply(home, model_manager, fetches=settings.auto_download)
+    downloads = downloads_into(home, model_manager, orders, settings.model_roots)
+    control = DownloadControl(home, model_manager, downloads, orders, tasks)
+    need = ModelNeed(home, tasks, workers, orders, settings.lease_seconds)
+    services = Services(
+        settings=settings,
+        home=home,
+        tasks=tasks,
+        events=events,
+        outputs=outputs,
+        workers=workers,
+        configuration=configuration,
+        models=model_manager,
+        loras=loras,
+        inputs=images,
+        generation=GenerationService(
+            settings, home, tasks, outputs, model_manager, loras, images, forecast, control.held_up
+        ),
+        downloads=downloads,
+        orders=orders,
+        control=control,
+        pace=kept_downloads(config),
+        need=need,
+        cleanup=StorageCleanup(home, model_manager, need, outputs),
+        recheck=Recheck(home, model_manager, lambda: tasks.counts()[TaskStatus.PROCESSING] > 0, settings.recheck_days),
+        stats=stats,
+        sockets=ConnectionManager(settings, tasks, events, stats),
+        supervisor=supervisor,
+        system=SystemIntegration(),
+        optimization=kept,
+        limits=kept_limits(config),
+        usage=UsageStore(database),
+        fallbacks=FallbackAdvisor(model_manager, forecast, downloads, supply),
+        advisor=OptimizationAdvisor(kept, forecast, model_manager, outputs),
+    )
+    services.system.include(*web_components(services, database, profile, partial(tell_download, services.sockets)))
+    return services

@@ -1,0 +1,58 @@
+"""`wan22 plan` answers for this machine and for imagined ones, and the table in the documents is what it prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backend.core.catalogue.table import MODELS
+from tests.commands.support import invoke
+
+PLANNER = Path(__file__).parents[2] / "docs" / "planner.md"
+
+
+def test_the_table_in_the_documents_is_the_one_that_is_printed() -> None:
+    done = invoke("plan", "--table")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == PLANNER.read_text(), "run `wan22 plan --table > docs/planner.md`"
+    cells = [line for line in done.stdout.splitlines() if line.startswith("| ") and "VRAM |" not in line]
+    assert len(cells) == 7 * sum(not spec.embedded for spec in MODELS.values())
+    assert all(line.count("(estimated)") == 4 for line in cells)
+
+
+def test_a_plan_is_given_with_the_reason_of_every_other() -> None:
+    done = invoke("plan", "T2V-A14B", "--size", "832x480", "--vram", "24", "--ram", "64", "--card", "RTX 4090")
+    assert done.returncode == 0, done.stderr
+    assert "T2V-A14B at 832x480, 81 frames" in done.stdout
+    assert "of the" in done.stdout
+    assert "estimated" in done.stdout
+    assert done.stdout.count("resident-bf16") >= 4
+    assert "taken" in done.stdout
+
+
+def test_what_does_not_fit_fails_and_names_what_would() -> None:
+    done = invoke("plan", "t2v", "--vram", "8", "--ram", "32")
+    assert done.returncode == 1
+    assert "does not fit" in done.stdout
+    assert "would fit" in done.stdout
+
+
+def test_without_a_model_all_are_weighed() -> None:
+    done = invoke("plan", "--vram", "0", "--ram", "8")
+    assert done.returncode == 0, done.stderr
+    assert "tiny-t2v-a14b at 96x96, 17 frames: resident-bf16" in done.stdout
+    assert "T2V-A14B at 1280x720, 81 frames does not fit" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["T9V"], ["tiny", "--size", "big"], ["tiny", "--frames", "999"]])
+def test_what_no_model_can_make_is_a_sentence(arguments: list[str]) -> None:
+    done = invoke("plan", *arguments)
+    assert done.returncode == 1
+    assert "error:" in done.stderr
+
+
+def test_doctor_says_what_fits(tmp_path: Path) -> None:
+    done = invoke("doctor", "--offline", home=tmp_path / "home")
+    assert "TI2V-5B plan" in done.stdout
+    assert "estimated" in done.stdout
