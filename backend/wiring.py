@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from backend.api.live.download_feed import tell_download
+from backend.api.live.download_feed import publish_download
 from backend.api.live.websocket import ConnectionManager
-from backend.core.config.download_limit import kept_downloads
+from backend.core.config.download_limit import stored_downloads
 from backend.core.config.file import ConfigFile
 from backend.core.domain import TaskStatus
-from backend.core.planning.constraints import kept_optimization
+from backend.core.planning.constraints import stored_optimization
 from backend.core.planning.hardware import HardwareProfile, detect_hardware
-from backend.core.planning.memory_level import kept_limits
+from backend.core.planning.memory_level import stored_limits
 from backend.core.settings import Settings
 from backend.core.system_integration import SystemIntegration
 from backend.models.folder.manager import ModelManager
@@ -24,7 +24,7 @@ from backend.services.downloads.control import DownloadControl
 from backend.services.downloads.runner import downloads_into
 from backend.services.generation_service import GenerationService
 from backend.services.media.images import InputStore
-from backend.services.models.availability import ModelNeed, ModelSupply
+from backend.services.models.availability import ModelAvailability, ModelUsage
 from backend.services.models.cleanup import StorageCleanup
 from backend.services.models.fallback import FallbackAdvisor
 from backend.services.models.recheck import Recheck
@@ -52,7 +52,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
     model_manager = ModelManager(home, has_gpu=machine.computes_on_gpu)
     loras, images = LoraLibrary(home), InputStore(home)
     config = ConfigFile(home.config_file)
-    kept, configuration = kept_optimization(config), ModelConfigurationManager(home)
+    kept, configuration = stored_optimization(config), ModelConfigurationManager(home)
     binding, policy = settings.worker or workers_on is not None, settings.oom_policy
     forecast = Forecast(
         machine.now,
@@ -63,10 +63,10 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         policy=policy,
         packed=model_manager.packed,
     )
-    supply = ModelSupply(home, model_manager, fetches=settings.auto_download)
+    supply = ModelAvailability(home, model_manager, fetches=settings.auto_download)
     downloads = downloads_into(home, model_manager, orders, settings.model_roots)
     control = DownloadControl(home, model_manager, downloads, orders, tasks)
-    need = ModelNeed(home, tasks, workers, orders, settings.lease_seconds)
+    need = ModelUsage(home, tasks, workers, orders, settings.lease_seconds)
     services = Services(
         settings=settings,
         home=home,
@@ -84,7 +84,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         downloads=downloads,
         orders=orders,
         control=control,
-        pace=kept_downloads(config),
+        pace=stored_downloads(config),
         need=need,
         cleanup=StorageCleanup(home, model_manager, need, outputs),
         recheck=Recheck(home, model_manager, lambda: tasks.counts()[TaskStatus.PROCESSING] > 0, settings.recheck_days),
@@ -93,10 +93,10 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         supervisor=supervisor,
         system=SystemIntegration(),
         optimization=kept,
-        limits=kept_limits(config),
+        limits=stored_limits(config),
         usage=UsageStore(database),
         fallbacks=FallbackAdvisor(model_manager, forecast, downloads, supply),
         advisor=OptimizationAdvisor(kept, forecast, model_manager, outputs),
     )
-    services.system.include(*web_components(services, database, profile, partial(tell_download, services.sockets)))
+    services.system.include(*web_components(services, database, profile, partial(publish_download, services.sockets)))
     return services

@@ -77,8 +77,8 @@ class Foretold:
         return self.predicted / self.usual - 1
 
 
-def foretell(worker: RealWorker, model: str, *, image: bool) -> list[Foretold]:
-    """Make the tasks of one model, and foretell those of the other sizes from the ten."""
+def expect(worker: RealWorker, model: str, *, image: bool) -> list[Foretold]:
+    """Make the tasks of one model, and expect those of the other sizes from the ten."""
 
     def make(case: Case) -> Output:
         request = worker.request(model, case[:3], image=image, steps=case[3])
@@ -115,7 +115,7 @@ def _warm(output: Output) -> float:
 def main() -> None:
     """Measure every model and put the table into the report."""
     with real_worker() as worker:
-        found = list(chain.from_iterable(foretell(worker, model, image=image) for model, image in MODELS))
+        found = list(chain.from_iterable(expect(worker, model, image=image) for model, image in MODELS))
     rows = [
         [
             one.model,

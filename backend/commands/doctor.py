@@ -23,8 +23,8 @@ from typing import Final, Literal
 from backend import __version__
 from backend.core.config.file import ConfigFile
 from backend.core.errors import WanError
-from backend.core.planning.abilities import AttentionWish, choose_kernel
-from backend.core.planning.constraints import OptimizationSettings, kept_optimization
+from backend.core.planning.abilities import AttentionSetting, choose_kernel
+from backend.core.planning.constraints import OptimizationSettings, stored_optimization
 from backend.core.planning.cost_model import Workload
 from backend.core.planning.hardware import GIB, detect_hardware, in_gib, last_profile
 from backend.core.planning.machine import Machine
@@ -82,7 +82,7 @@ class Finding:
 
 
 #: Asks the engine about a device and about kernels of attention.
-Ask = Callable[[str, AttentionWish], EngineAnswer]
+Ask = Callable[[str, AttentionSetting], EngineAnswer]
 
 
 def examine(settings: Settings, *, offline: bool = False, ask: Ask = ask_engine) -> list[Finding]:
@@ -124,7 +124,7 @@ def examine(settings: Settings, *, offline: bool = False, ask: Ask = ask_engine)
         if answer.device is None
         else Machine.of(hardware, answer.device, precision)
     )
-    kept = kept_optimization(ConfigFile(settings.paths.config_file))
+    kept = stored_optimization(ConfigFile(settings.paths.config_file))
     try:
         kept.read()
     except WanError as error:
@@ -160,7 +160,7 @@ def _fit(work: Workload, machine: Machine, wishes: OptimizationSettings, policy:
     return Finding("note", f"{work.model} plan", f"{decision.reason}. {decision.would_fit} (estimated)")
 
 
-def _engine(answer: EngineAnswer, wish: AttentionWish) -> list[Finding]:
+def _engine(answer: EngineAnswer, wish: AttentionSetting) -> list[Finding]:
     """Say what the engine told: build, device, precision, attention."""
     facts, findings = answer.facts, []
     if "torch" in facts:

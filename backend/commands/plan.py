@@ -16,7 +16,7 @@ from backend.commands.terminal import out, own_home
 from backend.core.catalogue.table import BUILT_IN, ModelSpec, find_model, models_in_force
 from backend.core.config.file import ConfigFile
 from backend.core.frame_size import parse_resolution
-from backend.core.planning.constraints import OptimizationSettings, kept_optimization
+from backend.core.planning.constraints import OptimizationSettings, stored_optimization
 from backend.core.planning.cost_model import Workload
 from backend.core.planning.hardware import GIB, detect_hardware, in_gib
 from backend.core.planning.machine import Machine
@@ -65,7 +65,7 @@ def plan(
     out.print(escape(_in_words(machine)), style="dim")
     specs = [find_model(model)] if model else list(models_in_force().specs)
     imagined = any(option is not None for option in (vram, ram, card))
-    wishes = OptimizationSettings() if imagined else _kept_wishes()
+    wishes = OptimizationSettings() if imagined else _stored_constraints()
     optimizer, policy = WAN22SystemOptimizer(machine, wishes=wishes), load_settings().oom_policy
     models = ModelManager(load_settings().paths, has_gpu=machine.cuda)
     works = [replace(work_of(spec, size, frames, steps), packed=models.packed(spec)) for spec in specs]
@@ -100,9 +100,9 @@ def _machine(vram: float | None, ram: float | None, card: str | None) -> Machine
     return Machine(card or _IMAGINED, True, here.vram if vram is None else int(vram * GIB), memory, cores=here.cores)
 
 
-def _kept_wishes() -> OptimizationSettings:
+def _stored_constraints() -> OptimizationSettings:
     """Return the optimization settings of this home, which its server and workers obey."""
-    return kept_optimization(ConfigFile(load_settings().paths.config_file)).current()
+    return stored_optimization(ConfigFile(load_settings().paths.config_file)).current()
 
 
 def _in_words(machine: Machine) -> str:

@@ -16,7 +16,7 @@ from backend.core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from backend.commands.client import ApiClient
-    from backend.services.models.availability import ModelNeed
+    from backend.services.models.availability import ModelUsage
     from backend.store.engine import Database
 
 out = Console()
@@ -55,15 +55,15 @@ def own_database() -> Iterator[Database]:
         database.close()
 
 
-def own_need(home: Home, database: Database) -> ModelNeed:
+def own_need(home: Home, database: Database) -> ModelUsage:
     """Return who needs the models of this home."""
-    from backend.services.models.availability import ModelNeed
+    from backend.services.models.availability import ModelUsage
     from backend.store.download_orders import DownloadOrders
     from backend.store.tasks import TaskStore
     from backend.store.workers import WorkerStore
 
     lease = load_settings().lease_seconds
-    return ModelNeed(home, TaskStore(database), WorkerStore(database), DownloadOrders(database), lease)
+    return ModelUsage(home, TaskStore(database), WorkerStore(database), DownloadOrders(database), lease)
 
 
 @contextmanager

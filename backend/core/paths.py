@@ -42,7 +42,7 @@ class Home:
         """The lock that whoever changes a model's folder holds."""
         return self.models / f"{model_id}.lock"
 
-    def need_lock_of(self, model_id: str) -> Path:
+    def removal_lock_of(self, model_id: str) -> Path:
         """The lock that whoever queues a task for a model, or removes it, holds for a moment."""
         return self.models / f".{model_id}.need.lock"
 

@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from backend.core.errors import BadSettings
 from backend.core.paths import Home
-from backend.core.planning.abilities import AttentionWish
+from backend.core.planning.abilities import AttentionSetting
 from backend.core.planning.memory_ladder import OomPolicy
 
 ENV_PREFIX = "WAN22_"
@@ -37,8 +37,8 @@ class Settings(BaseSettings):
     worker: bool = Field(default=True, description="Whether `serve` runs a worker of its own")
     auto_download: bool = Field(default=True, description="Whether a task fetches a model that is not here by itself")
     device: str = Field(default="auto", description="Device of the worker: auto, cpu, cuda or cuda:N")
-    attention: AttentionWish = Field(
-        default=AttentionWish.AUTO,
+    attention: AttentionSetting = Field(
+        default=AttentionSetting.AUTO,
         description="Kernel of attention: auto takes the fastest exact one, speed also an eight-bit one, or a name",
     )
     lease_seconds: float = Field(default=30.0, gt=0, le=3600, description="How long a silent worker keeps its task")

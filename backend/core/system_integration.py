@@ -143,7 +143,7 @@ class SystemIntegration:
             else:
                 self._note(component, Condition(ComponentStatus.NOT_STARTED, "Stopped"))
 
-    def look(self) -> SystemState:
+    def snapshot(self) -> SystemState:
         """Ask every component how it is now. One whose start failed is not asked: it stays failed."""
         for component in self._components.values():
             if component.name in self._started:

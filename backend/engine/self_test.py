@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from backend.core.errors import DeviceUnusable
-from backend.core.planning.abilities import NATIVE, AttentionWish, KernelVerdict
+from backend.core.planning.abilities import NATIVE, AttentionSetting, KernelVerdict
 from backend.core.planning.hardware import detect_hardware
 from backend.engine.device.attention import names_for, try_by_name
 from backend.engine.device.choice import choose_device
@@ -25,12 +25,12 @@ from backend.engine.device.precision import choose_precision
 
 Emit = Callable[[dict[str, Any]], None]
 #: Tries one kernel: its name, the wish, the device, the numbers, and the seconds of torch's own.
-Try = Callable[[str, AttentionWish, torch.device, torch.dtype, float | None], KernelVerdict]
+Try = Callable[[str, AttentionSetting, torch.device, torch.dtype, float | None], KernelVerdict]
 
 
 def tell(
     device: str,
-    wish: AttentionWish,
+    wish: AttentionSetting,
     emit: Emit,
     *,
     skip: Collection[str] = (),
@@ -82,7 +82,7 @@ def main(*, facts: DeviceFacts | None = None, try_kernel: Try = try_by_name) -> 
     """Tell it on standard output, for the device and the wish in the arguments of the process."""
     parser = argparse.ArgumentParser(prog="python -m backend.engine.self_test")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--attention", type=AttentionWish, default=AttentionWish.AUTO)
+    parser.add_argument("--attention", type=AttentionSetting, default=AttentionSetting.AUTO)
     parser.add_argument("--skip", action="append", default=[])
     given = parser.parse_args()
     tell(given.device, given.attention, to_stdout, skip=given.skip, facts=facts, try_kernel=try_kernel)

@@ -23,7 +23,7 @@ from backend.models.lora.library import LoraLibrary
 from backend.services.continuation import Continuation
 from backend.services.media.images import InputStore
 from backend.services.model_choice import Choice, choose_model
-from backend.services.models.availability import FetchFirst, ModelSupply
+from backend.services.models.availability import FetchFirst, ModelAvailability
 from backend.services.planning.forecast import Forecast, Span
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
@@ -33,7 +33,7 @@ MAX_LORAS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class LoraWish:
+class LoraChoice:
     """A LoRA as a request names it."""
 
     id: str
@@ -43,12 +43,12 @@ class LoraWish:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SubmitRequest:
     """What a client asks for."""
 
     model: str  #: a name, or "auto"
     draft: RequestDraft
-    loras: tuple[LoraWish, ...] = ()
+    loras: tuple[LoraChoice, ...] = ()
     preset: str | None = None
     variations: int = 1  #: as many tasks, with seeds that follow each other
     priority: Priority = Priority.NORMAL
@@ -113,14 +113,14 @@ class GenerationService:
         self._tasks = tasks
         self._outputs = outputs
         self._models = models
-        self._supply = ModelSupply(home, models, fetches=settings.auto_download)
+        self._supply = ModelAvailability(home, models, fetches=settings.auto_download)
         self._loras = loras
         self._inputs = inputs
         self._forecast = forecast
         self._held_up = held_up
         self._continuation = Continuation(home, outputs, inputs)
 
-    def submit(self, wish: Wish) -> Submission:
+    def submit(self, wish: SubmitRequest) -> Submission:
         """Check a request, queue it and return its tasks once the commit is on disk.
 
         A repeated `idempotency_key` returns the first tasks.
@@ -133,7 +133,7 @@ class GenerationService:
         """
         return self._submit(self._prepare(wish, choose_model(self._models, wish.model, wish.draft)), wish)
 
-    def estimate(self, wish: Wish) -> Estimate:
+    def estimate(self, wish: SubmitRequest) -> Estimate:
         """Say what a request would become and take, without queuing it and whether or not the model is here.
 
         Raises:
@@ -141,7 +141,7 @@ class GenerationService:
         """
         return self._estimated(self._prepare(wish, choose_model(self._models, wish.model, wish.draft)))
 
-    def extend(self, output_id: str, wish: Wish) -> Submission:
+    def extend(self, output_id: str, wish: SubmitRequest) -> Submission:
         """Queue a clip that starts from the last frame of an earlier one. Raises like `submit`.
 
         What the wish leaves open is taken from the earlier clip: prompt, size, frame rate and length.
@@ -151,7 +151,7 @@ class GenerationService:
         """
         return self._submit(*self._extension(output_id, wish))
 
-    def estimate_extension(self, output_id: str, wish: Wish) -> Estimate:
+    def estimate_extension(self, output_id: str, wish: SubmitRequest) -> Estimate:
         """Say what `extend` would queue and what it would take. Raises like `extend`."""
         return self._estimated(self._extension(output_id, wish)[0])
 
@@ -170,7 +170,7 @@ class GenerationService:
         spec = find_model(request.model)
         notes = (f"the latents of {request.latents_of} are decoded again, without denoising",)
         with self._supply.hold(spec):
-            fetch = self._supply.look(spec)[1]
+            fetch = self._supply.inspect(spec)[1]
             queued = self._queue([request], Choice(spec, (), ()), notes, Priority.NORMAL, key, request.digest)
         return replace(queued, fetch=fetch)
 
@@ -218,13 +218,13 @@ class GenerationService:
         """Delete stored images that no task and no video names any more; return how many."""
         return self._inputs.prune(self._tasks.image_ids())
 
-    def _extension(self, output_id: str, wish: Wish) -> tuple[Prepared, Wish]:
+    def _extension(self, output_id: str, wish: SubmitRequest) -> tuple[Prepared, SubmitRequest]:
         extension = self._continuation.extension(output_id, wish.draft)
         choice = choose_model(self._models, wish.model, extension.draft, before=extension.before)
         wish = replace(wish, draft=extension.draft)
         return self._prepare(wish, choice, extension.notes), wish
 
-    def _prepare(self, wish: Wish, choice: Choice, notes: Sequence[str] = ()) -> Prepared:
+    def _prepare(self, wish: SubmitRequest, choice: Choice, notes: Sequence[str] = ()) -> Prepared:
         if not 1 <= wish.variations <= MAX_VARIATIONS:
             raise InvalidRequest(
                 f"variations must be between 1 and {MAX_VARIATIONS}",
@@ -239,17 +239,17 @@ class GenerationService:
         available, fetch = self._supply.foresee(prepared.choice.spec)
         return Estimate(prepared, self._forecast.decide(prepared.requests[0]), available, fetch)
 
-    def _submit(self, prepared: Prepared, wish: Wish) -> Submission:
+    def _submit(self, prepared: Prepared, wish: SubmitRequest) -> Submission:
         key, fingerprint = wish.idempotency_key, prepared.fingerprint
         with self._supply.hold(prepared.choice.spec):
-            state, fetch = self._supply.look(prepared.choice.spec)
+            state, fetch = self._supply.inspect(prepared.choice.spec)
             to_come = 0 if fetch is None else fetch.missing_bytes or 0
             self._forecast.check(prepared.requests[0], state.size_bytes + to_come)
             queued = self._queue(prepared.requests, prepared.choice, prepared.notes, wish.priority, key, fingerprint)
         # What earlier videos took says nothing of the network.
         return queued if fetch is None else replace(queued, fetch=fetch, until_done=None)
 
-    def _with_loras(self, spec: ModelSpec, wish: Wish) -> tuple[RequestDraft, list[str]]:
+    def _with_loras(self, spec: ModelSpec, wish: SubmitRequest) -> tuple[RequestDraft, list[str]]:
         """Fill in the preset and the LoRAs, whose files must be here and fit the model."""
         draft, wishes, notes = wish.draft, list(wish.loras), []
         if wish.preset is not None:
@@ -259,7 +259,7 @@ class GenerationService:
                     "There is no preset with this name", suggestions=("List the LoRAs; some of them are presets.",)
                 )
             if all(one.id != wish.preset for one in wishes):
-                wishes.insert(0, LoraWish(wish.preset))
+                wishes.insert(0, LoraChoice(wish.preset))
             filled = {name: value for name, value in preset.items() if getattr(draft, name) is None}
             draft = replace(draft, preset=wish.preset, **filled)
             notes.append(f"preset {wish.preset}: " + ", ".join(f"{name} {value}" for name, value in filled.items()))
@@ -317,7 +317,7 @@ class GenerationService:
         )
 
 
-def _fingerprint(spec: ModelSpec, wish: Wish) -> str:
+def _fingerprint(spec: ModelSpec, wish: SubmitRequest) -> str:
     """Hash what the user asked for, before the seed is drawn: a retried submit has the same one."""
     asked = {"model": spec.id, **asdict(replace(wish, model=spec.id, idempotency_key=None))}
     return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -142,7 +142,7 @@ class RealGenerationPipeline:
             self._used = None
             memory = RunMemory(self._watch, report, self._alerted, self._give_up_unused)
             said = RunReport(clock, memory.report, request.steps)
-            said.tell(Stage.INITIALIZING, "Starting")
+            said.update(Stage.INITIALIZING, "Starting")
             if fetch:
                 ModelFetch(self._bridge, request, said, self._admit, self._paused).run()
                 started = time.monotonic()  # a video is not said to take longer for the model's first way here

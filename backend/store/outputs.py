@@ -157,7 +157,7 @@ class ModelRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class UsageSummary:
     """All models over a time that ends now, by the database's clock."""
 
     since: datetime
@@ -171,7 +171,7 @@ class UsageStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def of_last(self, days: float) -> Usage:
+    def of_last(self, days: float) -> UsageSummary:
         """Count the tasks that ended in the last so many days."""
         with self._database.read() as connection:
             now = float(connection.execute(select(database_now())).scalar_one())
@@ -197,7 +197,7 @@ class UsageStore:
             for model, done, failed, cancelled, mean, last in rows
         ]
         records.sort(key=lambda record: (-record.uses, record.model))
-        return Usage(moment(since), moment(now), tuple(records))
+        return UsageSummary(moment(since), moment(now), tuple(records))
 
 
 def _count(status: TaskStatus) -> ColumnElement[int]:

@@ -32,7 +32,7 @@ from backend.core.errors import (
     WanError,
     WorkerStopping,
 )
-from backend.core.planning.memory_level import Level, MemoryAlert, kept_limits
+from backend.core.planning.memory_level import MemoryAlert, MemoryLevel, stored_limits
 from backend.core.requests import GenerationRequest
 from backend.core.settings import Settings
 from backend.models.own.configuration import ModelConfigurationManager
@@ -45,7 +45,7 @@ from backend.store.workers import WorkerState, WorkerStore, new_worker_id
 from backend.worker.attempt import Attempt
 from backend.worker.heartbeat import Heartbeat
 from backend.worker.leftovers import Leftovers
-from backend.worker.stop import StopWish
+from backend.worker.stop import StopSignal
 
 if TYPE_CHECKING:
     from backend.core.model_integration_bridge import ModelIntegrationBridge
@@ -114,7 +114,7 @@ class WorkerRunner:
         self._outputs = OutputStore(self._database, self._home)
         self._leftovers = Leftovers(self._home, self._tasks, self._outputs)
         self._heartbeat = Heartbeat(settings, worker_id, self._tasks, WorkerStore(self._database))
-        self._stop = StopWish(
+        self._stop = StopSignal(
             watch_parent=supervised,
             grace_seconds=settings.stop_grace_seconds * GRACE_OF_STEP,
             too_late=self._hand_back,
@@ -177,7 +177,7 @@ class WorkerRunner:
     def _open_pipeline(self) -> RealGenerationPipeline:
         """Import the engine and load the default model, so that the first task starts at once."""
         from backend.core.model_integration_bridge import ModelIntegrationBridge
-        from backend.core.planning.constraints import kept_optimization
+        from backend.core.planning.constraints import stored_optimization
         from backend.core.requests import native_request
         from backend.engine.memory.readings import DeviceMemory
         from backend.models.download.downloader import downloader_into
@@ -196,11 +196,11 @@ class WorkerRunner:
         fetcher = downloader_into(self._home, models, roots) if self._settings.auto_download else None
         bridge = self._bridge = ModelIntegrationBridge(models, loader, fetcher)
         config = ConfigFile(self._home.config_file)
-        self._watch = MemoryWatch(DeviceMemory(loader.device), limits=kept_limits(config).current)
+        self._watch = MemoryWatch(DeviceMemory(loader.device), limits=stored_limits(config).current)
         self._watch.start()
         self._heartbeat.loaded_model = lambda: bridge.loaded_model
         policy = self._settings.oom_policy
-        wishes = kept_optimization(config).current
+        wishes = stored_optimization(config).current
         loras = LoraLibrary(self._home)
         forecast = Forecast(
             equipped.machine,
@@ -219,7 +219,7 @@ class WorkerRunner:
             paused=DownloadOrders(self._database).is_paused,
             start_plans=StartPlans.of(forecast, loader.free_bytes),
             watch=self._watch,
-            alerted=self._tell_alert,
+            alerted=self._report_alert,
         )
         try:
             model = models.default()
@@ -230,14 +230,14 @@ class WorkerRunner:
             log.warning("worker.default_model_not_loaded", error=error.code, message=error.message)
         self._heartbeat.show(self._device, WorkerState.IDLE)
         self._idle_since = time.monotonic()
-        self._teach(pipeline, loader.device_name)
+        self._seed_estimates(pipeline, loader.device_name)
         return pipeline
 
     def _found_device(self, device: str) -> None:
         self._device = device
         self._heartbeat.show(device, WorkerState.LOADING, "trying the device")
 
-    def _teach(self, pipeline: RealGenerationPipeline, device: str) -> None:
+    def _seed_estimates(self, pipeline: RealGenerationPipeline, device: str) -> None:
         """Tell the pipeline what earlier videos took, so that the first estimate of this process is sane."""
         try:
             pipeline.learn(self._outputs.list(limit=REMEMBERED), device)
@@ -264,7 +264,7 @@ class WorkerRunner:
         """Free the model's memory when there was no work for long, or when memory gets full without any."""
         if self._bridge is None or self._watch is None:
             return
-        reasons = [alert.sentence for alert in self._watch.take() if alert.level is Level.CRITICAL]
+        reasons = [alert.sentence for alert in self._watch.take() if alert.level is MemoryLevel.CRITICAL]
         limit = self._settings.idle_unload_seconds
         if limit and time.monotonic() - self._idle_since >= limit:
             reasons.append(f"there was no work for {limit:g} s")
@@ -276,7 +276,7 @@ class WorkerRunner:
         log.info("worker.model_unloaded", model=model, reason=reasons[0])
         self._heartbeat.show(self._device, WorkerState.IDLE, f"{model} was unloaded: {reasons[0]}")
 
-    def _tell_alert(self, alert: MemoryAlert, given_up: tuple[str, ...]) -> None:
+    def _report_alert(self, alert: MemoryAlert, given_up: tuple[str, ...]) -> None:
         attempt = self._heartbeat.attempt
         if attempt is not None:
             attempt.alert(alert, given_up)

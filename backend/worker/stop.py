@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class StopWish:
+class StopSignal:
     """Watches for the wish to stop; `wished` is set when it comes."""
 
     def __init__(self, *, watch_parent: bool, grace_seconds: float, too_late: Callable[[], None]) -> None:

@@ -94,11 +94,11 @@ class Supervisor:
         self._state = replace(self._state, status=SupervisorStatus.STOPPED, pid=None)
 
     def _run(self) -> None:
-        self._bury_the_dead()
+        self._collect_dead_workers()
         while not self._stopping.is_set():
             worker_id = new_worker_id()
             reason = self._live(worker_id)
-            blame, last_words = self._bury(worker_id)
+            blame, last_words = self._collect_dead(worker_id)
             if not self._stopping.is_set():
                 self._pause_before_restart(blame, f"{reason} ({last_words})" if last_words else reason)
 
@@ -162,7 +162,7 @@ class Supervisor:
         log.warning("supervisor.restarting", reason=reason, pause_seconds=pause)
         self._stopping.wait(pause)
 
-    def _bury(self, worker_id: str) -> tuple[str, str | None]:
+    def _collect_dead(self, worker_id: str) -> tuple[str, str | None]:
         """Take a dead worker's tasks back; return whom to blame (its task, or itself) and its last words."""
         try:
             recovered = self._tasks.recover_worker(worker_id)
@@ -176,7 +176,7 @@ class Supervisor:
             return recovered[0], f"while it worked on {recovered[0]}"
         return worker_id, next(iter(details), None)
 
-    def _bury_the_dead(self) -> None:
+    def _collect_dead_workers(self) -> None:
         """Bury the workers that a server before us left behind."""
         try:
             dead = [worker.id for worker in self._workers.list() if worker.is_dead()]
@@ -184,7 +184,7 @@ class Supervisor:
             log.warning("supervisor.recovery_failed", error=error.code)
             return
         for worker_id in dead:
-            self._bury(worker_id)
+            self._collect_dead(worker_id)
 
     def _recover_expired(self) -> None:
         try:

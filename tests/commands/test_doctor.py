@@ -10,7 +10,7 @@ import pytest
 
 from backend.commands import doctor
 from backend.commands.doctor import SMALLEST, Finding, examine
-from backend.core.planning.abilities import AttentionWish, KernelVerdict, PrecisionVerdict, Verdict
+from backend.core.planning.abilities import AttentionSetting, KernelVerdict, PrecisionVerdict, Verdict
 from backend.core.planning.hardware import GIB, Gpu, detect_hardware
 from backend.core.settings import Settings, load_settings
 from backend.services.planning.self_test import EngineAnswer
@@ -41,9 +41,9 @@ def settings(tmp_path: Path) -> Settings:
 
 def told(settings: Settings, answer: EngineAnswer) -> dict[str, list[Finding]]:
     """Examine with an engine that gives this answer; findings by subject."""
-    asked: list[tuple[str, AttentionWish]] = []
+    asked: list[tuple[str, AttentionSetting]] = []
 
-    def ask(device: str, wish: AttentionWish) -> EngineAnswer:
+    def ask(device: str, wish: AttentionSetting) -> EngineAnswer:
         asked.append((device, wish))
         return answer
 

@@ -60,9 +60,9 @@ def parts(told: list[str]) -> tuple[Part, Part, Part]:
 
 def test_they_start_in_order_and_stop_in_reverse(parts: tuple[Part, Part, Part], told: list[str]) -> None:
     system = system_of(*parts)
-    assert system.look().status is ComponentStatus.NOT_STARTED
+    assert system.snapshot().status is ComponentStatus.NOT_STARTED
     asyncio.run(system.start())
-    assert system.look().status is ComponentStatus.READY
+    assert system.snapshot().status is ComponentStatus.READY
     asyncio.run(system.stop())
     order = ["disk", "cards", "worker"]
     assert told == [
@@ -70,15 +70,15 @@ def test_they_start_in_order_and_stop_in_reverse(parts: tuple[Part, Part, Part],
         *(f"ask {name}" for name in order),
         *(f"stop {name}" for name in reversed(order)),
     ]
-    assert system.look().status is ComponentStatus.NOT_STARTED
-    assert system.look().errors == ()
+    assert system.snapshot().status is ComponentStatus.NOT_STARTED
+    assert system.snapshot().errors == ()
 
 
 def test_one_that_fails_is_shown_and_the_others_start(parts: tuple[Part, Part, Part], told: list[str]) -> None:
     parts[1].fails_to_start = PermissionError(13, "Permission denied", "secret/place")
     system = system_of(*parts)
     asyncio.run(system.start())
-    state = system.look()
+    state = system.snapshot()
     assert state.status is ComponentStatus.DEGRADED
     assert (state["cards"].status, state["cards"].sentence) == (
         ComponentStatus.FAILED,
@@ -89,7 +89,7 @@ def test_one_that_fails_is_shown_and_the_others_start(parts: tuple[Part, Part, P
     asyncio.run(system.stop())
     assert "ask cards" not in told
     assert "stop cards" not in told
-    assert system.look()["cards"].status is ComponentStatus.FAILED
+    assert system.snapshot()["cards"].status is ComponentStatus.FAILED
 
 
 def test_without_an_essential_one_nothing_runs(parts: tuple[Part, Part, Part], told: list[str]) -> None:
@@ -99,7 +99,7 @@ def test_without_an_essential_one_nothing_runs(parts: tuple[Part, Part, Part], t
     with pytest.raises(StoreUnavailable):
         asyncio.run(system.start())
     assert told == ["start cards", "start disk", "stop cards"]
-    state = system.look()
+    state = system.snapshot()
     assert state.status is ComponentStatus.FAILED
     assert state["disk"].sentence == "The disk is gone"
     assert state["worker"].status is ComponentStatus.NOT_STARTED
@@ -111,7 +111,7 @@ def test_one_that_cannot_stop_keeps_no_other_from_stopping(parts: tuple[Part, Pa
     asyncio.run(system.start())
     asyncio.run(system.stop())
     assert told[-3:] == ["stop worker", "stop cards", "stop disk"]
-    assert system.look().errors == ("worker: RuntimeError: stuck",)
+    assert system.snapshot().errors == ("worker: RuntimeError: stuck",)
     asyncio.run(system.stop())
     assert told.count("stop worker") == 1
 
@@ -119,26 +119,26 @@ def test_one_that_cannot_stop_keeps_no_other_from_stopping(parts: tuple[Part, Pa
 def test_the_state_is_asked_for_at_every_look(parts: tuple[Part, Part, Part]) -> None:
     system = system_of(*parts)
     asyncio.run(system.start())
-    since = system.look()["cards"].since
-    assert system.look()["cards"].since == since
+    since = system.snapshot()["cards"].since
+    assert system.snapshot()["cards"].since == since
     parts[1].condition = Condition(ComponentStatus.DEGRADED, "one of two is silent")
-    state = system.look()
+    state = system.snapshot()
     assert state.status is ComponentStatus.DEGRADED
     assert (state["cards"].sentence, state["cards"].since >= since) == ("one of two is silent", True)
     changed = state["cards"].since
     parts[1].condition = Condition(ComponentStatus.DEGRADED, "both are silent")
-    assert (system.look()["cards"].sentence, system.look()["cards"].since) == ("both are silent", changed)
+    assert (system.snapshot()["cards"].sentence, system.snapshot()["cards"].since) == ("both are silent", changed)
     parts[1].condition = READY
-    assert system.look().status is ComponentStatus.READY
+    assert system.snapshot().status is ComponentStatus.READY
 
 
 def test_one_that_cannot_answer_has_failed_until_it_can(parts: tuple[Part, Part, Part]) -> None:
     system = system_of(*parts)
     asyncio.run(system.start())
     parts[0].fails_to_answer = StoreUnavailable("The disk is gone")
-    assert system.look().status is ComponentStatus.FAILED
+    assert system.snapshot().status is ComponentStatus.FAILED
     parts[0].fails_to_answer = None
-    assert system.look().status is ComponentStatus.READY
+    assert system.snapshot().status is ComponentStatus.READY
 
 
 @pytest.mark.parametrize(
@@ -158,4 +158,4 @@ def test_the_whole_is_as_its_parts(parts: tuple[Part, Part, Part], statuses: lis
     asyncio.run(system.start())
     for part, status in zip(parts, statuses, strict=True):
         part.condition = Condition(ComponentStatus(status), "so it is")
-    assert system.look().status == whole
+    assert system.snapshot().status == whole

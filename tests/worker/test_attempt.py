@@ -11,7 +11,7 @@ import pytest
 
 from backend.core.domain import EventType, FetchNews, Progress, Stage, TaskStatus
 from backend.core.errors import GenerationFailed, LeaseLost, StoreUnavailable, TaskCancelled, WorkerStopping
-from backend.core.planning.memory_level import Level, MemoryAlert, MemoryReading, Place
+from backend.core.planning.memory_level import MemoryAlert, MemoryLevel, MemoryReading, Place
 from backend.store.tasks import TaskStore
 from backend.worker import attempt as attempt_module
 from backend.worker.attempt import Attempt
@@ -166,7 +166,7 @@ def test_a_failure_is_recorded_with_its_advice(queue: Queue, attempt: Attempt) -
 
 
 def test_an_alert_is_told_and_stops_nothing(queue: Queue, attempt: Attempt, stopping: threading.Event) -> None:
-    alert = MemoryAlert(Level.CRITICAL, MemoryReading(Place.VRAM, 92, 100))
+    alert = MemoryAlert(MemoryLevel.CRITICAL, MemoryReading(Place.VRAM, 92, 100))
     attempt.alert(alert, ("tiny-ti2v-5b",))
     (event,) = [one for one in queue.events.of_task(attempt.task.id) if one.type is EventType.ALERT]
     assert event.data == alert.to_json() | {"unloaded": ["tiny-ti2v-5b"]}

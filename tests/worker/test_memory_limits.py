@@ -10,7 +10,7 @@ import pytest
 
 from backend.core.config.file import ConfigFile
 from backend.core.domain import TaskStatus
-from backend.core.planning.memory_level import kept_limits
+from backend.core.planning.memory_level import stored_limits
 from backend.worker.supervisor import as_environment
 from tests.worker.conftest import Queue
 
@@ -30,7 +30,7 @@ def test_limits_that_are_set_while_a_worker_runs_count_for_its_next_video(queue:
     )
     try:
         assert warnings() == (), "it takes more than a tenth of the memory, and less than three quarters"
-        kept_limits(ConfigFile(queue.home.config_file)).change({"ram_warning_threshold": 0.1})
+        stored_limits(ConfigFile(queue.home.config_file)).change({"ram_warning_threshold": 0.1})
         (told,) = warnings()
         assert told.startswith("The memory that this worker may use is ")
         assert "of 4.0 GiB" in told

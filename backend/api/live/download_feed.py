@@ -10,21 +10,21 @@ from typing import Any, Final
 
 from backend.api.models.downloads import download_view
 from backend.core.catalogue.table import models_in_force
-from backend.models.folder.progress import DownloadProgress, Phase
+from backend.models.folder.progress import DownloadPhase, DownloadProgress
 from backend.services.downloads.state import Download, DownloadState, Runner
 from backend.services.system.container import Sockets
 from backend.store.download_orders import Urgency
 
 DOWNLOAD_TOPIC: Final = "download_progress"
 _STATES: Final = {
-    "downloading": (DownloadState.DOWNLOADING, Phase.DOWNLOADING),
-    "verifying": (DownloadState.VERIFYING, Phase.VERIFYING),
+    "downloading": (DownloadState.DOWNLOADING, DownloadPhase.DOWNLOADING),
+    "verifying": (DownloadState.VERIFYING, DownloadPhase.VERIFYING),
 }
 
 
-def tell_download(sockets: Sockets, before: DownloadState | None, download: Download) -> None:
+def publish_download(sockets: Sockets, before: DownloadState | None, download: Download) -> None:
     """Publish a change of a download; any thread may call."""
-    sockets.tell(DOWNLOAD_TOPIC, *download_message(before, download))
+    sockets.publish(DOWNLOAD_TOPIC, *download_message(before, download))
 
 
 def download_message(before: DownloadState | None, download: Download) -> tuple[str, dict[str, Any]]:

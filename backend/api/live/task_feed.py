@@ -48,7 +48,7 @@ class LiveTask:
     fetch: Download | None = None  # the model that this task fetches now
 
 
-class TaskBoard:
+class TaskFeed:
     """The tasks that wait or run, by id in the order of their arrival."""
 
     def __init__(self, tasks: Iterable[Task] = ()) -> None:

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from backend.api.http.deps import ServicesDep
 from backend.api.live.connection import GOING_AWAY, TOO_LARGE, TOO_SLOW, Connection, encode
-from backend.api.live.task_feed import ALERTS_TOPIC, PROGRESS_TOPIC, Notice, TaskBoard
+from backend.api.live.task_feed import ALERTS_TOPIC, PROGRESS_TOPIC, Notice, TaskFeed
 from backend.api.system.health import system_stats
 from backend.api.tasks.queue import queue_counts
 from backend.core.domain import TERMINAL, EventType, TaskStatus, iso, utcnow
@@ -73,7 +73,7 @@ class ConnectionManager:
         self._events = events
         self._stats = stats
         self._connections: dict[str, Connection] = {}
-        self._board = TaskBoard()
+        self._board = TaskFeed()
         self._counts: dict[TaskStatus, int] = {}
         self._position = 0
         self._stats_wanted = asyncio.Event()
@@ -94,7 +94,7 @@ class ConnectionManager:
         self._counts, self._position = await asyncio.to_thread(self._tasks.tally)
         active = [status for status in TaskStatus if status not in TERMINAL]
         lists = [await asyncio.to_thread(self._tasks.list, status) for status in active]
-        self._board = TaskBoard(sorted((task for tasks in lists for task in tasks), key=lambda task: task.created_at))
+        self._board = TaskFeed(sorted((task for tasks in lists for task in tasks), key=lambda task: task.created_at))
         while await self._follow_once():
             pass
         self._loops = [asyncio.create_task(self._follow()), asyncio.create_task(self._send_stats())]
@@ -123,7 +123,7 @@ class ConnectionManager:
         finally:
             del self._connections[connection.id]
 
-    def tell(self, topic: str, kind: str, data: dict[str, Any]) -> None:
+    def publish(self, topic: str, kind: str, data: dict[str, Any]) -> None:
         """Publish news that are no events of tasks. Any thread may call; before `start` nobody hears it."""
         loop = self._event_loop
         if loop is not None:
@@ -184,7 +184,7 @@ class ConnectionManager:
 
     async def _replay(self, connection: Connection, topic: str, after: int) -> None:
         """Send what the client missed, at its own speed, until it has caught up with the live messages."""
-        board = TaskBoard()
+        board = TaskFeed()
         known: set[str] = set()
         while after < self._position:
             page = await asyncio.to_thread(self._events.after, after, PAGE)

@@ -169,7 +169,7 @@ def all_progress(services: ServicesDep) -> dict[str, DownloadView]:
 )
 def progress(model_type: ModelName, services: ServicesDep) -> DownloadView | None:
     """Return how far a download is; null when this server was not asked for one and no worker runs one."""
-    found = services.control.look(find_model(model_type))
+    found = services.control.snapshot(find_model(model_type))
     return None if found is None else download_view(found)
 
 
@@ -185,7 +185,7 @@ def manage(wish: Manage, services: ServicesDep) -> Managed:
         limit = wish.bandwidth_limit_mbps
         services.pace.change({BANDWIDTH: limit})
         message = "No limit" if limit is None else f"At most {limit:g} MB/s for each download, whoever runs it"
-        found = control.look(spec)
+        found = control.snapshot(spec)
     elif wish.action is Action.PRIORITY:
         if wish.priority is None:
             raise InvalidRequest("`priority` is missing: critical, high, medium or low", details={"field": "priority"})
@@ -234,7 +234,7 @@ def verify(
 def remove(model_type: ModelName, services: ServicesDep) -> Removed:
     """Delete a model that nobody needs: not one that ships with wan22, waits in a task, or is loaded."""
     spec = find_model(model_type)
-    with services.need.nobodys(spec):
+    with services.need.exclusive(spec):
         freed = remove_model(services.home, spec)
     return Removed(message=f"{spec.id} was removed", model_type=spec.id, freed_mb=round(freed / MIB, 1))
 

@@ -220,7 +220,7 @@ class ModelsHealth(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class ModelScene:
+class ModelContext:
     """What surrounds the models: which workers hold them, which tasks need them, what they made."""
 
     workers: Sequence[WorkerInfo]
@@ -232,7 +232,7 @@ class ModelScene:
         return [worker.id for worker in self.workers if worker.model == model_id]
 
 
-def model_status(state: ModelState, scene: ModelScene) -> ModelStatus:
+def model_status(state: ModelState, scene: ModelContext) -> ModelStatus:
     """Show one model."""
     holders = scene.holders(state.spec.id)
     return ModelStatus(
@@ -255,7 +255,7 @@ def folder_of(state: ModelState) -> str:
     return "embedded" if state.spec.embedded else folder_hint(state)
 
 
-def model_details(state: ModelState, scene: ModelScene) -> ModelDetails:
+def model_details(state: ModelState, scene: ModelContext) -> ModelDetails:
     """Show one model with its use."""
     status = model_status(state, scene)
     use = scene.uses.get(state.spec.id)
@@ -269,7 +269,7 @@ def model_details(state: ModelState, scene: ModelScene) -> ModelDetails:
     )
 
 
-def model_totals(states: Sequence[ModelState], scene: ModelScene) -> ModelTotals:
+def model_totals(states: Sequence[ModelState], scene: ModelContext) -> ModelTotals:
     """Count the models."""
     return ModelTotals(
         total_models=len(states),
@@ -325,7 +325,7 @@ def list_models(services: ServicesDep) -> ModelList:
 )
 def detailed_statuses(services: ServicesDep) -> DetailedStatuses:
     """Say of every model where it stands and what it has been used for."""
-    states, scene = services.models.states(), _scene(services)
+    states, scene = services.models.states(), _context(services)
     totals = model_totals(states, scene)
     return DetailedStatuses(
         models={state.spec.id: model_details(state, scene) for state in states},
@@ -339,7 +339,7 @@ def detailed_statuses(services: ServicesDep) -> DetailedStatuses:
 )
 def statuses(services: ServicesDep) -> ModelStatuses:
     """Say of every model whether it is here, loaded and in use."""
-    states, scene = services.models.states(), _scene(services)
+    states, scene = services.models.states(), _context(services)
     return ModelStatuses(
         models={state.spec.id: model_status(state, scene) for state in states},
         total_models=len(states),
@@ -357,13 +357,13 @@ def statuses(services: ServicesDep) -> ModelStatuses:
 )
 def status(model_type: ModelName, services: ServicesDep) -> ModelStatus:
     """Say whether a model is here, loaded and in use. An unknown name is refused."""
-    return model_status(services.models.state(find_model(model_type)), _scene(services))
+    return model_status(services.models.state(find_model(model_type)), _context(services))
 
 
 @router.get("/summary", response_model=ModelsSummary, response_model_exclude_none=True, summary="The models in numbers")
 def summary(services: ServicesDep) -> ModelsSummary:
     """Count the models, and say in brief where each stands."""
-    states, scene = services.models.states(), _scene(services)
+    states, scene = services.models.states(), _context(services)
     totals = model_totals(states, scene)
     return ModelsSummary(
         models_summary=totals,
@@ -404,9 +404,9 @@ def health(services: ServicesDep) -> ModelsHealth:
     )
 
 
-def _scene(services: Services) -> ModelScene:
+def _context(services: Services) -> ModelContext:
     active = (task for status in TaskStatus if status not in TERMINAL for task in services.tasks.list(status))
-    return ModelScene(
+    return ModelContext(
         workers=services.living_workers(),
         needed=frozenset(task.model for task in active),
         uses=services.outputs.uses(),

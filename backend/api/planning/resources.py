@@ -13,7 +13,7 @@ from backend.core.domain import iso, utcnow
 from backend.core.errors import InvalidRequest
 from backend.core.planning.hardware import GIB, detect_hardware
 from backend.core.planning.memory_level import ResourceLimits
-from backend.services.planning.resource_check import Resource, ResourceCheck, Usage, check_resources
+from backend.services.planning.resource_check import Resource, ResourceCheck, ResourceUsage, check_resources
 from backend.services.system.conditions import WORKERS
 from backend.services.system.container import Services
 
@@ -133,7 +133,7 @@ def resource_check(services: Services) -> ResourceCheck:
     reading, machine = services.stats.read(), detect_hardware()
     available = machine.memory_available or 0
     cards = bool(reading.gpus) and reading.vram_total_mb > 0
-    usage = Usage(
+    usage = ResourceUsage(
         cpu=reading.cpu_percent / 100,
         ram=1 - min(available, machine.memory) / machine.memory,
         ram_free_gb=round(available / GIB, 3),
@@ -141,7 +141,7 @@ def resource_check(services: Services) -> ResourceCheck:
         vram_free_gb=round((reading.vram_total_mb - reading.vram_used_mb) / MIB_OF_GIB, 3) if cards else None,
         disk_free_gb=reading.disk_free_gb,
     )
-    why_none = services.system.look()[WORKERS].sentence
+    why_none = services.system.snapshot()[WORKERS].sentence
     return check_resources(usage, services.living_workers(), services.limits.current(), why_none)
 
 

@@ -128,7 +128,7 @@ def integration_status(services: ServicesDep) -> IntegrationStatus:
 )
 def optimization_status(services: ServicesDep) -> OptimizationStatus:
     """Say which components are ready, which optimization settings are in force, and what this machine is."""
-    system = services.system.look()
+    system = services.system.snapshot()
     return OptimizationStatus(
         system_integration=SystemIntegrationView(
             initialized=not system.errors,

@@ -192,7 +192,7 @@ class Diagnosis:
 
 def diagnose(services: Services) -> Diagnosis:
     """Look at every component; what the health routes say is what the status of the system says."""
-    system = services.system.look()
+    system = services.system.snapshot()
     database_connected = system[DATABASE].ready
     workers, active = _workers_and_tasks(services) if database_connected else ([], None)
     issues = [

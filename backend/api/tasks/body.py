@@ -25,7 +25,7 @@ from backend.core.domain import Priority
 from backend.core.errors import BodyTooLarge, InvalidRequest, LoraNotFound, MalformedBody
 from backend.core.frame_size import parse_resolution
 from backend.core.requests import Fit, ImageRef, OnLoraFailure, RequestDraft, Scheduler
-from backend.services.generation_service import LoraWish, Wish
+from backend.services.generation_service import LoraChoice, SubmitRequest
 from backend.services.media.images import MAX_IMAGE_BYTES, InputStore
 
 #: Whole numbers beyond this are rounded by JSON clients, so they are refused.
@@ -171,14 +171,14 @@ class RedecodeBody(BaseModel):
 
 
 @dataclass(frozen=True)
-class Submission:
+class SubmitForm:
     """A request whose shape is right; whether the model can do it is another question."""
 
     body: SubmitBody
     images: dict[str, bytes]  #: the files that came with it, by field
     idempotency_key: str | None
 
-    def wish(self, inputs: InputStore) -> Wish:
+    def wish(self, inputs: InputStore) -> SubmitRequest:
         """Return what is asked for in the domain's words; images are stored on the way.
 
         Raises:
@@ -211,7 +211,7 @@ class Submission:
             crf=body.crf,
             keep_latents=body.keep_latents,
         )
-        return Wish(
+        return SubmitRequest(
             model=body.model_type,
             draft=draft,
             loras=self._loras(),
@@ -229,15 +229,15 @@ class Submission:
             return inputs.store(raw, field)
         return None if image_id is None else inputs.find(image_id)
 
-    def _loras(self) -> tuple[LoraWish, ...]:
+    def _loras(self) -> tuple[LoraChoice, ...]:
         body = self.body
-        wishes = [LoraWish(one.id, one.strength, one.strength_2, one.expert) for one in body.loras]
+        wishes = [LoraChoice(one.id, one.strength, one.strength_2, one.expert) for one in body.loras]
         if body.lora_path.strip():
             # Older clients send the `path` of the list; it names a LoRA and is never opened as a path.
             named = _LORA_FILE.match(body.lora_path.strip())
             if named is None:
                 raise LoraNotFound("There is no LoRA with this name", details={"field": "lora_path"})
-            wishes.append(LoraWish(named[1], body.lora_strength))
+            wishes.append(LoraChoice(named[1], body.lora_strength))
         return tuple(wishes)
 
 
@@ -250,7 +250,7 @@ KeyHeader = Annotated[
 ]
 
 
-async def read_submission(request: Request, idempotency_key: KeyHeader = None) -> Submission:
+async def read_submission(request: Request, idempotency_key: KeyHeader = None) -> SubmitForm:
     """Read the body of a generation request.
 
     Raises:
@@ -261,12 +261,12 @@ async def read_submission(request: Request, idempotency_key: KeyHeader = None) -
     return await _read(request, SubmitBody, idempotency_key)
 
 
-async def read_extension(request: Request, idempotency_key: KeyHeader = None) -> Submission:
+async def read_extension(request: Request, idempotency_key: KeyHeader = None) -> SubmitForm:
     """Read the body of a request to go on from a video. Raises like `read_submission`."""
     return await _read(request, ExtendBody, idempotency_key)
 
 
-async def _read(request: Request, shape: type[SubmitBody], idempotency_key: str | None) -> Submission:
+async def _read(request: Request, shape: type[SubmitBody], idempotency_key: str | None) -> SubmitForm:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     images: dict[str, bytes] = {}
     if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
@@ -282,7 +282,7 @@ async def _read(request: Request, shape: type[SubmitBody], idempotency_key: str 
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
         raise RequestValidationError([fault | {"loc": ("body", *fault["loc"])} for fault in faults]) from None
-    return Submission(body, images, _one_key(idempotency_key, body.client_request_id))
+    return SubmitForm(body, images, _one_key(idempotency_key, body.client_request_id))
 
 
 def _from_json(raw: bytes) -> dict[str, Any]:

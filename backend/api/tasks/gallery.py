@@ -13,7 +13,7 @@ from backend.api.http.deps import OutputId, ServicesDep
 from backend.api.http.media import MediaFile
 from backend.api.http.shapes import Message, Timestamp, iso_or_none, known
 from backend.api.planning.estimate import Estimated, estimated
-from backend.api.tasks.body import ExtendBody, KeyHeader, RedecodeBody, Submission, read_extension, request_body_docs
+from backend.api.tasks.body import ExtendBody, KeyHeader, RedecodeBody, SubmitForm, read_extension, request_body_docs
 from backend.api.tasks.generation import submitted
 from backend.api.tasks.shapes import Submitted, video_url
 from backend.core.domain import Output
@@ -24,7 +24,7 @@ from backend.services.system.host_stats import MIB
 router = APIRouter(prefix="/outputs", tags=["outputs"])
 thumbnails = APIRouter(tags=["outputs"])
 
-ExtensionDep = Annotated[Submission, Depends(read_extension)]
+ExtensionDep = Annotated[SubmitForm, Depends(read_extension)]
 MAX_LIMIT = 1000
 _THUMBNAIL_NAME = re.compile(r"^([A-Za-z0-9-]{1,64})_thumb\.jpg$")
 _VIDEO: Final[dict[int | str, dict[str, Any]]] = {

@@ -15,7 +15,7 @@ from backend.api.http.errors import answer_to
 from backend.api.http.media import MediaFile
 from backend.api.http.shapes import download_first, known
 from backend.api.planning.estimate import Estimated, estimated
-from backend.api.tasks.body import Submission, read_submission, request_body_docs
+from backend.api.tasks.body import SubmitForm, read_submission, request_body_docs
 from backend.api.tasks.shapes import (
     Detected,
     GenerateStarted,
@@ -31,11 +31,11 @@ from backend.core.domain import TaskStatus
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
 from backend.core.requests import ImageRef, RequestDraft
 from backend.services.downloads.state import waits_for_resume
-from backend.services.generation_service import Submission as Queued
+from backend.services.generation_service import Submission
 
 router = APIRouter(tags=["generation"])
 
-SubmissionDep = Annotated[Submission, Depends(read_submission)]
+SubmissionDep = Annotated[SubmitForm, Depends(read_submission)]
 _NO_ENHANCEMENT = "prompt enhancement is not offered yet: the prompt is used as written"
 image_routes = APIRouter(prefix="/inputs", tags=["inputs"])
 
@@ -74,7 +74,7 @@ def estimate(submission: SubmissionDep, services: ServicesDep) -> Estimated:
     return estimated(services.generation.estimate(submission.wish(services.inputs)))
 
 
-def submitted(queued: Queued, submission: Submission | None = None) -> Submitted:
+def submitted(queued: Submission, submission: SubmitForm | None = None) -> Submitted:
     """Show what was queued, in the shape that submit, extend and redecode share."""
     task, notes, span = queued.task, list(queued.task.adjustments), queued.until_done
     body = None if submission is None else submission.body
@@ -164,7 +164,7 @@ def generate_status(task_id: TaskId, services: ServicesDep) -> TaskInfo:
     return task_info(services.tasks.get(task_id), in_full=True, held_up=services.control.held_up())
 
 
-def _message(queued: Queued) -> str:
+def _message(queued: Submission) -> str:
     what = "Generation task" if len(queued.tasks) == 1 else f"{len(queued.tasks)} generation tasks"
     if queued.held_up:
         return f"{what} queued. {waits_for_resume(queued.spec.id)}"

@@ -41,7 +41,7 @@ def adopt(
 ) -> None:
     """Use models and LoRAs of the Hugging Face cache, ComfyUI, Wan2GP and other folders without copying them."""
     from backend.models.adoption.plans import parse_choices, plans
-    from backend.models.adoption.survey import look_through, usual_roots
+    from backend.models.adoption.survey import scan_folders, usual_roots
     from backend.models.download.local_files import hugging_face_cache
     from backend.models.folder.manager import ModelManager
 
@@ -51,7 +51,7 @@ def adopt(
     asked = {find_model(name).id for name in model or []} | {choice.model for choice in choices}
     given = [root.expanduser().absolute() for root in (*(roots or []), *settings.model_roots)]
     usual = [root for root in (hugging_face_cache(), *usual_roots(Path.home())) if root.is_dir()]
-    survey = look_through([*usual, *given, *choices.values()])
+    survey = scan_folders([*usual, *given, *choices.values()])
     _show_files(survey)
     made = plans(survey, ModelManager(home, has_gpu=bool(detect_hardware().gpus)), choices)
     _show_plans(made)
@@ -106,7 +106,7 @@ def _adopt_loras(home: Home, survey: Survey, *, dry_run: bool) -> None:
 
     library = LoraLibrary(home)
     for path in (found.path for found in survey.weights if found.kind is Kind.LORA):
-        file = library.look_at(path)
+        file = library.inspect(path)
         if file is None or library.has(path):
             continue
         if not file.models:

@@ -135,7 +135,7 @@ def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do
         what = f"Take {spec.id} out" if spec.folder else f"Delete the files of {spec.id}"
         typer.confirm(f"{what}?", abort=True)
     own = OwnModels(home, ModelConfigurationManager(home))
-    with own_database() as database, own_need(home, database).nobodys(spec):
+    with own_database() as database, own_need(home, database).exclusive(spec):
         freed = remove_model(home, spec) if spec.base is None else own.remove(spec)
     out.print(f"{spec.id} was removed, {freed / _MB:,.1f} MB are free again")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from backend.core.config.file import ConfigFile
-from backend.core.config.section import KeptSection
+from backend.core.config.section import StoredSection
 from backend.core.errors import InvalidRequest
 
 SECTION: Final = "downloads"
@@ -67,20 +67,20 @@ class DownloadSettings:
 
 
 #: The settings as a file keeps them.
-KeptDownloads = KeptSection[DownloadSettings]
+StoredDownloads = StoredSection[DownloadSettings]
 
 
-def kept_downloads(file: ConfigFile) -> KeptDownloads:
+def stored_downloads(file: ConfigFile) -> StoredDownloads:
     """Return the settings that this file keeps."""
-    return KeptSection(file, SECTION, DownloadSettings.from_json)
+    return StoredSection(file, SECTION, DownloadSettings.from_json)
 
 
-def kept_limit(file: ConfigFile, own: float | None = None) -> Limit:
+def bandwidth_limit(file: ConfigFile, own: float | None = None) -> Limit:
     """Return a limit that follows the file while a download runs; `own` is a second one, and the lower of both counts.
 
     The file is read again when it has changed, and looked at every `LOOK_SECONDS`: chunks come much more often.
     """
-    kept = kept_downloads(file)
+    kept = stored_downloads(file)
     mark, looked, limit = file.mark, time.monotonic(), kept.current().bytes_per_second
 
     def now() -> float | None:

@@ -22,7 +22,7 @@ class Section(Protocol):
 SectionT = TypeVar("SectionT", bound=Section)
 
 
-class KeptSection(Generic[SectionT]):
+class StoredSection(Generic[SectionT]):
     """A section of the file. Read again at every call, so that a change counts at once, whoever made it."""
 
     def __init__(self, file: ConfigFile, name: str, parse: Callable[[dict[str, Any]], SectionT]) -> None:

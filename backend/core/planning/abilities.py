@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 
-class AttentionWish(StrEnum):
+class AttentionSetting(StrEnum):
     """What the operator wants of the attention: a way to choose, or a kernel by its name."""
 
     AUTO = "auto"  #: the fastest kernel that computes exactly
@@ -26,7 +26,7 @@ class AttentionWish(StrEnum):
     SAGE = "sage"
 
 
-NATIVE: Final = AttentionWish.NATIVE.value
+NATIVE: Final = AttentionSetting.NATIVE.value
 #: A kernel is worth leaving torch's own for when it takes less than this part of its time; below is noise.
 WORTH: Final = 0.95
 
@@ -100,17 +100,17 @@ class Abilities:
         )
 
 
-def choose_kernel(wish: AttentionWish, verdicts: Iterable[KernelVerdict]) -> tuple[str, tuple[str, ...]]:
+def choose_kernel(wish: AttentionSetting, verdicts: Iterable[KernelVerdict]) -> tuple[str, tuple[str, ...]]:
     """Return the kernel to use and, where it is not the one that was asked for, a sentence about that.
 
     A kernel that is named is taken when it is right, however slow; a way to choose takes the fastest right one.
     """
     found = {verdict.kernel: verdict for verdict in verdicts}
-    if wish in (AttentionWish.AUTO, AttentionWish.SPEED):
+    if wish in (AttentionSetting.AUTO, AttentionSetting.SPEED):
         fast = [one for one in found.values() if one.verdict is Verdict.OK and one.seconds is not None]
         return min(fast, key=lambda one: one.seconds or 0.0).kernel if fast else NATIVE, ()
     named = found.get(wish)
-    if wish == AttentionWish.NATIVE or (named is not None and named.right):
+    if wish == AttentionSetting.NATIVE or (named is not None and named.right):
         return wish.value, ()
     why = f"{named.verdict} ({named.reason})" if named is not None else "it was not tried"
     return NATIVE, (f"WAN22_ATTENTION asks for {wish}, which is not used: {why}. Choose auto or another kernel.",)

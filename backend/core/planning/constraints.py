@@ -16,7 +16,7 @@ from math import ceil, floor, isfinite
 from typing import Any, Final
 
 from backend.core.config.file import ConfigFile
-from backend.core.config.section import KeptSection
+from backend.core.config.section import StoredSection
 from backend.core.errors import InvalidRequest, PresetNotFound
 from backend.core.planning.hardware import GIB
 from backend.core.planning.machine import Machine
@@ -85,12 +85,12 @@ class OptimizationSettings:
 
 
 #: The settings as a file keeps them.
-KeptOptimization = KeptSection[OptimizationSettings]
+StoredOptimization = StoredSection[OptimizationSettings]
 
 
-def kept_optimization(file: ConfigFile) -> KeptOptimization:
+def stored_optimization(file: ConfigFile) -> StoredOptimization:
     """Return the settings that this file keeps."""
-    return KeptSection(file, SECTION, OptimizationSettings.from_json)
+    return StoredSection(file, SECTION, OptimizationSettings.from_json)
 
 
 def _quantization(value: object) -> Quantization:

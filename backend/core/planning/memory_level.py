@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from backend.core.config.file import ConfigFile
-from backend.core.config.section import KeptSection
+from backend.core.config.section import StoredSection
 from backend.core.errors import InvalidRequest
 from backend.core.planning.hardware import in_gib
 
@@ -31,7 +31,7 @@ class Place(StrEnum):
     RAM = "ram"  #: this worker's part of what it may use of the machine's
 
 
-class Level(StrEnum):
+class MemoryLevel(StrEnum):
     """How full; the words of alerts."""
 
     WARNING = "warning"
@@ -45,10 +45,10 @@ class Limits:
     warning: float
     critical: float
 
-    def level(self, share: float, before: Level | None) -> Level | None:
+    def level(self, share: float, before: MemoryLevel | None) -> MemoryLevel | None:
         """Return the level of a share, given the one that was in force."""
-        for level, limit in ((Level.CRITICAL, self.critical), (Level.WARNING, self.warning)):
-            stays = before is Level.CRITICAL or before is level
+        for level, limit in ((MemoryLevel.CRITICAL, self.critical), (MemoryLevel.WARNING, self.warning)):
+            stays = before is MemoryLevel.CRITICAL or before is level
             if share >= limit - (HYSTERESIS if stays else 0.0):
                 return level
         return None
@@ -80,7 +80,7 @@ class MemoryPeaks:
 class MemoryAlert:
     """A memory that has become fuller than it should."""
 
-    level: Level
+    level: MemoryLevel
     reading: MemoryReading
 
     @property
@@ -143,12 +143,12 @@ class ResourceLimits:
 
 
 #: The limits as a file keeps them.
-KeptLimits = KeptSection[ResourceLimits]
+StoredLimits = StoredSection[ResourceLimits]
 
 
-def kept_limits(file: ConfigFile) -> KeptLimits:
+def stored_limits(file: ConfigFile) -> StoredLimits:
     """Return the limits that this file keeps."""
-    return KeptSection(file, SECTION, ResourceLimits.from_json)
+    return StoredSection(file, SECTION, ResourceLimits.from_json)
 
 
 def _share(name: str, value: object) -> float:

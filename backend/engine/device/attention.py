@@ -17,7 +17,7 @@ from diffusers.models.attention_dispatch import attention_backend, dispatch_atte
 from torch.nn.functional import scaled_dot_product_attention
 
 from backend.core.catalogue.architecture import ARCHITECTURES
-from backend.core.planning.abilities import NATIVE, WORTH, AttentionWish, KernelVerdict, Verdict
+from backend.core.planning.abilities import NATIVE, WORTH, AttentionSetting, KernelVerdict, Verdict
 from backend.engine.device.facts import FAILURES, in_one_line
 
 #: Queries, keys and values [batch, tokens, heads, width] to the same shape as the queries.
@@ -26,17 +26,17 @@ Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 #: Our names, diffusers' names, and whether the kernel computes with the numbers that it is given. Not here: hub
 #: variants (they download code), varlen variants (for masks, which Wan has none of), flex (needs a compiler).
 _BACKENDS: Final = {
-    AttentionWish.NATIVE: ("native", True),
-    AttentionWish.CUDNN: ("_native_cudnn", True),
-    AttentionWish.FLASH: ("flash", True),
-    AttentionWish.FLASH3: ("_flash_3", True),
-    AttentionWish.EFFICIENT: ("_native_efficient", True),
-    AttentionWish.XFORMERS: ("xformers", True),
-    AttentionWish.MATH: ("_native_math", True),
-    AttentionWish.SAGE: ("sage", False),
+    AttentionSetting.NATIVE: ("native", True),
+    AttentionSetting.CUDNN: ("_native_cudnn", True),
+    AttentionSetting.FLASH: ("flash", True),
+    AttentionSetting.FLASH3: ("_flash_3", True),
+    AttentionSetting.EFFICIENT: ("_native_efficient", True),
+    AttentionSetting.XFORMERS: ("xformers", True),
+    AttentionSetting.MATH: ("_native_math", True),
+    AttentionSetting.SAGE: ("sage", False),
 }
 #: Held in memory in full, the scores of a real clip fill any card: only for those who name it.
-_ONLY_BY_NAME: Final = frozenset({AttentionWish.MATH})
+_ONLY_BY_NAME: Final = frozenset({AttentionSetting.MATH})
 SEED: Final = 20250728
 #: A number of tokens that no block size divides, and the few of a prompt for attention across.
 TOKENS, TEXT_TOKENS, HEADS = 1031, 77, 2
@@ -71,9 +71,9 @@ def head_widths() -> list[int]:
     return sorted({arch.head_dim for arch in ARCHITECTURES.values()}, reverse=True)
 
 
-def names_for(wish: AttentionWish, device_type: str) -> list[str]:
+def names_for(wish: AttentionSetting, device_type: str) -> list[str]:
     """Return the kernels to try for a wish; torch's own is always the first, and on a processor alone unless named."""
-    if wish in (AttentionWish.AUTO, AttentionWish.SPEED):
+    if wish in (AttentionSetting.AUTO, AttentionSetting.SPEED):
         if device_type == "cpu":
             return [NATIVE]
         return [name.value for name in _BACKENDS if name not in _ONLY_BY_NAME]
@@ -86,7 +86,7 @@ def diffusers_kernel(name: str) -> Kernel:
     Raises:
         RuntimeError: its package is not installed.
     """
-    backend, exact = _BACKENDS[AttentionWish(name)]
+    backend, exact = _BACKENDS[AttentionSetting(name)]
     with attention_backend(backend):
         pass  # looks whether the package is there
 
@@ -99,14 +99,14 @@ def diffusers_kernel(name: str) -> Kernel:
 
 
 def try_by_name(
-    name: str, wish: AttentionWish, device: torch.device, dtype: torch.dtype, native_seconds: float | None
+    name: str, wish: AttentionSetting, device: torch.device, dtype: torch.dtype, native_seconds: float | None
 ) -> KernelVerdict:
     """Try a kernel of the table, if it is installed and allowed."""
     try:
         kernel = diffusers_kernel(name)
     except RuntimeError as error:
         return KernelVerdict(name, Verdict.NOT_INSTALLED, in_one_line(error))
-    if not kernel.exact and wish is AttentionWish.AUTO:
+    if not kernel.exact and wish is AttentionSetting.AUTO:
         return KernelVerdict(name, Verdict.NOT_ALLOWED, "rounds to eight bits; WAN22_ATTENTION=speed allows it")
     return judge(kernel, device, dtype, native_seconds=native_seconds)
 
@@ -162,7 +162,7 @@ def use_kernel(pipeline: Any, name: str) -> None:
     Said in so many words for torch's own too, so that diffusers' own environment variable decides nothing here; the
     setting for all models of the process, which diffusers changes along, is put back.
     """
-    backend, _ = _BACKENDS[AttentionWish(name)]
+    backend, _ = _BACKENDS[AttentionSetting(name)]
     verbosity = diffusers_logging.get_verbosity()
     diffusers_logging.set_verbosity_error()  # it warns of an interface that may change; its version is pinned
     try:

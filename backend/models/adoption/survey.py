@@ -54,7 +54,7 @@ def usual_roots(user: Path) -> list[Path]:
     return [folder for folder in folders if folder.is_dir()]
 
 
-def look_through(roots: Iterable[Path], on_file: Callable[[Path], None] = lambda _path: None) -> Survey:
+def scan_folders(roots: Iterable[Path], on_file: Callable[[Path], None] = lambda _path: None) -> Survey:
     """Look through folders and single files; `on_file` is told each file before its header is read."""
     walk = Walk(tuple(roots))
     paths = list(walk.files())

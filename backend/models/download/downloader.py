@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from backend.core.catalogue.table import ModelSpec
-from backend.core.config.download_limit import Limit, kept_limit, no_limit
+from backend.core.config.download_limit import Limit, bandwidth_limit, no_limit
 from backend.core.config.file import ConfigFile
 from backend.core.errors import ModelDamaged, ModelUnavailable
 from backend.core.paths import Home
@@ -32,10 +32,10 @@ from backend.models.download.transfer import (
 )
 from backend.models.folder.disk import require_room
 from backend.models.folder.integrity import FileFinding, FileState, check_quick, move_to_quarantine, quick_state
-from backend.models.folder.locks import folder_turn
+from backend.models.folder.locks import folder_lock
 from backend.models.folder.manager import ModelManager
 from backend.models.folder.manifest import FileRecord, Manifest, read_manifest, sync_folder
-from backend.models.folder.progress import OnProgress, Pace, Phase, ProgressMeter
+from backend.models.folder.progress import DownloadPhase, OnProgress, ProgressMeter, RateLimiter
 
 #: How often a file is fetched whose content is wrong.
 CONTENT_ATTEMPTS = 3
@@ -113,7 +113,7 @@ class ModelDownloader:
             )
             raise ModelUnavailable(f"{spec.id} {why} and is not fetched", suggestions=(step,))
         self._home.models.mkdir(parents=True, exist_ok=True)
-        with folder_turn(self._home, spec, check, on_progress), storage_errors():
+        with folder_lock(self._home, spec, check, on_progress), storage_errors():
             target = self._home.model_of(spec.id)
             if self._complete(spec):
                 return target
@@ -152,7 +152,7 @@ class ModelDownloader:
         if manifest is not None:
             _keep_own(spec, manifest, [one.name for one in findings if one.state is not FileState.OK])
         if not folder.is_symlink():
-            with folder_turn(self._home, spec, check, on_progress):
+            with folder_lock(self._home, spec, check, on_progress):
                 for finding in findings:
                     if finding.state is not FileState.OK and (folder / finding.name).exists():
                         move_to_quarantine(folder, finding.name, self._home.quarantine_of(spec.id))
@@ -216,7 +216,7 @@ class ModelDownloader:
         if ours:
             meter.add(listing.size_bytes - sum(file.size for file in wanted), network=False)
         for file in wanted:
-            meter.at(Phase.VERIFYING, file.name)
+            meter.at(DownloadPhase.VERIFYING, file.name)
             record = self._kept(folder, file, manifest.files.pop(file.name, None), quarantine, meter, check)
             if record is None:
                 missing.append(file)
@@ -227,11 +227,11 @@ class ModelDownloader:
         manifest.write(folder)
         missing = [file for file in missing if not self._taken_over(folder, file, manifest, meter, check)]
         self._require_room(spec, folder, missing)
-        pace = Pace(self._limit, lambda seconds: wait_checking(seconds, check))
+        pace = RateLimiter(self._limit, lambda seconds: wait_checking(seconds, check))
         transfer = FileTransfer(self._hub, retries, check, pace, self._stall_seconds)
         try:
             for file in missing:
-                meter.at(Phase.DOWNLOADING, file.name)
+                meter.at(DownloadPhase.DOWNLOADING, file.name)
                 sha256 = self._fetched(transfer, listing, file, folder, quarantine, meter)
                 manifest.files[file.name] = FileRecord(file.size, sha256, file.etag)
                 manifest.write(folder)
@@ -244,7 +244,7 @@ class ModelDownloader:
         """Link a file that another program has fetched already, when it has the very bytes of this one."""
         target = inside(folder, file)
         for path in self._local.candidates(file):
-            meter.at(Phase.VERIFYING, file.name)
+            meter.at(DownloadPhase.VERIFYING, file.name)
             read = 0
 
             def on_read(count: int) -> None:
@@ -342,7 +342,7 @@ def downloader_into(
     It keeps to the limit that the home's config.json has at each moment, and to `bytes_per_second`.
     """
     local = LocalFiles(roots, hugging_face_cache())
-    limit = kept_limit(ConfigFile(home.config_file), bytes_per_second)
+    limit = bandwidth_limit(ConfigFile(home.config_file), bytes_per_second)
     return ModelDownloader(home, manager, Hub(), policy=policy, limit=limit, local=local)
 
 

@@ -19,7 +19,7 @@ _GB: Final = 1e9
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class DiskUsage:
     """The bytes of one folder."""
 
     size: int = 0
@@ -28,7 +28,7 @@ class Usage:
     elsewhere: int = 0  #: of files on other disks that are only linked to
 
 
-def usage_of(folder: Path) -> Usage:
+def usage_of(folder: Path) -> DiskUsage:
     """Add up a folder's files; links are not followed, and a file with further names elsewhere frees nothing."""
     size = own = shared = elsewhere = 0
     for path in folder.rglob("*"):
@@ -40,7 +40,7 @@ def usage_of(folder: Path) -> Usage:
                 size += status.st_size
                 own += status.st_size if status.st_nlink == 1 else 0
                 shared += status.st_size if status.st_nlink > 1 else 0
-    return Usage(size, own, shared, elsewhere)
+    return DiskUsage(size, own, shared, elsewhere)
 
 
 def require_room(spec: ModelSpec, needed: int, free: int) -> None:

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from backend.core.catalogue.table import ModelSpec
 from backend.core.errors import ModelUnavailable
 from backend.core.paths import Home
-from backend.models.folder.progress import DownloadProgress, OnProgress, Phase, read_status
+from backend.models.folder.progress import DownloadPhase, DownloadProgress, OnProgress, read_status
 
 #: How long the other side is waited for: removing a large model from a slow disk takes seconds.
 WAIT_SECONDS: Final = 20.0
@@ -28,7 +28,7 @@ _FOLDER_POLL_SECONDS = 0.2
 
 
 @contextmanager
-def need_lock(home: Home, spec: ModelSpec) -> Iterator[None]:
+def removal_lock(home: Home, spec: ModelSpec) -> Iterator[None]:
     """Within the block nobody else on this home queues a task for the model or removes it.
 
     A model that ships with the package is never removed, and neither is one from a folder that nobody can write.
@@ -39,7 +39,7 @@ def need_lock(home: Home, spec: ModelSpec) -> Iterator[None]:
     if spec.embedded or not (home.models.is_dir() and os.access(home.models, os.W_OK)):
         yield
         return
-    lock = FileLock(home.need_lock_of(spec.id), thread_local=False)
+    lock = FileLock(home.removal_lock_of(spec.id), thread_local=False)
     try:
         lock.acquire(timeout=WAIT_SECONDS, poll_interval=_POLL_SECONDS)
     except Timeout:
@@ -53,7 +53,7 @@ def need_lock(home: Home, spec: ModelSpec) -> Iterator[None]:
 
 
 @contextmanager
-def folder_turn(home: Home, spec: ModelSpec, check: Callable[[], None], on_progress: OnProgress) -> Iterator[None]:
+def folder_lock(home: Home, spec: ModelSpec, check: Callable[[], None], on_progress: OnProgress) -> Iterator[None]:
     """Wait until nobody else changes this model's folder, and keep others out within the block.
 
     `check` is asked while waiting and raises to stop; `on_progress` is told what the download that is waited for noted.
@@ -68,7 +68,7 @@ def folder_turn(home: Home, spec: ModelSpec, check: Callable[[], None], on_progr
             seen = read_status(home.partial_model_of(spec.id))
             done, total = (seen.done_bytes, seen.total_bytes) if seen else (0, None)
             speed, eta = (seen.speed, seen.eta_seconds) if seen else (None, None)
-            on_progress(DownloadProgress(Phase.WAITING, None, done, total, speed, eta))
+            on_progress(DownloadProgress(DownloadPhase.WAITING, None, done, total, speed, eta))
     try:
         yield
     finally:

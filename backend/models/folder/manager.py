@@ -30,7 +30,7 @@ from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, Container
 from backend.core.paths import Home
 from backend.models.folder.integrity import FileState, size_state
 from backend.models.folder.manifest import Manifest, read_manifest
-from backend.models.folder.progress import Phase, read_status
+from backend.models.folder.progress import DownloadPhase, read_status
 
 _EXPERTS: Final = ("transformer", "transformer_2")
 EMBEDDED_MODELS = Path(__file__).parents[2] / "assets" / "tiny"
@@ -125,7 +125,7 @@ class ModelManager:
         missing = None if status is None or status.total_bytes is None else max(0, status.total_bytes - size)
         if not _is_held(self._home.model_lock_of(spec.id)):
             return ModelState(spec, Presence.PARTIAL, folder, "its download is not finished", size, missing)
-        if status is not None and status.phase is Phase.VERIFYING:
+        if status is not None and status.phase is DownloadPhase.VERIFYING:
             return ModelState(spec, Presence.VERIFYING, folder, "its files are being verified", size, missing)
         return ModelState(spec, Presence.DOWNLOADING, folder, "it is being downloaded", size, missing)
 

@@ -23,7 +23,7 @@ _STATUS_SECONDS = 1.0
 _WINDOW_SECONDS = 10.0
 
 
-class Phase(StrEnum):
+class DownloadPhase(StrEnum):
     """What a download does."""
 
     WAITING = "waiting"  # another process fetches this model
@@ -35,7 +35,7 @@ class Phase(StrEnum):
 class DownloadProgress:
     """One moment of a download."""
 
-    phase: Phase
+    phase: DownloadPhase
     file: str | None  #: the file at work
     done_bytes: int  #: of the whole model, on this disk
     total_bytes: int | None
@@ -58,9 +58,9 @@ class ProgressMeter:
         self._received = 0
         self._window: deque[tuple[float, int]] = deque()
         self._told = self._noted = float("-inf")
-        self._phase, self._file = Phase.VERIFYING, ""
+        self._phase, self._file = DownloadPhase.VERIFYING, ""
 
-    def at(self, phase: Phase, file: str) -> None:
+    def at(self, phase: DownloadPhase, file: str) -> None:
         """Say what is done from now on."""
         changed = phase is not self._phase
         self._phase, self._file = phase, file
@@ -107,12 +107,12 @@ def read_status(folder: Path) -> DownloadProgress | None:
     """Return what a running download last noted in its folder."""
     try:
         value = json.loads((folder / STATUS_FILE).read_text(encoding="utf-8"))
-        return DownloadProgress(**value | {"phase": Phase(value["phase"])})
+        return DownloadProgress(**value | {"phase": DownloadPhase(value["phase"])})
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-class Pace:
+class RateLimiter:
     """Keeps a download below a number of bytes per second, which may change while it runs."""
 
     def __init__(self, limit: Limit, wait: Callable[[float], None]) -> None:

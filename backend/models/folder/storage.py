@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from backend.core.catalogue.table import ModelSpec, models_in_force
 from backend.core.errors import ModelUnavailable
 from backend.core.paths import Home
-from backend.models.folder.disk import Usage, usage_of
+from backend.models.folder.disk import DiskUsage, usage_of
 from backend.models.folder.manager import ModelManager, Presence
 from backend.models.folder.manifest import MANIFEST_FILE
 
@@ -42,7 +42,7 @@ class ModelStorage:
 
     spec: ModelSpec
     presence: Presence
-    usage: Usage
+    usage: DiskUsage
     unfinished: int  #: bytes
     quarantine: int  #: bytes
     managed: bool  #: whether wan22 brought it here; what a user put there is never suggested
@@ -80,7 +80,7 @@ def storage_report(home: Home, manager: ModelManager, last_used: Mapping[str, da
             ModelStorage(
                 spec=spec,
                 presence=manager.state(spec).presence,
-                usage=Usage() if folder.is_symlink() else usage_of(folder),
+                usage=DiskUsage() if folder.is_symlink() else usage_of(folder),
                 unfinished=sum(usage_of(path).own for path in leftovers),
                 quarantine=usage_of(home.quarantine_of(spec.id)).own,
                 managed=spec.base is None and not folder.is_symlink() and (folder / MANIFEST_FILE).is_file(),

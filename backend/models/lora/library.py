@@ -85,7 +85,7 @@ class LoraLibrary:
             raise LoraExists(f"A LoRA file {kept_as} ships with the package; choose another name")
         return self._taken_in(receive(stream, self._folder, kept_as, self._reader))
 
-    def look_at(self, path: Path) -> LoraFile | None:
+    def inspect(self, path: Path) -> LoraFile | None:
         """Return what a file anywhere on this machine is, judged by its header; None when it is gone."""
         file = self._reader.read(path)
         self._reader.forget(path)

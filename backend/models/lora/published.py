@@ -15,7 +15,7 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
-from backend.core.config.download_limit import kept_limit
+from backend.core.config.download_limit import bandwidth_limit
 from backend.core.config.file import ConfigFile
 from backend.core.errors import LoraInvalid, LoraNotFound, RepositoryNotFound, StateConflict, StorageFull
 from backend.core.lora.keys import HIGH, LOW
@@ -24,7 +24,7 @@ from backend.models.download.hub import Hub, Listing, RemoteFile
 from backend.models.download.retries import Retries, RetryPolicy, Transient
 from backend.models.download.transfer import FileTransfer, WrongContent, discard_part
 from backend.models.folder.integrity import digest_of
-from backend.models.folder.progress import Pace
+from backend.models.folder.progress import RateLimiter
 
 #: Left free beside the files.
 RESERVE_BYTES: Final = 512 * 2**20
@@ -121,7 +121,7 @@ class LoraFetcher:
         if sum(file.size for file in missing.values()) > room:
             raise StorageFull(f"There is not enough room for {lora.id}")
         done = listing.size_bytes - sum(file.size for file in missing.values())
-        pace = Pace(kept_limit(ConfigFile(self._home.config_file)), time.sleep)
+        pace = RateLimiter(bandwidth_limit(ConfigFile(self._home.config_file)), time.sleep)
         transfer = FileTransfer(self._hub, retries, lambda: None, pace)
         try:
             for path, file in missing.items():

@@ -60,7 +60,7 @@ class DownloadControl:
         self._orders = orders
         self._tasks = tasks
 
-    def look(self, spec: ModelSpec) -> Download | None:
+    def snapshot(self, spec: ModelSpec) -> Download | None:
         """Return the download of a model: the one that runs, else the one that is paused, else what became of it.
 
         None when this server was not asked for one and nobody runs one.
@@ -69,7 +69,7 @@ class DownloadControl:
 
     def all(self) -> dict[str, Download]:
         """Return what `look` says of every model that has a download."""
-        found = {spec.id: self.look(spec) for spec in models_in_force().specs}
+        found = {spec.id: self.snapshot(spec) for spec in models_in_force().specs}
         return {name: one for name, one in found.items() if one is not None}
 
     def held_up(self) -> frozenset[str]:
@@ -91,11 +91,11 @@ class DownloadControl:
         around = self._around(spec)
         if not self._own(spec) and (around.fetched_for_task or around.held):
             self._orders.pause(spec.id, wished=False)
-            return self.look(spec)
+            return self.snapshot(spec)
         self._refuse_foreign(spec, around)
         if not self._own(spec) and around.needing and not self._models.state(spec).available:
             self._orders.pause(spec.id, wished=False)
-            return self.look(spec)
+            return self.snapshot(spec)
         return self._downloads.pause(spec)
 
     def resume(self, spec: ModelSpec) -> Download | None:
@@ -107,9 +107,9 @@ class DownloadControl:
         if not self._own(spec) and around.order is not None:
             if self._orders.resume(spec.id) is not None:
                 return self._downloads.start(spec)  # it was ordered, and this server had not taken it up
-            return self.look(spec)
+            return self.snapshot(spec)
         if not self._own(spec) and around.fetched_for_task:
-            return self.look(spec)
+            return self.snapshot(spec)
         self._refuse_foreign(spec, around)
         return self._downloads.resume(spec)
 

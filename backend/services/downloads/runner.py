@@ -33,7 +33,7 @@ from backend.core.errors import (
 from backend.core.paths import Home
 from backend.models.download.retries import PATIENT
 from backend.models.folder.manager import ModelManager
-from backend.models.folder.progress import DownloadProgress, OnProgress, Phase
+from backend.models.folder.progress import DownloadPhase, DownloadProgress, OnProgress
 from backend.models.folder.storage import discard_unfinished
 from backend.services.downloads.state import ENDED, RUNNING, Download, DownloadState
 from backend.store.download_orders import DownloadOrders, Order, Urgency
@@ -136,7 +136,7 @@ class ModelDownloads:
         self._at: str | None = None  # the model that the thread works on, until it has let go of its files
         self._thread: threading.Thread | None = None
 
-    def hear(self, on_change: OnChange) -> None:
+    def subscribe(self, on_change: OnChange) -> None:
         """Tell every change from now on."""
         self._list.on_change = on_change
 
@@ -298,7 +298,7 @@ class ModelDownloads:
                     raise DownloadStopped
 
         def on_progress(progress: DownloadProgress) -> None:
-            state = DownloadState.VERIFYING if progress.phase is Phase.VERIFYING else DownloadState.DOWNLOADING
+            state = DownloadState.VERIFYING if progress.phase is DownloadPhase.VERIFYING else DownloadState.DOWNLOADING
             with self._list.changed:
                 if self._runs(spec):
                     self._list.put(replace(self._list.active(spec), state=state, progress=progress))

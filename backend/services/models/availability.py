@@ -22,7 +22,7 @@ from backend.core.domain import TERMINAL, TaskStatus
 from backend.core.errors import StateConflict
 from backend.core.paths import Home
 from backend.models.folder.disk import require_room
-from backend.models.folder.locks import need_lock
+from backend.models.folder.locks import removal_lock
 from backend.models.folder.manager import ModelManager, ModelState, Presence
 from backend.store.download_orders import DownloadOrders
 from backend.store.tasks import TaskStore
@@ -38,7 +38,7 @@ class FetchFirst:
     missing_bytes: int | None  #: what is still to be fetched; None until the hub was asked
 
 
-class ModelSupply:
+class ModelAvailability:
     """Answers for this home folder."""
 
     def __init__(
@@ -64,10 +64,10 @@ class ModelSupply:
             ModelUnavailable: another process removes it just now, and takes long.
         """
         # The threads of this process wait for each other here, which is fair and polls nothing.
-        with self._locks[spec.id], need_lock(self._home, spec):
+        with self._locks[spec.id], removal_lock(self._home, spec):
             yield
 
-    def look(self, spec: ModelSpec) -> tuple[ModelState, FetchFirst | None]:
+    def inspect(self, spec: ModelSpec) -> tuple[ModelState, FetchFirst | None]:
         """Return what the disk has of a model, and what has to be fetched before it can be used.
 
         Raises:
@@ -98,7 +98,7 @@ class ModelSupply:
         return not is_offline()
 
 
-class ModelNeed:
+class ModelUsage:
     """Answers for one home and its database, in whichever process."""
 
     def __init__(
@@ -117,14 +117,14 @@ class ModelNeed:
         return frozenset(waiting | self._held() | {order.model for order in self._orders.list()})
 
     @contextmanager
-    def nobodys(self, spec: ModelSpec) -> Iterator[None]:
+    def exclusive(self, spec: ModelSpec) -> Iterator[None]:
         """Make sure that nobody needs a model, and that nobody queues a task for it before the block ends.
 
         Raises:
             StateConflict: somebody needs it.
             ModelUnavailable: another process removes it just now.
         """
-        with need_lock(self._home, spec):
+        with removal_lock(self._home, spec):
             if self._tasks.needing(spec.id):
                 raise StateConflict(
                     f"{spec.id} is needed by a task", suggestions=("Cancel the task, or wait for its end.",)

@@ -13,7 +13,7 @@ from backend.core.errors import StateConflict, WanError
 from backend.core.paths import Home
 from backend.models.folder.manager import ModelManager
 from backend.models.folder.storage import Leaving, StorageReport, Suggestion, clear, storage_report, suggest
-from backend.services.models.availability import ModelNeed
+from backend.services.models.availability import ModelUsage
 from backend.store.outputs import OutputStore
 
 
@@ -29,7 +29,7 @@ class Done:
 class StorageCleanup:
     """Reports, suggests and deletes."""
 
-    def __init__(self, home: Home, manager: ModelManager, need: ModelNeed, outputs: OutputStore) -> None:
+    def __init__(self, home: Home, manager: ModelManager, need: ModelUsage, outputs: OutputStore) -> None:
         self._home = home
         self._manager = manager
         self._need = need
@@ -50,7 +50,7 @@ class StorageCleanup:
         for suggestion in suggestions:
             whole = suggestion.what is Leaving.MODEL
             try:
-                with self._need.nobodys(suggestion.spec) if whole else nullcontext():
+                with self._need.exclusive(suggestion.spec) if whole else nullcontext():
                     done.append(Done(suggestion, clear(self._home, suggestion)))
             except StateConflict:
                 continue  # somebody needs it by now

@@ -15,7 +15,7 @@ from backend.core.requests import GenerationRequest, ImageRef, RequestDraft, res
 from backend.models.folder.manager import ModelManager, ModelState, Presence
 from backend.services.downloads.runner import ModelDownloads
 from backend.services.downloads.state import RUNNING, DownloadState
-from backend.services.models.availability import ModelSupply
+from backend.services.models.availability import ModelAvailability
 from backend.services.planning.forecast import Forecast
 
 
@@ -73,7 +73,7 @@ class Alternative:
 
 
 @dataclass(frozen=True, slots=True)
-class Fallback:
+class FallbackSuggestion:
     """The suggestion."""
 
     strategy: Strategy
@@ -88,14 +88,14 @@ class FallbackAdvisor:
     """Suggests for one server."""
 
     def __init__(
-        self, models: ModelManager, forecast: Forecast, downloads: ModelDownloads, supply: ModelSupply
+        self, models: ModelManager, forecast: Forecast, downloads: ModelDownloads, supply: ModelAvailability
     ) -> None:
         self._models = models
         self._forecast = forecast
         self._downloads = downloads
         self._supply = supply
 
-    def suggest(self, want: Want) -> Fallback:
+    def suggest(self, want: Want) -> FallbackSuggestion:
         """Say what to do.
 
         Raises:
@@ -105,7 +105,7 @@ class FallbackAdvisor:
         decision = self._forecast.decide(_request(spec, want.size))
         fits = spec.embedded or decision.fits
         if state.available and fits:
-            return Fallback(
+            return FallbackSuggestion(
                 Strategy.QUEUE_AND_WAIT,
                 "POST /api/v1/generation/submit",
                 f"{spec.id} is here and fits this machine: {decision.reason}",
@@ -116,7 +116,7 @@ class FallbackAdvisor:
             return _too_large(decision, other)
         return self._absent(want, state, other)
 
-    def _absent(self, want: Want, state: ModelState, other: Alternative | None) -> Fallback:
+    def _absent(self, want: Want, state: ModelState, other: Alternative | None) -> FallbackSuggestion:
         """Suggest for a model that would fit and is not here."""
         spec, download = want.spec, self._downloads.get(want.spec)
         queues = self._supply.foresee(spec)[1] is not None
@@ -129,9 +129,11 @@ class FallbackAdvisor:
             if queues:
                 fetch += ", or submit: the task waits for it"
             if other is None or want.quality is Level.HIGH:
-                return Fallback(Strategy.DOWNLOAD_AND_RETRY, fetch, f"{why}. Fetch it first", queues, other)
+                return FallbackSuggestion(Strategy.DOWNLOAD_AND_RETRY, fetch, f"{why}. Fetch it first", queues, other)
             message = f"{why}. {other.reason}"
-            return Fallback(Strategy.ALTERNATIVE_MODEL, f"Use model_type {other.spec.id}", message, queues, other)
+            return FallbackSuggestion(
+                Strategy.ALTERNATIVE_MODEL, f"Use model_type {other.spec.id}", message, queues, other
+            )
         progress = None if download is None else download.progress
         seconds = progress.eta_seconds if progress is not None else None
         until = "; how long it will take is not known yet" if seconds is None else f", about {seconds:.0f} s to go"
@@ -141,11 +143,13 @@ class FallbackAdvisor:
         if other is not None and (too_long or want.speed is Level.HIGH):
             message = f"{message}. {other.reason}"
             action = f"Use model_type {other.spec.id}"
-            return Fallback(Strategy.ALTERNATIVE_MODEL, action, message, queues, other, seconds)
+            return FallbackSuggestion(Strategy.ALTERNATIVE_MODEL, action, message, queues, other, seconds)
         if other is None or want.quality is Level.HIGH or want.max_wait_seconds is not None:
-            return Fallback(Strategy.QUEUE_AND_WAIT, follow, message, queues, other, seconds)
+            return FallbackSuggestion(Strategy.QUEUE_AND_WAIT, follow, message, queues, other, seconds)
         action = f"Use model_type {other.spec.id} now; {follow} for {spec.id}"
-        return Fallback(Strategy.HYBRID_APPROACH, action, f"{message}. {other.reason}", queues, other, seconds)
+        return FallbackSuggestion(
+            Strategy.HYBRID_APPROACH, action, f"{message}. {other.reason}", queues, other, seconds
+        )
 
     def _alternative(self, want: Want, wanted: Decision) -> Alternative | None:
         """Return the best other model that is here, serves such a request and fits."""
@@ -163,14 +167,14 @@ class FallbackAdvisor:
         return None
 
 
-def _too_large(decision: Decision, other: Alternative | None) -> Fallback:
+def _too_large(decision: Decision, other: Alternative | None) -> FallbackSuggestion:
     """Suggest for what does not fit this machine, whether or not its files are here."""
     smaller = f"{decision.would_fit}."
     smaller_helps = decision.instead is not None and decision.instead.model == decision.work.model
     if other is not None and not smaller_helps:
         message = f"{decision.reason}. {other.reason}"
-        return Fallback(Strategy.ALTERNATIVE_MODEL, f"Use model_type {other.spec.id}", message, False, other)
-    return Fallback(Strategy.REDUCE_REQUIREMENTS, smaller, f"{decision.reason}. {smaller}", False, other)
+        return FallbackSuggestion(Strategy.ALTERNATIVE_MODEL, f"Use model_type {other.spec.id}", message, False, other)
+    return FallbackSuggestion(Strategy.REDUCE_REQUIREMENTS, smaller, f"{decision.reason}. {smaller}", False, other)
 
 
 def _request(spec: ModelSpec, size: tuple[int, int] | None) -> GenerationRequest:

@@ -21,7 +21,7 @@ from backend.core.paths import Home
 from backend.models.folder.integrity import FileState, digest_of, move_to_quarantine, quick_state
 from backend.models.folder.manager import ModelManager, ModelState
 from backend.models.folder.manifest import FileRecord, read_last_seen, read_manifest
-from backend.models.folder.progress import Pace
+from backend.models.folder.progress import RateLimiter
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +66,7 @@ class Recheck:
         self._busy = busy
         self._days = days
         self._now = now
-        self._pace = Pace(lambda: bytes_per_second, self._stop_waiting)
+        self._pace = RateLimiter(lambda: bytes_per_second, self._stop_waiting)
         self._look_seconds = look_seconds
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -83,7 +83,7 @@ class Recheck:
         if self._thread is not None:
             self._thread.join()
 
-    def look(self) -> list[str]:
+    def poll(self) -> list[str]:
         """Read every file that is due now and return those that have changed, as `MODEL/FILE`."""
         changed = []
         try:
@@ -97,7 +97,7 @@ class Recheck:
     def _run(self) -> None:
         while not self._stopping.wait(self._look_seconds):
             try:
-                self.look()
+                self.poll()
             except Exception:
                 log.exception("the background check of the models failed")  # the next one may not
 

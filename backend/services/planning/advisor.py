@@ -16,9 +16,9 @@ from backend.core.domain import Output
 from backend.core.errors import InvalidRequest, PresetDoesNotFit
 from backend.core.planning.constraints import (
     PRESETS,
-    KeptOptimization,
     OptimizationPreset,
     OptimizationSettings,
+    StoredOptimization,
     find_preset,
 )
 from backend.core.planning.hardware import GIB
@@ -115,7 +115,9 @@ class Recommendation:
 class OptimizationAdvisor:
     """Answers for the machine and the models of one server."""
 
-    def __init__(self, kept: KeptOptimization, forecast: Forecast, models: ModelManager, outputs: OutputStore) -> None:
+    def __init__(
+        self, kept: StoredOptimization, forecast: Forecast, models: ModelManager, outputs: OutputStore
+    ) -> None:
         self._kept = kept
         self._forecast = forecast
         self._models = models

@@ -20,7 +20,7 @@ DISK_CRITICAL_GIB: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class ResourceUsage:
     """What is in use now; shares 0 to 1, memory in GiB."""
 
     cpu: float
@@ -54,7 +54,7 @@ class Shortage:
 class ResourceCheck:
     """The answer."""
 
-    usage: Usage
+    usage: ResourceUsage
     workers: tuple[WorkerInfo, ...]
     shortages: tuple[Shortage, ...]
 
@@ -79,7 +79,7 @@ class ResourceCheck:
 
 
 def check_resources(
-    usage: Usage, workers: Sequence[WorkerInfo], limits: ResourceLimits, no_worker: str
+    usage: ResourceUsage, workers: Sequence[WorkerInfo], limits: ResourceLimits, no_worker: str
 ) -> ResourceCheck:
     """Judge what is in use.
 
@@ -102,7 +102,7 @@ def check_resources(
     return ResourceCheck(usage, tuple(workers), tuple(found))
 
 
-def _vram(usage: Usage, workers: Sequence[WorkerInfo], limits: ResourceLimits) -> list[Shortage]:
+def _vram(usage: ResourceUsage, workers: Sequence[WorkerInfo], limits: ResourceLimits) -> list[Shortage]:
     """Judge the cards; what a worker of ours holds is there to be used, so it keeps nothing from starting."""
     if usage.vram is None or usage.vram_free_gb is None or usage.vram < limits.vram_warning_threshold:
         return []

@@ -21,7 +21,7 @@ from typing import Any, Final
 from backend.core.planning.abilities import (
     NATIVE,
     Abilities,
-    AttentionWish,
+    AttentionSetting,
     KernelVerdict,
     PrecisionVerdict,
     Verdict,
@@ -82,7 +82,7 @@ class EngineAnswer:
 
 
 def ask_engine(
-    device: str, wish: AttentionWish, *, program: Sequence[str] = PROGRAM, seconds: float = SECONDS
+    device: str, wish: AttentionSetting, *, program: Sequence[str] = PROGRAM, seconds: float = SECONDS
 ) -> EngineAnswer:
     """Let the engine try a device ("auto" or a name) and the kernels that the wish allows.
 
@@ -128,7 +128,7 @@ def _run(command: list[str], seconds: float, answer: EngineAnswer) -> str:
 
 
 def find_abilities(
-    file: Path, device: str, device_name: str, driver: str | None, wish: AttentionWish, *, ask: Any = ask_engine
+    file: Path, device: str, device_name: str, driver: str | None, wish: AttentionSetting, *, ask: Any = ask_engine
 ) -> Abilities:
     """Return what a device can do: as it was found out before, if nothing has changed since, or by trying now.
 
@@ -142,7 +142,7 @@ def find_abilities(
         wish: as in the setting.
         ask: `ask_engine`.
     """
-    if device == "cpu" and wish in (AttentionWish.AUTO, AttentionWish.SPEED, AttentionWish.NATIVE):
+    if device == "cpu" and wish in (AttentionSetting.AUTO, AttentionSetting.SPEED, AttentionSetting.NATIVE):
         return Abilities(PrecisionVerdict("float32", "a processor computes in float32"), (), NATIVE)
     kept = recorded_abilities(file, device_name, driver, wish)
     if kept is not None:
@@ -163,7 +163,7 @@ def find_abilities(
     return found
 
 
-def recorded_abilities(file: Path, device_name: str, driver: str | None, wish: AttentionWish) -> Abilities | None:
+def recorded_abilities(file: Path, device_name: str, driver: str | None, wish: AttentionSetting) -> Abilities | None:
     """Return what a device was found able to do before, if nothing has changed since; None = that is not known."""
     try:
         record = json.loads(file.read_text())
@@ -173,7 +173,7 @@ def recorded_abilities(file: Path, device_name: str, driver: str | None, wish: A
         return None
 
 
-def _key(device_name: str, driver: str | None, wish: AttentionWish) -> dict[str, Any]:
+def _key(device_name: str, driver: str | None, wish: AttentionSetting) -> dict[str, Any]:
     return {"device": device_name, "driver": driver, "wish": wish.value} | {name: _version(name) for name in _PACKAGES}
 
 

@@ -162,7 +162,7 @@ class ClipWriter:
 
         def tile_done() -> None:
             clock.advance()
-            self._report.tell(Stage.POST_PROCESSING, f"Decoded part {next(done) + 1} of {units}")
+            self._report.update(Stage.POST_PROCESSING, f"Decoded part {next(done) + 1} of {units}")
 
         content = hashlib.sha256()
         still: Frames | None = None
@@ -179,13 +179,15 @@ class ClipWriter:
                 frames += len(chunk)
                 if grid is None:
                     clock.advance()
-                self._report.tell(Stage.POST_PROCESSING, f"Decoded {frames} of {total} frames")
+                self._report.update(Stage.POST_PROCESSING, f"Decoded {frames} of {total} frames")
         if still is None:
             raise ValueError("the decoder yields at least one chunk")
         return _Decoded(frames, content.hexdigest(), still)
 
     def _put_in_place(self, kept: KeptLatents, components: WanComponents, still: Frames) -> None:
-        self._report.tell(Stage.SAVING, "Putting the video in place")  # the last moment at which the run can be stopped
+        self._report.update(
+            Stage.SAVING, "Putting the video in place"
+        )  # the last moment at which the run can be stopped
         self._files.write_thumbnail(thumbnail(still))
         if self._request.keep_latents:
             self._files.write_latents(lambda part: write_latents(part, kept, components, self._request))

@@ -143,7 +143,7 @@ class PhaseClock:
             self._done[self._current] += units
             self._last_unit = self._now()
 
-    def foretell(self, seconds: float | None) -> None:
+    def expect(self, seconds: float | None) -> None:
         """Take the time to the end of `Phase.DOWNLOAD` from who measures its bytes; None = not known now."""
         self._foretold = seconds
 

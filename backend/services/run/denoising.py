@@ -94,7 +94,7 @@ class DenoisingRun:
         for receipt in self.loras.receipts:
             if not receipt.applied:
                 log.warning("lora.skipped", lora=receipt.id, reason=receipt.reason)
-                report.tell(Stage.PREPARING_INPUTS, f"Without the LoRA {receipt.id}: {receipt.reason}")
+                report.update(Stage.PREPARING_INPUTS, f"Without the LoRA {receipt.id}: {receipt.reason}")
         image, end_image = self._picture(request.image), self._picture(request.end_image)
         start = partial(DenoiseJob.start, self._components, request, image=image, end_image=end_image, loras=self.loras)
         job = self._rungs.until_done(start, MemoryUse.TEXT, Stage.PREPARING_INPUTS)
@@ -129,7 +129,7 @@ class DenoisingRun:
         report = self._report
         if self.resumed_from is not None:
             report.step = job.index
-            report.tell(Stage.GENERATING, f"Resumed at step {job.index} of {job.total_steps}")
+            report.update(Stage.GENERATING, f"Resumed at step {job.index} of {job.total_steps}")
         phase: Phase | None = None
         while not job.done:
             expert = job.expert
@@ -142,7 +142,7 @@ class DenoisingRun:
             report.clock.advance()
             self._preview(job, preview_map)
             # First the report: it finds out whether the task, and so the states, are still this attempt's.
-            report.tell(Stage.GENERATING, f"Step {job.index} of {job.total_steps} ({expert}-noise expert)")
+            report.update(Stage.GENERATING, f"Step {job.index} of {job.total_steps} ({expert}-noise expert)")
             due = time.monotonic() - self._saved_at >= self._state_seconds
             if due or job.done or job.expert != expert:
                 self._save(job)

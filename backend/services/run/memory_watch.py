@@ -10,7 +10,14 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from backend.core.domain import Progress
-from backend.core.planning.memory_level import Level, MemoryAlert, MemoryPeaks, MemoryReading, Place, ResourceLimits
+from backend.core.planning.memory_level import (
+    MemoryAlert,
+    MemoryLevel,
+    MemoryPeaks,
+    MemoryReading,
+    Place,
+    ResourceLimits,
+)
 
 SECONDS = 1.0
 
@@ -48,7 +55,7 @@ class MemoryWatch:
         self._limits = limits
         self._seconds = seconds
         self._lock = threading.Lock()
-        self._levels: dict[Place, Level | None] = {}
+        self._levels: dict[Place, MemoryLevel | None] = {}
         self._alerts: list[MemoryAlert] = []
         self._seen: dict[Place, int] = {}
         self._ended = threading.Event()
@@ -64,7 +71,7 @@ class MemoryWatch:
         if self._thread.ident is not None:
             self._thread.join()
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Take one sample; where a memory has risen to a level, keep an alert."""
         limits = self._limits()
         for reading in self._source.readings():
@@ -72,7 +79,7 @@ class MemoryWatch:
                 self._seen[reading.place] = max(reading.used, self._seen.get(reading.place, 0))
                 before = self._levels.get(reading.place)
                 now = self._levels[reading.place] = limits.of(reading.place).level(reading.share, before)
-                if now is not None and now is not before and before is not Level.CRITICAL:
+                if now is not None and now is not before and before is not MemoryLevel.CRITICAL:
                     self._alerts.append(MemoryAlert(now, reading))
 
     def take(self) -> list[MemoryAlert]:
@@ -86,14 +93,14 @@ class MemoryWatch:
         self._source.begin()
         with self._lock:
             self._levels, self._alerts, self._seen = {}, [], {}
-        self.look()
+        self.poll()
 
     def peaks(self) -> MemoryPeaks:
         """Return the peaks since `begin`: those that were counted, else the highest samples of this process.
 
         What others have on a card is no peak of ours, so that one is not taken from samples.
         """
-        self.look()
+        self.poll()
         counted = self._source.peaks()
         ram = self._seen.get(Place.RAM) if counted.ram is None else counted.ram
         return MemoryPeaks(counted.vram, ram)
@@ -104,7 +111,7 @@ class MemoryWatch:
 
     def _run(self) -> None:
         while not self._ended.wait(self._seconds):
-            self.look()
+            self.poll()
 
 
 #: Hears of an alert, and of what was given up because of it.
@@ -149,7 +156,7 @@ class RunMemory:
             return
         for alert in self._watch.take():
             given_up: tuple[str, ...] = ()
-            if alert.level is Level.CRITICAL:
+            if alert.level is MemoryLevel.CRITICAL:
                 given_up = self._give_up_unused()
                 self._watch.release()
             self.warnings.append("; ".join((alert.sentence, *(f"{name} was unloaded" for name in given_up))))

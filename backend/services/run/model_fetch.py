@@ -95,16 +95,16 @@ class ModelFetch:
     def _tell(self) -> None:
         seen = self._seen
         if seen is None:
-            self._report.tell(Stage.DOWNLOADING_MODEL, f"Asking the hub for {self._request.model}")
+            self._report.update(Stage.DOWNLOADING_MODEL, f"Asking the hub for {self._request.model}")
             return
         clock = self._report.clock
         if seen.total_bytes:
             parts = DOWNLOAD_PARTS * seen.done_bytes // seen.total_bytes
             clock.advance(max(0, parts - self._told_parts))
             self._told_parts = max(parts, self._told_parts)
-        clock.foretell(seen.eta_seconds)
+        clock.expect(seen.eta_seconds)
         news = FetchNews(str(seen.phase), seen.done_bytes, seen.total_bytes, seen.speed, seen.eta_seconds)
-        self._report.tell(Stage.DOWNLOADING_MODEL, _in_words(self._request.model, news), news)
+        self._report.update(Stage.DOWNLOADING_MODEL, _in_words(self._request.model, news), news)
 
     # --- in the thread of a fetch ------------------------------------------------------------------------
 

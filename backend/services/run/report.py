@@ -35,14 +35,14 @@ class RunReport:
     def begin(self, phase: Phase, message: str) -> None:
         """Enter a phase and say so."""
         self.clock.begin(phase)
-        self.tell(_PHASE_STAGE[phase], message)
+        self.update(_PHASE_STAGE[phase], message)
 
     def fell_back(self, stage: Stage, message: str) -> None:
         """Say that memory ran out and how the run goes on; what it takes from now on teaches nothing."""
         self.clock.disturb()
-        self.tell(stage, message)
+        self.update(stage, message)
 
-    def tell(self, stage: Stage, message: str, fetch: FetchNews | None = None) -> None:
+    def update(self, stage: Stage, message: str, fetch: FetchNews | None = None) -> None:
         """Say how far the run is, and how far the model that it waits for."""
         self._report(
             Progress(

@@ -50,7 +50,7 @@ def web_components(
     sockets, supervisor, grace = services.sockets, services.supervisor, services.settings.stop_grace_seconds
 
     def go_on_downloading() -> None:
-        services.downloads.hear(publish)
+        services.downloads.subscribe(publish)
         services.downloads.restore()
 
     workers = Component(WORKERS, partial(_workers, services))

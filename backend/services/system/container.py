@@ -9,10 +9,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from backend.core.config.download_limit import KeptDownloads
+from backend.core.config.download_limit import StoredDownloads
 from backend.core.paths import Home
-from backend.core.planning.constraints import KeptOptimization
-from backend.core.planning.memory_level import KeptLimits
+from backend.core.planning.constraints import StoredOptimization
+from backend.core.planning.memory_level import StoredLimits
 from backend.core.settings import Settings
 from backend.core.system_integration import SystemIntegration
 from backend.models.folder.manager import ModelManager
@@ -22,7 +22,7 @@ from backend.services.downloads.control import DownloadControl
 from backend.services.downloads.runner import ModelDownloads
 from backend.services.generation_service import GenerationService
 from backend.services.media.images import InputStore
-from backend.services.models.availability import ModelNeed
+from backend.services.models.availability import ModelUsage
 from backend.services.models.cleanup import StorageCleanup
 from backend.services.models.fallback import FallbackAdvisor
 from backend.services.models.recheck import Recheck
@@ -55,7 +55,7 @@ class Sockets(Protocol):
     async def stop(self) -> None:
         """Close every connection."""
 
-    def tell(self, topic: str, kind: str, data: dict[str, Any]) -> None:
+    def publish(self, topic: str, kind: str, data: dict[str, Any]) -> None:
         """Send a message to whoever listens to a topic; any thread may call."""
 
 
@@ -103,16 +103,16 @@ class Services:
     downloads: ModelDownloads
     orders: DownloadOrders
     control: DownloadControl
-    pace: KeptDownloads
-    need: ModelNeed
+    pace: StoredDownloads
+    need: ModelUsage
     cleanup: StorageCleanup
     recheck: Recheck
     stats: HostStats
     sockets: Sockets
     supervisor: LocalWorker | None
     system: SystemIntegration
-    optimization: KeptOptimization
-    limits: KeptLimits
+    optimization: StoredOptimization
+    limits: StoredLimits
     advisor: OptimizationAdvisor
     usage: UsageStore
     fallbacks: FallbackAdvisor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backend.api.live.task_feed import TaskBoard
+from backend.api.live.task_feed import TaskFeed
 from backend.core.domain import EventType, FetchNews, Progress, Stage, TaskEvent, utcnow
 from tests.api.support import Served
 
@@ -16,7 +16,7 @@ def test_events_older_than_the_state_read_at_the_start_take_nothing_back(served:
     served.submit()
     task = served.claim()
     served.report(task, 0.5, step=2)
-    board = TaskBoard([served.services.tasks.get(task.id)])
+    board = TaskFeed([served.services.tasks.get(task.id)])
     assert board.snapshot()[0].data["progress"] == 50.0
     # A server that starts reads the number of the last event first and the tasks after it.
     assert [notice.data.get("progress") for notice in board.apply(_progress(3, task.id, 25.0))] == [50.0, 50.0]
@@ -26,7 +26,7 @@ def test_events_older_than_the_state_read_at_the_start_take_nothing_back(served:
 def test_ended_tasks_are_in_no_snapshot(served: Served) -> None:
     served.complete_one()
     waiting = served.submit()
-    board = TaskBoard(served.services.tasks.list())
+    board = TaskFeed(served.services.tasks.list())
     assert [notice.data["task_id"] for notice in board.snapshot()] == [waiting]
     for event in served.services.events.after(0):
         board.apply(event)
@@ -35,7 +35,7 @@ def test_ended_tasks_are_in_no_snapshot(served: Served) -> None:
 
 def test_a_newcomer_is_not_flooded_by_a_long_queue(served: Served) -> None:
     task = served.services.tasks.get(served.submit())
-    board = TaskBoard()
+    board = TaskFeed()
     for number in range(1, 501):
         data = {"model": task.model, "prompt": task.prompt}
         board.apply(TaskEvent(number, f"task-{number}", 1, EventType.SUBMITTED, data, utcnow()))
@@ -45,7 +45,7 @@ def test_a_newcomer_is_not_flooded_by_a_long_queue(served: Served) -> None:
 
 def test_a_task_that_is_handed_back_for_a_pause_says_so_to_those_who_listen_and_to_newcomers(served: Served) -> None:
     task_id = served.submit()
-    board, tasks = TaskBoard(), served.services.tasks
+    board, tasks = TaskFeed(), served.services.tasks
     task = served.claim()
     news = FetchNews("downloading", 10_000_000, 100_000_000, None, None)
     tasks.report(task_id, str(task.lease_token), Progress(Stage.DOWNLOADING_MODEL, 0.1, "Downloading", fetch=news))
@@ -58,6 +58,6 @@ def test_a_task_that_is_handed_back_for_a_pause_says_so_to_those_who_listen_and_
         assert (said[kind]["status"], said[kind]["message"]) == ("pending", "Somebody paused it")
     change = said["download_status_change"]
     assert (change["old_status"], change["new_status"], change["downloaded_mb"]) == ("downloading", "paused", 10.0)
-    restarted = TaskBoard([tasks.get(task_id)])
+    restarted = TaskFeed([tasks.get(task_id)])
     assert [notice.data["message"] for notice in restarted.snapshot()] == ["Somebody paused it"]
     assert [notice.data["message"] for notice in board.snapshot()] == ["Somebody paused it"]

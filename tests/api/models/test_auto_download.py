@@ -14,8 +14,8 @@ from huggingface_hub import constants
 from backend.core.catalogue.table import MODELS
 from backend.core.domain import FetchNews, Progress, Stage
 from backend.core.errors import HubUnreachable
-from backend.models.folder.locks import need_lock
-from backend.models.folder.progress import STATUS_FILE, DownloadProgress, Phase
+from backend.models.folder.locks import removal_lock
+from backend.models.folder.progress import STATUS_FILE, DownloadPhase, DownloadProgress
 from backend.models.folder.storage import remove_model
 from tests.api.live.test_websocket import Listener, listening
 from tests.api.planning.test_estimate import ESTIMATE, install, profile
@@ -32,7 +32,7 @@ def begin(served: Served, total: int, here: int = 1000) -> None:
     partial.mkdir(parents=True)
     with (partial / "weights.part").open("wb") as part:
         part.truncate(here)
-    status = DownloadProgress(Phase.DOWNLOADING, None, here, total, None, None)
+    status = DownloadProgress(DownloadPhase.DOWNLOADING, None, here, total, None, None)
     (partial / STATUS_FILE).write_text(json.dumps(asdict(status)))
 
 
@@ -107,7 +107,7 @@ def test_a_model_is_not_removed_between_the_look_and_the_queue(serve: Callable[.
     assert served.client.post(SUBMIT, json=WANTED | {"prompt": "a blue ring"}).status_code == 200
     answers: list[Any] = []
     submit = threading.Thread(target=lambda: answers.append(served.client.post(SUBMIT, json=WANTED)))
-    with need_lock(served.services.home, MODELS[T2V]):
+    with removal_lock(served.services.home, MODELS[T2V]):
         submit.start()
         remove_model(served.services.home, MODELS[T2V])
     submit.join()

@@ -192,7 +192,7 @@ def test_what_is_paused_stays_paused_over_a_restart_and_what_waits_goes_on(
     here = part.stat().st_size
     kept = again.client.get(PROGRESS).json()
     assert (kept["status"], kept["can_resume"], kept["can_cancel"]) == ("paused", True, True)
-    assert again.services.system.look()["downloads"].sentence == "1 paused"
+    assert again.services.system.snapshot()["downloads"].sentence == "1 paused"
     third = restarted(again)
     assert len(hub.requests) == asked, "nobody asked the hub while it was paused"
     manage(third, "resume")

@@ -79,10 +79,10 @@ def test_a_flipped_byte_is_found_when_the_file_is_due(home: Home, clock: Clock) 
     folder = _install(home)
     _flip(folder / VAE)
     recheck = _recheck(home, clock)
-    assert recheck.look() == []  # it was whole yesterday
+    assert recheck.poll() == []  # it was whole yesterday
     assert ModelManager(home, has_gpu=False).state(T2V).available
     clock.now += timedelta(days=30)
-    assert recheck.look() == [f"{T2V.id}/{VAE}"]
+    assert recheck.poll() == [f"{T2V.id}/{VAE}"]
     state = ModelManager(home, has_gpu=False).state(T2V)
     assert state.presence is Presence.CORRUPTED
     assert "quarantine" in str(state.reason)
@@ -96,15 +96,15 @@ def test_whole_files_are_remembered_and_not_read_before_they_are_due_again(home:
     assert manifest is not None
     clock.now += timedelta(days=30)
     recheck = _recheck(home, clock)
-    assert recheck.look() == []
+    assert recheck.poll() == []
     seen = read_last_seen(folder)
     assert {seen.of(name) for name in manifest.files} == {clock.now}
     assert seen.oldest(manifest) == clock.now
     _flip(folder / VAE)
     clock.now += timedelta(days=29)
-    assert recheck.look() == []
+    assert recheck.poll() == []
     clock.now += timedelta(days=1)
-    assert recheck.look() == [f"{T2V.id}/{VAE}"]
+    assert recheck.poll() == [f"{T2V.id}/{VAE}"]
 
 
 def test_the_longest_unseen_file_goes_first_and_a_broken_note_counts_for_nothing(home: Home, clock: Clock) -> None:
@@ -129,11 +129,11 @@ def test_folders_that_are_not_complete_or_not_ours_are_left_alone(home: Home, cl
     _flip(folder / VAE)
     folder.rename(tmp_path / "elsewhere")
     folder.symlink_to(tmp_path / "elsewhere")
-    assert _recheck(home, clock).look() == []
+    assert _recheck(home, clock).poll() == []
     folder.unlink()
     (tmp_path / "elsewhere").rename(folder)
     (folder / "tokenizer" / "tokenizer.json").unlink()
-    assert _recheck(home, clock).look() == []
+    assert _recheck(home, clock).poll() == []
     assert (folder / VAE).is_file()
 
 
@@ -183,7 +183,7 @@ def test_health_says_what_was_found_and_how_it_is_mended(served: Served) -> None
     _flip(folder / VAE)
     clock = Clock()
     clock.now += timedelta(days=40)
-    assert _recheck(served.services.home, clock).look() == [f"{T2V.id}/{VAE}"]
+    assert _recheck(served.services.home, clock).poll() == [f"{T2V.id}/{VAE}"]
     health = served.client.get("/api/v1/models/health").json()
     model = health["model_health"][T2V.id]
     assert (model["health_status"], model["is_healthy"]) == ("corrupted", False)
@@ -212,5 +212,5 @@ def test_a_folder_that_the_user_keeps_elsewhere_is_left_alone(home: Home, clock:
     before = repository_files(folder)
     recheck = _recheck(home, clock)
     clock.now += timedelta(days=31)
-    assert recheck.look() == []
+    assert recheck.poll() == []
     assert repository_files(folder) == before

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backend.core.planning.memory_level import ResourceLimits
-from backend.services.planning.resource_check import Resource, ResourceCheck, Usage, check_resources
+from backend.services.planning.resource_check import Resource, ResourceCheck, ResourceUsage, check_resources
 from backend.store.workers import WorkerInfo, WorkerState
 from tests.api.support import Served, assert_error
 from tests.api.system.test_health import alive
@@ -90,13 +90,13 @@ def worker(model: str | None = None, state: WorkerState = WorkerState.IDLE) -> W
     return WorkerInfo("w", "host", 1, 0.0, "cuda:0", state, None, now, now, model)
 
 
-def judged(usage: Usage, *workers: WorkerInfo) -> ResourceCheck:
+def judged(usage: ResourceUsage, *workers: WorkerInfo) -> ResourceCheck:
     return check_resources(usage, workers, ResourceLimits(), "no worker")
 
 
-def use(**changes: float) -> Usage:
+def use(**changes: float) -> ResourceUsage:
     values = {"cpu": 0.1, "ram": 0.1, "ram_free_gb": 50.0, "vram": 0.1, "vram_free_gb": 70.0, "disk_free_gb": 100.0}
-    return Usage(**(values | changes))
+    return ResourceUsage(**(values | changes))
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def use(**changes: float) -> Usage:
     ],
 )
 def test_warned_at_three_quarters_and_stopped_at_nine_tenths(
-    usage: Usage, resource: Resource | None, blocks: bool
+    usage: ResourceUsage, resource: Resource | None, blocks: bool
 ) -> None:
     check = judged(usage, worker())
     assert [shortage.resource for shortage in check.shortages] == ([] if resource is None else [resource])
@@ -128,6 +128,6 @@ def test_a_card_that_is_full_of_our_own_model_is_no_obstacle() -> None:
 
 
 def test_a_machine_without_a_card_lacks_no_vram() -> None:
-    usage = Usage(cpu=0.1, ram=0.1, ram_free_gb=50.0, vram=None, vram_free_gb=None, disk_free_gb=100.0)
+    usage = ResourceUsage(cpu=0.1, ram=0.1, ram_free_gb=50.0, vram=None, vram_free_gb=None, disk_free_gb=100.0)
     assert judged(usage, worker()).shortages == ()
     assert judged(usage).blocking == ["no worker"]

@@ -18,7 +18,7 @@ from backend.core.catalogue.table import MODELS
 from backend.core.domain import Priority, new_task_id
 from backend.core.paths import Home
 from backend.core.requests import RequestDraft, resolve_request
-from backend.models.folder.locks import need_lock
+from backend.models.folder.locks import removal_lock
 from backend.models.folder.manager import EMBEDDED_MODELS
 from backend.store.engine import Database
 from backend.store.tasks import TaskStore
@@ -138,7 +138,7 @@ def test_a_command_that_removes_waits_for_a_submit_that_has_looked_already(
     assert invoke("models", "download", "T2V-A14B", home=home).returncode == 0
     command = [sys.executable, "-m", "backend.cli", "models", "remove", "T2V-A14B", "--yes"]
     env = os.environ | {"WAN22_HOME": str(home), "COLUMNS": "160"}
-    with need_lock(Home(home), MODELS["T2V-A14B"]):
+    with removal_lock(Home(home), MODELS["T2V-A14B"]):
         process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         first = wait_for(lambda: process.poll() is not None or naps(process.pid), what="the command at its database")
         wait_for(lambda: process.poll() is not None or naps(process.pid) > first + 50, what="many tries of the lock")

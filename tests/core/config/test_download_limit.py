@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backend.core.config import download_limit
-from backend.core.config.download_limit import BANDWIDTH, kept_downloads, kept_limit
+from backend.core.config.download_limit import BANDWIDTH, bandwidth_limit, stored_downloads
 from backend.core.config.file import ConfigFile
 from backend.core.errors import InvalidRequest
 
@@ -19,10 +19,10 @@ def file(tmp_path: Path) -> ConfigFile:
 
 def test_it_is_kept_beside_other_sections(file: ConfigFile) -> None:
     file.path.write_text('{"models": {}}')
-    kept = kept_downloads(file)
+    kept = stored_downloads(file)
     assert kept.current().bytes_per_second is None
     kept.change({BANDWIDTH: 2.5})
-    assert kept_downloads(ConfigFile(file.path)).read().bytes_per_second == 2_500_000
+    assert stored_downloads(ConfigFile(file.path)).read().bytes_per_second == 2_500_000
     assert file.section("models") == {}
     kept.change({BANDWIDTH: None})
     assert kept.read().bytes_per_second is None
@@ -30,7 +30,7 @@ def test_it_is_kept_beside_other_sections(file: ConfigFile) -> None:
 
 @pytest.mark.parametrize("values", [{BANDWIDTH: 0}, {BANDWIDTH: -1}, {BANDWIDTH: "fast"}, {BANDWIDTH: True}, {"x": 1}])
 def test_what_means_nothing_is_refused_and_the_file_stays(file: ConfigFile, values: dict[str, object]) -> None:
-    kept = kept_downloads(file)
+    kept = stored_downloads(file)
     kept.change({BANDWIDTH: 1.0})
     with pytest.raises(InvalidRequest):
         kept.change(values)
@@ -39,11 +39,11 @@ def test_what_means_nothing_is_refused_and_the_file_stays(file: ConfigFile, valu
 
 def test_a_running_download_sees_a_change(file: ConfigFile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download_limit, "LOOK_SECONDS", 0.0)
-    limit, with_own = kept_limit(file), kept_limit(file, 100.0)
+    limit, with_own = bandwidth_limit(file), bandwidth_limit(file, 100.0)
     assert (limit(), with_own()) == (None, 100.0)
-    kept_downloads(file).change({BANDWIDTH: 2.0})
+    stored_downloads(file).change({BANDWIDTH: 2.0})
     assert (limit(), with_own()) == (2_000_000.0, 100.0)
-    kept_downloads(file).change({BANDWIDTH: 0.00001})
+    stored_downloads(file).change({BANDWIDTH: 0.00001})
     assert (limit(), with_own()) == (pytest.approx(10.0), pytest.approx(10.0))
     file.path.write_text("{")  # what cannot be read limits nothing
     assert (limit(), with_own()) == (None, 100.0)

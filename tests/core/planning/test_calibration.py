@@ -18,7 +18,7 @@ from backend.core.planning.footprint import Footprint
 from backend.core.planning.memory_plan import PLANS
 
 TINY = [name for name, spec in MODELS.items() if spec.embedded]
-#: width, height, frames, steps: ten to learn from, and others to foretell.
+#: width, height, frames, steps: ten to learn from, and others to expect.
 LEARNT = [
     (64, 64, 9, 4),
     (96, 96, 17, 20),

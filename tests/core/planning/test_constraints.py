@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from backend.core.config.file import ConfigFile
 from backend.core.errors import BadSettings, InvalidRequest
-from backend.core.planning.constraints import OptimizationSettings, Quantization, kept_optimization
+from backend.core.planning.constraints import OptimizationSettings, Quantization, stored_optimization
 from backend.core.planning.cost_model import Workload
 from backend.core.planning.hardware import GIB
 from backend.core.planning.machine import Machine
@@ -29,20 +29,20 @@ def test_what_is_kept_is_read_by_the_next_process_and_other_sections_stay(tmp_pa
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"mine": {"a": 1}}))
     wanted = OptimizationSettings(Quantization.FP8, False, 192, 12.5)
-    kept_optimization(ConfigFile(path)).change(wanted.to_json())
-    assert kept_optimization(ConfigFile(path)).read() == wanted
+    stored_optimization(ConfigFile(path)).change(wanted.to_json())
+    assert stored_optimization(ConfigFile(path)).read() == wanted
     assert json.loads(path.read_text())["mine"] == {"a": 1}
 
 
 def test_nothing_kept_constrains_nothing(tmp_path: Path) -> None:
-    assert kept_optimization(ConfigFile(tmp_path / "config.json")).read() == OptimizationSettings()
+    assert stored_optimization(ConfigFile(tmp_path / "config.json")).read() == OptimizationSettings()
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"optimization": 3}', '{"optimization": {"vae_tile_size": 9}}'])
 def test_a_broken_section_is_said_and_the_defaults_are_in_force(tmp_path: Path, content: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(content)
-    kept = kept_optimization(ConfigFile(path))
+    kept = stored_optimization(ConfigFile(path))
     with pytest.raises(BadSettings, match=r"config\.json"):
         kept.read()
     assert kept.current() == OptimizationSettings()

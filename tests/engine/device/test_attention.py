@@ -13,7 +13,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from backend.core.catalogue.table import ModelSpec
 from backend.core.planning.abilities import (
     Abilities,
-    AttentionWish,
+    AttentionSetting,
     KernelVerdict,
     PrecisionVerdict,
     Verdict,
@@ -169,37 +169,37 @@ VERDICTS = (
     [("auto", "flash"), ("speed", "flash"), ("native", "native"), ("cudnn", "cudnn"), ("efficient", "efficient")],
 )
 def test_the_fastest_right_one_or_the_named_one_is_taken(wish: str, chosen: str) -> None:
-    assert choose_kernel(AttentionWish(wish), VERDICTS) == (chosen, ())
+    assert choose_kernel(AttentionSetting(wish), VERDICTS) == (chosen, ())
 
 
 @pytest.mark.parametrize("wish", ["flash3", "sage", "math"])
 def test_a_named_one_that_is_not_right_is_replaced_and_that_is_said(wish: str) -> None:
-    chosen, (warning,) = choose_kernel(AttentionWish(wish), VERDICTS)
+    chosen, (warning,) = choose_kernel(AttentionSetting(wish), VERDICTS)
     assert chosen == "native"
     assert f"WAN22_ATTENTION asks for {wish}" in warning
 
 
 def test_without_a_faster_one_torchs_own_stays() -> None:
-    assert choose_kernel(AttentionWish.AUTO, VERDICTS[:1] + VERDICTS[3:]) == ("native", ())
-    assert choose_kernel(AttentionWish.AUTO, ()) == ("native", ())
+    assert choose_kernel(AttentionSetting.AUTO, VERDICTS[:1] + VERDICTS[3:]) == ("native", ())
+    assert choose_kernel(AttentionSetting.AUTO, ()) == ("native", ())
 
 
 def test_kernels_that_are_not_installed_or_round_are_not_tried() -> None:
     """The packages are none of ours, so they are absent here."""
     for name in ("flash", "flash3", "xformers"):
-        found = try_by_name(name, AttentionWish.AUTO, CPU, torch.float32, NATIVE_COST)
+        found = try_by_name(name, AttentionSetting.AUTO, CPU, torch.float32, NATIVE_COST)
         assert (found.verdict, found.right) == (Verdict.NOT_INSTALLED, False), name
-    assert try_by_name("sage", AttentionWish.SPEED, CPU, torch.float32, NATIVE_COST).verdict is Verdict.NOT_INSTALLED
+    assert try_by_name("sage", AttentionSetting.SPEED, CPU, torch.float32, NATIVE_COST).verdict is Verdict.NOT_INSTALLED
 
 
 def test_which_kernels_are_tried_where() -> None:
-    assert names_for(AttentionWish.AUTO, "cpu") == ["native"]
-    assert names_for(AttentionWish.MATH, "cpu") == ["native", "math"]
-    on_a_card = names_for(AttentionWish.SPEED, "cuda")
+    assert names_for(AttentionSetting.AUTO, "cpu") == ["native"]
+    assert names_for(AttentionSetting.MATH, "cpu") == ["native", "math"]
+    on_a_card = names_for(AttentionSetting.SPEED, "cuda")
     assert on_a_card[0] == "native"
     assert {"cudnn", "flash", "sage"} < set(on_a_card)
     assert "math" not in on_a_card
-    assert names_for(AttentionWish.NATIVE, "cuda") == ["native"]
+    assert names_for(AttentionSetting.NATIVE, "cuda") == ["native"]
 
 
 def test_real_kernels_are_judged(device: str) -> None:
@@ -303,13 +303,13 @@ class NoCards:
 
 def test_everything_is_told_line_by_line_and_a_kernel_is_named_before_it_is_tried() -> None:
     lines: list[dict[str, object]] = []
-    tell("auto", AttentionWish.MATH, lines.append, facts=NoCards())
+    tell("auto", AttentionSetting.MATH, lines.append, facts=NoCards())
     assert [next(iter(line)) for line in lines] == [
         "torch", "device", "precision", "trying", "kernel", "trying", "kernel", "done",
     ]  # fmt: skip
     lines.clear()
-    tell("cpu", AttentionWish.MATH, lines.append, facts=NoCards(), skip=["math"])
+    tell("cpu", AttentionSetting.MATH, lines.append, facts=NoCards(), skip=["math"])
     assert [line["trying"] for line in lines if "trying" in line] == ["native"]
     lines.clear()
-    tell("cuda", AttentionWish.AUTO, lines.append, facts=NoCards())
+    tell("cuda", AttentionSetting.AUTO, lines.append, facts=NoCards())
     assert "unusable" in lines[-1]

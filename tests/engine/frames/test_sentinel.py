@@ -9,10 +9,10 @@ from backend.engine.frames.sentinel import ClipSentinel, Quality
 
 
 def warnings_of(frames: np.ndarray) -> tuple[str, ...]:
-    return look_at(frames).warnings()
+    return inspect(frames).warnings()
 
 
-def look_at(frames: np.ndarray) -> ClipSentinel:
+def inspect(frames: np.ndarray) -> ClipSentinel:
     sentinel = ClipSentinel()
     sentinel.see(frames[:1])
     for start in range(1, len(frames), 4):
@@ -30,13 +30,13 @@ def moving_square(background: int = 20, square: int = 200) -> np.ndarray:
 def test_a_moving_shape_is_fine() -> None:
     assert warnings_of(moving_square()) == ()
     assert warnings_of(moving_square(background=12, square=60)) == ()
-    assert look_at(moving_square()).quality is Quality.OK
+    assert inspect(moving_square()).quality is Quality.OK
 
 
 def test_a_single_picture_cannot_stand_still() -> None:
     assert warnings_of(moving_square()[:1]) == ()
-    assert look_at(moving_square()[:1]).quality is Quality.OK
-    assert look_at(np.zeros((1, 48, 48, 3), np.uint8)).quality is Quality.BLACK, "but it can be black"
+    assert inspect(moving_square()[:1]).quality is Quality.OK
+    assert inspect(np.zeros((1, 48, 48, 3), np.uint8)).quality is Quality.BLACK, "but it can be black"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_single_picture_cannot_stand_still() -> None:
 def test_a_clip_that_shows_nothing_is_named(frames: np.ndarray, word: str) -> None:
     (warning,) = warnings_of(frames)
     assert word in warning
-    assert look_at(frames).quality == word
+    assert inspect(frames).quality == word
 
 
 def test_noise_of_one_level_does_not_hide_a_frozen_clip() -> None:

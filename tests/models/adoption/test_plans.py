@@ -18,7 +18,7 @@ from backend.core.paths import Home
 from backend.models.adoption.assembly import assemble
 from backend.models.adoption.plans import Plan, parse_choices, plans
 from backend.models.adoption.structure import Kind, Use
-from backend.models.adoption.survey import Survey, look_through, usual_roots
+from backend.models.adoption.survey import Survey, scan_folders, usual_roots
 from backend.models.download.downloader import ModelDownloader
 from backend.models.download.local_files import LocalFiles
 from backend.models.folder.integrity import FileState, check_full
@@ -49,7 +49,7 @@ def cache(tmp_path: Path, hub: StandIn, published: dict[str, bytes]) -> Path:
 def test_a_published_folder_in_the_cache_is_adopted_whole(
     cache: Path, home: Home, hub: StandIn, make_downloader: Make, needed: dict[str, bytes]
 ) -> None:
-    plan = _plan(look_through([cache]), home)
+    plan = _plan(scan_folders([cache]), home)
     assert (plan.lacking, plan.presence, plan.worthwhile) == ((), Presence.MISSING, True)
     assert plan.size_bytes == sum(map(len, needed.values()))
     made = assemble(home, T2V, plan.parts)
@@ -71,7 +71,7 @@ def test_the_downloader_completes_a_cache_that_was_interrupted(
     (snapshot,) = cache.glob("*/snapshots/*")
     for path in (snapshot / "tokenizer").iterdir():
         path.unlink()
-    plan = _plan(look_through([cache]), home)
+    plan = _plan(scan_folders([cache]), home)
     assert (plan.lacking, plan.worthwhile) == (("tokenizer",), True)
     assert not assemble(home, T2V, plan.parts).complete
     make_downloader(local=LocalFiles(cache=cache.with_name("none"))).download(T2V)
@@ -84,7 +84,7 @@ def test_a_blob_that_rotted_is_not_adopted(cache: Path, home: Home) -> None:
     content = bytearray(blob.read_bytes())
     content[-1] ^= 1
     blob.write_bytes(content)
-    made = assemble(home, T2V, _plan(look_through([cache]), home).parts)
+    made = assemble(home, T2V, _plan(scan_folders([cache]), home).parts)
     assert made.refused == ["vae/diffusion_pytorch_model.safetensors"]
     assert not made.complete
 
@@ -103,7 +103,7 @@ def comfy(tmp_path: Path) -> Path:
 def test_the_folders_of_comfyui_give_a_model_but_its_tokenizer(comfy: Path, home: Home, tmp_path: Path) -> None:
     roots = usual_roots(tmp_path / "user")
     assert {root.name for root in roots} == {"diffusion_models", "vae", "text_encoders"}
-    plan = _plan(look_through(roots), home)
+    plan = _plan(scan_folders(roots), home)
     assert plan.lacking == ("tokenizer",)
     assert plan.worthwhile
     assert {part.name for part in plan.parts.files} == {
@@ -112,25 +112,25 @@ def test_the_folders_of_comfyui_give_a_model_but_its_tokenizer(comfy: Path, home
         "vae/wan_2.1_vae.safetensors",
         "text_encoder/umt5_xxl_fp16.safetensors",
     }
-    other = _plan(look_through(roots), home, "I2V-A14B")
+    other = _plan(scan_folders(roots), home, "I2V-A14B")
     assert other.lacking == ("transformer", "transformer_2", "tokenizer")
     assert not other.worthwhile
 
 
 def test_two_experts_of_one_precision_go_together(comfy: Path, home: Home) -> None:
     sparse(comfy / "diffusion_models" / "wan2.2_t2v_high_noise_14B_fp16.safetensors", a14b(), "F16")
-    names = {part.name for part in _plan(look_through([comfy]), home).parts.files}
+    names = {part.name for part in _plan(scan_folders([comfy]), home).parts.files}
     assert "transformer/wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors" in names
     sparse(comfy / "diffusion_models" / "wan2.2_t2v_low_noise_14B_fp16.safetensors", a14b(), "F16")
-    names = {part.name for part in _plan(look_through([comfy]), home).parts.files}
+    names = {part.name for part in _plan(scan_folders([comfy]), home).parts.files}
     assert {"transformer/wan2.2_t2v_high_noise_14B_fp16.safetensors"} < names
-    assert _plan(look_through([comfy]), home).rivals == {"transformer": 2, "transformer_2": 2}
+    assert _plan(scan_folders([comfy]), home).rivals == {"transformer": 2, "transformer_2": 2}
     assert {"transformer_2/wan2.2_t2v_low_noise_14B_fp16.safetensors"} < names
 
 
 def test_an_ambiguous_file_is_used_only_when_the_user_says_what_it_is(tmp_path: Path, home: Home) -> None:
     a, b = (sparse(tmp_path / "root" / f"{name}.safetensors", a14b()) for name in "ab")
-    survey = look_through([tmp_path / "root"])
+    survey = scan_folders([tmp_path / "root"])
     assert "transformer" in _plan(survey, home).lacking
     choices = parse_choices([f"t2v/transformer={a}", f"T2V-A14B/transformer_2={b}"])
     plan = _plan(survey, home, choices=choices)
@@ -152,7 +152,7 @@ def test_a_single_file_is_looked_at_and_chosen_under_any_of_its_names(tmp_path: 
     path = sparse(tmp_path / "root" / "a.safetensors", a14b())
     (tmp_path / "other.safetensors").hardlink_to(path)
     choices = {Use("T2V-A14B", "transformer"): tmp_path / "other.safetensors"}
-    plan = _plan(look_through([path]), home, choices=choices)
+    plan = _plan(scan_folders([path]), home, choices=choices)
     assert [part.name for part in plan.parts.files] == ["transformer/a.safetensors"]
 
 
@@ -180,7 +180,7 @@ def test_shards_pickles_and_double_names_are_told_once(tmp_path: Path) -> None:
     (root / "link.safetensors").symlink_to(path)
     (root / "Wan2.1_VAE.pth").write_bytes(b"PK\x03\x04" + bytes(100))
     (root / "pytorch_model.bin").write_bytes(b"\x80\x04")
-    survey = look_through([root, root / "high_noise_model"])
+    survey = scan_folders([root, root / "high_noise_model"])
     kinds = sorted((found.kind.value, found.path.name) for found in survey.weights)
     assert [kind for kind, _ in kinds] == ["refused", "transformer", "vae"]
     assert kinds[0] == (Kind.REFUSED.value, "Wan2.1_VAE.pth")
@@ -190,7 +190,7 @@ def test_text_encoders_with_names_of_llama_are_used(comfy: Path, home: Home) -> 
     (comfy / "text_encoders" / "umt5_xxl_fp16.safetensors").unlink()
     name = "umt5-xxl-encoder-Q8_0.gguf"
     sparse_gguf(comfy / "text_encoders" / name, text_encoder("gguf"), gguf.GGMLQuantizationType.Q8_0, "t5encoder")
-    plan = _plan(look_through([comfy]), home)
+    plan = _plan(scan_folders([comfy]), home)
     assert plan.lacking == ("tokenizer",)
     assert f"text_encoder/{name}" in {part.name for part in plan.parts.files}
 
@@ -200,16 +200,16 @@ def test_a_tokenizer_is_known_by_its_words(tmp_path: Path, home: Home, monkeypat
     folder.mkdir(parents=True)
     for name in ("tokenizer_config.json", "spiece.model", "unrelated.txt"):
         (folder / name).write_bytes(name.encode())
-    assert look_through([tmp_path / "ckpts"]).tokenizer == ()
+    assert scan_folders([tmp_path / "ckpts"]).tokenizer == ()
     words = (folder / "spiece.model").read_bytes()
     monkeypatch.setattr("backend.models.adoption.survey._UMT5_WORDS", (len(words), hashlib.sha256(words).hexdigest()))
-    found = look_through([tmp_path / "ckpts"]).tokenizer
+    found = scan_folders([tmp_path / "ckpts"]).tokenizer
     assert {path.name for path in found} == {"tokenizer_config.json", "spiece.model"}
-    assert "tokenizer" not in _plan(look_through([tmp_path / "ckpts"]), home).lacking
+    assert "tokenizer" not in _plan(scan_folders([tmp_path / "ckpts"]), home).lacking
 
 
 def test_a_model_that_is_here_is_not_adopted_again(cache: Path, home: Home) -> None:
     shutil.copytree(EMBEDDED_MODELS / "tiny-t2v-a14b", home.models / "T2V-A14B")
-    plan = _plan(look_through([cache]), home)
+    plan = _plan(scan_folders([cache]), home)
     assert plan.presence is Presence.AVAILABLE
     assert not plan.worthwhile

@@ -31,7 +31,7 @@ from backend.models.download.hub import Hub
 from backend.models.download.retries import RetryPolicy
 from backend.models.folder.manager import ModelManager, Presence
 from backend.models.folder.manifest import MANIFEST_FILE, read_manifest
-from backend.models.folder.progress import DownloadProgress, Pace, Phase
+from backend.models.folder.progress import DownloadPhase, DownloadProgress, RateLimiter
 from backend.models.folder.storage import remove_model
 from tests.support.hub import COMMIT, REPOSITORY, Answer, StandIn, entry, repository_files
 
@@ -409,7 +409,7 @@ def test_a_link_of_the_user_is_not_changed(
 
 def test_a_limit_of_the_network_makes_the_transfer_wait() -> None:
     waited: list[float] = []
-    pace = Pace(lambda: 1000.0, waited.append)
+    pace = RateLimiter(lambda: 1000.0, waited.append)
     for _ in range(5):
         pace(100)
     # Nobody really waited, so each pause contains the ones before it.
@@ -427,7 +427,7 @@ def test_another_limit_counts_for_what_is_owed_already() -> None:
         if len(waited) == 5:
             allowed[0] = None
 
-    pace = Pace(lambda: allowed[0], wait)
+    pace = RateLimiter(lambda: allowed[0], wait)
     pace(11_500)  # eleven seconds and a half at the first limit, in short waits
     assert waited == pytest.approx([0.5, 0.5, 0.5, 0.5, 0.5], abs=0.01)
     pace(10**9)
@@ -447,7 +447,7 @@ def test_what_is_there_is_removed_whole_and_the_embedded_stays(home: Home, make_
 
 def test_a_running_download_is_seen_by_others(hub: StandIn, home: Home, make_downloader: Make) -> None:
     manager = ModelManager(home, has_gpu=False)
-    seen: dict[Phase, Presence] = {}
+    seen: dict[DownloadPhase, Presence] = {}
 
     def look(progress: DownloadProgress) -> None:
         seen[progress.phase] = manager.state(T2V).presence
@@ -455,4 +455,4 @@ def test_a_running_download_is_seen_by_others(hub: StandIn, home: Home, make_dow
             remove_model(home, T2V)
 
     make_downloader().download(T2V, on_progress=look)
-    assert seen == {Phase.VERIFYING: Presence.VERIFYING, Phase.DOWNLOADING: Presence.DOWNLOADING}
+    assert seen == {DownloadPhase.VERIFYING: Presence.VERIFYING, DownloadPhase.DOWNLOADING: Presence.DOWNLOADING}

@@ -11,7 +11,7 @@ from backend.core.catalogue.table import MODELS
 from backend.core.errors import ModelUnavailable
 from backend.core.paths import Home
 from backend.models.folder import locks as module
-from backend.models.folder.locks import need_lock
+from backend.models.folder.locks import removal_lock
 
 T2V, TI2V, TINY = MODELS["T2V-A14B"], MODELS["TI2V-5B"], MODELS["tiny-t2v-a14b"]
 
@@ -25,13 +25,13 @@ def test_one_waits_for_the_other_and_no_other_model_does(home: Home) -> None:
     order: list[str] = []
 
     def second() -> None:
-        with need_lock(home, T2V):
+        with removal_lock(home, T2V):
             order.append("second")
 
-    with need_lock(home, T2V):
+    with removal_lock(home, T2V):
         thread = threading.Thread(target=second)
         thread.start()
-        with need_lock(home, TI2V), need_lock(home, TINY), need_lock(home, TINY):
+        with removal_lock(home, TI2V), removal_lock(home, TINY), removal_lock(home, TINY):
             order.append("first")
     thread.join(60)
     assert order == ["first", "second"]
@@ -39,13 +39,13 @@ def test_one_waits_for_the_other_and_no_other_model_does(home: Home) -> None:
 
 def test_who_waits_too_long_is_told_so(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WAIT_SECONDS", 0.05)
-    with need_lock(home, T2V), pytest.raises(ModelUnavailable, match="removed"), need_lock(home, T2V):
+    with removal_lock(home, T2V), pytest.raises(ModelUnavailable, match="removed"), removal_lock(home, T2V):
         pass
-    with need_lock(home, T2V):
+    with removal_lock(home, T2V):
         pass
 
 
 def test_without_a_folder_of_models_nothing_is_locked(tmp_path: Path) -> None:
     home = Home(tmp_path / "nowhere")
-    with need_lock(home, T2V):
+    with removal_lock(home, T2V):
         assert not home.root.exists()

@@ -405,8 +405,8 @@ def test_what_another_program_has_is_judged_as_an_upload_is(
         with pytest.raises(LoraInvalid):
             library.adopt(path)
     assert [path.name for path in home.loras.glob("*.safetensors")] == []
-    assert library.look_at(theirs) is not None
-    assert library.look_at(theirs.with_name("absent.safetensors")) is None
+    assert library.inspect(theirs) is not None
+    assert library.inspect(theirs.with_name("absent.safetensors")) is None
 
 
 def test_files_of_one_name_are_told_apart_by_their_folders(

@@ -10,7 +10,7 @@ import pytest
 
 from backend.core.catalogue.table import MODELS, ModelSpec
 from backend.core.errors import StoreUnavailable
-from backend.models.folder.progress import DownloadProgress, OnProgress, Phase
+from backend.models.folder.progress import DownloadPhase, DownloadProgress, OnProgress
 from backend.services.downloads import runner as model_downloads
 from backend.services.downloads.runner import ModelDownloads
 from backend.services.downloads.state import DownloadState
@@ -39,7 +39,7 @@ class Line:
         while not self.open.wait(0.005):
             check()
             self.chunks += 1
-            on_progress(DownloadProgress(Phase.DOWNLOADING, None, 1, 2, None, None))
+            on_progress(DownloadProgress(DownloadPhase.DOWNLOADING, None, 1, 2, None, None))
         return Path(spec.id)
 
 

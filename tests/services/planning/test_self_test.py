@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.core.planning.abilities import AttentionWish, KernelVerdict, PrecisionVerdict, Verdict
+from backend.core.planning.abilities import AttentionSetting, KernelVerdict, PrecisionVerdict, Verdict
 from backend.services.planning.self_test import EngineAnswer, ask_engine, find_abilities
 
 CRASHING = ("-m", "tests.services.programs.kernels_that_crash")
@@ -29,15 +29,15 @@ class Engine:
 
     def __init__(self, *answers: EngineAnswer) -> None:
         self.answers = list(answers)
-        self.asked: list[tuple[str, AttentionWish]] = []
+        self.asked: list[tuple[str, AttentionSetting]] = []
 
-    def __call__(self, device: str, wish: AttentionWish) -> EngineAnswer:
+    def __call__(self, device: str, wish: AttentionSetting) -> EngineAnswer:
         self.asked.append((device, wish))
         return self.answers.pop(0)
 
 
 def test_the_engine_of_this_machine_answers() -> None:
-    answer = ask_engine("cpu", AttentionWish.MATH)
+    answer = ask_engine("cpu", AttentionSetting.MATH)
     assert answer.failure is None
     assert answer.done
     assert answer.facts["device"] == "cpu"
@@ -48,13 +48,13 @@ def test_the_engine_of_this_machine_answers() -> None:
 
 
 def test_a_device_that_cannot_be_used_is_an_answer() -> None:
-    answer = ask_engine("cuda:99", AttentionWish.AUTO)
+    answer = ask_engine("cuda:99", AttentionSetting.AUTO)
     assert answer.failure is None
     assert "cuda:99" in (answer.unusable or "")
 
 
 def test_a_kernel_that_takes_its_process_along_is_a_verdict_and_the_rest_is_tried() -> None:
-    answer = ask_engine("cpu", AttentionWish.MATH, program=CRASHING)
+    answer = ask_engine("cpu", AttentionSetting.MATH, program=CRASHING)
     assert answer.done
     assert answer.failure is None
     assert answer.kernels["math"] == KernelVerdict("math", Verdict.FAILED, "its process ended with SIGKILL")
@@ -62,7 +62,7 @@ def test_a_kernel_that_takes_its_process_along_is_a_verdict_and_the_rest_is_trie
 
 
 def test_a_kernel_of_a_test_is_judged_in_that_process() -> None:
-    answer = ask_engine("cpu", AttentionWish.CUDNN, program=CRASHING)
+    answer = ask_engine("cpu", AttentionSetting.CUDNN, program=CRASHING)
     assert answer.kernels["cudnn"].verdict is Verdict.WRONG
 
 
@@ -77,28 +77,28 @@ def test_a_kernel_of_a_test_is_judged_in_that_process() -> None:
     ],
 )
 def test_an_engine_that_gives_no_answer_is_said(program: tuple[str, ...], says: str) -> None:
-    answer = ask_engine("cpu", AttentionWish.AUTO, program=program)
+    answer = ask_engine("cpu", AttentionSetting.AUTO, program=program)
     assert not answer.done
     assert says in (answer.failure or "")
 
 
 def test_an_engine_that_does_not_end_is_ended() -> None:
     program = ("-c", "import threading; threading.Event().wait()")
-    answer = ask_engine("cpu", AttentionWish.AUTO, program=program, seconds=0.5)
+    answer = ask_engine("cpu", AttentionSetting.AUTO, program=program, seconds=0.5)
     assert "did not end within 0.5 s" in (answer.failure or "")
 
 
 def test_a_card_is_tried_once_and_again_when_something_changed(tmp_path: Path) -> None:
     file = tmp_path / "abilities.json"
     engine = Engine(WHOLE, WHOLE, WHOLE, WHOLE)
-    first = find_abilities(file, *CARD, AttentionWish.AUTO, ask=engine)
+    first = find_abilities(file, *CARD, AttentionSetting.AUTO, ask=engine)
     assert (first.attention, first.precision.precision, first.warnings) == ("flash", "bfloat16", ())
-    assert find_abilities(file, *CARD, AttentionWish.AUTO, ask=engine) == first
-    assert engine.asked == [("cuda:0", AttentionWish.AUTO)]
+    assert find_abilities(file, *CARD, AttentionSetting.AUTO, ask=engine) == first
+    assert engine.asked == [("cuda:0", AttentionSetting.AUTO)]
     device, name, _ = CARD
-    find_abilities(file, device, name, "590.1", AttentionWish.AUTO, ask=engine)
-    find_abilities(file, device, "NVIDIA A100", "590.1", AttentionWish.AUTO, ask=engine)
-    find_abilities(file, device, "NVIDIA A100", "590.1", AttentionWish.SPEED, ask=engine)
+    find_abilities(file, device, name, "590.1", AttentionSetting.AUTO, ask=engine)
+    find_abilities(file, device, "NVIDIA A100", "590.1", AttentionSetting.AUTO, ask=engine)
+    find_abilities(file, device, "NVIDIA A100", "590.1", AttentionSetting.SPEED, ask=engine)
     assert len(engine.asked) == 4
 
 
@@ -107,14 +107,14 @@ def test_a_file_that_cannot_be_read_is_written_again(tmp_path: Path, content: st
     file = tmp_path / "abilities.json"
     file.write_text(content)
     engine = Engine(WHOLE)
-    assert find_abilities(file, *CARD, AttentionWish.AUTO, ask=engine).attention == "flash"
+    assert find_abilities(file, *CARD, AttentionSetting.AUTO, ask=engine).attention == "flash"
     assert json.loads(file.read_text())["abilities"]["attention"] == "flash"
 
 
 def test_an_answer_that_is_not_whole_is_not_kept_and_torchs_own_is_used(tmp_path: Path) -> None:
     file = tmp_path / "abilities.json"
     broken = replace(WHOLE, precision=None, done=False, failure="its process ended with SIGSEGV")
-    found = find_abilities(file, *CARD, AttentionWish.AUTO, ask=Engine(broken))
+    found = find_abilities(file, *CARD, AttentionSetting.AUTO, ask=Engine(broken))
     assert (found.attention, found.precision.precision) == ("native", "bfloat16")
     assert "SIGSEGV" in found.warnings[0]
     assert not file.exists()
@@ -122,10 +122,10 @@ def test_an_answer_that_is_not_whole_is_not_kept_and_torchs_own_is_used(tmp_path
 
 def test_a_processor_is_asked_only_about_a_kernel_that_is_named(tmp_path: Path) -> None:
     file = tmp_path / "abilities.json"
-    for wish in (AttentionWish.AUTO, AttentionWish.SPEED, AttentionWish.NATIVE):
+    for wish in (AttentionSetting.AUTO, AttentionSetting.SPEED, AttentionSetting.NATIVE):
         found = find_abilities(file, "cpu", "processor", None, wish, ask=Engine())
         assert (found.attention, found.precision.precision) == ("native", "float32")
     named = replace(WHOLE, precision=PrecisionVerdict("float32", "a processor"))
-    found = find_abilities(file, "cpu", "processor", None, AttentionWish.MATH, ask=Engine(named))
+    found = find_abilities(file, "cpu", "processor", None, AttentionSetting.MATH, ask=Engine(named))
     assert found.attention == "native"
     assert "WAN22_ATTENTION asks for math" in found.warnings[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.core.planning.abilities import Abilities, AttentionWish, PrecisionVerdict
+from backend.core.planning.abilities import Abilities, AttentionSetting, PrecisionVerdict
 from backend.core.planning.hardware import GIB, Gpu, HardwareProfile, detect_hardware
 from backend.core.planning.machine import Machine
 from backend.core.settings import Settings, load_settings
@@ -113,7 +113,7 @@ def test_without_the_register_the_machine_is_as_it_looks(settings: Settings, reg
 def test_the_precision_that_was_recorded_of_the_card_counts_until_a_worker_says_it(
     settings: Settings, register: WorkerStore
 ) -> None:
-    def slow(device: str, wish: AttentionWish) -> EngineAnswer:
+    def slow(device: str, wish: AttentionSetting) -> EngineAnswer:
         return EngineAnswer(precision=PrecisionVerdict("float32", "bfloat16 takes 1.50 of the time"), done=True)
 
     found: Abilities = find_abilities(

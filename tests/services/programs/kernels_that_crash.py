@@ -7,7 +7,7 @@ import signal
 
 import torch
 
-from backend.core.planning.abilities import AttentionWish, KernelVerdict, Verdict
+from backend.core.planning.abilities import AttentionSetting, KernelVerdict, Verdict
 from backend.engine import self_test
 from backend.engine.device.attention import Kernel, judge
 from backend.engine.device.facts import Card
@@ -44,7 +44,7 @@ def echo(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.T
 
 
 def try_kernel(
-    name: str, wish: AttentionWish, device: torch.device, dtype: torch.dtype, native_seconds: float | None
+    name: str, wish: AttentionSetting, device: torch.device, dtype: torch.dtype, native_seconds: float | None
 ) -> KernelVerdict:
     if name == "native":
         return KernelVerdict(name, Verdict.OK, "torch's own", 1.0, 0.0)

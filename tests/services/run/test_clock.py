@@ -193,7 +193,7 @@ def test_a_download_takes_part_in_the_progress_and_its_end_is_told_by_who_counts
     half = clock.fraction
     assert 0.1 < half < 0.5
     assert clock.eta_seconds is None, "nobody has said how long the rest takes"
-    clock.foretell(40.0)
+    clock.expect(40.0)
     assert clock.eta_seconds == pytest.approx(40.0 + rest)
     clock.begin(Phase.LOAD)
     assert clock.fraction == pytest.approx(2 * half)

@@ -7,7 +7,7 @@ from pathlib import Path
 from backend.core.catalogue.table import find_model
 from backend.core.config.file import ConfigFile
 from backend.core.paths import Home
-from backend.core.planning.constraints import kept_optimization
+from backend.core.planning.constraints import stored_optimization
 from backend.core.planning.hardware import GIB
 from backend.core.planning.machine import Machine
 from backend.core.planning.memory_plan import Placement, Storage
@@ -23,7 +23,7 @@ def test_a_change_of_the_settings_counts_for_the_next_task(tmp_path: Path) -> No
     home = Home(tmp_path / "home").create()
     database = Database(f"sqlite:///{home.database}")
     database.migrate()
-    kept = kept_optimization(ConfigFile(home.config_file))
+    kept = stored_optimization(ConfigFile(home.config_file))
     card = Machine("NVIDIA H100", cuda=True, vram=80 * GIB, ram=256 * GIB, compute_capability=(9, 0), cores=8)
     forecast = Forecast(card, OutputStore(database, home), LoraLibrary(home), binding=True, wishes=kept.current)
     plans = StartPlans.of(forecast, lambda: 80 * GIB)

@@ -17,13 +17,13 @@ from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
 from backend.core.planning.hardware import GIB
 from backend.core.planning.memory_level import (
-    Level,
     MemoryAlert,
+    MemoryLevel,
     MemoryPeaks,
     MemoryReading,
     Place,
     ResourceLimits,
-    kept_limits,
+    stored_limits,
 )
 from backend.core.requests import RequestDraft, resolve_request
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
@@ -71,7 +71,7 @@ def levels(gauge: Gauge, shares: Sequence[float]) -> list[str]:
     said = []
     for share in shares:
         gauge.vram = share
-        watch.look()
+        watch.poll()
         said.append("".join(alert.level[0] for alert in watch.take()))
     return said
 
@@ -94,33 +94,33 @@ def test_each_level_is_told_when_it_is_reached(shares: Sequence[float], said: li
 def test_the_limits_can_be_others() -> None:
     limits = ResourceLimits(0.5, 0.7, ram_warning_threshold=0.4, ram_critical_threshold=0.55)
     watch = MemoryWatch(Gauge(vram=60, ram=60), limits=lambda: limits)
-    watch.look()
+    watch.poll()
     assert [(alert.level, alert.reading.place) for alert in watch.take()] == [
-        (Level.WARNING, Place.VRAM),
-        (Level.CRITICAL, Place.RAM),
+        (MemoryLevel.WARNING, Place.VRAM),
+        (MemoryLevel.CRITICAL, Place.RAM),
     ]
     assert watch.take() == []
 
 
 def test_limits_that_are_set_while_a_worker_runs_count_at_its_next_look(tmp_path: Path) -> None:
-    kept = kept_limits(ConfigFile(tmp_path / "config.json"))
+    kept = stored_limits(ConfigFile(tmp_path / "config.json"))
     gauge = Gauge(vram=60, ram=60)
     watch = MemoryWatch(gauge, limits=kept.current)
-    watch.look()
+    watch.poll()
     assert watch.take() == []
     kept.change({"ram_warning_threshold": 0.5, "vram_critical_threshold": 0.95})
-    watch.look()
-    assert [(alert.level, alert.reading.place) for alert in watch.take()] == [(Level.WARNING, Place.RAM)]
+    watch.poll()
+    assert [(alert.level, alert.reading.place) for alert in watch.take()] == [(MemoryLevel.WARNING, Place.RAM)]
     gauge.vram = 92
-    watch.look()
-    assert [(alert.level, alert.reading.place) for alert in watch.take()] == [(Level.WARNING, Place.VRAM)]
+    watch.poll()
+    assert [(alert.level, alert.reading.place) for alert in watch.take()] == [(MemoryLevel.WARNING, Place.VRAM)]
     (tmp_path / "config.json").write_text("{")  # a broken file has no limits; the usual ones are in force
-    watch.look()
-    assert [(alert.level, alert.reading.place) for alert in watch.take()] == [(Level.CRITICAL, Place.VRAM)]
+    watch.poll()
+    assert [(alert.level, alert.reading.place) for alert in watch.take()] == [(MemoryLevel.CRITICAL, Place.VRAM)]
 
 
 def test_an_alert_says_whose_memory_and_how_full() -> None:
-    alert = MemoryAlert(Level.CRITICAL, MemoryReading(Place.VRAM, 74 * GIB, 80 * GIB))
+    alert = MemoryAlert(MemoryLevel.CRITICAL, MemoryReading(Place.VRAM, 74 * GIB, 80 * GIB))
     assert alert.sentence == "The card's memory is 92 % full (74.0 GiB of 80.0 GiB)"
     assert alert.to_json() == {
         "alert_type": "memory",
@@ -138,7 +138,7 @@ def test_peaks_are_counted_ones_or_the_highest_samples_of_this_process_or_unknow
     watch = MemoryWatch(gauge)
     watch.begin()
     gauge.ram = 60
-    watch.look()
+    watch.poll()
     gauge.ram = 10
     assert watch.peaks() == MemoryPeaks(None, 60 * GIB)
     gauge.counted = MemoryPeaks(7, 8)
@@ -155,7 +155,7 @@ def test_the_thread_looks_by_itself_until_it_is_stopped() -> None:
     watch.start()
     assert gauge.looked.wait(30)
     watch.stop()
-    assert [alert.level for alert in watch.take()] == [Level.CRITICAL]
+    assert [alert.level for alert in watch.take()] == [MemoryLevel.CRITICAL]
     MemoryWatch(gauge).stop()  # one that was never started
 
 
@@ -171,7 +171,7 @@ def test_at_the_critical_level_what_is_not_used_is_given_up_between_two_reports(
     memory.report(PROGRESS)
     for share in (80, 92):
         gauge.vram = share
-        watch.look()
+        watch.poll()
         memory.report(PROGRESS)
     assert heard == ["a step", "a step", "warning: ()", "a step", "critical: ('TI2V-5B',)"]
     assert gauge.released == 1
@@ -228,10 +228,10 @@ def test_a_model_that_only_waits_is_given_up_when_memory_is_full(
     def report(progress: Progress) -> None:
         if progress.stage is Stage.POST_PROCESSING:  # the decoder alone is loaded now
             gauge.ram = 96
-            watch.look()
+            watch.poll()
 
     decoded = pipeline.generate("second", replace(REQUEST, latents_of="first"), report=report)
-    assert [(alert.level, given_up) for alert, given_up in alerts] == [(Level.CRITICAL, ("tiny-ti2v-5b",))]
+    assert [(alert.level, given_up) for alert, given_up in alerts] == [(MemoryLevel.CRITICAL, ("tiny-ti2v-5b",))]
     assert bridge.loaded_model is None
     assert "tiny-ti2v-5b was unloaded" in decoded.warnings[0]
 
