@@ -39,8 +39,9 @@ least one next step. Raise them anywhere; `api/errors.py` renders them, the work
     │   ├── RepositoryNotFound       404 repository_not_found
     │   └── UnsafeRepository         502 unsafe_repository
     ├── ModelDamaged                 500 model_damaged
-    ├── StoreUnavailable             503 store_unavailable
-    ├── StorageFull                  507 storage_full
+    ├── StoreFailed                  503 store_failed
+    │   ├── StoreUnavailable         503 store_unavailable
+    │   └── StorageFull              507 storage_full
     ├── GenerationFailed             500 generation_failed
     │   ├── NonFiniteLatents         500 non_finite_latents
     │   ├── OutOfMemory              500 out_of_memory
@@ -362,7 +363,15 @@ class ModelDamaged(WanError):
     suggestions = ("Install the model again.",)
 
 
-class StoreUnavailable(WanError):
+class StoreFailed(WanError):
+    """What was to be kept could not be written."""
+
+    code = "store_failed"
+    status = 503
+    suggestions = ("Try again in a few seconds.",)
+
+
+class StoreUnavailable(StoreFailed):
     """The database is busy or cannot be reached."""
 
     code = "store_unavailable"
@@ -370,7 +379,7 @@ class StoreUnavailable(WanError):
     suggestions = ("Try again in a few seconds.",)
 
 
-class StorageFull(WanError):
+class StorageFull(StoreFailed):
     """The disk is full."""
 
     code = "storage_full"

@@ -18,7 +18,7 @@ from sqlalchemy import URL, Connection, create_engine, event, inspect, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from backend.core.errors import BadSettings, StorageFull, StoreUnavailable, WanError
+from backend.core.errors import BadSettings, StorageFull, StoreFailed, StoreUnavailable, WanError
 from backend.store.schema import newest_revision, upgrade
 
 #: How long a connection waits for the writer before it, in seconds. Well under the lease of a task.
@@ -146,8 +146,8 @@ class Database:
         if large and self._checkpointing.acquire(blocking=False):
             try:
                 self.checkpoint()
-            except StoreUnavailable:
-                return  # another process is busy with the file; the next transaction tries again
+            except StoreFailed:
+                return  # the file is busy or the disk is full; the next transaction tries again
             finally:
                 self._checkpointing.release()
 

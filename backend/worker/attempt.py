@@ -13,7 +13,13 @@ from typing import Final
 import structlog
 
 from backend.core.domain import Output, Progress, Stage, Task, TaskStatus
-from backend.core.errors import LeaseLost, StorageFull, StoreUnavailable, TaskCancelled, WanError, WorkerStopping
+from backend.core.errors import (
+    LeaseLost,
+    StoreFailed,
+    TaskCancelled,
+    WanError,
+    WorkerStopping,
+)
 from backend.core.planning.memory_level import MemoryAlert
 from backend.store.tasks import TaskStore
 
@@ -69,7 +75,7 @@ class Attempt:
                 self._told_at, self._told_stage = time.monotonic(), progress.stage
             else:
                 cancelled = self._tasks.check(self.task.id, self._token)
-        except (StoreUnavailable, StorageFull) as error:
+        except StoreFailed as error:
             # Progress is news, not truth: the work goes on, and the end will be offered until it is taken.
             log.warning("worker.progress_not_told", error=error.code)
             cancelled = False
@@ -83,7 +89,7 @@ class Attempt:
             self._tasks.alert(self.task.id, self._token, alert.to_json() | {"unloaded": list(given_up)})
         except LeaseLost:
             self._lost.set()
-        except (StoreUnavailable, StorageFull) as error:
+        except StoreFailed as error:
             log.warning("worker.alert_not_told", error=error.code)
 
     def _is_worth_telling(self, progress: Progress) -> bool:
@@ -125,7 +131,7 @@ class Attempt:
         while True:
             try:
                 return write()
-            except (StoreUnavailable, StorageFull) as error:
+            except StoreFailed as error:
                 if time.monotonic() + pause > deadline:
                     raise
                 log.warning("worker.end_not_taken", error=error.code, retry_seconds=pause)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import structlog
 
-from backend.core.errors import StorageFull, StoreUnavailable
+from backend.core.errors import StoreFailed
 from backend.core.settings import Settings
 from backend.store.tasks import TaskStore
 from backend.store.workers import Equipment, WorkerState, WorkerStore
@@ -50,7 +50,7 @@ class Heartbeat:
             return
         try:
             self._workers.remove(self._worker_id)
-        except (StoreUnavailable, StorageFull) as error:
+        except StoreFailed as error:
             log.warning("worker.sign_off_failed", error=error.code)
 
     def show(self, device: str, state: WorkerState, detail: str | None = None) -> None:
@@ -81,13 +81,13 @@ class Heartbeat:
                 model=self.loaded_model(),
                 equipment=self.equipment,
             )
-        except (StoreUnavailable, StorageFull) as error:
+        except StoreFailed as error:
             log.warning("worker.beat_not_taken", error=error.code)
 
     def _recover(self) -> None:
         try:
             recovered = self._tasks.recover_expired()
-        except (StoreUnavailable, StorageFull) as error:
+        except StoreFailed as error:
             log.warning("worker.recovery_failed", error=error.code)
             return
         if recovered:

@@ -25,8 +25,7 @@ from backend.core.errors import (
     GenerationFailed,
     LeaseLost,
     OutOfMemory,
-    StorageFull,
-    StoreUnavailable,
+    StoreFailed,
     TaskCancelled,
     TaskNotFound,
     WanError,
@@ -166,7 +165,7 @@ class WorkerRunner:
             try:
                 self._database.migrate()
                 self._leftovers.sweep()
-            except (StoreUnavailable, StorageFull) as error:
+            except StoreFailed as error:
                 log.warning("worker.waits_for_database", error=error.code, message=error.message)
                 self._stop.wished.wait(STORE_PAUSE_SECONDS)
                 continue
@@ -241,7 +240,7 @@ class WorkerRunner:
         """Tell the pipeline what earlier videos took, so that the first estimate of this process is sane."""
         try:
             pipeline.learn(self._outputs.list(limit=REMEMBERED), device)
-        except (StoreUnavailable, StorageFull) as error:
+        except StoreFailed as error:
             log.warning("worker.knows_no_times", error=error.code)
 
     def _claim(self) -> Task | None:
@@ -249,7 +248,7 @@ class WorkerRunner:
         pause = self._settings.poll_seconds
         try:
             task = self._tasks.claim(self._worker_id, self._settings.lease_seconds, self._absent.would_fetch)
-        except (StoreUnavailable, StorageFull) as error:
+        except StoreFailed as error:
             log.warning("worker.claim_failed", error=error.code)
             task, pause = None, STORE_PAUSE_SECONDS
         if task is None:
@@ -336,14 +335,14 @@ class WorkerRunner:
             end()
         except (LeaseLost, TaskNotFound):
             log.warning("task.end_is_void", reason="the task is not this worker's any more")
-        except (StoreUnavailable, StorageFull) as error:
+        except StoreFailed as error:
             log.error("task.end_not_recorded", error=error.code, reason="the lease will run out and the task run again")
 
     def _tidy(self) -> None:
         """Remove the saved states of tasks that have ended: this one, and those that were cancelled as they waited."""
         try:
             self._leftovers.sweep_work()
-        except (StoreUnavailable, StorageFull) as error:
+        except StoreFailed as error:
             log.warning("worker.not_tidied", error=error.code)
 
     def _hand_back(self) -> None:

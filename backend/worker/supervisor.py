@@ -19,7 +19,7 @@ from enum import StrEnum
 
 import structlog
 
-from backend.core.errors import StorageFull, StoreUnavailable
+from backend.core.errors import StoreFailed, StoreUnavailable
 from backend.core.settings import ENV_PREFIX, Settings
 from backend.store.engine import Database
 from backend.store.tasks import TaskStore
@@ -168,7 +168,7 @@ class Supervisor:
             recovered = self._tasks.recover_worker(worker_id)
             details = [worker.detail for worker in self._workers.list() if worker.id == worker_id]
             self._workers.remove(worker_id)
-        except (StoreUnavailable, StorageFull) as error:
+        except StoreFailed as error:
             log.warning("supervisor.recovery_failed", error=error.code)  # the lease will run out
             return worker_id, None
         if recovered:
@@ -189,7 +189,7 @@ class Supervisor:
     def _recover_expired(self) -> None:
         try:
             recovered = self._tasks.recover_expired()
-        except (StoreUnavailable, StorageFull) as error:
+        except StoreFailed as error:
             log.warning("supervisor.recovery_failed", error=error.code)
             return
         if recovered:

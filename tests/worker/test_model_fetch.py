@@ -24,10 +24,10 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 
 from backend.core.catalogue.table import MODELS
+from backend.core.files import PART_SUFFIX
 from backend.core.paths import Home
 from backend.models.download.downloader import ModelDownloader
 from backend.models.download.hub import Hub
-from backend.models.download.transfer import PART_SUFFIX
 from backend.models.folder.manager import ModelManager, Presence
 from backend.models.folder.manifest import MANIFEST_FILE
 from tests.support.hub import StandIn, repository_files, stand_in

@@ -6,7 +6,6 @@ Knows no subject: who owns a section knows its keys and checks them. What it doe
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 from backend.core.errors import BadSettings
+from backend.core.files import write_bytes
 
 LOCK_SECONDS = 10.0
 
@@ -69,9 +69,4 @@ class ConfigFile:
         return value
 
     def _write(self, value: dict[str, Any]) -> None:
-        part = self.path.with_suffix(".json.part")
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(value, file, indent=2, ensure_ascii=False)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.path)
+        write_bytes(self.path, json.dumps(value, indent=2, ensure_ascii=False).encode())

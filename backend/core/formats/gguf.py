@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Final
 
-from backend.core.lora.match import TensorInfo
+from backend.core.formats.tensors import TensorInfo, UnreadableWeights
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -30,10 +30,6 @@ _ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
 _MAX_KEPT = 16  # numbers of an array that are kept: shapes
 
 
-class BadGguf(Exception):
-    """The file is no GGUF file that can be read; the text says why, in one sentence."""
-
-
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
     """A checked header."""
@@ -47,15 +43,15 @@ def read_gguf_header(path: Path) -> GgufHeader:
     """Read and check the header of a GGUF file (versions 2 and 3, little-endian).
 
     Raises:
-        BadGguf: it is something else, cut off, or contradicts itself.
+        UnreadableWeights: it is something else, cut off, or contradicts itself.
     """
     try:
         with path.open("rb") as file:
             return _Walk(file, path.stat().st_size).header()
     except OSError as error:
-        raise BadGguf(f"The file cannot be read ({type(error).__name__})") from error
+        raise UnreadableWeights(f"The file cannot be read ({type(error).__name__})") from error
     except (UnicodeDecodeError, struct.error):
-        raise BadGguf("The file's header is damaged") from None
+        raise UnreadableWeights("The file's header is damaged") from None
 
 
 class _Walk:
@@ -67,12 +63,12 @@ class _Walk:
 
     def header(self) -> GgufHeader:
         if self._bytes(4) != MAGIC:
-            raise BadGguf("The file is no GGUF file")
+            raise UnreadableWeights("The file is no GGUF file")
         if self._number("I") not in _VERSIONS:
-            raise BadGguf("The file is a GGUF file of another version than 2 or 3")
+            raise UnreadableWeights("The file is a GGUF file of another version than 2 or 3")
         tensors, fields = self._number("Q"), self._number("Q")
         if tensors > _MAX_TENSORS or fields > _MAX_FIELDS:
-            raise BadGguf("The file's header is damaged: it counts more than a model has")
+            raise UnreadableWeights("The file's header is damaged: it counts more than a model has")
         kept: dict[str, object] = {}
         for _ in range(int(fields)):
             name = self._text()
@@ -91,25 +87,25 @@ class _Walk:
             name = self._text()
             dimensions = int(self._number("I"))
             if dimensions > _MAX_DIMENSIONS:
-                raise BadGguf("The file's header is damaged: a tensor has too many dimensions")
+                raise UnreadableWeights("The file's header is damaged: a tensor has too many dimensions")
             stored = tuple(int(self._number("Q")) for _ in range(dimensions))
             kind, offset = int(self._number("I")), int(self._number("Q"))
             try:
                 dtype = GGMLQuantizationType(kind)
             except ValueError:
-                raise BadGguf(f"The file has a tensor of a type that is not known here ({kind})") from None
+                raise UnreadableWeights(f"The file has a tensor of a type that is not known here ({kind})") from None
             block, block_bytes = GGML_QUANT_SIZES[dtype]
             if name in found or (stored and stored[0] % block):
-                raise BadGguf("The file's header is damaged: a tensor's shape does not fit its type")
+                raise UnreadableWeights("The file's header is damaged: a tensor's shape does not fit its type")
             places[name] = offset, offset + prod(stored) // block * block_bytes
             found[name] = TensorInfo(dtype.name, _shape(stored, fields.get(_ORIGINAL_SHAPE + name)))
         alignment = fields.get("general.alignment", GGUF_DEFAULT_ALIGNMENT)
         if not isinstance(alignment, int) or not 1 <= alignment <= 2**20:
-            raise BadGguf("The file's header is damaged: it has no proper alignment")
+            raise UnreadableWeights("The file's header is damaged: it has no proper alignment")
         start = -(-self._file.tell() // alignment) * alignment
         end = start + max((last for _, last in places.values()), default=0)
         if end > self._size:
-            raise BadGguf(f"The file is cut off: {end - self._size} bytes are missing at its end")
+            raise UnreadableWeights(f"The file is cut off: {end - self._size} bytes are missing at its end")
         return found, {name: (start + first, start + last) for name, (first, last) in places.items()}
 
     def _value(self, kind: int) -> object:
@@ -120,7 +116,7 @@ class _Walk:
         of, length = int(self._number("I")), int(self._number("Q"))
         if of == _TEXT:
             if length > _MAX_ELEMENTS:
-                raise BadGguf("The file's header is damaged: it lists more texts than a model has")
+                raise UnreadableWeights("The file's header is damaged: it lists more texts than a model has")
             for _ in range(length):
                 self._skip(int(self._number("Q")))
             return None
@@ -133,13 +129,13 @@ class _Walk:
     @staticmethod
     def _letter(kind: int) -> str:
         if kind not in _NUMBERS:
-            raise BadGguf("The file's header is damaged: it has a value of no known type")
+            raise UnreadableWeights("The file's header is damaged: it has a value of no known type")
         return _NUMBERS[kind]
 
     def _text(self) -> str:
         length = int(self._number("Q"))
         if length > _MAX_TEXT_BYTES:
-            raise BadGguf("The file's header is damaged: it has a text without end")
+            raise UnreadableWeights("The file's header is damaged: it has a text without end")
         return self._bytes(length).decode("utf-8")
 
     def _number(self, letter: str) -> int | float:
@@ -149,12 +145,12 @@ class _Walk:
     def _bytes(self, count: int) -> bytes:
         content = self._file.read(count)
         if len(content) < count:
-            raise BadGguf("The file is cut off inside its header")
+            raise UnreadableWeights("The file is cut off inside its header")
         return content
 
     def _skip(self, count: int) -> None:
         if count > self._size - self._file.tell():
-            raise BadGguf("The file is cut off inside its header")
+            raise UnreadableWeights("The file is cut off inside its header")
         self._file.seek(count, 1)
 
 

@@ -15,18 +15,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from backend.core.errors import LoraInvalid
-from backend.core.lora.match import TensorInfo
+from backend.core.formats.tensors import DTYPE_BYTES, TensorInfo, UnreadableWeights
 
 MAX_HEADER_BYTES = 32 * 2**20
 MAX_TENSORS = 50_000
 MAX_DIMENSIONS = 8
 METADATA = "__metadata__"
-#: Bytes of one value.
-DTYPE_BYTES = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
-    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
-}  # fmt: skip
 #: How files start that are something else, for a message that helps.
 _DISGUISES = (
     (b"PK\x03\x04", "a zip archive, as PyTorch's pickle files are"),
@@ -52,7 +46,7 @@ def read_header(path: Path) -> SafetensorsHeader:
     """Read and check the header of a file; its tensors are not read.
 
     Raises:
-        LoraInvalid: it is no safetensors file, or cut off, or its header contradicts itself.
+        UnreadableWeights: it is no safetensors file, or cut off, or its header contradicts itself.
     """
     try:
         with path.open("rb") as file:
@@ -60,14 +54,14 @@ def read_header(path: Path) -> SafetensorsHeader:
             file.seek(0)
             start = file.read(8)
             if len(start) < 8:
-                raise LoraInvalid("The file is empty or cut off")
+                raise UnreadableWeights("The file is empty or cut off")
             (length,) = struct.unpack("<Q", start)
             # A pickle or a zip gives an absurd length here.
             if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
-                raise LoraInvalid(_what_it_is(start, length, size))
+                raise UnreadableWeights(_what_it_is(start, length, size))
             raw = file.read(length)
     except OSError as error:
-        raise LoraInvalid(f"The file cannot be read ({type(error).__name__})") from error
+        raise UnreadableWeights(f"The file cannot be read ({type(error).__name__})") from error
     return _checked(_parsed(raw), 8 + len(raw), size)
 
 
@@ -86,9 +80,9 @@ def _parsed(raw: bytes) -> dict[str, Any]:
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_refuse)
     except (ValueError, RecursionError):
-        raise LoraInvalid("The file is no safetensors file: its header is not JSON") from None
+        raise UnreadableWeights("The file is no safetensors file: its header is not JSON") from None
     if not isinstance(header, dict):
-        raise LoraInvalid("The file is no safetensors file: its header is not an object")
+        raise UnreadableWeights("The file is no safetensors file: its header is not an object")
     return header
 
 
@@ -106,26 +100,26 @@ def _refuse(_: str) -> object:
 def _checked(header: dict[str, Any], data: int, size: int) -> SafetensorsHeader:
     metadata = header.pop(METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise LoraInvalid("The file's metadata are no texts")
+        raise UnreadableWeights("The file's metadata are no texts")
     if len(header) > MAX_TENSORS:
-        raise LoraInvalid(f"The file has more than {MAX_TENSORS} tensors")
+        raise UnreadableWeights(f"The file has more than {MAX_TENSORS} tensors")
     tensors: dict[str, TensorInfo] = {}
     spans: dict[str, tuple[int, int]] = {}
     for name, entry in header.items():
         if _CONTROL.search(name) or len(name) > 500:
-            raise LoraInvalid("The file has a tensor whose name is no name")
+            raise UnreadableWeights("The file has a tensor whose name is no name")
         info, span = _entry(entry)
         tensors[name] = info
         spans[name] = (data + span[0], data + span[1])
     at = data
     for begin, end in sorted(spans.values()):
         if begin != at:
-            raise LoraInvalid("The file's tensors overlap or leave gaps")
+            raise UnreadableWeights("The file's tensors overlap or leave gaps")
         at = end
     if at > size:
-        raise LoraInvalid(f"The file is cut off: {at - size} bytes are missing at its end")
+        raise UnreadableWeights(f"The file is cut off: {at - size} bytes are missing at its end")
     if at < size:
-        raise LoraInvalid("The file has bytes that belong to no tensor")
+        raise UnreadableWeights("The file has bytes that belong to no tensor")
     return SafetensorsHeader(tensors, spans, metadata)
 
 
@@ -134,12 +128,12 @@ def _entry(entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
     fields = entry if isinstance(entry, dict) else {}
     dtype = fields.get("dtype")
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        raise LoraInvalid("The file has a tensor of an unknown type")
+        raise UnreadableWeights("The file has a tensor of an unknown type")
     shape, span = _whole_numbers(fields.get("shape")), _whole_numbers(fields.get("data_offsets"))
     if shape is None or len(shape) > MAX_DIMENSIONS or span is None or len(span) != 2:
-        raise LoraInvalid("The file's header is damaged: a tensor has no proper shape or place")
+        raise UnreadableWeights("The file's header is damaged: a tensor has no proper shape or place")
     if span[1] - span[0] != prod(shape) * DTYPE_BYTES[dtype]:
-        raise LoraInvalid("The file's header is damaged: a tensor's shape and its bytes differ")
+        raise UnreadableWeights("The file's header is damaged: a tensor's shape and its bytes differ")
     return TensorInfo(dtype, tuple(shape)), (span[0], span[1])
 
 

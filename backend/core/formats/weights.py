@@ -14,10 +14,9 @@ from math import prod
 from pathlib import Path
 from typing import Final
 
-from backend.core.errors import LoraInvalid
-from backend.core.formats.gguf import MAGIC, BadGguf, read_gguf_header
+from backend.core.formats.gguf import MAGIC, read_gguf_header
 from backend.core.formats.safetensors import read_header
-from backend.core.lora.match import TensorInfo
+from backend.core.formats.tensors import TensorInfo, UnreadableWeights
 
 
 class Container(StrEnum):
@@ -46,10 +45,6 @@ _TYPES: Final = {
     "F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16", "F8_E4M3": "fp8_e4m3fn", "F8_E5M2": "fp8_e5m2",
 }  # fmt: skip
 _EIGHT_BITS: Final = "fp8"
-
-
-class NoWeights(Exception):
-    """The file is not read; the text says in one sentence what it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +84,7 @@ def read_weights(path: Path) -> WeightHeader:
     """Read the header of a file, or those of all shards that an index (`….safetensors.index.json`) lists.
 
     Raises:
-        NoWeights: it is something else: a pickle, a pointer, a page, a part of a file.
+        UnreadableWeights: it is something else: a pickle, a pointer, a page, a part of a file.
     """
     if path.name.endswith(SHARD_INDEX):
         return _read_shards(path)
@@ -98,21 +93,15 @@ def read_weights(path: Path) -> WeightHeader:
             start = file.read(len(MAGIC))
             size = file.seek(0, 2)
     except OSError as error:
-        raise NoWeights(f"The file cannot be read ({type(error).__name__})") from None
+        raise UnreadableWeights(f"The file cannot be read ({type(error).__name__})") from None
     if start == MAGIC:
         return _read_gguf(path, size)
-    try:
-        header = read_header(path)
-    except LoraInvalid as error:
-        raise NoWeights(error.message) from None
+    header = read_header(path)
     return _header(Container.SAFETENSORS, path, header.tensors, header.metadata, size)
 
 
 def _read_gguf(path: Path, size: int) -> WeightHeader:
-    try:
-        header = read_gguf_header(path)
-    except BadGguf as error:
-        raise NoWeights(str(error)) from None
+    header = read_gguf_header(path)
     texts = {name: value for name, value in header.fields.items() if isinstance(value, str)}
     return _header(Container.GGUF, path, header.tensors, texts, size)
 
@@ -136,10 +125,10 @@ def _read_shards(index: Path) -> WeightHeader:
     shards = [index.parent / name for name in shard_names(index)]
     for shard in shards:
         if not shard.is_file():
-            raise NoWeights(f"The shard {shard.name} is missing")
+            raise UnreadableWeights(f"The shard {shard.name} is missing")
         part = read_weights(shard)
         if part.container is not Container.SAFETENSORS or not part.tensors.keys().isdisjoint(tensors):
-            raise NoWeights(f"The shard {shard.name} does not belong to its index")
+            raise UnreadableWeights(f"The shard {shard.name} does not belong to its index")
         tensors |= part.tensors
         scales |= part.scales
         scaled = scaled or part.scaled
@@ -152,15 +141,15 @@ def shard_names(index: Path) -> list[str]:
     """Return the files that an index lists, all of them plain names beside it.
 
     Raises:
-        NoWeights: it cannot be read, or lists something else.
+        UnreadableWeights: it cannot be read, or lists something else.
     """
     try:
         if index.stat().st_size > _MAX_INDEX_BYTES:
-            raise NoWeights("The index of the shards is too large to be one")
+            raise UnreadableWeights("The index of the shards is too large to be one")
         names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise NoWeights("The index of the shards cannot be read") from None
+        raise UnreadableWeights("The index of the shards cannot be read") from None
     # A name that leads out of the folder would make us open any file on this machine.
     if not names or any(Path(name).name != name or not name.endswith(SAFETENSORS_SUFFIX) for name in names):
-        raise NoWeights("The index of the shards lists something that is not a safetensors file beside it")
+        raise UnreadableWeights("The index of the shards lists something that is not a safetensors file beside it")
     return names

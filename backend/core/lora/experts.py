@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from backend.core.catalogue.transformer import PUBLISHED, WanShape
+from backend.core.formats.tensors import TensorInfo
 from backend.core.lora.keys import BOTH, HIGH, LOW
-from backend.core.lora.match import Match, TensorInfo, match_tensors
+from backend.core.lora.match import Match, match_tensors
 
 #: Our own header field; goes before everything else.
 EXPERT_METADATA = "wan22.expert"

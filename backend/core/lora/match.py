@@ -12,23 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from math import isfinite, prod, sqrt
+from pathlib import Path
 
 from backend.core.catalogue.transformer import WanShape
+from backend.core.errors import LoraInvalid
+from backend.core.formats.safetensors import SafetensorsHeader, read_header
+from backend.core.formats.tensors import FLOAT_TYPES, TensorInfo, UnreadableWeights
 from backend.core.lora.keys import HIGH, LOW, Key, Part, Style, read_key
 
-#: Types whose values are numbers on a scale; whole numbers would need a scale that no LoRA file carries.
-FLOAT_TYPES = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 #: The header field in which diffusers keeps what peft keeps in `adapter_config.json`.
 ADAPTER_METADATA = "lora_adapter_metadata"
 _BLOCK_INDEX = re.compile(r"^blocks\.(\d+)\.")
-
-
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """A tensor as the header describes it."""
-
-    dtype: str
-    shape: tuple[int, ...]
 
 
 class Misfit(StrEnum):
@@ -90,6 +84,18 @@ class Match:
     def other_model(self) -> bool:
         """Whether a tensor shows that the file was made for another model."""
         return any(misfit is Misfit.OTHER_MODEL for _, misfit in self.unmatched)
+
+
+def read_lora(path: Path) -> SafetensorsHeader:
+    """Read the header of a LoRA file.
+
+    Raises:
+        LoraInvalid: it is not a safetensors file that can be read.
+    """
+    try:
+        return read_header(path)
+    except UnreadableWeights as error:
+        raise LoraInvalid(str(error)) from error
 
 
 def match_tensors(tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str], shape: WanShape) -> Match:

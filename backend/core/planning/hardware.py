@@ -22,6 +22,8 @@ from typing import Any, TypeVar
 import psutil
 import pynvml
 
+from backend.core.files import write_json
+
 GIB = 1024**3
 #: A cgroup of version 1 without a limit tells a number near 2^63.
 _NO_LIMIT = 1 << 60
@@ -264,8 +266,6 @@ def remember(path: Path, profile: HardwareProfile) -> list[str]:
     A disk that takes no file is reported elsewhere; it does not keep a server from starting.
     """
     before = last_profile(path)
-    fresh = path.with_suffix(".part")
     with suppress(OSError):
-        fresh.write_text(json.dumps(profile.to_json(), indent=1))
-        fresh.replace(path)
+        write_json(path, profile.to_json())
     return [] if before is None else profile.changes_since(before)

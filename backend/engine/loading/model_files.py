@@ -14,7 +14,8 @@ from typing import Any
 
 from backend.core.catalogue.spec import DMD_PIPELINE, Mode, ModelSpec
 from backend.core.errors import ModelUnavailable
-from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, NoWeights, shard_names
+from backend.core.formats.tensors import UnreadableWeights
+from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, shard_names
 from backend.engine.loading.component_loader import CLASSES
 from backend.engine.loading.weight_files import ComponentFiles, damaged, read_headers
 
@@ -243,7 +244,7 @@ def _weight_names(spec: ModelSpec, folder: Path, component: str, usual_name: str
 def _shards(spec: ModelSpec, folder: Path, index: str) -> list[str]:
     try:
         return shard_names(folder / index)
-    except NoWeights as error:
+    except UnreadableWeights as error:
         raise damaged(spec, f"{index} cannot be used. {error}") from error
 
 

@@ -23,7 +23,7 @@ from torch import nn
 
 from backend.core.catalogue.table import Mode, ModelSpec
 from backend.core.faults import fault_point
-from backend.core.formats.gguf import BadGguf
+from backend.core.formats.tensors import UnreadableWeights
 from backend.core.planning.abilities import NATIVE
 from backend.core.planning.footprint import CUDA_CONTEXT
 from backend.core.planning.memory_ladder import MemoryUse
@@ -277,7 +277,7 @@ def _misfits(spec: ModelSpec) -> Iterator[None]:
     """Say as one error whatever the libraries raise where files are not what they have to be."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError, BadGguf) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError, UnreadableWeights) as error:
         raise damaged(spec, f"its files do not fit its classes ({type(error).__name__})") from error
 
 

@@ -28,8 +28,8 @@ from safetensors import safe_open
 from backend.core.catalogue.table import ModelSpec
 from backend.core.errors import ModelDamaged
 from backend.core.formats.gguf import read_gguf_header
-from backend.core.formats.weights import Container, NoWeights, read_weights, scaled_weight
-from backend.core.lora.match import FLOAT_TYPES, TensorInfo
+from backend.core.formats.tensors import FLOAT_TYPES, TensorInfo, UnreadableWeights
+from backend.core.formats.weights import Container, read_weights, scaled_weight
 from backend.engine.loading.original_names import PREFIXES
 
 #: Numbers that are no quantisation: they are read as they are.
@@ -52,7 +52,7 @@ class GgufFile:
         """Read the header.
 
         Raises:
-            BadGguf: it is cut off, or something else.
+            UnreadableWeights: it is cut off, or something else.
         """
         self._header = read_gguf_header(path)
         self._bytes = np.memmap(path, np.uint8, mode="r")
@@ -131,7 +131,7 @@ def read_headers(spec: ModelSpec, folder: Path, names: tuple[str, ...]) -> Compo
         try:
             stat = path.stat()
             own_weights, own_scales = _header(path, (stat.st_size, stat.st_mtime_ns))
-        except NoWeights as error:
+        except UnreadableWeights as error:
             raise damaged(spec, f"{name} cannot be used. {error}") from error
         except OSError as error:
             raise damaged(spec, f"{name} cannot be read ({type(error).__name__})") from error

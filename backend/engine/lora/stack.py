@@ -18,10 +18,9 @@ from torch import nn
 
 from backend.core.catalogue.transformer import WanShape
 from backend.core.errors import LoraIncompatible, LoraInvalid, LoraNotApplied, LoraNotFound
-from backend.core.formats.safetensors import read_header
 from backend.core.lora.experts import base_name
 from backend.core.lora.keys import BOTH, HIGH, LOW
-from backend.core.lora.match import Change, Match, match_tensors
+from backend.core.lora.match import Change, Match, match_tensors, read_lora
 from backend.core.lora.receipt import APPLIED, SHOWN_KEYS, SKIPPED, FileReceipt, KeyCount, LoraReceipt
 from backend.core.lora.words import trigger_words
 from backend.core.requests import LoraFileRef, LoraUse, OnLoraFailure
@@ -146,7 +145,7 @@ class _Reading:
         return [expert for expert in self.experts if expert in wanted or BOTH in wanted]
 
     def _read_file(self, ref: LoraFileRef, path: Path) -> None:
-        header = read_header(path)
+        header = read_lora(path)
         try:
             match = match_tensors(header.tensors, header.metadata, self.shape)
         except ValueError as error:

@@ -17,16 +17,17 @@ from filelock import FileLock, Timeout
 
 from backend.core.catalogue.table import ModelSpec
 from backend.core.errors import ModelDamaged, ModelUnavailable
+from backend.core.files import storage_errors, sync_folder
 from backend.core.formats.weights import SAFETENSORS_SUFFIX, SHARD_INDEX, WEIGHT_SUFFIXES
 from backend.core.paths import Home
 from backend.models.adoption.structure import Recognised
 from backend.models.download.hub import RemoteFile
 from backend.models.download.linking import Link, link_file
 from backend.models.download.local_files import content_name
-from backend.models.download.transfer import content_of, storage_errors
+from backend.models.download.transfer import content_of
 from backend.models.folder.integrity import digest_of, header_reads
 from backend.models.folder.manager import EMBEDDED_MODELS, INDEX_FILE, damage_of
-from backend.models.folder.manifest import FileRecord, Manifest, is_inside, sync_folder
+from backend.models.folder.manifest import FileRecord, Manifest, is_inside
 
 #: Configurations of the published models, for parts that come without one.
 CONFIGS: Final = EMBEDDED_MODELS.parent / "configs"

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from backend.core.catalogue.table import MODELS
-from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, NoWeights, read_weights
+from backend.core.formats.tensors import UnreadableWeights
+from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, read_weights
 from backend.core.lora.experts import hint_of
 from backend.core.lora.keys import HIGH, LOW
 from backend.models.adoption.structure import FIRST_VAE, Identity, Kind, Recognised, by_structure
@@ -59,7 +60,7 @@ def recognise(path: Path, *, sha256: str | None = None, digest: Callable[[Path],
     """
     try:
         header = read_weights(path)
-    except NoWeights as error:
+    except UnreadableWeights as error:
         return Recognised(path, Kind.REFUSED, _size(path), note=str(error))
     return _settled(by_structure(path, header), sha256, digest)
 

@@ -19,11 +19,11 @@ from typing import Final
 from backend.core.catalogue.architecture import ARCHITECTURES, ImageEncoderShape, TextEncoderShape, VaeShape
 from backend.core.catalogue.table import MODELS
 from backend.core.catalogue.transformer import PUBLISHED, WanShape
+from backend.core.formats.tensors import TensorInfo
 from backend.core.formats.text_encoder_names import llama_text_name, wan_text_name
 from backend.core.formats.weights import WeightHeader
 from backend.core.lora.experts import UNKNOWN, base_name
 from backend.core.lora.keys import parameter_name
-from backend.core.lora.match import TensorInfo
 
 Tensors = Mapping[str, TensorInfo]
 

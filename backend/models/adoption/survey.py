@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from backend.core.catalogue.table import MODELS, ModelSpec
-from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, NoWeights, shard_names
+from backend.core.formats.tensors import UnreadableWeights
+from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, shard_names
 from backend.models.adoption.assembly import PartFile, Parts, lacking
 from backend.models.adoption.recognition import recognise
 from backend.models.adoption.structure import Kind, Recognised
@@ -92,7 +93,7 @@ def _shards(paths: list[Path]) -> set[Path]:
         if path.name.endswith(SHARD_INDEX):
             try:
                 found |= {path.parent / name for name in shard_names(path)}
-            except NoWeights:
+            except UnreadableWeights:
                 continue
     return found
 

@@ -15,6 +15,7 @@ from backend.core.catalogue.table import ModelSpec
 from backend.core.config.download_limit import Limit, bandwidth_limit, no_limit
 from backend.core.config.file import ConfigFile
 from backend.core.errors import ModelDamaged, ModelUnavailable
+from backend.core.files import storage_errors, sync_folder
 from backend.core.paths import Home
 from backend.models.download.hub import Hub, Listing, RemoteFile
 from backend.models.download.linking import link_file
@@ -28,13 +29,12 @@ from backend.models.download.transfer import (
     content_of,
     discard_part,
     part_size,
-    storage_errors,
 )
 from backend.models.folder.disk import require_room
 from backend.models.folder.integrity import FileFinding, FileState, check_quick, move_to_quarantine, quick_state
 from backend.models.folder.locks import folder_lock
 from backend.models.folder.manager import ModelManager
-from backend.models.folder.manifest import FileRecord, Manifest, read_manifest, sync_folder
+from backend.models.folder.manifest import FileRecord, Manifest, read_manifest
 from backend.models.folder.progress import DownloadPhase, OnProgress, ProgressMeter, RateLimiter
 
 #: How often a file is fetched whose content is wrong.

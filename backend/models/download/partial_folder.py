@@ -7,9 +7,10 @@ from pathlib import Path
 
 from backend.core.catalogue.table import ModelSpec
 from backend.core.errors import ModelDamaged, UnsafeRepository
+from backend.core.files import PART_SUFFIX
 from backend.core.paths import Home
 from backend.models.download.hub import RemoteFile
-from backend.models.download.transfer import NOTE_SUFFIX, PART_SUFFIX
+from backend.models.download.transfer import NOTE_SUFFIX
 from backend.models.folder.integrity import FileState, quick_state
 from backend.models.folder.manifest import Manifest
 from backend.models.folder.progress import STATUS_FILE
@@ -66,7 +67,7 @@ def whole_adopted(folder: Path, manifest: Manifest) -> list[str]:
 
 def tidy(folder: Path) -> None:
     """Delete the status, and what processes that were killed left beside the finished files."""
-    for pattern in (STATUS_FILE, f"*{PART_SUFFIX}", f"*{NOTE_SUFFIX}", "*.json.????????.tmp"):
+    for pattern in (STATUS_FILE, f"*{PART_SUFFIX}", f"*{NOTE_SUFFIX}"):
         for path in folder.rglob(pattern):
             path.unlink()
 

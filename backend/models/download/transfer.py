@@ -5,7 +5,6 @@ The bytes grow in `NAME.part`, beside a note that says which content they belong
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -15,14 +14,15 @@ from pathlib import Path
 
 import httpx2
 
-from backend.core.errors import HubUnreachable, StorageFull
+from backend.core.errors import HubUnreachable
+from backend.core.files import PART_SUFFIX, storage_errors, sync_folder, write_json
 from backend.core.formats.weights import SAFETENSORS_SUFFIX
 from backend.models.download.hub import Hub, RemoteFile, unreachable
 from backend.models.download.retries import Retries, Transient
 from backend.models.folder.integrity import header_reads
-from backend.models.folder.manifest import sync_folder, write_json
 
-PART_SUFFIX = ".part"
+#: Said where the disk is full.
+KEPT = "The disk is full; what has arrived of the model is kept"
 NOTE_SUFFIX = ".part.json"
 MAX_REDIRECTS = 5
 MAX_RESTARTS = 3  # of one file, with a server that cannot continue it
@@ -71,7 +71,7 @@ class FileTransfer:
             WanError: the hub refuses, or fails for too long; what `check` raises. What has arrived is kept.
         """
         part, note = target.with_name(target.name + PART_SUFFIX), target.with_name(target.name + NOTE_SUFFIX)
-        with storage_errors():
+        with storage_errors(KEPT):
             target.parent.mkdir(parents=True, exist_ok=True)
             if not _belongs(part, note, file):
                 part.unlink(missing_ok=True)
@@ -243,17 +243,6 @@ def _belongs(part: Path, note: Path, file: RemoteFile) -> bool:
         return value == {"etag": file.etag, "size": file.size} and part.stat().st_size <= file.size
     except (OSError, ValueError):
         return False
-
-
-@contextmanager
-def storage_errors() -> Iterator[None]:
-    """Make `StorageFull` of what the system raises when there is no room."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull("The disk is full; what has arrived of the model is kept") from error
-        raise
 
 
 def discard_part(target: Path) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from backend.core.errors import LoraInvalid
 from backend.core.formats.safetensors import read_header
+from backend.core.formats.tensors import UnreadableWeights
 from backend.core.formats.weights import SAFETENSORS_SUFFIX
 from backend.models.folder.manifest import Manifest
 
@@ -84,7 +84,7 @@ def header_reads(path: Path) -> bool:
     """Whether a safetensors file's header can be read and fits the file's length."""
     try:
         read_header(path)
-    except LoraInvalid:
+    except UnreadableWeights:
         return False
     return True
 

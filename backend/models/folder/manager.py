@@ -24,9 +24,10 @@ from filelock import FileLock, Timeout
 
 from backend.core.catalogue.table import ModelSpec, models_in_force
 from backend.core.errors import ModelDamaged, ModelUnavailable
-from backend.core.formats.gguf import BadGguf, read_gguf_header
+from backend.core.formats.gguf import read_gguf_header
 from backend.core.formats.packed_matrices import PackedMatrices
-from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, Container, NoWeights, shard_names
+from backend.core.formats.tensors import UnreadableWeights
+from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, Container, shard_names
 from backend.core.paths import Home
 from backend.models.folder.integrity import FileState, size_state
 from backend.models.folder.manifest import Manifest, read_manifest
@@ -58,7 +59,7 @@ def _packed(place: Path) -> PackedMatrices | None:
 def _read(path: Path, _state: tuple[int, int]) -> PackedMatrices | None:
     try:
         return PackedMatrices.of(read_gguf_header(path))
-    except BadGguf:
+    except UnreadableWeights:
         return None
 
 
@@ -270,7 +271,7 @@ def damage_of(folder: Path) -> str | None:
     for shards in folder.glob(f"*/*{SHARD_INDEX}"):
         try:
             files = shard_names(shards)
-        except NoWeights as error:
+        except UnreadableWeights as error:
             return f"{shards.parent.name}/{shards.name} cannot be used. {error}"
         for name in files:
             if not (shards.parent / name).is_file():

@@ -8,14 +8,13 @@ When each file of a model was last seen whole, as a file beside the manifest, an
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import secrets
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
+
+from backend.core.files import write_json
 
 MANIFEST_FILE = "wan22-manifest.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -83,30 +82,6 @@ def is_inside(name: str) -> bool:
         and not PurePosixPath(name).is_absolute()
         and all(part not in {"", ".", ".."} for part in parts)
     )
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a small file so that after any crash the old or the new content is there."""
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, where the file system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from backend.core.config.download_limit import LOOK_SECONDS, Limit
-from backend.models.folder.manifest import write_json
+from backend.core.files import write_json
 
 STATUS_FILE = "wan22-download.json"
 _TELL_SECONDS = 0.2

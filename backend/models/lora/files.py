@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import secrets
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,10 +20,10 @@ from pathlib import Path
 from backend.core.catalogue.table import BUILT_IN, ModelSpec, models_in_force
 from backend.core.catalogue.transformer import PUBLISHED, WanShape
 from backend.core.errors import LoraInvalid, LoraNotFound
-from backend.core.formats.safetensors import read_header
+from backend.core.files import replacing
 from backend.core.lora.experts import UNKNOWN, Hint, expert_in_metadata, fitting_bases, hint_of
 from backend.core.lora.keys import BOTH, HIGH, LOW
-from backend.core.lora.match import match_tensors
+from backend.core.lora.match import match_tensors, read_lora
 from backend.core.lora.words import Preset, preset_in, trigger_words
 
 
@@ -62,11 +61,9 @@ class DigestCache:
             known = self._known if self._known is not None else {}
             known[str(path)] = [*mark, digest]
             self._known = {name: value for name, value in known.items() if Path(name).exists()}
-            part = self._file.with_name(f"{self._file.name}.{secrets.token_hex(4)}.part")
             # Only a memory: without it, files are read once more.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError), replacing(self._file, durable=False) as part:
                 part.write_text(json.dumps(self._known))
-                part.replace(self._file)
 
     def _load(self) -> dict[str, list[object]]:
         with self._lock:
@@ -180,7 +177,7 @@ class LoraFileReader:
     def _described(self, path: Path, size: int, modified: datetime, modified_ns: int) -> LoraFile:
         hint = hint_of(path.stem)
         try:
-            header = read_header(path)
+            header = read_lora(path)
             shapes = self._shapes.all()
             bases = fitting_bases(header.tensors, header.metadata, shapes)
             if not bases:

@@ -11,9 +11,9 @@ from typing import Final
 
 from backend.core.config.file import ConfigFile
 from backend.core.errors import BadSettings
+from backend.core.files import storage_errors
 from backend.core.paths import Home
 from backend.models.download.linking import Link, link_file
-from backend.models.download.transfer import storage_errors
 from backend.models.lora.upload import Received, discard_dangling, same_or_refuse
 
 _SECTION: Final = "loras"

@@ -10,9 +10,8 @@ from typing import Protocol
 from backend.core.catalogue.table import ModelSpec
 from backend.core.catalogue.transformer import WanShape
 from backend.core.errors import InvalidRequest, LoraIncompatible
-from backend.core.formats.safetensors import read_header
 from backend.core.lora.keys import BOTH, HIGH, LOW
-from backend.core.lora.match import Match, match_tensors
+from backend.core.lora.match import Match, match_tensors, read_lora
 from backend.core.requests import OnLoraFailure
 from backend.models.lora.files import LoraFile
 
@@ -76,7 +75,7 @@ def check_fit(
         LoraInvalid: the file cannot be read any more.
         LoraIncompatible: it was made for another model, or (with FAIL) fits only in part.
     """
-    header = read_header(file.path)
+    header = read_lora(file.path)
     match = match_tensors(header.tensors, header.metadata, shape)
     made_for = " or ".join(file.bases)
     if match.other_model or not match.matched:

@@ -10,7 +10,6 @@ A floating-point value is none when all bits of its exponent are set, so a mask 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import mmap
 import os
@@ -18,15 +17,17 @@ import re
 import secrets
 import time
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from backend.core.errors import BodyTooLarge, InvalidRequest, LoraExists, LoraInvalid, StorageFull
-from backend.core.formats.safetensors import DTYPE_BYTES, SafetensorsHeader, read_header
+from backend.core.errors import BodyTooLarge, InvalidRequest, LoraExists, LoraInvalid
+from backend.core.files import storage_errors, sync_folder
+from backend.core.formats.safetensors import SafetensorsHeader
+from backend.core.formats.tensors import DTYPE_BYTES
 from backend.core.lora.experts import hint_of
 from backend.core.lora.keys import HIGH
+from backend.core.lora.match import read_lora
 from backend.models.lora.files import LoraFileReader
 
 SUFFIX = ".safetensors"
@@ -105,7 +106,7 @@ def receive(
         StorageFull: the disk is full.
     """
     part = folder / f"{_PART_PREFIX}{secrets.token_hex(8)}.part"
-    with _storage_errors():
+    with storage_errors():
         folder.mkdir(parents=True, exist_ok=True)
         remove_stale_parts(folder)
         try:
@@ -123,7 +124,7 @@ def check_content(path: Path, reader: LoraFileReader) -> None:
     Raises:
         LoraInvalid: it is no safetensors file, damaged, holds no LoRA for Wan, or holds NaN.
     """
-    header = read_header(path)
+    header = read_lora(path)
     known = reader.read(path)
     if known is None or known.problem is not None:
         raise LoraInvalid("The file went away" if known is None else (known.problem or ""))
@@ -177,22 +178,8 @@ def _put(part: Path, target: Path, sha256: str) -> bool:
     except FileExistsError:
         same_or_refuse(target, sha256)
         return False
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(target.parent)
     return True
-
-
-@contextlib.contextmanager
-def _storage_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull from error
-        raise
 
 
 def check_numbers(path: Path, header: SafetensorsHeader) -> None:

@@ -16,7 +16,8 @@ from backend.core.catalogue.spec import DMD_PIPELINE
 from backend.core.catalogue.table import BUILT_IN, Mode, ModelSpec
 from backend.core.catalogue.transformer import WanShape
 from backend.core.errors import ModelMismatch
-from backend.core.formats.weights import WEIGHT_SUFFIXES, NoWeights, read_weights
+from backend.core.formats.tensors import UnreadableWeights
+from backend.core.formats.weights import WEIGHT_SUFFIXES, read_weights
 from backend.core.lora.keys import parameter_name
 from backend.models.folder.manager import INDEX_FILE, damage_of
 
@@ -119,7 +120,7 @@ def _transformer(folder: Path) -> WanShape:
     for path in sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES):
         try:
             header = read_weights(path)
-        except NoWeights as error:
+        except UnreadableWeights as error:
             raise ModelMismatch(f"{folder.name}/{path.name} cannot be used. {error}") from None
         stored |= {parameter_name(name) or name: info.shape for name, info in header.tensors.items()}
     for name, expected in shape.parameters().items():

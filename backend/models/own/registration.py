@@ -16,9 +16,9 @@ from filelock import FileLock, Timeout
 
 from backend.core.catalogue.table import BUILT_IN, ModelSpec
 from backend.core.errors import BadSettings, ModelUnavailable, StateConflict
+from backend.core.files import storage_errors
 from backend.core.paths import Home
 from backend.models.adoption.assembly import OnRead, Parts, assemble, lacking
-from backend.models.download.transfer import storage_errors
 from backend.models.folder.manager import ModelManager
 from backend.models.folder.storage import remove_model
 from backend.models.own.configuration import ModelConfigurationManager

@@ -26,8 +26,7 @@ from backend.core.errors import (
     DownloadNotFound,
     DownloadStopped,
     StateConflict,
-    StorageFull,
-    StoreUnavailable,
+    StoreFailed,
     WanError,
 )
 from backend.core.paths import Home
@@ -270,7 +269,7 @@ class ModelDownloads:
         with self._ordering:
             try:
                 orders = {order.model: order for order in self._orders.list()}
-            except (StoreUnavailable, StorageFull) as error:
+            except StoreFailed as error:
                 log.warning("download.orders_not_read", error=error.code)
                 orders = {}
             with self._list.changed:
@@ -329,7 +328,7 @@ class ModelDownloads:
         with self._ordering:
             try:
                 self._orders.remove(spec.id)
-            except (StoreUnavailable, StorageFull) as failure:
+            except StoreFailed as failure:
                 # The next start finds the order: it ends at once where the model is here, and is tried again where not.
                 log.warning("download.order_not_removed", model=spec.id, error=failure.code)
             with self._list.changed:

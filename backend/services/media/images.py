@@ -6,9 +6,7 @@ loaded by the first image, not by the start of the server.
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 import struct
 import time
 from collections.abc import Set
@@ -16,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.core.errors import BodyTooLarge, InputMissing, InvalidImage
+from backend.core.files import storage_errors, write_bytes
 from backend.core.paths import Home
 from backend.core.requests import ImageRef
-from backend.services.run.files import storage_errors
 
 if TYPE_CHECKING:
     from backend.services.media.pictures import Pixels
@@ -65,15 +63,8 @@ class InputStore:
         if path.is_file():
             path.touch()  # young again: `prune` leaves it alone
             return stored
-        part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-        try:
-            with storage_errors(), part.open("wb") as file:
-                file.write(to_png(pixels))
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        with storage_errors():
+            write_bytes(path, to_png(pixels))
         return stored
 
     def find(self, image_id: str) -> ImageRef:

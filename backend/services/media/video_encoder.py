@@ -30,8 +30,8 @@ from PIL import Image
 
 from backend.core.errors import EncodingFailed, OutputFileMissing, StorageFull, WanError
 from backend.core.faults import fault_point
+from backend.core.files import storage_errors
 from backend.core.requests import DEFAULT_CRF
-from backend.services.run.files import storage_errors
 
 METADATA_KEY = "wan22"
 #: What makes the bytes of a file depend on its frames alone:

@@ -18,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+from backend.core.files import write_json
 from backend.core.planning.abilities import (
     NATIVE,
     Abilities,
@@ -186,7 +187,5 @@ def _version(package: str) -> str | None:
 
 def _keep(file: Path, key: dict[str, Any], found: Abilities) -> None:
     """Write the answer down; a disk that takes no file is reported elsewhere."""
-    part = file.with_suffix(".part")
     with suppress(OSError):
-        part.write_text(json.dumps({"key": key, "abilities": found.to_json()}, indent=1))
-        part.replace(file)
+        write_json(file, {"key": key, "abilities": found.to_json()})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import structlog
 
-from backend.core.errors import StorageFull, StoreUnavailable
+from backend.core.errors import StoreFailed
 from backend.core.planning.hardware import HardwareProfile
 from backend.core.planning.machine import Machine
 from backend.core.settings import Settings
@@ -49,7 +49,7 @@ class WorkingMachine:
         """
         try:
             alive = self._workers.alive(self._settings.lease_seconds)
-        except (StoreUnavailable, StorageFull) as error:
+        except StoreFailed as error:
             log.warning("planner.knows_no_workers", error=error.code)
             return self._looks
         tried = [machine for machine in map(self._tried, alive) if machine is not None]

@@ -14,6 +14,7 @@ from typing import Any
 
 from backend.core.domain import Output, Stage, utcnow
 from backend.core.faults import fault_point
+from backend.core.files import storage_errors
 from backend.core.model_integration_bridge import ModelIntegrationBridge, RunFacts
 from backend.core.planning.memory_ladder import MemoryLadder, MemoryUse
 from backend.core.requests import GenerationRequest
@@ -23,7 +24,7 @@ from backend.engine.loading.pipeline_loader import WanComponents, library_versio
 from backend.engine.state.kept_latents import KeptLatents, write_latents
 from backend.services.media.video_encoder import VideoEncoder, thumbnail
 from backend.services.run.clock import Phase
-from backend.services.run.files import AttemptFiles, storage_errors
+from backend.services.run.files import AttemptFiles
 from backend.services.run.memory_plans import Rungs
 from backend.services.run.memory_watch import RunMemory
 from backend.services.run.report import RunReport

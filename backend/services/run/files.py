@@ -12,22 +12,19 @@ know what is in them.
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
 import structlog
 
-from backend.core.errors import LeaseLost, StorageFull
+from backend.core.errors import LeaseLost
+from backend.core.files import replacing, storage_errors, sync_folder
 from backend.core.paths import Home
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 #: States of one task that are kept: the newest, and one more for when that one turns out to be damaged.
 KEPT = 2
 #: Room for the states of all tasks, in bytes. One state of an 81-frame clip in 720p has 77 MB.
@@ -36,17 +33,6 @@ _NAME = re.compile(r"step-(\d{4,})\.safetensors")
 _SET_ASIDE = ".set-aside"
 
 log = structlog.get_logger(__name__)
-
-
-@contextmanager
-def storage_errors() -> Iterator[None]:
-    """Raise `StorageFull` where the system says that the disk or the quota is used up."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise StorageFull from error
 
 
 class AttemptFiles:
@@ -59,9 +45,8 @@ class AttemptFiles:
     def __init__(self, home: Home, task_id: str) -> None:
         self._home = home
         self._task_id = task_id
-        self._mark = secrets.token_hex(4)
         self._wrote: list[Path] = []  # what goes again when the attempt fails
-        self.part: Path = home.outputs / f"{task_id}.{self._mark}.mp4.part"
+        self.part: Path = home.outputs / f"{task_id}.{secrets.token_hex(4)}.mp4.part"
         self.video: Path = home.video_of(task_id)
         self.thumbnail: Path = home.thumbnail_of(task_id)
         self.latents: Path = home.latents_of(task_id)
@@ -94,19 +79,22 @@ class AttemptFiles:
         """Put a new preview in place of the old one; readers see one or the other."""
         with storage_errors():
             self.preview.parent.mkdir(parents=True, exist_ok=True)
-            self._replace(self.preview, lambda part: part.write_bytes(picture))
+            with replacing(self.preview, durable=False) as part:
+                part.write_bytes(picture)
 
     def write_thumbnail(self, picture: bytes) -> None:
         """Write the still picture of the video."""
         with storage_errors():
             self._wrote.append(self.thumbnail)
-            self._replace(self.thumbnail, lambda part: part.write_bytes(picture))
+            with replacing(self.thumbnail, durable=False) as part:
+                part.write_bytes(picture)
 
     def write_latents(self, write: Callable[[Path], None]) -> None:
         """Keep the latents beside the video; `write` is given the path of a new file and flushes it to disk."""
         with storage_errors():
             self._wrote.append(self.latents)
-            self._replace(self.latents, write)
+            with replacing(self.latents, durable=False) as part:
+                write(part)
 
     def publish(self) -> None:
         """Give the finished video its final name, for good: the folder's entry is on disk when this returns."""
@@ -114,14 +102,6 @@ class AttemptFiles:
             self.part.replace(self.video)
             self._wrote.append(self.video)
             sync_folder(self.video.parent)
-
-    def _replace(self, path: Path, write: Callable[[Path], object]) -> None:
-        part = path.with_name(f"{path.name}.{self._mark}.part")
-        try:
-            write(part)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
 
 
 def remove_attempt_files(home: Home, task_id: str) -> None:
@@ -148,17 +128,6 @@ def clear_work(home: Home, task_id: str) -> None:
             path.unlink(missing_ok=True)
 
 
-def sync_folder(folder: Path) -> None:
-    """Put a folder's entries on disk: after this, a file that was renamed into it stays there."""
-    if os.name != "posix":  # Windows cannot open folders and keeps its own order
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 class StateFiles:
     """Names, replaces and removes the states of one task."""
 
@@ -178,15 +147,10 @@ class StateFiles:
             StorageFull: the disk is full; older states are untouched.
         """
         path = self._folder / f"step-{step:04d}.safetensors"
-        part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
         with storage_errors():
             self._folder.mkdir(parents=True, exist_ok=True)
-            try:
+            with replacing(path) as part:
                 write(part)
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
-            sync_folder(self._folder)
         for _, older in self.newest_first()[KEPT:]:
             older.unlink(missing_ok=True)
         self._make_room(path)

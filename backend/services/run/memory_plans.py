@@ -16,7 +16,7 @@ from typing import TypeVar
 import structlog
 
 from backend.core.domain import Stage
-from backend.core.errors import OutOfMemory, StorageFull, StoreUnavailable
+from backend.core.errors import OutOfMemory, StoreFailed
 from backend.core.planning.hardware import GIB
 from backend.core.planning.memory_ladder import Fallback, MemoryLadder, MemoryUse
 from backend.core.planning.memory_plan import PLANS, MemoryPlan
@@ -78,7 +78,7 @@ class StartPlans:
         def planned(request: GenerationRequest) -> StartPlan:
             try:
                 decision = forecast.decide(request, free_vram=free())
-            except (StoreUnavailable, StorageFull) as error:
+            except StoreFailed as error:
                 log.warning("planner.knows_no_rates", error=error.code)
                 decision = forecast.decide(request, free_vram=free(), measured=False)
             return StartPlan(decision.start.plan, decision.reason)

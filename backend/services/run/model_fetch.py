@@ -14,7 +14,7 @@ from typing import Any, Final
 import structlog
 
 from backend.core.domain import FetchNews, Stage
-from backend.core.errors import DownloadPaused, DownloadStopped, StorageFull, StoreUnavailable
+from backend.core.errors import DownloadPaused, DownloadStopped, StoreFailed
 from backend.core.model_integration_bridge import FetchProgress, ModelIntegrationBridge
 from backend.core.requests import GenerationRequest
 from backend.services.downloads.state import waits_for_resume
@@ -85,7 +85,7 @@ class ModelFetch:
     def _stop_where_paused(self) -> None:
         try:
             paused = self._paused(self._request.model)
-        except (StoreUnavailable, StorageFull) as error:
+        except StoreFailed as error:
             # Nobody knows whether it is paused, so it goes on.
             log.warning("model_fetch.orders_not_read", error=error.code)
             return

@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from backend.core.config.download_limit import BANDWIDTH
 from backend.core.config.file import ConfigFile
 from backend.core.domain import Progress, Stage, Task
-from backend.models.download.transfer import PART_SUFFIX
+from backend.core.files import PART_SUFFIX
 from backend.models.folder.manager import EMBEDDED_MODELS
 from backend.store.workers import WorkerState
 from tests.api.live.test_websocket import Listener, listening

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from backend.models.download.transfer import PART_SUFFIX
+from backend.core.files import PART_SUFFIX
 from backend.models.folder.manager import EMBEDDED_MODELS
 from backend.models.folder.manifest import MANIFEST_FILE
 from tests.support.hub import StandIn, repository_files, stand_in

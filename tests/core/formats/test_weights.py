@@ -8,16 +8,15 @@ from pathlib import Path
 import gguf
 import pytest
 
+from backend.core.formats.tensors import TensorInfo, UnreadableWeights
 from backend.core.formats.weights import (
     WEIGHT_SUFFIXES,
     Container,
-    NoWeights,
     WeightHeader,
     read_weights,
     scaled_weight,
     shard_names,
 )
-from backend.core.lora.match import TensorInfo
 from tests.support.weight_files import sparse, sparse_gguf
 
 MATRIX = {"a.weight": (512, 256)}
@@ -76,7 +75,7 @@ def test_shards_are_one_header_and_a_scale_may_be_in_another_one(tmp_path: Path)
     assert header.precision == ("fp8_e4m3fn scaled", "bf16")
     assert header.size == sum(path.stat().st_size for path in header.files)
     (tmp_path / "1.safetensors").unlink()
-    with pytest.raises(NoWeights, match=r"shard 1\.safetensors is missing"):
+    with pytest.raises(UnreadableWeights, match=r"shard 1\.safetensors is missing"):
         read_weights(header.files[0])
 
 
@@ -84,5 +83,5 @@ def test_shards_are_one_header_and_a_scale_may_be_in_another_one(tmp_path: Path)
 def test_an_index_that_is_none_is_refused(tmp_path: Path, content: str) -> None:
     index = tmp_path / "x.safetensors.index.json"
     index.write_text(content)
-    with pytest.raises(NoWeights, match="index of the shards cannot be read"):
+    with pytest.raises(UnreadableWeights, match="index of the shards cannot be read"):
         shard_names(index)

@@ -9,9 +9,10 @@ import torch
 from diffusers import WanTransformer3DModel
 
 from backend.core.catalogue.transformer import PUBLISHED, WanShape
+from backend.core.formats.tensors import TensorInfo
 from backend.core.lora.experts import base_name, expert_in_metadata, fitting_bases, hint_of
 from backend.core.lora.keys import read_key
-from backend.core.lora.match import Misfit, TensorInfo, match_tensors
+from backend.core.lora.match import Misfit, match_tensors
 from tests.support.lora_files import LINEARS, TO_WAN
 
 RANK = 32

@@ -24,7 +24,7 @@ from torch import nn
 
 from backend.core.catalogue.transformer import WanShape
 from backend.core.errors import ModelDamaged
-from backend.core.formats.gguf import BadGguf
+from backend.core.formats.tensors import UnreadableWeights
 from backend.core.formats.weights import Container
 from backend.core.lora.keys import BOTH
 from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage
@@ -457,7 +457,7 @@ def test_a_gguf_file_that_is_cut_off_is_named(plain: Sample, trained: Path) -> N
         with pytest.raises(ModelDamaged, match=r"transformer/wan-Q8_0\.gguf cannot be used"):
             check_model_files(trained, plain.components.spec)
     path.write_bytes(b"no gguf")
-    with pytest.raises(BadGguf, match="no GGUF file"):
+    with pytest.raises(UnreadableWeights, match="no GGUF file"):
         GgufFile(path)
 
 

@@ -13,8 +13,8 @@ from filelock import FileLock
 from backend.core.catalogue.table import MODELS
 from backend.core.errors import ModelDamaged, ModelUnavailable
 from backend.core.paths import Home
+from backend.models.adoption import assembly
 from backend.models.adoption.assembly import PartFile, Parts, assemble, lacking, part_files
-from backend.models.adoption.plans import assembly
 from backend.models.adoption.recognition import recognise
 from backend.models.adoption.structure import Use
 from backend.models.download.downloader import ModelDownloader

@@ -381,7 +381,7 @@ def test_a_begun_download_and_a_folder_of_the_user_are_put_together(
     with pytest.raises(DownloadStopped):
         make_downloader().download(T2V, check=stop)
     begun = {name for name in needed if (home.models / "T2V-A14B.partial" / name).exists()}
-    (home.models / "T2V-A14B.partial" / "wan22-manifest.json.0a1b2c3d.tmp").write_text("left by a killed process")
+    (home.models / "T2V-A14B.partial" / "wan22-manifest.json.0a1b2c3d.part").write_text("left by a killed process")
     (home.models / "T2V-A14B.partial" / "vae" / "gone.safetensors.part").write_text("of a file that is not listed")
     folder = home.models / "T2V-A14B"
     (folder / "vae").mkdir(parents=True)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from backend.core.errors import GenerationFailed, LeaseLost, NotFound, StorageFull, TaskCancelled
+from backend.core.files import storage_errors
 from backend.core.paths import Home
-from backend.services.run.files import AttemptFiles, remove_attempt_files, storage_errors
+from backend.services.run.files import AttemptFiles, remove_attempt_files
 
 TASK = "7b1d4c5e-0000-4000-8000-000000000001"
 
