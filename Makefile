@@ -13,12 +13,12 @@ DEMO_HOME := $(CURDIR)/.demo
 DEMO_FILE ?= demo.mp4
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test check bench format lock clean
+.PHONY: help install demo serve test check bench docs format lock clean
 
-help: ## Say what there is
+help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-# One download at a time and a clear word when it fails: half an environment is worse than none.
+# Every step stops with a clear message when it fails: half an environment is worse than none.
 $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "error: Python 3.11 or newer is needed; set it with: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -28,12 +28,12 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip==$(PIP_VERSION)"
 	@$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable . || \
-	  { echo "error: the packages could not be installed; see the lines above"; exit 1; }
+	  { echo "error: the packages could not be installed; see above"; exit 1; }
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
 	@$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --group dev || \
-	  { echo "error: the tools for developers could not be installed; see the lines above"; exit 1; }
+	  { echo "error: the development tools could not be installed; see above"; exit 1; }
 	@touch $@
 
 install: $(VENV)/.installed ## Install everything needed to run into .venv/
@@ -43,7 +43,7 @@ demo: $(VENV)/.installed ## Generate a real clip from a prompt through the publi
 	@echo
 	@echo "Next:  make demo PROMPT=\"a yellow triangle spinning on a teal background\""
 	@echo "       make serve                    then open http://127.0.0.1:8000/docs"
-	@echo "       $(BIN)/wan22 doctor           what is here and what this machine can run"
+	@echo "       $(BIN)/wan22 doctor           what works on this machine"
 
 serve: $(VENV)/.installed ## Start the server on http://127.0.0.1:8000
 	@$(BIN)/wan22 serve
@@ -58,15 +58,18 @@ check: $(VENV)/.dev ## Format, lint, types, layers, dead code
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/vulture
 
-bench: $(VENV)/.installed ## Measure memory and seconds against what is predicted; half an hour, on an idle machine
+bench: $(VENV)/.installed ## Compare predicted with measured memory and seconds; half an hour on an idle machine
 	@$(BIN)/python -m benchmarks.memory
 	@$(BIN)/python -m benchmarks.seconds
 
-format: $(VENV)/.dev ## Put the code in order
+docs: $(VENV)/.dev ## Write what the documents derive from the code: map, list of files, API schema
+	@$(BIN)/python -m docs.generate
+
+format: $(VENV)/.dev ## Format the code and fix what a tool can fix
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
 
-lock: $(VENV)/.dev ## Write the installed versions into constraints.txt
+lock: $(VENV)/.dev ## Pin the installed versions in constraints.txt
 	@$(BIN)/python -m pip list --format freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/+cpu$$//' > $(CONSTRAINTS)
 
 clean: ## Remove the environment and the demo's files

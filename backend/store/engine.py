@@ -57,7 +57,7 @@ class Database:
                 self._engine = create_engine(self._url, pool_pre_ping=True, connect_args=arguments)
         except ModuleNotFoundError as error:
             raise BadSettings(
-                f"The database driver {error.name} is not installed", suggestions=("pip install 'wan22[postgres]'",)
+                f"The database driver {error.name} is not installed", suggestions=("pip install 'psycopg[binary]'",)
             ) from None
 
     @contextmanager

@@ -1,8 +1,9 @@
-"""What the documents say is what the code does: tree map, settings, states, errors, commands."""
+"""What the documents say is what the code does: maps, settings, states, errors, routes."""
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -13,6 +14,7 @@ from backend.app import create_app
 from backend.core import errors
 from backend.core.domain import TRANSITIONS
 from backend.core.settings import ENV_PREFIX, Settings, load_settings
+from docs import generate
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -27,37 +29,45 @@ def _tracked() -> set[str]:
     return {name for name in listed if (ROOT / name).exists()}
 
 
-def _map() -> dict[str, str]:
-    """Read the README's tree map: path -> what it is for."""
-    block = re.search(r"<!-- tree -->\n```\n(.*?)```", README, re.DOTALL)
-    assert block, "README.md has no tree map"
-    entries: dict[str, str] = {}
-    folders: list[str] = []
-    for line in block[1].splitlines():
-        match = re.fullmatch(r"( *)(\S+)(?: {2,}(\S.*))?", line)
-        assert match, f"a line of the map cannot be read: {line!r}"
-        depth, name, purpose = len(match[1]) // 2, match[2], match[3]
-        assert purpose, f"{name} has no purpose in the map"
-        folders[depth:] = [name.rstrip("/")]
-        entries["/".join(folders)] = purpose
-    return entries
+def test_derived_documents_are_up_to_date() -> None:
+    """`make docs` writes them: the map of folders, the list of files, the schema of the API."""
+    assert generate.architecture() == ARCHITECTURE
+    assert generate.FILES.read_text() == generate.file_list()
+    # Clients are generated from the schema: a change of it is meant, and is in the changelog.
+    assert json.loads(generate.SCHEMA.read_text()) == json.loads(generate.schema())
 
 
-def test_tree_map_names_every_room_and_every_module() -> None:
-    tracked = _tracked()
-    modules = {
-        name
-        for name in tracked
-        if name.endswith(".py")
-        and name.startswith(("backend/", "training/"))
-        and not name.endswith("__init__.py")
-        and "/versions/" not in name
-    }
-    folders = {str(parent) for name in tracked for parent in Path(name).parents if len(parent.parts) == 1}
-    mapped = set(_map())
-    assert modules - mapped == set(), "modules that the map lacks"
-    assert folders - mapped == set(), "folders that the map lacks"
-    assert {path for path in mapped if not (ROOT / path).exists()} == set(), "entries that do not exist"
+def test_every_folder_and_every_module_says_what_it_is_for() -> None:
+    modules = [name for name in _tracked() if name.endswith(".py") and name.startswith(("backend/", "training/"))]
+    assert len(modules) > 200
+    for name in modules:
+        if "/migrations/" not in name:
+            assert generate.purpose(ROOT / name), name
+
+
+def test_where_to_look_names_what_is_there() -> None:
+    text = (ROOT / "docs" / "where-to-look.md").read_text()
+    rows = re.findall(r"^\| (.+?\?) \| `(.+?)` \| `(\w+)` \|$", text, re.MULTILINE)
+    assert len(rows) >= 25
+    for question, file, name in rows:
+        assert (ROOT / file).is_file(), question
+        defined = rf"^(?:\s*(?:async )?def|class) {name}\b|^{name}\b"
+        assert re.search(defined, (ROOT / file).read_text(), re.MULTILINE), f"{question} {file} defines no {name}"
+
+
+def test_the_readme_fits_on_a_few_screens() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    checked = 0
+    for name in _tracked():
+        if not name.endswith(".md"):
+            continue
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", (ROOT / name).read_text()):
+            checked += 1
+            assert (ROOT / name).parent.joinpath(target).exists(), f"{name} links to {target}"
+    assert checked > 30
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
