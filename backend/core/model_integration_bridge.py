@@ -11,16 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from backend import __version__
 from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, OutOfMemory
 from backend.core.planning.memory_plan import PLANS, MemoryPlan
 from backend.core.requests import GenerationRequest, check_images
 
-METADATA_FORMAT = 1
-PRODUCT = "wan22"
 #: The plan where none is asked for: everything on the device.
 _PLAN = PLANS[0]
 
@@ -109,30 +106,6 @@ class Availability:
     available: bool
     loaded: bool
     reason: str | None  #: why not, in one sentence
-
-
-@dataclass(frozen=True, slots=True)
-class RunFacts:
-    """What the engine can say about a finished run."""
-
-    frames: int
-    frames_sha256: str  #: over the bytes of the decoded frames, uint8 RGB, before they are encoded
-    quality: str  #: "ok", or what is wrong with the clip
-    seconds: dict[str, float]  #: for each phase
-    expert_steps: dict[str, int]  #: steps that each expert made
-    warnings: tuple[str, ...]
-    libraries: dict[str, str]  #: name -> version
-    weights_sha256: str  #: over the weights that made the latents
-    loras: tuple[dict[str, Any], ...] = ()  #: their receipts, as plain JSON values
-    resumed_from_step: int | None = None  #: the step after which this attempt went on; None = from the start
-    kept_latents: bool = False  #: whether the latents lie beside the video
-    attention: str | None = None  #: the kernel of the experts' attention; None = not said
-    precision: str | None = None  #: the numbers in which the experts computed; None = not said
-    plan: str | None = None  #: the memory plan that was in force at the end; None = not said
-    plan_reason: str | None = None  #: why the run began with the plan with which it began
-    peak_vram_bytes: int | None = None  #: most bytes of tensors on the card; None = not known
-    peak_ram_bytes: int | None = None  #: most bytes of memory that the worker's process had; None = not known
-    fallbacks: tuple[dict[str, str], ...] = ()  #: plans that were left because memory ran out, in order
 
 
 class ModelIntegrationBridge(Generic[LoadedT]):
@@ -279,41 +252,6 @@ class ModelIntegrationBridge(Generic[LoadedT]):
             lower = now.lowered_to(plan)
             return self._arranged(self._loaded, replace(plan, placement=lower.placement, storage=now.storage))
         return self._loader.load_decoder(self._models.folder(spec), spec, plan)
-
-    def metadata(self, task_id: str, request: GenerationRequest, loaded: LoadedT, facts: RunFacts) -> dict[str, Any]:
-        """Return the record of a finished run, as plain JSON values: it goes into the video and into the API.
-
-        `GenerationRequest.from_json(record["request"])` makes the same clip again.
-        """
-        spec = find_model(request.model)
-        return {
-            "format": METADATA_FORMAT,
-            "product": PRODUCT,
-            "version": __version__,
-            "task_id": task_id,
-            "request": request.to_json(),
-            "model": {"id": spec.id, "repository": spec.repo_id, "weights_sha256": facts.weights_sha256},
-            "libraries": facts.libraries,
-            "device": loaded.device_name,
-            "result": {
-                "frames": facts.frames,
-                "frames_sha256": facts.frames_sha256,
-                "quality": facts.quality,
-                "seconds": {phase: round(value, 3) for phase, value in facts.seconds.items()},
-                "expert_steps": facts.expert_steps,
-                "warnings": list(facts.warnings),
-                "loras": list(facts.loras),
-                "resumed_from_step": facts.resumed_from_step,
-                "kept_latents": facts.kept_latents,
-                "attention": facts.attention,
-                "precision": facts.precision,
-                "peak_vram_bytes": facts.peak_vram_bytes,
-                "peak_ram_bytes": facts.peak_ram_bytes,
-                "plan": facts.plan,
-                "plan_reason": facts.plan_reason,
-                "fallbacks": list(facts.fallbacks),
-            },
-        }
 
 
 def _check_fits(spec: ModelSpec, request: GenerationRequest) -> None:
