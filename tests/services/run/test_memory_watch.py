@@ -84,7 +84,7 @@ def levels(gauge: Gauge, shares: Sequence[float]) -> list[str]:
         ([76, 74, 76, 74, 76], ["w", "", "", "", ""]),  # at an edge it is told once
         ([91, 89, 91, 89], ["c", "", "", ""]),
         ([91, 84, 91], ["c", "", "c"]),
-        ([91, 84, 74.9, 71, 76], ["c", "", "", "", ""]),  # below critical it is a warning still, and that ends at 70
+        ([91, 74, 76], ["c", "", ""]),  # from critical straight to below a warning: that level ends at 70 too
     ],
 )
 def test_each_level_is_told_when_it_is_reached(shares: Sequence[float], said: list[str]) -> None:
