@@ -18,7 +18,7 @@ from rich.table import Table
 from backend.commands.clips import fetch_clips
 from backend.commands.terminal import OutputOption, ServerOption, any_server, check_file, check_target, err, out
 from backend.core.errors import BadSettings, InputMissing, WanError
-from backend.core.model_integration_bridge import METADATA_FORMAT, PRODUCT
+from backend.core.record import METADATA_FORMAT, PRODUCT, RunRecord, RunResult
 from backend.core.requests import AFTER_DENOISING, GenerationRequest
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 #: Values that a repeated request leaves out: it is a new one, and what they stand for is in its other values.
 _LEFT_OUT = {"latents_of", "extends", "preset"}
-#: What of a result says how it was computed.
-_COMPUTATION = ("attention", "precision")
 _ABSENT = "-"
 _SHOWN_CHARS = 40  # of a value in the table
 
@@ -61,7 +59,7 @@ class Record:
     """What a video says about itself."""
 
     request: GenerationRequest
-    values: dict[str, Any]  #: the whole record
+    run: RunRecord  #: the whole record
 
     @classmethod
     def read(cls, path: Path) -> Record:
@@ -77,21 +75,21 @@ class Record:
         values = read_metadata(path)
         if values is None or values.get("product") != PRODUCT:
             raise NoRecord(f"{path} has no record of wan22 inside")
-        if values.get("format", 0) > METADATA_FORMAT:
+        run = RunRecord.from_json(values)
+        if run.format > METADATA_FORMAT:
             raise NoRecord(f"{path} was made by a newer version", suggestions=("Update wan22.",))
-        try:
-            return cls(GenerationRequest.from_json(values["request"]), values)
-        except (KeyError, TypeError, ValueError) as error:
+        request = run.requested
+        if request is None:
             raise NoRecord(
-                f"The record in {path} cannot be read by this version ({values.get('version', 'unknown')} made it)",
+                f"The record in {path} cannot be read by this version ({run.version or 'unknown'} made it)",
                 suggestions=("Use the version that made it.",),
-            ) from error
+            )
+        return cls(request, run)
 
     @property
     def frames_sha256(self) -> str | None:
         """The hash of the frames before they were encoded; None in records that are older than it."""
-        value = self.values.get("result", {}).get("frames_sha256")
-        return value if isinstance(value, str) else None
+        return self._result.frames_sha256
 
     @property
     def images(self) -> dict[str, str]:
@@ -122,17 +120,21 @@ class Record:
 
     def factors(self, again: Record) -> list[Factor]:
         """Name everything that decides the frames, as it was here and as it is in the other record."""
-        loras = self._loras(), again._loras()
-        libraries = self.values.get("libraries", {}), again.values.get("libraries", {})
+        mine, other = self.run, again.run
         return [
             *self._request_factors(again),
-            Factor("weights", self._value("model", "weights_sha256"), again._value("model", "weights_sha256")),
-            *_compare_records(*loras, prefix="LoRA "),
-            *_compare_records(*libraries),
-            Factor("device", self._value("device"), again._value("device")),
-            *(Factor(name, self._value("result", name), again._value("result", name)) for name in _COMPUTATION),
-            Factor("wan22", self._value("version"), again._value("version")),
+            _factor("weights", mine.weights_sha256, other.weights_sha256),
+            *_compare_values(self._loras(), again._loras(), prefix="LoRA "),
+            *_compare_values(mine.libraries, other.libraries),
+            _factor("device", mine.device, other.device),
+            _factor("attention", self._result.attention, again._result.attention),
+            _factor("precision", self._result.precision, again._result.precision),
+            _factor("wan22", mine.version, other.version),
         ]
+
+    @property
+    def _result(self) -> RunResult:
+        return self.run.result or RunResult()
 
     def _request_factors(self, again: Record) -> list[Factor]:
         """Name each value of the request that is another one; one line where all are the same."""
@@ -145,7 +147,7 @@ class Record:
 
     def _loras(self) -> dict[str, str]:
         """Describe each LoRA by what it is, not by its name: files, places, strengths, and whether it was applied."""
-        receipts = {receipt["id"]: receipt for receipt in self.values.get("result", {}).get("loras", [])}
+        receipts = {receipt["id"]: receipt for receipt in self._result.loras}
         described = {}
         for use in self.request.loras:
             files = ", ".join(f"{file.sha256[:12]} on {file.expert}" for file in use.files)
@@ -153,18 +155,13 @@ class Record:
             described[use.id] = f"{files}, {use.strength:g}/{use.strength_2:g}, {outcome}"
         return described
 
-    def _value(self, *path: str) -> str:
-        value: Any = self.values
-        for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
-        return _ABSENT if value is None else str(value)
+
+def _factor(name: str, then: str | None, now: str | None) -> Factor:
+    return Factor(name, _ABSENT if then is None else then, _ABSENT if now is None else now)
 
 
-def _compare_records(then: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[Factor]:
-    return [
-        Factor(prefix + name, str(then.get(name, _ABSENT)), str(now.get(name, _ABSENT)))
-        for name in dict.fromkeys([*then, *now])
-    ]
+def _compare_values(then: dict[str, str], now: dict[str, str], prefix: str = "") -> list[Factor]:
+    return [_factor(prefix + name, then.get(name), now.get(name)) for name in dict.fromkeys([*then, *now])]
 
 
 def replay(

@@ -59,6 +59,18 @@ class Stage(StrEnum):
     FAILED = "failed"
 
 
+class Phase(StrEnum):
+    """The parts of a run, in order; the words of recorded seconds."""
+
+    DOWNLOAD = "download"
+    LOAD = "load"
+    ENCODE = "encode"
+    DENOISE_HIGH = "denoise_high"
+    DENOISE_LOW = "denoise_low"
+    DECODE = "decode"
+    MUX = "mux"
+
+
 class EventType(StrEnum):
     """What can happen to a task; each is a numbered row that is never changed."""
 

@@ -1,17 +1,15 @@
-"""One attempt at a task, from request to finished video file.
+"""One attempt at a task, from request to finished video file: picks what the request needs and orders the parts.
 
-Chooses the way that the model's mode and the request ask for, and puts the parts in order. Does not know the
-database: `report` is how the outside sees the run and stops it.
+Does not know the database: `report` is how others follow the run and stop it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from backend.core.catalogue.table import Mode, find_model
-from backend.core.domain import Output, Stage
+from backend.core.domain import Output, Phase, Progress, Stage
 from backend.core.errors import InvalidRequest, LatentsNotKept, OutOfMemory
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
@@ -20,12 +18,11 @@ from backend.core.requests import GenerationRequest
 from backend.engine.loading.pipeline_loader import WanComponents
 from backend.engine.state.kept_latents import read_latents
 from backend.models.lora.library import LoraLibrary
-from backend.services.media.images import InputStore
 from backend.services.run.clip_writer import Clip, ClipWriter
-from backend.services.run.clock import EXPERT_PHASE, CostHistory, Phase, PhaseClock, learn, plan_phases
+from backend.services.run.clock import EXPERT_PHASE, PhaseClock, plan_phases
 from backend.services.run.denoising import DenoisingRun, OpenLora
-from backend.services.run.files import AttemptFiles, StateFiles
-from backend.services.run.memory_plans import StartPlan, StartPlans
+from backend.services.run.files import AttemptFiles
+from backend.services.run.memory_plans import Rungs, StartPlan, StartPlans
 from backend.services.run.memory_watch import Alerted, MemoryWatch, RunMemory
 from backend.services.run.model_fetch import Admit, ModelFetch, Paused, never_paused
 from backend.services.run.report import Report, RunReport
@@ -38,60 +35,37 @@ def _admit_all(_request: GenerationRequest, _model_bytes: int) -> None:
     pass
 
 
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How runs are made; the defaults suit a single run that nobody supervises."""
+
+    open_lora: OpenLora | None = None  #: finds a LoRA's file by its reference; None = in the home's library
+    state_seconds: float = STATE_SECONDS  #: longest denoising without a saved state; 0 = save after every step
+    oom_policy: OomPolicy = OomPolicy.QUALITY  #: what may be given up when memory runs out
+    admit: Admit = _admit_all  #: refuses a model that this machine cannot run, before it is downloaded
+    paused: Paused = never_paused  #: whether somebody paused the download of a model
+    start_plans: StartPlans = field(default_factory=StartPlans)  #: the memory plans that runs start with
+    watch: MemoryWatch | None = None  #: samples the memory; None = the peaks are unknown
+    alerted: Alerted = lambda alert, unloaded: None  #: receives memory alerts
+
+
 class RealGenerationPipeline:
-    """Runs requests on real models, one at a time; remembers how long phases take on this machine."""
+    """Runs requests on real models, one at a time."""
 
     def __init__(
-        self,
-        bridge: ModelIntegrationBridge[WanComponents],
-        home: Home,
-        *,
-        open_lora: OpenLora | None = None,
-        state_seconds: float = STATE_SECONDS,
-        oom_policy: OomPolicy = OomPolicy.QUALITY,
-        admit: Admit = _admit_all,
-        paused: Paused = never_paused,
-        start_plans: StartPlans | None = None,
-        watch: MemoryWatch | None = None,
-        alerted: Alerted = lambda alert, given_up: None,
+        self, bridge: ModelIntegrationBridge[WanComponents], home: Home, options: RunOptions | None = None
     ) -> None:
-        """Prepare.
-
-        Args:
-            bridge: gives the models.
-            home: where inputs, states and outputs lie.
-            open_lora: finds a LoRA's file by its reference; None = in this home's library.
-            state_seconds: longest time of denoising without a saved state; 0 = one after every step.
-            oom_policy: what may be given up when memory runs out.
-            admit: says of a model that would be fetched whether this machine can run it.
-            paused: says of a model that is being fetched whether somebody paused that.
-            start_plans: with which memory plan a run begins; None = with everything on the device.
-            watch: who looks at the memory; None = nobody, and the peaks are unknown.
-            alerted: who hears that memory gets full.
-        """
         self._bridge = bridge
         self._home = home
-        self._open_lora = open_lora or LoraLibrary(home).open_file
-        self._state_seconds = state_seconds
-        self._oom_policy = oom_policy
-        self._admit = admit
-        self._paused = paused
-        self._start_plans = start_plans or StartPlans()
-        self._watch = watch
-        self._alerted = alerted
+        self._options = options or RunOptions()
+        self._open_lora = self._options.open_lora or LoraLibrary(home).open_file
         self._used: WanComponents | None = None  #: what the present run computes with
-        self._history = CostHistory()
-
-    def learn(self, outputs: Iterable[Output], device: str) -> None:
-        """Take over what recorded videos, newest first, say about this device's speed."""
-        learn(self._history, outputs, device)
 
     def generate(self, task_id: str, request: GenerationRequest, *, report: Report) -> Output:
-        """Make the video of a task and return its record.
+        """Generate the video of a task and return its output.
 
-        A request that names kept latents is decoded again without denoising; every other one goes the way of
-        its model's mode. Saved states stay on disk until the task has ended (`Leftovers` removes them); the next
-        attempt goes on from them.
+        A request that names kept latents is decoded again without denoising. Saved states stay on disk until the task
+        has ended (`Leftovers` removes them); the next attempt resumes from them.
 
         Args:
             task_id: names the files.
@@ -99,95 +73,108 @@ class RealGenerationPipeline:
             report: called at every phase, step and chunk; what it raises stops the run (`Interrupted`).
 
         Raises:
-            Interrupted: `report` asked to stop, or (DownloadPaused) somebody paused the download of the model; nothing
-                but states, and what has arrived of the model, is left on disk.
-            InvalidRequest: the model cannot do what the request says.
-            InputMissing, LatentsNotKept, StateMismatch: what the request starts from is not here, or not its own.
-            ModelUnavailable, ModelDamaged: the model cannot be used, or not be fetched.
-            DoesNotFit: a model that would have to be fetched cannot run here; nothing was fetched.
-            GenerationFailed: non-finite values, no memory, a LoRA, or the encoder failed.
+            Interrupted: `report` asked to stop, or (DownloadPaused) somebody paused the download of the model; only
+                saved states, and what has been downloaded of the model, stay on disk.
+            InvalidRequest: the model does not support the request.
+            InputMissing, LatentsNotKept, StateMismatch: what the request starts from is missing or does not match.
+            ModelUnavailable, ModelDamaged: the model cannot be used, or not be downloaded.
+            DoesNotFit: a model that would have to be downloaded cannot run here; nothing was downloaded.
+            GenerationFailed: non-finite values, out of memory, a LoRA, or the encoder failed.
             StorageFull: the disk is full.
         """
-        if request.latents_of is not None:
-            return self._make(task_id, request, report)
-        ways = {Mode.T2V: self.generate_t2v, Mode.I2V: self.generate_i2v, Mode.TI2V: self.generate_ti2v}
-        return ways[find_model(request.model).mode](task_id, request, report=report)
-
-    def generate_t2v(self, task_id: str, request: GenerationRequest, *, report: Report) -> Output:
-        """Make a video from text, as `generate` does."""
-        return self._make_by(Mode.T2V, task_id, request, report)
-
-    def generate_i2v(self, task_id: str, request: GenerationRequest, *, report: Report) -> Output:
-        """Make a video from a start image, perhaps an end image, and text, as `generate` does."""
-        return self._make_by(Mode.I2V, task_id, request, report)
-
-    def generate_ti2v(self, task_id: str, request: GenerationRequest, *, report: Report) -> Output:
-        """Make a video from text, with or without a start image, as `generate` does."""
-        return self._make_by(Mode.TI2V, task_id, request, report)
-
-    def _make_by(self, mode: Mode, task_id: str, request: GenerationRequest, report: Report) -> Output:
-        spec = find_model(request.model)
-        if spec.mode is not mode:
-            raise InvalidRequest(f"{spec.id} is a {spec.mode} model, not a {mode} one")
-        return self._make(task_id, request, report)
-
-    def _make(self, task_id: str, request: GenerationRequest, report: Report) -> Output:
         started = time.monotonic()
         if request.latents_of is not None and not self._home.latents_of(request.latents_of).is_file():
             raise LatentsNotKept
+        self._used = None
+        plans = self._options.start_plans
+        memory = RunMemory(self._options.watch, self._options.alerted, self._unload_unused)
+
+        def report_and_relieve(progress: Progress) -> None:
+            report(progress)
+            memory.relieve()
+
         with AttemptFiles(self._home, task_id) as files:
             fetch = self._bridge.would_fetch(request.model)
-            plan = plan_phases(request, warm=not fetch and self._bridge.is_warm(request.model), fetch=fetch)
-            clock = PhaseClock(request.model, plan, self._history)
-            self._used = None
-            memory = RunMemory(self._watch, report, self._alerted, self._give_up_unused)
-            said = RunReport(clock, memory.report, request.steps)
-            said.update(Stage.INITIALIZING, "Starting")
+            warm = not fetch and self._bridge.is_warm(request.model)
+            planned = plans.planned(request)
+            clock = PhaseClock(plan_phases(request, planned.seconds, warm=warm, fetch=fetch))
+            progress = RunReport(clock, report_and_relieve, request.steps)
+            progress.update(Stage.INITIALIZING, "Starting")
             if fetch:
-                ModelFetch(self._bridge, request, said, self._admit, self._paused).run()
-                started = time.monotonic()  # a video is not said to take longer for the model's first way here
+                ModelFetch(self._bridge, request, progress, self._options.admit, self._options.paused).run()
+                started = time.monotonic()  # the first download of a model does not count as time of a video
+                planned = plans.planned(request)  # more is known of a model that is here
             try:
-                if request.latents_of is None:
-                    clip = self._denoised(task_id, request, files, said)
-                else:
-                    clip = self._kept(request.latents_of, request, said)
-                output = ClipWriter(self._bridge, files, task_id, request, said, memory).write(clip)
+                clip = self._latents(request, planned, files, progress)
+                output = ClipWriter(files, task_id, request, progress, memory).write(clip)
             except OutOfMemory:
-                self._bridge.unload()  # it may have been on its way to another plan, and its memory is wanted
+                self._bridge.unload()  # it may be halfway to another plan, and its memory is needed
                 raise
             clock.finish()
         components = clip.components
-        self._start_plans.learn(request, components.fingerprint, components.plan, clip.ladder.taken)
+        plans.learn(request, components.fingerprint, components.plan, clip.ladder.taken)
         return replace(output, generation_seconds=time.monotonic() - started)
 
+    def generate_t2v(self, task_id: str, request: GenerationRequest, *, report: Report) -> Output:
+        """Generate a video from text, as `generate` does."""
+        return self._generate_in(Mode.T2V, task_id, request, report)
+
+    def generate_i2v(self, task_id: str, request: GenerationRequest, *, report: Report) -> Output:
+        """Generate a video from a start image, optionally an end image, and text, as `generate` does."""
+        return self._generate_in(Mode.I2V, task_id, request, report)
+
+    def generate_ti2v(self, task_id: str, request: GenerationRequest, *, report: Report) -> Output:
+        """Generate a video from text, with or without a start image, as `generate` does."""
+        return self._generate_in(Mode.TI2V, task_id, request, report)
+
+    def _generate_in(self, mode: Mode, task_id: str, request: GenerationRequest, report: Report) -> Output:
+        spec = find_model(request.model)
+        if spec.mode is not mode:
+            raise InvalidRequest(f"{spec.id} is a {spec.mode} model, not a {mode} one")
+        return self.generate(task_id, request, report=report)
+
     def preload(self, request: GenerationRequest) -> None:
-        """Load the model of a request that has not come yet, under the plan with which its run would begin.
+        """Load the model for requests to come, under the plan that a run of this one would start with.
 
         Raises like `generate`.
         """
-        ladder = MemoryLadder(self._oom_policy, _side(request))
+        ladder = MemoryLadder(self._options.oom_policy, _side(request))
         components = self._load(request, self._start(request), ladder)
-        self._start_plans.learn(request, components.fingerprint, components.plan, ladder.taken)
+        self._options.start_plans.learn(request, components.fingerprint, components.plan, ladder.taken)
 
-    def _start(self, request: GenerationRequest) -> StartPlan:
-        return self._start_plans.choose(request, self._bridge.fingerprint(request.model))
+    def _start(self, request: GenerationRequest, planned: StartPlan | None = None) -> StartPlan:
+        return self._options.start_plans.choose(request, self._bridge.fingerprint(request.model), planned)
 
-    def _denoised(self, task_id: str, request: GenerationRequest, files: AttemptFiles, report: RunReport) -> Clip:
-        report.begin(Phase.LOAD, f"Loading {request.model}")
-        ladder = MemoryLadder(self._oom_policy, _side(request))
-        start = self._start(request)
+    def _latents(self, request: GenerationRequest, planned: StartPlan, files: AttemptFiles, report: RunReport) -> Clip:
+        """Load the model and return the final latents, denoised now or kept by an earlier video."""
+        source = request.latents_of
+        what = request.model if source is None else f"the decoder of {request.model}"
+        report.begin(Phase.LOAD, f"Loading {what}")
+        ladder = MemoryLadder(self._options.oom_policy, _side(request))
+        start = self._start(request, planned)
         components = self._used = self._load(request, start, ladder, report)
+        if source is not None:
+            kept = read_latents(self._home.latents_of(source), components, request)
+            report.clock.advance()
+            return Clip(
+                latents=kept.latents,
+                components=components,
+                weights_sha256=kept.weights_sha256,
+                expert_steps=dict.fromkeys(EXPERT_PHASE, 0),
+                loras=kept.loras,
+                resumed_from_step=None,
+                ladder=ladder,
+                plan_reason=start.reason,
+            )
         report.clock.advance()
         run = DenoisingRun(
             components,
             request,
-            inputs=InputStore(self._home),
+            files,
+            report,
+            Rungs(components, ladder, report),
             open_lora=self._open_lora,
-            files=files,
-            states=StateFiles(self._home, task_id),
-            state_seconds=self._state_seconds,
-            report=report,
-            ladder=ladder,
+            state_seconds=self._options.state_seconds,
         )
         job = run.run()
         return Clip(
@@ -213,32 +200,13 @@ class RealGenerationPipeline:
             except OutOfMemory as error:
                 plan = ladder.down(plan, error, MemoryUse.LOAD)
             if report is not None:
-                report.fell_back(Stage.LOADING_MODEL, ladder.taken[-1].sentence)
+                report.update(Stage.LOADING_MODEL, ladder.taken[-1].sentence)
 
-    def _give_up_unused(self) -> tuple[str, ...]:
-        """Forget a model that is loaded and not what this run computes with; say which."""
+    def _unload_unused(self) -> tuple[str, ...]:
+        """Unload a model that this run does not compute with; return its name."""
         # Until the run has its model, the loaded one may be it.
-        forgotten = None if self._used is None else self._bridge.unload_unless(self._used)
-        return () if forgotten is None else (forgotten,)
-
-    def _kept(self, source: str, request: GenerationRequest, report: RunReport) -> Clip:
-        """Read the latents that an earlier video kept."""
-        report.begin(Phase.LOAD, f"Loading the decoder of {request.model}")
-        ladder = MemoryLadder(self._oom_policy, _side(request))
-        start = self._start(request)
-        components = self._used = self._load(request, start, ladder, report)
-        kept = read_latents(self._home.latents_of(source), components, request)
-        report.clock.advance()
-        return Clip(
-            latents=kept.latents,
-            components=components,
-            weights_sha256=kept.weights_sha256,
-            expert_steps=dict.fromkeys(EXPERT_PHASE, 0),
-            loras=kept.loras,
-            resumed_from_step=None,
-            ladder=ladder,
-            plan_reason=start.reason,
-        )
+        unloaded = None if self._used is None else self._bridge.unload_unless(self._used)
+        return () if unloaded is None else (unloaded,)
 
 
 def _side(request: GenerationRequest) -> int:

@@ -1,6 +1,6 @@
-"""One attempt at one task, as its worker holds it: the lease, the wish to stop, the progress, the end.
+"""One attempt at one task, as its worker holds it: lease, stop requests, progress, end.
 
-Every write is fenced by the lease token. Used by two threads: the engine's reports, the heartbeat's renews.
+Every write is fenced by the lease token. Used by two threads: the engine's reports, the heartbeat renews.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from backend.store.tasks import TaskStore
 
 #: Progress is written at most this often, in seconds; changes of stage, last steps and last bytes always are.
 REPORT_SECONDS: Final = 0.2
-#: How long the end of an attempt is offered to a database that does not answer, in seconds.
+#: How long recording the end of an attempt is retried while the database does not answer, in seconds.
 PERSIST_SECONDS: Final = 120.0
 
 log = structlog.get_logger(__name__)
@@ -44,14 +44,14 @@ class Attempt:
         self._stopping = stopping
         self._lost = threading.Event()
         self._cancelled = threading.Event()
-        self._told_at = 0.0
-        self._told_stage: Stage | None = None
+        self._reported_at = 0.0
+        self._reported_stage: Stage | None = None
 
     def renew(self) -> None:
-        """Renew the lease and remember what the answer says.
+        """Renew the lease, and remember whether it is lost or the task cancelled.
 
         Raises:
-            StoreUnavailable, StorageFull: the database did not take it; try again soon.
+            StoreUnavailable, StorageFull: it was not written; try again soon.
         """
         try:
             if self._tasks.heartbeat(self.task.id, self._token, self._lease_seconds):
@@ -60,7 +60,7 @@ class Attempt:
             self._lost.set()
 
     def report(self, progress: Progress) -> None:
-        """Tell the world how far the work is.
+        """Publish the progress of the attempt.
 
         Raises:
             LeaseLost, WorkerStopping, TaskCancelled: the work must stop here.
@@ -70,40 +70,40 @@ class Attempt:
         if self._stopping.is_set():
             raise WorkerStopping
         try:
-            if self._is_worth_telling(progress):
+            if self._is_due(progress):
                 cancelled = self._tasks.report(self.task.id, self._token, progress)
-                self._told_at, self._told_stage = time.monotonic(), progress.stage
+                self._reported_at, self._reported_stage = time.monotonic(), progress.stage
             else:
                 cancelled = self._tasks.check(self.task.id, self._token)
         except StoreFailed as error:
-            # Progress is news, not truth: the work goes on, and the end will be offered until it is taken.
-            log.warning("worker.progress_not_told", error=error.code)
+            # Progress is news, not truth: the work continues, and recording its end will be retried.
+            log.warning("worker.progress_not_written", error=error.code)
             cancelled = False
         if cancelled or self._cancelled.is_set():
             raise TaskCancelled
 
     def alert(self, alert: MemoryAlert, given_up: tuple[str, ...]) -> None:
-        """Tell that memory gets full, and what was unloaded for that; news, so a store that fails stops nothing."""
+        """Publish that memory fills up and what was unloaded; news, so a failing store stops nothing."""
         log.warning("worker.memory", message=alert.sentence, level=alert.level.value, unloaded=given_up)
         try:
             self._tasks.alert(self.task.id, self._token, alert.to_json() | {"unloaded": list(given_up)})
         except LeaseLost:
             self._lost.set()
         except StoreFailed as error:
-            log.warning("worker.alert_not_told", error=error.code)
+            log.warning("worker.alert_not_written", error=error.code)
 
-    def _is_worth_telling(self, progress: Progress) -> bool:
+    def _is_due(self, progress: Progress) -> bool:
         last_step = progress.step is not None and progress.step == progress.total_steps
         fetched = progress.fetch is not None and progress.fetch.done_bytes == progress.fetch.total_bytes
-        long_ago = time.monotonic() - self._told_at >= REPORT_SECONDS
-        return long_ago or last_step or fetched or progress.stage is not self._told_stage
+        long_ago = time.monotonic() - self._reported_at >= REPORT_SECONDS
+        return long_ago or last_step or fetched or progress.stage is not self._reported_stage
 
     def complete(self, output: Output) -> None:
         """Record the finished video. Raises like `release`."""
         try:
             self._persist(lambda: self._tasks.complete(self.task.id, self._token, output))
         except LeaseLost:
-            # When the answer to the first try got lost, the second finds that the first one was taken.
+            # When the answer to the first try was lost, the second finds that the first one succeeded.
             now = self._tasks.get(self.task.id)
             if now.status is not TaskStatus.COMPLETED or now.worker_id != self.task.worker_id:
                 raise
@@ -113,15 +113,15 @@ class Attempt:
         self._persist(lambda: self._tasks.fail(self.task.id, self._token, error))
 
     def acknowledge_cancel(self) -> None:
-        """End the task as the user wished. Raises like `release`."""
+        """End the task as the user requested. Raises like `release`."""
         self._persist(lambda: self._tasks.acknowledge_cancel(self.task.id, self._token))
 
     def release(self, held_up: str | None = None) -> None:
-        """Hand the task back without using up the attempt; `held_up` is why it cannot go on now, if that is the cause.
+        """Hand the task back without using up the attempt; `held_up` says why it cannot continue now, if it cannot.
 
         Raises:
-            LeaseLost: it is somebody else's by now.
-            StoreUnavailable, StorageFull: the database took nothing for too long; the lease will run out.
+            LeaseLost: another worker has the task by now.
+            StoreUnavailable, StorageFull: nothing could be written for too long; the lease will expire.
         """
         self._persist(lambda: self._tasks.release(self.task.id, self._token, held_up))
 
@@ -134,6 +134,6 @@ class Attempt:
             except StoreFailed as error:
                 if time.monotonic() + pause > deadline:
                     raise
-                log.warning("worker.end_not_taken", error=error.code, retry_seconds=pause)
+                log.warning("worker.end_not_written", error=error.code, retry_seconds=pause)
             time.sleep(pause)
             pause = min(5.0, pause * 2)

@@ -1,17 +1,17 @@
-"""The thread that says that a worker lives: renews its lease, its row in the register, and helps to recover.
+"""Keeps a worker visible: renews its lease and its row in the register, and recovers tasks of dead workers.
 
-It goes on while the engine is deep in a step, and it survives a database that is away for a while.
+Continues while the engine is deep in a step, and survives a database that is unavailable for a while.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 
 import structlog
 
 from backend.core.errors import StoreFailed
+from backend.core.repeating import Repeating
 from backend.core.settings import Settings
 from backend.store.tasks import TaskStore
 from backend.store.workers import Equipment, WorkerState, WorkerStore
@@ -21,20 +21,20 @@ log = structlog.get_logger(__name__)
 
 
 class Heartbeat:
-    """Beats from `start` to `stop`. The worker tells it what it is doing through `show` and `attempt`."""
+    """Beats from `start` to `stop`; the worker publishes what it does through `show` and `attempt`."""
 
     def __init__(self, settings: Settings, worker_id: str, tasks: TaskStore, workers: WorkerStore) -> None:
         # Three beats within one lease, whatever the settings say, so that one lost beat costs nothing.
-        self._interval = min(settings.heartbeat_seconds, settings.lease_seconds / 3)
+        beat_seconds = min(settings.heartbeat_seconds, settings.lease_seconds / 3)
         self._recovery_seconds = settings.recovery_seconds
+        self._next_recovery = 0.0
         self._worker_id = worker_id
         self._tasks = tasks
         self._workers = workers
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread = Repeating("heartbeat", self._beat_and_recover, min(beat_seconds, self._recovery_seconds))
         self._shown: tuple[str, WorkerState, str | None] = (settings.device, WorkerState.LOADING, None)
-        self.attempt: Attempt | None = None  #: what the worker works on now
-        self.equipment: Equipment | None = None  #: what it works with; None until it knows
+        self.attempt: Attempt | None = None  #: the attempt in progress
+        self.equipment: Equipment | None = None  #: device and abilities; None until they are known
         self.loaded_model: Callable[[], str | None] = lambda: None  #: asked at every beat
 
     def start(self) -> None:
@@ -43,9 +43,8 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self, *, sign_off: bool = True) -> None:
-        """Stop beating and sign off; without signing off, the last words stay in the register."""
-        self._ended.set()
-        self._thread.join()
+        """Stop beating and sign off; without signing off, the last detail stays in the register."""
+        self._thread.stop()
         if not sign_off:
             return
         try:
@@ -54,18 +53,15 @@ class Heartbeat:
             log.warning("worker.sign_off_failed", error=error.code)
 
     def show(self, device: str, state: WorkerState, detail: str | None = None) -> None:
-        """Tell at once what the worker does now."""
+        """Publish at once what the worker is doing."""
         self._shown = (device, state, detail)
         self._beat()
 
-    def _run(self) -> None:
-        structlog.contextvars.bind_contextvars(worker_id=self._worker_id)
-        next_recovery = time.monotonic()
-        while not self._ended.wait(min(self._interval, self._recovery_seconds)):
-            self._beat()
-            if time.monotonic() >= next_recovery:
-                next_recovery = time.monotonic() + self._recovery_seconds
-                self._recover()
+    def _beat_and_recover(self) -> None:
+        self._beat()
+        if time.monotonic() >= self._next_recovery:
+            self._next_recovery = time.monotonic() + self._recovery_seconds
+            self._recover()
 
     def _beat(self) -> None:
         attempt = self.attempt

@@ -1,4 +1,4 @@
-"""Removes what attempts left on disk and nobody needs any more. The database says what is needed, not the clock."""
+"""Removes files that attempts left on disk. The database decides what is still needed, not the clock."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from backend.services.run.files import clear_work
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
 
-#: Their saved states are what the next attempt goes on from.
+#: The next attempt at these resumes from their saved states.
 _WILL_RUN = (TaskStatus.PENDING, TaskStatus.PAUSED)
 
 log = structlog.get_logger(__name__)
 
 
 class Leftovers:
-    """Knows which files belong to whom."""
+    """Knows which files belong to which task."""
 
     def __init__(self, home: Home, tasks: TaskStore, outputs: OutputStore) -> None:
         self._home = home
@@ -28,7 +28,7 @@ class Leftovers:
         self._outputs = outputs
 
     def sweep(self) -> None:
-        """Remove partial files of tasks that nobody works on, states of ended tasks, videos that nobody recorded."""
+        """Remove partial files of tasks that are not running, states of ended tasks, and unrecorded videos."""
         for path in self._home.outputs.glob("*.part"):
             if self._tasks.status_of(_task_id(path)) is not TaskStatus.PROCESSING:
                 _remove(path)
@@ -43,12 +43,12 @@ class Leftovers:
                     _remove(path)
 
     def sweep_work(self) -> None:
-        """Remove the work folders of ended tasks, and from those of waiting tasks all but the saved states."""
+        """Remove the work folders of ended tasks, and everything but the saved states from those of waiting tasks."""
         for path in self._home.work.iterdir():
             self._clear(path.name)
 
     def remove(self, task_id: str) -> None:
-        """Remove what an attempt kept while it ran, unless another attempt works on the task by now.
+        """Remove the working files of an attempt, unless another attempt is running by now.
 
         A task that will run again keeps its saved states.
         """

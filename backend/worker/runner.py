@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from backend.core.config.file import ConfigFile
 from backend.core.domain import Task
 from backend.core.errors import (
     DownloadPaused,
@@ -31,12 +30,11 @@ from backend.core.errors import (
     WanError,
     WorkerStopping,
 )
-from backend.core.planning.memory_level import MemoryAlert, MemoryLevel, stored_limits
-from backend.core.requests import GenerationRequest
+from backend.core.planning.memory_level import MemoryAlert, MemoryLevel
+from backend.core.requests import GenerationRequest, native_request
 from backend.core.settings import Settings
 from backend.models.own.configuration import ModelConfigurationManager
 from backend.services.run.memory_watch import MemoryWatch
-from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
@@ -55,11 +53,9 @@ if TYPE_CHECKING:
 #: How long an answer counts; a model that has come in another way is seen so much later at most.
 LOOK_SECONDS: Final = 1.0
 
-#: Part of the stop's grace that a running step gets; the rest is for handing the task back.
+#: Share of the grace period that a running step gets; the rest is for handing the task back.
 GRACE_OF_STEP = 0.7
-#: How many of the newest videos tell a new process how long things take here.
-REMEMBERED = 50
-#: Pause before the queue is asked again after the database did not answer, in seconds.
+#: Pause before the queue is polled again after the database did not answer, in seconds.
 STORE_PAUSE_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
@@ -89,9 +85,9 @@ class AbsentModels:
 
 
 def run_worker(settings: Settings, worker_id: str | None = None) -> int:
-    """Run one worker until it is told to stop; return the exit status of the process.
+    """Run one worker until it is asked to stop; return the exit status of the process.
 
-    A worker with a given id belongs to a supervisor, and ends when that one's end of the stdin pipe closes.
+    A worker with a given id belongs to a supervisor and ends when the supervisor's end of its stdin pipe closes.
     """
     return WorkerRunner(settings, worker_id or new_worker_id(), supervised=worker_id is not None).run()
 
@@ -102,7 +98,7 @@ class WorkerRunner:
     def __init__(
         self, settings: Settings, worker_id: str, *, supervised: bool = True, devices: DeviceFacts | None = None
     ) -> None:
-        """Prepare; `devices` is what is known about the cards, None = what torch says."""
+        """Prepare; `devices` are facts about the cards, None = ask torch."""
         self._settings = settings
         self._devices = devices
         self._worker_id = worker_id
@@ -125,7 +121,7 @@ class WorkerRunner:
         self._idle_since = time.monotonic()
 
     def run(self) -> int:
-        """Work until told to stop; must be called in the main thread of a process. Return the exit status."""
+        """Work until asked to stop, in the main thread of a process; return the exit status."""
         structlog.contextvars.bind_contextvars(worker_id=self._worker_id)
         self._stop.watch()
         if not self._prepare():
@@ -154,13 +150,13 @@ class WorkerRunner:
         return 0
 
     def _give_up(self, last_words: str) -> int:
-        """Leave last words in the register, where the supervisor reads them."""
+        """Leave the reason in the register, where the supervisor reads it."""
         self._heartbeat.show(self._device, WorkerState.LOADING, last_words)
         self._heartbeat.stop(sign_off=False)
         return 1
 
     def _prepare(self) -> bool:
-        """Wait for the database, clean up after attempts that died, and sign on; False when told to stop."""
+        """Wait for the database, clean up after dead attempts, and sign on; return False when asked to stop."""
         while not self._stop.wished.is_set():
             try:
                 self._database.migrate()
@@ -174,74 +170,30 @@ class WorkerRunner:
         return False
 
     def _open_pipeline(self) -> RealGenerationPipeline:
-        """Import the engine and load the default model, so that the first task starts at once."""
-        from backend.core.model_integration_bridge import ModelIntegrationBridge
-        from backend.core.planning.constraints import stored_optimization
-        from backend.core.requests import native_request
-        from backend.engine.memory.readings import DeviceMemory
-        from backend.models.download.downloader import downloader_into
-        from backend.models.folder.manager import ModelManager
-        from backend.models.lora.library import LoraLibrary
-        from backend.services.planning.forecast import Forecast
-        from backend.services.real_generation_pipeline import RealGenerationPipeline
-        from backend.services.run.memory_plans import StartPlans
-        from backend.worker.wiring import equip
+        """Import the engine, find the device, and load the default model, so that the first task starts at once."""
+        from backend.worker.wiring import assemble
 
         self._configuration.refresh()
-        equipped = equip(self._settings, self._devices, self._found_device)
-        self._heartbeat.equipment, loader = equipped.equipment, equipped.loader
-        models = ModelManager(self._home, has_gpu=loader.device.type != "cpu")
-        roots = self._settings.model_roots
-        fetcher = downloader_into(self._home, models, roots) if self._settings.auto_download else None
-        bridge = self._bridge = ModelIntegrationBridge(models, loader, fetcher)
-        config = ConfigFile(self._home.config_file)
-        self._watch = MemoryWatch(DeviceMemory(loader.device), limits=stored_limits(config).current)
+        parts = assemble(self._settings, self._database, self._devices, self._found_device, self._report_alert)
+        bridge = self._bridge = parts.bridge
+        self._watch = parts.watch
         self._watch.start()
+        self._heartbeat.equipment = parts.equipment
         self._heartbeat.loaded_model = lambda: bridge.loaded_model
-        policy = self._settings.oom_policy
-        wishes = stored_optimization(config).current
-        loras = LoraLibrary(self._home)
-        forecast = Forecast(
-            equipped.machine,
-            self._outputs,
-            loras,
-            binding=True,
-            wishes=wishes,
-            policy=policy,
-            packed=models.packed,
-        )
-        pipeline = RealGenerationPipeline(
-            bridge,
-            self._home,
-            oom_policy=policy,
-            admit=forecast.check,
-            paused=DownloadOrders(self._database).is_paused,
-            start_plans=StartPlans.of(forecast, loader.free_bytes),
-            watch=self._watch,
-            alerted=self._report_alert,
-        )
         try:
-            model = models.default()
+            model = parts.models.default()
             self._heartbeat.show(self._device, WorkerState.LOADING, model.id)
-            pipeline.preload(native_request(model))
+            parts.pipeline.preload(native_request(model))
         except WanError as error:
             # A task may ask for another model; one that asks for this one will fail with this advice.
             log.warning("worker.default_model_not_loaded", error=error.code, message=error.message)
         self._heartbeat.show(self._device, WorkerState.IDLE)
         self._idle_since = time.monotonic()
-        self._seed_estimates(pipeline, loader.device_name)
-        return pipeline
+        return parts.pipeline
 
     def _found_device(self, device: str) -> None:
         self._device = device
         self._heartbeat.show(device, WorkerState.LOADING, "trying the device")
-
-    def _seed_estimates(self, pipeline: RealGenerationPipeline, device: str) -> None:
-        """Tell the pipeline what earlier videos took, so that the first estimate of this process is sane."""
-        try:
-            pipeline.learn(self._outputs.list(limit=REMEMBERED), device)
-        except StoreFailed as error:
-            log.warning("worker.knows_no_times", error=error.code)
 
     def _claim(self) -> Task | None:
         """Take the next task, or wait a moment."""
@@ -260,7 +212,7 @@ class WorkerRunner:
         return self._bridge is not None and self._bridge.would_fetch(model)
 
     def _rest(self) -> None:
-        """Free the model's memory when there was no work for long, or when memory gets full without any."""
+        """Free the model's memory after a long time without work, or when memory fills up meanwhile."""
         if self._bridge is None or self._watch is None:
             return
         reasons = [alert.sentence for alert in self._watch.take() if alert.level is MemoryLevel.CRITICAL]
@@ -298,7 +250,7 @@ class WorkerRunner:
             self._heartbeat.show(self._device, WorkerState.IDLE)
 
     def _generate(self, pipeline: RealGenerationPipeline, attempt: Attempt) -> Callable[[], None]:
-        """Run the attempt and return how it is to be recorded."""
+        """Run the attempt and return the call that records its end."""
         task = attempt.task
         self._configuration.refresh()  # the task may be for a model that was added after this process started
         try:
@@ -315,7 +267,7 @@ class WorkerRunner:
             return partial(attempt.release, error.message)
         except LeaseLost:
             log.warning("task.lease_lost")
-            # The files are the next attempt's now, unless that one has ended and these came after it.
+            # The files belong to the next attempt now, unless it has already ended and these were written after it.
             return partial(self._leftovers.remove, task.id)
         except WanError as error:
             log.warning("task.failed", error=error.code, message=error.message)
@@ -323,7 +275,7 @@ class WorkerRunner:
         except MemoryError:
             log.exception("task.failed", error=OutOfMemory.code)
             return partial(attempt.fail, OutOfMemory())
-        except Exception as error:  # the boundary of an attempt: whatever it was, the next task must run
+        except Exception as error:  # the boundary of an attempt: whatever happened, the next task must run
             log.exception("task.failed", error=GenerationFailed.code)
             return partial(attempt.fail, GenerationFailed(f"The video could not be generated: {type(error).__name__}"))
         log.info("task.completed", seconds=output.generation_seconds, bytes=output.size_bytes)
@@ -334,19 +286,19 @@ class WorkerRunner:
         try:
             end()
         except (LeaseLost, TaskNotFound):
-            log.warning("task.end_is_void", reason="the task is not this worker's any more")
+            log.warning("task.end_is_void", reason="the task no longer belongs to this worker")
         except StoreFailed as error:
             log.error("task.end_not_recorded", error=error.code, reason="the lease will run out and the task run again")
 
     def _tidy(self) -> None:
-        """Remove the saved states of tasks that have ended: this one, and those that were cancelled as they waited."""
+        """Remove the saved states of ended tasks: this one, and those that were cancelled while they waited."""
         try:
             self._leftovers.sweep_work()
         except StoreFailed as error:
             log.warning("worker.not_tidied", error=error.code)
 
     def _hand_back(self) -> None:
-        """Give the task back while the engine is still inside a step; the process ends right after this."""
+        """Hand the task back while the engine is still inside a step; the process ends right after this."""
         attempt = self._heartbeat.attempt
         if attempt is not None:
             self._record(attempt.release)

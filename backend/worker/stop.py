@@ -1,6 +1,6 @@
-"""The wish that this worker process ends: a signal, or the end of the pipe that its parent holds.
+"""Requests to stop this worker process: a signal, or the end of the pipe that its parent holds.
 
-A process that does not get out of a step in time is ended from here, so a worker never outlives its server.
+A process that does not leave a step in time is ended from here, so a worker never outlives its server.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignal:
-    """Watches for the wish to stop; `wished` is set when it comes."""
+    """Watches for a request to stop; `wished` is set when one arrives."""
 
     def __init__(self, *, watch_parent: bool, grace_seconds: float, too_late: Callable[[], None]) -> None:
-        """Prepare; `too_late` runs in the watching thread when the process is still here after the grace."""
+        """Prepare; `too_late` runs in the watching thread when the process is still alive after the grace period."""
         self.wished = threading.Event()
         self._grace_seconds = grace_seconds
         self._too_late = too_late
         self._watched = [0] if watch_parent and stat.S_ISFIFO(os.fstat(0).st_mode) else []
 
     def watch(self) -> None:
-        """Begin; call it from the main thread, once in the life of a process."""
+        """Start watching; call it from the main thread, once in the life of a process."""
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         # A handler may interrupt the main thread inside any lock, so it must not take one (Event.set does).
-        # The signal only puts a byte into a pipe, and the thread does the rest.
+        # The signal only writes a byte to a pipe, and the thread does the rest.
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         for number in _SIGNALS:
             signal.signal(number, lambda *_: None)

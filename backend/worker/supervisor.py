@@ -1,7 +1,7 @@
 """Keeps one worker process alive: starts it, restarts it with growing pauses, gives up loudly.
 
-Runs inside the web process, so it must not import the engine. What it knows of the worker is its process
-and its row in the register; tasks of a dead worker go back to the queue at once.
+Runs inside the web process, so it must not import the engine. It knows the worker by its process and
+its row in the register; tasks of a dead worker return to the queue at once.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class SupervisorStatus(StrEnum):
     """What the supervisor is doing."""
 
     STARTING = "starting"  # has not started a worker yet
-    RUNNING = "running"  # a worker process is there
+    RUNNING = "running"  # a worker process exists
     BACKOFF = "backoff"  # waits before it starts the next one
     DEFUNCT = "defunct"  # gave up; tasks stay in the queue
-    STOPPED = "stopped"  # was told to stop
+    STOPPED = "stopped"  # was asked to stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class SupervisorState:
     restarts: int = 0
     pid: int | None = None
     worker_id: str | None = None
-    reason: str | None = None  #: why the newest worker ended
+    reason: str | None = None  #: why the latest worker ended
 
 
 class Supervisor:
@@ -61,9 +61,9 @@ class Supervisor:
         self._tasks = TaskStore(self._database)
         self._workers = WorkerStore(self._database)
         self._stopping = threading.Event()
-        self._lock = threading.Lock()  # between starting a process and being told to stop
+        self._lock = threading.Lock()  # between starting a process and being asked to stop
         self._process: subprocess.Popen[bytes] | None = None
-        self._deaths: deque[tuple[float, str]] = deque()  # when (monotonic), and whom to blame
+        self._deaths: deque[tuple[float, str]] = deque()  # when (monotonic), and what to blame
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
         self._state = SupervisorState()
 
@@ -73,7 +73,7 @@ class Supervisor:
         return self._state
 
     def start(self) -> None:
-        """Take back what dead workers of this machine held, and start the worker. The schema must be there."""
+        """Recover the tasks of dead workers of this machine, and start the worker. The schema must exist."""
         self._thread.start()
 
     def stop(self, grace: float | None = None) -> None:
@@ -124,8 +124,8 @@ class Supervisor:
         with self._lock:
             if self._stopping.is_set():
                 return None
-            # The pipe tells the worker that we are gone, however we went. A group of its own, so that
-            # Ctrl-C in a terminal reaches it through `stop` only.
+            # The pipe shows the worker that we are gone, however we ended. A group of its own, so that
+            # Ctrl-C in a terminal reaches it only through `stop`.
             process = self._process = subprocess.Popen(
                 [sys.executable, "-m", "backend.cli", "worker", "--worker-id", worker_id],
                 stdin=subprocess.PIPE,
@@ -138,7 +138,7 @@ class Supervisor:
         return process
 
     def _pause_before_restart(self, blame: str, reason: str) -> None:
-        """Wait before the next start; for ever, when there were too many."""
+        """Wait before the next start; forever after too many restarts."""
         now = time.monotonic()
         self._deaths.append((now, blame))
         while now - self._deaths[0][0] > self._settings.restart_window_seconds:
@@ -163,13 +163,13 @@ class Supervisor:
         self._stopping.wait(pause)
 
     def _collect_dead(self, worker_id: str) -> tuple[str, str | None]:
-        """Take a dead worker's tasks back; return whom to blame (its task, or itself) and its last words."""
+        """Recover a dead worker's tasks; return what to blame (its task, or itself) and its last detail."""
         try:
             recovered = self._tasks.recover_worker(worker_id)
             details = [worker.detail for worker in self._workers.list() if worker.id == worker_id]
             self._workers.remove(worker_id)
         except StoreFailed as error:
-            log.warning("supervisor.recovery_failed", error=error.code)  # the lease will run out
+            log.warning("supervisor.recovery_failed", error=error.code)  # the lease will expire
             return worker_id, None
         if recovered:
             log.warning("supervisor.recovered", worker_id=worker_id, tasks=recovered)
@@ -177,7 +177,7 @@ class Supervisor:
         return worker_id, next(iter(details), None)
 
     def _collect_dead_workers(self) -> None:
-        """Bury the workers that a server before us left behind."""
+        """Recover the tasks of workers that an earlier server left behind."""
         try:
             dead = [worker.id for worker in self._workers.list() if worker.is_dead()]
         except StoreUnavailable as error:
@@ -197,7 +197,7 @@ class Supervisor:
 
 
 def as_environment(settings: Settings) -> dict[str, str]:
-    """Write the settings that were given as variables, so that the worker has the same."""
+    """Return the explicit settings as environment variables, so that the worker has the same."""
     given = settings.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude={"api_key"})
     return {
         ENV_PREFIX + name.upper(): value if isinstance(value, str) else json.dumps(value)

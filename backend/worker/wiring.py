@@ -1,6 +1,6 @@
-"""What a worker computes with, found out before it loads its first model: device, kernel of attention, precision.
+"""Puts the parts of a worker together: device, loader, models, planner, pipeline. Loads no model.
 
-Imports the engine; whoever must start without torch imports this only when it is needed.
+Imports the engine; what must start without torch imports this module only when it is needed.
 """
 
 from __future__ import annotations
@@ -10,38 +10,93 @@ from dataclasses import dataclass
 
 import structlog
 
+from backend.core.config.file import ConfigFile
+from backend.core.model_integration_bridge import ModelIntegrationBridge
+from backend.core.planning.constraints import stored_optimization
 from backend.core.planning.hardware import detect_hardware
 from backend.core.planning.machine import Machine
+from backend.core.planning.memory_level import stored_limits
 from backend.core.settings import Settings
 from backend.engine.device.choice import choose_device
 from backend.engine.device.facts import DeviceFacts, TorchDevices
-from backend.engine.loading.pipeline_loader import WanPipelineLoader
+from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
+from backend.engine.memory.readings import DeviceMemory
+from backend.models.download.downloader import downloader_into
+from backend.models.folder.manager import ModelManager
+from backend.models.lora.library import LoraLibrary
+from backend.services.planning.forecast import Forecast
 from backend.services.planning.self_test import find_abilities
+from backend.services.real_generation_pipeline import RealGenerationPipeline, RunOptions
+from backend.services.run.memory_plans import StartPlans
+from backend.services.run.memory_watch import Alerted, MemoryWatch
+from backend.store.download_orders import DownloadOrders
+from backend.store.engine import Database
+from backend.store.outputs import OutputStore
 from backend.store.workers import Equipment
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Equipped:
-    """A loader for the device that works, and what is to be told about it."""
+class WorkerParts:
+    """What one worker works with."""
 
-    loader: WanPipelineLoader
-    equipment: Equipment
-    machine: Machine  #: for the planner
+    equipment: Equipment  #: for the register of workers
+    models: ModelManager
+    bridge: ModelIntegrationBridge[WanComponents]
+    watch: MemoryWatch
+    pipeline: RealGenerationPipeline
 
 
-def equip(settings: Settings, devices: DeviceFacts | None, found_device: Callable[[str], None]) -> Equipped:
-    """Find the device, then what it can do.
+def assemble(
+    settings: Settings,
+    database: Database,
+    devices: DeviceFacts | None,
+    found_device: Callable[[str], None],
+    alerted: Alerted,
+) -> WorkerParts:
+    """Find the device and what it supports, and build everything that runs on it.
 
     Args:
-        settings: what the operator wishes.
-        devices: what is known about the cards; None = what torch says.
-        found_device: hears of the device before it is tried further, which may take a while.
+        settings: the operator's.
+        database: holds the finished videos and the download orders.
+        devices: facts about the cards; None = ask torch.
+        found_device: called with the device before its trials, which may take a while.
+        alerted: receives memory alerts.
 
     Raises:
-        DeviceUnusable: the device that was ordered cannot be used.
+        DeviceUnusable: the configured device cannot be used.
     """
+    home = settings.paths
+    loader, equipment, machine = _equip(settings, devices, found_device)
+    models = ModelManager(home, has_gpu=loader.device.type != "cpu")
+    fetcher = downloader_into(home, models, settings.model_roots) if settings.auto_download else None
+    bridge = ModelIntegrationBridge(models, loader, fetcher)
+    config = ConfigFile(home.config_file)
+    watch = MemoryWatch(DeviceMemory(loader.device), limits=stored_limits(config).current)
+    forecast = Forecast(
+        machine,
+        OutputStore(database, home),
+        LoraLibrary(home),
+        binding=True,
+        wishes=stored_optimization(config).current,
+        policy=settings.oom_policy,
+        packed=models.packed,
+    )
+    options = RunOptions(
+        oom_policy=settings.oom_policy,
+        admit=forecast.check,
+        paused=DownloadOrders(database).is_paused,
+        start_plans=StartPlans.of(forecast, loader.free_bytes),
+        watch=watch,
+        alerted=alerted,
+    )
+    return WorkerParts(equipment, models, bridge, watch, RealGenerationPipeline(bridge, home, options))
+
+
+def _equip(
+    settings: Settings, devices: DeviceFacts | None, found_device: Callable[[str], None]
+) -> tuple[WanPipelineLoader, Equipment, Machine]:
     hardware = detect_hardware(settings.paths.root)
     verdict = choose_device(settings.device, devices or TorchDevices(), hardware)
     log.info("worker.device", device=verdict.device, reason=verdict.reason)
@@ -55,4 +110,4 @@ def equip(settings: Settings, devices: DeviceFacts | None, found_device: Callabl
         log.warning("worker.not_usable", message=warning)
     loader = WanPipelineLoader(verdict.device, settings.threads, attention=attention, precision=precision)
     machine = Machine.of(hardware, verdict.device, precision)
-    return Equipped(loader, Equipment(verdict.reason, warnings, attention, precision, machine), machine)
+    return loader, Equipment(verdict.reason, warnings, attention, precision, machine), machine

@@ -10,6 +10,7 @@ import pytest
 
 from backend.api.tasks.body import SubmitBody
 from backend.commands.replay import NoRecord, Record
+from backend.core.record import RunRecord
 from backend.core.requests import (
     Fit,
     GenerationRequest,
@@ -76,14 +77,15 @@ def write(path: Path, values: dict[str, Any]) -> Path:
 
 
 def changed(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[str, str]]:
-    factors = Record(GenerationRequest.from_json(one["request"]), one).factors(
-        Record(GenerationRequest.from_json(other["request"]), other)
+    then, now = (
+        Record(GenerationRequest.from_json(values["request"]), RunRecord.from_json(values)) for values in (one, other)
     )
+    factors = then.factors(now)
     return {factor.name: (factor.then, factor.now) for factor in factors if not factor.same}
 
 
 def test_the_api_understands_every_value_of_the_record() -> None:
-    wish = Record(REQUEST, record()).wish()
+    wish = Record(REQUEST, RunRecord.from_json(record())).wish()
     body = SubmitBody.model_validate({key: value for key, value in wish.items() if value is not None})
     assert (body.model_type, body.resolution) == ("I2V-A14B", "160x128")
     assert (body.image_id, body.end_image_id) == ("a" * 64, "b" * 64)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from backend import __version__
 from backend.core.catalogue.table import MODELS, ModelSpec
 from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, OutOfMemory, UnknownModel
-from backend.core.model_integration_bridge import FetchProgress, ModelIntegrationBridge, RunFacts
+from backend.core.model_integration_bridge import FetchProgress, ModelIntegrationBridge
 from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
 
@@ -236,60 +234,6 @@ def test_a_stored_request_that_does_not_fit_is_refused_before_anything_is_loaded
         bridge.prepare(replace(request_, **values))  # type: ignore[arg-type]
     assert loader.loads == []
     assert bridge.prepare(request_).model == TINY
-
-
-def test_a_record_holds_everything_and_is_plain_json(
-    bridge: ModelIntegrationBridge[Loaded], request_: GenerationRequest
-) -> None:
-    facts = RunFacts(
-        frames=17,
-        frames_sha256="f" * 64,
-        quality="flat",
-        seconds={"load": 0.12345, "decode": 2.0},
-        expert_steps={"high": 7, "low": 13},
-        warnings=("The clip is flat.",),
-        libraries={"torch": "2.13.0"},
-        weights_sha256="d" * 64,
-        loras=({"id": "style", "outcome": "applied"},),
-        resumed_from_step=4,
-        kept_latents=True,
-        attention="native",
-        precision="bfloat16",
-        peak_ram_bytes=5,
-        plan="expert-swap-fp8",
-        plan_reason="it fits",
-    )
-    record = bridge.metadata("task-1", request_, bridge.prepare(request_), facts)
-    assert json.loads(json.dumps(record)) == record
-    assert record == {
-        "format": 1,
-        "product": "wan22",
-        "version": __version__,
-        "task_id": "task-1",
-        "request": request_.to_json(),
-        "model": {"id": TINY, "repository": None, "weights_sha256": "d" * 64},
-        "libraries": {"torch": "2.13.0"},
-        "device": "cpu",
-        "result": {
-            "frames": 17,
-            "frames_sha256": "f" * 64,
-            "quality": "flat",
-            "seconds": {"load": 0.123, "decode": 2.0},
-            "expert_steps": {"high": 7, "low": 13},
-            "warnings": ["The clip is flat."],
-            "loras": [{"id": "style", "outcome": "applied"}],
-            "resumed_from_step": 4,
-            "kept_latents": True,
-            "attention": "native",
-            "precision": "bfloat16",
-            "peak_vram_bytes": None,
-            "peak_ram_bytes": 5,
-            "plan": "expert-swap-fp8",
-            "plan_reason": "it fits",
-            "fallbacks": [],
-        },
-    }
-    assert GenerationRequest.from_json(record["request"]) == request_
 
 
 @dataclass

@@ -16,7 +16,7 @@ from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
 from backend.core.requests import GenerationRequest
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
-from backend.services.real_generation_pipeline import STATE_SECONDS, RealGenerationPipeline
+from backend.services.real_generation_pipeline import STATE_SECONDS, RealGenerationPipeline, RunOptions
 
 
 class FixedFolder:
@@ -33,7 +33,7 @@ def build_pipeline(home: Home, folder: Path, state_seconds: float = STATE_SECOND
     bridge: ModelIntegrationBridge[WanComponents] = ModelIntegrationBridge(
         FixedFolder(folder), WanPipelineLoader("cpu")
     )
-    return RealGenerationPipeline(bridge, home, state_seconds=state_seconds)
+    return RealGenerationPipeline(bridge, home, RunOptions(state_seconds=state_seconds))
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import pytest
 import structlog
 
 from backend.core.catalogue.table import MODELS, Mode, ModelSpec
-from backend.core.domain import Output, Progress, Stage
+from backend.core.domain import Output, Priority, Progress, Stage
 from backend.core.errors import (
     ImageRequired,
     InputMissing,
@@ -29,13 +29,22 @@ from backend.core.errors import (
 )
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
+from backend.core.planning.machine import Machine
 from backend.core.planning.memory_plan import MemoryPlan
 from backend.core.requests import GenerationRequest, RequestDraft, Scheduler, resolve_request
+from backend.core.settings import load_settings
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.engine.memory.offload import RESIDENT
+from backend.models.lora.library import LoraLibrary
 from backend.services.media.images import InputStore
-from backend.services.real_generation_pipeline import RealGenerationPipeline
+from backend.services.planning.forecast import Forecast
+from backend.services.real_generation_pipeline import RealGenerationPipeline, RunOptions
 from backend.services.run.files import StateFiles
+from backend.services.run.memory_plans import StartPlans
+from backend.store.engine import Database
+from backend.store.outputs import OutputStore
+from backend.store.tasks import TaskStore
+from tests.store.samples import claimed
 from tests.support.random_model import build_random_fastwan, build_random_i2v, build_random_model, build_random_ti2v
 
 TASK = "7b1d4c5e-0000-4000-8000-000000000002"
@@ -76,7 +85,7 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture
 def pipeline(bridge: ModelIntegrationBridge[WanComponents], home: Home) -> RealGenerationPipeline:
-    return RealGenerationPipeline(bridge, home, state_seconds=0.0)
+    return RealGenerationPipeline(bridge, home, RunOptions(state_seconds=0.0))
 
 
 def make_request(home: Home, model: str = "tiny-t2v-a14b", **values: Any) -> GenerationRequest:
@@ -144,7 +153,7 @@ def test_stopped_by_the_operator_a_run_loses_no_step(
     pipeline: RealGenerationPipeline, home: Home, bridge: Any, model: str, scheduler: Scheduler
 ) -> None:
     request = make_request(home, model, scheduler=scheduler)
-    rarely = RealGenerationPipeline(bridge, home, state_seconds=3600.0)
+    rarely = RealGenerationPipeline(bridge, home, RunOptions(state_seconds=3600.0))
     with pytest.raises(WorkerStopping):
         rarely.generate(TASK, request, report=stop_at(3))
     assert "step-0003.safetensors" in states_in(home)
@@ -167,7 +176,9 @@ def test_stopped_between_its_three_steps_a_distilled_model_goes_on_with_the_same
 
 def test_states_are_saved_at_the_boundary_and_before_the_decode_however_short_the_run(bridge: Any, home: Home) -> None:
     request = make_request(home)
-    output = RealGenerationPipeline(bridge, home, state_seconds=3600.0).generate(TASK, request, report=ignore)
+    output = RealGenerationPipeline(bridge, home, RunOptions(state_seconds=3600.0)).generate(
+        TASK, request, report=ignore
+    )
     high = output.metadata["result"]["expert_steps"]["high"]
     assert states_in(home) == [f"step-{high:04d}.safetensors", "step-0006.safetensors"]
 
@@ -291,11 +302,21 @@ def test_a_fresh_process_knows_from_recorded_videos_how_long_a_run_takes(
     pipeline: RealGenerationPipeline, home: Home, bridge: Any
 ) -> None:
     request = make_request(home)
-    outputs = [pipeline.generate(f"{number}", request, report=ignore) for number in range(2)]
+    database = Database(load_settings(home=home.root).database)
+    database.migrate()
+    tasks = TaskStore(database)
+    outputs = []
+    for number in range(2):
+        tasks.insert(f"{number}", request, adjustments=(), priority=Priority.NORMAL, max_attempts=1, fingerprint="one")
+        task, token = claimed(tasks)
+        outputs.append(pipeline.generate(task.id, request, report=ignore))
+        tasks.complete(task.id, token, outputs[-1])
+    here = Machine("a processor", cuda=False, vram=None, ram=None)
 
-    def first_eta(device: str) -> float | None:
-        fresh = RealGenerationPipeline(bridge, home)
-        fresh.learn(reversed(outputs), device)
+    def first_eta(machine: Machine) -> float | None:
+        forecast = Forecast(machine, OutputStore(database, home), LoraLibrary(home), binding=True)
+        options = RunOptions(start_plans=StartPlans.of(forecast, lambda: None))
+        fresh = RealGenerationPipeline(bridge, home, options)
         etas: list[float | None] = []
 
         def report(progress: Progress) -> None:
@@ -306,9 +327,10 @@ def test_a_fresh_process_knows_from_recorded_videos_how_long_a_run_takes(
             fresh.generate(TASK, request, report=report)
         return etas[0]
 
-    eta = first_eta("cpu")
+    eta = first_eta(here)
     assert eta is not None
     slowest = max(output.generation_seconds for output in outputs)
     assert 0.0 < eta <= slowest * 1.01
     assert eta >= 0.5 * min(sum(output.metadata["result"]["seconds"].values()) for output in outputs)
-    assert first_eta("cuda:0 (another machine)") is None
+    assert first_eta(replace(here, name="another machine", cuda=True)) is None
+    database.close()

@@ -19,6 +19,7 @@ from backend.api.tasks.shapes import Submitted, video_url
 from backend.core.domain import Output
 from backend.core.errors import OutputFileMissing
 from backend.core.paths import Home
+from backend.core.record import RunRecord, RunResult
 from backend.services.system.host_stats import MIB
 
 router = APIRouter(prefix="/outputs", tags=["outputs"])
@@ -37,8 +38,8 @@ _PICTURE: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"image/jpe
 
 def video_metadata(output: Output, home: Home, *, in_full: bool = False) -> VideoMetadata:
     """Show one finished video; `in_full` with the whole record that is also inside the file."""
-    request: dict[str, Any] = output.metadata["request"]
-    result: dict[str, Any] = output.metadata.get("result", {})
+    record = RunRecord.from_json(output.metadata)
+    request, result = record.request, record.result or RunResult()
     return VideoMetadata(
         id=output.task_id,
         filename=output.filename,
@@ -63,9 +64,9 @@ def video_metadata(output: Output, home: Home, *, in_full: bool = False) -> Vide
         generation_time_minutes=round(output.generation_seconds / 60, 3),
         generation_params=known(request),
         warnings=list(output.warnings),
-        quality=result.get("quality"),
+        quality=result.quality,
         has_latents=home.latents_of(output.task_id).is_file(),
-        loras=result.get("loras", []),
+        loras=list(result.loras),
         metadata=output.metadata if in_full else None,
     )
 

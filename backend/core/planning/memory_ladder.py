@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from backend.core.domain import Phase
 from backend.core.errors import OutOfMemory
 from backend.core.planning.memory_plan import SMALLEST_TILE, MemoryPlan, Placement, Storage
 
@@ -36,7 +37,19 @@ class MemoryUse(StrEnum):
     STEP = "step"
     DECODE = "decode"
 
+    @property
+    def phase(self) -> Phase:
+        """The phase of a run in which it is wanted; for steps the first of the two."""
+        return _PHASE[self]
 
+
+_PHASE = {
+    MemoryUse.LOAD: Phase.LOAD,
+    MemoryUse.TEXT: Phase.ENCODE,
+    MemoryUse.IMAGE: Phase.ENCODE,
+    MemoryUse.STEP: Phase.DENOISE_HIGH,
+    MemoryUse.DECODE: Phase.DECODE,
+}
 _WORDS = {
     MemoryUse.LOAD: "loading",
     MemoryUse.TEXT: "encoding the prompt",

@@ -6,7 +6,6 @@ Never while a task runs; stops at once. A changed file goes to the quarantine, s
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -18,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from backend.core.domain import utcnow
 from backend.core.paths import Home
+from backend.core.repeating import Repeating
 from backend.models.folder.integrity import FileState, digest_of, move_to_quarantine, quick_state
 from backend.models.folder.manager import ModelManager, ModelState
 from backend.models.folder.manifest import FileRecord, read_last_seen, read_manifest
@@ -67,21 +67,17 @@ class Recheck:
         self._days = days
         self._now = now
         self._pace = RateLimiter(lambda: bytes_per_second, self._stop_waiting)
-        self._look_seconds = look_seconds
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread = Repeating("recheck", self.poll, look_seconds)
+        self._stopping = self._thread.stopping
 
     def start(self) -> None:
         """Begin to look, if that is wanted at all."""
         if self._days > 0:
-            self._thread = threading.Thread(target=self._run, name="recheck", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
         """End; a file that is being read is read again another time."""
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._thread.stop()
 
     def poll(self) -> list[str]:
         """Read every file that is due now and return those that have changed, as `MODEL/FILE`."""
@@ -93,13 +89,6 @@ class Recheck:
         except _Stopped:
             pass
         return changed
-
-    def _run(self) -> None:
-        while not self._stopping.wait(self._look_seconds):
-            try:
-                self.poll()
-            except Exception:
-                log.exception("the background check of the models failed")  # the next one may not
 
     def _due(self) -> Iterator[tuple[ModelState, str, FileRecord]]:
         for state in self._manager.states():

@@ -25,6 +25,7 @@ from backend.core.planning.hardware import GIB
 from backend.core.planning.machine import VRAM_RESERVE, VRAM_RESERVE_SHARE, Machine
 from backend.core.planning.memory_plan import Storage
 from backend.core.planning.optimizer import Decision
+from backend.core.record import RunRecord
 from backend.models.folder.manager import ModelManager
 from backend.services.planning.forecast import Forecast
 from backend.store.outputs import OutputStore
@@ -185,10 +186,11 @@ class OptimizationAdvisor:
         sums: dict[str, Counter[str]] = {}
         counts: Counter[str] = Counter()
         for output in self._outputs.list(limit=RECENT):
-            seconds, model = _seconds(output), _model(output)
-            if seconds and model:
+            record = RunRecord.from_json(output.metadata)
+            model = record.request.get("model")
+            if model and record.result and record.result.seconds:
                 counts[model] += 1
-                sums.setdefault(model, Counter()).update(seconds)
+                sums.setdefault(model, Counter()).update(record.result.seconds)
         return {model: {phase: total / counts[model] for phase, total in one.items()} for model, one in sums.items()}
 
     def _references(self) -> list[ModelSpec]:
@@ -227,7 +229,9 @@ class OptimizationAdvisor:
 
 def _about_fallbacks(outputs: Sequence[Output]) -> list[Recommendation]:
     """Say when finished tasks ran out of memory on the way."""
-    taken = [step for output in outputs for step in _fallbacks(output)[:1]]
+    results = [RunRecord.from_json(output.metadata).result for output in outputs]
+    readable = [[one for one in result.fallbacks if {"from", "to"} <= set(one)] for result in results if result]
+    taken = [steps[0] for steps in readable if steps]
     if not taken:
         return []
     where, count = Counter((step["from"], step["to"]) for step in taken).most_common(1)[0]
@@ -239,26 +243,6 @@ def _about_fallbacks(outputs: Sequence[Output]) -> list[Recommendation]:
             f"to {where[1]}",
         )
     ]
-
-
-def _result(output: Output) -> dict[str, Any]:
-    result = output.metadata.get("result")
-    return result if isinstance(result, dict) else {}
-
-
-def _fallbacks(output: Output) -> list[dict[str, str]]:
-    steps = _result(output).get("fallbacks")
-    return [step for step in steps if {"from", "to"} <= set(step)] if isinstance(steps, list) else []
-
-
-def _seconds(output: Output) -> dict[str, float]:
-    seconds = _result(output).get("seconds")
-    return {phase: float(value) for phase, value in seconds.items()} if isinstance(seconds, dict) else {}
-
-
-def _model(output: Output) -> str | None:
-    request = output.metadata.get("request")
-    return str(request["model"]) if isinstance(request, dict) and "model" in request else None
 
 
 def to_gib(size: int | None) -> float | None:

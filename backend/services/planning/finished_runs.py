@@ -1,88 +1,78 @@
-"""What the records of finished videos say about the machine: seconds of phases, loads, and memory at its highest.
+"""What finished videos report about the machine: seconds of phases, load times, and peaks of memory.
 
-Reads records, also those of other versions; decides nothing.
+Reads records of any version; decides nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Iterator
+from typing import Final
 
-from backend.core.domain import Output
+from backend.core.domain import Output, Phase
 from backend.core.planning.calibration import Observation, Peak
 from backend.core.planning.cost_model import Workload
 from backend.core.planning.footprint import footprint
 from backend.core.planning.memory_ladder import MemoryUse
 from backend.core.planning.memory_plan import PLANS
+from backend.core.record import RunRecord, RunResult
 from backend.core.requests import GenerationRequest
 
-LOAD, ENCODE, DENOISE, DECODE, FINISH = "load", "encode", "denoise", "decode", "finish"
-#: In the order in which a run does them; the two experts are one here.
-_PHASES: Final = (LOAD, ENCODE, DENOISE, DECODE, FINISH)
-_SECONDS: Final = ("load", "encode", "denoise_high", "denoise_low", "decode")
-#: What memory was wanted for (`MemoryUse`), by the phase in which that is.
-_USED_IN: Final = {
-    MemoryUse.LOAD: LOAD,
-    MemoryUse.TEXT: ENCODE,
-    MemoryUse.IMAGE: ENCODE,
-    MemoryUse.STEP: DENOISE,
-    MemoryUse.DECODE: DECODE,
-}
+#: In the order of a run; a download says nothing about the machine.
+_PHASES: Final = tuple(phase for phase in Phase if phase is not Phase.DOWNLOAD)
+_STEPS: Final = (Phase.DENOISE_HIGH, Phase.DENOISE_LOW)
 _PLANS = {plan.name: plan for plan in PLANS}
 
 
-def whole_phases(result: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the phases that a run went through before memory ran out for the first time; all where it never did.
+def whole_phases(result: RunResult) -> tuple[Phase, ...]:
+    """Return the phases that a run completed before memory ran out for the first time; all where it never did.
 
-    The phase in which it did contains a try that failed, and those after it were made under another plan than the one
-    that is said. A record of an older version does not tell what memory was wanted for; nothing is whole then.
+    The phase in which it ran out contains a failed try, and those after it ran under another plan than the recorded
+    one. Records of older versions do not say what memory was wanted for; no phase counts then.
     """
-    fallbacks = result.get("fallbacks")
-    if not fallbacks:
+    if not result.fallbacks:
         return _PHASES
     try:
-        return _PHASES[: min(_PHASES.index(_USED_IN[MemoryUse(one["use"])]) for one in fallbacks)]
-    except (KeyError, TypeError, ValueError):
+        return _PHASES[: min(_PHASES.index(MemoryUse(one["use"]).phase) for one in result.fallbacks)]
+    except (KeyError, ValueError):
         return ()
 
 
 def observations(outputs: Iterable[Output], *, cuda: bool, float32: bool = False) -> Iterator[Observation]:
-    """Yield what each run on a card, or on a processor, took; what it did not do as a whole is left out.
+    """Yield what each run on a card, or on a processor, took; phases that it did only in part are left out.
 
     Args:
         outputs: the finished videos.
-        cuda: whether runs on a card are wanted, or those on a processor.
-        float32: whether those on a card that computed in float32 are, or the others.
+        cuda: whether to read runs on a card, or those on a processor.
+        float32: whether to read those on a card that computed in float32, or the others.
     """
     for output, request, result in _runs(outputs, cuda=cuda, float32=float32):
-        seconds = {name: float(value) for name, value in result["seconds"].items()}
+        seconds = result.seconds or {}
         whole = set(whole_phases(result))
-        if result.get("resumed_from_step") is not None or request.latents_of is not None:
-            whole -= {ENCODE, DENOISE}
-        # The record is inside the file, so it was written before the file was: the rest is what that took.
-        rest = output.generation_seconds - sum(seconds.get(name, 0.0) for name in _SECONDS)
-        denoised = seconds.get("denoise_high", 0.0) + seconds.get("denoise_low", 0.0)
+        if result.resumed_from_step is not None or request.latents_of is not None:
+            whole -= {Phase.ENCODE, *_STEPS}
+        # The record is inside the file, so it was written before the file was finished: the rest is what that took.
+        rest = output.generation_seconds - sum(seconds.get(phase, 0.0) for phase in _PHASES[:-1])
         yield Observation(
             Workload.of(request),
-            denoise_seconds=denoised if DENOISE in whole else None,
-            decode_seconds=seconds.get("decode") if DECODE in whole else None,
-            encode_seconds=seconds.get("encode") if ENCODE in whole else None,
-            finish_seconds=rest if rest > 0 and FINISH in whole else None,
+            denoise_seconds=sum(seconds.get(step, 0.0) for step in _STEPS) if whole.issuperset(_STEPS) else None,
+            decode_seconds=seconds.get(Phase.DECODE) if Phase.DECODE in whole else None,
+            encode_seconds=seconds.get(Phase.ENCODE) if Phase.ENCODE in whole else None,
+            finish_seconds=rest if rest > 0 and Phase.MUX in whole else None,
         )
 
 
 def loads(outputs: Iterable[Output], *, cuda: bool, float32: bool = False) -> Iterator[tuple[Workload, float]]:
     """Yield each run that needed the whole model, and how long it waited for it; arguments as above."""
     for _, request, result in _runs(outputs, cuda=cuda, float32=float32):
-        if request.latents_of is None and LOAD in whole_phases(result):
-            yield Workload.of(request), float(result["seconds"].get("load", 0.0))
+        if request.latents_of is None and Phase.LOAD in whole_phases(result):
+            yield Workload.of(request), (result.seconds or {}).get(Phase.LOAD, 0.0)
 
 
 def peaks(outputs: Iterable[Output], *, cuda: bool, float32: bool = False) -> Iterator[Peak]:
-    """Yield what each run was said to need and what it had at its highest, where its record tells both."""
+    """Yield the expected needs and the measured peaks of each run, where its record has both; arguments as above."""
     for _, request, result in _runs(outputs, cuda=cuda, float32=float32):
-        plan = _PLANS.get(str(result.get("plan")))
-        if plan is None or result.get("fallbacks"):
+        plan = _PLANS.get(str(result.plan))
+        if plan is None or result.fallbacks:
             continue
         work = Workload.of(request)
         needs = footprint(
@@ -94,30 +84,18 @@ def peaks(outputs: Iterable[Output], *, cuda: bool, float32: bool = False) -> It
             cpu=not cuda,
             float32=float32,
         )
-        ram, vram = (result.get(f"peak_{name}_bytes") for name in ("ram", "vram"))
-        yield Peak(needs, ram=None if ram is None else int(ram), vram=None if vram is None else int(vram))
+        yield Peak(needs, ram=result.peak_ram_bytes, vram=result.peak_vram_bytes)
 
 
 def _runs(
     outputs: Iterable[Output], *, cuda: bool, float32: bool
-) -> Iterator[tuple[Output, GenerationRequest, Mapping[str, Any]]]:
+) -> Iterator[tuple[Output, GenerationRequest, RunResult]]:
     for output in outputs:
-        try:
-            if str(output.metadata["device"]).startswith("cuda") is not cuda:
-                continue
-            request = GenerationRequest.from_json(output.metadata["request"])
-            result = output.metadata["result"]
-            if cuda and (result.get("precision") == "float32") is not float32:
-                continue
-            _check(result)
-        except (KeyError, TypeError, ValueError, AttributeError):  # a record of another version
+        record = RunRecord.from_json(output.metadata)
+        request, result = record.requested, record.result
+        if request is None or result is None or result.seconds is None or record.device is None:
             continue
-        yield output, request, result
-
-
-def _check(result: Mapping[str, Any]) -> None:
-    """Raise like `int` and `float` when a number of a record is none."""
-    for value in result["seconds"].values():
-        float(value)
-    for name in ("ram", "vram"):
-        int(result.get(f"peak_{name}_bytes") or 0)
+        if str(record.device).startswith("cuda") is not cuda:
+            continue
+        if not cuda or (result.precision == "float32") is float32:
+            yield output, request, result

@@ -1,4 +1,4 @@
-"""From final latents to the finished file: decode, look, encode, and put everything in place.
+"""From final latents to the finished file: decode, check, encode, and put everything in place.
 
 Frames pass through in chunks, so memory does not grow with the clip. Knows nothing about denoising.
 """
@@ -12,30 +12,29 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from backend.core.domain import Output, Stage, utcnow
+from backend.core.domain import Output, Phase, Stage, utcnow
 from backend.core.faults import fault_point
 from backend.core.files import storage_errors
-from backend.core.model_integration_bridge import ModelIntegrationBridge, RunFacts
 from backend.core.planning.memory_ladder import MemoryLadder, MemoryUse
+from backend.core.record import RunRecord, RunResult
 from backend.core.requests import GenerationRequest
 from backend.engine.frames.decode import Frames, Latents, count_chunks, stream_frames, tile_grid
 from backend.engine.frames.sentinel import ClipSentinel
 from backend.engine.loading.pipeline_loader import WanComponents, library_versions
 from backend.engine.state.kept_latents import KeptLatents, write_latents
 from backend.services.media.video_encoder import VideoEncoder, thumbnail
-from backend.services.run.clock import Phase
 from backend.services.run.files import AttemptFiles
 from backend.services.run.memory_plans import Rungs
 from backend.services.run.memory_watch import RunMemory
 from backend.services.run.report import RunReport
 
-#: What tiles do to a picture, for people.
+#: How tiles change a picture, for the warning.
 TILES = "pixels differ a little from a decode in one piece"
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """Final latents and what is known about their making."""
+    """Final latents and how they were made."""
 
     latents: Latents  #: [1, C, T, h, w]
     components: WanComponents  #: the model, or its decoder alone
@@ -44,7 +43,7 @@ class Clip:
     loras: tuple[dict[str, Any], ...]  #: receipts, as plain JSON values
     resumed_from_step: int | None
     ladder: MemoryLadder  #: what happened when memory ran out, so far
-    plan_reason: str  #: why the run began with the plan with which it began
+    plan_reason: str  #: why the run started with the plan that it started with
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,22 +57,21 @@ class _Decoded:
 class _Written:
     decoded: _Decoded
     warnings: tuple[str, ...]
-    metadata: dict[str, Any]
+    weights_sha256: str
+    record: RunRecord
 
 
 class ClipWriter:
-    """Writes one clip's video, thumbnail and, where they are wanted, latents."""
+    """Writes the video, the thumbnail and, if requested, the latents of one clip."""
 
     def __init__(
         self,
-        bridge: ModelIntegrationBridge[WanComponents],
         files: AttemptFiles,
         task_id: str,
         request: GenerationRequest,
         report: RunReport,
         memory: RunMemory,
     ) -> None:
-        self._bridge = bridge
         self._files = files
         self._task_id = task_id
         self._request = request
@@ -81,7 +79,7 @@ class ClipWriter:
         self._memory = memory
 
     def write(self, clip: Clip) -> Output:
-        """Make the files and return the video's record, in which only the time of the whole run is still 0.
+        """Write the files and return the output; the time of the whole run is still 0 in it.
 
         Raises:
             Interrupted: the report asked to stop.
@@ -92,7 +90,7 @@ class ClipWriter:
         rungs = Rungs(clip.components, clip.ladder, self._report)
         written = rungs.until_done(partial(self._write, clip), MemoryUse.DECODE, Stage.POST_PROCESSING)
         size_bytes, sha256 = _measure(self._files.part)
-        kept = KeptLatents(clip.latents, written.metadata["model"]["weights_sha256"], clip.loras)
+        kept = KeptLatents(clip.latents, written.weights_sha256, clip.loras)
         self._put_in_place(kept, clip.components, written.decoded.still)
         return Output(
             task_id=self._task_id,
@@ -105,12 +103,12 @@ class ClipWriter:
             fps=request.fps,
             generation_seconds=0.0,
             warnings=written.warnings,
-            metadata=written.metadata,
+            metadata=written.record.to_json(),
             created_at=utcnow(),
         )
 
     def _write(self, clip: Clip) -> _Written:
-        """Decode and write the unfinished video from its first frame; the file begins anew too."""
+        """Decode from the first frame and write the unfinished video, replacing an earlier one."""
         request, plan = self._request, clip.components.plan
         sentinel = ClipSentinel()
         encoder = VideoEncoder(self._files.part, request.width, request.height, request.fps, crf=request.crf)
@@ -123,42 +121,42 @@ class ClipWriter:
                 warnings += (f"Decoded in tiles of {plan.tile_size} px; {TILES}",)
             warnings += tuple(self._memory.warnings)
             peaks = self._memory.peaks
-            weights = clip.weights_sha256 or clip.components.weights_digest  # waits for it, if need be
-            metadata = self._bridge.metadata(
+            weights = clip.weights_sha256 or clip.components.weights_digest  # may wait for it
+            result = RunResult(
+                frames=decoded.frames,
+                frames_sha256=decoded.sha256,
+                quality=sentinel.quality,
+                seconds=self._report.clock.seconds,
+                expert_steps=clip.expert_steps,
+                warnings=warnings,
+                loras=clip.loras,
+                resumed_from_step=clip.resumed_from_step,
+                kept_latents=request.keep_latents,
+                attention=clip.components.attention,
+                precision=clip.components.precision,
+                peak_vram_bytes=peaks.vram,
+                peak_ram_bytes=peaks.ram,
+                plan=plan.words,
+                plan_reason=clip.plan_reason,
+                fallbacks=tuple(one.to_json() for one in fallbacks),
+            )
+            record = RunRecord.of(
                 self._task_id,
                 request,
-                clip.components,
-                RunFacts(
-                    frames=decoded.frames,
-                    frames_sha256=decoded.sha256,
-                    quality=sentinel.quality,
-                    seconds=self._report.clock.seconds,
-                    expert_steps=clip.expert_steps,
-                    warnings=warnings,
-                    libraries=library_versions(),
-                    weights_sha256=weights,
-                    loras=clip.loras,
-                    resumed_from_step=clip.resumed_from_step,
-                    kept_latents=request.keep_latents,
-                    attention=clip.components.attention,
-                    precision=clip.components.precision,
-                    plan=plan.words,
-                    plan_reason=clip.plan_reason,
-                    peak_vram_bytes=peaks.vram,
-                    peak_ram_bytes=peaks.ram,
-                    fallbacks=tuple(one.to_json() for one in fallbacks),
-                ),
+                result,
+                device=clip.components.device_name,
+                weights_sha256=weights,
+                libraries=library_versions(),
             )
-            encoder.finish(metadata)
-        return _Written(decoded, warnings, metadata)
+            encoder.finish(record.to_json())
+        return _Written(decoded, warnings, weights, record)
 
     def _decode(self, clip: Clip, sentinel: ClipSentinel, encoder: VideoEncoder) -> _Decoded:
         """Send the clip through sentinel and encoder."""
         total, clock = self._request.num_frames, self._report.clock
-        pixels = float(self._request.width * self._request.height * total)
         grid = tile_grid(clip.components, clip.latents)
         units = count_chunks(total) * (1 if grid is None else len(grid))
-        clock.restart(units, pixels / units)
+        clock.restart(units)
         done = count()
 
         def tile_done() -> None:
@@ -186,9 +184,8 @@ class ClipWriter:
         return _Decoded(frames, content.hexdigest(), still)
 
     def _put_in_place(self, kept: KeptLatents, components: WanComponents, still: Frames) -> None:
-        self._report.update(
-            Stage.SAVING, "Putting the video in place"
-        )  # the last moment at which the run can be stopped
+        # The last moment at which the run can be stopped.
+        self._report.update(Stage.SAVING, "Putting the video in place")
         self._files.write_thumbnail(thumbnail(still))
         if self._request.keep_latents:
             self._files.write_latents(lambda part: write_latents(part, kept, components, self._request))

@@ -1,104 +1,45 @@
-"""How far a run is and how long it will take: weighted phases, measured times, no guesses shown as facts.
+"""Progress and time left of one run: phases weighted by the planner's forecast and corrected by what the run measures.
 
-What each phase of a request has to do is counted in units that can be compared between requests of any size: for the
-plan of a run that begins, and for seconds per unit of work from a run that was recorded.
+A guess is never shown as a fact: there is no time left before it follows from a measurement, of this run or of finished
+ones. Knows neither the engine nor the database.
 """
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from statistics import median
 
-from backend.core.domain import Output
-from backend.core.planning.calibration import WARM_SECONDS
+from backend.core.catalogue.table import find_model
+from backend.core.domain import Phase
+from backend.core.planning.cost_model import Basis, Seconds, experts_of_steps
 from backend.core.requests import HIGH, LOW, GenerationRequest, guidance_plan
 from backend.engine.frames.decode import count_chunks
-from backend.services.planning.finished_runs import DECODE, DENOISE, ENCODE, FINISH, LOAD, whole_phases
 
-
-class Phase(StrEnum):
-    """The parts of a run, in their order."""
-
-    DOWNLOAD = "download"
-    LOAD = "load"
-    ENCODE = "encode"
-    DENOISE_HIGH = "denoise_high"
-    DENOISE_LOW = "denoise_low"
-    DECODE = "decode"
-    MUX = "mux"
-
-
-#: Cost of one unit of each phase, in denoising steps, until something was measured. Only shares of the
-#: progress bar depend on it; an ETA is never given from these numbers alone.
-_TYPICAL = {
-    Phase.DOWNLOAD: 0.05,
-    Phase.LOAD: 3.0,
-    Phase.ENCODE: 0.3,
-    Phase.DENOISE_HIGH: 1.0,
-    Phase.DENOISE_LOW: 1.0,
-    Phase.DECODE: 0.5,
-    Phase.MUX: 0.3,
-}
-#: A phase that took no measurable time still has a share of the progress.
-_SHORTEST = 1e-12
-#: Units of `Phase.DOWNLOAD`: thousandths of the model's bytes. What one takes is up to the network and not remembered.
+#: Units of `Phase.DOWNLOAD`: thousandths of the model's bytes. Their seconds depend on the network alone.
 DOWNLOAD_PARTS = 1000
+EXPERT_PHASE = {HIGH: Phase.DENOISE_HIGH, LOW: Phase.DENOISE_LOW}
 _STEPS = (Phase.DENOISE_HIGH, Phase.DENOISE_LOW)
-
-
-def _alike(phase: Phase) -> Phase:
-    """Name the phase that stands for this one: the two experts have the same size, so their steps cost the same."""
-    return Phase.DENOISE_HIGH if phase in _STEPS else phase
+#: Cost of one unit of a phase that nobody forecasts, in denoising steps: weights of the progress bar, never an ETA.
+_TYPICAL_DOWNLOAD, _TYPICAL_LOAD, _TYPICAL_ENCODE, _TYPICAL_CHUNK, _TYPICAL_MUX = 0.05, 3.0, 0.3, 0.5, 0.3
+#: A phase that is expected to take no time still has a share of the progress.
+_SHORTEST = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
 class PhasePlan:
-    """What a phase has to do."""
+    """The work of one phase."""
 
     units: int  #: steps, chunks, or 1; 0 = the phase does not happen
-    work: float  #: size of one unit, to compare runs of other sizes; any scale, the same in all runs
-
-
-class CostHistory:
-    """Seconds per unit of work, by model and phase, from earlier runs on this machine."""
-
-    def __init__(self) -> None:
-        self._rates: dict[tuple[str, Phase], float] = {}
-
-    def rate(self, model: str, phase: Phase) -> float | None:
-        """Seconds per unit of work, or None when this was never measured."""
-        return self._rates.get((model, _alike(phase)))
-
-    def seed(self, model: str, rates: Mapping[Phase, float]) -> None:
-        """Take over what earlier processes measured, where this one has measured nothing yet."""
-        for phase, rate in rates.items():
-            self._rates.setdefault((model, _alike(phase)), max(rate, _SHORTEST))
-
-    def record(self, model: str, phase: Phase, rate: float) -> None:
-        """Take in a measurement; newer ones count more."""
-        key = model, _alike(phase)
-        rate = max(rate, _SHORTEST)
-        old = self._rates.get(key)
-        self._rates[key] = rate if old is None else (old + rate) / 2
+    seconds: float  #: expected for one unit, on one scale for all phases of a run
+    known: bool = False  #: whether `seconds` comes from finished runs on this machine; else only its share counts
 
 
 class PhaseClock:
-    """Follows one run through its phases; `fraction` never goes back."""
+    """Follows one run through its phases; `fraction` never decreases."""
 
-    def __init__(
-        self,
-        model: str,
-        plan: Mapping[Phase, PhasePlan],
-        history: CostHistory,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._model = model
+    def __init__(self, plan: Mapping[Phase, PhasePlan], now: Callable[[], float] = time.monotonic) -> None:
         self._plan = dict(plan)
-        self._history = history
         self._now = now
         self._done: dict[Phase, int] = dict.fromkeys(Phase, 0)
         self._skipped: dict[Phase, int] = dict.fromkeys(Phase, 0)
@@ -107,35 +48,36 @@ class PhaseClock:
         self._began = 0.0
         self._last_unit = 0.0
         self._fraction = 0.0
-        self._foretold: float | None = None
-        self._disturbed = False
+        self._download_left: float | None = None
 
-    def replan(self, phase: Phase, units: int, work: float | None = None) -> None:
-        """Correct the number of units of a phase that has not begun, and the size of one."""
-        self._plan[phase] = PhasePlan(units, self._plan[phase].work if work is None else work)
+    def replan(self, plan: Mapping[Phase, PhasePlan]) -> None:
+        """Replace the plans of phases that have not begun."""
+        self._plan |= plan
+
+    def split_steps(self, passes: Mapping[Phase, Sequence[int]]) -> None:
+        """Distribute the expected denoising over the steps, given the forwards of every step."""
+        plans = [self._plan[phase] for phase in _STEPS]
+        expected = sum(plan.units * plan.seconds for plan in plans)
+        self.replan(_plan_steps(passes, expected, known=all(plan.known for plan in plans)))
 
     def skip(self, phase: Phase, units: int) -> None:
         """Count units of a phase that has not begun as done: an earlier attempt did them, and they take no time."""
         self._done[phase] = self._skipped[phase] = units
 
     def begin(self, phase: Phase) -> None:
-        """Enter a phase; the one before is over."""
+        """Enter a phase; the previous one is over."""
         self.finish()
         self._current = phase
         self._began = self._last_unit = self._now()
 
-    def restart(self, units: int, work: float) -> None:
-        """Begin the current phase anew, in other units; the time that it has taken so far stays spent."""
+    def restart(self, units: int) -> None:
+        """Start the current phase over, divided into other units; the time that it has taken so far stays spent."""
         if self._current is not None:
-            now = self._now()
+            now, plan = self._now(), self._plan[self._current]
             self._seconds[self._current] = self._seconds.get(self._current, 0.0) + now - self._began
-            self._plan[self._current] = PhasePlan(units, work)
+            self._plan[self._current] = PhasePlan(units, plan.units * plan.seconds / units, plan.known)
             self._done[self._current] = self._skipped[self._current] = 0
             self._began = self._last_unit = now
-
-    def disturb(self) -> None:
-        """Take from now on nothing of this run as an example: a try failed, and what follows is made in another way."""
-        self._disturbed = True
 
     def advance(self, units: int = 1) -> None:
         """Count finished units of the current phase."""
@@ -144,55 +86,44 @@ class PhaseClock:
             self._last_unit = self._now()
 
     def expect(self, seconds: float | None) -> None:
-        """Take the time to the end of `Phase.DOWNLOAD` from who measures its bytes; None = not known now."""
-        self._foretold = seconds
+        """Take the time left of `Phase.DOWNLOAD` from the download itself; None = unknown at the moment."""
+        self._download_left = seconds
 
     def finish(self) -> None:
-        """Leave the current phase and remember what it cost."""
+        """Leave the current phase."""
         phase = self._current
-        if phase is None:
-            return
-        elapsed = self._now() - self._began
-        self._seconds[phase] = self._seconds.get(phase, 0.0) + elapsed
-        plan = self._plan[phase]
-        measured = plan.units - self._skipped[phase]
-        remembered = phase is not Phase.DOWNLOAD and not self._disturbed
-        if remembered and self._done[phase] >= plan.units and measured > 0:
-            self._history.record(self._model, phase, elapsed / (measured * plan.work))
-        self._done[phase] = plan.units
-        self._current = None
+        if phase is not None:
+            self._seconds[phase] = self._seconds.get(phase, 0.0) + self._now() - self._began
+            self._done[phase] = self._plan[phase].units
+            self._current = None
 
     @property
-    def seconds(self) -> dict[str, float]:
+    def seconds(self) -> dict[Phase, float]:
         """Seconds spent in each phase that is over."""
-        return {str(phase): value for phase, value in self._seconds.items()}
+        return dict(self._seconds)
 
     @property
     def fraction(self) -> float:
-        """How much is done, 0..1."""
-        weights = {phase: plan.units * self._weight(phase) for phase, plan in self._plan.items()}
-        total = sum(weights.values())
+        """Share of the run that is done, 0..1."""
+        shares = {phase: plan.units * max(plan.seconds, _SHORTEST) for phase, plan in self._plan.items() if plan.units}
+        total = sum(shares.values())
         if total > 0:
-            done = sum(
-                weight * min(1.0, self._done[phase] / self._plan[phase].units)
-                for phase, weight in weights.items()
-                if self._plan[phase].units
-            )
+            done = sum(share * min(1.0, self._done[phase] / self._plan[phase].units) for phase, share in shares.items())
             self._fraction = max(self._fraction, min(1.0, done / total))
         return self._fraction
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds to the end from what was measured in this run and earlier ones; None until that suffices."""
+        """Seconds to the end, from what was measured in this run or in finished ones; None until that suffices."""
         remaining = 0.0
         for phase, plan in self._plan.items():
             left = plan.units - self._done[phase]
             if left <= 0:
                 continue
             if phase is Phase.DOWNLOAD:
-                if self._foretold is None:
+                if self._download_left is None:
                     return None
-                remaining += self._foretold
+                remaining += self._download_left
                 continue
             unit = self._unit_seconds(phase)
             if unit is None:
@@ -202,30 +133,21 @@ class PhaseClock:
                 remaining -= min(unit, self._now() - self._last_unit)
         return max(0.0, remaining)
 
-    def _weight(self, phase: Phase) -> float:
-        """Cost of one unit, on one scale for all phases: seconds when every phase was measured before."""
-        rates = {p: self._history.rate(self._model, p) for p, plan in self._plan.items() if plan.units}
-        rate = rates.get(phase)
-        if rate is not None and all(value is not None for value in rates.values()):
-            return rate * self._plan[phase].work
-        return _TYPICAL[phase]
-
     def _unit_seconds(self, phase: Phase) -> float | None:
         measured = self._measured(phase)
         if measured is not None:
             return measured
-        for other in _STEPS if phase in _STEPS else ():
-            measured = self._measured(other)
-            if measured is not None:
-                return measured
-        rate = self._history.rate(self._model, phase)
-        if rate is not None:
-            return rate * self._plan[phase].work
-        step = self._unit_seconds(Phase.DENOISE_HIGH) if phase not in _STEPS else None
-        return None if step is None else step * _TYPICAL[phase]
+        plan = self._plan[phase]
+        if phase in _STEPS or not plan.known:
+            # The two experts have the same size; of other phases only the share is known.
+            for step in _STEPS:
+                measured = self._measured(step)
+                if measured is not None:
+                    return measured * plan.seconds / max(self._plan[step].seconds, _SHORTEST)
+        return plan.seconds if plan.known else None
 
     def _measured(self, phase: Phase) -> float | None:
-        """Seconds per unit of a phase in this run."""
+        """Return the seconds per unit of a phase in this run."""
         done = self._done[phase] - self._skipped[phase]
         if done == 0:
             return None
@@ -234,91 +156,51 @@ class PhaseClock:
         return self._seconds[phase] / done if phase in self._seconds else None
 
 
-EXPERT_PHASE = {HIGH: Phase.DENOISE_HIGH, LOW: Phase.DENOISE_LOW}
-#: What `finished_runs` calls the phases that are remembered.
-_NAMES = {
-    Phase.LOAD: LOAD,
-    Phase.ENCODE: ENCODE,
-    Phase.DENOISE_HIGH: DENOISE,
-    Phase.DENOISE_LOW: DENOISE,
-    Phase.DECODE: DECODE,
-    Phase.MUX: FINISH,
-}
-#: How many of a model's newest videos say what to expect.
-_RECENT = 5
-
-
 def plan_phases(
-    request: GenerationRequest, *, warm: bool, fetch: bool = False, expert_steps: Mapping[str, int] | None = None
+    request: GenerationRequest, forecast: Seconds | None, *, warm: bool, fetch: bool = False
 ) -> dict[Phase, PhasePlan]:
     """Plan a run.
 
     Args:
-        request: what will be made.
-        warm: whether the model is loaded already.
-        fetch: whether its files have to be fetched first.
-        expert_steps: steps of each expert; without them, what is known before the model is loaded: two experts
-            share the steps evenly.
+        request: what is generated.
+        forecast: the planner's seconds for this request on this machine; None = typical shares.
+        warm: whether the model is in memory.
+        fetch: whether its files have to be downloaded first.
     """
-    pixels = float(request.width * request.height * request.num_frames)
     chunks = count_chunks(request.num_frames)
     denoises = request.latents_of is None
-    if expert_steps is None:
-        high = request.steps if request.guidance_scale_2 is None else request.steps // 2
-        expert_steps = {HIGH: high, LOW: request.steps - high}
-    experts = [HIGH] * expert_steps.get(HIGH, 0) + [LOW] * expert_steps.get(LOW, 0)
-    passes = {HIGH: 0, LOW: 0}
-    for expert, scale in zip(experts, guidance_plan(request, experts), strict=True):
-        passes[expert] += 1 if scale is None else 2
-    guided = sum(passes.values()) > len(experts)
-    plan = {
-        Phase.DOWNLOAD: PhasePlan(DOWNLOAD_PARTS if fetch else 0, 1.0),
-        Phase.LOAD: PhasePlan(0 if warm else 1, 1.0),
-        Phase.ENCODE: PhasePlan(int(denoises), 2.0 if guided else 1.0),  # two texts, or one
-        Phase.DECODE: PhasePlan(chunks, pixels / chunks),
-        Phase.MUX: PhasePlan(1, pixels),
+    steps = request.steps if denoises else 0
+    if forecast is None:
+        encode, decode = _TYPICAL_ENCODE, _TYPICAL_CHUNK * chunks
+        forecast = Seconds(None, encode, float(steps), 0.0, decode, _TYPICAL_MUX, Basis.ESTIMATED)
+    known = forecast.basis is Basis.MEASURED
+    denoise = forecast.denoise + forecast.transfer
+    step = denoise / steps if steps else forecast.decode / chunks / _TYPICAL_CHUNK
+    # A forecast is about the whole model; a request that only decodes loads the decoder alone.
+    load = forecast.load if denoises else None
+    experts = experts_of_steps(find_model(request.model), request)[:steps]
+    return {
+        Phase.DOWNLOAD: PhasePlan(DOWNLOAD_PARTS if fetch else 0, _TYPICAL_DOWNLOAD * step),
+        Phase.LOAD: PhasePlan(int(not warm), _TYPICAL_LOAD * step if load is None else load, load is not None),
+        Phase.ENCODE: PhasePlan(int(denoises), forecast.encode, known),
+        **_plan_steps(passes_of(request, experts), denoise, known=known),
+        Phase.DECODE: PhasePlan(chunks, forecast.decode / chunks, known),
+        Phase.MUX: PhasePlan(1, forecast.finish, known),
     }
-    for expert, phase in EXPERT_PHASE.items():
-        steps = experts.count(expert)
-        plan[phase] = PhasePlan(steps if denoises else 0, pixels * passes[expert] / steps if steps else pixels)
-    return plan
 
 
-def learn(history: CostHistory, outputs: Iterable[Output], device: str) -> None:
-    """Tell a fresh history what the recorded videos (newest first) took on this device."""
-    rates: dict[str, dict[Phase, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for output in outputs:
-        if output.metadata.get("device") != device:
-            continue
-        try:
-            model, measured = _rates(output)
-        except (KeyError, TypeError, ValueError, AttributeError):  # a record of another version
-            continue
-        for phase, rate in measured.items():
-            if len(rates[model][phase]) < _RECENT:
-                rates[model][phase].append(rate)
-    for model, known in rates.items():
-        history.seed(model, {phase: median(values) for phase, values in known.items()})
+def passes_of(request: GenerationRequest, experts: Sequence[str]) -> dict[Phase, list[int]]:
+    """Return the forwards of every step by phase, given the expert of every step; a guided step makes two."""
+    passes: dict[Phase, list[int]] = {phase: [] for phase in _STEPS}
+    scales = guidance_plan(request, experts) if experts else []
+    for expert, scale in zip(experts, scales, strict=True):
+        passes[EXPERT_PHASE[expert]].append(1 if scale is None else 2)
+    return passes
 
 
-def _rates(output: Output) -> tuple[str, dict[Phase, float]]:
-    """Return the model and its seconds per unit of work, as far as one video tells them."""
-    request = GenerationRequest.from_json(output.metadata["request"])
-    result = output.metadata["result"]
-    plan = plan_phases(request, warm=False, expert_steps=result["expert_steps"])
-    seconds = {Phase(name): float(value) for name, value in result["seconds"].items()}
-    seconds.pop(Phase.DOWNLOAD, None)  # is not part of the time that a video is said to take
-    # The record is inside the file, so it was written before the file was: the rest is what that took.
-    seconds.setdefault(Phase.MUX, max(0.0, output.generation_seconds - sum(seconds.values())))
-    whole = whole_phases(result)
-    if result.get("resumed_from_step") is not None:  # an earlier attempt made some of the steps
-        whole = tuple(name for name in whole if name != DENOISE)
-    seconds = {phase: value for phase, value in seconds.items() if _NAMES[phase] in whole}
-    rates = {
-        phase: seconds[phase] / (part.units * part.work)
-        for phase, part in plan.items()
-        if part.units and seconds.get(phase, 0.0) > 0.0
+def _plan_steps(passes: Mapping[Phase, Sequence[int]], seconds: float, *, known: bool) -> dict[Phase, PhasePlan]:
+    one = seconds / max(1, sum(map(sum, passes.values())))
+    return {
+        phase: PhasePlan(len(counts), one * sum(counts) / max(1, len(counts)), known)
+        for phase, counts in passes.items()
     }
-    if seconds.get(Phase.LOAD, 0.0) < WARM_SECONDS:
-        rates.pop(Phase.LOAD, None)
-    return request.model, rates

@@ -1,6 +1,6 @@
-"""From a request to final latents: inputs, LoRAs, steps; saved on the way and continued from what was saved.
+"""From a request to final latents: inputs, LoRAs, steps; saved on the way and resumed from a saved state.
 
-Reports at every step. Knows the files of states by their owner, not by their names.
+Reports at every step. Knows saved states by their owner, not by their file names.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import structlog
 
-from backend.core.domain import Stage
+from backend.core.domain import Phase, Stage
 from backend.core.errors import OutOfMemory, StateMismatch, StorageFull, WorkerStopping
-from backend.core.planning.memory_ladder import MemoryLadder, MemoryUse
+from backend.core.planning.memory_ladder import MemoryUse
 from backend.core.requests import GenerationRequest, LoraFileRef
 from backend.engine.frames.preview import PreviewMap, render_preview
 from backend.engine.loading.pipeline_loader import WanComponents
@@ -24,8 +24,8 @@ from backend.engine.sampling.denoise import DenoiseJob
 from backend.engine.state.job import restore_state, write_state
 from backend.services.media.images import InputStore
 from backend.services.media.pictures import fit_image
-from backend.services.run.clock import EXPERT_PHASE, Phase, plan_phases
-from backend.services.run.files import AttemptFiles, StateFiles
+from backend.services.run.clock import EXPERT_PHASE, passes_of
+from backend.services.run.files import AttemptFiles
 from backend.services.run.memory_plans import Rungs
 from backend.services.run.report import RunReport
 
@@ -37,30 +37,27 @@ log = structlog.get_logger(__name__)
 
 
 class DenoisingRun:
-    """One attempt's way to the latents."""
+    """The denoising of one attempt."""
 
     def __init__(
         self,
         components: WanComponents,
         request: GenerationRequest,
-        *,
-        inputs: InputStore,
-        open_lora: OpenLora,
         files: AttemptFiles,
-        states: StateFiles,
-        state_seconds: float,
         report: RunReport,
-        ladder: MemoryLadder,
+        rungs: Rungs,
+        *,
+        open_lora: OpenLora,
+        state_seconds: float,
     ) -> None:
         self._components = components
         self._request = request
-        self._inputs = inputs
-        self._open_lora = open_lora
         self._files = files
-        self._states = states
-        self._state_seconds = state_seconds
+        self._states = files.states
         self._report = report
-        self._rungs = Rungs(components, ladder, report)
+        self._rungs = rungs
+        self._open_lora = open_lora
+        self._state_seconds = state_seconds
         self._saved_at = time.monotonic()
         self._preview_time = float("-inf")
         self.resumed_from: int | None = None  #: steps that earlier attempts had done
@@ -70,9 +67,9 @@ class DenoisingRun:
         """Make every step that is not done yet and return the finished job.
 
         Raises:
-            Interrupted: the report asked to stop. When the worker is to stop, the state was saved.
-            InputMissing: an image is not here any more.
-            LoraNotApplied: a LoRA could not be applied, and the request does not go on without it.
+            Interrupted: the report asked to stop. When the worker has to stop, the state is saved.
+            InputMissing: an image was deleted.
+            LoraNotApplied: a LoRA could not be applied, and the request does not allow skipping it.
             NonFiniteLatents, OutOfMemory: as they say.
         """
         job = self._start()
@@ -89,7 +86,7 @@ class DenoisingRun:
     def _start(self) -> DenoiseJob:
         request, report = self._request, self._report
         report.begin(Phase.ENCODE, "Encoding the prompt" if request.image is None else "Encoding prompt and image")
-        # Also without LoRAs: an empty stack takes off what another job left on the experts.
+        # Also without LoRAs: an empty stack removes what another job left on the experts.
         self.loras = build_stack(self._components, request.loras, self._open_lora, request.on_lora_failure)
         for receipt in self.loras.receipts:
             if not receipt.applied:
@@ -100,9 +97,8 @@ class DenoisingRun:
         job = self._rungs.until_done(start, MemoryUse.TEXT, Stage.PREPARING_INPUTS)
         self._resume(job)
         report.clock.advance()
-        plan = plan_phases(request, warm=True, expert_steps={name: job.steps_of(name) for name in EXPERT_PHASE})
+        report.clock.split_steps(passes_of(request, job.plan))
         for expert, phase in EXPERT_PHASE.items():
-            report.clock.replan(phase, plan[phase].units, plan[phase].work)
             report.clock.skip(phase, job.plan[: job.index].count(expert))
         return job
 
@@ -110,10 +106,10 @@ class DenoisingRun:
         if image_id is None:
             return None
         request = self._request
-        return fit_image(self._inputs.load(image_id), request.width, request.height, request.image_fit)
+        return fit_image(InputStore(self._files.home).load(image_id), request.width, request.height, request.image_fit)
 
     def _resume(self, job: DenoiseJob) -> None:
-        """Put the newest state that fits into the job; those that do not are set aside."""
+        """Restore the newest state that fits the job; set aside those that do not."""
         for step, path in self._states.newest_first():
             try:
                 restore_state(job, path)
@@ -141,14 +137,14 @@ class DenoisingRun:
             report.step = job.index
             report.clock.advance()
             self._preview(job, preview_map)
-            # First the report: it finds out whether the task, and so the states, are still this attempt's.
+            # Report first: it finds out whether the task, and so its states, still belong to this attempt.
             report.update(Stage.GENERATING, f"Step {job.index} of {job.total_steps} ({expert}-noise expert)")
             due = time.monotonic() - self._saved_at >= self._state_seconds
             if due or job.done or job.expert != expert:
                 self._save(job)
 
     def _step(self, job: DenoiseJob) -> None:
-        """Make one step; when memory runs out, save what there is and make it again under a plan that needs less."""
+        """Make one step; when memory runs out, save the state and repeat it under a plan that needs less."""
 
         def attempt() -> None:
             try:
@@ -165,7 +161,7 @@ class DenoisingRun:
         try:
             self._states.save(job.index, lambda path: write_state(job, path))
         except StorageFull:
-            # A state only saves time after a death; the run itself may still find room for its video.
+            # A state only saves time after a crash; there may still be room for the video of this run.
             log.warning("state.not_saved", step=job.index, reason="the disk is full")
         self._saved_at = time.monotonic()
 

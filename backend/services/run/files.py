@@ -1,13 +1,8 @@
-"""The files of one attempt at a task: preview, unfinished video, finished video, thumbnail, kept latents.
+"""The files of a task's run: preview, video, thumbnail and kept latents of one attempt, and the saved states.
 
-Whatever happens, a file under its final name is complete, and what an attempt leaves behind goes when it
-ends, or at the latest when the next attempt begins. Only saved states stay: they are the task's, and the next
-attempt goes on from them. Knows nothing about frames.
-
-The saved states of one task on disk: their names, how many are kept, how much room all tasks' states take.
-
-States belong to a task, not to an attempt: they outlive a killed process and go when the task ends. Does not
-know what is in them.
+A file under its final name is always complete, and what an attempt leaves behind is removed when it ends, or at the
+latest when the next one starts. States outlive a killed process and are removed when the task ends. Knows nothing about
+frames and nothing about the content of states.
 """
 
 from __future__ import annotations
@@ -25,9 +20,9 @@ from backend.core.errors import LeaseLost
 from backend.core.files import replacing, storage_errors, sync_folder
 from backend.core.paths import Home
 
-#: States of one task that are kept: the newest, and one more for when that one turns out to be damaged.
+#: States kept for one task: the newest, and one more in case that one turns out to be damaged.
 KEPT = 2
-#: Room for the states of all tasks, in bytes. One state of an 81-frame clip in 720p has 77 MB.
+#: Limit for the states of all tasks, in bytes. One state of an 81-frame clip in 720p has 77 MB.
 MAX_BYTES = 4 * 2**30
 _NAME = re.compile(r"step-(\d{4,})\.safetensors")
 _SET_ASIDE = ".set-aside"
@@ -36,16 +31,17 @@ log = structlog.get_logger(__name__)
 
 
 class AttemptFiles:
-    """Names and moves the files of one attempt; a context manager that cleans up on every way out.
+    """Names and moves the files of one attempt; a context manager that always cleans up.
 
-    The unfinished video has a random part in its name, so that an attempt that lost its lease and does not know
-    it yet cannot write into its successor's file.
+    The unfinished video has a random part in its name, so that an attempt that has lost its lease without knowing it
+    cannot write into its successor's file.
     """
 
     def __init__(self, home: Home, task_id: str) -> None:
-        self._home = home
+        self.home = home
         self._task_id = task_id
-        self._wrote: list[Path] = []  # what goes again when the attempt fails
+        self._wrote: list[Path] = []  # removed again when the attempt fails
+        self.states = StateFiles(home, task_id)
         self.part: Path = home.outputs / f"{task_id}.{secrets.token_hex(4)}.mp4.part"
         self.video: Path = home.video_of(task_id)
         self.thumbnail: Path = home.thumbnail_of(task_id)
@@ -54,8 +50,8 @@ class AttemptFiles:
 
     def __enter__(self) -> AttemptFiles:
         with storage_errors():
-            self._home.create()
-            remove_attempt_files(self._home, self._task_id)
+            self.home.create()
+            remove_attempt_files(self.home, self._task_id)
         return self
 
     def __exit__(
@@ -63,20 +59,20 @@ class AttemptFiles:
     ) -> None:
         self.part.unlink(missing_ok=True)
         if isinstance(error, LeaseLost):
-            return  # everything under the task's own names belongs to the next attempt now
-        clear_work(self._home, self._task_id)
+            return  # everything under the task's own names now belongs to the next attempt
+        clear_work(self.home, self._task_id)
         if error is not None:
             for path in self._wrote:
                 path.unlink(missing_ok=True)
 
     def work_folder(self) -> Path:
-        """Return the folder for what is needed only while the attempt runs."""
+        """Return the folder for files that are needed only while the attempt runs."""
         with storage_errors():
             self.preview.parent.mkdir(parents=True, exist_ok=True)
         return self.preview.parent
 
     def write_preview(self, picture: bytes) -> None:
-        """Put a new preview in place of the old one; readers see one or the other."""
+        """Replace the preview; readers see the old one or the new one."""
         with storage_errors():
             self.preview.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self.preview, durable=False) as part:
@@ -90,14 +86,14 @@ class AttemptFiles:
                 part.write_bytes(picture)
 
     def write_latents(self, write: Callable[[Path], None]) -> None:
-        """Keep the latents beside the video; `write` is given the path of a new file and flushes it to disk."""
+        """Store the latents beside the video; `write` gets the path of a new file and flushes it to disk."""
         with storage_errors():
             self._wrote.append(self.latents)
             with replacing(self.latents, durable=False) as part:
                 write(part)
 
     def publish(self) -> None:
-        """Give the finished video its final name, for good: the folder's entry is on disk when this returns."""
+        """Give the finished video its final name, durably: the folder's entry is on disk when this returns."""
         with storage_errors():
             self.part.replace(self.video)
             self._wrote.append(self.video)
@@ -105,9 +101,9 @@ class AttemptFiles:
 
 
 def remove_attempt_files(home: Home, task_id: str) -> None:
-    """Remove what earlier attempts at a task left, video and thumbnail too; only for a task without an output.
+    """Remove what earlier attempts at a task left, including video and thumbnail, but not its saved states.
 
-    Saved states stay.
+    Only for a task without an output.
     """
     clear_work(home, task_id)
     for name in (f"{task_id}.*.part", f"{task_id}_thumb.jpg.*.part"):
@@ -118,7 +114,7 @@ def remove_attempt_files(home: Home, task_id: str) -> None:
 
 
 def clear_work(home: Home, task_id: str) -> None:
-    """Remove what an attempt keeps while it runs, but not the task's saved states."""
+    """Remove the working files of an attempt, but not the task's saved states."""
     folder, states = home.work_of(task_id), home.state_of(task_id)
     if not states.is_dir():
         shutil.rmtree(folder, ignore_errors=True)
@@ -137,11 +133,10 @@ class StateFiles:
         self._max_bytes = max_bytes
 
     def save(self, step: int, write: Callable[[Path], None]) -> None:
-        """Keep the state after `step` steps; `write` is given the path of a new file.
+        """Save the state after `step` steps; `write` gets the path of a new file.
 
-        A reader finds the whole file or none. Then this task's states but the newest two go, and of all tasks'
-        states together those that were written longest ago, as long as they take more room than allowed; the
-        one just written stays.
+        A reader finds the whole file or none. Afterwards all but the newest two states of this task are removed, and
+        then the oldest states of all tasks until they fit the limit; the one just written stays.
 
         Raises:
             StorageFull: the disk is full; older states are untouched.
@@ -156,7 +151,7 @@ class StateFiles:
         self._make_room(path)
 
     def newest_first(self) -> list[tuple[int, Path]]:
-        """Return the steps and files of the states that are here."""
+        """Return step and file of every saved state."""
         found = [
             (int(match[1]), path)
             for path in (self._folder.iterdir() if self._folder.is_dir() else ())
@@ -165,7 +160,7 @@ class StateFiles:
         return sorted(found, reverse=True)
 
     def set_aside(self, path: Path) -> None:
-        """Keep a state that does not fit out of the way; it goes with the task."""
+        """Rename a state that does not fit the job, so that it is ignored; it is removed with the task."""
         path.replace(path.with_name(path.name + _SET_ASIDE))
 
     def _make_room(self, newest: Path) -> None:
@@ -185,6 +180,6 @@ def _states_of_all(home: Home) -> Iterator[tuple[float, Path, int]]:
     for path in home.work.glob("*/state/*"):
         try:
             stat = path.stat()
-        except FileNotFoundError:  # its task ended in the meantime
+        except FileNotFoundError:  # its task has ended meanwhile
             continue
         yield stat.st_mtime, path, stat.st_size

@@ -1,10 +1,7 @@
-"""With which memory plan a run begins: what the planner says, lowered by what earlier runs of this process learned.
+"""The memory plan of a run: the planner's, lowered by what earlier runs needed, and again when memory runs out.
 
-A lesson is forgotten when the model's files have changed or when others have given memory back. Knows no engine.
-
-Makes a part of a run again, on a lower rung each time that memory runs out, until it is done or no rung is left.
-
-Decides nothing: the rungs are the ladder's, how a plan is carried out is the engine's matter.
+A lesson is forgotten when the model's files change or when others have freed memory. The rungs are the ladder's; how a
+plan is carried out is the engine's matter.
 """
 
 from __future__ import annotations
@@ -17,6 +14,7 @@ import structlog
 
 from backend.core.domain import Stage
 from backend.core.errors import OutOfMemory, StoreFailed
+from backend.core.planning.cost_model import Seconds
 from backend.core.planning.hardware import GIB
 from backend.core.planning.memory_ladder import Fallback, MemoryLadder, MemoryUse
 from backend.core.planning.memory_plan import PLANS, MemoryPlan
@@ -25,7 +23,7 @@ from backend.engine.loading.pipeline_loader import WanComponents
 from backend.services.planning.forecast import Forecast
 from backend.services.run.report import RunReport
 
-#: So much more free memory than when a run had to step down is another machine; less comes and goes by itself.
+#: With this much more free memory than when a run had to step down, the lesson no longer holds; less is fluctuation.
 _SIGNIFICANT = GIB
 
 T = TypeVar("T")
@@ -35,26 +33,27 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class StartPlan:
-    """The plan of a run's beginning."""
+    """The plan that a run starts with."""
 
     plan: MemoryPlan
     reason: str  #: why it is this one, in a sentence
+    seconds: Seconds | None = None  #: forecast for the request; None = nobody forecasts
 
 
 @dataclass(frozen=True, slots=True)
 class _Lesson:
-    """A plan that worked where the one before did not, for clips that are at least as large."""
+    """A plan that worked where the one before did not; holds for clips that are at least as large."""
 
     plan: MemoryPlan
     at: str
-    area: int  #: pixels of the picture; 0 = the size had no part in it
+    area: int  #: pixels of the picture; 0 = the size does not matter
     volume: int  #: pixels of the clip
     files: str  #: the state of the model's files
-    free: int | None  #: bytes that the device had for this process then
+    free: int | None  #: bytes of the device that were available to this process then
 
 
 class StartPlans:
-    """Chooses for one worker process; remembers the rungs that its runs ended on."""
+    """Chooses the start plan in one worker process; remembers the rungs that its runs ended on."""
 
     def __init__(
         self,
@@ -64,43 +63,49 @@ class StartPlans:
         """Prepare.
 
         Args:
-            planned: what the planner says for a request; None = everything on the device.
-            free: bytes of the device that are free or this process's own already; None = unknown.
+            planned: returns the planner's choice for a request; None = everything on the device.
+            free: returns the bytes of the device that are free or in use by this process; None = unknown.
         """
-        self._planned = planned or _resident
+        self.planned = planned or _resident  #: the planner's choice, before any lesson
         self._free = free or _unknown
         self._lessons: dict[str, list[_Lesson]] = {}
 
     @classmethod
     def of(cls, forecast: Forecast, free: Callable[[], int | None]) -> StartPlans:
-        """Choose as the forecast decides, for the memory that is free at that moment."""
+        """Follow the forecast, for the memory that is free at that moment."""
 
         def planned(request: GenerationRequest) -> StartPlan:
             try:
                 decision = forecast.decide(request, free_vram=free())
             except StoreFailed as error:
-                log.warning("planner.knows_no_rates", error=error.code)
+                log.warning("planner.no_measured_rates", error=error.code)
                 decision = forecast.decide(request, free_vram=free(), measured=False)
-            return StartPlan(decision.start.plan, decision.reason)
+            return StartPlan(decision.start.plan, decision.reason, decision.start.seconds)
 
         return cls(planned, free)
 
-    def choose(self, request: GenerationRequest, files: str) -> StartPlan:
-        """Return the plan to begin with; `files` is the mark of the state of the model's files now."""
-        start = self._planned(request)
+    def choose(self, request: GenerationRequest, files: str, planned: StartPlan | None = None) -> StartPlan:
+        """Return the plan to start with.
+
+        Args:
+            request: what is generated.
+            files: the fingerprint of the model's files now.
+            planned: the planner's choice where it is known already; None = ask for it.
+        """
+        start = planned or self.planned(request)
         for lesson in self._valid(request.model, files):
             area, volume = _size(request)
             if area >= lesson.area and volume >= lesson.volume:
                 lower = start.plan.lowered_to(lesson.plan)
                 if lower != start.plan:
-                    start = StartPlan(lower, f"{lower.words}: memory ran out at {lesson.at} before")
+                    start = StartPlan(lower, f"{lower.words}: memory ran out at {lesson.at} before", start.seconds)
         return start
 
     def learn(self, request: GenerationRequest, files: str, plan: MemoryPlan, taken: list[Fallback]) -> None:
-        """Remember the plan on which a run ended well after the rungs that it took."""
+        """Remember the plan with which a run succeeded after taking these rungs."""
         if not taken:
             return
-        # Weights and prompts have their size whatever the clip's is; all else grows with it.
+        # The size of weights and prompts does not depend on the clip; everything else grows with it.
         fixed = all(rung.use in (MemoryUse.LOAD, MemoryUse.TEXT) for rung in taken)
         area, volume = (0, 0) if fixed else _size(request)
         kept = self._valid(request.model, files)
@@ -108,7 +113,7 @@ class StartPlans:
         self._lessons[request.model] = kept
 
     def _valid(self, model: str, files: str) -> list[_Lesson]:
-        """Return what still holds, and forget the rest."""
+        """Return the lessons that still hold, and forget the rest."""
         free = self._free()
         kept = [
             lesson
@@ -133,7 +138,7 @@ def _unknown() -> int | None:
 
 
 class Rungs:
-    """The way down of one attempt on a loaded model."""
+    """Steps one attempt down the ladder on a loaded model."""
 
     def __init__(self, components: WanComponents, ladder: MemoryLadder, report: RunReport) -> None:
         self._components = components
@@ -141,13 +146,13 @@ class Rungs:
         self._report = report
 
     def until_done(self, part: Callable[[], T], use: MemoryUse, stage: Stage, at: str | None = None) -> T:
-        """Return what a part of the run returns; each time that it fails for memory, it is made again lower down.
+        """Run a part of the run; each time that it runs out of memory, run it again one rung lower.
 
         Args:
-            part: may be called again after it failed for memory, and then begins where it began.
-            use: what it wants memory for, where the error does not say it.
-            stage: in which stage of the task the rungs are told.
-            at: what is done, in words, for the receipt.
+            part: starts over when it is called again after it ran out of memory.
+            use: what it wants memory for, where the error does not say.
+            stage: the stage of the task under which rungs are reported.
+            at: what is being done, in words, for the record.
 
         Raises:
             OutOfMemory: there is no rung left.
@@ -158,8 +163,8 @@ class Rungs:
                 return part()
             except OutOfMemory as error:
                 plan = self._ladder.down(self._components.plan, error, use, at)
-            # Not before the error is forgotten: its traceback holds what did not fit.
+            # Only after the error is gone: its traceback keeps alive what did not fit.
             self._components.arrange(plan)
             rung = self._ladder.taken[-1]
             log.warning("memory.fallback", at=rung.at, plan=rung.after)
-            self._report.fell_back(stage, rung.sentence)
+            self._report.update(stage, rung.sentence)

@@ -1,6 +1,6 @@
-"""Watches memory while a worker lives: samples, alerts where it gets full, peaks for the record of a video.
+"""Watches memory while a worker lives: samples, alerts when it fills up, peaks for the record of a video.
 
-The thread only looks. What is done about it is done by the thread that computes, when it reports.
+The sampling thread only reads. The thread that computes acts on alerts, between two reports.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from backend.core.domain import Progress
 from backend.core.planning.memory_level import (
     MemoryAlert,
     MemoryLevel,
@@ -18,28 +17,30 @@ from backend.core.planning.memory_level import (
     Place,
     ResourceLimits,
 )
+from backend.core.repeating import Repeating
 
+#: Interval between two samples.
 SECONDS = 1.0
 
 
 class MemorySource(Protocol):
-    """Who measures (`engine.device_memory.DeviceMemory`)."""
+    """Measures memory (`engine.memory.readings.DeviceMemory`)."""
 
     def readings(self) -> Sequence[MemoryReading]:
-        """How full the memories are now."""
+        """Return the current usage of each memory."""
 
     def begin(self) -> None:
-        """Forget the peaks."""
+        """Reset the peaks."""
 
     def peaks(self) -> MemoryPeaks:
-        """The peaks since `begin`, as far as they are known."""
+        """Return the peaks since `begin`, as far as they are known."""
 
     def release(self) -> None:
-        """Give back what is kept for later use."""
+        """Return cached memory to the system."""
 
 
 class MemoryWatch:
-    """Looks at a worker's memory; safe to use from its two threads."""
+    """Samples a worker's memory; safe to use from its two threads."""
 
     def __init__(
         self, source: MemorySource, *, limits: Callable[[], ResourceLimits] = ResourceLimits, seconds: float = SECONDS
@@ -47,36 +48,25 @@ class MemoryWatch:
         """Prepare.
 
         Args:
-            source: who measures.
-            limits: asked at every look, so that a change counts at once.
-            seconds: between two looks.
+            source: measures.
+            limits: read before every sample, so that a change takes effect at once.
+            seconds: interval between two samples.
         """
         self._source = source
         self._limits = limits
-        self._seconds = seconds
         self._lock = threading.Lock()
         self._levels: dict[Place, MemoryLevel | None] = {}
         self._alerts: list[MemoryAlert] = []
-        self._seen: dict[Place, int] = {}
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="memory-watch", daemon=True)
-
-    def start(self) -> None:
-        """Begin to look."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End looking."""
-        self._ended.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._highest: dict[Place, int] = {}
+        thread = Repeating("memory-watch", self.poll, seconds)
+        self.start, self.stop = thread.start, thread.stop
 
     def poll(self) -> None:
-        """Take one sample; where a memory has risen to a level, keep an alert."""
+        """Take one sample; queue an alert where a memory has risen to a level."""
         limits = self._limits()
         for reading in self._source.readings():
             with self._lock:
-                self._seen[reading.place] = max(reading.used, self._seen.get(reading.place, 0))
+                self._highest[reading.place] = max(reading.used, self._highest.get(reading.place, 0))
                 before = self._levels.get(reading.place)
                 now = self._levels[reading.place] = limits.of(reading.place).level(reading.share, before)
                 if now is not None and now is not before and before is not MemoryLevel.CRITICAL:
@@ -89,75 +79,62 @@ class MemoryWatch:
         return alerts
 
     def begin(self) -> None:
-        """Begin to watch for one video: what was before is forgotten, what is full already is told anew."""
+        """Start over for one video: forget earlier samples, and alert again about memory that is full already."""
         self._source.begin()
         with self._lock:
-            self._levels, self._alerts, self._seen = {}, [], {}
+            self._levels, self._alerts, self._highest = {}, [], {}
         self.poll()
 
     def peaks(self) -> MemoryPeaks:
-        """Return the peaks since `begin`: those that were counted, else the highest samples of this process.
+        """Return the peaks since `begin`: measured ones, else the highest samples of this process.
 
-        What others have on a card is no peak of ours, so that one is not taken from samples.
+        Samples of a card include other processes, so they never stand in for its peak.
         """
         self.poll()
         counted = self._source.peaks()
-        ram = self._seen.get(Place.RAM) if counted.ram is None else counted.ram
+        ram = self._highest.get(Place.RAM) if counted.ram is None else counted.ram
         return MemoryPeaks(counted.vram, ram)
 
     def release(self) -> None:
-        """Give back what is kept for later use; for the thread that computes."""
+        """Return cached memory to the system; only for the thread that computes."""
         self._source.release()
 
-    def _run(self) -> None:
-        while not self._ended.wait(self._seconds):
-            self.poll()
 
-
-#: Hears of an alert, and of what was given up because of it.
+#: Receives an alert and the models that were unloaded because of it.
 Alerted = Callable[[MemoryAlert, tuple[str, ...]], None]
 
 
 class RunMemory:
-    """The memory of one video: stands between its run and whoever hears its reports."""
+    """The memory of one run: its peaks and warnings, and relief when it fills up."""
 
     def __init__(
-        self,
-        watch: MemoryWatch | None,
-        report: Callable[[Progress], None],
-        alerted: Alerted,
-        give_up_unused: Callable[[], tuple[str, ...]],
+        self, watch: MemoryWatch | None, alerted: Alerted, unload_unused: Callable[[], tuple[str, ...]]
     ) -> None:
-        """Watch from now on; without a watch nothing is known.
+        """Start watching.
 
         Args:
-            watch: who looks.
-            report: who hears the reports.
-            alerted: who hears the alerts.
-            give_up_unused: forgets what is loaded and not needed for this video; says what that was.
+            watch: takes the samples; None = nothing is known.
+            alerted: receives the alerts.
+            unload_unused: unloads the models that this run does not need, and returns their names.
         """
         self._watch = watch
-        self._report = report
         self._alerted = alerted
-        self._give_up_unused = give_up_unused
+        self._unload_unused = unload_unused
         self.warnings: list[str] = []  #: for the record
         if watch is not None:
             watch.begin()
 
     @property
     def peaks(self) -> MemoryPeaks:
-        """The most that was in use so far."""
+        """The peaks so far."""
         return MemoryPeaks() if self._watch is None else self._watch.peaks()
 
-    def report(self, progress: Progress) -> None:
-        """Pass a report on; then act on what the watch saw. Raises what the hearer of reports raises."""
-        self._report(progress)
-        if self._watch is None:
-            return
-        for alert in self._watch.take():
-            given_up: tuple[str, ...] = ()
-            if alert.level is MemoryLevel.CRITICAL:
-                given_up = self._give_up_unused()
+    def relieve(self) -> None:
+        """Handle the alerts since the last call; at the critical level, unload what this run does not need."""
+        for alert in () if self._watch is None else self._watch.take():
+            unloaded: tuple[str, ...] = ()
+            if self._watch is not None and alert.level is MemoryLevel.CRITICAL:
+                unloaded = self._unload_unused()
                 self._watch.release()
-            self.warnings.append("; ".join((alert.sentence, *(f"{name} was unloaded" for name in given_up))))
-            self._alerted(alert, given_up)
+            self.warnings.append("; ".join((alert.sentence, *(f"{name} was unloaded" for name in unloaded))))
+            self._alerted(alert, unloaded)

@@ -13,12 +13,12 @@ from typing import Any, Final
 
 import structlog
 
-from backend.core.domain import FetchNews, Stage
+from backend.core.domain import FetchNews, Phase, Stage
 from backend.core.errors import DownloadPaused, DownloadStopped, StoreFailed
 from backend.core.model_integration_bridge import FetchProgress, ModelIntegrationBridge
 from backend.core.requests import GenerationRequest
 from backend.services.downloads.state import waits_for_resume
-from backend.services.run.clock import DOWNLOAD_PARTS, Phase
+from backend.services.run.clock import DOWNLOAD_PARTS
 from backend.services.run.report import RunReport
 
 #: How often the world is told, and asked whether the task is to stop or the download is paused.

@@ -1,14 +1,14 @@
-"""What one attempt says about itself while it runs: stage, progress, time to the end, newest preview.
+"""What one attempt reports while it runs: stage, progress, time left, newest preview.
 
-Puts the clock's numbers and the run's words together; does not decide who hears them.
+Combines the clock's numbers with the run's messages; does not decide who receives them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from backend.core.domain import FetchNews, Progress, Stage
-from backend.services.run.clock import Phase, PhaseClock
+from backend.core.domain import FetchNews, Phase, Progress, Stage
+from backend.services.run.clock import PhaseClock
 
 Report = Callable[[Progress], None]
 _PHASE_STAGE = {
@@ -23,7 +23,7 @@ _PHASE_STAGE = {
 
 
 class RunReport:
-    """Tells `report` how far the run is; what `report` raises stops the run."""
+    """Sends the state of the run to `report`; what `report` raises stops the run."""
 
     def __init__(self, clock: PhaseClock, report: Report, total_steps: int) -> None:
         self.clock = clock
@@ -33,17 +33,12 @@ class RunReport:
         self.preview_step: int | None = None  #: step of the newest preview
 
     def begin(self, phase: Phase, message: str) -> None:
-        """Enter a phase and say so."""
+        """Enter a phase and report it."""
         self.clock.begin(phase)
         self.update(_PHASE_STAGE[phase], message)
 
-    def fell_back(self, stage: Stage, message: str) -> None:
-        """Say that memory ran out and how the run goes on; what it takes from now on teaches nothing."""
-        self.clock.disturb()
-        self.update(stage, message)
-
     def update(self, stage: Stage, message: str, fetch: FetchNews | None = None) -> None:
-        """Say how far the run is, and how far the model that it waits for."""
+        """Report the progress of the run and, while it waits for its model, of the download."""
         self._report(
             Progress(
                 stage=stage,

@@ -11,9 +11,9 @@ from backend.core.catalogue.table import find_model
 from backend.core.domain import Output
 from backend.core.planning.calibration import MemoryCorrection
 from backend.core.planning.memory_ladder import Fallback, MemoryUse
+from backend.core.record import RunResult
 from backend.core.requests import RequestDraft, resolve_request
 from backend.services.planning.finished_runs import loads, observations, peaks, whole_phases
-from backend.services.run.clock import CostHistory, Phase, learn
 
 REQUEST = resolve_request(find_model("tiny-t2v-a14b"), RequestDraft("a", seed=1))[0]
 SECONDS = {"load": 2.0, "encode": 0.5, "denoise_high": 3.0, "denoise_low": 1.0, "decode": 2.5}
@@ -90,21 +90,11 @@ def test_a_run_that_memory_ran_out_on_teaches_only_what_came_before(
         "load": next((seconds for _, seconds in loads([one], cuda=False)), None),
     }
     assert {name for name, seconds in taught.items() if seconds is not None} == whole
-    history = CostHistory()
-    learn(history, [one], "cpu")
-    phases = {
-        "load": Phase.LOAD,
-        "encode": Phase.ENCODE,
-        "denoise": Phase.DENOISE_HIGH,
-        "decode": Phase.DECODE,
-        "finish": Phase.MUX,
-    }
-    assert {name for name, phase in phases.items() if history.rate(REQUEST.model, phase) is not None} == whole
 
 
 def test_a_fallback_that_does_not_say_where_it_was_leaves_nothing_whole() -> None:
     for odd in ([{"at": "loading", "from": "a", "to": "b"}], [{"use": "something"}], ["odd"], 7):
-        assert whole_phases({"fallbacks": odd}) == ()
+        assert whole_phases(RunResult.from_json({"fallbacks": odd})) == ()
         (one,) = observations([output(fallbacks=odd)], cuda=False)
         assert (one.denoise_seconds, one.decode_seconds, one.finish_seconds) == (None, None, None)
 

@@ -1,14 +1,19 @@
-"""Progress that never goes back, and estimates that come from measurements only."""
+"""Progress that never goes back, and time left that comes from measurements only."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.services.run.clock import DOWNLOAD_PARTS, CostHistory, Phase, PhaseClock, PhasePlan
+from backend.core.catalogue.table import MODELS
+from backend.core.domain import Phase
+from backend.core.planning.cost_model import Basis, Seconds
+from backend.core.requests import HIGH, LOW, RequestDraft, resolve_request
+from backend.services.run.clock import DOWNLOAD_PARTS, PhaseClock, PhasePlan, passes_of, plan_phases
 
 COSTS = {
     Phase.LOAD: 8.0,
@@ -18,6 +23,8 @@ COSTS = {
     Phase.DECODE: 0.5,
     Phase.MUX: 1.0,
 }
+#: What a phase is expected to take before anything was measured, in steps.
+SHARES = {**dict.fromkeys(COSTS, 1.0), Phase.LOAD: 3.0, Phase.ENCODE: 0.3, Phase.DECODE: 0.5, Phase.MUX: 0.3}
 
 
 class Clock:
@@ -28,28 +35,30 @@ class Clock:
         return self.time
 
 
-def plan(load: int = 1, high: int = 4, low: int = 6, chunks: int = 5, size: float = 1.0) -> dict[Phase, PhasePlan]:
+def plan(
+    load: int = 1, high: int = 4, low: int = 6, chunks: int = 5, known: dict[Phase, float] | None = None
+) -> dict[Phase, PhasePlan]:
     units = {Phase.LOAD: load, Phase.ENCODE: 1, Phase.DENOISE_HIGH: high, Phase.DENOISE_LOW: low}
     units |= {Phase.DECODE: chunks, Phase.MUX: 1}
-    return {phase: PhasePlan(count, size) for phase, count in units.items()}
+    return {phase: PhasePlan(count, (known or SHARES)[phase], known is not None) for phase, count in units.items()}
 
 
 def run(
-    history: CostHistory, costs: dict[Phase, float], plans: dict[Phase, PhasePlan], high: int | None = None
+    costs: dict[Phase, float], plans: dict[Phase, PhasePlan], high: int | None = None
 ) -> tuple[list[float], list[tuple[float, float | None]]]:
     """Go through all phases; return every fraction and every (time, eta)."""
     now = Clock()
-    clock = PhaseClock("m", plans, history, now)
+    clock = PhaseClock(plans, now)
+    units = {phase: one.units for phase, one in plans.items()}
     fractions, etas = [clock.fraction], [(now.time, clock.eta_seconds)]
     for phase in COSTS:
         if phase is Phase.DENOISE_HIGH and high is not None:
-            total = plans[Phase.DENOISE_HIGH].units + plans[Phase.DENOISE_LOW].units
-            clock.replan(Phase.DENOISE_HIGH, high)
-            clock.replan(Phase.DENOISE_LOW, total - high)
-            plans = plans | {Phase.DENOISE_HIGH: PhasePlan(high, 1.0), Phase.DENOISE_LOW: PhasePlan(total - high, 1.0)}
+            low = units[Phase.DENOISE_HIGH] + units[Phase.DENOISE_LOW] - high
+            clock.split_steps({Phase.DENOISE_HIGH: [2] * high, Phase.DENOISE_LOW: [1] * low})
+            units |= {Phase.DENOISE_HIGH: high, Phase.DENOISE_LOW: low}
         clock.begin(phase)
         fractions.append(clock.fraction)
-        for _ in range(plans[phase].units):
+        for _ in range(units[phase]):
             now.time += costs[phase]
             clock.advance()
             fractions.append(clock.fraction)
@@ -60,17 +69,17 @@ def run(
 
 @given(
     costs=st.lists(st.floats(0.0, 100.0), min_size=6, max_size=6),
-    second=st.lists(st.floats(0.0, 100.0), min_size=6, max_size=6),
+    expected=st.lists(st.floats(0.0, 100.0), min_size=6, max_size=6),
     load=st.integers(0, 1),
     high=st.integers(0, 10),
     chunks=st.integers(1, 21),
 )
 def test_progress_never_goes_back_and_ends_at_one(
-    costs: list[float], second: list[float], load: int, high: int, chunks: int
+    costs: list[float], expected: list[float], load: int, high: int, chunks: int
 ) -> None:
-    history = CostHistory()
-    for values in (costs, second):
-        fractions, etas = run(history, dict(zip(COSTS, values, strict=True)), plan(load=load, chunks=chunks), high)
+    for known in (None, dict(zip(COSTS, expected, strict=True))):
+        plans = plan(load=load, chunks=chunks, known=known)
+        fractions, etas = run(dict(zip(COSTS, costs, strict=True)), plans, high)
         assert fractions[0] == 0.0
         assert all(earlier <= later for earlier, later in pairwise(fractions))
         assert fractions[-1] == pytest.approx(1.0)
@@ -79,15 +88,13 @@ def test_progress_never_goes_back_and_ends_at_one(
 
 
 def test_without_any_measurement_there_is_no_estimate() -> None:
-    _, etas = run(CostHistory(), COSTS, plan())
+    _, etas = run(COSTS, plan())
     assert [eta for _, eta in etas[:3]] == [None, None, None]  # start, loaded, encoded
     assert etas[3][1] is not None  # one step was measured
 
 
-def test_the_second_run_is_foreseen_from_the_first() -> None:
-    history = CostHistory()
-    run(history, COSTS, plan())
-    fractions, etas = run(history, COSTS, plan())
+def test_a_run_is_foreseen_from_finished_ones() -> None:
+    fractions, etas = run(COSTS, plan(known=COSTS))
     end = etas[-1][0]
     for time, eta in etas:
         assert eta == pytest.approx(end - time, abs=1e-6)
@@ -95,30 +102,66 @@ def test_the_second_run_is_foreseen_from_the_first() -> None:
 
 
 def test_a_warm_run_does_not_wait_for_the_load() -> None:
-    history = CostHistory()
-    run(history, COSTS, plan())
-    _, etas = run(history, COSTS, plan(load=0))
+    _, etas = run(COSTS, plan(load=0, known=COSTS))
     assert etas[0][1] == pytest.approx(1 + 10 * 2 + 5 * 0.5 + 1)
 
 
-def test_a_run_of_twice_the_size_is_foreseen_at_twice_the_time() -> None:
-    history = CostHistory()
-    run(history, COSTS, plan())
-    clock = PhaseClock("m", plan(load=0, size=2.0), history, Clock())
-    assert clock.eta_seconds == pytest.approx(2 * (1 + 10 * 2 + 5 * 0.5 + 1))
+def test_a_step_that_was_measured_corrects_the_forecast_of_both_experts() -> None:
+    _, etas = run(COSTS | {Phase.DENOISE_HIGH: 3.0, Phase.DENOISE_LOW: 3.0}, plan(load=0, known=COSTS))
+    assert etas[2][1] == pytest.approx(9 * 3 + 5 * 0.5 + 1)
 
 
-def test_another_model_has_a_history_of_its_own() -> None:
-    history = CostHistory()
-    run(history, COSTS, plan())
-    assert PhaseClock("other", plan(), history, Clock()).eta_seconds is None
+REQUEST = resolve_request(MODELS["tiny-t2v-a14b"], RequestDraft("a", steps=10, num_frames=17, seed=1))[0]
+FORECAST = Seconds(8.0, 1.0, 18.0, 2.0, 2.5, 1.0, Basis.MEASURED)
 
 
-def test_the_estimate_shrinks_while_a_step_runs() -> None:
-    history = CostHistory()
-    run(history, COSTS, plan())
+def test_the_planners_seconds_are_the_first_estimate_of_a_run() -> None:
+    assert PhaseClock(plan_phases(REQUEST, FORECAST, warm=False)).eta_seconds == pytest.approx(8.0 + FORECAST.warm)
+    assert PhaseClock(plan_phases(REQUEST, FORECAST, warm=True)).eta_seconds == pytest.approx(FORECAST.warm)
+
+
+@pytest.mark.parametrize(
+    "forecast",
+    [
+        None,
+        Seconds(8.0, 1.0, 18.0, 2.0, 2.5, 1.0, Basis.ESTIMATED),
+        Seconds(None, 1.0, 18.0, 2.0, 2.5, 1.0, Basis.MEASURED),
+    ],
+    ids=["no forecast", "published rates", "no load was measured"],
+)
+def test_a_forecast_that_nothing_was_measured_for_gives_shares_but_no_time(forecast: Seconds | None) -> None:
     now = Clock()
-    clock = PhaseClock("m", plan(load=0), history, now)
+    clock = PhaseClock(plan_phases(REQUEST, forecast, warm=False), now)
+    assert clock.eta_seconds is None
+    clock.begin(Phase.LOAD)
+    now.time += 8.0
+    clock.advance()
+    assert 0.1 < clock.fraction < 0.5
+
+
+def test_a_request_that_only_decodes_does_not_wait_for_the_whole_model() -> None:
+    plans = plan_phases(replace(REQUEST, latents_of="one"), replace(FORECAST, denoise=0.0, transfer=0.0), warm=False)
+    assert [phase for phase, one in plans.items() if one.units] == [Phase.LOAD, Phase.DECODE, Phase.MUX]
+    assert not plans[Phase.LOAD].known
+    assert plans[Phase.DECODE].known
+
+
+def test_an_unguided_step_is_half_a_guided_one() -> None:
+    passes = {Phase.DENOISE_HIGH: [2, 2, 2, 2], Phase.DENOISE_LOW: [1] * 6}
+    clock = PhaseClock(plan(load=0, known=COSTS), Clock())
+    clock.split_steps(passes)
+    assert clock.eta_seconds == pytest.approx(1 + 10 * 2 + 5 * 0.5 + 1), "the whole takes as long"
+    clock.skip(Phase.DENOISE_HIGH, 4)
+    assert clock.eta_seconds == pytest.approx(1 + 20 * 6 / 14 + 5 * 0.5 + 1)
+
+
+def test_forwards_are_counted_for_the_expert_of_every_step() -> None:
+    assert passes_of(REQUEST, [HIGH] * 4 + [LOW] * 6) == {Phase.DENOISE_HIGH: [2] * 4, Phase.DENOISE_LOW: [2] * 6}
+
+
+def test_the_estimate_shrinks_while_a_step_runs_and_waits_for_one_that_takes_longer() -> None:
+    now = Clock()
+    clock = PhaseClock(plan(load=0, known=COSTS), now)
     clock.begin(Phase.ENCODE)
     clock.advance()
     clock.begin(Phase.DENOISE_HIGH)
@@ -126,11 +169,13 @@ def test_the_estimate_shrinks_while_a_step_runs() -> None:
     now.time += 1.5
     assert before is not None
     assert clock.eta_seconds == pytest.approx(before - 1.5)
+    now.time += 10.0
+    assert clock.eta_seconds == pytest.approx(before - 2.0), "an overdue step takes nothing from those that follow"
 
 
 def test_seconds_are_kept_for_each_phase() -> None:
     now = Clock()
-    clock = PhaseClock("m", plan(), CostHistory(), now)
+    clock = PhaseClock(plan(), now)
     clock.begin(Phase.LOAD)
     now.time += 3.0
     clock.advance()
@@ -141,8 +186,8 @@ def test_seconds_are_kept_for_each_phase() -> None:
 
 
 def test_steps_that_an_earlier_attempt_made_are_done_but_say_nothing_about_time() -> None:
-    history, now = CostHistory(), Clock()
-    clock = PhaseClock("m", plan(load=0), history, now)
+    now = Clock()
+    clock = PhaseClock(plan(load=0), now)
     clock.begin(Phase.ENCODE)
     clock.advance()
     clock.skip(Phase.DENOISE_HIGH, 4)
@@ -156,35 +201,14 @@ def test_steps_that_an_earlier_attempt_made_are_done_but_say_nothing_about_time(
     now.time += 3.0
     clock.advance()
     clock.finish()
-    assert history.rate("m", Phase.DENOISE_LOW) == pytest.approx(3.0)
-    assert clock.seconds["denoise_low"] == pytest.approx(6.0)
-    assert "denoise_high" not in clock.seconds
-
-
-def test_what_earlier_processes_measured_serves_until_this_one_has_measured() -> None:
-    history = CostHistory()
-    history.seed("m", COSTS)
-    _, etas = run(history, COSTS, plan())
-    assert etas[0][1] == pytest.approx(8 + 1 + 10 * 2 + 5 * 0.5 + 1)
-    history = CostHistory()
-    history.record("m", Phase.DECODE, 2.0)
-    history.seed("m", {Phase.DECODE: 100.0, Phase.MUX: 1.0})
-    assert history.rate("m", Phase.DECODE) == 2.0
-    assert history.rate("m", Phase.MUX) == 1.0
-
-
-def test_the_size_of_a_step_can_be_corrected_when_the_model_is_known() -> None:
-    history = CostHistory()
-    history.seed("m", COSTS)
-    clock = PhaseClock("m", plan(load=0), history, Clock())
-    clock.replan(Phase.DENOISE_LOW, 6, 0.5)  # one pass instead of two
-    assert clock.eta_seconds == pytest.approx(1 + 4 * 2 + 6 * 2 * 0.5 + 5 * 0.5 + 1)
+    assert clock.seconds[Phase.DENOISE_LOW] == pytest.approx(6.0)
+    assert Phase.DENOISE_HIGH not in clock.seconds
 
 
 def test_a_download_takes_part_in_the_progress_and_its_end_is_told_by_who_counts_its_bytes() -> None:
-    history, now = CostHistory(), Clock()
-    history.seed("m", COSTS)
-    clock = PhaseClock("m", plan() | {Phase.DOWNLOAD: PhasePlan(DOWNLOAD_PARTS, 1.0)}, history, now)
+    now = Clock()
+    download = {Phase.DOWNLOAD: PhasePlan(DOWNLOAD_PARTS, 0.05 * COSTS[Phase.DENOISE_HIGH])}
+    clock = PhaseClock(plan(known=COSTS) | download, now)
     rest = 8 + 1 + 10 * 2 + 5 * 0.5 + 1
     clock.begin(Phase.DOWNLOAD)
     assert (clock.fraction, clock.eta_seconds) == (0.0, None)
@@ -199,18 +223,17 @@ def test_a_download_takes_part_in_the_progress_and_its_end_is_told_by_who_counts
     assert clock.fraction == pytest.approx(2 * half)
     assert clock.eta_seconds == pytest.approx(rest)
     assert clock.seconds == {"download": 100.0}
-    assert history.rate("m", Phase.DOWNLOAD) is None
 
 
-def test_a_phase_that_begins_anew_keeps_its_time_and_its_progress_but_teaches_only_what_the_last_try_took() -> None:
-    now, history = Clock(), CostHistory()
-    clock = PhaseClock("m", {Phase.DECODE: PhasePlan(4, 1.0)}, history, now)
+def test_a_phase_that_begins_anew_keeps_its_time_and_its_progress() -> None:
+    now = Clock()
+    clock = PhaseClock({Phase.DECODE: PhasePlan(4, 1.0)}, now)
     clock.begin(Phase.DECODE)
     for _ in range(3):
         now.time += 10.0
         clock.advance()
     assert clock.fraction == pytest.approx(0.75)
-    clock.restart(8, 0.5)
+    clock.restart(8)
     assert clock.fraction == pytest.approx(0.75), "it does not go back"
     assert clock.eta_seconds is None, "in these units nothing was measured yet"
     now.time += 2.0
@@ -221,28 +244,3 @@ def test_a_phase_that_begins_anew_keeps_its_time_and_its_progress_but_teaches_on
         clock.advance()
     clock.finish()
     assert clock.seconds == {"decode": 46.0}
-    assert history.rate("m", Phase.DECODE) == pytest.approx(4.0)
-
-
-def test_a_run_on_which_memory_ran_out_teaches_the_phases_before_and_still_says_its_own_end() -> None:
-    now, history = Clock(), CostHistory()
-    clock = PhaseClock("m", plan(), history, now)
-    for phase in (Phase.LOAD, Phase.ENCODE):
-        clock.begin(phase)
-        now.time += COSTS[phase]
-        clock.advance()
-    clock.begin(Phase.DENOISE_HIGH)
-    for step in range(4):
-        now.time += 3.0
-        if step == 1:
-            clock.disturb()
-        clock.advance()
-    assert clock.eta_seconds is not None
-    for phase in (Phase.DENOISE_LOW, Phase.DECODE, Phase.MUX):
-        clock.begin(phase)
-        now.time += 60.0
-        clock.advance(plan()[phase].units)
-    clock.finish()
-    assert clock.seconds["denoise_high"] == 12.0
-    known = [phase for phase in COSTS if history.rate("m", phase) is not None]
-    assert known == [Phase.LOAD, Phase.ENCODE]

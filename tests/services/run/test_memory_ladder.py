@@ -12,20 +12,18 @@ import pytest
 
 from backend.core import faults
 from backend.core.catalogue.table import MODELS
-from backend.core.domain import Progress, Stage
+from backend.core.domain import Progress
 from backend.core.errors import OutOfMemory
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
-from backend.core.planning.memory_ladder import MemoryLadder, MemoryUse, OomPolicy
+from backend.core.planning.memory_ladder import OomPolicy
 from backend.core.planning.memory_plan import PLANS
 from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.services.media.images import InputStore
 from backend.services.media.video_encoder import last_frame
-from backend.services.real_generation_pipeline import RealGenerationPipeline
-from backend.services.run.clock import CostHistory, Phase, PhaseClock, PhasePlan
-from backend.services.run.memory_plans import Rungs, StartPlan, StartPlans
-from backend.services.run.report import RunReport
+from backend.services.real_generation_pipeline import RealGenerationPipeline, RunOptions
+from backend.services.run.memory_plans import StartPlan, StartPlans
 from tests.services.attempt_process import FixedFolder
 from tests.support.random_model import build_random_i2v, build_random_model
 
@@ -121,7 +119,7 @@ def begin_with(**switches: Any) -> StartPlans:
 def result_of(
     bridge: ModelIntegrationBridge[WanComponents], home: Path, request: GenerationRequest, **options: Any
 ) -> dict[str, Any]:
-    pipeline = RealGenerationPipeline(bridge, Home(home), **options)
+    pipeline = RealGenerationPipeline(bridge, Home(home), RunOptions(**options))
     result: dict[str, Any] = pipeline.generate("task", request, report=ignore).metadata["result"]
     return result
 
@@ -198,7 +196,7 @@ def test_the_ladder_ends_where_the_policy_ends_and_with_advice(
     inject(fault)
     home = Home(tmp_path / "home")
     with pytest.raises(OutOfMemory) as caught:
-        RealGenerationPipeline(bridge, home, oom_policy=policy).generate("task", REQUEST, report=ignore)
+        RealGenerationPipeline(bridge, home, RunOptions(oom_policy=policy)).generate("task", REQUEST, report=ignore)
     assert advice in caught.value.next_steps[0]
     assert not list(home.outputs.iterdir())
 
@@ -237,26 +235,3 @@ def test_kept_latents_are_decoded_again_on_a_lower_rung(
     inject("model.load=oom")
     fresh = RealGenerationPipeline(bridge, home)
     assert fresh.generate("alone", again, report=ignore).metadata["result"]["fallbacks"][0]["at"] == "loading"
-
-
-@pytest.mark.parametrize(("errors", "taught"), [([], True), ([OutOfMemory()], False)])
-def test_what_a_part_takes_that_memory_ran_out_in_is_no_example_for_later_runs(
-    bridge: ModelIntegrationBridge[WanComponents], errors: list[OutOfMemory], taught: bool
-) -> None:
-    bridge.unload()
-    history, left = CostHistory(), list(errors)
-    clock = PhaseClock(REQUEST.model, {Phase.DECODE: PhasePlan(1, 1.0)}, history)
-    ladder = MemoryLadder(OomPolicy.QUALITY, 64)
-
-    def decode() -> None:
-        if left:
-            raise left.pop()
-
-    clock.begin(Phase.DECODE)
-    rungs = Rungs(bridge.prepare(REQUEST, PLANS[0]), ladder, RunReport(clock, ignore, REQUEST.steps))
-    rungs.until_done(decode, MemoryUse.DECODE, Stage.POST_PROCESSING)
-    clock.advance()
-    clock.finish()
-    assert [rung.to_json()["use"] for rung in ladder.taken] == ["decode"] * len(errors)
-    assert (history.rate(REQUEST.model, Phase.DECODE) is not None) is taught
-    bridge.unload()

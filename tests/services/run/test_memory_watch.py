@@ -29,14 +29,13 @@ from backend.core.requests import RequestDraft, resolve_request
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.engine.memory.readings import DeviceMemory
 from backend.models.folder.manager import ModelManager
-from backend.services.real_generation_pipeline import RealGenerationPipeline
+from backend.services.real_generation_pipeline import RealGenerationPipeline, RunOptions
 from backend.services.run.memory_watch import MemoryWatch, RunMemory
 
 REQUEST, _ = resolve_request(
     MODELS["tiny-t2v-a14b"],
     RequestDraft(prompt="a red circle", width=64, height=64, num_frames=5, steps=2, seed=1, keep_latents=True),
 )
-PROGRESS = Progress(Stage.GENERATING, 0.5, "a step")
 
 
 class Gauge:
@@ -85,6 +84,7 @@ def levels(gauge: Gauge, shares: Sequence[float]) -> list[str]:
         ([76, 74, 76, 74, 76], ["w", "", "", "", ""]),  # at an edge it is told once
         ([91, 89, 91, 89], ["c", "", "", ""]),
         ([91, 84, 91], ["c", "", "c"]),
+        ([91, 74, 76], ["c", "", ""]),  # from critical straight to below a warning: that level ends at 70 too
     ],
 )
 def test_each_level_is_told_when_it_is_reached(shares: Sequence[float], said: list[str]) -> None:
@@ -164,16 +164,15 @@ def test_at_the_critical_level_what_is_not_used_is_given_up_between_two_reports(
     watch = MemoryWatch(gauge)
     memory = RunMemory(
         watch,
-        lambda progress: heard.append(progress.message),
         lambda alert, given_up: heard.append(f"{alert.level}: {given_up}"),
         lambda: ("TI2V-5B",),
     )
-    memory.report(PROGRESS)
+    memory.relieve()
     for share in (80, 92):
         gauge.vram = share
         watch.poll()
-        memory.report(PROGRESS)
-    assert heard == ["a step", "a step", "warning: ()", "a step", "critical: ('TI2V-5B',)"]
+        memory.relieve()
+    assert heard == ["warning: ()", "critical: ('TI2V-5B',)"]
     assert gauge.released == 1
     assert memory.warnings == [
         "The card's memory is 80 % full (80.0 GiB of 100.0 GiB)",
@@ -181,12 +180,11 @@ def test_at_the_critical_level_what_is_not_used_is_given_up_between_two_reports(
     ]
 
 
-def test_without_a_watch_reports_pass_and_nothing_is_known() -> None:
-    heard: list[Progress] = []
-    memory = RunMemory(None, heard.append, lambda alert, given_up: None, lambda: ())
-    memory.report(PROGRESS)
-    assert heard == [PROGRESS]
-    assert memory.peaks == MemoryPeaks()
+def test_without_a_watch_nothing_is_known_and_nothing_is_unloaded() -> None:
+    unloaded: list[str] = []
+    memory = RunMemory(None, lambda alert, names: unloaded.extend(names), lambda: ("TI2V-5B",))
+    memory.relieve()
+    assert (unloaded, memory.warnings, memory.peaks) == ([], [], MemoryPeaks())
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +197,7 @@ def test_the_record_of_a_video_says_what_was_seen_and_the_clip_is_the_same(
     bridge: ModelIntegrationBridge[WanComponents], tmp_path: Path
 ) -> None:
     def result(watch: MemoryWatch | None) -> dict[str, object]:
-        pipeline = RealGenerationPipeline(bridge, Home(tmp_path), watch=watch)
+        pipeline = RealGenerationPipeline(bridge, Home(tmp_path), RunOptions(watch=watch))
         output = pipeline.generate("one", REQUEST, report=lambda progress: None)
         assert list(output.warnings) == output.metadata["result"]["warnings"]
         values: dict[str, object] = output.metadata["result"]
@@ -223,7 +221,7 @@ def test_a_model_that_only_waits_is_given_up_when_memory_is_full(
     alerts: list[tuple[MemoryAlert, tuple[str, ...]]] = []
     gauge = Gauge(ram=10)
     watch = MemoryWatch(gauge)
-    pipeline = RealGenerationPipeline(bridge, home, watch=watch, alerted=lambda *one: alerts.append(one))
+    pipeline = RealGenerationPipeline(bridge, home, RunOptions(watch=watch, alerted=lambda *one: alerts.append(one)))
 
     def report(progress: Progress) -> None:
         if progress.stage is Stage.POST_PROCESSING:  # the decoder alone is loaded now

@@ -39,7 +39,7 @@ from backend.models.folder.manager import ModelManager, Presence
 from backend.models.folder.manifest import MANIFEST_FILE
 from backend.models.lora.library import LoraLibrary
 from backend.services.planning.forecast import Forecast
-from backend.services.real_generation_pipeline import RealGenerationPipeline
+from backend.services.real_generation_pipeline import RealGenerationPipeline, RunOptions
 from backend.services.run import model_fetch
 from backend.store.engine import Database
 from backend.store.outputs import OutputStore
@@ -84,8 +84,8 @@ def make(home: Home, hub: StandIn, loader: WanPipelineLoader) -> Make:
         policy = RetryPolicy(attempts=2, first_seconds=0.001)
         fetcher = ModelDownloader(home, models, Hub(endpoint or hub.endpoint), policy=policy, **options)
         bridge: ModelIntegrationBridge[WanComponents] = ModelIntegrationBridge(models, loader, fetcher)
-        given = {"admit": admit, "paused": paused}
-        return RealGenerationPipeline(bridge, home, **{name: one for name, one in given.items() if one is not None})
+        given = {name: one for name, one in {"admit": admit, "paused": paused}.items() if one is not None}
+        return RealGenerationPipeline(bridge, home, RunOptions(**given))
 
     return made
 

@@ -60,6 +60,8 @@ def test_a_lesson_holds_for_clips_that_are_at_least_as_large(use: MemoryUse) -> 
     assert plans.choose(SMALL, FILES).plan == (SWAP if fixed else RESIDENT)
     assert plans.choose(LONG, FILES).plan == (SWAP if fixed else RESIDENT), "its picture is smaller"
     assert plans.choose(replace(MIDDLE, num_frames=17), FILES).plan == SWAP
+    shorter = plans.choose(replace(MIDDLE, num_frames=5), FILES).plan
+    assert shorter == (SWAP if fixed else RESIDENT), "its picture is as large, and its clip is not"
     assert plans.choose(request(128, 96, 9, "tiny-ti2v-5b"), FILES).plan == RESIDENT, "another model"
 
 
@@ -117,7 +119,7 @@ def test_a_worker_begins_with_the_plan_of_the_estimate_for_the_memory_that_is_fr
     plans = StartPlans.of(forecast, device.free)
     estimate = forecast.decide(wanted)
     assert estimate.chosen is not None
-    assert plans.choose(wanted, FILES) == StartPlan(estimate.chosen.plan, estimate.reason)
+    assert plans.choose(wanted, FILES) == StartPlan(estimate.chosen.plan, estimate.reason, estimate.chosen.seconds)
     assert estimate.chosen.plan == RESIDENT
     device.bytes = 24 * GIB
     others = plans.choose(wanted, FILES)

@@ -1,0 +1,159 @@
+"""The record of a run: what a finished video says about how it was made.
+
+It is stored in the MP4 file and in the output's row. Knows the device by its name; knows no loaded model and no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from backend import __version__
+from backend.core.catalogue.table import find_model
+from backend.core.domain import Phase
+from backend.core.requests import GenerationRequest
+
+METADATA_FORMAT: Final = 1
+PRODUCT: Final = "wan22"
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What came out of a run and how it went, in the order of the JSON object; None = not recorded."""
+
+    frames: int | None = None
+    frames_sha256: str | None = None  #: over the decoded frames before encoding, uint8 RGB
+    quality: str | None = None  #: "ok", or what is wrong with the clip
+    seconds: dict[Phase, float] | None = None  #: for each phase that was over when the record was written
+    expert_steps: dict[str, int] | None = None  #: steps that each expert made
+    warnings: tuple[str, ...] = ()
+    loras: tuple[dict[str, Any], ...] = ()  #: their receipts, as plain JSON values
+    resumed_from_step: int | None = None  #: the step after which this attempt resumed; None = from the start
+    kept_latents: bool = False  #: whether the latents are stored beside the video
+    attention: str | None = None  #: attention kernel of the experts
+    precision: str | None = None  #: number format in which the experts computed
+    peak_vram_bytes: int | None = None  #: peak of tensor memory on the card
+    peak_ram_bytes: int | None = None  #: peak memory of the worker process
+    plan: str | None = None  #: the memory plan in force at the end
+    plan_reason: str | None = None  #: why the run started with the plan that it started with
+    fallbacks: tuple[dict[str, str], ...] = ()  #: plans abandoned because memory ran out, in order; {} = unreadable
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; seconds are rounded to milliseconds."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return plain | {"seconds": {str(phase): round(value, 3) for phase, value in (self.seconds or {}).items()}}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> RunResult:
+        """Read what `to_json` of any version wrote.
+
+        Raises:
+            ValueError, TypeError, AttributeError: a value has the wrong type.
+        """
+        texts = ("frames_sha256", "quality", "attention", "precision", "plan", "plan_reason")
+        counts = ("frames", "resumed_from_step", "peak_vram_bytes", "peak_ram_bytes")
+        seconds, steps = values.get("seconds"), values.get("expert_steps")
+        known = set(Phase)
+        plain: dict[str, Any] = {name: str(values[name]) for name in texts if values.get(name) is not None}
+        plain |= {name: int(values[name]) for name in counts if values.get(name) is not None}
+        return cls(
+            **plain,
+            seconds=None
+            if seconds is None
+            else {Phase(name): float(value) for name, value in seconds.items() if name in known},
+            expert_steps=None if steps is None else {name: int(count) for name, count in steps.items()},
+            warnings=tuple(values.get("warnings") or ()),
+            loras=tuple(values.get("loras") or ()),
+            kept_latents=bool(values.get("kept_latents")),
+            fallbacks=_fallbacks(values.get("fallbacks")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """Everything that a video says about its making."""
+
+    request: dict[str, Any]  #: as recorded; `requested` parses it
+    model: str | None
+    repository: str | None  #: where the model was published
+    weights_sha256: str | None  #: over the weights that made the latents
+    libraries: dict[str, str]  #: name -> version
+    device: str | None  #: in words
+    result: RunResult | None  #: None = absent or malformed
+    task_id: str | None = None
+    format: int = METADATA_FORMAT
+    product: str | None = PRODUCT
+    version: str | None = __version__  #: of the program that wrote it
+
+    @classmethod
+    def of(
+        cls,
+        task_id: str,
+        request: GenerationRequest,
+        result: RunResult,
+        *,
+        device: str,
+        weights_sha256: str,
+        libraries: dict[str, str],
+    ) -> RunRecord:
+        """Describe a run of this version."""
+        spec = find_model(request.model)
+        return cls(request.to_json(), spec.id, spec.repo_id, weights_sha256, libraries, device, result, task_id)
+
+    @property
+    def requested(self) -> GenerationRequest | None:
+        """The request that makes the same clip again; None where this version cannot read it."""
+        try:
+            return GenerationRequest.from_json(self.request)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; `from_json` reads them back."""
+        return {
+            "format": self.format,
+            "product": self.product,
+            "version": self.version,
+            "task_id": self.task_id,
+            "request": self.request,
+            "model": {"id": self.model, "repository": self.repository, "weights_sha256": self.weights_sha256},
+            "libraries": self.libraries,
+            "device": self.device,
+            "result": None if self.result is None else self.result.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> RunRecord:
+        """Read the record of any version; absent values become None or empty, and nothing is raised."""
+        model = _object(values.get("model"))
+        try:
+            result = RunResult.from_json(values["result"])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            result = None
+        written = values.get("format")
+        return cls(
+            request=_object(values.get("request")),
+            model=model.get("id"),
+            repository=model.get("repository"),
+            weights_sha256=model.get("weights_sha256"),
+            libraries=_object(values.get("libraries")),
+            device=values.get("device"),
+            result=result,
+            task_id=values.get("task_id"),
+            format=written if isinstance(written, int) else 0,
+            product=values.get("product"),
+            version=values.get("version"),
+        )
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _fallbacks(value: object) -> tuple[dict[str, str], ...]:
+    """Read fallbacks; an unreadable one is kept as an empty object, because something did run out of memory."""
+    if not value:
+        return ()
+    return tuple(_object(one) for one in value) if isinstance(value, Iterable) else ({},)
