@@ -75,7 +75,7 @@ def forward_flops(arch: Architecture, tokens: int, text_tokens: int, *, per_toke
 class Workload:
     """The part of a request that decides its cost."""
 
-    model: str
+    spec: ModelSpec
     width: int
     height: int
     num_frames: int
@@ -88,9 +88,16 @@ class Workload:
     packed: PackedMatrices | None = None  #: what the model's files have quantised; None = nothing, or not known
 
     @classmethod
-    def of(cls, request: GenerationRequest, *, lora_bytes: int = 0, packed: PackedMatrices | None = None) -> Workload:
-        """Read it from a full request."""
-        spec = find_model(request.model)
+    def of(
+        cls,
+        request: GenerationRequest,
+        spec: ModelSpec | None = None,
+        *,
+        lora_bytes: int = 0,
+        packed: PackedMatrices | None = None,
+    ) -> Workload:
+        """Read it from a full request; `spec` is the request's model, looked up by name where the caller has none."""
+        spec = spec or find_model(request.model)
         scales = guidance_plan(request, experts_of_steps(spec, request))
         passes = sum(1 if scale is None else 2 for scale in scales)
         encoded = 0
@@ -98,7 +105,7 @@ class Workload:
             encoded = request.num_frames if spec.needs_image else 1
         denoises = request.latents_of is None
         return cls(
-            model=spec.id,
+            spec=spec,
             width=request.width,
             height=request.height,
             num_frames=request.num_frames,
@@ -126,12 +133,12 @@ class Workload:
         Raises:
             InvalidRequest: the model cannot make this.
         """
-        return cls.of(native_request(spec, size, num_frames, steps, image=image))
+        return cls.of(native_request(spec, size, num_frames, steps, image=image), spec)
 
     @property
-    def spec(self) -> ModelSpec:
-        """The model's entry in the table."""
-        return find_model(self.model)
+    def model(self) -> str:
+        """The model's id."""
+        return self.spec.id
 
     @property
     def architecture(self) -> Architecture:
