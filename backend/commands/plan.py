@@ -65,8 +65,8 @@ def plan(
     out.print(escape(_in_words(machine)), style="dim")
     specs = [find_model(model)] if model else list(models_in_force().specs)
     imagined = any(option is not None for option in (vram, ram, card))
-    wishes = OptimizationSettings() if imagined else _stored_constraints()
-    optimizer, policy = WAN22SystemOptimizer(machine, wishes=wishes), load_settings().oom_policy
+    constraints = OptimizationSettings() if imagined else _stored_constraints()
+    optimizer, policy = WAN22SystemOptimizer(machine, constraints=constraints), load_settings().oom_policy
     models = ModelManager(load_settings().paths, has_gpu=machine.cuda)
     works = [replace(work_of(spec, size, frames, steps), packed=models.packed(spec)) for spec in specs]
     decisions = [optimizer.decide(work, policy) for work in works]

@@ -199,14 +199,13 @@ class WorkerRunner:
         self._watch.start()
         self._heartbeat.loaded_model = lambda: bridge.loaded_model
         policy = self._settings.oom_policy
-        wishes = stored_optimization(config).current
         loras = LoraLibrary(self._home)
         forecast = Forecast(
             equipped.machine,
             self._outputs,
             loras,
             binding=True,
-            wishes=wishes,
+            constraints=stored_optimization(config).current,
             policy=policy,
             packed=models.packed,
         )

@@ -40,7 +40,7 @@ class Option:
     seconds: Seconds
     fits: bool
     reason: str  #: why it was taken or not, in a sentence
-    possible: bool = True  #: whether device, model and wishes allow it at all, with any memory
+    possible: bool = True  #: whether device, model and constraints allow it at all, with any amount of memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class WAN22SystemOptimizer:
         self,
         machine: Machine,
         rates: Rates | None = None,
-        wishes: OptimizationSettings | None = None,
+        constraints: OptimizationSettings | None = None,
         *,
         correction: MemoryCorrection | None = None,
     ) -> None:
@@ -98,11 +98,11 @@ class WAN22SystemOptimizer:
         Args:
             machine: what it has.
             rates: those it was measured to have; else the published ones.
-            wishes: what the operator asks; a plan that breaks one of them is none. Without them nothing is asked.
+            constraints: the operator's; plans that violate one are rejected. None = unconstrained.
             correction: what its finished runs took in memory, held against what was said of them.
         """
-        self.wishes = wishes or OptimizationSettings()
-        self.machine = replace(machine, vram_limit=self.wishes.max_vram)
+        self.constraints = constraints or OptimizationSettings()
+        self.machine = replace(machine, vram_limit=self.constraints.max_vram)
         self._correction = correction or MemoryCorrection()
         self.rates = rates or machine.rates
 
@@ -122,7 +122,7 @@ class WAN22SystemOptimizer:
 
     def weigh(self, work: Workload, policy: OomPolicy = OomPolicy.QUALITY) -> Decision:
         """Decide without looking for what would fit instead."""
-        weighed = [self._option(plan, work) for plan in _variants(self.wishes.vae_tile_size)]
+        weighed = [self._option(plan, work) for plan in _variants(self.constraints.vae_tile_size)]
         fitting = [option for option in weighed if option.fits]
         best = _best(fitting, policy)
         if best is not None:
@@ -167,17 +167,17 @@ class WAN22SystemOptimizer:
         capability = self.machine.compute_capability
         if plan.storage is Storage.FP8 and capability is not None and capability < FP8_CAPABILITY:
             return f"fp8 storage needs compute capability 8.0, this card has {capability[0]}.{capability[1]}"
-        return self._unwished(plan, can_round=work.packed is None)
+        return self._violates(plan, can_round=work.packed is None)
 
-    def _unwished(self, plan: MemoryPlan, *, can_round: bool) -> str:
-        """Say which of the operator's wishes a plan breaks; empty when none."""
-        wishes, capability = self.wishes, self.machine.compute_capability
-        if wishes.quantization is Quantization.BF16 and plan.storage is Storage.FP8:
+    def _violates(self, plan: MemoryPlan, *, can_round: bool) -> str:
+        """Name the operator's constraint that a plan violates; empty if none."""
+        constraints, capability = self.constraints, self.machine.compute_capability
+        if constraints.quantization is Quantization.BF16 and plan.storage is Storage.FP8:
             return "the optimization settings keep weights in bf16"
         can_fp8 = can_round and self.machine.cuda and (capability is None or capability >= FP8_CAPABILITY)
-        if wishes.quantization is Quantization.FP8 and plan.storage is Storage.BF16 and can_fp8:
+        if constraints.quantization is Quantization.FP8 and plan.storage is Storage.BF16 and can_fp8:
             return "the optimization settings keep weights in fp8"
-        if not wishes.enable_offload and (plan.placement is not Placement.RESIDENT or plan.text_encoder_on_cpu):
+        if not constraints.enable_offload and (plan.placement is not Placement.RESIDENT or plan.text_encoder_on_cpu):
             return "the optimization settings move nothing off the device"
         return ""
 
@@ -215,7 +215,7 @@ class WAN22SystemOptimizer:
     def _fits(self, work: Workload) -> bool:
         return any(
             not self._forbidden(plan, work) and not _lacks(self._needs(plan, work), self.machine)
-            for plan in _variants(self.wishes.vae_tile_size)
+            for plan in _variants(self.constraints.vae_tile_size)
         )
 
     def _instead(self, work: Workload) -> Workload | None:
@@ -225,7 +225,7 @@ class WAN22SystemOptimizer:
             return nearest
         others = sorted(models_in_force().specs, key=lambda spec: spec.weights_gb, reverse=True)
         for spec in others:
-            if spec.id == work.model or not _serves(spec, work):
+            if spec == work.spec or not _serves(spec, work):
                 continue
             native = Workload.native(spec, image=bool(work.encoded_frames))
             nearest = self._first_that_fits([native, *_smaller(native)])
