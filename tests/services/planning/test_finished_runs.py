@@ -127,7 +127,7 @@ def test_memory_is_learnt_from_runs_that_kept_their_plan() -> None:
     told = output(plan="resident-bf16", peak_ram_bytes=700_000_000, peak_vram_bytes=None)
     (peak,) = peaks([told], cuda=False)
     assert (peak.ram, peak.vram) == (700_000_000, None)
-    assert MemoryCorrection.of([peak]).ram == pytest.approx(700_000_000 / peak.said.ram)
+    assert MemoryCorrection.of([peak]).ram == pytest.approx(700_000_000 / peak.predicted.ram)
     silent = [
         output(),
         output(plan="some other plan", peak_ram_bytes=1),
