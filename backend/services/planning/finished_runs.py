@@ -1,6 +1,6 @@
-"""What the records of finished videos say about the machine: seconds of phases, loads, and memory at its highest.
+"""Extracts what the records of finished videos show about the machine: phase times, load times and peak memory.
 
-Reads records, also those of other versions; decides nothing.
+Reads records of any version; decides nothing.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from backend.core.planning.memory_plan import PLANS
 from backend.core.requests import GenerationRequest
 
 LOAD, ENCODE, DENOISE, DECODE, FINISH = "load", "encode", "denoise", "decode", "finish"
-#: In the order in which a run does them; the two experts are one here.
+#: In the order of a run; the two experts are one phase here.
 _PHASES: Final = (LOAD, ENCODE, DENOISE, DECODE, FINISH)
 _SECONDS: Final = ("load", "encode", "denoise_high", "denoise_low", "decode")
-#: What memory was wanted for (`MemoryUse`), by the phase in which that is.
+#: The phase in which memory is needed, by its use.
 _USED_IN: Final = {
     MemoryUse.LOAD: LOAD,
     MemoryUse.TEXT: ENCODE,
@@ -32,10 +32,10 @@ _PLANS = {plan.name: plan for plan in PLANS}
 
 
 def whole_phases(result: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the phases that a run went through before memory ran out for the first time; all where it never did.
+    """Return the phases that a run completed before memory ran out for the first time; all if it never did.
 
-    The phase in which it did contains a try that failed, and those after it were made under another plan than the one
-    that is said. A record of an older version does not tell what memory was wanted for; nothing is whole then.
+    The phase in which it did contains a failed attempt, and later ones ran under another plan than the recorded one. A
+    record of an older version lacks what the memory was needed for; no phase counts then.
     """
     fallbacks = result.get("fallbacks")
     if not fallbacks:
@@ -47,19 +47,19 @@ def whole_phases(result: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def observations(outputs: Iterable[Output], *, cuda: bool, float32: bool = False) -> Iterator[Observation]:
-    """Yield what each run on a card, or on a processor, took; what it did not do as a whole is left out.
+    """Yield the phase times of each run; phases that it did not complete are None.
 
     Args:
         outputs: the finished videos.
-        cuda: whether runs on a card are wanted, or those on a processor.
-        float32: whether those on a card that computed in float32 are, or the others.
+        cuda: whether to select runs on a card or those on a processor.
+        float32: whether to select runs on a card in float32 or the others.
     """
     for output, request, result in _runs(outputs, cuda=cuda, float32=float32):
         seconds = {name: float(value) for name, value in result["seconds"].items()}
         whole = set(whole_phases(result))
         if result.get("resumed_from_step") is not None or request.latents_of is not None:
             whole -= {ENCODE, DENOISE}
-        # The record is inside the file, so it was written before the file was: the rest is what that took.
+        # The record is embedded in the file, so it was written first: the rest is the time for completing the file.
         rest = output.generation_seconds - sum(seconds.get(name, 0.0) for name in _SECONDS)
         denoised = seconds.get("denoise_high", 0.0) + seconds.get("denoise_low", 0.0)
         yield Observation(
@@ -72,14 +72,14 @@ def observations(outputs: Iterable[Output], *, cuda: bool, float32: bool = False
 
 
 def loads(outputs: Iterable[Output], *, cuda: bool, float32: bool = False) -> Iterator[tuple[Workload, float]]:
-    """Yield each run that needed the whole model, and how long it waited for it; arguments as above."""
+    """Yield each run that needed the whole model, and the seconds it waited for it; arguments as above."""
     for _, request, result in _runs(outputs, cuda=cuda, float32=float32):
         if request.latents_of is None and LOAD in whole_phases(result):
             yield Workload.of(request), float(result["seconds"].get("load", 0.0))
 
 
 def peaks(outputs: Iterable[Output], *, cuda: bool, float32: bool = False) -> Iterator[Peak]:
-    """Yield what each run was said to need and what it had at its highest, where its record tells both."""
+    """Yield predicted and peak memory of each run whose record has both."""
     for _, request, result in _runs(outputs, cuda=cuda, float32=float32):
         plan = _PLANS.get(str(result.get("plan")))
         if plan is None or result.get("fallbacks"):
@@ -116,7 +116,7 @@ def _runs(
 
 
 def _check(result: Mapping[str, Any]) -> None:
-    """Raise like `int` and `float` when a number of a record is none."""
+    """Raise like `int` and `float` if a field of a record is not a number."""
     for value in result["seconds"].values():
         float(value)
     for name in ("ram", "vram"):

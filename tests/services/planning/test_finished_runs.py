@@ -58,7 +58,7 @@ def test_only_runs_in_the_same_precision_count_on_a_card() -> None:
     told = {"plan": "resident-bf16", "peak_vram_bytes": 10**9}
     (more,) = peaks([output(card, precision="float32", **told)], cuda=True, float32=True)
     (less,) = peaks([output(card, **told)], cuda=True)
-    assert more.said.vram > less.said.vram
+    assert more.predicted.vram > less.predicted.vram
 
 
 def rung(use: MemoryUse) -> dict[str, str]:
