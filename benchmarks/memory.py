@@ -2,8 +2,8 @@
 
 `python -m benchmarks.memory`. Each size runs twice on a fresh worker on the processor: as users start it, which is what
 the planner budgets, and with a C library that returns freed memory at once, which shows what is alive. The peak
-resident memory of the whole process is compared. One argument sets the number of parallel workers, which does not affect
-the results; five (`MODEL WIDTH HEIGHT FRAMES IMAGE`) measure one size and print JSON.
+resident memory of the whole process is compared. One argument sets the number of parallel workers, and affects no
+result; five (`MODEL WIDTH HEIGHT FRAMES IMAGE`) measure one size and print JSON.
 """
 
 from __future__ import annotations
