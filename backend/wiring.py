@@ -59,7 +59,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         outputs,
         loras,
         binding=binding,
-        wishes=kept.current,
+        constraints=kept.current,
         policy=policy,
         packed=model_manager.packed,
     )

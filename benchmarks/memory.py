@@ -1,9 +1,9 @@
-"""Predicted against measured peak memory, over twenty sizes of the tiny models.
+"""Predicted and measured peak memory, for twenty sizes of the tiny models.
 
-`python -m benchmarks.memory`. Each size is made twice by a fresh worker on the processor: as users start it, which is
-what the planner budgets, and with a C library that gives freed memory back at once, which shows what is alive. Compared
-is the resident memory of the whole process at its highest point. One argument says how many workers run at once, which
-changes no result; five (`MODEL WIDTH HEIGHT FRAMES IMAGE`) are one size, answered as JSON.
+`python -m benchmarks.memory`. Each size runs twice on a fresh worker on the processor: as users start it, which is what
+the planner budgets, and with a C library that returns freed memory at once, which shows what is alive. The peak
+resident memory of the whole process is compared. One argument sets the number of parallel workers, and affects no
+result; five (`MODEL WIDTH HEIGHT FRAMES IMAGE`) measure one size and print JSON.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from backend.core.planning.memory_plan import PLANS
 from benchmarks.real_worker import real_worker, table
 
 T2V, I2V, TI2V = "tiny-t2v-a14b", "tiny-i2v-a14b", "tiny-ti2v-5b"
-#: model, width, height, frames, whether it begins with an image. Chosen before anything was measured, from the smallest
+#: model, width, height, frames, whether it starts from an image. Chosen before anything was measured, from the smallest
 #: to the largest picture; few frames where the picture is large, because decoding does not grow with them.
 CASES = (
     (T2V, 64, 64, 5, False),
@@ -68,7 +68,7 @@ class Measured:
 
 
 def measure(model: str, width: int, height: int, frames: int, image: bool) -> Measured:
-    """Make one clip with each of the two C libraries."""
+    """Make one clip with each of the two allocator settings."""
     peaks = []
     for environment in ({}, AT_ONCE):
         with real_worker(environment) as worker:
@@ -95,7 +95,7 @@ def _in_a_process(case: tuple[str, int, int, int, bool]) -> Measured:
 
 
 def main() -> None:
-    """Measure one size or all of them, and put the table into the report."""
+    """Measure one size or all of them, and write the table into the report."""
     if len(sys.argv) == 6:
         model, *size, image = sys.argv[1:]
         found = measure(model, int(size[0]), int(size[1]), int(size[2]), image == "True")

@@ -1,6 +1,6 @@
-"""A worker as `wan22 worker` starts it, with a home of its own: what is measured is what a user gets.
+"""A worker as started by `wan22 worker`, with its own home: measurements match what a user gets.
 
-Queues requests in its database, waits for their videos, and asks the system how much memory the process had.
+Queues requests in its database, waits for their videos, and reads the memory of the process from the system.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class RealWorker:
 
 @contextmanager
 def real_worker(environment: Mapping[str, str] | None = None) -> Iterator[RealWorker]:
-    """Start a worker on the processor, with this environment on top of ours, and stop it at the end."""
+    """Start a worker on the processor with these additional environment variables, and stop it at the end."""
     with tempfile.TemporaryDirectory() as folder:
         settings = load_settings(home=Path(folder))
         home = settings.paths.create()

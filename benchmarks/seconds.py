@@ -1,10 +1,10 @@
-"""Predicted against measured seconds: ten tasks of a tiny model, then six of other sizes.
+"""Predicted and measured seconds: ten tasks of each tiny model to learn from, and six of other sizes to predict.
 
-`python -m benchmarks.seconds`. One worker as users start it makes them, model by model; the first task of each model,
-which loads it, is not counted among the ten. The tasks that are foretold are made between those that are learnt from,
-so that both meet the same machine, but nothing is learnt from them. Each is made three times, spread over the run: the
-same task differs by a quarter on a machine that shares its cores, and compared is the time that it usually takes, from
-the loaded model to the finished file. A machine that does other things at the same time is measured with them.
+`python -m benchmarks.seconds`. One worker, started as users start it, runs them model by model; the first task of each
+model, which loads it, is not one of the ten. Predicted tasks run between those that are learnt from, so that both meet
+the same conditions, but nothing is learnt from them. Each runs three times, spread over the run, since the same task
+varies by a quarter on shared cores; the median from the loaded model to the finished file is compared. Other programs
+on the machine distort the result.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ FORETOLD: tuple[Case, ...] = (
     (256, 192, 5, 10),
     (192, 256, 9, 20),
 )
-#: How often each of them is made.
+#: Runs of each predicted task.
 TIMES = 3
 GOAL = 0.25
 REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "seconds.md"
@@ -58,13 +58,13 @@ BEGIN = "<!-- table: python -m benchmarks.seconds -->"
 
 @dataclass(frozen=True, slots=True)
 class Foretold:
-    """One task; seconds with the model in memory."""
+    """One predicted task; seconds with the model in memory."""
 
     model: str
     case: Case
     first: float  #: predicted before anything was measured here
     predicted: float  #: after ten tasks
-    measured: tuple[float, ...]  #: each time that it was made
+    measured: tuple[float, ...]  #: one for each run
 
     @property
     def usual(self) -> float:
@@ -73,12 +73,12 @@ class Foretold:
 
     @property
     def off(self) -> float:
-        """Predicted by the usual, less 1."""
+        """Relative error of the prediction."""
         return self.predicted / self.usual - 1
 
 
 def expect(worker: RealWorker, model: str, *, image: bool) -> list[Foretold]:
-    """Make the tasks of one model, and expect those of the other sizes from the ten."""
+    """Run the tasks of one model, and predict those of the other sizes from the ten."""
 
     def make(case: Case) -> Output:
         request = worker.request(model, case[:3], image=image, steps=case[3])
@@ -113,7 +113,7 @@ def _warm(output: Output) -> float:
 
 
 def main() -> None:
-    """Measure every model and put the table into the report."""
+    """Measure every model and write the table into the report."""
     with real_worker() as worker:
         found = list(chain.from_iterable(expect(worker, model, image=image) for model, image in MODELS))
     rows = [

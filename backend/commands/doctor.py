@@ -154,7 +154,7 @@ def examine(settings: Settings, *, offline: bool = False, ask: Ask = ask_engine)
 
 def _fit(work: Workload, machine: Machine, wishes: OptimizationSettings, policy: OomPolicy) -> Finding:
     """Say whether this machine can hold a model at its own size; by estimate."""
-    decision = WAN22SystemOptimizer(machine, wishes=wishes).decide(work, policy)
+    decision = WAN22SystemOptimizer(machine, constraints=wishes).decide(work, policy)
     if decision.fits:
         return Finding("ok", f"{work.model} plan", f"{decision.reason}, estimated")
     return Finding("note", f"{work.model} plan", f"{decision.reason}. {decision.would_fit} (estimated)")

@@ -1,11 +1,13 @@
-"""`wan22 plan`: what a video would take on this machine or on an imagined one, and the table of common cards.
+"""`wan22 plan`: memory and time of a video on this machine or an imagined one, and the table of common cards.
 
-Asks no server and opens no model but for headers; every number is an estimate.
+Needs no server and reads at most the headers of weight files; every number is an estimate.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Annotated
 
 import typer
@@ -20,43 +22,57 @@ from backend.core.planning.constraints import OptimizationSettings, stored_optim
 from backend.core.planning.cost_model import Workload
 from backend.core.planning.hardware import GIB, detect_hardware, in_gib
 from backend.core.planning.machine import Machine
-from backend.core.planning.optimizer import Decision, WAN22SystemOptimizer
+from backend.core.planning.optimizer import Decision, Option, WAN22SystemOptimizer
 from backend.core.settings import load_settings
 from backend.models.folder.manager import ModelManager
 from backend.services.planning.worker_machine import machine_as_it_looks
 
-#: GB of VRAM -> a card of that size whose rate is known; without one there are no seconds.
+#: GB of VRAM -> a card of that size whose speed is known; without one there are no times.
 _CARDS = {8: None, 12: None, 16: None, 24: "RTX 4090", 48: None, 80: "H100", 141: "H200"}
 _RAM = (16, 32, 64, 128)
+#: GB of VRAM and of RAM in the overview.
+_OVERVIEW_CARDS, _OVERVIEW_RAM = (8, 12, 16, 24, 48, 80), 64
 _IMAGINED = "an imagined card"
-_TABLE_HEAD = """# The planner's table
+_INTRODUCTION = """# Which model fits which card
 
-What `WAN22SystemOptimizer` decides for the full-size models at their native size, steps and guidance. Made by
-`wan22 plan --table`; a test compares it with the code. **Every number is estimated**: memory from structure and size,
-seconds from published runs of that card. None of it was measured on such a machine; how good such numbers are on a
-processor is in [memory.md](benchmarks/memory.md) and [seconds.md](benchmarks/seconds.md). A server learns from its
-finished tasks: seconds of each phase, of loading, and memory.
-A worker begins with the plan that is decided here, for the memory that is free on the card at that moment.
-`wan22 plan MODEL --vram 24 --ram 64` answers for other sizes and machines.
+What the planner decides for every full-size model at its native size, steps and guidance. All numbers on this page are
+estimated: memory from the model's structure and the size of the clip, times from published runs of that card, with the
+model already in memory. None was measured on such a machine; how close these estimates come on a processor is in
+[memory.md](benchmarks/memory.md) and [seconds.md](benchmarks/seconds.md). A server replaces them by what its own
+finished tasks took, and its worker plans with the memory that is free on the card at that moment.
 
-A cell says: the memory plan (`tiled` = decoded in tiles, `text on CPU` = the text encoder works on the processor);
-VRAM and RAM at the highest point, in GiB; seconds of a run with the model in memory, where a published run of such a
-card is known. *No* names what would fit."""
+`wan22 plan MODEL --vram 24 --ram 64` answers for other sizes and machines. This page is the output of
+`wan22 plan --table`.
+
+## Overview: cards in a machine with {ram} GB of RAM
+
+{overview}
+
+- **resident**: all weights stay on the card. **expert-swap**: one of the two experts is on the card, the other in RAM.
+  **block-stream**: a few blocks are on the card at a time, all others in RAM.
+- **bf16** keeps full precision; **fp8** rounds the weights to 8 bits.
+- Where a clip of this size does not fit, the cell names what does. A card without a time has no published run."""
+_DETAILS = """
+VRAM and RAM are the peak of a run, in GiB; *tiled*: decoded in overlapping tiles; *text on CPU*: the processor encodes
+the prompt."""
 
 
 def plan(
-    model: Annotated[str | None, typer.Argument(help="A model; all of them when left out.")] = None,
+    model: Annotated[str | None, typer.Argument(help="A model [default: all models].")] = None,
     size: Annotated[str | None, typer.Option("--size", metavar="WxH", help="Size [default: the model's own].")] = None,
     frames: Annotated[int | None, typer.Option("--frames", help="Frames, 4k+1 [default: the model's own].")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Denoising steps [default: the model's own].")] = None,
     vram: Annotated[
-        float | None, typer.Option("--vram", min=0, help="GiB on an imagined card; 0 = none [default: this machine's].")
+        float | None,
+        typer.Option("--vram", min=0, help="VRAM of an imagined card in GiB; 0 = no card [default: this machine's]."),
     ] = None,
-    ram: Annotated[float | None, typer.Option("--ram", min=1, help="GiB of memory [default: this machine's].")] = None,
-    card: Annotated[str | None, typer.Option("--card", help="Name of the card, for its speed, such as H100.")] = None,
-    table: Annotated[bool, typer.Option("--table", help="Print the table of common cards as Markdown.")] = False,
+    ram: Annotated[float | None, typer.Option("--ram", min=1, help="RAM in GiB [default: this machine's].")] = None,
+    card: Annotated[
+        str | None, typer.Option("--card", help="Name of the card, which sets its speed, such as H100.")
+    ] = None,
+    table: Annotated[bool, typer.Option("--table", help="Print docs/planner.md, the table of common cards.")] = False,
 ) -> None:
-    """Say which memory plan a video would get, what it would take, and why."""
+    """Show the memory plan that a video would get, its memory and time, and why it was chosen."""
     if table:
         typer.echo(planner_table(), nl=False)
         return
@@ -65,8 +81,8 @@ def plan(
     out.print(escape(_in_words(machine)), style="dim")
     specs = [find_model(model)] if model else list(models_in_force().specs)
     imagined = any(option is not None for option in (vram, ram, card))
-    wishes = OptimizationSettings() if imagined else _stored_constraints()
-    optimizer, policy = WAN22SystemOptimizer(machine, wishes=wishes), load_settings().oom_policy
+    constraints = OptimizationSettings() if imagined else _stored_constraints()
+    optimizer, policy = WAN22SystemOptimizer(machine, constraints=constraints), load_settings().oom_policy
     models = ModelManager(load_settings().paths, has_gpu=machine.cuda)
     works = [replace(work_of(spec, size, frames, steps), packed=models.packed(spec)) for spec in specs]
     decisions = [optimizer.decide(work, policy) for work in works]
@@ -80,10 +96,10 @@ def plan(
 
 
 def work_of(spec: ModelSpec, size: str | None = None, frames: int | None = None, steps: int | None = None) -> Workload:
-    """Return the work of a request to a model; what is left out is the model's own.
+    """Return the workload of a request; what is None gets the model's default.
 
     Raises:
-        InvalidRequest: the model cannot make this.
+        InvalidRequest: the model cannot make such a clip.
     """
     return Workload.native(spec, None if size is None else parse_resolution(size), frames, steps)
 
@@ -101,7 +117,7 @@ def _machine(vram: float | None, ram: float | None, card: str | None) -> Machine
 
 
 def _stored_constraints() -> OptimizationSettings:
-    """Return the optimization settings of this home, which its server and workers obey."""
+    """Return the optimization settings of this home, which also apply to its server and workers."""
     return stored_optimization(ConfigFile(load_settings().paths.config_file)).current()
 
 
@@ -141,33 +157,71 @@ def _size(work: Workload) -> str:
 
 def planner_table() -> str:
     """Return docs/planner.md: the full-size models on common cards, as Markdown."""
-    parts = [_TABLE_HEAD]
-    for spec in BUILT_IN.specs:
-        if spec.embedded:
-            continue
-        work = work_of(spec)
-        parts.append(f"\n## {spec.id} at {_size(work)}, {spec.steps} steps (estimated)\n")
-        parts.append("| VRAM | " + " | ".join(f"{ram} GB RAM" for ram in _RAM) + " |")
-        parts.append("|---" * (len(_RAM) + 1) + "|")
-        for vram, name in _CARDS.items():
-            cells = [
-                _cell(
-                    WAN22SystemOptimizer(
-                        Machine(name or _IMAGINED, True, vram * GIB, ram * GIB, compute_capability=(8, 9))
-                    ).decide(work)
-                )
-                for ram in _RAM
-            ]
-            parts.append(f"| {vram} GB{f' ({name})' if name else ''} | " + " | ".join(cells) + " |")
+    parts = [_INTRODUCTION.format(ram=_OVERVIEW_RAM, overview=overview_table()), _DETAILS]
+    for spec in _full_size():
+        parts.append(f"\n## {spec.id} at {_size(work_of(spec))}, {spec.steps} steps\n")
+        columns = {ram: [_cell(_on_card(spec, vram, ram)) for vram in _CARDS] for ram in _RAM}
+        # Memories that change nothing share a column.
+        groups = [list(rams) for _, rams in groupby(_RAM, columns.__getitem__)]
+        rams = [f"{group[0]}{f' to {group[-1]}' if len(group) > 1 else ''} GB RAM" for group in groups]
+        parts.append(
+            _markdown(["VRAM", *rams], zip(map(_card, _CARDS), *(columns[group[0]] for group in groups), strict=True))
+        )
     return "\n".join(parts) + "\n"
+
+
+def overview_table() -> str:
+    """Return the plan and the time of every full-size model on common cards, as a Markdown table."""
+    rows = (
+        [f"{spec.id}, {_size(work_of(spec))}"]
+        + [_brief(_on_card(spec, vram, _OVERVIEW_RAM)) for vram in _OVERVIEW_CARDS]
+        for spec in _full_size()
+    )
+    return _markdown(["Model", *map(_card, _OVERVIEW_CARDS)], rows)
+
+
+def _full_size() -> list[ModelSpec]:
+    return [spec for spec in BUILT_IN.specs if not spec.embedded]
+
+
+def _on_card(spec: ModelSpec, vram: int, ram: int) -> Decision:
+    machine = Machine(_CARDS[vram] or _IMAGINED, True, vram * GIB, ram * GIB, compute_capability=(8, 9))
+    return WAN22SystemOptimizer(machine).decide(work_of(spec))
+
+
+def _card(vram: int) -> str:
+    name = _CARDS[vram]
+    return f"{vram} GB ({name})" if name else f"{vram} GB"
+
+
+def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
+
+
+def _brief(decision: Decision) -> str:
+    if decision.chosen is None:
+        return _no(decision)
+    return decision.chosen.plan.name + (f", {_time(decision.chosen)}" if decision.seconds_known else "")
+
+
+def _no(decision: Decision) -> str:
+    """Name what would fit: the size alone where it is the same model."""
+    instead = decision.instead
+    if instead is None:
+        return "*no*"
+    return f"*no*; {'' if instead.spec == decision.work.spec else f'{instead.model} '}{_size(instead)}"
+
+
+def _time(option: Option) -> str:
+    seconds = option.seconds.warm
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def _cell(decision: Decision) -> str:
     best = decision.chosen
     if best is None:
-        return f"*No*: {decision.would_fit} (estimated)"
+        return _no(decision)
     switches = (("tiled", best.plan.tiled_decode), ("text on CPU", best.plan.text_encoder_on_cpu))
     extras = "".join(f", {word}" for word, on in switches if on)
     memory = f"{best.needs.vram / GIB:.1f} VRAM, {best.needs.ram / GIB:.1f} RAM"
-    time = f"; {best.seconds.warm:,.0f} s" if decision.seconds_known else ""
-    return f"**{best.plan.name}**{extras}: {memory}{time} (estimated)"
+    return f"**{best.plan.name}**{extras}: {memory}" + (f"; {_time(best)}" if decision.seconds_known else "")

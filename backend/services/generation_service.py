@@ -298,23 +298,9 @@ class GenerationService:
         )
         held_up = self._held_up()
         position = self._tasks.queue_position(tasks[0].id, held_up)
-        until_done = self._until_done(tasks[0].id, held_up)
+        until_done = self._forecast.until_done(self._tasks.up_to(tasks[0].id, held_up))
         waits = choice.spec.id in held_up and tasks[0].status is TaskStatus.PENDING
         return Submission(tuple(tasks), choice.spec, choice.reasons, position, until_done, held_up=waits)
-
-    def _until_done(self, task_id: str, held_up: Collection[str]) -> Span | None:
-        """Say when a task that waits is done, with everything that runs before it."""
-        ahead = self._tasks.up_to(task_id, held_up)
-        return (
-            self._forecast.until_done(
-                [
-                    (GenerationRequest.from_json(task.request), task.eta_seconds if task.id != task_id else None)
-                    for task in ahead
-                ]
-            )
-            if ahead
-            else None
-        )
 
 
 def _fingerprint(spec: ModelSpec, wish: SubmitRequest) -> str:

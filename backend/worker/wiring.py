@@ -79,7 +79,7 @@ def assemble(
         OutputStore(database, home),
         LoraLibrary(home),
         binding=True,
-        wishes=stored_optimization(config).current,
+        constraints=stored_optimization(config).current,
         policy=settings.oom_policy,
         packed=models.packed,
     )

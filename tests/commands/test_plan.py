@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from backend.commands.plan import overview_table
 from backend.core.catalogue.table import MODELS
+from backend.core.planning.memory_plan import PLANS
 from tests.commands.support import invoke
 
 PLANNER = Path(__file__).parents[2] / "docs" / "planner.md"
@@ -16,9 +18,20 @@ def test_the_table_in_the_documents_is_the_one_that_is_printed() -> None:
     done = invoke("plan", "--table")
     assert done.returncode == 0, done.stderr
     assert done.stdout == PLANNER.read_text(), "run `wan22 plan --table > docs/planner.md`"
-    cells = [line for line in done.stdout.splitlines() if line.startswith("| ") and "VRAM |" not in line]
-    assert len(cells) == 7 * sum(not spec.embedded for spec in MODELS.values())
-    assert all(line.count("(estimated)") == 4 for line in cells)
+    assert done.stdout.count("estimated") == 1
+    models = [spec for spec in MODELS.values() if not spec.embedded]
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| ") and "---" not in line]
+    assert len(rows) == 1 + len(models) + len(models) * (1 + 7), "the overview, then seven cards for each model"
+
+
+def test_the_overview_names_a_plan_or_what_would_fit_for_every_model_and_card() -> None:
+    _, _, *rows = overview_table().splitlines()
+    assert [row.split(",")[0] for row in rows] == [f"| {spec.id}" for spec in MODELS.values() if not spec.embedded]
+    for row in rows:
+        _, _, *cells, _ = (cell.strip() for cell in row.split("|"))
+        assert len(cells) == 6
+        assert all(cell.startswith(("*no*; ", *(plan.name for plan in PLANS))) for cell in cells)
+        assert [" min" in cell or " s" in cell for cell in cells if "*no*" not in cell][-1], "an H100 has a time"
 
 
 def test_a_plan_is_given_with_the_reason_of_every_other() -> None:

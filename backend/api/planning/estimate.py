@@ -1,7 +1,4 @@
-"""The shapes of an estimate: what a request would take on this machine, and how it was decided.
-
-How an estimate looks to a client: from a decision to the shapes of `estimate_schemas.py`.
-"""
+"""Response shapes of an estimate, and their construction from the planner's decision."""
 
 from __future__ import annotations
 
@@ -89,7 +86,7 @@ class Estimated(BaseModel):
 
 
 def estimated(estimate: Estimate) -> Estimated:
-    """Show an estimate."""
+    """Build the response of an estimate."""
     decision, prepared = estimate.decision, estimate.prepared
     request, work = prepared.requests[0], decision.work
     fitting = suggestion(decision)
@@ -115,7 +112,7 @@ def estimated(estimate: Estimate) -> Estimated:
 
 def _plan(option: Option, decision: Decision) -> PlanView:
     plan, needs = option.plan, option.needs
-    told = option.seconds if decision.seconds_known else None
+    times = option.seconds if decision.seconds_known else None
     return PlanView(
         name=plan.name,
         placement=plan.placement,
@@ -129,7 +126,7 @@ def _plan(option: Option, decision: Decision) -> PlanView:
         ram_pinned=_gib(needs.pinned, measured="ram" in needs.measured),
         ram_pageable=_gib(needs.pageable, measured="ram" in needs.measured),
         disk=_gib(needs.disk),
-        seconds=None if told is None else Quantity(value=round(told.warm, 2), unit="s", basis=told.basis.value),
+        seconds=None if times is None else Quantity(value=round(times.warm, 2), unit="s", basis=times.basis.value),
         load_seconds=None
         if option.seconds.load is None
         else Quantity(value=round(option.seconds.load, 2), unit="s", basis=Basis.MEASURED.value),
@@ -142,7 +139,7 @@ def _gib(size: int, *, measured: bool = False) -> Quantity:
 
 
 def machine_view(machine: Machine) -> MachineView:
-    """Show the machine that was decided for."""
+    """Build the view of the planner's machine."""
     capability = machine.compute_capability
     return MachineView(
         device=machine.name,

@@ -1,4 +1,4 @@
-"""Routes of the machine's resources: from where on they are short, and whether a generation can start now."""
+"""Routes and shapes of resources: the limits of their usage, and whether a generation can start now."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def can_start(services: ServicesDep) -> ResourceAnswer:
 
 
 def resource_check(services: Services) -> ResourceCheck:
-    """Measure, and judge by the limits in force."""
+    """Measure the usage and compare it with the limits in force."""
     reading, machine = services.stats.read(), detect_hardware()
     available = machine.memory_available or 0
     cards = bool(reading.gpus) and reading.vram_total_mb > 0

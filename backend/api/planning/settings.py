@@ -1,6 +1,6 @@
-"""The shapes of the optimization routes: settings, presets, advice. A value that is not known is absent.
+"""Routes and shapes of the optimization settings: the planner's constraints, their presets, and recommendations.
 
-Routes of the optimization settings: what the planner is asked to keep to, presets of it, and advice.
+Unknown values are absent from responses.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from backend.services.system.container import Services
 router = APIRouter(tags=["optimization"])
 
 PresetId = Annotated[str, Path(description="Id of the preset, as the list has it", max_length=64)]
-#: Times that differ by less are the same.
+#: Relative difference below which two times count as equal.
 _SAME = 0.005
 _FREEABLE = {Resource.VRAM: "VRAM", Resource.RAM: "memory", Resource.DISK: "room on the disk"}
 _REFUSED: dict[int | str, dict[str, Any]] = {
@@ -264,7 +264,7 @@ def analysis(services: ServicesDep) -> Analysis:
 
 
 def advice(services: Services) -> list[RecommendationView]:
-    """Return what the planner, the finished tasks and the state of the machine suggest."""
+    """Return recommendations from the planner, the finished tasks and the current usage."""
     short = [
         Recommendation("resources", f"Free {_FREEABLE[one.resource]} before the next large video", one.sentence)
         for one in resource_check(services).shortages
@@ -277,22 +277,18 @@ def advice(services: Services) -> list[RecommendationView]:
 
 
 def _in_our_words(body: OptimizationBody, changed: OptimizationSettings) -> str:
-    """Say what an older client's word for the form of the weights means here."""
-    word = body.quantization
-    return (
-        ""
-        if word is None or word.lower() == changed.quantization
-        else f"; {word.lower()} is {changed.quantization} here"
-    )
+    """Explain what an older client's name for the storage of weights means here."""
+    word = changed.quantization if body.quantization is None else body.quantization.lower()
+    return "" if word == changed.quantization else f"; {word} is {changed.quantization} here"
 
 
 def values_view(settings: OptimizationSettings) -> OptimizationValues:
-    """Show settings."""
+    """Build the view of settings."""
     return OptimizationValues(**settings.to_json())
 
 
 def effect_view(effect: Effect) -> EffectView:
-    """Show what settings do to a model."""
+    """Build the view of the effect on a model."""
     free, bound = effect.free.chosen, effect.bound.chosen
     return EffectView(
         model_id=effect.spec.id,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from backend.core.config.file import ConfigFile
-from backend.core.config.section import StoredSection
+from backend.core.config.section import StoredSection, check_names
 from backend.core.errors import InvalidRequest
 
 SECTION: Final = "downloads"
@@ -52,8 +52,7 @@ class DownloadSettings:
         Raises:
             InvalidRequest: a value is no rate above zero, or there is a name that means nothing.
         """
-        if set(values) - {BANDWIDTH}:
-            raise InvalidRequest(f"There is no setting of this name; there is {BANDWIDTH}")
+        check_names(values, [BANDWIDTH], "setting")
         limit = values.get(BANDWIDTH)
         if limit is None:
             return cls()

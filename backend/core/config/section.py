@@ -5,7 +5,8 @@ Knows no subject: who owns the section says how its values are understood.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from backend.core.config.file import ConfigFile
@@ -62,3 +63,26 @@ class StoredSection(Generic[SectionT]):
         """
         parse = check or self._parse
         return self._parse(self._file.update(self._name, lambda before: parse(before | values).to_json()))
+
+
+def check_names(names: Iterable[str], known: Sequence[str], kind: str) -> None:
+    """Raise InvalidRequest when a name is not among the known ones of this kind."""
+    if set(names) - set(known):
+        raise InvalidRequest(
+            f"There is no {kind} of this name; there {'are' if len(known) > 1 else 'is'} {', '.join(known)}"
+        )
+
+
+def check_number(field: str, value: object, lowest: float, highest: float | None = None, unit: str = "") -> float:
+    """Return a number from `lowest` to `highest` (None = no upper limit).
+
+    Raises:
+        InvalidRequest: the value is not a number, or out of range; the message names the range.
+    """
+    most = sys.float_info.max if highest is None else highest
+    if isinstance(value, int | float) and not isinstance(value, bool) and lowest <= value <= most:
+        return float(value)
+    words = f"at least {lowest:g}" if highest is None else f"between {lowest:g} and {highest:g}"
+    raise InvalidRequest(
+        f"{field} must be {words} {unit}".rstrip(), details={"field": field, "minimum": lowest, "maximum": highest}
+    )

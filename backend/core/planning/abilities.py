@@ -1,6 +1,6 @@
-"""What a device was found able to do: verdicts on kernels of attention and on the precision, and which were taken.
+"""Results of testing a device: verdicts on attention kernels and precision, and which of them are used.
 
-The words that the trying process, the worker and `wan22 doctor` share. Tries nothing itself.
+Shared by the testing process, the worker and `wan22 doctor`. Tests nothing itself.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, Final
 
 
 class AttentionSetting(StrEnum):
-    """What the operator wants of the attention: a way to choose, or a kernel by its name."""
+    """The operator's choice of attention: a selection rule, or a kernel by name."""
 
     AUTO = "auto"  #: the fastest kernel that computes exactly
-    SPEED = "speed"  #: the fastest one, also one that rounds its inputs to eight bits
-    NATIVE = "native"  #: torch's own, without trying others
+    SPEED = "speed"  #: the fastest kernel, including those that round their inputs to eight bits
+    NATIVE = "native"  #: torch's own, without testing others
     CUDNN = "cudnn"
     FLASH = "flash"
     FLASH3 = "flash3"
@@ -27,20 +27,20 @@ class AttentionSetting(StrEnum):
 
 
 NATIVE: Final = AttentionSetting.NATIVE.value
-#: A kernel is worth leaving torch's own for when it takes less than this part of its time; below is noise.
+#: A kernel replaces torch's own if it takes less than this share of its time; smaller gains are noise.
 WORTH: Final = 0.95
 
 
 class Verdict(StrEnum):
-    """What came of trying a kernel."""
+    """Result of testing a kernel."""
 
     OK = "ok"
-    SLOWER = "slower"  #: right, and not faster than torch's own
-    WRONG = "wrong"  #: too far from the same sums in float32
-    NOT_FINITE = "not finite"  #: some of its values are no numbers
-    FAILED = "failed"  #: it raised, or its process died or did not end
+    SLOWER = "slower"  #: correct, but not faster than torch's own
+    WRONG = "wrong"  #: too far from the float32 result
+    NOT_FINITE = "not finite"  #: some values are NaN or infinite
+    FAILED = "failed"  #: it raised, or its process died or timed out
     NOT_INSTALLED = "not installed"
-    NOT_ALLOWED = "not allowed"  #: rounds its inputs, and nobody asked for that
+    NOT_ALLOWED = "not allowed"  #: rounds its inputs, which was not requested
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,12 @@ class KernelVerdict:
     kernel: str
     verdict: Verdict
     reason: str
-    seconds: float | None = None  #: of one call; None = not measured
+    seconds: float | None = None  #: for one call; None = not measured
     error: float | None = None  #: relative to float32; None = not measured
 
     @property
     def right(self) -> bool:
-        """Whether it may be used."""
+        """Whether its results are correct."""
         return self.verdict in (Verdict.OK, Verdict.SLOWER)
 
     @classmethod
@@ -66,20 +66,20 @@ class KernelVerdict:
 
 @dataclass(frozen=True, slots=True)
 class PrecisionVerdict:
-    """The form of numbers in which the experts shall compute."""
+    """The number format in which the experts compute."""
 
-    precision: str  #: a name of torch's, such as bfloat16
+    precision: str  #: a torch dtype name, such as bfloat16
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """All that was found out about a device."""
+    """Everything that is known about a device."""
 
     precision: PrecisionVerdict
     kernels: tuple[KernelVerdict, ...]  #: torch's own first
-    attention: str  #: the kernel that was taken
-    warnings: tuple[str, ...] = ()  #: what was asked for and cannot be given
+    attention: str  #: the kernel in use
+    warnings: tuple[str, ...] = ()  #: requested but not possible
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` reads them back."""
@@ -90,7 +90,7 @@ class Abilities:
         """Build what `to_json` wrote.
 
         Raises:
-            KeyError, TypeError, ValueError: it is no such record.
+            KeyError, TypeError, ValueError: the record is malformed.
         """
         return cls(
             precision=PrecisionVerdict(**values["precision"]),
@@ -101,9 +101,9 @@ class Abilities:
 
 
 def choose_kernel(wish: AttentionSetting, verdicts: Iterable[KernelVerdict]) -> tuple[str, tuple[str, ...]]:
-    """Return the kernel to use and, where it is not the one that was asked for, a sentence about that.
+    """Return the kernel to use, and a warning if it is not the requested one.
 
-    A kernel that is named is taken when it is right, however slow; a way to choose takes the fastest right one.
+    A kernel requested by name is used if it is correct, however slow; a selection rule takes the fastest correct one.
     """
     found = {verdict.kernel: verdict for verdict in verdicts}
     if wish in (AttentionSetting.AUTO, AttentionSetting.SPEED):

@@ -1,10 +1,7 @@
-"""Costs of things that add up to a time, from few and noisy times: never negative, never carried off by one outlier.
+"""Fits a machine's rates, fixed costs and memory corrections to observations of finished tasks.
 
-Pure calculation; knows neither what the things are nor where the times come from.
-
-What finished tasks say about a machine: its rates and fixed costs instead of constants, and how far off memory is.
-
-Pure calculation over observations; knows no records and no queue.
+Works with few and noisy times: costs are never negative, and one outlier does not dominate them. Pure calculation;
+knows neither records nor the queue.
 """
 
 from __future__ import annotations
@@ -29,15 +26,19 @@ from backend.core.planning.cost_model import (
 )
 from backend.core.planning.footprint import Footprint
 
-#: How much the costs that were expected weigh against one time that was measured. Small: with several times that tell
-#: the costs apart they decide; with one, the costs keep their proportion.
+#: Weight of the expected costs against one measured time. Small: several times that distinguish the costs decide;
+#: with a single one the costs keep their proportions.
 _TRUST: Final = 0.02
-#: Relative error from which a time counts less and less, as in a fit of absolute errors.
+#: Relative error above which a time loses weight, as in a fit of absolute errors.
 _NOISE: Final = 0.05
-#: How often weights and values are found again at most, and the change from which on nothing changes any more.
+#: Maximum number of reweightings and of sweeps, and the change below which they have converged.
 _ROUNDS, _SWEEPS, _SETTLED = 30, 200, 1e-6
-#: A load that was shorter, in seconds, found the model loaded; it says nothing about loading.
+#: A load shorter than this, in seconds, found the model in memory; it says nothing about loading.
 WARM_SECONDS: Final = 0.05
+#: A cost that was fitted to zero becomes this share of the expected one, so that its rate stays finite.
+_LEAST: Final = 1e-6
+#: Bounds of a memory correction.
+_CORRECTION: Final = (0.75, 2.0)
 
 Row = tuple[Sequence[float], float]
 
@@ -45,27 +46,27 @@ Row = tuple[Sequence[float], float]
 def fit_costs(
     amounts: Sequence[Sequence[float]], times: Sequence[float], expected: Sequence[float]
 ) -> tuple[float, ...]:
-    """Return the cost of each thing, so that the sums of amount times cost come near the times.
+    """Return the cost of each item, so that the sums of amount times cost approximate the times.
 
     Minimises the absolute errors, each relative to its time, with a weak pull towards the expected costs, which are
-    first scaled by the median of measured to expected time. Weighted least squares are solved again with weights from
-    the last errors (IRLS), each time coordinate by coordinate with 0 as the lowest value.
+    first scaled by the median ratio of measured to expected time. Iteratively reweighted least squares (IRLS), each
+    solved coordinate by coordinate with 0 as the lower bound.
 
     Args:
-        amounts: for each time, how much of each thing it was for; none negative.
+        amounts: for each time, the amount of each item in it; not negative.
         times: seconds, each above 0.
-        expected: the cost of each thing before anything was measured; above 0.
+        expected: the cost of each item before anything was measured; above 0.
 
     Returns:
-        One cost for each thing; that of a thing which no time was for stays as expected.
+        One cost for each item; an item without any amount keeps its expected cost.
     """
     sums = [sum(a * c for a, c in zip(row, expected, strict=True)) for row in amounts]
     ratios = [time / total for time, total in zip(times, sums, strict=True) if total > 0]
     if not ratios:
         return tuple(expected)
-    seen = [any(row[index] > 0 for row in amounts) for index in range(len(expected))]
+    occurs = [any(row[index] > 0 for row in amounts) for index in range(len(expected))]
     scale = median(ratios)
-    scaled = [cost * scale if met else cost for cost, met in zip(expected, seen, strict=True)]
+    scaled = [cost * scale if met else cost for cost, met in zip(expected, occurs, strict=True)]
     # In units of the scaled costs and of each time, every row should sum to 1, and every cost is expected to be 1.
     rows = [
         [amount * cost / time for amount, cost in zip(row, scaled, strict=True)]
@@ -82,7 +83,7 @@ def fit_costs(
 
 
 def _least_squares(rows: Sequence[Sequence[float]], weights: Sequence[float]) -> list[float]:
-    """Return the values, none negative, with which every row sums to 1 as nearly as may be, pulled weakly towards 1."""
+    """Return the non-negative values for which every row sums to 1 as closely as possible, pulled weakly towards 1."""
     indices = range(len(rows[0]))
     weighted = list(zip(rows, weights, strict=True))
     matrix = [[sum(by * row[i] * row[j] for row, by in weighted) + _TRUST * (i == j) for j in indices] for i in indices]
@@ -101,7 +102,7 @@ def _least_squares(rows: Sequence[Sequence[float]], weights: Sequence[float]) ->
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What a finished task took, in seconds; None where it was not measured."""
+    """Phases of a finished task, in seconds; None = not measured."""
 
     workload: Workload
     denoise_seconds: float | None
@@ -111,36 +112,36 @@ class Observation:
 
 
 def refine(rates: Rates, observations: Iterable[Observation]) -> Rates:
-    """Replace rates by those that fit what finished tasks of one model took; without any they stay.
+    """Fit the rates to finished tasks of one model; without any they are returned unchanged.
 
-    Every phase is a sum of amounts by costs (`fit_costs`): forwards and operations; chunks, operations and bytes that
-    are unfolded; the prompt and the image; the run and its pixels. Costs that are 0 to begin with are not looked
-    for: on a card, the runs of the large models are too long to show them.
+    Every phase is a sum of amounts times costs (`fit_costs`): forwards and operations; chunks, operations and unfolded
+    bytes; the prompt and the image; the run and its pixels. Costs that start at 0 are not fitted: on a card, the runs
+    of the large models are too long to reveal them.
     """
-    seen = list(observations)
+    observed = list(observations)
     forward, transformer = rates.forward, 1 / rates.transformer
-    if denoise := _rows((_denoising(one.workload), one.denoise_seconds) for one in seen if one.workload.passes):
+    if denoise := _rows((_denoising(one.workload), one.denoise_seconds) for one in observed if one.workload.passes):
         forward, transformer = _fit(denoise, (forward, transformer))
         rates = replace(rates, forward=forward, transformer=1 / transformer, measured=rates.measured | {"transformer"})
-    if decode := _rows((decode_amounts(one.workload), one.decode_seconds) for one in seen):
+    if decode := _rows((decode_amounts(one.workload), one.decode_seconds) for one in observed):
         chunk, operation, unfolded = _fit(decode, vae_costs(rates))
         unfolding = None if rates.unfolding is None else 1 / unfolded
         rates = replace(
             rates, chunk=chunk, decode=1 / operation, unfolding=unfolding, measured=rates.measured | {"decode"}
         )
-    images = ((1.0, image_seconds(one.workload, rates)) for one in seen)
-    encode = _rows((row, one.encode_seconds) for row, one in zip(images, seen, strict=True) if one.workload.prompts)
+    images = ((1.0, image_seconds(one.workload, rates)) for one in observed)
+    encode = _rows((row, one.encode_seconds) for row, one in zip(images, observed, strict=True) if one.workload.prompts)
     if encode and rates.begin:
         begin, image = _fit(encode, (rates.begin, rates.image))
         rates = replace(rates, begin=begin, image=image)
-    if finish := _rows(((1.0, prod(one.workload.size) / 1e6), one.finish_seconds) for one in seen):
+    if finish := _rows(((1.0, prod(one.workload.size) / 1e6), one.finish_seconds) for one in observed):
         finish_run, pixels = _fit(finish, (rates.finish, rates.finish_pixels))
         rates = replace(rates, finish=finish_run, finish_pixels=pixels)
     return replace(rates, known=True) if denoise and decode else rates
 
 
 def refine_load(rates: Rates, loads: Iterable[tuple[Workload, float]]) -> Rates:
-    """Take the median rate at which models came from disk, given whose they were and the seconds; none stay unknown."""
+    """Set the load rate to the median over these loads, in seconds; without any it stays unknown."""
     found = [weight_bytes(work.architecture) / GIGA / taken for work, taken in loads if taken > WARM_SECONDS]
     return replace(rates, load=median(found), measured=rates.measured | {"load"}) if found else rates
 
@@ -153,12 +154,8 @@ def _rows(pairs: Iterable[tuple[Sequence[float], float | None]]) -> list[Row]:
     return [(amounts, taken) for amounts, taken in pairs if taken]
 
 
-#: A cost that fits found to be nothing is this share of what was expected, so that its rate is still a number.
-_LEAST: Final = 1e-6
-
-
 def _fit(rows: Sequence[Row], expected: Sequence[float]) -> tuple[float, ...]:
-    """Fit the costs that are not 0 to begin with."""
+    """Fit the costs whose expected value is not 0."""
     wanted = [index for index, cost in enumerate(expected) if cost > 0]
     if not wanted:
         return tuple(expected)
@@ -170,31 +167,31 @@ def _fit(rows: Sequence[Row], expected: Sequence[float]) -> tuple[float, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """What a run was said to need, and the bytes that it had at its highest; None where it was not measured."""
+    """The predicted memory of a run and its measured peak in bytes; None = not measured."""
 
-    said: Footprint
+    predicted: Footprint
     ram: int | None
     vram: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryCorrection:
-    """By how much one model's runs on one kind of device take more or less than is said; None = never measured."""
+    """Measured by predicted memory of one model on one kind of device; None = never measured."""
 
     ram: float | None = None
     vram: float | None = None
 
     @classmethod
     def of(cls, peaks: Iterable[Peak]) -> MemoryCorrection:
-        """Take the median of measured to said, within bounds: a few odd runs must not make the planner careless."""
-        seen = list(peaks)
+        """Take the median ratio, within bounds: a few odd runs must not make the planner careless."""
+        runs = list(peaks)
         return cls(
-            ram=_correction((peak.ram, peak.said.ram) for peak in seen),
-            vram=_correction((peak.vram, peak.said.vram) for peak in seen),
+            ram=_correction((peak.ram, peak.predicted.ram) for peak in runs),
+            vram=_correction((peak.vram, peak.predicted.vram) for peak in runs),
         )
 
     def apply(self, needs: Footprint) -> Footprint:
-        """Return what is needed by this correction, with a mark on what was measured."""
+        """Return the corrected footprint, which names the memories that were measured."""
         ram, vram = self.ram or 1.0, self.vram or 1.0
         measured = {name for name, factor in (("ram", self.ram), ("vram", self.vram)) if factor is not None}
         return replace(
@@ -207,11 +204,7 @@ class MemoryCorrection:
         )
 
 
-#: The least and the most that memory is corrected by.
-_CORRECTION: Final = (0.75, 2.0)
-
-
 def _correction(pairs: Iterable[tuple[int | None, int]]) -> float | None:
-    ratios = [measured / said for measured, said in pairs if measured and said]
+    ratios = [measured / predicted for measured, predicted in pairs if measured and predicted]
     lowest, highest = _CORRECTION
     return min(max(median(ratios), lowest), highest) if ratios else None

@@ -1,57 +1,53 @@
-"""What the operator asks of the planner: how weights are kept, whether they may be moved, tiles, a limit of VRAM.
+"""The operator's constraints on plans: storage of the weights, offloading, tile size, a VRAM limit; and six presets.
 
-Kept in the section `optimization` of the home's config.json; read again whenever somebody plans, so a change counts
-from the next request on. Decides nothing: `system_optimizer` obeys them as constraints.
-
-Six well-known sets of optimization settings, by name; what one of them means depends on the card.
-
-A table. What each would do to a request is decided by the planner.
+Stored in the section `optimization` of the home's config.json and read at every decision, so a change applies from the
+next request. Decides nothing: `optimizer` rejects the plans that violate a constraint.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from math import ceil, floor, isfinite
+from math import ceil, floor
 from typing import Any, Final
 
 from backend.core.config.file import ConfigFile
-from backend.core.config.section import StoredSection
+from backend.core.config.section import StoredSection, check_names, check_number
 from backend.core.errors import InvalidRequest, PresetNotFound
 from backend.core.planning.hardware import GIB
 from backend.core.planning.machine import Machine
 
 SECTION: Final = "optimization"
-#: Pixels along the side of a tile.
+#: Side of a tile, in pixels.
 MIN_TILE, MAX_TILE = 128, 512
-#: Less than this holds no step of any model; GiB.
+#: The smallest VRAM limit, in GiB; no model can make a step in less.
 MIN_VRAM_GIB: Final = 1.0
 
 
 class Quantization(StrEnum):
-    """The form in which the experts' weights may be kept."""
+    """How the experts' weights may be stored."""
 
     AUTO = "auto"  #: the fastest plan that fits
     BF16 = "bf16"  #: 16 bits: no rounding
-    FP8 = "fp8"  #: 8 bits wherever the device can; elsewhere as `auto`
+    FP8 = "fp8"  #: 8 bits where the device supports it, otherwise as `auto`
 
 
-#: Words of older clients: 16-bit weights compute in bfloat16 here, and the 8-bit form is fp8.
+#: Values sent by older clients: 16-bit weights compute in bfloat16 here, and the 8-bit form is fp8.
 _OLDER_WORDS: Final = {"fp16": Quantization.BF16, "int8": Quantization.FP8}
 
 
 @dataclass(frozen=True, slots=True)
 class OptimizationSettings:
-    """The constraints; the defaults constrain nothing."""
+    """The constraints; by default there are none."""
 
     quantization: Quantization = Quantization.AUTO
-    enable_offload: bool = True  #: False: whatever computes stays on the device
-    vae_tile_size: int = 256  #: pixels along the side of a tile, where a plan decodes in tiles
-    max_vram_usage_gb: float | None = None  #: GiB that a plan may take at most; None = the card without its reserve
+    enable_offload: bool = True  #: False: everything that computes stays on the device
+    vae_tile_size: int = 256  #: side of a tile in pixels, for plans that decode in tiles
+    max_vram_usage_gb: float | None = None  #: most GiB that a plan may use; None = the card less its reserve
 
     @property
     def max_vram(self) -> int | None:
-        """The limit in bytes."""
+        """The VRAM limit in bytes; None = no limit."""
         return None if self.max_vram_usage_gb is None else int(self.max_vram_usage_gb * GIB)
 
     def to_json(self) -> dict[str, Any]:
@@ -60,36 +56,37 @@ class OptimizationSettings:
 
     @classmethod
     def from_json(cls, values: dict[str, Any], *, vram: int | None = None) -> OptimizationSettings:
-        """Build the settings from JSON values; what is left out is the default.
+        """Build the settings from JSON values; missing names get their default.
 
         Args:
-            values: quantization (also fp16 and int8), enable_offload, vae_tile_size, max_vram_usage_gb.
-            vram: bytes of the card, which no limit may exceed; None = unknown.
+            values: by field name; quantization may also be fp16 or int8.
+            vram: bytes of the card, the upper bound of the VRAM limit; None = unknown.
 
         Raises:
-            InvalidRequest: a value is not one of its kind or out of its range, which the message names.
+            InvalidRequest: a name is unknown, or a value illegal; the message names what is allowed.
         """
-        unknown = set(values) - set(cls.__slots__)
-        if unknown:
-            raise InvalidRequest(f"There is no optimization setting of this name; there are {', '.join(cls.__slots__)}")
+        check_names(values, cls.__slots__, "optimization setting")
         merged = cls().to_json() | values
-        offload = merged["enable_offload"]
+        offload, tile, limit = merged["enable_offload"], merged["vae_tile_size"], merged["max_vram_usage_gb"]
         if not isinstance(offload, bool):
             raise InvalidRequest("enable_offload must be true or false", details={"field": "enable_offload"})
+        whole = tile if isinstance(tile, int) else None
+        highest = None if vram is None else ceil(vram / GIB)  # cards have a little less than their nominal size
         return cls(
             quantization=_quantization(merged["quantization"]),
             enable_offload=offload,
-            vae_tile_size=_tile(merged["vae_tile_size"]),
-            max_vram_usage_gb=_limit(merged["max_vram_usage_gb"], vram),
+            vae_tile_size=int(check_number("vae_tile_size", whole, MIN_TILE, MAX_TILE, "pixels")),
+            max_vram_usage_gb=limit
+            if limit is None
+            else check_number("max_vram_usage_gb", limit, MIN_VRAM_GIB, highest, "GiB"),
         )
 
 
-#: The settings as a file keeps them.
 StoredOptimization = StoredSection[OptimizationSettings]
 
 
 def stored_optimization(file: ConfigFile) -> StoredOptimization:
-    """Return the settings that this file keeps."""
+    """Return the settings stored in this file."""
     return StoredSection(file, SECTION, OptimizationSettings.from_json)
 
 
@@ -104,33 +101,9 @@ def _quantization(value: object) -> Quantization:
         ) from None
 
 
-def _tile(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not MIN_TILE <= value <= MAX_TILE:
-        raise _outside("vae_tile_size", MIN_TILE, MAX_TILE, "pixels")
-    return value
-
-
-def _limit(value: object, vram: int | None) -> float | None:
-    if value is None:
-        return None
-    highest = None if vram is None else ceil(vram / GIB)  # cards are sold in round numbers and have a little less
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise _outside("max_vram_usage_gb", MIN_VRAM_GIB, highest, "GiB")
-    if value < MIN_VRAM_GIB or (highest is not None and value > highest):
-        raise _outside("max_vram_usage_gb", MIN_VRAM_GIB, highest, "GiB")
-    return float(value)
-
-
-def _outside(field: str, lowest: float, highest: float | None, unit: str) -> InvalidRequest:
-    words = f"at least {lowest:g}" if highest is None else f"between {lowest:g} and {highest:g}"
-    return InvalidRequest(
-        f"{field} must be {words} {unit}", details={"field": field, "minimum": lowest, "maximum": highest}
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class OptimizationPreset:
-    """One set."""
+    """A named set of optimization settings; its VRAM limit depends on the card."""
 
     id: str
     name: str
@@ -139,10 +112,10 @@ class OptimizationPreset:
     quantization: Quantization
     enable_offload: bool
     vae_tile_size: int
-    vram_share: float | None = None  #: of the card's memory; None = all but the reserve
+    vram_share: float | None = None  #: share of the card's memory; None = all but the reserve
 
     def on(self, machine: Machine) -> OptimizationSettings:
-        """Return the settings that it means on this machine; without a card there is no limit of VRAM."""
+        """Return the settings for this machine; without a card there is no VRAM limit."""
         limit = None
         if self.vram_share is not None and machine.cuda and machine.vram is not None:
             limit = max(MIN_VRAM_GIB, floor(10 * self.vram_share * machine.vram / GIB) / 10)
@@ -217,7 +190,7 @@ def find_preset(preset_id: str) -> OptimizationPreset:
     """Return the preset of this id.
 
     Raises:
-        PresetNotFound: there is none.
+        PresetNotFound: the id is unknown.
     """
     try:
         return PRESETS[preset_id]

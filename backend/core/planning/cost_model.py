@@ -1,8 +1,8 @@
-"""How much arithmetic a request is, and how long a machine takes for it.
+"""Counts the arithmetic of a request, and predicts the time that a machine needs for it.
 
-Operations are counted exactly (a multiply-add is two), seconds are operations by a rate, and what every forward, chunk
-and run costs whatever its size. Rates start as constants with their source; `calibration.py` replaces them by what
-finished tasks took. Pure calculation; knows no files and no queue.
+Operations are counted exactly (a multiply-add is two). Seconds are operations divided by a rate, plus fixed costs per
+forward, chunk and run. Rates start as constants with a source; `calibration.py` fits them to finished tasks. Pure
+calculation; knows neither files nor the queue.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ GIGA: Final = 1e9
 
 
 class Basis(StrEnum):
-    """Where a number comes from."""
+    """The origin of a number."""
 
     ESTIMATED = "estimated"  #: from formulas and published rates
-    MEASURED = "measured"  #: from rates that finished tasks of this machine had
+    MEASURED = "measured"  #: from rates fitted to finished tasks of this machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,13 @@ class ForwardFlops:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Sum over all parts."""
         inside = self.projections + self.self_attention + self.cross_projections
         return inside + self.text_projections + self.cross_attention + self.feed_forward + self.ends
 
 
 def forward_flops(arch: Architecture, tokens: int, text_tokens: int, *, per_token_time: bool) -> ForwardFlops:
-    """Count one forward; the embedding of the time is done once, or for every token (TI2V as diffusers runs it)."""
+    """Count one forward; the time is embedded once, or for every token (TI2V as diffusers runs it)."""
     shape = arch.transformer
     layers, dim, patch = shape.layers, shape.dim, prod(shape.patch)
     seen = text_tokens + arch.image_tokens
@@ -73,24 +73,31 @@ def forward_flops(arch: Architecture, tokens: int, text_tokens: int, *, per_toke
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The part of a request that decides its cost."""
+    """The part of a request that determines its cost."""
 
-    model: str
+    spec: ModelSpec
     width: int
     height: int
     num_frames: int
     steps: int
-    passes: int  #: forwards over all steps; a guided step makes two
-    prompts: int  #: texts that are encoded
+    passes: int  #: forwards over all steps; a guided step takes two
+    prompts: int  #: number of texts to encode
     text_tokens: int
-    encoded_frames: int  #: frames that the VAE encodes before the denoising
+    encoded_frames: int  #: frames that the VAE encodes before denoising
     lora_bytes: int = 0
-    packed: PackedMatrices | None = None  #: what the model's files have quantised; None = nothing, or not known
+    packed: PackedMatrices | None = None  #: what the model's files hold quantised; None = nothing, or unknown
 
     @classmethod
-    def of(cls, request: GenerationRequest, *, lora_bytes: int = 0, packed: PackedMatrices | None = None) -> Workload:
-        """Read it from a full request."""
-        spec = find_model(request.model)
+    def of(
+        cls,
+        request: GenerationRequest,
+        spec: ModelSpec | None = None,
+        *,
+        lora_bytes: int = 0,
+        packed: PackedMatrices | None = None,
+    ) -> Workload:
+        """Derive the workload of a full request; `spec` is its model, looked up by name if None."""
+        spec = spec or find_model(request.model)
         scales = guidance_plan(request, experts_of_steps(spec, request))
         passes = sum(1 if scale is None else 2 for scale in scales)
         encoded = 0
@@ -98,7 +105,7 @@ class Workload:
             encoded = request.num_frames if spec.needs_image else 1
         denoises = request.latents_of is None
         return cls(
-            model=spec.id,
+            spec=spec,
             width=request.width,
             height=request.height,
             num_frames=request.num_frames,
@@ -121,17 +128,17 @@ class Workload:
         *,
         image: bool = False,
     ) -> Workload:
-        """Return the work of a request that leaves everything else to the model; with an image where it needs one.
+        """Return the workload of the model's default request, with an image if the model needs one.
 
         Raises:
-            InvalidRequest: the model cannot make this.
+            InvalidRequest: the model cannot make such a clip.
         """
-        return cls.of(native_request(spec, size, num_frames, steps, image=image))
+        return cls.of(native_request(spec, size, num_frames, steps, image=image), spec)
 
     @property
-    def spec(self) -> ModelSpec:
-        """The model's entry in the table."""
-        return find_model(self.model)
+    def model(self) -> str:
+        """The model's id."""
+        return self.spec.id
 
     @property
     def architecture(self) -> Architecture:
@@ -144,13 +151,13 @@ class Workload:
         return self.width, self.height, self.num_frames
 
     def resized(self, width: int, height: int, num_frames: int) -> Workload:
-        """Return the same work for a clip of another size."""
+        """Return the same workload for a clip of another size."""
         encoded = min(self.encoded_frames, num_frames)
         return replace(self, width=width, height=height, num_frames=num_frames, encoded_frames=encoded)
 
 
 def experts_of_steps(spec: ModelSpec, request: GenerationRequest) -> list[str]:
-    """Return the expert of every step, by the shifted schedule of flow matching: s' = m s / (1 + (m - 1) s)."""
+    """Return the expert of every step by the shifted flow-matching schedule, s' = m s / (1 + (m - 1) s)."""
     if spec.boundary_ratio is None:
         return [HIGH] * request.steps
     noise = [1 - index / request.steps for index in range(request.steps)]
@@ -161,18 +168,18 @@ def experts_of_steps(spec: ModelSpec, request: GenerationRequest) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """How fast a device is."""
+    """Speed and fixed costs of a device."""
 
     transformer: float  #: TFLOP/s of a whole forward
     decode: float  #: TFLOP/s of the VAE, in float32
-    host: float  #: TFLOP/s of the processor on the text encoder
+    host: float  #: TFLOP/s of the processor, for the text encoder
     pinned: float  #: GB/s from pinned host memory to the device
     pageable: float  #: GB/s from other host memory
     memory: float  #: TB/s of the device's own memory
     source: str
     load: float | None = None  #: GB/s from disk into a ready model; None until a model was loaded
-    known: bool = True  #: False: the device is in no table; plans can be compared, seconds cannot be told
-    measured: frozenset[str] = frozenset()  #: which of the rates come from this machine's own tasks
+    known: bool = True  #: False: the device is in no table; plans can be compared, but seconds are unknown
+    measured: frozenset[str] = frozenset()  #: the rates that were fitted to this machine's own tasks
     # What does not grow with the picture, in seconds; it decides where models are tiny, and is 0 where it is unknown.
     begin: float = 0.0  #: for the prompt of a run
     forward: float = 0.0  #: for each forward
@@ -201,7 +208,7 @@ CARDS: Final[tuple[tuple[str, Rates], ...]] = (
     ("5090", _card(200.0, 50.0, 1.8, "14B 720p on a 5090, 31.8 s a forward (TurboDiffusion's README)")),
     ("4090", _card(120.0, 25.0, 1.0, "14B 480p on a 4090, 13.7 s a forward (huggingface/diffusers#11605)")),
 )
-#: Only to compare plans with each other.
+#: Used only to compare plans with each other.
 _UNKNOWN_CARD: Final = _card(100.0, 12.0, 0.5, "no published run on this card is known", known=False)
 #: A processor: fitted to ten runs of `tiny-t2v-a14b`, those that docs/benchmarks/seconds.md learns from, on two idle
 #: cores of an x86-64 server with AVX2. TFLOP/s and GB/s per core; seconds, which more cores do not shorten.
@@ -210,9 +217,9 @@ _BEGIN, _FORWARD, _CHUNK, _FINISH, _FINISH_PIXELS = 0.015, 0.012, 0.006, 0.025, 
 
 
 def rates_of(card: str | None, cores: int, *, float32: bool = False) -> Rates:
-    """Return the rates to begin with: of a card by its name, or of a processor for None.
+    """Return the initial rates of a card by its name, or of a processor for None.
 
-    Published runs are made in 16 bits, so of a card that computes in float32 they say nothing but how plans compare.
+    Published runs use 16 bits, so for a card that computes in float32 they only show how plans compare.
     """
     if card is None:
         rate = _CORE_TRANSFORMER * cores
@@ -236,14 +243,14 @@ def rates_of(card: str | None, cores: int, *, float32: bool = False) -> Rates:
 
 
 def denoise_flops(work: Workload) -> int:
-    """Count all forwards of a run."""
+    """Count the operations of all forwards of a run."""
     arch = work.architecture
     tokens = arch.tokens(*work.size)
     return work.passes * forward_flops(arch, tokens, work.text_tokens, per_token_time=arch.per_token_time).total
 
 
 def decode_flops(work: Workload, *, tiled: bool = False, tile: int = TILE) -> int:
-    """Count the decoding; tiles overlap, so they do more."""
+    """Count the operations of decoding; tiles overlap, so they add work."""
     arch = work.architecture
     if not tiled:
         return arch.vae.decode_flops(*arch.latents(*work.size))
@@ -253,7 +260,7 @@ def decode_flops(work: Workload, *, tiled: bool = False, tile: int = TILE) -> in
 
 
 def decode_amounts(work: Workload, *, tiled: bool = False, tile: int = TILE) -> tuple[float, float, float]:
-    """Return what decoding is: chunks, operations in 10^12, and GB that a processor writes out for convolutions."""
+    """Return the amounts of decoding: chunks, operations in 10^12, and GB that a processor unfolds for convolutions."""
     arch = work.architecture
     size, tiles = work.size, 1
     if tiled:
@@ -266,12 +273,12 @@ def decode_amounts(work: Workload, *, tiled: bool = False, tile: int = TILE) -> 
 
 
 def vae_costs(rates: Rates) -> tuple[float, float, float]:
-    """Return the seconds of each of `decode_amounts`."""
+    """Return the seconds for a unit of each of `decode_amounts`."""
     return rates.chunk, 1 / rates.decode, 0.0 if rates.unfolding is None else 1 / rates.unfolding
 
 
 def image_seconds(work: Workload, rates: Rates) -> float:
-    """Return how long the VAE would encode the request's image at its rates of decoding."""
+    """Return the seconds to encode the request's image, at the rates of decoding."""
     if not work.encoded_frames:
         return 0.0
     arch = work.architecture
@@ -285,35 +292,35 @@ def _sum(amounts: tuple[float, float, float], costs: tuple[float, float, float])
 
 
 def weight_bytes(arch: Architecture) -> int:
-    """Return the bytes of a model's published weights: float32 for the VAE, 16 bits for the rest."""
+    """Return the size of a model's published weights in bytes: float32 for the VAE, 16 bits for the rest."""
     halves = arch.experts * arch.expert_parameters + arch.text.parameters + arch.image_parameters
     return 2 * halves + 4 * arch.vae.parameters
 
 
 @dataclass(frozen=True, slots=True)
 class Seconds:
-    """Where the time of a run goes, in seconds."""
+    """The phases of a run, in seconds."""
 
-    load: float | None  #: once, when the model is not in memory yet; None = unknown
+    load: float | None  #: once, if the model is not in memory yet; None = unknown
     encode: float  #: prompt and image
     denoise: float
-    transfer: float  #: weights that are moved while nothing computes
+    transfer: float  #: weights moved while nothing computes
     decode: float
-    finish: float  #: the end of the file
+    finish: float  #: completing the file
     basis: Basis
 
     @property
     def warm(self) -> float:
-        """A run with the model in memory."""
+        """The time of a run with the model in memory."""
         return self.encode + self.denoise + self.transfer + self.decode + self.finish
 
 
 def seconds(work: Workload, plan: MemoryPlan, rates: Rates, *, cpu: bool = False, float32: bool = False) -> Seconds:
-    """Predict a run: operations by rate, and the transfers of the plan that do not hide behind them.
+    """Predict a run: operations divided by rates, and the plan's transfers that do not overlap with them.
 
-    Streaming moves all blocks in every forward; it is hidden where computing takes longer, and costs 5 % in any case
-    (3 to 7 % published). A swap moves both experts, there and back, once each way in a run. What is kept in fp8 or
-    packed is read and written as what computes, bfloat16 or on some cards `float32`, before each use.
+    Streaming moves all blocks in every forward; it is hidden if computing takes longer, and always costs 5 % (3 to 7 %
+    published). A swap moves both experts, to the device and back, once each way in a run. Weights stored in fp8 or
+    packed are read, and written in the computing precision (bfloat16, on some cards `float32`), before each use.
     """
     arch = work.architecture
     forward = rates.forward + denoise_flops(work) / work.passes / TERA / rates.transformer if work.passes else 0.0

@@ -1,7 +1,7 @@
-"""How many bytes a request takes under a plan: on the device, in the host's memory, on disk.
+"""The bytes that a request needs under a plan: on the device, in the host's memory, on disk.
 
-Pure arithmetic over a structure, a size and a plan; every number is an estimate until a run was measured. Assumes
-that a model is loaded one component after the other, and that blocks are moved one at a time. Knows no machine.
+Pure arithmetic over a structure, a size and a plan; every number is an estimate until a run was measured. Assumes that
+components are loaded one after the other, and blocks moved one at a time. Knows no machine.
 """
 
 from __future__ import annotations
@@ -24,42 +24,42 @@ from backend.core.planning.processor_memory import (
     unfolded_bytes,
 )
 
-#: Bytes per number where a card computes; a processor does it in float32, and so does a card whose bfloat16 is no good.
+#: Bytes per number on a card; processors compute in float32, and so do cards whose bfloat16 is wrong or slow.
 BFLOAT16: Final = 2
-#: Blocks on the device while a model is streamed: one that computes, one that arrives.
+#: Blocks on the device while a model is streamed: one computing, one arriving.
 STREAM_WINDOW: Final = 2
-#: CUDA's context, handles and the libraries' workspaces on the card; bytes, an experience value.
+#: CUDA's context, handles and the libraries' workspaces on the card; bytes, an empirical value.
 CUDA_CONTEXT: Final = 800_000_000
-#: What the card's allocator loses between blocks of other sizes, as a share of what is alive.
+#: Fragmentation of the card's allocator, as a factor on the bytes alive.
 ALLOCATOR_SLACK: Final = 1.05
-#: Memory of a worker process without any model: Python, torch, and CUDA's libraries where there is a card; bytes. That
-#: of a worker on a processor was measured (docs/benchmarks/memory.md); that on a card is an assumption.
+#: Memory of a worker process without a model, in bytes: Python, torch, and CUDA's libraries on a card. Measured for a
+#: worker on a processor (docs/benchmarks/memory.md), assumed for one on a card.
 WORKER_BASE: Final = {"cpu": 505_000_000, "cuda": 3_000_000_000}
-#: Frames that the encoder of the file holds back at most while it looks ahead (x264 `rc-lookahead` and references).
+#: Most frames that the video encoder buffers for its lookahead (x264 `rc-lookahead` and references).
 ENCODER_FRAMES: Final = 64
-#: Pixels along the side of a tile (`tile_sample_min_*` of diffusers), and which part of it lies between two tiles.
+#: Side of a tile in pixels (`tile_sample_min_*` of diffusers), and the distance between tiles as a share of it.
 TILE, TILE_STRIDE_SHARE = 256, 0.75
 
-# Bytes per token that are alive at the highest point of one forward, counted tensor by tensor on the real modules
-# (diffusers 0.42.1, meta device): the attention half needs `width` times the dim, the feed-forward half keeps its
-# input twice and its inside twice; the rotary tables and, with a timestep for each token, its modulation come on top.
+# Bytes per token alive at the peak of one forward, counted tensor by tensor on the real modules (diffusers 0.42.1,
+# meta device): the attention half needs this many times the dim, the feed-forward half holds its input twice and its
+# hidden layer twice; the rotary tables and, with a timestep for each token, its modulation are added.
 _ATTENTION_BYTES: Final = {BFLOAT16: 22.0, FLOAT32: 37.7}
 _TOKEN_TIME_BYTES: Final = {BFLOAT16: 38.0, FLOAT32: 52.0}
-# Bytes per pixel and unit of width in decoding one chunk and in encoding, counted the same way: (fixed, per res block).
+# Bytes per pixel and channel for decoding one chunk and for encoding, counted the same way: (fixed, per res block).
 _DECODE_BYTES: Final = {False: (151.8, 25.7), True: (76.6, 3.8)}
 _ENCODE_BYTES: Final = {False: (93.1, 26.8), True: (27.4, 8.7)}
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes at the highest point of a run."""
+    """Peak memory of a run, and its disk space, in bytes."""
 
-    vram: int  #: 0 where the processor computes
-    pinned: int  #: host memory that the system cannot move
+    vram: int  #: 0 if the processor computes
+    pinned: int  #: page-locked host memory
     pageable: int  #: other host memory of the worker
-    disk: int  #: the model's files and what a run saves; not the finished clip
-    heap: int = 0  #: the part of `pageable` that is free again and not given back yet
-    measured: frozenset[str] = frozenset()  #: which of "ram" and "vram" were corrected by what runs took
+    disk: int  #: the model's files and a run's saved state, without the finished clip
+    heap: int = 0  #: the part of `pageable` that is freed but not returned to the system
+    measured: frozenset[str] = frozenset()  #: which of "ram" and "vram" were corrected by measured runs
 
     @property
     def ram(self) -> int:
@@ -71,16 +71,16 @@ class Footprint:
 def expert_bytes(
     shape: WanShape, storage: Storage, *, float32: bool = False, packed: PackedMatrices | None = None
 ) -> tuple[int, int]:
-    """Return the bytes of an expert: of all its blocks, and of the rest.
+    """Return the bytes of an expert: those of all its blocks, and those of the rest.
 
-    diffusers keeps some parameters in float32 (`_keep_in_fp32_modules`); fp8 is for the matrices of the blocks alone.
+    diffusers keeps some parameters in float32 (`_keep_in_fp32_modules`); fp8 applies to the matrices of blocks only.
 
     Args:
-        shape: of the expert.
-        storage: in which form the plan keeps it.
+        shape: the expert's structure.
+        storage: how the plan stores it.
         float32: whether it computes in float32.
-        packed: what its GGUF file has quantised, which stays so under every plan; None = nothing, as far as is known.
-            A file that was not looked at is counted as if it were not quantised, which is never too little.
+        packed: what its GGUF file holds quantised, which no plan changes; None = nothing, or unknown. A file that was
+            not read counts as not quantised, which never underestimates.
     """
     blocks = rest = 0
     wide = FLOAT32 if float32 else BFLOAT16
@@ -102,7 +102,7 @@ def expert_bytes(
 
 
 def forward_bytes(arch: Architecture, tokens: int, text_tokens: int, precision: int) -> int:
-    """Return what one forward of an expert needs beside its weights."""
+    """Return the bytes that one forward of an expert needs beyond its weights."""
     dim, ffn = arch.transformer.dim, arch.transformer.ffn_dim
     per_token = max(_ATTENTION_BYTES[precision] * dim, precision * (4 * dim + 2 * ffn)) + 8 * arch.head_dim
     if arch.per_token_time:
@@ -114,13 +114,13 @@ def forward_bytes(arch: Architecture, tokens: int, text_tokens: int, precision: 
 
 
 def decode_bytes(vae: VaeShape, width: int, height: int, *, tiled: bool, tile: int = TILE) -> int:
-    """Return what decoding needs beside the VAE's weights; it grows with no frame: finished tiles lie on disk."""
+    """Return the bytes for decoding beyond the VAE's weights; not growing with frames: finished tiles are on disk."""
     pixels = min(width, tile) * min(height, tile) if tiled else width * height
     return _per_pixel(_DECODE_BYTES, vae, vae.decoder_width) * pixels
 
 
 def encode_bytes(vae: VaeShape, width: int, height: int, frames: int, *, tiled: bool, tile: int = TILE) -> int:
-    """Return what encoding so many frames needs beside the VAE's weights; 0 frames need nothing."""
+    """Return the bytes for encoding this many frames beyond the VAE's weights."""
     if frames == 0:
         return 0
     pixels = min(width, tile) * min(height, tile) if tiled else width * height
@@ -173,7 +173,7 @@ def footprint(
     else:
         activations = int(max(forward, decoding, encoding) * ALLOCATOR_SLACK)
     blocks, rest = expert_bytes(arch.transformer, Storage.BF16 if cpu else plan.storage, float32=float32, packed=packed)
-    # What is not packed is float32 while an expert comes from a GGUF file.
+    # While an expert is loaded from a GGUF file, its unpacked parameters are float32.
     full = sum(expert_bytes(arch.transformer, Storage.BF16, float32=float32 or packed is not None, packed=packed))
     text, vae = precision * arch.text.parameters, FLOAT32 * arch.vae.parameters
     image = FLOAT32 * arch.image_parameters
@@ -185,11 +185,11 @@ def footprint(
     if cpu:
         weights = arch.experts * (blocks + rest) + text + image + vae + lora_bytes
         return Footprint(0, 0, WORKER_BASE["cpu"] + weights + activations + frames_out, disk, heap)
-    # The files of LoRAs hold 16 bits for a number; on the card they are in the precision of the experts.
+    # LoRA files hold 16-bit numbers; on the card they have the precision of the experts.
     device = CUDA_CONTEXT + vae + lora_bytes * precision // BFLOAT16 + activations
     host, pinned = WORKER_BASE["cuda"] + frames_out, 0
     if plan.placement is not Placement.RESIDENT:
-        host += image  # it is on the device only while the image is encoded, and the experts are away then
+        host += image  # on the device only while the image is encoded, when the experts are off it
     if plan.placement is Placement.RESIDENT:
         device += image + arch.experts * (blocks + rest)
         staging = full  # an expert passes through the host while it is loaded
@@ -212,13 +212,13 @@ def footprint(
 def _on_processor(
     arch: Architecture, picture: tuple[int, int], tokens: int, encoded_frames: int, alive: tuple[int, int, int]
 ) -> tuple[int, int]:
-    """Return what the largest of a forward, the decoding and the encoding takes, and the part of it that is free.
+    """Return the bytes of the largest of forward, decoding and encoding, and the part of them that is free.
 
     Args:
-        arch: the model.
-        picture: width and height of what goes through the VAE at once.
-        tokens: how many the transformer sees.
-        encoded_frames: frames that are encoded.
+        arch: the model's structure.
+        picture: width and height of the part that passes through the VAE at once.
+        tokens: number of the transformer's tokens.
+        encoded_frames: number of frames to encode.
         alive: bytes of the tensors of a forward, of decoding and of encoding.
     """
     vae = arch.vae
@@ -237,5 +237,5 @@ def _on_processor(
 
 
 def state_bytes(arch: Architecture, size: tuple[int, int, int]) -> int:
-    """Return what a saved state of a run takes on disk: float32 latents, and three of them that UniPC remembers."""
+    """Return the size of a run's saved state on disk: float32 latents, and three more that UniPC remembers."""
     return 4 * FLOAT32 * arch.transformer.out_channels * prod(arch.latents(*size))

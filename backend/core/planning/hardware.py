@@ -1,10 +1,7 @@
-"""What this machine has: processor, memory, GPUs, disk. Asks NVML and the system, never torch.
+"""The machine's processor, memory, GPUs and disk, queried from NVML and the system, never from torch.
 
-What cannot be found out is None, never a guess; a library that fails leaves a sentence, never a crash.
-
-The machine as the last start of the server found it, so that a card that is gone or a smaller limit is noticed.
-
-One small JSON file in the home folder. Decides nothing.
+Unknown values are None, never a guess; a library that fails leaves a sentence, never a crash. The profile of the last
+server start is kept in a JSON file, so that a missing card or a lower limit is noticed. Decides nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +22,7 @@ import pynvml
 from backend.core.files import write_json
 
 GIB = 1024**3
-#: A cgroup of version 1 without a limit tells a number near 2^63.
+#: A cgroup of version 1 without a limit reports a number near 2^63.
 _NO_LIMIT = 1 << 60
 
 T = TypeVar("T")
@@ -33,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One NVIDIA card as NVML sees it; memory in bytes, load in percent."""
+    """One NVIDIA card as reported by NVML; memory in bytes, load in percent."""
 
     index: int
     name: str
@@ -45,11 +42,11 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """The file system that holds a folder; bytes."""
+    """The file system that holds a folder; sizes in bytes."""
 
     free: int
     total: int
-    filesystem: str | None  #: its kind, such as ext4
+    filesystem: str | None  #: its type, such as ext4
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +55,18 @@ class HardwareProfile:
 
     processor: str
     cores: int
-    memory_total: int  #: what is built in
-    memory_limit: int | None  #: what the container may use; None = no limit was found
-    memory_available: int | None  #: free without pushing anything out, now
+    memory_total: int  #: installed
+    memory_limit: int | None  #: limit of the container; None = no limit was found
+    memory_available: int | None  #: available now without swapping
     gpus: tuple[Gpu, ...]
     driver: str | None
     python: str
     disk: Disk | None = None
-    findings: tuple[str, ...] = ()  #: sentences about what could not be found out
+    findings: tuple[str, ...] = ()  #: sentences about what could not be determined
 
     @property
     def memory(self) -> int:
-        """What this process and its workers may use of the memory: the smaller of what is there and what is allowed."""
+        """Memory that this process and its workers may use: installed memory or the limit, whichever is smaller."""
         return self.memory_total if self.memory_limit is None else min(self.memory_total, self.memory_limit)
 
     def to_json(self) -> dict[str, Any]:
@@ -81,14 +78,14 @@ class HardwareProfile:
         """Build the profile that `to_json` wrote.
 
         Raises:
-            KeyError, TypeError: it is no such record.
+            KeyError, TypeError: the record is malformed.
         """
         gpus = tuple(Gpu(**(gpu | {"compute_capability": _pair(gpu["compute_capability"])})) for gpu in values["gpus"])
         disk = None if values["disk"] is None else Disk(**values["disk"])
         return cls(**(values | {"gpus": gpus, "disk": disk, "findings": tuple(values["findings"])}))
 
     def changes_since(self, earlier: HardwareProfile) -> list[str]:
-        """Say what is another thing now than it was; what changes by itself (free memory, load) is left out."""
+        """Describe what has changed, without values that always vary (free memory, load)."""
         now, then = _lasting(self), _lasting(earlier)
         changes = [
             f"{name}: {then[name]} became {now[name]}" for name in now if name in then and now[name] != then[name]
@@ -111,16 +108,16 @@ def _lasting(profile: HardwareProfile) -> dict[str, str]:
 
 
 def in_gib(size: int | None) -> str:
-    """Write a number of bytes for people."""
+    """Format a number of bytes for people."""
     return "unknown" if size is None else f"{size / GIB:.1f} GiB"
 
 
 def detect_hardware(folder: Path | None = None, *, root: Path = Path("/")) -> HardwareProfile:
-    """Look at the machine now.
+    """Return the machine's current profile.
 
     Args:
-        folder: the folder whose disk counts; it need not exist yet. None leaves the disk out.
-        root: where `proc` and `sys` are.
+        folder: a folder on the disk to report, which need not exist yet; None omits the disk.
+        root: the parent of `proc` and `sys`.
     """
     findings: list[str] = []
     gpus, driver = _nvidia(findings)
@@ -146,10 +143,10 @@ def detect_hardware(folder: Path | None = None, *, root: Path = Path("/")) -> Ha
 
 
 def _cgroup(root: Path) -> tuple[int | None, int | None]:
-    """Return limit and use of the memory that the container of this process sets, over all levels of its cgroup.
+    """Return the tightest memory limit over all levels of this process's cgroup, and the usage at that level.
 
-    Version 2 has one tree (`memory.max`), version 1 one for memory (`memory.limit_in_bytes`); inside a container
-    the path of the group may not be visible, then its top stands for it.
+    Version 2 has one tree (`memory.max`), version 1 one for memory (`memory.limit_in_bytes`). Inside a container the
+    path of the group may not be visible; the top of the tree is then read instead.
     """
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
@@ -178,7 +175,7 @@ def _cgroup(root: Path) -> tuple[int | None, int | None]:
 def _number(path: Path) -> int | None:
     try:
         return int(path.read_text())
-    except (OSError, ValueError):  # the file is not there, or says "max"
+    except (OSError, ValueError):  # the file is missing, or contains "max"
         return None
 
 
@@ -188,7 +185,7 @@ def _disk(folder: Path, findings: list[str]) -> Disk | None:
         usage = shutil.disk_usage(existing)
         mounts = psutil.disk_partitions(all=True)
     except OSError as error:
-        findings.append(f"The disk of the home folder could not be asked: {error.strerror}")
+        findings.append(f"The disk of the home folder could not be read: {error.strerror}")
         return None
     under = [mount for mount in mounts if existing.resolve().is_relative_to(mount.mountpoint)]
     kind = max(under, key=lambda mount: len(mount.mountpoint)).fstype if under else None
@@ -196,26 +193,26 @@ def _disk(folder: Path, findings: list[str]) -> Disk | None:
 
 
 def _nvidia(findings: list[str]) -> tuple[tuple[Gpu, ...], str | None]:
-    """Ask NVML; a machine without the library or a card has none."""
+    """Query NVML for the cards and the driver version; without the library there are none."""
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError_LibraryNotFound:
-        return (), None  # no driver: nothing that would be worth a sentence
+        return (), None  # no driver: not worth a finding
     except (pynvml.NVMLError, OSError) as error:
         findings.append(f"NVIDIA's library does not start: {error}")
         return (), None
     try:
-        ask = _Questions(findings)
-        count = ask("how many cards there are", pynvml.nvmlDeviceGetCount) or 0
-        gpus = tuple(gpu for gpu in (_gpu(index, ask) for index in range(count)) if gpu is not None)
-        driver = ask("which driver there is", pynvml.nvmlSystemGetDriverVersion)
+        query = _Queries(findings)
+        count = query("the number of cards", pynvml.nvmlDeviceGetCount) or 0
+        gpus = tuple(gpu for gpu in (_gpu(index, query) for index in range(count)) if gpu is not None)
+        driver = query("the driver version", pynvml.nvmlSystemGetDriverVersion)
         return gpus, None if driver is None else str(driver)
     finally:
-        ask("to be closed", pynvml.nvmlShutdown)
+        query("shutdown", pynvml.nvmlShutdown)
 
 
-class _Questions:
-    """Asks NVML one thing at a time; an answer that fails is None and leaves a sentence."""
+class _Queries:
+    """Runs one NVML query at a time; a failed query returns None and leaves a sentence."""
 
     def __init__(self, findings: list[str]) -> None:
         self._findings = findings
@@ -225,19 +222,19 @@ class _Questions:
             return call(*args)
         except (pynvml.NVMLError, OSError) as error:
             if not may_lack:
-                self._findings.append(f"NVIDIA's library was asked {what} and failed: {error}")
+                self._findings.append(f"NVIDIA's library failed to answer a query for {what}: {error}")
             return None
 
 
-def _gpu(index: int, ask: _Questions) -> Gpu | None:
-    handle = ask(f"for card {index}", pynvml.nvmlDeviceGetHandleByIndex, index)
+def _gpu(index: int, query: _Queries) -> Gpu | None:
+    handle = query(f"card {index}", pynvml.nvmlDeviceGetHandleByIndex, index)
     if handle is None:
         return None
-    name = ask(f"for the name of card {index}", pynvml.nvmlDeviceGetName, handle)
-    memory = ask(f"for the memory of card {index}", pynvml.nvmlDeviceGetMemoryInfo, handle)
-    capability = ask(f"for the compute capability of card {index}", pynvml.nvmlDeviceGetCudaComputeCapability, handle)
-    # vGPU, MIG and WSL do not tell their load.
-    load = ask(f"for the load of card {index}", pynvml.nvmlDeviceGetUtilizationRates, handle, may_lack=True)
+    name = query(f"the name of card {index}", pynvml.nvmlDeviceGetName, handle)
+    memory = query(f"the memory of card {index}", pynvml.nvmlDeviceGetMemoryInfo, handle)
+    capability = query(f"the compute capability of card {index}", pynvml.nvmlDeviceGetCudaComputeCapability, handle)
+    # vGPU, MIG and WSL do not report their load.
+    load = query(f"the load of card {index}", pynvml.nvmlDeviceGetUtilizationRates, handle, may_lack=True)
     return Gpu(
         index,
         "NVIDIA GPU" if name is None else str(name),
@@ -253,7 +250,7 @@ def _pair(values: Any) -> tuple[int, int] | None:
 
 
 def last_profile(path: Path) -> HardwareProfile | None:
-    """Return what the last start wrote; None when there was none, or one of another version."""
+    """Return the profile of the last start; None if there is none, or another version wrote it."""
     try:
         return HardwareProfile.from_json(json.loads(path.read_text()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -261,9 +258,9 @@ def last_profile(path: Path) -> HardwareProfile | None:
 
 
 def remember(path: Path, profile: HardwareProfile) -> list[str]:
-    """Write down the machine of this start, and say in words what changed since the last one.
+    """Store the profile of this start, and describe what has changed since the last one.
 
-    A disk that takes no file is reported elsewhere; it does not keep a server from starting.
+    A file that cannot be written is reported elsewhere and does not keep the server from starting.
     """
     before = last_profile(path)
     with suppress(OSError):

@@ -1,6 +1,6 @@
-"""What a run does when memory runs out: the next memory plan that needs less, within what the operator allows.
+"""The memory plan that a run falls back to when memory runs out, within the operator's policy.
 
-Decides and keeps the receipt; how a plan is carried out is the engine's matter.
+Decides and records the fallbacks; the engine carries the plans out.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from backend.core.domain import Phase
 from backend.core.errors import OutOfMemory
 from backend.core.planning.memory_plan import SMALLEST_TILE, MemoryPlan, Placement, Storage
 
-_PLACEMENTS = tuple(Placement)  # from the one that needs most to the one that needs least
+_PLACEMENTS = tuple(Placement)  # by memory, largest first
 _ALLOW = "Let tasks go on with less memory: set WAN22_OOM_POLICY to `quality`."
 _ROUND = "Allow weights to be rounded to eight bits: set WAN22_OOM_POLICY to `speed`."
 
 
 class OomPolicy(StrEnum):
-    """What may be given up."""
+    """What may be given up when memory runs out."""
 
     NONE = "none"  #: nothing: the task fails
-    #: Time; the weights keep their precision. Placement changes no bit. The VAE in tiles changes pixels a little, and a
-    #: part on another device rounds otherwise (docs/api.md): rather that than hours of denoising lost in decoding.
+    #: Time; the weights keep their precision. Placement changes no bit. Decoding in tiles changes pixels slightly, and
+    #: a component on another device rounds differently (docs/api.md): better than losing hours of denoising.
     QUALITY = "quality"
-    SPEED = "speed"  #: as `quality`, and then the precision of the weights
+    SPEED = "speed"  #: as `quality`, and in addition the precision of the weights
 
 
 class MemoryUse(StrEnum):
-    """What memory was wanted for."""
+    """What the memory was needed for."""
 
     LOAD = "load"
     TEXT = "text"
@@ -63,16 +63,16 @@ _VAE = (MemoryUse.IMAGE, MemoryUse.DECODE)
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """One rung that was taken."""
+    """One step down the ladder."""
 
     use: MemoryUse
-    at: str  #: what was being done
+    at: str  #: the activity in words
     before: str  #: the plan that did not fit
-    after: str  #: the plan that was taken instead
+    after: str  #: the plan that replaced it
     reason: str
 
     def to_json(self) -> dict[str, str]:
-        """As the record of a video holds it."""
+        """Return plain JSON values for the record of the video."""
         return {
             "at": self.at,
             "use": self.use.value,
@@ -83,7 +83,7 @@ class Fallback:
 
     @property
     def sentence(self) -> str:
-        """As a task's warnings say it."""
+        """The fallback as a warning of the task."""
         return f"Memory ran out at {self.at}; went on with the plan {self.after} instead of {self.before}"
 
 
@@ -92,17 +92,17 @@ class MemoryLadder:
     """The rungs of one attempt."""
 
     policy: OomPolicy
-    side: int  #: pixels along the longer side of the picture; a tile that is not smaller is no help
+    side: int  #: longer side of the picture in pixels; only smaller tiles save memory
     taken: list[Fallback] = field(default_factory=list)
 
     def down(self, plan: MemoryPlan, error: OutOfMemory, use: MemoryUse, at: str | None = None) -> MemoryPlan:
-        """Return the plan to go on with, and note it.
+        """Return the next lower plan, and record the fallback.
 
         Args:
-            plan: the one that did not fit.
-            error: raised again, with advice, when there is no rung left.
-            use: what memory was wanted for, where the error does not say it.
-            at: what was being done, where more can be said than its use.
+            plan: the plan that did not fit.
+            error: raised again, with advice, when no rung is left.
+            use: what the memory was needed for, unless the error names it.
+            at: the activity in words, where it is more specific than `use`.
         """
         use = MemoryUse(error.use or use)
         lower = next(self._rungs(plan, use, host=error.host), None)
@@ -112,11 +112,11 @@ class MemoryLadder:
         return lower
 
     def _rungs(self, plan: MemoryPlan, use: MemoryUse, *, host: bool) -> Iterator[MemoryPlan]:
-        """Yield the plans below this one, the best first; what is moved off the device does not help a host."""
+        """Yield the plans below this one, best first; moving weights off the device does not help a full host."""
         if self.policy is OomPolicy.NONE:
             return
         rung = _PLACEMENTS.index(plan.placement)
-        # While text or pixels are computed the experts are away already, unless they are resident.
+        # While text or pixels are computed the experts are off the device already, unless they are resident.
         lowest = len(_PLACEMENTS) - 1 if use in _EXPERTS else 1
         if not host and rung < lowest:
             yield replace(plan, placement=_PLACEMENTS[rung + 1])

@@ -1,7 +1,7 @@
-"""How a model is laid out between a device and the host's memory: the closed set of plans.
+"""The closed set of memory plans: how a model is laid out between a device and the host's memory.
 
-Free combinations of offload and precision switches break each other, so there are these and no others, each of
-them tested. Which one a machine gets is decided in `system_optimizer`; how one is carried out, in the engine.
+Free combinations of offload and precision switches break each other, so only these plans exist, and each is tested.
+`optimizer` chooses one for a machine; the engine carries it out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 
 class Placement(StrEnum):
-    """Where the experts' weights are while they work."""
+    """Where the experts' weights are during denoising."""
 
     RESIDENT = "resident"  #: all experts on the device, all the time
     EXPERT_SWAP = "expert-swap"  #: one expert on the device, the other in host memory
@@ -20,16 +20,16 @@ class Placement(StrEnum):
 
 
 class Storage(StrEnum):
-    """The form in which the experts' weights are kept; they compute in bfloat16, on a CPU and some cards in float32."""
+    """How the experts' weights are stored; they compute in bfloat16, on a CPU and some cards in float32."""
 
     BF16 = "bf16"
     FP8 = "fp8"
-    GGUF = "gguf"  #: the file's own quantisation; decided by the file, not by a plan
+    GGUF = "gguf"  #: the file's own quantisation; set by the file, not by a plan
 
 
-#: Side of a tile in pixels where nothing else is said; the one that diffusers takes (`tile_sample_min_height`).
+#: Default side of a tile in pixels, as in diffusers (`tile_sample_min_height`).
 TILE_SIZE: Final = 256
-#: The smallest side that is worth it: below, most of a tile is its overlap with others.
+#: Smallest useful side: below it, most of a tile is overlap with its neighbours.
 SMALLEST_TILE: Final = 128
 
 
@@ -39,23 +39,23 @@ class MemoryPlan:
 
     placement: Placement
     storage: Storage
-    tiled_decode: bool = False  #: decode in overlapping tiles: less memory, pixels differ a little
+    tiled_decode: bool = False  #: decode in overlapping tiles: less memory, slightly different pixels
     text_encoder_on_cpu: bool = False
-    tile_size: int = 256  #: pixels along the side of a tile, where decoding is tiled; tiles overlap by a quarter
-    vae_on_cpu: bool = False  #: never chosen beforehand: the last rung, where a finished clip would else be lost
+    tile_size: int = 256  #: side of a tile in pixels if decoding is tiled; tiles overlap by a quarter
+    vae_on_cpu: bool = False  #: never planned: the last rung, used when a denoised clip would otherwise be lost
 
     def adapted_to(self, actual: MemoryPlan) -> MemoryPlan:
-        """Return this plan for a model that is laid out as `actual`: a GGUF file's storage is no plan's choice."""
+        """Return this plan for a model laid out as `actual`: no plan changes the storage of a GGUF file."""
         return replace(self, storage=Storage.GGUF) if actual.storage is Storage.GGUF else self
 
     @property
     def name(self) -> str:
-        """The plan in one word, as tables name it."""
+        """The plan without its switches, as shown in tables."""
         return f"{self.placement}-{self.storage}"
 
     @property
     def words(self) -> str:
-        """The plan with its switches, as receipts and reasons name it."""
+        """The plan with its switches, as shown in receipts and reasons."""
         tiled = "tiled decode" if self.tile_size == TILE_SIZE else f"tiled decode ({self.tile_size} px)"
         extras = [
             word
@@ -69,14 +69,14 @@ class MemoryPlan:
         return self.name + (f" with {' and '.join(extras)}" if extras else "")
 
     def reaches(self, other: MemoryPlan) -> bool:
-        """Whether a model that is laid out so can go over to another plan without being read from its files again.
+        """Whether a model under this plan can switch to another one without being read from its files again.
 
-        What its file has quantised stays so under every plan; what a plan has rounded does not come back.
+        Weights quantised in the file stay so under every plan; weights rounded by a plan cannot be restored.
         """
         return self.storage in (Storage.BF16, Storage.GGUF, other.storage)
 
     def lowered_to(self, other: MemoryPlan) -> MemoryPlan:
-        """Return the plan that needs no more than either of the two, part by part."""
+        """Return the plan that, part by part, needs no more memory than either of the two."""
         order = list(Placement)
         tiles = [plan.tile_size for plan in (self, other) if plan.tiled_decode]
         return MemoryPlan(
@@ -89,7 +89,7 @@ class MemoryPlan:
         )
 
 
-#: Every placement and storage that may be combined; the two switches go with each of them.
+#: All combinations of placement and storage; the two switches combine with each of them.
 PLANS: Final = tuple(
     MemoryPlan(placement, storage) for storage in (Storage.BF16, Storage.FP8) for placement in Placement
 )

@@ -1,6 +1,6 @@
-"""Which memory plan a request gets on a machine, what it will take, and why; and what would fit where nothing does.
+"""Chooses the memory plan of a request on a machine, with reasons, and finds what would fit where nothing does.
 
-Pure calculation over a hardware profile, so it answers for an imagined machine as well. Knows no queue and no files.
+Pure calculation over a machine, which may be imagined. Knows neither the queue nor any files.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from backend.core.planning.machine import Machine
 from backend.core.planning.memory_ladder import OomPolicy
 from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage
 
-#: bfloat16 and the conversions from fp8 are there from this compute capability on.
+#: Lowest compute capability with bfloat16 and conversions from fp8.
 FP8_CAPABILITY: Final = (8, 0)
-#: Weights are rounded, and pictures cut into tiles, where that makes a run faster by more than this: estimates are good
-#: to a quarter, so with less nobody knows whether anything is gained for the bits that are lost.
+#: Weights are rounded, and pictures decoded in tiles, only if that makes a run faster by more than this factor:
+#: estimates are accurate to a quarter, so a smaller gain may not exist and would not justify changed pixels.
 DEVIATION_GAIN: Final = 1.25
-#: A clip that is offered instead has at least so many frames.
+#: Fewest frames of a clip that is offered as an alternative.
 SHORTEST: Final = 5
 
 
@@ -39,36 +39,36 @@ class Option:
     needs: Footprint
     seconds: Seconds
     fits: bool
-    reason: str  #: why it was taken or not, in a sentence
-    possible: bool = True  #: whether device, model and wishes allow it at all, with any memory
+    reason: str  #: why it was chosen or not, in a sentence
+    possible: bool = True  #: whether device, model and constraints allow it at all, with any amount of memory
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """All plans for a request, the one that was taken, and what would fit where none was."""
+    """All plans for a request, the chosen one, and what would fit where none does."""
 
     work: Workload
     machine: Machine
     options: tuple[Option, ...]
     chosen: Option | None
-    seconds_known: bool  #: False: the card is in no table and nothing was measured on it
-    instead: Workload | None = None  #: a request that fits, where this one does not
+    seconds_known: bool  #: False: the card is in no table, and nothing was measured on it
+    instead: Workload | None = None  #: a request that fits, if this one does not
 
     @property
     def fits(self) -> bool:
-        """Whether the request can be made on this machine, as far as is known."""
+        """Whether this machine can run the request, as far as is known."""
         return self.chosen is not None
 
     @property
     def reason(self) -> str:
-        """Why it was decided so, in a sentence."""
+        """The reason for the decision, in a sentence."""
         if self.chosen is not None:
             return self.chosen.reason
         return f"{self.work.model} at {_size(self.work)} does not fit this machine: even {self.start.reason}"
 
     @property
     def start(self) -> Option:
-        """The plan with which a worker begins: the one that was taken; where none fits, the one that lacks least."""
+        """The plan that a worker starts with: the chosen one, or, if none fits, the one that lacks the least memory."""
         if self.chosen is not None:
             return self.chosen
         possible = [option for option in self.options if option.possible] or self.options
@@ -76,7 +76,7 @@ class Decision:
 
     @property
     def would_fit(self) -> str:
-        """What would fit where this does not, in a sentence."""
+        """What would fit instead, in a sentence."""
         if self.instead is None:
             return "Nothing would fit: no model takes this request with so little memory"
         return f"{self.instead.model} at {_size(self.instead)} would fit"
@@ -89,46 +89,46 @@ class WAN22SystemOptimizer:
         self,
         machine: Machine,
         rates: Rates | None = None,
-        wishes: OptimizationSettings | None = None,
+        constraints: OptimizationSettings | None = None,
         *,
         correction: MemoryCorrection | None = None,
     ) -> None:
         """Decide for this machine.
 
         Args:
-            machine: what it has.
-            rates: those it was measured to have; else the published ones.
-            wishes: what the operator asks; a plan that breaks one of them is none. Without them nothing is asked.
-            correction: what its finished runs took in memory, held against what was said of them.
+            machine: the device and the memory.
+            rates: its measured rates; None = the published ones.
+            constraints: the operator's; plans that violate one are rejected. None = unconstrained.
+            correction: measured by predicted memory of its finished runs.
         """
-        self.wishes = wishes or OptimizationSettings()
-        self.machine = replace(machine, vram_limit=self.wishes.max_vram)
+        self.constraints = constraints or OptimizationSettings()
+        self.machine = replace(machine, vram_limit=self.constraints.max_vram)
         self._correction = correction or MemoryCorrection()
         self.rates = rates or machine.rates
 
     def decide(self, work: Workload, policy: OomPolicy = OomPolicy.QUALITY) -> Decision:
-        """Weigh every plan: the fastest one that fits is taken, and among equals the one that changes no pixel.
+        """Choose the fastest plan that fits, and among equals the one that changes no pixel.
 
-        Pixels are changed only for much (`DEVIATION_GAIN`), unless the policy is speed. Where the memory is unknown
-        nothing is refused: the plan that moves nothing is taken.
+        Plans that change pixels are chosen only for a large gain (`DEVIATION_GAIN`), unless the policy is speed. If the
+        memory is unknown nothing is refused: the plan that moves nothing is chosen.
         """
         decision = self.weigh(work, policy)
         return decision if decision.fits else replace(decision, instead=self._instead(work))
 
     def seconds_of(self, work: Workload, policy: OomPolicy = OomPolicy.QUALITY) -> Seconds | None:
-        """Return how long the plan that would be taken needs; None when none fits or the rates are unknown."""
+        """Return the time of the chosen plan; None if none fits or the rates are unknown."""
         chosen = self.weigh(work, policy).chosen
         return chosen.seconds if chosen is not None and self.rates.known else None
 
     def weigh(self, work: Workload, policy: OomPolicy = OomPolicy.QUALITY) -> Decision:
-        """Decide without looking for what would fit instead."""
-        weighed = [self._option(plan, work) for plan in _variants(self.wishes.vae_tile_size)]
+        """Decide without searching for an alternative."""
+        weighed = [self._option(plan, work) for plan in _variants(self.constraints.vae_tile_size)]
         fitting = [option for option in weighed if option.fits]
         best = _best(fitting, policy)
         if best is not None:
-            best_taken = replace(best, reason=self._praise(best, fitting))
-            weighed = [best_taken if option is best else self._compared(option, best) for option in weighed]
-            best = best_taken
+            chosen = replace(best, reason=self._why(best, fitting))
+            weighed = [chosen if option is best else self._compared(option, best) for option in weighed]
+            best = chosen
         return Decision(work, self.machine, tuple(weighed), best, self.rates.known)
 
     def _needs(self, plan: MemoryPlan, work: Workload) -> Footprint:
@@ -150,11 +150,11 @@ class WAN22SystemOptimizer:
         forbidden = self._forbidden(plan, work)
         lacks = "" if forbidden else _lacks(needs, machine)
         reason = forbidden or (f"{plan.words} needs {lacks}" if lacks else "fits")
-        told = seconds(work, plan, self.rates, cpu=not machine.cuda, float32=machine.float32)
-        return Option(plan, needs, told, not forbidden and not lacks, reason, not forbidden)
+        times = seconds(work, plan, self.rates, cpu=not machine.cuda, float32=machine.float32)
+        return Option(plan, needs, times, not forbidden and not lacks, reason, not forbidden)
 
     def _forbidden(self, plan: MemoryPlan, work: Workload) -> str:
-        """Say why a plan is none for this device or model; empty when it is one."""
+        """Return why device, model or constraints rule a plan out; empty if they allow it."""
         if not self.machine.cuda:
             if plan.placement is not Placement.RESIDENT or plan.text_encoder_on_cpu:
                 return "the processor computes in the host's memory: there is nothing to move"
@@ -167,21 +167,21 @@ class WAN22SystemOptimizer:
         capability = self.machine.compute_capability
         if plan.storage is Storage.FP8 and capability is not None and capability < FP8_CAPABILITY:
             return f"fp8 storage needs compute capability 8.0, this card has {capability[0]}.{capability[1]}"
-        return self._unwished(plan, can_round=work.packed is None)
+        return self._violates(plan, can_round=work.packed is None)
 
-    def _unwished(self, plan: MemoryPlan, *, can_round: bool) -> str:
-        """Say which of the operator's wishes a plan breaks; empty when none."""
-        wishes, capability = self.wishes, self.machine.compute_capability
-        if wishes.quantization is Quantization.BF16 and plan.storage is Storage.FP8:
+    def _violates(self, plan: MemoryPlan, *, can_round: bool) -> str:
+        """Name the operator's constraint that a plan violates; empty if none."""
+        constraints, capability = self.constraints, self.machine.compute_capability
+        if constraints.quantization is Quantization.BF16 and plan.storage is Storage.FP8:
             return "the optimization settings keep weights in bf16"
         can_fp8 = can_round and self.machine.cuda and (capability is None or capability >= FP8_CAPABILITY)
-        if wishes.quantization is Quantization.FP8 and plan.storage is Storage.BF16 and can_fp8:
+        if constraints.quantization is Quantization.FP8 and plan.storage is Storage.BF16 and can_fp8:
             return "the optimization settings keep weights in fp8"
-        if not wishes.enable_offload and (plan.placement is not Placement.RESIDENT or plan.text_encoder_on_cpu):
+        if not constraints.enable_offload and (plan.placement is not Placement.RESIDENT or plan.text_encoder_on_cpu):
             return "the optimization settings move nothing off the device"
         return ""
 
-    def _praise(self, best: Option, fitting: list[Option]) -> str:
+    def _why(self, best: Option, fitting: list[Option]) -> str:
         machine = self.machine
         if machine.cuda and machine.usable_vram is None:
             return f"{best.plan.words}: the card's memory is unknown, so nothing is moved out of it"
@@ -215,7 +215,7 @@ class WAN22SystemOptimizer:
     def _fits(self, work: Workload) -> bool:
         return any(
             not self._forbidden(plan, work) and not _lacks(self._needs(plan, work), self.machine)
-            for plan in _variants(self.wishes.vae_tile_size)
+            for plan in _variants(self.constraints.vae_tile_size)
         )
 
     def _instead(self, work: Workload) -> Workload | None:
@@ -225,7 +225,7 @@ class WAN22SystemOptimizer:
             return nearest
         others = sorted(models_in_force().specs, key=lambda spec: spec.weights_gb, reverse=True)
         for spec in others:
-            if spec.id == work.model or not _serves(spec, work):
+            if spec == work.spec or not _serves(spec, work):
                 continue
             native = Workload.native(spec, image=bool(work.encoded_frames))
             nearest = self._first_that_fits([native, *_smaller(native)])
@@ -234,15 +234,15 @@ class WAN22SystemOptimizer:
         return None
 
     def _first_that_fits(self, candidates: Sequence[Workload]) -> Workload | None:
-        """Return the first that fits of requests of one model, of which the last is the smallest in every respect."""
+        """Return the first of one model's requests that fits; the last one must be the smallest in every respect."""
         if not candidates or not self._fits(candidates[-1]):
-            return None  # usual where the weights alone are too much: no need to weigh a thousand sizes
+            return None  # common when the weights alone are too large: no need to weigh a thousand sizes
         return next(filter(self._fits, candidates))
 
 
 @lru_cache(maxsize=8)
 def _variants(tile: int) -> tuple[MemoryPlan, ...]:
-    """Return every plan with and without its two switches; those that decode in tiles do it in tiles of this side."""
+    """Return every plan with and without its two switches, with tiles of this size."""
     return tuple(
         replace(plan, tiled_decode=tiled, text_encoder_on_cpu=on_cpu, tile_size=tile if tiled else plan.tile_size)
         for plan in PLANS
@@ -252,7 +252,7 @@ def _variants(tile: int) -> tuple[MemoryPlan, ...]:
 
 
 def _best(fitting: list[Option], policy: OomPolicy) -> Option | None:
-    """Return the plan to take; None where none fits."""
+    """Return the plan to choose; None if none fits."""
 
     def order(option: Option) -> tuple[float, tuple[bool, bool, bool, int]]:
         return option.seconds.warm, _deviation(option.plan)
@@ -277,13 +277,13 @@ def _unrounded(plan: MemoryPlan) -> bool:
 
 
 def _deviation(plan: MemoryPlan) -> tuple[bool, bool, bool, int]:
-    """Order plans of the same speed: first those that change no pixel, then those that move least."""
+    """Order plans of equal speed: first those that change no pixel, then those that move least."""
     moves = list(Placement).index(plan.placement)
     return plan.storage is not Storage.BF16, plan.tiled_decode, plan.text_encoder_on_cpu, moves
 
 
 def _smaller(work: Workload) -> list[Workload]:
-    """Return legal requests for less, those with the most pixels first; among equals the larger picture."""
+    """Return smaller legal requests, most pixels first; among equals the larger picture."""
     spec = work.spec
     shortest = min(work.num_frames, SHORTEST)
     sizes = {
@@ -301,14 +301,14 @@ def _side(spec: ModelSpec, side: int) -> int:
 
 
 def _serves(spec: ModelSpec, work: Workload) -> bool:
-    """Whether another model can take what this request is made from."""
+    """Whether another model accepts the inputs of this request."""
     if work.encoded_frames or work.spec.mode is Mode.I2V:
         return spec.takes_image
     return not spec.needs_image
 
 
 def _lacks(needs: Footprint, machine: Machine) -> str:
-    """Say which memory is too small; empty when all of it suffices or is unknown."""
+    """Name the memory that is too small; empty if all of it suffices or is unknown."""
     memories = (
         ("VRAM", needs.vram, machine.vram, machine.usable_vram),
         ("RAM", needs.ram, machine.ram, machine.usable_ram),
@@ -324,7 +324,7 @@ def _lacks(needs: Footprint, machine: Machine) -> str:
 
 
 def _lack(needs: Footprint, machine: Machine) -> int:
-    """How many bytes are missing."""
+    """Return the number of missing bytes."""
     vram = 0 if machine.usable_vram is None else max(0, needs.vram - machine.usable_vram)
     return vram + (0 if machine.usable_ram is None else max(0, needs.ram - machine.usable_ram))
 

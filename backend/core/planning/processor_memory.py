@@ -1,6 +1,6 @@
-"""What a run takes on a processor beside its tensors: what torch's convolutions write out, what the C library keeps.
+"""Memory of a run on a processor beyond its tensors: unfolded convolutions, and what the C library's heap retains.
 
-Pure arithmetic over the VAE's layers. Knows no plans and no models' names; only float32 and one clip at a time.
+Pure arithmetic over the VAE's layers, for float32 and one clip at a time. Knows neither plans nor models' names.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Final
 from backend.core.catalogue.architecture import DECODER_MULTIPLES, ENCODER_MULTIPLES, REMEMBERED, VaeShape, is_unfolded
 
 FLOAT32: Final = 4
-#: What a convolution of the VAE reads for each value: 3 frames of 3 x 3.
+#: Inputs that a convolution of the VAE reads for each output value: 3 frames of 3 x 3.
 _NEIGHBOURS: Final = 27
-#: Blocks from this size on are mapped and given back one by one (glibc `DEFAULT_MMAP_THRESHOLD_MAX`, 64 bit); smaller
-#: ones come from a heap that grows to it by itself.
+#: Blocks of at least this size are mapped and returned individually (glibc `DEFAULT_MMAP_THRESHOLD_MAX`, 64 bit);
+#: smaller ones come from the heap, whose dynamic threshold grows to this value.
 _MAPPED_BYTES: Final = 32 * 1024**2
-#: Kernels that oneDNN generates for the shapes of one half of the VAE, and keeps; bytes, measured on x86-64.
+#: Kernels that oneDNN generates and caches for the shapes of one half of the VAE; bytes, measured on x86-64.
 GENERATED_KERNELS: Final = 10_000_000
 
 
@@ -27,12 +27,12 @@ class Layer:
     """A convolution over 3 frames and 3 x 3 pixels, with one pixel of padding, in the middle of a clip."""
 
     channels: int  #: of its input
-    frames: int  #: of its output; what it remembers comes on top in the input
-    reduction: int  #: how many times smaller than the VAE's largest picture its sides are
-    share: float = 1.0  #: its level's tensors as a part of those of the largest level
+    frames: int  #: of its output; its input has the remembered frames in addition
+    reduction: int  #: factor by which its sides are smaller than the VAE's largest picture
+    share: float = 1.0  #: size of its level's tensors relative to the largest level
 
     def unfolded(self, width: int, height: int) -> int:
-        """Return the bytes that it unfolds into for a largest picture of this size; 0 where oneDNN computes it."""
+        """Return the bytes that it unfolds into, given the size of the largest picture; 0 if oneDNN computes it."""
         rows, columns = height // self.reduction, width // self.reduction
         if not is_unfolded(self.channels, self.frames + REMEMBERED, rows + 2):
             return 0
@@ -40,21 +40,16 @@ class Layer:
 
 
 def unfolded_bytes(layers: Iterable[Layer], alive: int, width: int, height: int) -> int:
-    """Return by how much what the layers unfold raises the highest point of one half of the VAE.
+    """Return by how many bytes unfolding raises the peak of one half of the VAE.
 
-    One layer unfolds at a time, and beside it the tensors of its own level are alive, not those of the largest.
-
-    Args:
-        layers: that may unfold.
-        alive: bytes of the tensors of the largest level.
-        width: of the largest picture.
-        height: of the largest picture.
+    One layer unfolds at a time, and meanwhile the tensors of its own level are alive, not those of the largest level,
+    which take `alive` bytes. Width and height are those of the largest picture.
     """
     return max(0, *(int(layer.share * alive) + layer.unfolded(width, height) - alive for layer in layers))
 
 
 def decoder_layers(vae: VaeShape) -> list[Layer]:
-    """Return the layers of the decoder that can differ in what they unfold, with a chunk of one latent frame."""
+    """Return the decoder's layers that unfold differently, for a chunk of one latent frame."""
     widths = [vae.decoder_width * by for by in DECODER_MULTIPLES]
     layers = [Layer(vae.channels, 1, 8, 0.0)]
     for level, ((above, width), frames) in enumerate(zip(pairwise(widths), (1, 2, 4, 4), strict=True)):
@@ -65,7 +60,7 @@ def decoder_layers(vae: VaeShape) -> list[Layer]:
 
 
 def encoder_layers(vae: VaeShape, frames: int) -> list[Layer]:
-    """Return the same of the encoder, which takes the first frame of a clip alone and then four at a time."""
+    """Return the same for the encoder, which takes the first frame of a clip alone and then four at a time."""
     widths = [vae.encoder_width * by for by in ENCODER_MULTIPLES]
     chunks = (4, 4, 2, 1) if frames > 1 else (1, 1, 1, 1)
     layers = [Layer(3 * vae.patch**2, chunks[0], 1)]
@@ -76,10 +71,10 @@ def encoder_layers(vae: VaeShape, frames: int) -> list[Layer]:
 
 
 def kept_bytes(alive: int, block: int) -> int:
-    """Return what the heap holds although it is free, beside so many bytes alive whose largest block has this size.
+    """Return the free bytes that the heap retains, given the bytes alive and the size of their largest block.
 
-    The levels of the VAE double their blocks; those that were freed are too small for the next level, so that the heap
-    grows to about twice what is alive. That is what was measured, with a spread of a third from run to run
-    (docs/benchmarks/memory.md). Blocks that are mapped by themselves leave nothing behind.
+    Each level of the VAE doubles its blocks; freed ones are too small for the next level, so the heap grows to about
+    twice what is alive. This was measured, with a spread of a third between runs (docs/benchmarks/memory.md).
+    Individually mapped blocks leave nothing behind.
     """
     return alive if block <= _MAPPED_BYTES else int(alive * _MAPPED_BYTES / block)

@@ -1,6 +1,6 @@
-"""What optimization settings would do on this machine, told by the planner: savings, presets, what to change and why.
+"""The effect of optimization settings on this machine according to the planner: savings, presets, recommendations.
 
-Weighs the models that matter here at their own size, and reads what finished tasks took. Measures nothing itself.
+Weighs the models that matter here at their native size, and reads the times of finished tasks. Measures nothing itself.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from backend.models.folder.manager import ModelManager
 from backend.services.planning.forecast import Forecast
 from backend.store.outputs import OutputStore
 
-#: So many of the newest videos are looked at.
+#: Number of newest videos to evaluate.
 RECENT: Final = 20
-#: Settings that make a video this much slower than it need be are worth a sentence.
+#: Settings that slow a video down by more than this factor are worth a recommendation.
 _NOTABLE: Final = 1.1
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What settings do to one model at its own size."""
+    """The effect of settings on one model at its native size."""
 
     spec: ModelSpec
     free: Decision  #: without any constraint
@@ -46,14 +46,14 @@ class Effect:
 
     @property
     def vram_saved(self) -> int | None:
-        """Bytes of VRAM that the plan takes less; None without a card or where one of the two does not fit."""
+        """VRAM saved by the settings, in bytes; None without a card, or if one of the two does not fit."""
         if self.free.chosen is None or self.bound.chosen is None or not self.bound.machine.cuda:
             return None
         return self.free.chosen.needs.vram - self.bound.chosen.needs.vram
 
     @property
     def slower(self) -> float | None:
-        """How many times as long a run takes; None where seconds are not known or one of the two does not fit."""
+        """Run time relative to no settings; None if times are unknown or one of the two does not fit."""
         if self.free.chosen is None or self.bound.chosen is None or not self.bound.seconds_known:
             return None
         return self.bound.chosen.seconds.warm / self.free.chosen.seconds.warm
@@ -61,7 +61,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class PresetEffect:
-    """What one preset would do here."""
+    """The effect of one preset here."""
 
     preset: OptimizationPreset
     settings: OptimizationSettings
@@ -69,12 +69,12 @@ class PresetEffect:
 
     @property
     def main(self) -> Effect:
-        """The largest model that can be made with it; the largest one where none can."""
+        """The effect on the largest model that fits with it, or on the largest one if none fits."""
         return next((one for one in self.effects if one.bound.fits), self.effects[0])
 
     @property
     def compatible(self) -> bool:
-        """Whether any of the models that matter here can be made with it."""
+        """Whether any of the models that matter here fits with it."""
         return any(one.bound.fits for one in self.effects)
 
     @property
@@ -84,7 +84,7 @@ class PresetEffect:
 
     @property
     def least_vram(self) -> int | None:
-        """Bytes of the smallest card that could make the model that needs least; None where no card is asked for."""
+        """Smallest card in bytes that can run the least demanding model; None if no card is needed."""
         needs = [
             option.needs.vram
             for effect in self.effects
@@ -98,7 +98,7 @@ class PresetEffect:
 
     @property
     def rounds_weights(self) -> bool:
-        """Whether the plan that would be taken keeps weights in 8 bit."""
+        """Whether the chosen plan stores weights in 8 bits."""
         chosen = self.main.bound.chosen
         return chosen is not None and chosen.plan.storage is Storage.FP8
 
@@ -109,12 +109,12 @@ class Recommendation:
 
     kind: str  #: settings, memory or machine
     message: str
-    reason: str  #: with the numbers that it was decided from
-    settings: dict[str, Any] | None = None  #: what to send to the settings for it
+    reason: str  #: with the numbers behind it
+    settings: dict[str, Any] | None = None  #: values to send to the settings endpoint
 
 
 class OptimizationAdvisor:
-    """Answers for the machine and the models of one server."""
+    """Advises on the machine and the models of one server."""
 
     def __init__(
         self, kept: StoredOptimization, forecast: Forecast, models: ModelManager, outputs: OutputStore
@@ -126,7 +126,7 @@ class OptimizationAdvisor:
 
     @property
     def machine(self) -> Machine:
-        """The machine that is decided for."""
+        """The machine that decisions are made for."""
         return self._forecast.machine
 
     def current(self) -> OptimizationSettings:
@@ -134,11 +134,11 @@ class OptimizationAdvisor:
         return self._kept.current()
 
     def change(self, values: dict[str, Any]) -> OptimizationSettings:
-        """Put settings in force; what is not named stays as it is.
+        """Put settings in force; those not named keep their values.
 
         Raises:
             InvalidRequest: a value is out of its range on this machine; nothing was changed.
-            BadSettings: config.json cannot be read, so it is left alone.
+            BadSettings: config.json cannot be read, and is left unchanged.
         """
         machine = self.machine
         if values.get("max_vram_usage_gb") is not None and not machine.cuda:
@@ -150,7 +150,7 @@ class OptimizationAdvisor:
         return self._kept.change(values, partial(OptimizationSettings.from_json, vram=machine.vram))
 
     def effects(self, settings: OptimizationSettings) -> tuple[Effect, ...]:
-        """Say what settings do to each model that matters here, the largest first."""
+        """Return the effect of settings on each model that matters here, largest first."""
         free = OptimizationSettings()
         return tuple(
             Effect(spec, self._forecast.decide_native(spec, free), self._forecast.decide_native(spec, settings))
@@ -158,16 +158,16 @@ class OptimizationAdvisor:
         )
 
     def presets(self) -> list[PresetEffect]:
-        """Say what each preset would do here."""
+        """Return the effect of each preset here."""
         return [self._weighed(preset) for preset in PRESETS.values()]
 
     def apply(self, preset_id: str) -> PresetEffect:
         """Put a preset in force.
 
         Raises:
-            PresetNotFound: there is none of this id.
-            PresetDoesNotFit: with it no model could make a video here; nothing was changed.
-            BadSettings: config.json cannot be read, so it is left alone.
+            PresetNotFound: the id is unknown.
+            PresetDoesNotFit: no model could make a video here with it; nothing was changed.
+            BadSettings: config.json cannot be read, and is left unchanged.
         """
         weighed = self._weighed(find_preset(preset_id))
         if not weighed.compatible:
@@ -176,13 +176,13 @@ class OptimizationAdvisor:
         return weighed
 
     def recommendations(self) -> list[Recommendation]:
-        """Say what would make things better, each with its numbers; nothing where there is nothing to say."""
+        """Return possible improvements, each with its numbers; may be empty."""
         current = self.current()
         found = [one for effect in self.effects(current) if (one := self._about(effect, current)) is not None]
         return found + _about_fallbacks(self._outputs.list(limit=RECENT))
 
     def phases(self) -> dict[str, dict[str, float]]:
-        """Return for each model how many seconds each phase took, as the mean over its newest videos."""
+        """Return the mean seconds of each phase by model, over the newest videos."""
         sums: dict[str, Counter[str]] = {}
         counts: Counter[str] = Counter()
         for output in self._outputs.list(limit=RECENT):
@@ -194,7 +194,7 @@ class OptimizationAdvisor:
         return {model: {phase: total / counts[model] for phase, total in one.items()} for model, one in sums.items()}
 
     def _references(self) -> list[ModelSpec]:
-        """Return the models that matter here: the full-size ones that are here; none here, all that a card may hold."""
+        """Return the models that matter here: the installed full-size ones, or, with none, all that a card may hold."""
         states = self._models.states()
         large = [state for state in states if not state.spec.embedded]
         here = [state for state in large if state.available]
@@ -228,7 +228,7 @@ class OptimizationAdvisor:
 
 
 def _about_fallbacks(outputs: Sequence[Output]) -> list[Recommendation]:
-    """Say when finished tasks ran out of memory on the way."""
+    """Recommend a VRAM limit if finished tasks ran out of memory."""
     results = [RunRecord.from_json(output.metadata).result for output in outputs]
     readable = [[one for one in result.fallbacks if {"from", "to"} <= set(one)] for result in results if result]
     taken = [steps[0] for steps in readable if steps]
@@ -246,5 +246,5 @@ def _about_fallbacks(outputs: Sequence[Output]) -> list[Recommendation]:
 
 
 def to_gib(size: int | None) -> float | None:
-    """Return bytes in GiB, as answers have them."""
+    """Convert bytes to GiB, rounded for responses."""
     return None if size is None else round(size / GIB, 3)

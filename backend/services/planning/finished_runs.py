@@ -1,4 +1,4 @@
-"""What finished videos report about the machine: seconds of phases, load times, and peaks of memory.
+"""Extracts what the records of finished videos show about the machine: phase times, load times and peak memory.
 
 Reads records of any version; decides nothing.
 """
@@ -24,10 +24,10 @@ _PLANS = {plan.name: plan for plan in PLANS}
 
 
 def whole_phases(result: RunResult) -> tuple[Phase, ...]:
-    """Return the phases that a run completed before memory ran out for the first time; all where it never did.
+    """Return the phases that a run completed before memory ran out for the first time; all if it never did.
 
-    The phase in which it ran out contains a failed try, and those after it ran under another plan than the recorded
-    one. Records of older versions do not say what memory was wanted for; no phase counts then.
+    The phase in which it did contains a failed attempt, and later ones ran under another plan than the recorded one. A
+    record of an older version lacks what the memory was needed for; no phase counts then.
     """
     if not result.fallbacks:
         return _PHASES
@@ -38,12 +38,12 @@ def whole_phases(result: RunResult) -> tuple[Phase, ...]:
 
 
 def observations(outputs: Iterable[Output], *, cuda: bool, float32: bool = False) -> Iterator[Observation]:
-    """Yield what each run on a card, or on a processor, took; phases that it did only in part are left out.
+    """Yield the phase times of each run; phases that it did not complete are None.
 
     Args:
         outputs: the finished videos.
-        cuda: whether to read runs on a card, or those on a processor.
-        float32: whether to read those on a card that computed in float32, or the others.
+        cuda: whether to select runs on a card or those on a processor.
+        float32: whether to select runs on a card in float32 or the others.
     """
     for output, request, result in _runs(outputs, cuda=cuda, float32=float32):
         seconds = result.seconds or {}
@@ -62,14 +62,14 @@ def observations(outputs: Iterable[Output], *, cuda: bool, float32: bool = False
 
 
 def loads(outputs: Iterable[Output], *, cuda: bool, float32: bool = False) -> Iterator[tuple[Workload, float]]:
-    """Yield each run that needed the whole model, and how long it waited for it; arguments as above."""
+    """Yield each run that needed the whole model, and the seconds it waited for it; arguments as above."""
     for _, request, result in _runs(outputs, cuda=cuda, float32=float32):
         if request.latents_of is None and Phase.LOAD in whole_phases(result):
             yield Workload.of(request), (result.seconds or {}).get(Phase.LOAD, 0.0)
 
 
 def peaks(outputs: Iterable[Output], *, cuda: bool, float32: bool = False) -> Iterator[Peak]:
-    """Yield the expected needs and the measured peaks of each run, where its record has both; arguments as above."""
+    """Yield predicted and peak memory of each run whose record has both."""
     for _, request, result in _runs(outputs, cuda=cuda, float32=float32):
         plan = _PLANS.get(str(result.plan))
         if plan is None or result.fallbacks:

@@ -1,20 +1,22 @@
-"""What a request will take on the machine that runs it, from its structure and from finished tasks; whether it fits.
+"""Time and memory that a request needs on the machine that runs it, from the model's structure and finished tasks.
 
-Decided before a task is queued; never opens a model.
+Used before a task is queued; never opens a model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
+from functools import cache, partial
 from typing import Any
 
-from backend.core.catalogue.table import ModelSpec, find_model
+from backend.core.catalogue.table import ModelSpec
+from backend.core.domain import Task
 from backend.core.errors import DoesNotFit
 from backend.core.formats.packed_matrices import PackedMatrices
 from backend.core.planning.calibration import MemoryCorrection, refine, refine_load
 from backend.core.planning.constraints import OptimizationSettings
-from backend.core.planning.cost_model import Basis, Seconds, Workload
+from backend.core.planning.cost_model import Basis, Workload
 from backend.core.planning.machine import Machine
 from backend.core.planning.memory_ladder import OomPolicy
 from backend.core.planning.optimizer import Decision, WAN22SystemOptimizer
@@ -23,16 +25,16 @@ from backend.models.lora.library import LoraLibrary
 from backend.services.planning.finished_runs import loads, observations, peaks
 from backend.store.outputs import OutputStore
 
-#: Weights on the disk below this share of what the table says are another structure: nothing is known of their needs.
+#: Weights smaller than this share of the catalogue's figure belong to another structure, whose needs are unknown.
 #: Half would be the same structure in 8 bits.
 _SAME_STRUCTURE_SHARE = 0.4
-#: So many of a model's newest videos say how fast this machine is.
+#: Number of a model's newest videos from which the machine's speed is derived.
 _RECENT = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A time to come."""
+    """A predicted duration."""
 
     seconds: float
     basis: Basis
@@ -42,126 +44,105 @@ def _nothing_packed(_spec: ModelSpec) -> None:
     return None
 
 
+@dataclass(frozen=True)
 class Forecast:
     """Weighs requests for one machine."""
 
-    def __init__(
-        self,
-        machine: Machine | Callable[[], Machine],
-        outputs: OutputStore,
-        loras: LoraLibrary,
-        *,
-        binding: bool,
-        wishes: Callable[[], OptimizationSettings] = OptimizationSettings,
-        policy: OomPolicy = OomPolicy.QUALITY,
-        packed: Callable[[ModelSpec], PackedMatrices | None] = _nothing_packed,
-    ) -> None:
-        """Weigh for this machine.
-
-        Args:
-            machine: where tasks run, or who is asked for that at every decision.
-            outputs: the finished videos, which say how fast it is.
-            loras: where a request's LoRAs are.
-            binding: whether it is the machine that runs the tasks, so that it may refuse.
-            wishes: asked for the operator's constraints at every request.
-            policy: what may be given up for memory or time.
-            packed: what a model's files have quantised; None = nothing, or it is not known.
-        """
-        self._machine = machine
-        self._outputs = outputs
-        self._loras = loras
-        self._binding = binding
-        self._wishes = wishes
-        self._policy = policy
-        self._packed = packed
+    runs_on: Machine | Callable[[], Machine]  #: where tasks run; a function is called at every decision
+    outputs: OutputStore  #: finished videos, which show how fast the machine is
+    loras: LoraLibrary
+    _: KW_ONLY
+    binding: bool  #: whether `runs_on` is the machine that runs the tasks, so that requests may be refused
+    constraints: Callable[[], OptimizationSettings] = OptimizationSettings  #: the operator's, read at every decision
+    policy: OomPolicy = OomPolicy.QUALITY  #: what may be given up for memory or time
+    #: What a model's files hold quantised; None = nothing, or unknown.
+    packed: Callable[[ModelSpec], PackedMatrices | None] = _nothing_packed
 
     @property
     def machine(self) -> Machine:
         """The machine as it is known now."""
-        return self._machine() if callable(self._machine) else self._machine
+        return self.runs_on() if callable(self.runs_on) else self.runs_on
 
     def decide(self, request: GenerationRequest, *, free_vram: int | None = None, measured: bool = True) -> Decision:
         """Weigh every plan for a request.
 
         Args:
-            request: what is to be made.
-            free_vram: bytes of the card that others leave; None = not known, all of them count.
-            measured: whether finished tasks tell how fast the machine is; without them published rates do.
+            request: the request.
+            free_vram: bytes of the card that other programs leave free; None = unknown, so the whole card counts.
+            measured: whether to derive the machine's speed from finished tasks; otherwise published rates are used.
         """
-        machine = self.machine
-        if free_vram is not None:
-            machine = replace(machine, vram=free_vram if machine.vram is None else min(machine.vram, free_vram))
-        optimizer = self._optimizer(request.model, self._wishes(), machine, measured=measured)
-        return optimizer.decide(self._work(request), self._policy)
+        return self._decide(self._work(request), free_vram, measured=measured)
 
-    def decide_native(self, spec: ModelSpec, wishes: OptimizationSettings) -> Decision:
-        """Weigh a request that leaves everything to the model, under these constraints; offer nothing instead."""
-        work = replace(Workload.native(spec), packed=self._packed(spec))
-        return self._optimizer(spec.id, wishes, self.machine).weigh(work, self._policy)
+    def decide_native(self, spec: ModelSpec, constraints: OptimizationSettings) -> Decision:
+        """Weigh the model's default request under these constraints, without searching for an alternative."""
+        work = replace(Workload.native(spec), packed=self.packed(spec))
+        return self._optimizer(spec.id, constraints, self.machine).weigh(work, self.policy)
 
-    def until_done(self, ahead: Sequence[tuple[GenerationRequest, float | None]]) -> Span | None:
-        """Say how long requests take one after the other, each with its model in memory; None when one is unknown.
+    def until_done(self, tasks: Sequence[Task]) -> Span | None:
+        """Predict how long queued tasks take one after the other, each with its model already in memory.
 
-        Before anything was measured, nothing is known of a machine that may not be the one that runs them.
-
-        Args:
-            ahead: the requests, each with the seconds that it still needs where it runs and that is known.
+        A task that is being made counts with the rest of its own estimate, except the last one, whose end is asked
+        for. None without tasks, and when the duration of one of them is unknown: before anything was measured,
+        nothing is known about a machine that may not be the one that runs them.
         """
-        optimizers: dict[str, WAN22SystemOptimizer] = {}
-        known: dict[Workload, Seconds | None] = {}
-        total, measured, machine = 0.0, True, self.machine
-        for request, left in ahead:
-            if left is not None:
-                total += left
+        optimizer_of = cache(partial(self._optimizer, constraints=self.constraints(), machine=self.machine))
+        seconds_of = cache(lambda work: optimizer_of(work.model).seconds_of(work, self.policy))
+        total, measured = 0.0, True
+        for task in tasks:
+            if task.eta_seconds is not None and task is not tasks[-1]:
+                total += task.eta_seconds
                 continue
-            work = self._work(request)
-            if work.model not in optimizers:
-                optimizers[work.model] = self._optimizer(work.model, self._wishes(), machine)
-            if work not in known:
-                known[work] = optimizers[work.model].seconds_of(work, self._policy)
-            took = known[work]
-            if took is None or (took.basis is Basis.ESTIMATED and not self._binding):
+            seconds = seconds_of(self._work(GenerationRequest.from_json(task.request)))
+            if seconds is None or (seconds.basis is Basis.ESTIMATED and not self.binding):
                 return None
-            total += took.warm
-            measured = measured and took.basis is Basis.MEASURED
-        return Span(total, Basis.MEASURED if measured else Basis.ESTIMATED)
-
-    def _work(self, request: GenerationRequest) -> Workload:
-        found = (self._loras.find(use.id) for use in request.loras)
-        lora_bytes = sum(lora.size_bytes for lora in found if lora is not None)
-        return Workload.of(request, lora_bytes=lora_bytes, packed=self._packed(find_model(request.model)))
-
-    def _optimizer(
-        self, model: str, wishes: OptimizationSettings, machine: Machine, *, measured: bool = True
-    ) -> WAN22SystemOptimizer:
-        if not measured:
-            return WAN22SystemOptimizer(machine, wishes=wishes)
-        outputs = self._outputs.of_model(model, limit=_RECENT)
-        kind = {"cuda": machine.cuda, "float32": machine.float32}
-        rates = refine_load(refine(machine.rates, observations(outputs, **kind)), loads(outputs, **kind))
-        correction = MemoryCorrection.of(peaks(outputs, **kind))
-        return WAN22SystemOptimizer(machine, rates, wishes, correction=correction)
+            total += seconds.warm
+            measured = measured and seconds.basis is Basis.MEASURED
+        return Span(total, Basis.MEASURED if measured else Basis.ESTIMATED) if tasks else None
 
     def check(self, request: GenerationRequest, model_bytes: int) -> None:
         """Refuse a request that cannot fit the machine that would run it.
 
-        The embedded models run wherever this program does, and on a machine that is not this one nothing is known.
-        Neither is anything of a model whose files, `model_bytes` together, are far smaller than those in the table.
-        Asked where these bytes are known: before a task is queued, or before the first one is fetched for it.
+        Called as soon as `model_bytes`, the total size of the model's files, is known: before a task is queued, or
+        before its model is downloaded. Never refuses the embedded models, which run wherever this program does,
+        anything on a machine that is not this one, or a model whose files are far smaller than in the catalogue.
 
         Raises:
             DoesNotFit: no plan fits; the details name a request that does.
         """
-        spec = find_model(request.model)
-        if not self._binding or spec.embedded or model_bytes < _SAME_STRUCTURE_SHARE * spec.weights_gb * 1e9:
+        work = self._work(request)
+        smallest = _SAME_STRUCTURE_SHARE * work.spec.weights_gb * 1e9
+        if not self.binding or work.spec.embedded or model_bytes < smallest:
             return
-        decision = self.decide(request)
+        decision = self._decide(work)
         if not decision.fits:
             raise DoesNotFit(
                 decision.reason,
                 suggestions=(f"{decision.would_fit}.",),
-                details={"model": request.model, "would_fit": suggestion(decision)},
+                details={"model": work.model, "would_fit": suggestion(decision)},
             )
+
+    def _work(self, request: GenerationRequest) -> Workload:
+        found = (self.loras.find(use.id) for use in request.loras)
+        work = Workload.of(request, lora_bytes=sum(lora.size_bytes for lora in found if lora is not None))
+        return replace(work, packed=self.packed(work.spec))
+
+    def _decide(self, work: Workload, free_vram: int | None = None, *, measured: bool = True) -> Decision:
+        machine = self.machine
+        if free_vram is not None:
+            machine = replace(machine, vram=free_vram if machine.vram is None else min(machine.vram, free_vram))
+        optimizer = self._optimizer(work.model, self.constraints(), machine, measured=measured)
+        return optimizer.decide(work, self.policy)
+
+    def _optimizer(
+        self, model: str, constraints: OptimizationSettings, machine: Machine, *, measured: bool = True
+    ) -> WAN22SystemOptimizer:
+        if not measured:
+            return WAN22SystemOptimizer(machine, constraints=constraints)
+        outputs = self.outputs.of_model(model, limit=_RECENT)
+        kind = {"cuda": machine.cuda, "float32": machine.float32}
+        rates = refine_load(refine(machine.rates, observations(outputs, **kind)), loads(outputs, **kind))
+        correction = MemoryCorrection.of(peaks(outputs, **kind))
+        return WAN22SystemOptimizer(machine, rates, constraints, correction=correction)
 
 
 def suggestion(decision: Decision) -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
-"""Whether a generation can start now: workers, memory, disk, held against the operator's limits.
+"""Whether a generation can start now: compares workers, memory and disk with the operator's limits.
 
-Judges numbers that others measured. Refuses nothing: a task is taken in any case and waits.
+Judges numbers measured elsewhere. Refuses nothing: a task is accepted in any case, and waits.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 from backend.core.planning.memory_level import ResourceLimits
 from backend.store.workers import WorkerInfo, WorkerState
 
-#: Free GiB of the disk: below the first people are warned, below the second nothing should start (a saved state of
+#: Free disk space in GiB: below the first a warning is raised, below the second nothing should start (a saved state of
 #: the largest clip and its file take about 0.3 GiB).
 DISK_WARNING_GIB: Final = 2.0
 DISK_CRITICAL_GIB: Final = 0.5
@@ -21,7 +21,7 @@ DISK_CRITICAL_GIB: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class ResourceUsage:
-    """What is in use now; shares 0 to 1, memory in GiB."""
+    """Current usage; shares from 0 to 1, sizes in GiB."""
 
     cpu: float
     ram: float
@@ -32,7 +32,7 @@ class ResourceUsage:
 
 
 class Resource(StrEnum):
-    """What a generation needs."""
+    """A resource that a generation needs."""
 
     WORKERS = "workers"
     VRAM = "vram"
@@ -47,12 +47,12 @@ class Shortage:
 
     resource: Resource
     sentence: str
-    blocking: bool  #: whether nothing should start
+    blocking: bool  #: whether it keeps a generation from starting
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceCheck:
-    """The answer."""
+    """The current usage, and what is short."""
 
     usage: ResourceUsage
     workers: tuple[WorkerInfo, ...]
@@ -60,17 +60,17 @@ class ResourceCheck:
 
     @property
     def blocking(self) -> list[str]:
-        """Why nothing can start; empty when a task that is queued now would be run."""
+        """Why nothing can start; empty if a task queued now would run."""
         return [shortage.sentence for shortage in self.shortages if shortage.blocking]
 
     @property
     def warnings(self) -> list[str]:
-        """What will be short soon."""
+        """What is running short without blocking yet."""
         return [shortage.sentence for shortage in self.shortages if not shortage.blocking]
 
     @property
     def idle_workers(self) -> int:
-        """How many workers would take it at once."""
+        """Number of workers that would take a task at once."""
         return sum(worker.state is WorkerState.IDLE for worker in self.workers)
 
     def suffices(self, resource: Resource) -> bool:
@@ -81,14 +81,7 @@ class ResourceCheck:
 def check_resources(
     usage: ResourceUsage, workers: Sequence[WorkerInfo], limits: ResourceLimits, no_worker: str
 ) -> ResourceCheck:
-    """Judge what is in use.
-
-    Args:
-        usage: what was measured.
-        workers: those that live.
-        limits: from where on memory is short.
-        no_worker: the sentence for a system without a worker.
-    """
+    """Compare the usage with the limits; `no_worker` is the sentence for a system without a living worker."""
     found = [] if workers else [Shortage(Resource.WORKERS, no_worker, blocking=True)]
     found += _vram(usage, workers, limits)
     if usage.ram >= limits.ram_warning_threshold:
@@ -103,7 +96,7 @@ def check_resources(
 
 
 def _vram(usage: ResourceUsage, workers: Sequence[WorkerInfo], limits: ResourceLimits) -> list[Shortage]:
-    """Judge the cards; what a worker of ours holds is there to be used, so it keeps nothing from starting."""
+    """Judge the cards; memory held by our own workers' models is theirs to use, so it blocks nothing."""
     if usage.vram is None or usage.vram_free_gb is None or usage.vram < limits.vram_warning_threshold:
         return []
     sentence = f"{usage.vram:.0%} of the VRAM is in use, {usage.vram_free_gb:.1f} GiB are free"

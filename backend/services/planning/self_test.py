@@ -1,7 +1,7 @@
-"""Asks the engine, in a process of its own, what it can do here; remembers the answer for as long as it can hold.
+"""Tests in a separate process what the engine can do here, and keeps the result until something relevant changes.
 
-Needs no torch, so the command line can ask too. A process that dies or hangs while it tries a kernel is the verdict on
-that kernel, and another one goes on with the next.
+Needs no torch, so the command line can use it too. A process that dies or hangs while testing a kernel fails that
+kernel, and another process continues with the next one.
 """
 
 from __future__ import annotations
@@ -30,68 +30,68 @@ from backend.core.planning.abilities import (
 )
 
 PROGRAM: Final = ("-m", "backend.engine.self_test")
-#: How long one process may take: importing torch on a busy machine, and a few seconds of trying.
+#: Time limit of one process, in seconds: importing torch on a busy machine, and a few seconds of tests.
 SECONDS: Final = 180.0
-#: What decides the answer, beside the device and the driver.
+#: Packages whose version affects the result, besides the device and the driver.
 _PACKAGES: Final = ("torch", "diffusers", "flash-attn", "flash-attn-3", "sageattention", "xformers")
 
 
 @dataclass(slots=True)
 class EngineAnswer:
-    """What the engine told."""
+    """The engine's report."""
 
     facts: dict[str, Any] = field(default_factory=dict)  #: torch, cuda, architectures, device, reason, warnings
     precision: PrecisionVerdict | None = None
     kernels: dict[str, KernelVerdict] = field(default_factory=dict)
-    trying: str | None = None  #: the kernel it was at when its process ended
+    trying: str | None = None  #: the kernel under test when its process ended
     done: bool = False
-    failure: str | None = None  #: why there is no whole answer
-    late: bool = False  #: a process did not end in time
+    failure: str | None = None  #: why the report is incomplete
+    late: bool = False  #: a process timed out
 
     @property
     def device(self) -> str | None:
-        """The device that works; None = not known."""
+        """The device that works; None = unknown."""
         name: str | None = self.facts.get("device")
         return name
 
     @property
     def unusable(self) -> str | None:
-        """Why the device that was asked for cannot be used."""
+        """Why the requested device cannot be used; None = it can."""
         text: str | None = self.facts.get("unusable")
         return text
 
     def read(self, line: str) -> None:
-        """Take one line of the engine's in; what is none is left out (libraries print too)."""
+        """Read one line of the engine's output; other lines are skipped (libraries print too)."""
         try:
-            told = json.loads(line)
+            reported = json.loads(line)
         except ValueError:
             return
-        if not isinstance(told, dict):
+        if not isinstance(reported, dict):
             return
-        if "precision" in told:
-            self.precision = PrecisionVerdict(**told["precision"])
-        elif "trying" in told:
-            self.trying = told["trying"]
-        elif "kernel" in told:
-            found = KernelVerdict.from_json(told["kernel"])
+        if "precision" in reported:
+            self.precision = PrecisionVerdict(**reported["precision"])
+        elif "trying" in reported:
+            self.trying = reported["trying"]
+        elif "kernel" in reported:
+            found = KernelVerdict.from_json(reported["kernel"])
             self.kernels[found.kernel] = found
             self.trying = None
-        elif "done" in told:
+        elif "done" in reported:
             self.done = True
         else:
-            self.facts |= told
+            self.facts |= reported
 
 
 def ask_engine(
     device: str, wish: AttentionSetting, *, program: Sequence[str] = PROGRAM, seconds: float = SECONDS
 ) -> EngineAnswer:
-    """Let the engine try a device ("auto" or a name) and the kernels that the wish allows.
+    """Let the engine test a device ("auto" or a name) and the kernels that the attention setting allows.
 
     Args:
         device: as in the setting.
-        wish: as in the setting.
-        program: arguments of the interpreter that start it.
-        seconds: how long each process may take.
+        wish: the attention setting.
+        program: arguments of the interpreter that start the test.
+        seconds: time limit of each process.
     """
     answer = EngineAnswer()
     while True:
@@ -108,11 +108,11 @@ def ask_engine(
 
 
 def _run(command: list[str], seconds: float, answer: EngineAnswer) -> str:
-    """Run one process, take in what it told, and return how it ended."""
-    with tempfile.TemporaryFile("w+") as told, tempfile.TemporaryFile("w+") as words:
+    """Run one process, read its report, and return how it ended."""
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         try:
             code = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=told, stderr=words, timeout=seconds, check=False
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, timeout=seconds, check=False
             ).returncode
             end = f"ended with {signal.Signals(-code).name if code < 0 else f'exit status {code}'}"
         except subprocess.TimeoutExpired:
@@ -120,28 +120,28 @@ def _run(command: list[str], seconds: float, answer: EngineAnswer) -> str:
             answer.late = True
         except OSError as error:
             return f"could not be started: {error.strerror}"
-        told.seek(0)
-        for line in told:
+        output.seek(0)
+        for line in output:
             answer.read(line)
-        words.seek(0)
-        last = words.read().strip().splitlines()[-1:] if code > 0 else []
+        errors.seek(0)
+        last = errors.read().strip().splitlines()[-1:] if code > 0 else []
     return f"{end} ({last[0]})" if last else end
 
 
 def find_abilities(
     file: Path, device: str, device_name: str, driver: str | None, wish: AttentionSetting, *, ask: Any = ask_engine
 ) -> Abilities:
-    """Return what a device can do: as it was found out before, if nothing has changed since, or by trying now.
+    """Return what a device can do: the recorded result if nothing has changed since, or that of a new test.
 
-    On a processor there is nothing to try unless a kernel is named: torch's own attention, in float32.
+    On a processor there is nothing to test unless a kernel is named: it uses torch's own attention, in float32.
 
     Args:
-        file: where the answer is kept.
+        file: where the result is kept.
         device: its name in torch.
-        device_name: its name in words, by which it is recognised.
+        device_name: its product name, by which it is recognised.
         driver: version of its driver.
-        wish: as in the setting.
-        ask: `ask_engine`.
+        wish: the attention setting.
+        ask: `ask_engine`, or a substitute.
     """
     if device == "cpu" and wish in (AttentionSetting.AUTO, AttentionSetting.SPEED, AttentionSetting.NATIVE):
         return Abilities(PrecisionVerdict("float32", "a processor computes in float32"), (), NATIVE)
@@ -153,7 +153,7 @@ def find_abilities(
     chosen, warnings = choose_kernel(wish, kernels)
     failure = answer.failure or answer.unusable
     if failure is not None or answer.precision is None:
-        # Not kept: the next start asks again. The precision is the one that the models were published in.
+        # Not recorded: the next start tests again. The precision is the one that the models were published in.
         precision = answer.precision or PrecisionVerdict(
             "float32" if device == "cpu" else "bfloat16", "it was not tried"
         )
@@ -165,7 +165,7 @@ def find_abilities(
 
 
 def recorded_abilities(file: Path, device_name: str, driver: str | None, wish: AttentionSetting) -> Abilities | None:
-    """Return what a device was found able to do before, if nothing has changed since; None = that is not known."""
+    """Return the recorded result for a device, if nothing has changed since; None = unknown."""
     try:
         record = json.loads(file.read_text())
         same = record["key"] == _key(device_name, driver, wish)
@@ -186,6 +186,6 @@ def _version(package: str) -> str | None:
 
 
 def _keep(file: Path, key: dict[str, Any], found: Abilities) -> None:
-    """Write the answer down; a disk that takes no file is reported elsewhere."""
+    """Record the result; a file that cannot be written is reported elsewhere."""
     with suppress(OSError):
         write_json(file, {"key": key, "abilities": found.to_json()})

@@ -1,6 +1,6 @@
-"""The machine that makes a server's videos: as its living workers say, who have tried it, and before that as it looks.
+"""The machine that makes a server's videos: as tested by its living workers, and until then as detected here.
 
-Asked whenever something is decided, so a card that no worker can use is none. Decides nothing itself.
+Read at every decision, so a card that no worker can use does not count. Decides nothing itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 
 
 def machine_as_it_looks(settings: Settings, profile: HardwareProfile) -> Machine:
-    """Return what the device of the settings means here, with the precision that was recorded of its card."""
+    """Return the configured device as detected here, with the recorded precision of its card."""
     machine = Machine.of(profile, settings.device)
     if not machine.cuda:
         return machine
@@ -27,15 +27,15 @@ def machine_as_it_looks(settings: Settings, profile: HardwareProfile) -> Machine
 
 
 class WorkingMachine:
-    """Asks the register of workers; any thread may ask."""
+    """Reads the register of workers; safe to call from any thread."""
 
     def __init__(self, settings: Settings, workers: WorkerStore, profile: HardwareProfile) -> None:
         """Prepare.
 
         Args:
-            settings: which device the workers are told to take, and how long one counts as alive.
+            settings: the workers' device, and how long a worker counts as alive.
             workers: the register.
-            profile: the machine as it looks, for as long as no worker has tried it.
+            profile: the machine as detected, used until a worker has tested it.
         """
         self._settings = settings
         self._workers = workers
@@ -43,7 +43,7 @@ class WorkingMachine:
         self._looks = machine_as_it_looks(settings, profile)
 
     def now(self) -> Machine:
-        """Return the machine of the living workers; where they have several, the one that can do most of them.
+        """Return the machine of the living workers; if they differ, the most capable one.
 
         A request may wait for that one, and nothing is refused that one of them can make.
         """
@@ -60,11 +60,11 @@ class WorkingMachine:
         return self.now().cuda
 
     def _tried(self, worker: WorkerInfo) -> Machine | None:
-        """Return what a worker computes on; None while it has not found that out."""
+        """Return what a worker computes on; None until it has tested that."""
         equipment = worker.equipment
         if equipment is None:
             return None
-        # A worker of an older version says its device and its precision alone.
+        # A worker of an older version reports only its device and precision.
         return equipment.machine or Machine.of(self._profile, worker.device, equipment.precision)
 
 

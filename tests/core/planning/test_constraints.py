@@ -80,7 +80,7 @@ def test_the_words_of_older_clients_are_understood(word: str, meaning: str) -> N
     assert OptimizationSettings.from_json({"quantization": word}).quantization == meaning
 
 
-WISHES = st.builds(
+BOUNDS = st.builds(
     OptimizationSettings,
     st.sampled_from(Quantization),
     st.booleans(),
@@ -90,33 +90,33 @@ WISHES = st.builds(
 
 
 @settings(max_examples=150, deadline=None)
-@given(work=works(), on=MACHINES, wishes=WISHES)
-def test_no_plan_that_is_taken_breaks_a_wish(work: Workload, on: Machine, wishes: OptimizationSettings) -> None:
-    decision = WAN22SystemOptimizer(on, wishes=wishes).decide(work)
+@given(work=works(), on=MACHINES, bounds=BOUNDS)
+def test_no_plan_that_is_taken_breaks_a_wish(work: Workload, on: Machine, bounds: OptimizationSettings) -> None:
+    decision = WAN22SystemOptimizer(on, constraints=bounds).decide(work)
     can_fp8 = on.compute_capability is None or on.compute_capability >= (8, 0)
     for option in decision.options:
         assert option.reason
         if not option.fits:
             continue
-        if wishes.quantization is Quantization.BF16:
+        if bounds.quantization is Quantization.BF16:
             assert option.plan.storage is Storage.BF16
-        if wishes.quantization is Quantization.FP8 and can_fp8:
+        if bounds.quantization is Quantization.FP8 and can_fp8:
             assert option.plan.storage is Storage.FP8
-        if not wishes.enable_offload:
+        if not bounds.enable_offload:
             assert (option.plan.placement, option.plan.text_encoder_on_cpu) == (Placement.RESIDENT, False)
-        if wishes.max_vram is not None:
-            assert option.needs.vram <= wishes.max_vram
-        assert option.plan.tile_size == (wishes.vae_tile_size if option.plan.tiled_decode else 256)
+        if bounds.max_vram is not None:
+            assert option.needs.vram <= bounds.max_vram
+        assert option.plan.tile_size == (bounds.vae_tile_size if option.plan.tiled_decode else 256)
     if decision.instead is not None:
-        assert WAN22SystemOptimizer(on, wishes=wishes).decide(decision.instead).fits
+        assert WAN22SystemOptimizer(on, constraints=bounds).decide(decision.instead).fits
 
 
 @settings(max_examples=60, deadline=None)
-@given(work=works(), on=MACHINES, wishes=WISHES)
-def test_a_wish_takes_plans_away_and_never_adds_one(work: Workload, on: Machine, wishes: OptimizationSettings) -> None:
-    wishes = replace(wishes, vae_tile_size=256)
+@given(work=works(), on=MACHINES, bounds=BOUNDS)
+def test_a_wish_takes_plans_away_and_never_adds_one(work: Workload, on: Machine, bounds: OptimizationSettings) -> None:
+    bounds = replace(bounds, vae_tile_size=256)
     free = WAN22SystemOptimizer(on).decide(work)
-    bound = WAN22SystemOptimizer(on, wishes=wishes).decide(work)
+    bound = WAN22SystemOptimizer(on, constraints=bounds).decide(work)
     possible = {option.plan for option in free.options if option.fits}
     assert {option.plan for option in bound.options if option.fits} <= possible
     assert free.fits or not bound.fits
@@ -125,7 +125,7 @@ def test_a_wish_takes_plans_away_and_never_adds_one(work: Workload, on: Machine,
 def test_a_limit_moves_the_plan_and_is_named_as_the_reason() -> None:
     on, work = machine(80, 256), workload("T2V-A14B")
     free = WAN22SystemOptimizer(on).decide(work)
-    bound = WAN22SystemOptimizer(on, wishes=OptimizationSettings(max_vram_usage_gb=20)).decide(work)
+    bound = WAN22SystemOptimizer(on, constraints=OptimizationSettings(max_vram_usage_gb=20)).decide(work)
     assert free.chosen is not None
     assert bound.chosen is not None
     assert bound.chosen.needs.vram <= 20 * GIB < free.chosen.needs.vram
@@ -137,7 +137,7 @@ def test_smaller_tiles_take_less_memory() -> None:
     on, work = machine(24, 128), workload("TI2V-5B")
     needs = {}
     for tile in (128, 256, 512):
-        options = WAN22SystemOptimizer(on, wishes=OptimizationSettings(vae_tile_size=tile)).decide(work).options
+        options = WAN22SystemOptimizer(on, constraints=OptimizationSettings(vae_tile_size=tile)).decide(work).options
         tiled = (one for one in options if one.plan.tiled_decode and one.plan.placement is Placement.BLOCK_STREAM)
         needs[tile] = next(tiled).needs.vram
     assert needs[128] <= needs[256] < needs[512]
@@ -145,6 +145,6 @@ def test_smaller_tiles_take_less_memory() -> None:
 
 def test_a_card_that_cannot_keep_fp8_works_on_in_bf16() -> None:
     old = replace(machine(48, 256), compute_capability=(7, 5))
-    decision = WAN22SystemOptimizer(old, wishes=OptimizationSettings(Quantization.FP8)).decide(workload("TI2V-5B"))
+    decision = WAN22SystemOptimizer(old, constraints=OptimizationSettings(Quantization.FP8)).decide(workload("TI2V-5B"))
     assert decision.chosen is not None
     assert decision.chosen.plan.storage is Storage.BF16

@@ -58,7 +58,7 @@ def test_only_runs_in_the_same_precision_count_on_a_card() -> None:
     told = {"plan": "resident-bf16", "peak_vram_bytes": 10**9}
     (more,) = peaks([output(card, precision="float32", **told)], cuda=True, float32=True)
     (less,) = peaks([output(card, **told)], cuda=True)
-    assert more.said.vram > less.said.vram
+    assert more.predicted.vram > less.predicted.vram
 
 
 def rung(use: MemoryUse) -> dict[str, str]:
@@ -117,7 +117,7 @@ def test_memory_is_learnt_from_runs_that_kept_their_plan() -> None:
     told = output(plan="resident-bf16", peak_ram_bytes=700_000_000, peak_vram_bytes=None)
     (peak,) = peaks([told], cuda=False)
     assert (peak.ram, peak.vram) == (700_000_000, None)
-    assert MemoryCorrection.of([peak]).ram == pytest.approx(700_000_000 / peak.said.ram)
+    assert MemoryCorrection.of([peak]).ram == pytest.approx(700_000_000 / peak.predicted.ram)
     silent = [
         output(),
         output(plan="some other plan", peak_ram_bytes=1),

@@ -25,7 +25,7 @@ def test_a_change_of_the_settings_counts_for_the_next_task(tmp_path: Path) -> No
     database.migrate()
     kept = stored_optimization(ConfigFile(home.config_file))
     card = Machine("NVIDIA H100", cuda=True, vram=80 * GIB, ram=256 * GIB, compute_capability=(9, 0), cores=8)
-    forecast = Forecast(card, OutputStore(database, home), LoraLibrary(home), binding=True, wishes=kept.current)
+    forecast = Forecast(card, OutputStore(database, home), LoraLibrary(home), binding=True, constraints=kept.current)
     plans = StartPlans.of(forecast, lambda: 80 * GIB)
     request = native_request(find_model("T2V-A14B"))
 
