@@ -18,7 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from backend.core.catalogue.architecture import ARCHITECTURES
 from backend.core.planning.abilities import NATIVE, WORTH, AttentionSetting, KernelVerdict, Verdict
-from backend.engine.device.facts import FAILURES, in_one_line
+from backend.engine.device.facts import FAILURES, in_one_line, timed
 
 #: Queries, keys and values [batch, tokens, heads, width] to the same shape as the queries.
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -42,7 +42,6 @@ SEED: Final = 20250728
 TOKENS, TEXT_TOKENS, HEADS = 1031, 77, 2
 #: Tokens and heads of the timed call: enough for a card to be busy.
 _TIMED: Final = {"cpu": (512, 2), "cuda": (4096, 8)}
-_REPEATS = 5
 #: Eight-bit scores (two roundings of 0.9 % each: a 255th of 8 sigma by the root of 12) and products in e4m3 (two of
 #: 3.6 %: a 16th by the root of 3) add up to 5 %; twice that is too much.
 _QUANTISED_TOLERANCE: Final = 0.1
@@ -193,17 +192,4 @@ def _seconds(attend: Attend, device: torch.device, dtype: torch.dtype, clock: Ca
     tokens, heads = _TIMED.get(device.type, _TIMED["cpu"])
     random = torch.Generator().manual_seed(SEED)
     one = torch.randn(1, tokens, heads, head_widths()[0], generator=random).to(device=device, dtype=dtype)
-    attend(one, one, one)  # the first call also loads and plans
-    taken = []
-    for _ in range(_REPEATS):
-        _wait_for(device)
-        began = clock()
-        attend(one, one, one)
-        _wait_for(device)
-        taken.append(clock() - began)
-    return min(taken)
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return timed(lambda: attend(one, one, one), device, clock)[1]

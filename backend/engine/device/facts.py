@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -19,6 +19,7 @@ import torch
 
 #: What torch raises when a card, a driver or a library fails; an allocator without memory is one of them.
 FAILURES: Final = (RuntimeError, AssertionError, OSError, ValueError, MemoryError)
+_REPEATS: Final = 5
 _INSTRUCTION_SET: Final = re.compile(r"(sm|compute)_(\d+)(\d)([af]?)")
 #: Major number of the first Linux driver for CUDA 13.0 and for 12.x (CUDA toolkit release notes, tables of drivers).
 _DRIVER_OF_CUDA_13: Final = 580
@@ -119,6 +120,25 @@ def in_one_line(error: BaseException) -> str:
     """Return what an exception says, in one line."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def timed(
+    call: Callable[[], torch.Tensor], device: torch.device, clock: Callable[[], float]
+) -> tuple[torch.Tensor, float]:
+    """Return a call's result and the shortest of a few runs, in seconds; an untimed first call also loads and plans."""
+    result, taken = call(), []
+    for _ in range(_REPEATS):
+        _synchronize(device)
+        began = clock()
+        result = call()
+        _synchronize(device)
+        taken.append(clock() - began)
+    return result, min(taken)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def runs_on(capability: tuple[int, int], architectures: Sequence[str]) -> bool:

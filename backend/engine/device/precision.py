@@ -13,11 +13,10 @@ from typing import Final
 import torch
 
 from backend.core.planning.abilities import PrecisionVerdict
-from backend.engine.device.facts import FAILURES
+from backend.engine.device.facts import FAILURES, timed
 
 SEED: Final = 20250728
 _SIZE = 2048
-_REPEATS = 5
 #: Factors are rounded to eight bits, half a unit each, and the result again: three halves of a unit, rounded up.
 _TOLERANCE: Final = 2 * torch.finfo(torch.bfloat16).eps
 
@@ -46,8 +45,9 @@ def compare_precisions(device: torch.device, *, square: Square, clock: Callable[
     exact = torch.randn(_SIZE, _SIZE, generator=random).to(device)
     rounded = exact.bfloat16()
     try:
-        found, rounded_seconds = _timed(square, rounded, clock)
-        expected, exact_seconds = _timed(square, rounded.float(), clock)
+        found, rounded_seconds = timed(lambda: square(rounded), device, clock)
+        factor = rounded.float()
+        expected, exact_seconds = timed(lambda: square(factor), device, clock)
     except FAILURES as error:
         return PrecisionVerdict("float32", f"a product in bfloat16 failed: {error}")
     if not bool(torch.isfinite(found).all()):
@@ -60,19 +60,3 @@ def compare_precisions(device: torch.device, *, square: Square, clock: Callable[
     if part >= 1.0:
         return PrecisionVerdict("float32", f"bfloat16 takes {part:.2f} of the time of float32")
     return PrecisionVerdict("bfloat16", f"right, and takes {part:.2f} of the time of float32")
-
-
-def _timed(square: Square, one: torch.Tensor, clock: Callable[[], float]) -> tuple[torch.Tensor, float]:
-    result, taken = square(one), []
-    for _ in range(_REPEATS):
-        _wait_for(one.device)
-        began = clock()
-        result = square(one)
-        _wait_for(one.device)
-        taken.append(clock() - began)
-    return result, min(taken)
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

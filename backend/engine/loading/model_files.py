@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.core.catalogue.spec import DMD_PIPELINE, Mode, ModelSpec
+from backend.core.catalogue.spec import DMD_PIPELINE, PIPELINES, Mode, ModelSpec
 from backend.core.errors import ModelUnavailable
 from backend.core.formats.tensors import UnreadableWeights
 from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, shard_names
@@ -36,8 +36,6 @@ _PLAIN = {
 }
 #: Components that only models have which see the start image as tokens too.
 _OF_IMAGE_TOKENS = frozenset({"image_encoder", "image_processor"})
-#: Diffusers' pipeline class of each mode; `model_index.json` names it, unless the model was distilled by DMD.
-PIPELINES = {Mode.T2V: "WanPipeline", Mode.I2V: "WanImageToVideoPipeline", Mode.TI2V: "WanPipeline"}
 #: Input channels of the transformer for latents of C channels: the latents alone, or beside them a mask (one
 #: channel for each of the four frames in a latent frame) and the encoded image.
 _INPUT_CHANNELS = {Mode.T2V: lambda c: c, Mode.I2V: lambda c: 2 * c + 4, Mode.TI2V: lambda c: c}

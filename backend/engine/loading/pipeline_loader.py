@@ -21,6 +21,7 @@ import transformers.utils.logging as transformers_logging
 from safetensors import SafetensorError
 from torch import nn
 
+from backend.core.catalogue.spec import PIPELINES
 from backend.core.catalogue.table import Mode, ModelSpec
 from backend.core.faults import fault_point
 from backend.core.formats.tensors import UnreadableWeights
@@ -31,7 +32,7 @@ from backend.core.planning.memory_plan import MemoryPlan
 from backend.engine.device.attention import use_kernel
 from backend.engine.failures import device_errors
 from backend.engine.loading.component_loader import Fitting, build_component, fill, fit
-from backend.engine.loading.model_files import PIPELINES, ModelFiles, check_model_files, read_structure
+from backend.engine.loading.model_files import ModelFiles, check_model_files, read_structure
 from backend.engine.loading.weight_files import damaged
 from backend.engine.loading.weights_digest import WeightsDigest
 from backend.engine.memory.offload import RESIDENT, ModelLayout, reading_place, settle

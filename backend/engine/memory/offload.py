@@ -139,15 +139,6 @@ class ModelLayout:
             if parked is not None and self._modules[name] is expert:
                 parked.bring()
 
-    def on_device(self) -> tuple[str, ...]:
-        """Names of the components whose weights, as far as they do not stream, are on the device now."""
-        return tuple(name for name in self._modules if (parked := self._parked.get(name)) is None or parked.here)
-
-    def stored_bytes(self, name: str) -> int:
-        """How many bytes the weights of a component take in the form in which they are kept."""
-        module = self._modules[name]
-        return sum(one.numel() * one.element_size() for one in module.parameters())
-
     def _of_files(self, plan: MemoryPlan) -> MemoryPlan:
         """Return the plan with the storage of the files, where these have decided it: quantised stays quantised."""
         if any(getattr(module, "is_quantized", False) for module in self._modules.values()):
@@ -161,8 +152,7 @@ class ModelLayout:
         if plan.storage is Storage.FP8 and not self._cast:
             self._cast_experts()
         for name, module in self._modules.items():
-            on_cpu = (name == TEXT_ENCODER and plan.text_encoder_on_cpu) or (name == VAE and plan.vae_on_cpu)
-            if on_cpu:
+            if _works_on_host(name, plan):
                 module.to(HOST)
             elif plan.placement is Placement.RESIDENT:
                 module.to(self._device)

@@ -144,12 +144,6 @@ class DenoiseJob:
         """How many steps of the whole run belong to an expert."""
         return self.plan.count(expert)
 
-    def passes_of(self, expert: str) -> int:
-        """How many passes through an expert the whole run takes: one or two for each of its steps."""
-        return sum(
-            1 if scale is None else 2 for name, scale in zip(self.plan, self.scales, strict=True) if name == expert
-        )
-
     @property
     def estimate(self) -> torch.Tensor:
         """The clean latents as the last step foresaw them, same shape as `latents`; for previews."""

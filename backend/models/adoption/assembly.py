@@ -127,8 +127,7 @@ def assemble(
     """
     if spec.embedded:
         raise ModelUnavailable(f"{spec.id} ships with wan22 and needs no files", suggestions=("Nothing to do.",))
-    home.models.mkdir(parents=True, exist_ok=True)
-    with _alone(home, spec), storage_errors():
+    with sole_writer(home, spec), storage_errors():
         target, partial = home.model_of(spec.id), home.partial_model_of(spec.id)
         for folder in (target, partial):
             if folder.exists() or folder.is_symlink():
@@ -151,7 +150,13 @@ def assemble(
 
 
 @contextmanager
-def _alone(home: Home, spec: ModelSpec) -> Iterator[None]:
+def sole_writer(home: Home, spec: ModelSpec) -> Iterator[None]:
+    """Hold the lock of the model's folder within the block.
+
+    Raises:
+        ModelUnavailable: another process holds it.
+    """
+    home.models.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(home.model_lock_of(spec.id), timeout=0, thread_local=False):
             yield

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.core.catalogue.architecture import architecture_of
-from backend.core.catalogue.spec import DMD_PIPELINE
+from backend.core.catalogue.spec import DMD_PIPELINE, PIPELINES
 from backend.core.catalogue.table import BUILT_IN, Mode, ModelSpec
 from backend.core.catalogue.transformer import WanShape
 from backend.core.errors import ModelMismatch
@@ -21,7 +21,6 @@ from backend.core.formats.weights import WEIGHT_SUFFIXES, read_weights
 from backend.core.lora.keys import parameter_name
 from backend.models.folder.manager import INDEX_FILE, damage_of
 
-PIPELINES = {Mode.T2V: "WanPipeline", Mode.I2V: "WanImageToVideoPipeline", Mode.TI2V: "WanPipeline"}
 _BOUNDARY_TOLERANCE = 1e-9
 
 

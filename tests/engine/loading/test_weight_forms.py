@@ -39,7 +39,7 @@ from backend.engine.lora.stack import LoraStack, build_stack
 from backend.engine.memory.offload import RESIDENT, settle
 from backend.engine.sampling.denoise import DenoiseJob
 from tests.engine.conftest import EMBEDDED
-from tests.engine.samples import Sample, finish, sample
+from tests.engine.samples import Sample, finish, sample, stored_bytes
 from tests.support.lora_files import lightx2v_file, random_adapter, write_lora
 from tests.support.weight_forms import (
     FP8,
@@ -193,10 +193,10 @@ def test_quantised_weights_are_computed_with_as_they_are(
 
 
 def test_the_matrices_stay_packed_in_memory(plain: Sample, trained: Path, device: str) -> None:
-    whole = plain.components.layout.stored_bytes("transformer")
+    whole = stored_bytes(plain.components.transformer)
     for component in EXPERTS:
         write_gguf(trained, component, Gguf.Q4_0)
-    assert opened(plain, trained, device).components.layout.stored_bytes("transformer") < whole / 3
+    assert stored_bytes(opened(plain, trained, device).components.transformer) < whole / 3
 
 
 @pytest.fixture
