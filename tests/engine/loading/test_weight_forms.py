@@ -409,8 +409,8 @@ def test_weights_of_another_model_are_refused_before_they_are_read(
     ti2v = shutil.copytree(random_ti2v_folder, tmp_path / "ti2v")
     i2v = shutil.copytree(random_i2v_folder, tmp_path / "i2v")
     for folder, component, message in (
-        (ti2v, "vae", "its vae makes latents of 48 channels, and a t2v model has 16"),
-        (i2v, "transformer", "its transformer takes 36 input channels, and a t2v model has 16"),
+        (ti2v, "vae", "its vae makes latents of 48 channels; a t2v model has 16"),
+        (i2v, "transformer", "its transformer takes 36 input channels; a t2v model has 16"),
     ):
         write_original(folder, component)
         target = shutil.copytree(trained, tmp_path / f"mixed-{component}")
@@ -463,7 +463,7 @@ def test_a_gguf_file_that_is_cut_off_is_named(plain: Sample, trained: Path) -> N
 
 def test_gguf_of_a_type_that_diffusers_cannot_unpack_is_refused(plain: Sample, trained: Path, device: str) -> None:
     write_gguf(trained, "transformer", Gguf.MXFP4)
-    with pytest.raises(ModelDamaged, match="stored as MXFP4, which is not read here"):
+    with pytest.raises(ModelDamaged, match="stored as MXFP4, which is not supported"):
         opened(plain, trained, device)
 
 

@@ -250,7 +250,7 @@ def _two_frames(folder: Path) -> None:
         (_no_tensor, "the weights of image_encoder have no tensor pre_layrnorm.bias"),
         (_no_entry, "no usable entry for image_encoder"),
         (_no_processor, "image_processor/preprocessor_config.json is missing"),
-        (_no_tokens, "its transformer reads image tokens of width None, and the model has those of 32"),
+        (_no_tokens, "its transformer reads image tokens of width None; the model has width 32"),
         (_two_frames, "made for a first and a last frame"),
     ],
 )
@@ -264,7 +264,7 @@ def test_what_lacks_or_does_not_belong_is_said(
 
 def test_image_tokens_in_a_model_that_makes_none_are_refused(own: Path, device: str) -> None:
     one_expert = replace(MODELS["I2V-A14B"], boundary_ratio=None)
-    with pytest.raises(ModelDamaged, match="reads image tokens of width 32, and the model has those of None"):
+    with pytest.raises(ModelDamaged, match="reads image tokens of width 32; the model has width None"):
         WanPipelineLoader(device).load(own, one_expert)
 
 
