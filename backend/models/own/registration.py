@@ -1,4 +1,4 @@
-"""Takes a user's own model in, and lets it go again: its files looked at, perhaps copied, and its entry written.
+"""Registers a user's own model and removes it again: checks its files, optionally copies them, writes its entry.
 
 The user's files stay where they are and as they are: a model is known by the folder that its entry names, by a copy, or
 by links to single files in the home folder. What is removed is the entry and what this made, never the files that it
