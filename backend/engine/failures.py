@@ -1,7 +1,4 @@
-"""Turns what torch raises into the product's own errors, in one place.
-
-Knows nothing about tasks or requests.
-"""
+"""Maps torch's out-of-memory errors to the product's own error. Knows nothing about tasks or requests."""
 
 from __future__ import annotations
 
@@ -14,13 +11,13 @@ from backend.core.errors import OutOfMemory
 from backend.core.faults import DeviceFull
 from backend.core.planning.memory_ladder import MemoryUse
 
-#: How torch's CPU allocator says that it got no memory; it has no exception class of its own.
+#: Marks a failed allocation by torch's CPU allocator, which has no exception class of its own.
 _CPU_ALLOCATOR = "DefaultCPUAllocator"
 
 
 @contextmanager
 def device_errors(doing: str, use: MemoryUse) -> Iterator[None]:
-    """Raise `OutOfMemory` ("while <doing>", for <use>) where torch ran out of memory; other errors pass through."""
+    """Turn out-of-memory errors of the block into `OutOfMemory` ("while <doing>", for `use`); others pass through."""
     try:
         yield
     except (torch.OutOfMemoryError, DeviceFull) as error:

@@ -1,7 +1,7 @@
-"""What torch says and what the device can do, told line by line as JSON: `python -m backend.engine.self_test`.
+"""Reports torch's facts and the device's abilities as JSON lines: `python -m backend.engine.self_test`.
 
-A process of its own, because a kernel that crashes takes its process along, and because who asks may have no torch.
-Each line is one object; before a kernel is tried it is named, so that its reader knows what the last words are about.
+Runs in its own process, because a crashing kernel takes its process down and the caller may lack torch. Each line is
+one object; a kernel is named before it is tried, so that the reader knows which one crashed.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from backend.engine.device.facts import FAILURES, DeviceFacts, TorchDevices
 from backend.engine.device.precision import choose_precision
 
 Emit = Callable[[dict[str, Any]], None]
-#: Tries one kernel: its name, the wish, the device, the numbers, and the seconds of torch's own.
+#: Tries one kernel, given its name, the setting, the device, the dtype, and the seconds of torch's own kernel.
 Try = Callable[[str, AttentionSetting, torch.device, torch.dtype, float | None], KernelVerdict]
 
 
-def tell(
+def report_abilities(
     device: str,
-    wish: AttentionSetting,
+    setting: AttentionSetting,
     emit: Emit,
     *,
     skip: Collection[str] = (),
     facts: DeviceFacts | None = None,
     try_kernel: Try = try_by_name,
 ) -> None:
-    """Find everything out and tell it.
+    """Probe torch, the device, its precision and its kernels, and pass each finding to `emit` as one line.
 
     Args:
-        device: "auto", or the one to use.
-        wish: which kernels to try.
-        emit: takes one line.
+        device: the value of WAN22_DEVICE.
+        setting: which kernels to try.
+        emit: receives one line.
         skip: kernels that are not tried.
-        facts: what torch says; None = the torch of this process.
+        facts: what torch reports; None = the torch of this process.
         try_kernel: tries one kernel.
     """
     facts = facts or TorchDevices()
@@ -60,11 +60,11 @@ def tell(
     emit({"precision": asdict(precision)})
     dtype: torch.dtype = getattr(torch, precision.precision)
     native_seconds: float | None = None
-    for name in names_for(wish, there.type):
+    for name in names_for(setting, there.type):
         if name in skip:
             continue
         emit({"trying": name})
-        found = try_kernel(name, wish, there, dtype, native_seconds)
+        found = try_kernel(name, setting, there, dtype, native_seconds)
         emit({"kernel": asdict(found)})
         if name == NATIVE:
             native_seconds = found.seconds
@@ -79,17 +79,17 @@ def _architectures(facts: DeviceFacts) -> list[str]:
 
 
 def main(*, facts: DeviceFacts | None = None, try_kernel: Try = try_by_name) -> None:
-    """Tell it on standard output, for the device and the wish in the arguments of the process."""
+    """Report to standard output; the process's arguments choose the device and the kernels."""
     parser = argparse.ArgumentParser(prog="python -m backend.engine.self_test")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--attention", type=AttentionSetting, default=AttentionSetting.AUTO)
     parser.add_argument("--skip", action="append", default=[])
     given = parser.parse_args()
-    tell(given.device, given.attention, to_stdout, skip=given.skip, facts=facts, try_kernel=try_kernel)
+    report_abilities(given.device, given.attention, to_stdout, skip=given.skip, facts=facts, try_kernel=try_kernel)
 
 
 def to_stdout(line: dict[str, Any]) -> None:
-    """Write a line at once: the next moment may be the last one."""
+    """Write a line and flush it: the next kernel may crash the process."""
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
 

@@ -5,7 +5,7 @@ Rows are written by `tasks.py` together with the change they tell of, and are ne
 
 from __future__ import annotations
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from backend.core.domain import TaskEvent
 from backend.store.engine import Database
@@ -30,8 +30,3 @@ class EventLog:
         mine = (events.c.task_id == task_id) & (events.c.number > after_number)
         with self._database.read() as connection:
             return [to_event(row) for row in connection.execute(select(events).where(mine).order_by(events.c.number))]
-
-    def last_id(self) -> int:
-        """Return the id of the newest event, or 0."""
-        with self._database.read() as connection:
-            return int(connection.execute(select(func.coalesce(func.max(events.c.id), 0))).scalar_one())

@@ -13,6 +13,7 @@ import torch
 from backend.core.catalogue.table import MODELS
 from backend.core.requests import GenerationRequest, RequestDraft, Scheduler, resolve_request
 from backend.engine.loading.pipeline_loader import WanComponents
+from backend.engine.memory.offload import EXPERTS
 from backend.engine.sampling.denoise import DenoiseJob
 from tests.engine.reference import StockPipeline
 
@@ -60,6 +61,22 @@ def finish(job: DenoiseJob) -> torch.Tensor:
     while not job.done:
         job.step()
     return job.latents
+
+
+def stored_bytes(module: torch.nn.Module) -> int:
+    """The bytes of a module's parameters in the form in which they are stored."""
+    return sum(parameter.nbytes for parameter in module.parameters())
+
+
+def weight_addresses(components: WanComponents) -> dict[str, int]:
+    """The address of each component's first parameter: it differs between the copy on the device and the parked one."""
+    parts = {name: getattr(components, name) for name in ("text_encoder", "image_encoder", "vae", *EXPERTS)}
+    return {name: next(part.parameters()).data_ptr() for name, part in parts.items() if part is not None}
+
+
+def on_device(components: WanComponents, parked: dict[str, int]) -> tuple[str, ...]:
+    """Names of the components whose weights, except streamed blocks, are not at their parked addresses."""
+    return tuple(name for name, address in weight_addresses(components).items() if address != parked[name])
 
 
 def sample(fixtures: pytest.FixtureRequest, mode: str, **values: Any) -> Sample:

@@ -21,6 +21,10 @@ class Mode(StrEnum):
     TI2V = "ti2v"  # text, with or without an image
 
 
+#: Diffusers' pipeline class of each mode; `model_index.json` names it, unless the model was distilled by DMD.
+PIPELINES = {Mode.T2V: "WanPipeline", Mode.I2V: "WanImageToVideoPipeline", Mode.TI2V: "WanPipeline"}
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """Everything the product has to know about one model before its files are opened."""

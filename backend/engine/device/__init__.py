@@ -1,1 +1,1 @@
-"""Which device computes, with which kernels and in which precision."""
+"""Chooses the device, its attention kernel and its precision."""

@@ -1,7 +1,7 @@
-"""Which device a worker computes on, decided by trying: a card is believed in when it computes right.
+"""Chooses the device a worker computes on by trial: a card counts as usable once it has computed correctly.
 
-Knows the ways in which cards, drivers and builds of torch do not go together, and what helps. Decides nothing about
-memory, precision or models.
+Knows how cards, drivers and builds of torch can be incompatible, and the remedies. Decides nothing about memory,
+precision or models.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from backend.core.errors import DeviceUnusable
 from backend.core.planning.hardware import HardwareProfile
 from backend.engine.device.facts import FAILURES, Card, DeviceFacts, in_one_line, runs_on, suitable_wheel
 
-#: How long cards may take to be found and tried: starting CUDA takes seconds; a driver that hangs takes for ever.
+#: Time limit for finding and trying cards, in seconds: starting CUDA takes seconds, a hung driver never returns.
 TRIAL_SECONDS: Final = 120.0
 CPU: Final = "cpu"
 PROCESSOR: Final = "processor"
@@ -23,54 +23,56 @@ PROCESSOR: Final = "processor"
 
 @dataclass(frozen=True, slots=True)
 class DeviceVerdict:
-    """The device to use, and what is to be said about it."""
+    """The device to use, with the reason and warnings."""
 
-    device: str  #: its name in torch
+    device: str  #: torch's name for it
     name: str  #: the card's name, or "processor"
-    reason: str  #: why this one, as a sentence without its full stop
-    warnings: tuple[str, ...] = ()  #: what should work and does not, each with what helps
+    reason: str  #: why this one, as a sentence without a full stop
+    warnings: tuple[str, ...] = ()  #: what should work but does not, each with a remedy
 
 
 def choose_device(
-    wish: str, facts: DeviceFacts, hardware: HardwareProfile, *, seconds: float = TRIAL_SECONDS
+    setting: str, facts: DeviceFacts, hardware: HardwareProfile, *, seconds: float = TRIAL_SECONDS
 ) -> DeviceVerdict:
-    """Find the device that works; "auto" goes down to the processor and says why, anything else is an order.
+    """Return a device that works; "auto" falls back to the CPU with a reason, any other setting is binding.
 
     Args:
-        wish: "auto", "cpu", "cuda" or "cuda:N".
-        facts: what torch says.
-        hardware: what NVML says, for cards that torch does not see.
-        seconds: how long the cards may take; what hangs after that is left to itself.
+        setting: "auto", "cpu", "cuda" or "cuda:N".
+        facts: what torch reports.
+        hardware: what NVML reports, for cards that torch does not see.
+        seconds: time limit for the cards; a trial that hangs longer is abandoned.
 
     Raises:
-        DeviceUnusable: the device that was ordered cannot be used, or there is no such name.
+        DeviceUnusable: the requested device cannot be used or does not exist.
     """
-    if wish == CPU:
+    if setting == CPU:
         return DeviceVerdict(CPU, PROCESSOR, "the processor was chosen in WAN22_DEVICE")
-    number = _card_number(wish)
+    number = _card_number(setting)
     found = _Trials(facts, hardware)
     usable = found.first_in_time(number, seconds)
     if usable is not None:
         return DeviceVerdict(usable.device, usable.name, f"{usable.name} passed its trial", tuple(found.failures))
-    if wish == "auto":
+    if setting == "auto":
         if found.failures:
             reason = "no card can be used, so videos are made on the processor"
             return DeviceVerdict(CPU, PROCESSOR, reason, tuple(found.failures))
         return DeviceVerdict(CPU, PROCESSOR, "no NVIDIA card was found, so videos are made on the processor")
     why = "; ".join(found.failures) or f"torch {facts.build} sees no such card"
-    raise DeviceUnusable(f"WAN22_DEVICE asks for {wish}, which cannot be used: {why}", suggestions=found.steps())
+    raise DeviceUnusable(f"WAN22_DEVICE asks for {setting}, which cannot be used: {why}", suggestions=found.steps())
 
 
-def _card_number(wish: str) -> int | None:
-    """Return the number of the card in a wish; None = any."""
-    match = re.fullmatch(r"auto|cuda(?::(\d+))?", wish)
+def _card_number(setting: str) -> int | None:
+    """Return the card number in a setting; None = any card."""
+    match = re.fullmatch(r"auto|cuda(?::(\d+))?", setting)
     if match is None:
-        raise DeviceUnusable(f"WAN22_DEVICE has no device {wish!r}", suggestions=("Use auto, cpu, cuda or cuda:N.",))
+        raise DeviceUnusable(
+            f"WAN22_DEVICE: there is no device {setting!r}", suggestions=("Use auto, cpu, cuda or cuda:N.",)
+        )
     return None if match[1] is None else int(match[1])
 
 
 class _Trials:
-    """Tries cards, and keeps sentences about those that fail."""
+    """Tries cards, and collects a sentence about each failure."""
 
     def __init__(self, facts: DeviceFacts, hardware: HardwareProfile) -> None:
         self._facts = facts
@@ -79,14 +81,14 @@ class _Trials:
         self._advice: list[str] = []
 
     def first_in_time(self, number: int | None, seconds: float) -> Card | None:
-        """Return what `first` does, or None when it takes too long."""
+        """Return the result of `first`, or None if it takes too long."""
         answers: list[Card | None] = []
         errors: list[BaseException] = []
 
         def ask() -> None:
             try:
                 answers.append(self.first(number))
-            except BaseException as error:  # the boundary of a thread: whoever waits for it raises it
+            except BaseException as error:  # thread boundary: raised again in the waiting thread
                 errors.append(error)
 
         # A daemon: a call that hangs inside the driver must not keep the process from ending.
@@ -101,7 +103,7 @@ class _Trials:
         return answers[0]
 
     def first(self, number: int | None) -> Card | None:
-        """Return the first card that passes, or None; only the card with this number where there is one."""
+        """Return the first card that passes, or None; `number` restricts the trial to one card."""
         facts, hardware = self._facts, self._hardware
         if facts.cuda is None:
             self._without_cuda()
@@ -115,16 +117,16 @@ class _Trials:
             self._does_not_start(in_one_line(error))
             return None
         if not cards and (available or hardware.gpus):
-            seen = f"NVIDIA's library sees {hardware.gpus[0].name}" if hardware.gpus else "it says that there is one"
-            self._fail(f"torch {facts.build} lists no card although {seen}", "Look at CUDA_VISIBLE_DEVICES.")
+            reported = f"NVIDIA's library sees {hardware.gpus[0].name}" if hardware.gpus else "it reports one"
+            self._fail(f"torch {facts.build} lists no card although {reported}", "Check CUDA_VISIBLE_DEVICES.")
         for card in cards:
             if number in (None, card.index) and self._passes(card):
                 return card
         return None
 
     def steps(self) -> tuple[str, ...]:
-        """What would help, and what would do without."""
-        return (*self._advice, "Set WAN22_DEVICE to auto: what is usable is used then.")
+        """Return the remedies, and the way to run without a card."""
+        return (*self._advice, "Set WAN22_DEVICE to auto to use whatever works.")
 
     def _fail(self, sentence: str, step: str) -> None:
         self._advice.append(step)
@@ -141,7 +143,9 @@ class _Trials:
 
     def _does_not_start(self, words: str) -> None:
         hardware = self._hardware
-        lacks_driver = "no NVIDIA driver" in words or "No CUDA GPUs" in words  # torch's words for an ordinary machine
+        lacks_driver = (
+            "no NVIDIA driver" in words or "No CUDA GPUs" in words
+        )  # torch's messages on a machine without a card
         if lacks_driver and not hardware.gpus and not hardware.findings:
             return
         capability = hardware.gpus[0].compute_capability if hardware.gpus else None
@@ -158,7 +162,7 @@ class _Trials:
         else:
             return True
         sets = list(self._facts.architectures())
-        step = "Look whether another program fills or blocks the card; update the driver."
+        step = "Check whether another program fills or blocks the card; update the driver."
         sentence = f"{card.name} failed its trial: {words}"
         if not runs_on(card.capability, sets):
             step = suitable_wheel(card.capability, self._hardware.driver)

@@ -1,36 +1,33 @@
-"""What torch says about the cards of this process, one question at a time, so that a test can answer in its place.
+"""What torch reports about this process's cards, and which builds and wheels of torch suit a card and its driver.
 
-Believes and decides nothing.
-
-Which builds of torch have code for a card, and which wheel suits a card and its driver.
-
-Arithmetic on names and versions; asks neither torch nor a card.
+`DeviceFacts` asks one question at a time, so that tests can substitute the answers. Decides nothing.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import torch
 
-#: What torch raises when a card, a driver or a library fails; an allocator without memory is one of them.
+#: What torch raises when a card, a driver or a library fails, running out of memory included.
 FAILURES: Final = (RuntimeError, AssertionError, OSError, ValueError, MemoryError)
+_REPEATS: Final = 5
 _INSTRUCTION_SET: Final = re.compile(r"(sm|compute)_(\d+)(\d)([af]?)")
-#: Major number of the first Linux driver for CUDA 13.0 and for 12.x (CUDA toolkit release notes, tables of drivers).
+#: Major version of the first Linux driver for CUDA 13.0 and for 12.x (CUDA toolkit release notes, driver tables).
 _DRIVER_OF_CUDA_13: Final = 580
 _DRIVER_OF_CUDA_12: Final = 525
-#: The first cards that only CUDA 12.8 and newer knows, and the oldest ones that CUDA 13 still knows.
+#: The first cards that need CUDA 12.8 or newer, and the oldest that CUDA 13 supports.
 _BLACKWELL: Final = (10, 0)
 _TURING: Final = (7, 5)
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A card as torch sees it."""
+    """A GPU as torch reports it."""
 
     index: int
     name: str
@@ -38,35 +35,35 @@ class Card:
 
     @property
     def device(self) -> str:
-        """Its name in torch."""
+        """Torch's name for it."""
         return f"cuda:{self.index}"
 
 
 class DeviceFacts(Protocol):
-    """What a build of torch says about the cards; every answer may raise one of `FAILURES`."""
+    """What a build of torch reports about the cards; every method may raise one of `FAILURES`."""
 
     @property
     def build(self) -> str:
-        """Version of torch, such as 2.13.0+cu130."""
+        """The version of torch, such as 2.13.0+cu130."""
 
     @property
     def cuda(self) -> str | None:
-        """Version of CUDA that it was built with; None = without."""
+        """The CUDA version that torch was built with; None = a build without CUDA."""
 
     def available(self) -> bool:
-        """Whether torch believes that it can use a card."""
+        """Whether torch claims that it can use a card."""
 
     def start(self) -> None:
-        """Start CUDA; raises what is wrong where `available` only says no."""
+        """Start CUDA; raises the reason where `available` only returns False."""
 
     def cards(self) -> Sequence[Card]:
-        """The cards."""
+        """Return the visible cards."""
 
     def architectures(self) -> Sequence[str]:
-        """The instruction sets in this build: sm_NN as machine code, compute_NN as PTX for the driver to translate."""
+        """Return the build's instruction sets: sm_NN as machine code, compute_NN as PTX that the driver compiles."""
 
     def compute(self, device: str) -> None:
-        """Compute something small whose result is known; raises when the device fails or computes wrong."""
+        """Compute something small with a known result; raises if the device fails or the result is wrong."""
 
 
 class TorchDevices:
@@ -85,7 +82,7 @@ class TorchDevices:
     def available(self) -> bool:
         """See `DeviceFacts`."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # `start` raises the same in words
+            warnings.simplefilter("ignore")  # `start` raises the same as an error
             return torch.cuda.is_available()
 
     def start(self) -> None:
@@ -95,7 +92,7 @@ class TorchDevices:
     def cards(self) -> Sequence[Card]:
         """See `DeviceFacts`."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's own opinion about cards that are newer than it
+            warnings.simplefilter("ignore")  # torch warns about cards newer than itself
             return [
                 Card(index, torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index))
                 for index in range(torch.cuda.device_count())
@@ -106,26 +103,45 @@ class TorchDevices:
         return torch.cuda.get_arch_list()
 
     def compute(self, device: str) -> None:
-        """See `DeviceFacts`: a sine, a product and a sum, so that kernels of torch and of its libraries run."""
+        """See `DeviceFacts`: a sine and a matrix product, so that kernels of torch and of its libraries run."""
         host = torch.sin(torch.arange(64 * 64, dtype=torch.float32).reshape(64, 64))
         there = torch.sin(torch.arange(64 * 64, dtype=torch.float32, device=device).reshape(64, 64))
         error = float(((there @ there).cpu() - host @ host).abs().max())
-        # Sums of 64 products of numbers below 1; TF32 keeps ten bits of each factor: 64 * 2 / 2^11.
+        # Sums of 64 products of values below 1; TF32 keeps ten bits of each factor: 64 * 2 / 2^11.
         if not error <= 64 * 2 / 2**11:
-            raise RuntimeError(f"a product of matrices is off by {error:.3g}")
+            raise RuntimeError(f"a matrix product is off by {error:.3g}")
 
 
 def in_one_line(error: BaseException) -> str:
-    """Return what an exception says, in one line."""
+    """Return the first line of an exception's message."""
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def timed(
+    call: Callable[[], torch.Tensor], device: torch.device, clock: Callable[[], float]
+) -> tuple[torch.Tensor, float]:
+    """Return a call's result and the shortest of a few runs, in seconds; an untimed first call also loads and plans."""
+    result, taken = call(), []
+    for _ in range(_REPEATS):
+        _synchronize(device)
+        began = clock()
+        result = call()
+        _synchronize(device)
+        taken.append(clock() - began)
+    return result, min(taken)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def runs_on(capability: tuple[int, int], architectures: Sequence[str]) -> bool:
     """Whether a build with these instruction sets has code for a card.
 
-    Machine code runs on cards of the same major number and at least its minor one; code that is special to one
-    (sm_90a) on that alone. PTX is translated for every card that is not older (CUDA C++ Programming Guide, chapter
+    Machine code runs on cards with the same major version and at least its minor version; architecture-specific code
+    (sm_90a) on that one alone. PTX compiles for every card that is not older (CUDA C++ Programming Guide, chapters
     "Compute Capabilities" and "PTX Compatibility").
     """
     for name in architectures:
@@ -146,7 +162,7 @@ def runs_on(capability: tuple[int, int], architectures: Sequence[str]) -> bool:
 
 
 def suitable_wheel(capability: tuple[int, int] | None, driver: str | None) -> str:
-    """Say which wheel of torch suits a card and a driver."""
+    """Return advice on which wheel of torch suits a card and a driver."""
     installed = int(match[0]) if (match := re.match(r"\d+", driver or "")) else None
     if capability is not None and capability < _TURING:
         return "Install torch's wheel for CUDA 12.6 (cu126), the last one for cards of this age."

@@ -1,1 +1,1 @@
-"""From latents to frames: decoding, tiles, previews, and the check that a clip is not black."""
+"""Turns latents into frames: decoding, tiles, previews, and the check for black clips."""

@@ -1,8 +1,8 @@
-"""Latents to frames, a few at a time.
+"""Decodes latents into frames, a few at a time.
 
-The causal VAE turns the first latent frame into one picture and each further one into four, and keeps
-what it must remember in a list we own; so frames can leave as they are made. Equal to `vae.decode` of
-diffusers 0.42.1 to the bit. Knows nothing about files.
+The causal VAE turns the first latent frame into one picture and each further one into four, and keeps its state in a
+list that we own, so frames are yielded as they are decoded. Bit-identical to `vae.decode` of diffusers 0.42.1. Knows
+nothing about files.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ TileDone = Callable[[], None]
 
 
 def count_chunks(num_frames: int) -> int:
-    """How many chunks `stream_frames` yields for a clip of 4k+1 frames."""
+    """Return the number of chunks that `stream_frames` yields for a clip of 4k+1 frames."""
     return (num_frames - 1) // 4 + 1
 
 
 def tile_grid(components: WanComponents, latents: torch.Tensor) -> TileGrid | None:
-    """Return the tiles that the plan in force asks for; None where the clip is decoded in one piece."""
+    """Return the tiles that the current plan asks for; None if the clip is decoded in one piece."""
     plan = components.plan
     return TileGrid.of(components.vae, latents, plan.tile_size) if plan.tiled_decode else None
 
@@ -52,20 +52,20 @@ def stream_frames(
     """Yield the clip as uint8 RGB [n, height, width, 3] with n = 1, 4, 4, ...
 
     A value is `round(255 * clamp(x / 2 + 1/2, 0, 1))`, half to even: what `WanPipeline(output_type="pil")`
-    gives. (`export_to_video` on "np" frames cuts instead of rounding and is darker by half a level.)
+    gives. (`export_to_video` on "np" frames truncates instead of rounding and is darker by half a level.)
 
-    Where the plan says so, the picture is decoded in tiles, each of them over the whole clip, and put together at the
-    end: what a causal decoder remembers of a picture (9.5 kB for each pixel in Wan2.1's) is more than the picture, so
-    it is the memory of one tile that has to suffice, and finished pixels wait on disk. Equal to `vae.tiled_decode`.
+    With a tiled plan, each tile is decoded over the whole clip and the tiles are joined at the end: a causal decoder's
+    state (9.5 kB per pixel in Wan2.1's) is larger than the picture, so memory holds the state of one tile while
+    finished pixels wait on disk. Equal to `vae.tiled_decode`.
 
     Args:
         components: the loaded model; only its VAE is used.
         latents: float32 [1, C, T, h, w] as the denoising loop leaves them.
-        scratch: folder for the finished tiles; None = the system's own for temporary files.
-        tile_done: called after each chunk of each tile; what it raises ends the decode.
+        scratch: folder for the finished tiles; None = the system's temporary folder.
+        tile_done: called after each chunk of each tile; may raise to stop.
 
     Raises:
-        NonFiniteLatents: the decoder gave values that are not numbers.
+        NonFiniteLatents: the decoder produced NaN or infinity.
         OutOfMemory: the decoder did not fit.
         OSError: the disk has no room for the tiles.
     """
@@ -118,7 +118,7 @@ def _tiles(vae: Any, latents: torch.Tensor, grid: TileGrid, kept: Scratch, tile_
 
 
 def _memory(vae: Any) -> list[object]:
-    """Return the empty memory of a causal decoder."""
+    """Return the initial state of a causal decoder."""
     return [None] * sum(isinstance(module, WanCausalConv3d) for module in vae.decoder.modules())
 
 
@@ -128,10 +128,10 @@ def _decode(vae: Any, hidden: torch.Tensor, memory: list[object], index: int) ->
 
 
 def _finish(vae: Any, pixels: torch.Tensor, index: int) -> Frames:
-    """Turn what the decoder gave into frames.
+    """Turn the decoder's output into frames.
 
     Raises:
-        NonFiniteLatents: a value is no number. It would become an arbitrary level, and nobody would notice.
+        NonFiniteLatents: a value is NaN or infinite; it would silently become an arbitrary level.
     """
     if vae.config.patch_size is not None:
         pixels = unpatchify(pixels.contiguous(), patch_size=vae.config.patch_size)
@@ -141,14 +141,14 @@ def _finish(vae: Any, pixels: torch.Tensor, index: int) -> Frames:
 
 
 def to_uint8(video: torch.Tensor) -> Frames:
-    """Turn [3, n, H, W] in -1..1 into uint8 [n, H, W, 3] on the tensor's own device, then fetch it."""
+    """Turn [3, n, H, W] in -1..1 into uint8 [n, H, W, 3] on the tensor's device, then copy it to the host."""
     unit = (video.permute(1, 2, 3, 0) * 0.5 + 0.5).clamp(0, 1).float()
     levels: Frames = (unit * 255).round().to(torch.uint8).contiguous().cpu().numpy()
     return levels
 
 
 def _denormalise(vae: Any, latents: torch.Tensor) -> torch.Tensor:
-    """Undo the per-channel normalisation with the pipeline's own operations (the order decides the last bit)."""
+    """Undo the per-channel normalisation with the pipeline's own operations (their order decides the last bit)."""
     config = vae.config
     latents = latents.to(dtype=vae.dtype)
     shape = (1, config.z_dim, 1, 1, 1)

@@ -1,7 +1,7 @@
-"""A small picture of unfinished latents, without the VAE.
+"""Renders a small picture of unfinished latents without the VAE.
 
-Every latent pixel becomes one pixel by a linear map of its channels: the model's own map where its
-folder has a `preview.json`, else the three strongest directions in the latents themselves.
+Each latent pixel becomes one pixel by a linear map of its channels: the map in the model folder's `preview.json` if
+there is one, else the three principal components of the latents.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from PIL import Image
 from backend.core.errors import ModelDamaged
 
 PREVIEW_FILE = "preview.json"
-#: Pictures travel to every browser several times a second.
+#: Previews are sent to every browser several times a second.
 MAX_BYTES = 30 * 1024
 _LONG_SIDE = 384
 _QUALITIES = (85, 70, 50, 30, 15)
@@ -34,10 +34,10 @@ class PreviewMap:
 
     @classmethod
     def read(cls, folder: Path) -> PreviewMap | None:
-        """Read the map of a model folder; None when it has none.
+        """Read a model folder's map; None if it has none.
 
         Raises:
-            ModelDamaged: the file is there but is not a map.
+            ModelDamaged: the file exists but is not a map.
         """
         path = folder / PREVIEW_FILE
         try:
@@ -54,11 +54,11 @@ class PreviewMap:
 
 
 def render_preview(latents: torch.Tensor, preview_map: PreviewMap | None, size: tuple[int, int]) -> bytes:
-    """Draw the middle frame of [1, C, T, h, w] as a JPEG of at most 30 KB.
+    """Render the middle frame of [1, C, T, h, w] as a JPEG of at most 30 KB.
 
     Args:
         latents: normalised latents, finished or not.
-        preview_map: the model's map, or None for the strongest directions.
+        preview_map: the model's map; None = the principal components.
         size: (width, height) of the clip; the picture keeps it up to 384 pixels on the long side.
     """
     middle = latents[0, :, latents.shape[2] // 2].float().cpu().numpy()
@@ -74,12 +74,12 @@ def render_preview(latents: torch.Tensor, preview_map: PreviewMap | None, size: 
 
 
 def _strongest_directions(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Project on the first three principal components, spread over 0..1."""
+    """Project onto the first three principal components, scaled to 0..1."""
     flat = pixels.reshape(-1, pixels.shape[2])
     flat = flat - flat.mean(axis=0)
     _, vectors = np.linalg.eigh(flat.T @ flat)
     directions = vectors[:, ::-1][:, :3]
-    # An eigenvector's sign is arbitrary; fix it, or colours would flip between two previews.
+    # An eigenvector's sign is arbitrary; fixing it keeps colours from flipping between two previews.
     strongest = np.take_along_axis(directions, np.abs(directions).argmax(axis=0)[None], axis=0)
     projected = flat @ (directions * np.sign(strongest))
     low, high = np.percentile(projected, [2, 98], axis=0)

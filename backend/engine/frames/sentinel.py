@@ -1,6 +1,6 @@
-"""Watches the frames of a clip for signs that it is no video: black, flat, frozen.
+"""Detects clips that show nothing: black, flat or frozen.
 
-Works on uint8 frames as they leave the decoder; does not decide what happens then.
+Works on uint8 frames as they leave the decoder; does not decide what follows from a verdict.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-#: Levels of 255. A frame whose brightest value is below is black to any viewer.
+#: In levels of 255. A frame whose brightest value is below this is black to any viewer.
 BLACK_LEVEL = 10
-#: A frame whose darkest and brightest values (per channel) are no further apart shows nothing.
+#: In levels. A frame whose darkest and brightest values (per channel) are closer than this shows nothing.
 FLAT_SPREAD = 8
-#: A clip in which no value ever leaves the first frame by more than this stands still.
+#: In levels. A clip in which no value differs from the first frame by more than this is frozen.
 FROZEN_CHANGE = 3
 _SAMPLE_SIDE = 512
 
 
 class Quality(StrEnum):
-    """What a clip shows, as its record says it."""
+    """The verdict on a clip, as stored in its record."""
 
     OK = "ok"
     BLACK = "black"
@@ -29,7 +29,7 @@ class Quality(StrEnum):
 
 
 class ClipSentinel:
-    """Sees every frame once and keeps only the first one."""
+    """Inspects every frame once and keeps only the first one."""
 
     def __init__(self) -> None:
         self._frames = 0
@@ -39,7 +39,7 @@ class ClipSentinel:
         self._first: npt.NDArray[np.int16] | None = None
 
     def see(self, frames: npt.NDArray[np.uint8]) -> None:
-        """Look at the next frames, uint8 [n, H, W, 3]."""
+        """Take the next frames into account, uint8 [n, H, W, 3]."""
         stride = max(1, max(frames.shape[1:3]) // _SAMPLE_SIDE)
         sample = frames[:, ::stride, ::stride].astype(np.int16)
         self._frames += len(frames)
@@ -51,7 +51,7 @@ class ClipSentinel:
 
     @property
     def quality(self) -> Quality:
-        """The verdict over all frames seen."""
+        """The verdict on all frames so far."""
         if self._brightest < BLACK_LEVEL:
             return Quality.BLACK
         if self._widest < FLAT_SPREAD:
@@ -61,7 +61,7 @@ class ClipSentinel:
         return Quality.OK
 
     def warnings(self) -> tuple[str, ...]:
-        """Say what is wrong with the clip, one sentence each; empty when nothing is."""
+        """Return one sentence per fault of the clip; empty if there is none."""
         if self._frames == 0:
             return ("The clip has no frames.",)
         sentences = {
@@ -70,7 +70,7 @@ class ClipSentinel:
                 f"{self._brightest} of 255. Try another seed, and check the model's files."
             ),
             Quality.FLAT: (
-                "The clip is flat: every frame has one colour only. Try another seed, and check the model's files."
+                "The clip is flat: every frame has a single colour. Try another seed, and check the model's files."
             ),
             Quality.FROZEN: (
                 f"The clip is frozen: no value changes by more than {self._most_changed} of 255 over "

@@ -1,7 +1,7 @@
-"""A picture cut into overlapping tiles: where they lie, how their edges are joined, and where finished ones wait.
+"""A picture cut into overlapping tiles: their positions, the blending of their edges, and scratch space for results.
 
-The cut and the joining are those of `AutoencoderKLWan.tiled_decode` (diffusers 0.42.1), to the bit, but done chunk by
-chunk, so that of a tile only what its neighbours need has to be kept. Knows nothing about decoding.
+Cuts and blends exactly like `AutoencoderKLWan.tiled_decode` (diffusers 0.42.1), to the bit, but chunk by chunk, so
+only the edges that a tile's neighbours need are kept. Knows nothing about decoding.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-#: The next tile begins after this part of one: diffusers' 192 of 256 pixels.
+#: Stride as a fraction of a tile: diffusers' 192 of 256 pixels.
 _STRIDE = (3, 4)
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One tile: its place in the grid, and its first row and column in latents."""
+    """One tile: its position in the grid, and its first row and column in latents."""
 
     row: int
     column: int
@@ -34,7 +34,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class TileGrid:
-    """The tiles of one picture; a side in latents times `scale` is one in what the decoder gives."""
+    """The tiles of one picture; a length in latents times `scale` is the length in the decoder's output."""
 
     height: int  #: of the picture, in latents
     width: int
@@ -43,7 +43,7 @@ class TileGrid:
 
     @classmethod
     def of(cls, vae: Any, latents: torch.Tensor, pixels: int) -> TileGrid | None:
-        """Cut latents [1, C, T, h, w] into tiles of about so many pixels; None where one tile holds all of it."""
+        """Cut latents [1, C, T, h, w] into tiles of about `pixels` a side; None if one tile holds the whole picture."""
         factor, patch = vae.spatial_compression_ratio, vae.config.patch_size or 1
         height, width = latents.shape[-2:]
         side = max(pixels // factor, _STRIDE[1])
@@ -51,12 +51,12 @@ class TileGrid:
 
     @property
     def stride(self) -> int:
-        """From one tile to the next, in latents."""
+        """The distance from one tile to the next, in latents."""
         return self.side * _STRIDE[0] // _STRIDE[1]
 
     @property
     def overlap(self) -> int:
-        """Rows and columns that two tiles share, in what the decoder gives."""
+        """Rows or columns that neighbouring tiles share, in the decoder's output."""
         return (self.side - self.stride) * self.scale
 
     @property
@@ -70,7 +70,7 @@ class TileGrid:
         return range(0, self.width, self.stride)
 
     def __len__(self) -> int:
-        """How many tiles there are."""
+        """Return the number of tiles."""
         return len(self.rows) * len(self.columns)
 
     def __iter__(self) -> Iterator[Tile]:
@@ -84,14 +84,14 @@ class TileGrid:
         return latents[..., tile.top : tile.top + self.side, tile.left : tile.left + self.side]
 
     def own(self, decoded: torch.Tensor, tile: Tile) -> torch.Tensor:
-        """Return the part of a joined tile [..., H, W] that goes into the picture."""
+        """Return the part of a blended tile [..., H, W] that goes into the picture."""
         bottom = min(self.stride, self.height - tile.top) * self.scale
         right = min(self.stride, self.width - tile.left) * self.scale
         return decoded[..., :bottom, :right]
 
 
 class Scratch:
-    """Arrays by key in a file without a name: not in this process's memory, and gone when it ends, however it ends."""
+    """Arrays by key in an unnamed file: outside this process's memory, and gone however the process ends."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -101,12 +101,12 @@ class Scratch:
     @classmethod
     @contextmanager
     def in_folder(cls, folder: Path | None) -> Iterator[Scratch]:
-        """Open one for the block, in a folder or in the system's own for such files."""
+        """Open one for the block; None = in the system's temporary folder."""
         with tempfile.TemporaryFile(dir=folder) as file:
             yield cls(file)
 
     def put(self, key: Hashable, array: npt.NDArray[Any]) -> None:
-        """Keep an array; one that is not larger takes the place of the one that had this key.
+        """Store an array under a key; it overwrites the previous one in place unless it is larger.
 
         Raises:
             OSError: the disk is full.
@@ -120,14 +120,14 @@ class Scratch:
         self._file.write(np.ascontiguousarray(array).data)
 
     def get(self, key: Hashable, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-        """Return the array that was put last; it cannot be written to."""
+        """Return the array last stored under a key, read-only."""
         self._file.seek(self._places[key][0])
         size = prod(shape) * np.dtype(dtype).itemsize
         return np.frombuffer(self._file.read(size), dtype).reshape(shape)
 
 
 class Seams:
-    """Joins each tile to the one above and the one on its left, which come before it."""
+    """Blends each tile into its upper and left neighbours, which are decoded before it."""
 
     def __init__(self, grid: TileGrid, scratch: Scratch) -> None:
         self._grid = grid
@@ -135,8 +135,8 @@ class Seams:
         self._shapes: dict[Hashable, tuple[int, ...]] = {}
 
     def join(self, decoded: torch.Tensor, tile: Tile, chunk: int) -> torch.Tensor:
-        """Blend a tile's chunk [1, C, n, H, W] in place and return it; keeps the edges that later tiles need."""
-        # One tile after the other reads an edge and puts its own in the same place.
+        """Blend a tile's chunk [1, C, n, H, W] in place and return it; stores the edges that later tiles need."""
+        # Each tile reads an edge, then stores its own under the same key.
         below, right = ("below", tile.column, chunk), ("right", chunk)
         if tile.row > 0:
             _blend(self._edge(below, decoded), decoded, self._grid.overlap, dim=-2)
@@ -158,12 +158,12 @@ class Seams:
 
 
 def _blend(before: torch.Tensor, after: torch.Tensor, extent: int, *, dim: int) -> None:
-    """Let `after` begin as `before` ends: line i of n is before * (1 - i/n) + after * i/n."""
+    """Blend the start of `after` with the end of `before`: line i of n is before * (1 - i/n) + after * i/n."""
     extent = min(before.shape[dim], after.shape[dim], extent)
     shape = [1] * after.dim()
     shape[dim] = extent
     rise = [line / extent for line in range(extent)]
-    # The weights are rounded once, from double precision, as diffusers' numbers are.
+    # The weights are rounded once, from double precision, as in diffusers.
     up = torch.tensor(rise, dtype=after.dtype, device=after.device).view(shape)
     down = torch.tensor([1 - one for one in rise], dtype=after.dtype, device=after.device).view(shape)
     start = after.narrow(dim, 0, extent)

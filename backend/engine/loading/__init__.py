@@ -1,1 +1,1 @@
-"""From files of weights to the components of a pipeline."""
+"""Turns weight files into the components of a pipeline."""

@@ -1,7 +1,7 @@
-"""One component of a model: its structure without weights, the files held against it, and the weights put in.
+"""Loads one component of a model: builds its structure without weights, matches the files to it, fills it in.
 
-The files are held against the structure by names, shapes and types before a number is read: every parameter has its
-tensor or nothing is loaded. Knows components, not whole models and not what is done with them.
+Names, shapes and types are checked before any value is read: every parameter has its tensor or nothing is loaded.
+Knows components, not whole models or their use.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CLASSES = {
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter and where its numbers are."""
+    """A parameter and the tensor that holds its values."""
 
     names: tuple[str, ...]  #: more than one where parameters are tied
     tensor: StoredTensor
@@ -43,25 +43,25 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Fitting:
-    """A component's structure (on the meta device) and the files that fill all of it."""
+    """A component's structure (on the meta device) and a tensor for each of its parameters."""
 
     component: str
     module: nn.Module
     parameters: tuple[Parameter, ...]
-    packed: frozenset[str]  #: names of the matrices that stay as the GGUF file has them
+    packed: frozenset[str]  #: names of the matrices that stay quantised as in the GGUF file
 
 
 def build_component(component: str, config: Mapping[str, Any]) -> nn.Module:
-    """Build a component from its `config.json`, with parameters on the meta device: shapes without numbers.
+    """Build a component from its `config.json`, with parameters on the meta device: shapes without values.
 
     Raises:
-        TypeError, ValueError, KeyError: it is no configuration of this component.
+        TypeError, ValueError, KeyError: the configuration is not one of this component.
     """
     if component == "text_encoder":
         with torch.device("meta"):
             module: nn.Module = UMT5EncoderModel(UMT5Config.from_dict(dict(config)))
     elif component == "image_encoder":
-        with init_empty_weights(include_buffers=False):  # the list of places is counted, not loaded
+        with init_empty_weights(include_buffers=False):  # the position ids are computed, not loaded
             module = CLIPVisionModel(CLIPVisionConfig.from_dict(dict(config)))
     else:
         with init_empty_weights(include_buffers=False):  # the rotary tables are computed, not loaded
@@ -72,11 +72,11 @@ def build_component(component: str, config: Mapping[str, Any]) -> nn.Module:
 def fit(
     spec: ModelSpec, component: str, module: nn.Module, files: ComponentFiles, config: Mapping[str, Any]
 ) -> Fitting:
-    """Find the tensor of every parameter, under whichever names the files have; reads no numbers.
+    """Find the tensor of every parameter, whichever naming the files use; reads no values.
 
     Raises:
-        ModelDamaged: a parameter has none, or one of another shape or of a type that is not read; or a tensor has
-            no place, which is the sign of another model.
+        ModelDamaged: a parameter has no tensor, or one of another shape or an unsupported type; or a tensor matches
+            no parameter, which is a sign of another model.
     """
     names_of: dict[int, list[str]] = {}
     shapes: dict[str, tuple[int, ...]] = {}
@@ -94,17 +94,17 @@ def fit(
         used.update(stored)
         tensor = files.tensors[stored[0]]
         if not tensor.readable:
-            raise damaged(spec, f"{stored[0]} of {component} is stored as {tensor.dtype}, which is not read here")
+            raise damaged(spec, f"{stored[0]} of {component} is stored as {tensor.dtype}, which is not supported")
         if not _same_shape(tensor, shapes[names[0]]):
             raise damaged(
                 spec,
                 f"{stored[0]} of {component} has the shape {list(tensor.shape)}, "
-                f"and its configuration says {list(shapes[names[0]])}",
+                f"but its configuration says {list(shapes[names[0]])}",
             )
         parameters.append(Parameter(tuple(names), tensor, shapes[names[0]]))
     left = sorted(files.tensors.keys() - used)
     strict = component.startswith("transformer") or (table is not tables[0] and component != "image_encoder")
-    if left and strict:  # files of an image encoder have its list of places, or its way into the text's space, too
+    if left and strict:  # image encoder files may also hold position ids or the projection into text space
         raise damaged(spec, f"{len(left)} tensors of {component} have no place in it; the first one is {left[0][:120]}")
     return Fitting(component, module, tuple(parameters), _packed(module, parameters))
 
@@ -112,8 +112,8 @@ def fit(
 def fill(fitting: Fitting, config_folder: Path, dtype: torch.dtype, device: torch.device) -> nn.Module:
     """Read a component's weights straight to a device, in the precision in which it computes.
 
-    Every parameter gets memory of its own, so the files may change or go once this is done. What diffusers keeps
-    in float32 is kept so; quantised matrices stay as they are.
+    Every parameter gets its own memory, so the files may change or disappear afterwards. What diffusers keeps in
+    float32 stays in float32; quantised matrices stay quantised.
     """
     with OpenWeights() as weights:
         if fitting.packed:
@@ -132,7 +132,7 @@ def fill(fitting: Fitting, config_folder: Path, dtype: torch.dtype, device: torc
 def _fill_packed(
     fitting: Fitting, weights: OpenWeights, config_folder: Path, dtype: torch.dtype, device: torch.device
 ) -> nn.Module:
-    """Let diffusers build the transformer around its quantised matrices."""
+    """Have diffusers build the transformer around its quantised matrices."""
     state = {}
     for parameter in fitting.parameters:
         name = parameter.names[0]
@@ -152,7 +152,7 @@ def _fill_packed(
 
 
 def _packed(module: nn.Module, parameters: list[Parameter]) -> frozenset[str]:
-    """Return which parameters can stay quantised: matrices of linear layers of a transformer, in its own precision."""
+    """Return the parameters that can stay quantised: a transformer's linear weights that are not kept in float32."""
     if not isinstance(module, WanTransformer3DModel):
         return frozenset()
     names = (parameter.names[0] for parameter in parameters if parameter.tensor.packed)
@@ -166,17 +166,17 @@ def _packed(module: nn.Module, parameters: list[Parameter]) -> frozenset[str]:
 
 
 def _in_float32(module: nn.Module, parameter: str, dtype: torch.dtype) -> bool:
-    """Whether the libraries keep a parameter in float32 where the rest of its module is in another precision.
+    """Whether the libraries keep a parameter in float32 while the rest of its module has another precision.
 
     diffusers does so in every precision, transformers only where the narrow range of float16 would overflow.
     """
     kept: list[str] | None = getattr(module, "_keep_in_fp32_modules", None)
-    asked = isinstance(module, WanTransformer3DModel) or dtype == torch.float16
-    return asked and not set(parameter.split(".")).isdisjoint(kept or ())
+    applies = isinstance(module, WanTransformer3DModel) or dtype == torch.float16
+    return applies and not set(parameter.split(".")).isdisjoint(kept or ())
 
 
 def _same_shape(tensor: StoredTensor, shape: tuple[int, ...]) -> bool:
-    """Compare shapes; GGUF files may lack sides of length one, and have the kernel of a convolution as one row."""
+    """Compare shapes; GGUF files may drop dimensions of length one, and flatten a convolution's kernel to one row."""
     if tensor.container is not Container.GGUF:
         return tensor.shape == shape
     stored = tuple(side for side in tensor.shape if side != 1)

@@ -1,7 +1,7 @@
-"""The files of one model folder in diffusers' layout: are they all there and readable, and what is in them.
+"""Checks one model folder in diffusers' layout: every file present, readable, and fitting the spec.
 
-Looks at names, sizes and headers before anything is opened as a model, so that a damaged folder is
-reported by the name of its file. In which form a component's weights are does not matter here.
+Inspects names, sizes and headers before anything is opened as a model, so that an error names the damaged file.
+Independent of the form of a component's weights.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.core.catalogue.spec import DMD_PIPELINE, Mode, ModelSpec
+from backend.core.catalogue.spec import DMD_PIPELINE, PIPELINES, Mode, ModelSpec
 from backend.core.errors import ModelUnavailable
 from backend.core.formats.tensors import UnreadableWeights
 from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, shard_names
@@ -20,7 +20,7 @@ from backend.engine.loading.component_loader import CLASSES
 from backend.engine.loading.weight_files import ComponentFiles, damaged, read_headers
 
 MODEL_INDEX = "model_index.json"
-#: Component folders that hold weights, with the usual name of the file inside; another one may be there alone.
+#: Component folders with weights, and the usual name of the file inside; a single file may have another name.
 _WEIGHTED = {
     "text_encoder": "model.safetensors",
     "image_encoder": "model.safetensors",
@@ -28,25 +28,23 @@ _WEIGHTED = {
     "transformer": "diffusion_pytorch_model.safetensors",
     "transformer_2": "diffusion_pytorch_model.safetensors",
 }
-#: Component folders without weights: one file of each row must be there.
+#: Component folders without weights: one file of each row must exist.
 _PLAIN = {
     "tokenizer": (("tokenizer_config.json",), ("tokenizer.json", "spiece.model")),
     "scheduler": (("scheduler_config.json",),),
     "image_processor": (("preprocessor_config.json",),),
 }
-#: Components that only models have which see the start image as tokens too.
+#: Components that exist only in models that also read the start image as tokens.
 _OF_IMAGE_TOKENS = frozenset({"image_encoder", "image_processor"})
-#: Diffusers' pipeline class of each mode; `model_index.json` names it, unless the model was distilled by DMD.
-PIPELINES = {Mode.T2V: "WanPipeline", Mode.I2V: "WanImageToVideoPipeline", Mode.TI2V: "WanPipeline"}
-#: Input channels of the transformer for latents of C channels: the latents alone, or beside them a mask (one
+#: Input channels of the transformer for latents of C channels: the latents alone, or together with a mask (one
 #: channel for each of the four frames in a latent frame) and the encoded image.
 _INPUT_CHANNELS = {Mode.T2V: lambda c: c, Mode.I2V: lambda c: 2 * c + 4, Mode.TI2V: lambda c: c}
-#: Channels of the latents that each mode's autoencoder makes.
+#: Latent channels of each mode's autoencoder.
 _LATENT_CHANNELS = {Mode.T2V: 16, Mode.I2V: 16, Mode.TI2V: 48}
-#: Tensors that give away which model they belong to, by diffusers' and by Wan's own names.
+#: Tensors that identify the model, by diffusers' and by Wan's own names.
 _FIRST_WEIGHT = "patch_embedding.weight"
 _LATENT_WEIGHTS = ("post_quant_conv.weight", "conv2.weight")
-#: Classes may only come from these libraries; anything else would be code from the model folder.
+#: The only libraries that classes may come from; anything else would be code from the model folder.
 _LIBRARIES = frozenset({"diffusers", "transformers"})
 _BOUNDARY_TOLERANCE = 1e-9
 _CHUNK_BYTES = 4 * 2**20
@@ -54,15 +52,15 @@ _CHUNK_BYTES = 4 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A checked folder."""
+    """A folder that passed the checks."""
 
     folder: Path
-    components: dict[str, ComponentFiles]  #: those with weights
-    configs: dict[str, dict[str, Any]]  #: what the `config.json` of each of them says
+    components: dict[str, ComponentFiles]  #: the components with weights
+    configs: dict[str, dict[str, Any]]  #: the content of each one's `config.json`
 
     @property
     def fingerprint(self) -> str:
-        """A cheap mark of this state of the folder, from names, sizes and times of all weight files."""
+        """A cheap identifier of the folder's state, from names, sizes and times of all weight files."""
         lines = []
         for path in self._sorted():
             stat = path.stat()
@@ -70,7 +68,7 @@ class ModelFiles:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def digest(self, component: str | None = None) -> str:
-        """SHA-256 over names and contents of all weight files, or of one component's; reads every byte."""
+        """Return the SHA-256 over names and contents of all weight files, or of one component's; reads every byte."""
         total = hashlib.sha256()
         for path in self._sorted() if component is None else sorted(self.components[component].paths):
             one = hashlib.sha256()
@@ -81,7 +79,7 @@ class ModelFiles:
         return total.hexdigest()
 
     def shape_of(self, component: str, *names: str) -> tuple[int, ...] | None:
-        """The shape of the first of these tensors that is in a component's files, or None when none is."""
+        """Return the shape of the first of these tensors in a component's files; None if it has none of them."""
         tensors = self.components[component].tensors
         return next((tensors[name].shape for name in names if name in tensors), None)
 
@@ -90,10 +88,10 @@ class ModelFiles:
 
 
 def check_model_files(folder: Path, spec: ModelSpec) -> ModelFiles:
-    """Check that every file the model needs is there, can be read, and fits the spec.
+    """Check that every file the model needs exists, is readable, and fits the spec.
 
     Raises:
-        ModelDamaged: a file is missing, cut off or contradicts the spec; the message names it.
+        ModelDamaged: a file is missing, truncated, or contradicts the spec; the message names it.
         ModelUnavailable: the folder holds a kind of pipeline that this version cannot run.
     """
     configs = read_structure(folder, spec)
@@ -111,10 +109,10 @@ def check_model_files(folder: Path, spec: ModelSpec) -> ModelFiles:
 
 
 def read_structure(folder: Path, spec: ModelSpec) -> dict[str, dict[str, Any]]:
-    """Read the configuration of every component with weights, and hold all of them against the spec.
+    """Read the configuration of every component with weights, and check all of them against the spec.
 
     Raises:
-        ModelDamaged: one is missing, or belongs to another model.
+        ModelDamaged: a configuration is missing, or belongs to another model.
         ModelUnavailable: the folder holds a kind of pipeline that this version cannot run.
     """
     index = _read_json(spec, folder, MODEL_INDEX)
@@ -122,7 +120,7 @@ def read_structure(folder: Path, spec: ModelSpec) -> dict[str, dict[str, Any]]:
     if index.get("_class_name") != expected:
         raise ModelUnavailable(
             f"{spec.id} must be a {expected}; its folder holds a {index.get('_class_name')}",
-            suggestions=("Put the folder of this very model there.",),
+            suggestions=("Replace it with the folder of this model.",),
         )
     _check_against_spec(index, spec)
     for component in (*_WEIGHTED, *_PLAIN):
@@ -139,7 +137,7 @@ def read_structure(folder: Path, spec: ModelSpec) -> dict[str, dict[str, Any]]:
 
 
 def _has(spec: ModelSpec, component: str) -> bool:
-    """Whether such a model has a component."""
+    """Whether models of this spec have a component."""
     if component == "transformer_2":
         return spec.experts == 2
     return spec.image_tokens or component not in _OF_IMAGE_TOKENS
@@ -162,7 +160,7 @@ def _check_against_spec(index: dict[str, Any], spec: ModelSpec) -> None:
 
 
 def _check_channels(spec: ModelSpec, configs: dict[str, dict[str, Any]]) -> None:
-    """Refuse an autoencoder or a transformer that is configured for a model of another mode."""
+    """Reject an autoencoder or a transformer configured for another mode."""
     vae = configs["vae"]
     latent = vae.get("z_dim", 16)
     _check_latent_channels(spec, latent)
@@ -175,22 +173,20 @@ def _check_channels(spec: ModelSpec, configs: dict[str, dict[str, Any]]) -> None
 
 
 def _check_image_tokens(spec: ModelSpec, configs: dict[str, dict[str, Any]]) -> None:
-    """Refuse a transformer that reads other tokens of an image than the model's image encoder makes."""
+    """Reject a transformer whose image tokens are not those of the model's image encoder."""
     expected = configs["image_encoder"].get("hidden_size") if spec.image_tokens else None
     for component, config in configs.items():
         if not component.startswith("transformer"):
             continue
         width = config.get("image_dim")
         if width != expected:
-            raise damaged(
-                spec, f"its {component} reads image tokens of width {width}, and the model has those of {expected}"
-            )
+            raise damaged(spec, f"its {component} reads image tokens of width {width}; the model has width {expected}")
         if config.get("pos_embed_seq_len") is not None:
             raise damaged(spec, f"its {component} is made for a first and a last frame, which is another model")
 
 
 def _check_stored_channels(spec: ModelSpec, files: ModelFiles) -> None:
-    """Refuse weights of a model of another mode, whatever the configuration beside them says."""
+    """Reject weights of another mode, whatever the configuration says."""
     latent = files.shape_of("vae", *_LATENT_WEIGHTS)
     if latent:
         _check_latent_channels(spec, latent[0])
@@ -203,13 +199,13 @@ def _check_stored_channels(spec: ModelSpec, files: ModelFiles) -> None:
 def _check_latent_channels(spec: ModelSpec, channels: int) -> None:
     expected = _LATENT_CHANNELS[spec.mode]
     if channels != expected:
-        raise damaged(spec, f"its vae makes latents of {channels} channels, and a {spec.mode} model has {expected}")
+        raise damaged(spec, f"its vae makes latents of {channels} channels; a {spec.mode} model has {expected}")
 
 
 def _check_input_channels(spec: ModelSpec, component: str, channels: object) -> None:
     expected = _INPUT_CHANNELS[spec.mode](_LATENT_CHANNELS[spec.mode])
     if channels != expected:
-        raise damaged(spec, f"its {component} takes {channels} input channels, and a {spec.mode} model has {expected}")
+        raise damaged(spec, f"its {component} takes {channels} input channels; a {spec.mode} model has {expected}")
 
 
 def _check_entry(spec: ModelSpec, index: dict[str, Any], component: str) -> None:
@@ -223,7 +219,7 @@ def _check_entry(spec: ModelSpec, index: dict[str, Any], component: str) -> None
 def _weight_names(spec: ModelSpec, folder: Path, component: str, usual_name: str) -> tuple[str, ...]:
     """Return a component's weight files relative to the model's folder.
 
-    These are the shards of an index; or the file with the usual name; or the only one that is there.
+    These are the shards of an index, else the file with the usual name, else the only weight file.
     """
     place = folder / component
     indices = [f"{usual_name}.index.json"]

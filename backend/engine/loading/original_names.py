@@ -1,7 +1,7 @@
-"""The names under which files hold the parameters of each component: the library's, Wan's own, llama.cpp's.
+"""The names under which files store each component's parameters: the library's, Wan's own, llama.cpp's.
 
-Every table goes from diffusers' name to the file's name, so that a file is held against the whole structure of a
-component. Names that those need too who only recognise files are in `core`. Knows names and nothing of files.
+Every table maps diffusers' name to the file's name, so that a file can be checked against the whole component. Names
+also needed to recognise files are in `core`. Knows nothing about files.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 from backend.core.formats.text_encoder_names import llama_text_name, wan_text_name
 from backend.core.lora.keys import original_parameter_name
 
-#: What stands before every name where a file was made for ComfyUI, or holds more than a transformer.
+#: Prefixes of every name in files made for ComfyUI, or that hold more than a transformer.
 PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 
-#: Parts of the VAE that have one place (`AutoencoderKLWan` of diffusers against `vae2_1.py` and `vae2_2.py` of Wan).
+#: Parts of the VAE that occur once: `AutoencoderKLWan` of diffusers -> `vae2_1.py` and `vae2_2.py` of Wan.
 _VAE_PARTS = {
     "quant_conv": "conv1",
     "post_quant_conv": "conv2",
@@ -28,7 +28,7 @@ _VAE_PARTS = {
     "decoder.norm_out": "decoder.head.0",
     "decoder.conv_out": "decoder.head.2",
 }
-#: Inside a residual block: places in Wan's `nn.Sequential`.
+#: Inside a residual block: positions in Wan's `nn.Sequential`.
 _RESIDUAL = {
     "norm1": "residual.0",
     "conv1": "residual.2",
@@ -37,7 +37,7 @@ _RESIDUAL = {
     "conv_shortcut": "shortcut",
 }
 _VAE_MIDDLE = re.compile(r"^(encoder|decoder)\.mid_block\.(attentions|resnets)\.(\d+)\.(.+)$")
-#: Levels of the encoder and the decoder, with their blocks in lists of their own or (2.1's encoder) all in one list.
+#: Levels of the encoder and the decoder; blocks are in one list per level or (2.1's encoder) in a single list.
 _VAE_LEVEL = re.compile(
     r"^(?P<half>encoder|decoder)\.(?:down|up)_blocks\.(?P<level>\d+)\."
     r"(?:resnets\.(?P<block>\d+)\.|(?P<resampler>downsampler|upsampler|upsamplers\.0)\.)?(?P<rest>.+)$"
@@ -45,7 +45,7 @@ _VAE_LEVEL = re.compile(
 
 
 def name_tables(component: str, parameters: Iterable[str], config: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return every way in which files name a component's parameters: parameter -> name in the file.
+    """Return every naming that files use for a component: parameter -> name in the file.
 
     The first one is the library's own. `config` is the component's `config.json`.
     """
@@ -53,7 +53,7 @@ def name_tables(component: str, parameters: Iterable[str], config: Mapping[str, 
     own = {name: name for name in names}
     if component == "text_encoder":
         return [own, _table(names, wan_text_name), _table(names, llama_text_name)]
-    if component == "image_encoder":  # as transformers before 5 wrote it, and as the published files are
+    if component == "image_encoder":  # as written by transformers before 5, and in the published files
         return [own, _table(names, "vision_model.{}".format)]
     if component == "vae":
         blocks, residual = int(config.get("num_res_blocks", 2)), bool(config.get("is_residual", False))
@@ -87,13 +87,13 @@ def _vae_name(res_blocks: int, residual: bool, name: str) -> str:
 
 
 def _vae_place(level: re.Match[str], res_blocks: int, residual: bool) -> str:
-    """Return where in Wan's lists a block is: 2.2 has a list in each level, 2.1 one list for all levels."""
+    """Return a block's position in Wan's lists: 2.2 has one list per level, 2.1 one list for all levels."""
     half, index = level["half"], int(level["level"])
     samples = "downsamples" if half == "encoder" else "upsamples"
     blocks = res_blocks if half == "encoder" else res_blocks + 1  # the resampler comes after them
     place = blocks if level["resampler"] is not None else int(level["block"] or 0)
     if residual:
         return f"{half}.{samples}.{index}.{samples}.{place}"
-    if half == "encoder":  # diffusers has one list here too
+    if half == "encoder":  # diffusers also has a single list here
         return f"{half}.{samples}.{index}"
     return f"{half}.{samples}.{index * (blocks + 1) + place}"

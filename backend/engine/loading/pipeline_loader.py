@@ -1,7 +1,7 @@
 """Opens a model folder as a set of ready components on one device.
 
-Safetensors and GGUF only, local files only, no code from the folder; one component is read and put into its place
-after the other. Knows devices and precision; knows nothing about requests, tasks or where models are kept.
+Safetensors and GGUF only, local files only, no code from the folder; components are read and placed one at a time.
+Knows devices and precision; knows nothing about requests, tasks or where models are stored.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import transformers.utils.logging as transformers_logging
 from safetensors import SafetensorError
 from torch import nn
 
+from backend.core.catalogue.spec import PIPELINES
 from backend.core.catalogue.table import Mode, ModelSpec
 from backend.core.faults import fault_point
 from backend.core.formats.tensors import UnreadableWeights
@@ -31,15 +32,15 @@ from backend.core.planning.memory_plan import MemoryPlan
 from backend.engine.device.attention import use_kernel
 from backend.engine.failures import device_errors
 from backend.engine.loading.component_loader import Fitting, build_component, fill, fit
-from backend.engine.loading.model_files import PIPELINES, ModelFiles, check_model_files, read_structure
+from backend.engine.loading.model_files import ModelFiles, check_model_files, read_structure
 from backend.engine.loading.weight_files import damaged
 from backend.engine.loading.weights_digest import WeightsDigest
 from backend.engine.memory.offload import RESIDENT, ModelLayout, reading_place, settle
 
-#: What a pipeline can do without when it only decodes.
+#: Components that decoding does not need.
 _NOT_FOR_DECODING = ("tokenizer", "text_encoder", "transformer", "transformer_2")
-_NOT_FOR_DECODING_TOO = ("image_encoder", "image_processor")  #: of models that have them
-#: Components that compute in float32 everywhere, as the models' cards load them.
+_NOT_FOR_DECODING_TOO = ("image_encoder", "image_processor")  #: in models that have them
+#: Components that always compute in float32, as in the model cards' examples.
 _IN_FLOAT32 = ("vae", "image_encoder")
 _LIBRARIES = ("torch", "diffusers", "transformers", "safetensors", "av", "ftfy")
 
@@ -51,16 +52,18 @@ class WanComponents:
     spec: ModelSpec
     folder: Path
     fingerprint: str  #: state of the weight files when they were opened
-    pipeline: Any  #: diffusers' pipeline; its encode_prompt and prepare_latents are reused, it is never called itself
+    pipeline: (
+        Any  #: diffusers' pipeline; encode_prompt and prepare_latents are reused, the pipeline itself is never called
+    )
     device: torch.device
     digest: WeightsDigest = field(repr=False)
-    layout: ModelLayout = field(repr=False)  #: where the weights are, now
-    attention: str = NATIVE  #: the kernel of the experts' attention
-    precision: str = "float32"  #: the numbers in which the experts compute
+    layout: ModelLayout = field(repr=False)  #: where the weights are now
+    attention: str = NATIVE  #: the experts' attention kernel
+    precision: str = "float32"  #: the dtype in which the experts compute
 
     @property
     def tokenizer(self) -> Any:
-        """The prompt's tokenizer."""
+        """The tokenizer for prompts."""
         return self.pipeline.tokenizer
 
     @property
@@ -90,7 +93,7 @@ class WanComponents:
 
     @property
     def image_pipeline(self) -> Any:
-        """The pipeline that knows how to begin with an image: of I2V its own, of TI2V one of the same parts."""
+        """The pipeline that starts from an image: I2V's own; for TI2V one built from the same components."""
         if self.spec.mode is Mode.I2V:
             return self.pipeline
         return diffusers.WanImageToVideoPipeline(
@@ -111,7 +114,7 @@ class WanComponents:
 
     @property
     def boundary_ratio(self) -> float | None:
-        """The part of the training timesteps that belongs to the expert for high noise."""
+        """The fraction of the training timesteps from which on the high-noise expert is used; None with one expert."""
         ratio: float | None = self.pipeline.config.boundary_ratio
         return ratio
 
@@ -122,15 +125,15 @@ class WanComponents:
 
     @property
     def plan(self) -> MemoryPlan:
-        """The memory plan in force."""
+        """The current memory plan."""
         return self.layout.plan
 
     def arrange(self, plan: MemoryPlan) -> None:
-        """Go over to another plan without reading the files again.
+        """Switch to another plan without reading the files again.
 
         Raises:
-            OutOfMemory: it does not fit; the model is of no use any more.
-            ValueError: the plan is none that the one in force `reaches`.
+            OutOfMemory: the plan does not fit; the model can no longer be used.
+            ValueError: the plan is not one that the current plan `reaches`.
         """
         with device_errors(f"arranging {self.spec.id}", MemoryUse.LOAD):
             self.layout.change(plan)
@@ -147,7 +150,7 @@ class WanComponents:
 
     @property
     def device_name(self) -> str:
-        """The device in words, for the record of a video."""
+        """The device in words, for a video's record."""
         return _in_words(self.device)
 
 
@@ -160,30 +163,30 @@ class WanPipelineLoader:
         Args:
             device: "cpu", "cuda" or "cuda:N".
             threads: CPU threads of torch; 0 leaves them as they are.
-            attention: the kernel of the experts' attention.
-            precision: the numbers in which text encoder and experts compute; None = as the class says.
+            attention: the experts' attention kernel.
+            precision: dtype of text encoder and experts; None = the class's default.
         """
         self.device = torch.device(device)
         self._attention = attention
         self._precision = precision or ("float32" if self.device.type == "cpu" else "bfloat16")
         if threads > 0:
             torch.set_num_threads(threads)
-        # Their bars would go to the worker's log; our own progress says more. The pipelines' classes are looked up
-        # when they are needed, after this: the one for images would warn that CLIP's processor of images lacks
-        # torchvision, and does without.
+        # Their progress bars would end up in the worker's log; our own progress is more precise. The pipeline classes
+        # are resolved lazily, after this: the image pipeline would warn that CLIP's image processor lacks torchvision,
+        # which it does not need.
         transformers_logging.set_verbosity_error()
         diffusers_logging.disable_progress_bar()
         transformers_logging.disable_progress_bar()
 
     @property
     def device_name(self) -> str:
-        """The device in words, as the records of its videos name it."""
+        """The device in words, as in its videos' records."""
         return _in_words(self.device)
 
     def build(self, folder: Path, spec: ModelSpec) -> dict[str, nn.Module]:
-        """Build every component with weights from the folder's configurations, without any weights.
+        """Build every component that has weights from the folder's configurations, without loading them.
 
-        The parameters are on torch's meta device: they have names and shapes, and no memory.
+        The parameters are on torch's meta device: they have names and shapes but no memory.
 
         Raises:
             ModelDamaged: a configuration is missing, unusable, or belongs to another model.
@@ -192,28 +195,28 @@ class WanPipelineLoader:
         return self._build(spec, read_structure(folder, spec))
 
     def free_bytes(self) -> int | None:
-        """Return what of a card's memory is free now or this process's own already; None on a processor."""
+        """Return the card's memory that is free or already this process's own; None on a CPU."""
         if self.device.type != "cuda":
             return None
-        free, _ = torch.cuda.mem_get_info(self.device)  # begins CUDA's context where there is none, so that counts too
+        free, _ = torch.cuda.mem_get_info(self.device)  # creates the CUDA context if there is none, so it counts too
         return int(free) + int(torch.cuda.memory_reserved(self.device)) + CUDA_CONTEXT
 
     def fingerprint(self, folder: Path, spec: ModelSpec) -> str:
-        """Return the mark that changes when the folder's weight files change. Raises like `load`."""
+        """Return an identifier that changes when the folder's weight files change. Raises like `load`."""
         return check_model_files(folder, spec).fingerprint
 
     def load(self, folder: Path, spec: ModelSpec, plan: MemoryPlan = RESIDENT) -> WanComponents:
-        """Check the folder, then load it as the plan says.
+        """Check the folder, then load it according to the plan.
 
         Raises:
-            ModelDamaged: a file is missing, cut off, or does not hold what the model's class needs.
+            ModelDamaged: a file is missing, truncated, or does not hold what the model's class needs.
             ModelUnavailable: the folder holds a kind of pipeline that this version cannot run.
             OutOfMemory: the device cannot hold the model.
         """
         return self._load(folder, spec, plan, without=())
 
     def load_decoder(self, folder: Path, spec: ModelSpec, plan: MemoryPlan = RESIDENT) -> WanComponents:
-        """Check the folder, then load what turns latents into frames and nothing else: no text, no experts.
+        """Check the folder, then load only what turns latents into frames: no text encoder, no experts.
 
         Raises like `load`.
         """
@@ -225,7 +228,7 @@ class WanPipelineLoader:
         configs = {name: config for name, config in files.configs.items() if name not in without}
         modules = self._build(spec, configs)
         fittings = [fit(spec, name, one, files.components[name], configs[name]) for name, one in modules.items()]
-        gc.collect()  # the model that was loaded before may still wait for the collector
+        gc.collect()  # the previous model may still await collection
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         with device_errors(f"loading {spec.id}", MemoryUse.LOAD):
@@ -255,7 +258,7 @@ class WanPipelineLoader:
         return modules
 
     def _read(self, files: ModelFiles, spec: ModelSpec, fitting: Fitting, plan: MemoryPlan) -> nn.Module:
-        """Read one component and put it where the plan wants it, so that the next one finds room."""
+        """Read one component and place it according to the plan, so that the next one finds room."""
         name = fitting.component
         main: torch.dtype = torch.float32 if name in _IN_FLOAT32 else getattr(torch, self._precision)
         with _misfits(spec):
@@ -265,7 +268,7 @@ class WanPipelineLoader:
 
     @staticmethod
     def _assemble(folder: Path, spec: ModelSpec, components: dict[str, nn.Module | None]) -> Any:
-        """Make diffusers' pipeline of what was loaded, with the tokenizer and the scheduler of the folder."""
+        """Build diffusers' pipeline from the loaded components and the folder's tokenizer and scheduler."""
         with _misfits(spec):
             return getattr(diffusers, PIPELINES[spec.mode]).from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, **components
@@ -274,7 +277,7 @@ class WanPipelineLoader:
 
 @contextmanager
 def _misfits(spec: ModelSpec) -> Iterator[None]:
-    """Say as one error whatever the libraries raise where files are not what they have to be."""
+    """Turn whatever the libraries raise for unsuitable files into one error."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, UnreadableWeights) as error:
@@ -286,5 +289,5 @@ def _in_words(device: torch.device) -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of the libraries that decide the pixels."""
+    """Return the versions of the libraries that affect the pixels."""
     return {name: metadata.version(name) for name in _LIBRARIES}

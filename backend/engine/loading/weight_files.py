@@ -1,11 +1,7 @@
-"""One GGUF file: the types and shapes of its tensors, and their numbers, packed as they are or as plain floats.
+"""Reads the weight files of one component: safetensors, also sharded or with scaled eight-bit floats, or one GGUF file.
 
-What is where is read by `core.gguf_header`; packed matrices become what diffusers computes with. Knows no models.
-
-The weight files of one component: which they are, what they hold under which names, and their numbers.
-
-Decides by the content of the component's folder: safetensors, one or several, also with scaled eight-bit floats, or
-one GGUF file. Headers are read when a folder is looked at, numbers only while a component is filled. Knows no models.
+Headers are read when a folder is checked, values only while a component is filled; packed GGUF matrices stay in the
+form that diffusers computes with. Knows no models.
 """
 
 from __future__ import annotations
@@ -32,42 +28,42 @@ from backend.core.formats.tensors import FLOAT_TYPES, TensorInfo, UnreadableWeig
 from backend.core.formats.weights import Container, read_weights, scaled_weight
 from backend.engine.loading.original_names import PREFIXES
 
-#: Numbers that are no quantisation: they are read as they are.
+#: GGUF types that are not quantised: read as they are.
 _FLOATS = FLOAT_TYPES & {kind.name for kind in GGMLQuantizationType}
-#: Those of them that numpy has.
+#: Those that numpy supports.
 _PLAIN: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
-#: Types whose matrices stay packed in memory, by name: diffusers unpacks them while it computes.
+#: Types whose matrices stay packed in memory: diffusers unpacks them while it computes.
 PACKED_TYPES = frozenset(kind.name for kind in SUPPORTED_GGUF_QUANT_TYPES) - _FLOATS
 READABLE_TYPES = PACKED_TYPES | _FLOATS
-#: Types whose numbers are read, by the names that each format has for them.
+#: Supported types, by each format's names for them.
 _READABLE = {Container.SAFETENSORS: FLOAT_TYPES, Container.GGUF: READABLE_TYPES}
-#: How many numbers are unpacked at once: a table of words would otherwise stand in memory a second and a third time.
+#: Values unpacked at once; unpacking a whole embedding table would hold two more copies of it in memory.
 _AT_ONCE = 4 * 2**20
 
 
 class GgufFile:
-    """An open file; its numbers are mapped and read when they are asked for."""
+    """An open GGUF file; its values are memory-mapped and read on demand."""
 
     def __init__(self, path: Path) -> None:
         """Read the header.
 
         Raises:
-            UnreadableWeights: it is cut off, or something else.
+            UnreadableWeights: the file is truncated or not a GGUF file.
         """
         self._header = read_gguf_header(path)
         self._bytes = np.memmap(path, np.uint8, mode="r")
 
     def numbers(self, name: str, rows: slice = slice(None)) -> torch.Tensor:
-        """Return a tensor, or rows of it, as floats: what is packed becomes float32, what is not stays as it is."""
+        """Return a tensor, or rows of it, as floats: packed types become float32, others keep their type."""
         info, kind = self._header.tensors[name], self._kind(name)
         plain = _PLAIN.get(info.dtype)
         packed = self._rows(name)[rows]
         values = gguf.dequantize(packed, kind) if plain is None else packed.view(plain)
-        # What was not unpacked is still the file's, which nobody may write into.
+        # Values that were not unpacked are a view of the read-only file.
         return torch.from_numpy(np.require(values, requirements="W")).reshape(-1, *info.shape[1:])
 
     def packed(self, name: str) -> torch.Tensor:
-        """Return a matrix in the form in which diffusers computes with it; its bytes are those of the file."""
+        """Return a matrix in the form that diffusers computes with; its bytes are those of the file."""
         rows = torch.from_numpy(np.array(self._rows(name)))
         packed: torch.Tensor = GGUFParameter(rows, quant_type=self._kind(name))
         return packed
@@ -76,30 +72,30 @@ class GgufFile:
         return GGMLQuantizationType[self._header.tensors[name].dtype]
 
     def _rows(self, name: str) -> Any:
-        """Return a tensor's bytes, one row for each row of its matrix: no row shares a block with another."""
+        """Return a tensor's bytes, one row per matrix row: no two rows share a block."""
         first, last = self._header.spans[name]
         return self._bytes[first:last].reshape(self._header.tensors[name].shape[0], -1)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One tensor in one file; not read."""
+    """One tensor in one file; its values are not read."""
 
     path: Path
     key: str  #: its name in the file
-    dtype: str  #: as the file's format names it
+    dtype: str  #: by the file format's name
     shape: tuple[int, ...]
     container: Container = Container.SAFETENSORS
-    scale: StoredTensor | None = None  #: what the numbers are to be multiplied by
+    scale: StoredTensor | None = None  #: factor of the values
 
     @property
     def packed(self) -> bool:
-        """Whether it is quantised in a way in which it can be computed with."""
+        """Whether it is quantised in a type that diffusers computes with."""
         return self.container is Container.GGUF and self.dtype in PACKED_TYPES
 
     @property
     def readable(self) -> bool:
-        """Whether its type is one that is read here."""
+        """Whether its type is supported."""
         return self.dtype in _READABLE[self.container]
 
 
@@ -108,11 +104,11 @@ class ComponentFiles:
     """All weight files of a component."""
 
     paths: tuple[Path, ...]
-    tensors: Mapping[str, StoredTensor]  #: by name, without a prefix that all names have
+    tensors: Mapping[str, StoredTensor]  #: by name, without a prefix shared by all names
 
 
 def damaged(spec: ModelSpec, reason: str) -> ModelDamaged:
-    """Make the error; the reason names files relative to the model's folder, because clients may read it."""
+    """Return the error; the reason names files relative to the model's folder, because clients may read it."""
     return ModelDamaged(f"{spec.id} is damaged: {reason}")
 
 
@@ -120,7 +116,7 @@ def read_headers(spec: ModelSpec, folder: Path, names: tuple[str, ...]) -> Compo
     """Read the headers of a component's files, named relative to the model's folder.
 
     Raises:
-        ModelDamaged: one is missing, cut off, or something else than its name says; the message names it.
+        ModelDamaged: a file is missing, truncated, or not what its name says; the message names it.
     """
     weights: dict[str, StoredTensor] = {}
     scales: dict[str, StoredTensor] = {}
@@ -140,9 +136,9 @@ def read_headers(spec: ModelSpec, folder: Path, names: tuple[str, ...]) -> Compo
     return ComponentFiles(tuple(folder / name for name in names), _understood(spec, names[0], weights, scales))
 
 
-@lru_cache(maxsize=64)  # before every task the folder is looked at again, and the many tensors take their time
+@lru_cache(maxsize=64)  # the folder is checked before every task, and parsing many tensors takes time
 def _header(path: Path, _state: tuple[int, int]) -> tuple[Mapping[str, StoredTensor], Mapping[str, StoredTensor]]:
-    """Return a file's weights, and what scales them."""
+    """Return a file's weights, and their scales."""
     header = read_weights(path)
 
     def stored(tensors: Mapping[str, TensorInfo]) -> Mapping[str, StoredTensor]:
@@ -154,7 +150,7 @@ def _header(path: Path, _state: tuple[int, int]) -> tuple[Mapping[str, StoredTen
 def _understood(
     spec: ModelSpec, name: str, weights: dict[str, StoredTensor], scales: dict[str, StoredTensor]
 ) -> dict[str, StoredTensor]:
-    """Take off what stands before all names, and give scales to what they scale."""
+    """Remove a prefix shared by all names, and attach scales to their weights."""
     for prefix in PREFIXES:
         if weights and all(key.startswith(prefix) for key in (*weights, *scales)):
             weights = {key.removeprefix(prefix): tensor for key, tensor in weights.items()}
@@ -170,7 +166,7 @@ def _understood(
 
 
 class OpenWeights:
-    """Open files of a component while its numbers are read; a context."""
+    """A context that holds a component's open files while its values are read."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -184,7 +180,7 @@ class OpenWeights:
         self._stack.close()
 
     def numbers(self, tensor: StoredTensor) -> torch.Tensor:
-        """Return a tensor as floats, with its scale in it."""
+        """Return a tensor as floats, with its scale applied."""
         if tensor.container is Container.GGUF:
             return self._gguf(tensor.path).numbers(tensor.key)
         value: torch.Tensor = self._safetensors(tensor.path).get_tensor(tensor.key)
@@ -193,9 +189,9 @@ class OpenWeights:
         return value.to(torch.float32) * self._scale(tensor.scale, len(tensor.shape))
 
     def copy(self, tensor: StoredTensor, target: torch.Tensor) -> None:
-        """Put a tensor's numbers into `target`, in its precision and on its device, some rows after the others.
+        """Copy a tensor's values into `target`, in its precision and on its device, a group of rows at a time.
 
-        The numbers are those of `numbers`; what is unpacked is never there as a whole beside the target.
+        The values are those of `numbers`, without ever holding a whole unpacked copy beside the target.
         """
         target = target.view(tensor.shape)
         if tensor.container is Container.GGUF:
@@ -212,11 +208,11 @@ class OpenWeights:
             target[rows].copy_(value[rows].to(torch.float32) * scale[rows])
 
     def _scale(self, scale: StoredTensor, dimensions: int) -> torch.Tensor:
-        """Return what a tensor is to be multiplied by: one number, or one for each row."""
+        """Return a tensor's scale, shaped to broadcast: one number, or one for each row."""
         return self.numbers(scale).to(torch.float32).reshape(-1, *(1 for _ in range(dimensions - 1)))
 
     def packed(self, tensor: StoredTensor) -> torch.Tensor:
-        """Return a quantised matrix as it is."""
+        """Return a matrix in its quantised form."""
         return self._gguf(tensor.path).packed(tensor.key)
 
     def _gguf(self, path: Path) -> GgufFile:
@@ -232,7 +228,7 @@ class OpenWeights:
 
 
 def _groups(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Divide a tensor into groups of rows that are unpacked at once."""
+    """Divide a tensor into the groups of rows that are unpacked together."""
     rows = max(1, _AT_ONCE // max(1, prod(shape[1:])))
     for first in range(0, shape[0], rows):
         yield slice(first, first + rows)

@@ -1,4 +1,4 @@
-"""Which weights a model has, as a digest that is computed while the model already works.
+"""Identifies a model's weights by a digest that is computed while the model already works.
 
 Reads files; knows nothing about tensors.
 """
@@ -15,7 +15,7 @@ class WeightsDigest:
     """SHA-256 over a model's weights, computed in the background so that no run waits for 69 GB to be read."""
 
     def __init__(self, files: ModelFiles, *, decoder_only: bool = False) -> None:
-        """Begin; with `decoder_only` the files of the VAE are all that is read."""
+        """Start the computation; with `decoder_only` only the files of the VAE are read."""
         self._files = files
         self._vae: str | None = None
         self._value: str | None = None
@@ -30,29 +30,29 @@ class WeightsDigest:
             self._vae_done.set()
             if not decoder_only:
                 self._value = self._files.digest()
-        except OSError as error:  # raised again in the thread that asks
+        except OSError as error:  # raised again in the reading thread
             self._error = error
         finally:
             self._vae_done.set()
 
     @property
     def value_so_far(self) -> str | None:
-        """The digest over all weights if it is there already; never waits."""
+        """The digest over all weights if it is ready, else None; never waits."""
         return self._value
 
     @property
     def value(self) -> str:
-        """The digest over all weights as 64 hexadecimal digits; waits until it is there.
+        """The digest over all weights as 64 hexadecimal digits; waits until it is ready.
 
         Raises:
-            ModelDamaged: a weight file went away or cannot be read any more.
+            ModelDamaged: a weight file disappeared or can no longer be read.
         """
         self._thread.join()
         return self._known(self._value)
 
     @property
     def vae(self) -> str:
-        """The digest over the VAE's weights alone; waits until it is there. Raises like `value`."""
+        """The digest over the VAE's weights alone; waits until it is ready. Raises like `value`."""
         self._vae_done.wait()
         return self._known(self._vae)
 

@@ -1,1 +1,1 @@
-"""LoRA tensors on the experts."""
+"""Applies LoRA tensors to the experts."""

@@ -1,8 +1,8 @@
-"""The changes of one or more LoRAs to one transformer, put on and taken off without touching its weights.
+"""Applies the changes of one or more LoRAs to one transformer, and removes them, without touching its weights.
 
 Linear and convolution layers get a hook that adds to their output, y + s·(x·Aᵀ)·Bᵀ, so no weight is rounded or
-merged and it works for any storage of the weights. Norms and modulation tables are small: they are replaced
-by changed copies, and the originals are put back. Knows tensors, not files or requests.
+merged and any weight storage works. Norms and modulation tables are small: they are replaced by changed copies and
+restored later. Knows tensors, not files or requests.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from torch.utils.hooks import RemovableHandle
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """ΔW = scale · up · down, with the strength already in the scale."""
+    """ΔW = scale · up · down; the scale includes the strength."""
 
     down: torch.Tensor  #: [rank, inputs]
     up: torch.Tensor  #: [outputs, rank]
     scale: float
-    bias: torch.Tensor | None = None  #: [outputs], scaled likewise
+    bias: torch.Tensor | None = None  #: [outputs], scaled in the same way
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +39,16 @@ class Difference:
 
 @dataclass(slots=True)
 class ExpertPatch:
-    """Every change to one expert, by the name of the parameter; tensors are on the CPU as the file has them."""
+    """All changes to one expert, by parameter name; tensors are on the CPU, in the file's dtype."""
 
     changes: dict[str, list[LowRank | Difference]] = field(default_factory=dict)
 
     def add(self, parameter: str, change: LowRank | Difference) -> None:
-        """Add one more change; changes to the same parameter add up."""
+        """Add a change; changes to the same parameter add up."""
         self.changes.setdefault(parameter, []).append(change)
 
     def put_on(self, transformer: nn.Module, device: torch.device) -> InstalledPatch:
-        """Make the changes active in a transformer that computes on `device`."""
+        """Activate the changes in a transformer that computes on `device`."""
         installed = InstalledPatch()
         with ExitStack() as undo:
             undo.callback(installed.take_off)
@@ -75,29 +75,29 @@ class ExpertPatch:
 
 @dataclass(slots=True)
 class InstalledPatch:
-    """What is active in a transformer, and how to undo it."""
+    """The changes active in a transformer, and how to undo them."""
 
     handles: list[RemovableHandle] = field(default_factory=list)
     originals: list[tuple[nn.Module, str, nn.Parameter]] = field(default_factory=list)
 
     def replace(self, module: nn.Module, name: str, changes: Sequence[LowRank | Difference]) -> None:
-        """Put a changed copy in the place of a small parameter."""
+        """Replace a small parameter with a changed copy."""
         original: nn.Parameter = getattr(module, name)
         value = original.detach().to(torch.float32)
         for change in changes:
             if isinstance(change, LowRank):
-                raise ValueError(f"{name} is no matrix")
+                raise ValueError(f"{name} is not a matrix")
             value = value + change.scale * change.value.to(value.device, torch.float32).reshape(value.shape)
         self.originals.append((module, name, original))
         setattr(module, name, nn.Parameter(value.to(original.dtype), requires_grad=False))
 
     def take_off(self) -> None:
-        """Undo everything; the transformer's weights are the very same tensors as before."""
+        """Undo everything; the transformer's weights are the same tensor objects as before."""
         for handle in self.handles:
             handle.remove()
         for module, name, original in reversed(self.originals):
             copy: nn.Parameter = getattr(module, name)
-            if copy.device != original.device:  # the model was moved meanwhile
+            if copy.device != original.device:  # the model was moved in the meantime
                 original = nn.Parameter(original.detach().to(copy.device), requires_grad=original.requires_grad)
             setattr(module, name, original)
         self.handles.clear()
@@ -116,7 +116,7 @@ class LayerDelta(ABC):
         self._bias: torch.Tensor | None = None
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Put copies of the tensors where the layer computes; scales go in while they are float32."""
+        """Copy the tensors to the layer's device and dtype; scales are applied in float32."""
         self._bias = _moved(_total(self._biases, device), dtype)
         self._place = (device, dtype)
 
@@ -139,7 +139,7 @@ class LinearDelta(LayerDelta):
     _difference: torch.Tensor | None = None
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Put copies of the tensors where the layer computes; several LoRAs are one product of a larger rank."""
+        """Copy the tensors to the layer's device and dtype; several LoRAs become one product of a larger rank."""
         LayerDelta.prepare(self, device, dtype)
         if self._low_rank:
             self._down = torch.cat([change.down.to(device, dtype) for change in self._low_rank])
@@ -161,7 +161,7 @@ class ConvolutionDelta(LayerDelta):
     _kernel: torch.Tensor | None = None
 
     def prepare(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Put copies of the tensors where the layer computes."""
+        """Copy the kernel's change to the layer's device and dtype."""
         LayerDelta.prepare(self, device, dtype)
         products = [
             (change.up.to(torch.float32) @ change.down.to(torch.float32), change.scale) for change in self._low_rank
@@ -190,6 +190,6 @@ def _moved(value: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | Non
 
 
 def _compute_dtype(module: nn.Module) -> torch.dtype:
-    """Return the type in which a layer most likely computes; the first input corrects a wrong guess."""
+    """Return the dtype in which a layer most likely computes; the first input corrects a wrong guess."""
     dtype: torch.dtype = next(module.parameters()).dtype
     return dtype if dtype in (torch.float32, torch.bfloat16, torch.float16) else torch.bfloat16

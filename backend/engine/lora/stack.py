@@ -1,7 +1,7 @@
-"""LoRAs applied to a loaded model: which tensors go where, active only while their own job computes, with a receipt.
+"""Applies LoRAs to a loaded model: matches tensors to parameters, activates them per job, and writes receipts.
 
-Every tensor of a file is either applied or named as the reason why the LoRA is left out; nothing is dropped in
-silence. Knows files by the references in a request, and the model by its structure; knows no tasks.
+Every tensor of a file is either applied or named as the reason for skipping the LoRA; nothing is dropped silently.
+Knows files by the references in a request, and the model by its structure; knows no tasks.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from backend.core.requests import LoraFileRef, LoraUse, OnLoraFailure
 from backend.engine.loading.pipeline_loader import WanComponents
 from backend.engine.lora.deltas import Difference, ExpertPatch, InstalledPatch, LowRank
 
-#: What a LoRA that cannot be applied raises; with `on_lora_failure=skip` the task goes on without it.
+#: Raised for a LoRA that cannot be applied; with `on_lora_failure=skip` the task continues without it.
 _LORA_PROBLEMS = (LoraInvalid, LoraNotFound, LoraIncompatible)
 
 
 @dataclass(frozen=True, slots=True)
 class _Active:
-    """Whose changes are on a transformer."""
+    """The owner of the changes on a transformer."""
 
     owner: LoraStack
     expert: str
     installed: InstalledPatch
 
 
-#: One entry for each transformer that has changes on it; gone with the model.
+#: One entry for each transformer with active changes; garbage-collected with the model.
 _ACTIVE: weakref.WeakKeyDictionary[nn.Module, _Active] = weakref.WeakKeyDictionary()
 
 
 @dataclass(eq=False, slots=True, weakref_slot=True)
 class LoraStack:
-    """The LoRAs of one job. Built once for each attempt; putting it on and taking it off is cheap."""
+    """The LoRAs of one job. Built once per attempt; activating and deactivating are cheap."""
 
     device: torch.device
     receipts: tuple[LoraReceipt, ...] = ()
@@ -58,9 +58,9 @@ class LoraStack:
         return not any(patch.changes for patch in self._patches.values())
 
     def activate(self, expert: str, transformer: nn.Module) -> None:
-        """Make exactly these changes active on a transformer, and no others; does nothing when they are.
+        """Activate exactly these changes on a transformer; does nothing if they are active.
 
-        Without changes for this expert the transformer is left as it came from its files.
+        Without changes for this expert, the transformer has its original weights.
         """
         active = _ACTIVE.get(transformer)
         if active is not None and active.owner is self and active.expert == expert:
@@ -72,7 +72,7 @@ class LoraStack:
 
     @staticmethod
     def deactivate(transformer: nn.Module) -> None:
-        """Take off whatever is active; the weights are the same tensors as before."""
+        """Remove whatever is active; the weights are the same tensors as before."""
         active = _ACTIVE.pop(transformer, None)
         if active is not None:
             active.installed.take_off()
@@ -84,13 +84,12 @@ def build_stack(
     open_file: Callable[[LoraFileRef], Path],
     on_failure: OnLoraFailure = OnLoraFailure.SKIP,
 ) -> LoraStack:
-    """Read the LoRAs of a request and hold them against the loaded model; nothing is active yet.
+    """Read a request's LoRAs and match them to the loaded model; nothing is activated yet.
 
-    A LoRA that is missing, damaged or fits only in part is left out whole, with the reason in its receipt.
+    A LoRA that is missing, damaged or fits only in part is skipped as a whole, with the reason in its receipt.
 
     Raises:
-        LoraNotApplied: not one key of a LoRA fits the model; or one cannot be applied in full and
-            `on_failure` is FAIL.
+        LoraNotApplied: no key of a LoRA fits the model; or one cannot be applied in full and `on_failure` is FAIL.
     """
     stack = LoraStack(components.device)
     shape = WanShape.from_config(components.transformer.config)
@@ -113,7 +112,7 @@ def build_stack(
 
 @dataclass(slots=True)
 class _Reading:
-    """One LoRA while it is read."""
+    """One LoRA being read."""
 
     use: LoraUse
     shape: WanShape
@@ -184,7 +183,7 @@ class _Reading:
             )
 
     def _load(self, ref: LoraFileRef, path: Path, match: Match, experts: Sequence[str]) -> list[float]:
-        """Read the tensors of every change, check their values, and note them for the experts they are for."""
+        """Read and check the tensors of every change, add them to their experts' patches, and return the scales."""
         parameters = self.shape.parameters()
         scales: list[float] = []
         try:
@@ -207,7 +206,7 @@ class _Reading:
 
 
 def _count(match: Match, expert: str, experts: tuple[str, ...]) -> KeyCount:
-    """Count the tensors for one expert; what the file's own names keep for another one is not missing here."""
+    """Count the tensors for one expert; those that the file assigns to another expert do not count as unmatched."""
     mine = sum(len(change.keys) for change in match.changes if change.concerns(expert))
     homeless = sum(len(change.keys) for change in match.changes if not any(change.concerns(one) for one in experts))
     return KeyCount(mine, len(match.unmatched) + homeless)
@@ -216,7 +215,7 @@ def _count(match: Match, expert: str, experts: tuple[str, ...]) -> KeyCount:
 def _load_change(
     file: Any, change: Change, shape: tuple[int, ...]
 ) -> tuple[Callable[[float], LowRank | Difference], float]:
-    """Return the change as a function of its factor, and the scale (alpha / rank) that the file wants."""
+    """Return the change as a function of its factor, and the scale (alpha / rank) that the file specifies."""
     if change.diff is not None:
         value = _tensor(file, change.diff).reshape(shape)
         return lambda factor: Difference(value, factor), 1.0
@@ -232,7 +231,7 @@ def _load_change(
 
 def _tensor(file: Any, name: str) -> torch.Tensor:
     tensor: torch.Tensor = file.get_tensor(name)
-    # torch cannot ask the eight-bit floats directly.
+    # torch.isfinite does not support eight-bit floats.
     wide = tensor.to(torch.float32) if tensor.is_floating_point() and tensor.element_size() == 1 else tensor
     if not bool(torch.isfinite(wide).all()):
         raise LoraInvalid(f"The tensor {name[:120]} holds values that are not numbers")

@@ -1,7 +1,7 @@
-"""Carries out a memory plan on a loaded pipeline: which weights are on the device, when, and in which form.
+"""Applies a memory plan to a loaded pipeline: which weights are on the device, when, and in which form.
 
-The order is fixed: load, cast, offload; LoRAs are hooks and copies that go along with the weights wherever these
-are. Knows the plans of `core.memory_plan`; does not decide which one is right.
+The order is fixed: load, cast, offload; LoRAs are hooks and copies that move with the weights. Knows the plans of
+`core.planning.memory_plan`; does not decide which one is right.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from torch import nn
 from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.engine.memory.parked_weights import HOST, BlockStream, ParkedWeights
 
-#: What is loaded when nothing else is said: everything on the device, in the precision of the computation.
+#: The default plan: everything on the device, in the precision of the computation.
 RESIDENT = PLANS[0]
 TEXT_ENCODER = "text_encoder"
 IMAGE_ENCODER = "image_encoder"
 VAE = "vae"
 EXPERTS = ("transformer", "transformer_2")
 _BLOCKS = "blocks"
-#: Eight-bit floats with four bits of exponent: what diffusers' layer-wise casting is made for.
+#: Eight-bit floats with a four-bit exponent, the type that diffusers' layer-wise casting is made for.
 _FP8 = torch.float8_e4m3fn
 
 
 def reading_place(name: str, device: torch.device, plan: MemoryPlan) -> torch.device:
-    """Return where the weights of a component are best read to: its device, where they stay there as they are."""
+    """Return where to read a component's weights to: the device if they stay there unchanged, else the host."""
     cast = plan.storage is Storage.FP8 and name in EXPERTS
     return device if plan.placement is Placement.RESIDENT and not cast and not _works_on_host(name, plan) else HOST
 
 
 def settle(name: str, module: nn.Module, device: torch.device, plan: MemoryPlan) -> None:
-    """Give a component that was just read its form and its place, before the next one is read.
+    """Cast a component that was just read and move it to its device, before the next one is read.
 
-    What only makes sense with all of them (parking, streaming) is left to `ModelLayout`.
+    What needs all components (parking, streaming) is left to `ModelLayout`.
     """
     if plan.storage is Storage.FP8 and name in EXPERTS and not getattr(module, "is_quantized", False):
         _cast(module)
@@ -46,25 +46,25 @@ def settle(name: str, module: nn.Module, device: torch.device, plan: MemoryPlan)
 
 
 def _works_on_host(name: str, plan: MemoryPlan) -> bool:
-    """Whether the plan has a switch that keeps a component off the device, and it is on."""
+    """Whether the plan has a switch that keeps a component off the device, and it is set."""
     return bool(getattr(plan, f"{name}_on_cpu", False))
 
 
 def _cast(expert: Any) -> None:
     if any(parameter.dtype == _FP8 for parameter in expert.parameters()):
         return
-    # Embeddings and norms stay as they are: the class's own patterns name them.
+    # Embeddings and norms stay as they are, by the class's own patterns.
     expert.enable_layerwise_casting(storage_dtype=_FP8, compute_dtype=expert.dtype)
 
 
 class ModelLayout:
-    """Where the weights of one loaded pipeline are."""
+    """Places the weights of one loaded pipeline."""
 
     def __init__(self, pipeline: Any, device: torch.device, plan: MemoryPlan = RESIDENT) -> None:
-        """Arrange the pipeline's components, which are in host memory, as the plan says.
+        """Arrange the pipeline's components according to the plan.
 
         Raises:
-            ValueError: the plan's storage is one that only a file can have.
+            ValueError: the plan's storage is GGUF but the files are not quantised.
         """
         components = {name: getattr(pipeline, name, None) for name in (TEXT_ENCODER, IMAGE_ENCODER, VAE, *EXPERTS)}
         self._modules: dict[str, nn.Module] = {name: one for name, one in components.items() if one is not None}
@@ -78,24 +78,24 @@ class ModelLayout:
 
     @property
     def plan(self) -> MemoryPlan:
-        """The plan in force."""
+        """The current plan."""
         return self._plan
 
     @property
     def text_device(self) -> torch.device:
-        """Where prompts are encoded."""
+        """The device on which prompts are encoded."""
         return HOST if self._plan.text_encoder_on_cpu else self._device
 
     @property
     def vae_device(self) -> torch.device:
-        """Where pixels are encoded and decoded."""
+        """The device on which pixels are encoded and decoded."""
         return HOST if self._plan.vae_on_cpu else self._device
 
     def change(self, plan: MemoryPlan) -> None:
-        """Go over to another plan without reading the files again; between two steps, not within one.
+        """Switch to another plan without reading the files again; between two steps, not within one.
 
         Raises:
-            ValueError: weights that were rounded to eight bits cannot become what they were.
+            ValueError: the weights were rounded to eight bits and the plan needs them unrounded.
         """
         if self._cast and plan.storage is not Storage.FP8:
             raise ValueError("the weights were rounded; read them from their files again")
@@ -113,7 +113,7 @@ class ModelLayout:
 
     @contextmanager
     def using(self, name: str) -> Iterator[None]:
-        """Keep an encoder or the VAE on its device while the block runs; the experts make room for it."""
+        """Keep an encoder or the VAE on the device within the block; the experts make room for it."""
         parked = self._parked.get(name)
         if parked is None:
             yield
@@ -129,7 +129,7 @@ class ModelLayout:
                 parked.drop()
 
     def hold(self, expert: nn.Module) -> None:
-        """Bring an expert, or what of it does not stream, to the device; it stays until another part is needed."""
+        """Bring an expert (without its streamed blocks) to the device; it stays until another component is needed."""
         for name in EXPERTS:
             parked = self._parked.get(name)
             if parked is not None and self._modules[name] is not expert:
@@ -139,17 +139,8 @@ class ModelLayout:
             if parked is not None and self._modules[name] is expert:
                 parked.bring()
 
-    def on_device(self) -> tuple[str, ...]:
-        """Names of the components whose weights, as far as they do not stream, are on the device now."""
-        return tuple(name for name in self._modules if (parked := self._parked.get(name)) is None or parked.here)
-
-    def stored_bytes(self, name: str) -> int:
-        """How many bytes the weights of a component take in the form in which they are kept."""
-        module = self._modules[name]
-        return sum(one.numel() * one.element_size() for one in module.parameters())
-
     def _of_files(self, plan: MemoryPlan) -> MemoryPlan:
-        """Return the plan with the storage of the files, where these have decided it: quantised stays quantised."""
+        """Return the plan with the storage of the files where these decide it: quantised files stay quantised."""
         if any(getattr(module, "is_quantized", False) for module in self._modules.values()):
             return replace(plan, storage=Storage.GGUF)
         if plan.storage is Storage.GGUF:
@@ -161,8 +152,7 @@ class ModelLayout:
         if plan.storage is Storage.FP8 and not self._cast:
             self._cast_experts()
         for name, module in self._modules.items():
-            on_cpu = (name == TEXT_ENCODER and plan.text_encoder_on_cpu) or (name == VAE and plan.vae_on_cpu)
-            if on_cpu:
+            if _works_on_host(name, plan):
                 module.to(HOST)
             elif plan.placement is Placement.RESIDENT:
                 module.to(self._device)

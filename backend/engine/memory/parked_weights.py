@@ -1,11 +1,7 @@
-"""Weights that wait in host memory and are on the compute device only while they are needed.
+"""Weights that wait in host memory and are on the compute device only while needed: whole modules, or block by block.
 
-The host's copy is the master and is never written to, so leaving the device costs no transfer. On a CPU, device
-and host are the same memory: bringing still makes a copy, so what runs is what would run on a GPU.
-
-A transformer's blocks on the device one after the other, each only while it computes.
-
-On a GPU the next block is copied while the present one computes. Knows the order of the blocks and nothing else.
+The host copy is the master and is never written to, so leaving the device costs no transfer. On a CPU, device and
+host are the same memory: `bring` still copies, so the code path is that of a GPU. Knows modules, not plans.
 """
 
 from __future__ import annotations
@@ -23,14 +19,14 @@ HOST = torch.device("cpu")
 
 
 class ParkedWeights:
-    """All parameters and buffers of a module, or all but those below one name."""
+    """All parameters and buffers of a module, optionally except those below one child."""
 
     def __init__(self, module: nn.Module, device: torch.device, *, without: str | None = None) -> None:
-        """Park them now.
+        """Park the weights now.
 
         Args:
-            module: what they belong to; what stands in it is looked up at every move, so a parameter may be replaced.
-            device: where they are brought to.
+            module: the owner; its tensors are looked up at every move, so a parameter may be replaced.
+            device: the compute device.
             without: the name of a child that is left alone.
         """
         self._module = module
@@ -43,13 +39,13 @@ class ParkedWeights:
 
     @property
     def here(self) -> bool:
-        """Whether they are on the device."""
+        """Whether the weights are on the device."""
         return bool(self._masters)
 
     def bring(self, stream: torch.cuda.Stream | None = None) -> None:
-        """Copy them to the device; does nothing when they are there.
+        """Copy the weights to the device; does nothing if they are there.
 
-        With a stream the copies are only begun: call `wait` before the weights are used.
+        With a stream the copies are only started: call `wait` before using the weights.
         """
         if self._masters:
             return
@@ -61,24 +57,24 @@ class ParkedWeights:
                     self._masters.append((tensor, master))
                     tensor.data = copy
         except BaseException:
-            self.drop()  # half a module on the device would be of no use, and takes room
+            self.drop()  # half a module on the device is useless and takes up memory
             raise
         self._copied = None if stream is None else stream.record_event()
 
     def wait(self) -> None:
-        """Let what is computed from now on wait for the copies; does not block the host."""
+        """Make later computation wait for the copies; does not block the host."""
         if self._copied is not None:
             torch.cuda.current_stream(self._device).wait_event(self._copied)
 
     def drop(self) -> None:
-        """Take them off the device; does nothing when they are not there."""
+        """Remove the weights from the device; does nothing if they are not there."""
         for tensor, master in self._masters:
-            if self._copied is not None:  # allocated for the stream of the copies, used by that of the computation
+            if self._copied is not None:  # allocated on the copy stream, used on the compute stream
                 tensor.data.record_stream(torch.cuda.current_stream(self._device))
             tensor.data = master
         self._masters.clear()
         self._copied = None
-        for tensor in self._tensors():  # what was put into the module while it was on the device
+        for tensor in self._tensors():  # parameters added to the module while it was on the device
             if tensor.device != HOST:
                 tensor.data = tensor.data.to(HOST)
 
@@ -88,7 +84,7 @@ class ParkedWeights:
                 yield tensor
 
     def _pinned(self, tensor: torch.Tensor) -> torch.Tensor:
-        """From pinned memory a copy to a GPU runs beside its computation; where none is left, it runs before it."""
+        """Pin a tensor so that copies to a GPU overlap computation; without pinned memory left they run before it."""
         if self._device.type != "cuda" or tensor.is_pinned():
             return tensor
         try:
@@ -100,7 +96,10 @@ class ParkedWeights:
 
 
 class BlockStream:
-    """The blocks of one transformer, parked in host memory until `stop`."""
+    """The blocks of one transformer, parked in host memory until `stop` and brought in one after the other.
+
+    On a GPU the next block is copied while the current one computes.
+    """
 
     def __init__(self, blocks: nn.ModuleList, device: torch.device) -> None:
         self._parked = [ParkedWeights(block, device) for block in blocks]
@@ -108,21 +107,21 @@ class BlockStream:
         self._handles: list[RemovableHandle] = []
         for index, block in enumerate(blocks):
             self._handles.append(block.register_forward_pre_hook(partial(self._before, index)))
-            # Also when the block fails: its weights must not stay on a device that has no room.
+            # Also if the block fails: its weights must not stay on a full device.
             self._handles.append(block.register_forward_hook(partial(self._after, index), always_call=True))
 
     @property
     def here(self) -> tuple[int, ...]:
-        """The blocks that are on the device now."""
+        """Indices of the blocks that are on the device."""
         return tuple(index for index, parked in enumerate(self._parked) if parked.here)
 
     def release(self) -> None:
-        """Take every block off the device; one may be there that was copied ahead."""
+        """Remove every block from the device, including one copied ahead."""
         for parked in self._parked:
             parked.drop()
 
     def stop(self) -> None:
-        """Leave the blocks to somebody else, in host memory."""
+        """Stop streaming; the blocks stay in host memory."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -140,6 +139,6 @@ class BlockStream:
 
 
 def _new_stream(device: torch.device) -> torch.cuda.Stream:
-    cuda: Any = torch.cuda  # its classes have no types of their own
+    cuda: Any = torch.cuda  # torch.cuda.Stream is untyped
     stream: torch.cuda.Stream = cuda.Stream(device)
     return stream

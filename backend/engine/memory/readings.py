@@ -1,4 +1,4 @@
-"""The memory of a device and of this process: how full, how much at most, and how to give some back.
+"""Measures the memory of a device and of this process: current use and peaks; frees caches.
 
 Asks torch and the kernel. Judges nothing.
 """
@@ -15,35 +15,35 @@ import torch
 from backend.core.planning.hardware import detect_hardware
 from backend.core.planning.memory_level import MemoryPeaks, MemoryReading, Place
 
-#: Writing 5 here makes the kernel forget the highest resident size of this process (proc(5), since Linux 4.0).
+#: Writing 5 here resets the kernel's peak resident size of this process (proc(5), since Linux 4.0).
 _FORGET_PEAK = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 _KIB = 1024
 
 
 class DeviceMemory:
-    """What a worker's watch looks at; used by the watching thread and by the one that computes."""
+    """Memory readings for a worker; used by the watching and by the computing thread."""
 
     def __init__(self, device: torch.device) -> None:
-        """Look at `device`; on a processor at this process alone."""
+        """Measure `device`; on a CPU this process alone."""
         self._device = device
         self._process = psutil.Process()
         self._usable = detect_hardware().memory
         self._peak_is_known = False
 
     def readings(self) -> tuple[MemoryReading, ...]:
-        """Return how full it is now: the whole card, whoever fills it, and the part of the memory that is ours."""
+        """Return the current use: of the whole card by all processes, and of host memory by this process."""
         ram = MemoryReading(Place.RAM, int(self._process.memory_info().rss), self._usable)
         if self._device.type != "cuda":
             return (ram,)
         try:
             free, total = torch.cuda.mem_get_info(self._device)
-        except RuntimeError:  # the card is gone; whoever computes on it says so
+        except RuntimeError:  # the card is gone; the computing thread reports it
             return (ram,)
         return MemoryReading(Place.VRAM, total - free, total), ram
 
     def begin(self) -> None:
-        """Forget the peaks of what was before."""
+        """Reset the peaks."""
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         try:
@@ -53,12 +53,12 @@ class DeviceMemory:
             self._peak_is_known = False
 
     def peaks(self) -> MemoryPeaks:
-        """Return the most that was in use since `begin`: tensors on the card, resident memory of this process."""
+        """Return the peaks since `begin`: tensors on the card, resident memory of this process."""
         vram = torch.cuda.max_memory_allocated(self._device) if self._device.type == "cuda" else None
         return MemoryPeaks(vram, _highest_resident_size() if self._peak_is_known else None)
 
     def release(self) -> None:
-        """Give back what is kept for later use."""
+        """Release cached memory."""
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()

@@ -1,1 +1,1 @@
-"""From a request to latents: conditioning, samplers, the denoising loop."""
+"""Turns a request into latents: conditioning, samplers, the denoising loop."""

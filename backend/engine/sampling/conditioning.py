@@ -1,6 +1,6 @@
-"""What a denoising run starts from: prompt embeddings, seeded noise, and the image where there is one.
+"""Prepares the inputs of a denoising run: prompt embeddings, seeded noise, and the images, if any.
 
-All of it comes from the pipelines' own methods, so it is what diffusers' `WanPipeline` and
+Everything comes from the pipelines' own methods, so it is what diffusers' `WanPipeline` and
 `WanImageToVideoPipeline` would use.
 """
 
@@ -37,21 +37,21 @@ class TextConditioning:
 
 @dataclass(frozen=True, slots=True)
 class LatentConditioning:
-    """The noise a run begins with, and what the transformer sees of the image; float32 but for the tokens."""
+    """The initial noise, and the transformer's view of the image; float32 except for the tokens."""
 
     noise: torch.Tensor  #: [1, C, T, h, w]
-    #: I2V: mask and encoded image [1, 4 + C, T, h, w], seen beside the latents. TI2V: the encoded image
-    #: [1, C, 1, h, w], which stands in place of the first latent frame. None without an image.
+    #: I2V: mask and encoded image [1, 4 + C, T, h, w], concatenated to the latents. TI2V: the encoded image
+    #: [1, C, 1, h, w], which replaces the first latent frame. None without an image.
     image: torch.Tensor | None
-    #: TI2V only, [1, 1, T, h, w]: 1 where the model denoises, 0 where the image stands.
+    #: TI2V only, [1, 1, T, h, w]: 1 where the model denoises, 0 in the image's frame.
     mask: torch.Tensor | None
-    #: I2V of Wan2.1, [1, tokens, image_dim]: the image as its encoder sees it, in the transformer's precision.
+    #: I2V of Wan2.1, [1, tokens, image_dim]: the image encoder's output, in the transformer's precision.
     tokens: torch.Tensor | None = None
 
 
 @torch.no_grad()
 def encode_text(components: WanComponents, request: GenerationRequest, *, guided: bool) -> TextConditioning:
-    """Encode the prompt and, where some step is guided, the negative prompt.
+    """Encode the prompt and, if any step is guided, the negative prompt.
 
     Raises:
         OutOfMemory: the text encoder did not fit.
@@ -80,19 +80,19 @@ def prepare_latents(
 ) -> LatentConditioning:
     """Draw the noise and encode the image.
 
-    The noise is [1, C, (frames-1)/4+1, height/s, width/s] with s = the VAE's spatial factor. Its generator is
-    the CPU's on every device, so that a seed means the same noise everywhere.
+    The noise is [1, C, (frames-1)/4+1, height/s, width/s] with s = the VAE's spatial factor. It is always drawn on the
+    CPU, so that a seed means the same noise on every device.
 
     Args:
         components: the loaded model.
-        request: names size, frames and seed.
+        request: gives size, frames and seed.
         image: the first frame, uint8 RGB [height, width, 3], of the request's size.
         end_image: the last frame, in the same form.
 
     Raises:
-        ImageRequired, ImageNotAccepted: the model needs an image, or takes none or no second one.
-        InvalidRequest: a picture has another size, or one frame cannot have two pictures.
-        OutOfMemory: the encoder of the VAE or that of the image did not fit.
+        ImageRequired, ImageNotAccepted: the model needs an image, or takes none or only one.
+        InvalidRequest: a picture has another size, or a clip of one frame got two pictures.
+        OutOfMemory: the VAE's encoder or the image encoder did not fit.
     """
     mode = components.spec.mode
     _check_pictures(components, request, image, end_image)
@@ -108,7 +108,7 @@ def prepare_latents(
             components.device,
             generator,
         )
-        # Without an image every token of a TI2V clip is denoised from the same time.
+        # Without an image all tokens of a TI2V clip have the same timestep.
         mask = torch.ones_like(noise[:, :1]) if mode is Mode.TI2V else None
         return LatentConditioning(noise, None, mask)
     pipeline = components.image_pipeline
@@ -136,7 +136,7 @@ def prepare_latents(
 
 
 def _image_tokens(components: WanComponents, image: Picture) -> torch.Tensor | None:
-    """Make the tokens of the start image, where the model reads them."""
+    """Encode the start image as tokens; None if the model does not read them."""
     if components.image_encoder is None:
         return None
     with device_errors("encoding the image", MemoryUse.IMAGE), components.layout.using(IMAGE_ENCODER):
@@ -145,7 +145,7 @@ def _image_tokens(components: WanComponents, image: Picture) -> torch.Tensor | N
 
 
 def encoded_as(components: WanComponents, request: GenerationRequest, *, with_image: bool) -> str | None:
-    """Say what of the plan in force changes bits of text or image; None where it is what every other run has."""
+    """Describe how the current plan changes bits of the encoded text or image; None if it does not."""
     plan, parts = components.plan, []
     if plan.text_encoder_on_cpu and components.device.type != "cpu":
         parts.append("text on the CPU")
@@ -164,12 +164,12 @@ def _needs_tiles(components: WanComponents, request: GenerationRequest) -> bool:
 
 @contextmanager
 def _tiled(components: WanComponents, request: GenerationRequest) -> Iterator[None]:
-    """Encode in tiles within the block, where the plan says so; the tiles are diffusers' own."""
+    """Encode in diffusers' own tiles within the block, if the plan asks for it."""
     if not _needs_tiles(components, request):
         yield
         return
     vae, patch = components.vae, components.vae.config.patch_size or 1
-    latent = vae.spatial_compression_ratio // patch  # diffusers counts tiles in pixels after the patches were folded
+    latent = vae.spatial_compression_ratio // patch  # diffusers measures tiles in pixels after patchifying
     side = components.plan.tile_size // patch
     stride = side * 3 // 4 // latent * latent
     vae.enable_tiling(side, side, stride, stride)
@@ -180,7 +180,7 @@ def _tiled(components: WanComponents, request: GenerationRequest) -> Iterator[No
 
 
 def _pixels(pipeline: object, components: WanComponents, picture: Picture) -> torch.Tensor:
-    """Turn a picture into float32 [1, 3, H, W] in -1..1 by the pipeline's own image processor."""
+    """Convert a picture to float32 [1, 3, H, W] in -1..1 with the pipeline's own image processor."""
     height, width = picture.shape[:2]
     processor = pipeline.video_processor  # type: ignore[attr-defined]
     tensor: torch.Tensor = processor.preprocess(Image.fromarray(picture), height=height, width=width)
@@ -192,7 +192,7 @@ def _check_pictures(
 ) -> None:
     check_images(components.spec, image=image is not None, end_image=end_image is not None)
     if end_image is not None and request.num_frames == 1:
-        raise InvalidRequest("A clip of one frame cannot begin and end with different images")
+        raise InvalidRequest("A clip of one frame cannot start and end with different images")
     for picture in (image, end_image):
         if picture is not None and picture.shape != (request.height, request.width, 3):
             raise InvalidRequest(

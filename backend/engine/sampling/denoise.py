@@ -1,8 +1,7 @@
 """The denoising loop, one step at a time.
 
-Equal to `__call__` of diffusers' `WanPipeline` and `WanImageToVideoPipeline` (0.42.1) to the bit, with the samplers
-that they have, but it can be stopped, watched, saved and interleaved between any two steps. Does not know tasks,
-files or progress.
+Bit-identical to `__call__` of diffusers' `WanPipeline` and `WanImageToVideoPipeline` (0.42.1) for their samplers, but
+it can be stopped, observed, saved and interleaved between any two steps. Knows nothing about tasks, files or progress.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from backend.engine.sampling.samplers import RenoisingSampler, restore_scheduler
 
 
 def build_scheduler(components: WanComponents, request: GenerationRequest) -> Any:
-    """Make a fresh scheduler for one job; the flow shift comes from the request, not from the folder.
+    """Build a fresh scheduler for one job; the flow shift comes from the request, not from the folder.
 
     Raises:
         InvalidRequest: the sampler is not for this model.
@@ -49,18 +48,18 @@ def build_scheduler(components: WanComponents, request: GenerationRequest) -> An
 
 
 def _ready_scheduler(components: WanComponents, request: GenerationRequest) -> Any:
-    """Make a scheduler that is about to make the first step."""
+    """Build a scheduler positioned at the first step."""
     scheduler = build_scheduler(components, request)
     scheduler.set_timesteps(request.steps, device=components.device)
-    # WanImageToVideoPipeline leaves this to the scheduler, which then looks for the first time in its list: the
-    # same, unless a strong shift rounds the first two times to one number. Then it would skip a step and fail.
+    # WanImageToVideoPipeline leaves this to the scheduler, which then searches its list for the first timestep:
+    # the same, unless a strong shift rounds the first two timesteps to one value. Then it would skip a step and fail.
     scheduler.set_begin_index(0)
     return scheduler
 
 
 @dataclass(slots=True)
 class DenoiseJob:
-    """One clip on its way from noise to latents; owns its scheduler, so jobs may take turns on one model."""
+    """One clip between noise and final latents; owns its scheduler, so jobs may take turns on one model."""
 
     components: WanComponents
     request: GenerationRequest
@@ -69,10 +68,10 @@ class DenoiseJob:
     scheduler: Any
     timesteps: torch.Tensor  #: [total_steps], on the device
     plan: tuple[str, ...]  #: the expert of every step
-    scales: tuple[float | None, ...]  #: the guidance of every step; None = one pass
+    scales: tuple[float | None, ...]  #: the guidance scale of every step; None = unguided, a single pass
     loras: LoraStack | None
-    encoded_as: str | None  #: what of the memory plan changed bits of text or image; None = nothing
-    #: [1, C, T, H/s, W/s], normalised as the VAE's config says; float32, but Euler leaves the transformer's precision.
+    encoded_as: str | None  #: how the memory plan changed bits of text or image; None = not at all
+    #: [1, C, T, H/s, W/s], normalised by the VAE's config; float32, but Euler returns the transformer's precision.
     latents: torch.Tensor
     index: int = 0  #: steps done
     _estimate: torch.Tensor | None = None
@@ -87,18 +86,18 @@ class DenoiseJob:
         end_image: Picture | None = None,
         loras: LoraStack | None = None,
     ) -> DenoiseJob:
-        """Encode prompt and image, draw the noise and plan the steps.
+        """Encode the prompt and images, draw the noise and plan the steps.
 
         Args:
             components: the loaded model.
-            request: every value that decides the latents.
-            image: the first frame, uint8 RGB [height, width, 3] of the request's size; I2V needs it, TI2V takes it.
-            end_image: the last frame, in the same form; I2V takes it.
-            loras: made active before every pass; None = without any.
+            request: every value that affects the latents.
+            image: the first frame, uint8 RGB [height, width, 3] of the request's size; I2V needs it, TI2V accepts it.
+            end_image: the last frame, in the same form; I2V accepts it.
+            loras: activated before every step; None = no LoRAs.
 
         Raises:
-            ImageRequired, ImageNotAccepted: the model needs an image, or takes none or no second one.
-            InvalidRequest: a picture has another size than the request, or the sampler is not for this model.
+            ImageRequired, ImageNotAccepted: the model needs an image, or takes none or only one.
+            InvalidRequest: a picture's size differs from the request's, or the sampler is not for this model.
             OutOfMemory: the text encoder or the VAE's encoder did not fit.
         """
         scheduler = _ready_scheduler(components, request)
@@ -127,41 +126,35 @@ class DenoiseJob:
 
     @property
     def total_steps(self) -> int:
-        """How many steps the run has."""
+        """The number of steps of the run."""
         return len(self.plan)
 
     @property
     def done(self) -> bool:
-        """Whether every step is done."""
+        """Whether all steps are done."""
         return self.index >= self.total_steps
 
     @property
     def expert(self) -> str:
-        """Who makes the next step, or made the last one: "high" or "low"."""
+        """The expert of the next step, or of the last one once done: "high" or "low"."""
         return self.plan[min(self.index, self.total_steps - 1)]
 
     def steps_of(self, expert: str) -> int:
-        """How many steps of the whole run belong to an expert."""
+        """Return the number of steps of the whole run that use an expert."""
         return self.plan.count(expert)
-
-    def passes_of(self, expert: str) -> int:
-        """How many passes through an expert the whole run takes: one or two for each of its steps."""
-        return sum(
-            1 if scale is None else 2 for name, scale in zip(self.plan, self.scales, strict=True) if name == expert
-        )
 
     @property
     def estimate(self) -> torch.Tensor:
-        """The clean latents as the last step foresaw them, same shape as `latents`; for previews."""
+        """The clean latents as predicted by the last step, in the shape of `latents`; for previews."""
         return self.latents if self._estimate is None else self._estimate
 
     @torch.no_grad()
     def step(self) -> None:
-        """Make one step.
+        """Run one step.
 
         Raises:
-            NonFiniteLatents: the step gave values that are not numbers; the job cannot go on.
-            OutOfMemory: the transformer did not fit; the job is as it was before the step, and can make it again.
+            NonFiniteLatents: the step produced NaN or infinity; the job cannot continue.
+            OutOfMemory: the transformer did not fit; the job is as before the step, which can be repeated.
         """
         memory, latents, estimate = scheduler_state(self.scheduler, self.index), self.latents, self._estimate
         try:
@@ -169,7 +162,7 @@ class DenoiseJob:
                 fault_point("denoise.step")
                 self._step()
         except OutOfMemory:
-            # A scheduler writes down its outputs one after the other: half of a step may be in it.
+            # A scheduler stores its outputs one by one, so it may hold half a step.
             self.latents, self._estimate, self.index = latents, estimate, memory.index
             self.scheduler = _ready_scheduler(self.components, self.request)
             restore_scheduler(self.scheduler, memory, latents.device)
@@ -204,7 +197,7 @@ class DenoiseJob:
 
         prediction = predict(self.text.prompt)
         if scale is not None and self.text.negative is not None:
-            # The order of these operations decides the last bit; it is the pipeline's.
+            # The order of these operations decides the last bit; it is the pipeline's order.
             negative = predict(self.text.negative)
             prediction = negative + scale * (prediction - negative)
         sigma = self.scheduler.sigmas[self.index].to(self.latents.device, torch.float32)
@@ -215,14 +208,14 @@ class DenoiseJob:
             self.latents = self._with_image(self.latents)
 
     def _model_input(self) -> torch.Tensor:
-        """What the transformer sees: the latents, with the image in place of a frame (TI2V) or beside them (I2V)."""
+        """Return the transformer's input: the latents with the image replacing a frame (TI2V) or concatenated (I2V)."""
         image = self.given.image
         if image is None or self.given.mask is not None:
             return self._with_image(self.latents)
         return torch.cat([self.latents, image], dim=1)
 
     def _with_image(self, latents: torch.Tensor) -> torch.Tensor:
-        """Put the image in place of the first latent frame, where the model works that way."""
+        """Replace the first latent frame with the image, if the model works that way."""
         image, mask = self.given.image, self.given.mask
         if image is None or mask is None:
             return latents
@@ -231,6 +224,6 @@ class DenoiseJob:
     def _timestep(self, t: torch.Tensor) -> torch.Tensor:
         if self.given.mask is None:
             return t.expand(self.latents.shape[0])
-        # TI2V wants one time for each token of 2x2 latents; where the image stands it is 0.
+        # TI2V takes one timestep per token of 2x2 latents; it is 0 in the image's frame.
         per_token = self.given.mask[0][0][:, ::2, ::2] * t
         return per_token.flatten().unsqueeze(0).expand(self.latents.shape[0], -1)

@@ -1,13 +1,7 @@
-"""The sampler of models distilled by DMD: foresee the clean clip, then noise it afresh for the next time.
+"""The sampler of models distilled by DMD, and the state that any sampler carries from step to step.
 
-Stands where a scheduler of diffusers stands, and remembers nothing between two steps but their number. The rule is
-that of FastVideo's `DmdDenoisingStage`; the table of noise levels is that of the distillation, with the model's own
-shift (the stage itself has 8 for every model, which moves a level by less than 0.0004). Knows no jobs and no models.
-
-What a scheduler remembers between two steps: taken out of one and put into a fresh one of the same schedule.
-
-Knows diffusers' two samplers (0.42.1), and that the one for distilled models remembers as little as Euler. Knows
-nothing about jobs or files.
+State is taken out of one scheduler and restored into a fresh one of the same schedule. Covers diffusers' two samplers
+(0.42.1); only UniPC carries more than the step index. Knows nothing about jobs, models or files.
 """
 
 from __future__ import annotations
@@ -19,45 +13,50 @@ from typing import Any
 import torch
 from diffusers import UniPCMultistepScheduler
 
-#: Into how many times the way from clean to noise is divided.
+#: Number of timesteps between clean and pure noise.
 TRAINING_TIMES = 1000
 
 
 class RenoisingSampler:
-    """Makes one run: x0 = x - sigma v, and x = (1 - sigma') x0 + sigma' noise for the next time."""
+    """A DMD run: predicts x0 = x - sigma v, then re-noises x = (1 - sigma') x0 + sigma' noise for the next timestep.
+
+    Takes the place of a diffusers scheduler. The rule is that of FastVideo's `DmdDenoisingStage`; the table of noise
+    levels is that of the distillation, with the model's own shift (the stage uses 8 for every model, which moves a
+    level by less than 0.0004).
+    """
 
     def __init__(self, times: Sequence[int], shift: float, seed: int) -> None:
-        """Prepare.
+        """Prepare the schedule.
 
         Args:
-            times: when the model denoises, of 1000, falling.
-            shift: the flow shift of the table in which the level of noise of each time is looked up.
-            seed: of the noise; the first draw is what the clip begins with, every later one is drawn here.
+            times: the timesteps at which the model denoises, of 1000, descending.
+            shift: the flow shift of the table that gives each timestep's noise level.
+            seed: seed of the noise; the first draw is the clip's initial noise, later ones are drawn here.
         """
         self._seed = seed
         self._index = 0
         self.timesteps = torch.tensor(times)
-        #: The share of noise at each time, and none after the last.
+        #: The noise level at each timestep, and 0 after the last.
         self.sigmas = torch.tensor([*(level_of(time, shift) for time in times), 0.0], dtype=torch.float32)
 
     def set_timesteps(self, steps: int, device: torch.device) -> None:
-        """Bring the times to a device.
+        """Move the timesteps to a device.
 
         Raises:
-            ValueError: the run has another number of steps.
+            ValueError: `steps` is not the number of timesteps.
         """
         if steps != len(self.timesteps):
-            raise ValueError(f"there are {len(self.timesteps)} times, not {steps}")
+            raise ValueError(f"there are {len(self.timesteps)} timesteps, not {steps}")
         self.timesteps = self.timesteps.to(device)
 
     def set_begin_index(self, index: int) -> None:
-        """Say how many steps are done."""
+        """Set the number of completed steps."""
         self._index = index
 
     def step(
         self, prediction: torch.Tensor, _time: torch.Tensor, latents: torch.Tensor, **_options: bool
     ) -> tuple[torch.Tensor]:
-        """Return the latents of the next time, or the clean ones after the last; float32, in the shape of `latents`."""
+        """Return the latents of the next timestep, or the clean ones after the last; float32, shaped like `latents`."""
         here, then = self.sigmas[self._index : self._index + 2].tolist()
         clean = latents.to(torch.float32) - here * prediction.to(torch.float32)
         self._index += 1
@@ -66,9 +65,9 @@ class RenoisingSampler:
         return ((1 - then) * clean + then * self._noise(clean),)
 
     def _noise(self, like: torch.Tensor) -> torch.Tensor:
-        """Draw the noise that follows this many steps: the same after a restore, and whatever else is drawn meanwhile.
+        """Draw the noise after the current step: the same after a restore, and independent of other random draws.
 
-        On the CPU, as the noise that a clip begins with, so that a seed means the same on every device.
+        Drawn on the CPU, like a clip's initial noise, so that a seed means the same on every device.
         """
         generator = torch.Generator("cpu").manual_seed(self._seed)
         for _ in range(self._index):
@@ -77,10 +76,10 @@ class RenoisingSampler:
 
 
 def level_of(time: int, shift: float) -> float:
-    """Return the share of noise at a time: that of the nearest of the 1000 times after the shift.
+    """Return the noise level at a timestep: that of the nearest of the 1000 shifted timesteps.
 
-    A time t of the 1000 is at s = t / 1000, and after the shift at shift s / (1 + (shift - 1) s); the share of noise
-    is there the same number.
+    Timestep t of 1000 is at s = t / 1000, and after the shift at shift s / (1 + (shift - 1) s), which is also its noise
+    level.
     """
     plain = (index / TRAINING_TIMES for index in range(TRAINING_TIMES, 0, -1))
     shifted = [shift * one / (1 + (shift - 1) * one) for one in plain]
@@ -89,7 +88,7 @@ def level_of(time: int, shift: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class SchedulerState:
-    """The memory of a scheduler after `index` steps; only UniPC's is more than the index."""
+    """The state of a scheduler after `index` steps; only UniPC's is more than the index."""
 
     index: int  #: steps done
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -97,10 +96,10 @@ class SchedulerState:
 
 
 def scheduler_state(scheduler: Any, index: int) -> SchedulerState:
-    """Take out what the next step will look at; the tensors are the scheduler's own, not copies."""
+    """Return the state that the next step depends on; the tensors are the scheduler's own, not copies."""
     if not isinstance(scheduler, UniPCMultistepScheduler) or index == 0:
         return SchedulerState(index)
-    # The last outputs as clean latents, newest last; None where the run is still shorter than the order.
+    # The last outputs as clean latents, newest last; None while the run is shorter than the solver's order.
     outputs = {
         f"model_output_{place}": output
         for place, output in enumerate(scheduler.model_outputs)
@@ -114,10 +113,10 @@ def scheduler_state(scheduler: Any, index: int) -> SchedulerState:
 
 
 def restore_scheduler(scheduler: Any, state: SchedulerState, device: torch.device) -> None:
-    """Put a state into a scheduler that was just made and has its timesteps.
+    """Restore a state into a fresh scheduler that has its timesteps.
 
     Raises:
-        KeyError: a part of the state is not there; the scheduler was not touched.
+        KeyError: part of the state is missing; the scheduler was not changed.
     """
     if isinstance(scheduler, UniPCMultistepScheduler) and state.index > 0:
         order = len(scheduler.model_outputs)
@@ -130,4 +129,4 @@ def restore_scheduler(scheduler: Any, state: SchedulerState, device: torch.devic
             scheduler.timestep_list[place] = scheduler.timesteps[state.index - (order - place)]
         scheduler.last_sample = last_sample
         scheduler.lower_order_nums, scheduler.this_order = lower_order_nums, this_order
-    scheduler.set_begin_index(state.index)  # the next step begins there
+    scheduler.set_begin_index(state.index)  # the next step starts there

@@ -1,1 +1,1 @@
-"""What is saved of a job, and how it is read back."""
+"""Saves a job and restores it."""

@@ -1,7 +1,7 @@
-"""A denoising run on disk: written after any step, and put back into a freshly started job of the same request.
+"""Saves a denoising run after any step, and restores it into a freshly started job of the same request.
 
-A restored run gives the same latents as one that was never stopped, bit for bit, on the same device and
-libraries; a state made by anything else is refused by name. Prompt and image are encoded again, not stored.
+A restored run produces the same latents as an uninterrupted one, bit for bit, on the same device and libraries; a
+state from anything else is refused with the reason. Prompt and image are encoded again, not stored.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from backend.engine.sampling.denoise import DenoiseJob
 from backend.engine.sampling.samplers import SchedulerState, restore_scheduler, scheduler_state
 from backend.engine.state.tensor_file import read_tensors, write_tensors
 
-#: Raised whenever the loop or this file changes so that older states would not give the same latents.
+#: Incremented whenever a change to the loop or this file would make older states give other latents.
 STATE_FORMAT = 1
 _KIND = "job_state"
-#: Libraries that have a part in the latents.
+#: Libraries that affect the latents.
 _LIBRARIES = ("torch", "diffusers", "transformers", "ftfy")
 _LATENTS = "latents"
 _SCHEDULER = "scheduler."
 
 
 def write_state(job: DenoiseJob, path: Path) -> None:
-    """Write the state after the last step that was made; on disk when this returns.
+    """Write the state after the last completed step; durable when this returns.
 
     Raises:
         OSError: the file could not be written.
@@ -41,7 +41,7 @@ def write_state(job: DenoiseJob, path: Path) -> None:
 
 
 def restore_state(job: DenoiseJob, path: Path) -> None:
-    """Put a saved state into a job that was just started; the job is left alone when the state does not fit.
+    """Restore a saved state into a job that was just started; the job stays as it is if the state does not fit.
 
     Raises:
         StateMismatch: the file is damaged, or was made by another version, request, model, set of LoRAs or kind
@@ -58,7 +58,7 @@ def restore_state(job: DenoiseJob, path: Path) -> None:
             {name: int(value) for name, value in record["scheduler"].items()},
         )
         if not 0 <= index <= job.total_steps or any(t.shape != job.latents.shape for t in tensors.values()):
-            raise _refusal("file", f"{path.name} is no state of this run")
+            raise _refusal("file", f"{path.name} is not a state of this run")
         restore_scheduler(job.scheduler, memory, job.latents.device)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _refusal("file", f"{path.name} lacks a part of the state") from error
@@ -67,7 +67,7 @@ def restore_state(job: DenoiseJob, path: Path) -> None:
 
 
 def _origin(job: DenoiseJob) -> dict[str, Any]:
-    """What must be the same for a state to be continued, as plain JSON values."""
+    """Return what must match for a state to be resumed, as plain JSON values."""
     components = job.components
     versions = library_versions()
     return {
@@ -85,7 +85,7 @@ def _origin(job: DenoiseJob) -> dict[str, Any]:
 
 
 def _receipts(job: DenoiseJob) -> list[Any]:
-    """What was applied, as it reads after a way through JSON."""
+    """Return the LoRA receipts as they read after a round trip through JSON."""
     receipts = () if job.loras is None else job.loras.receipts
     values: list[Any] = json.loads(json.dumps([receipt.to_json() for receipt in receipts]))
     return values
@@ -109,10 +109,10 @@ def _check_origin(job: DenoiseJob, record: dict[str, Any]) -> None:
 
 
 def _check_weights(job: DenoiseJob, record: dict[str, Any]) -> None:
-    """Compare digests where both are known; else names, sizes and times of the files must be the same.
+    """Compare digests if both are known; otherwise names, sizes and times of the files must match.
 
-    The digest of a large model takes minutes, and neither the loop nor a restore waits for it needlessly: only
-    when the files look different (copied, touched) does the digest decide, if the state has one.
+    The digest of a large model takes minutes, so neither the loop nor a restore waits for it needlessly: the digest,
+    if the state has one, decides only if the files look different (copied, touched).
     """
     digest = record.get("weights")
     alike = record.get("fingerprint") == job.components.fingerprint
@@ -120,7 +120,7 @@ def _check_weights(job: DenoiseJob, record: dict[str, Any]) -> None:
     if digest is not None and (now is not None or not alike):
         alike = digest == (now or job.components.digest.value)
     if not alike:
-        raise _refusal("weights", "the state was made by other weights")
+        raise _refusal("weights", "the state was made with other weights")
 
 
 def _refusal(differs: str, words: str) -> StateMismatch:
@@ -128,11 +128,11 @@ def _refusal(differs: str, words: str) -> StateMismatch:
 
 
 def _precision(components: WanComponents) -> str:
-    """What the weights are and what computes: where weights are kept does not change a bit, in which form does."""
+    """Return the dtype and storage of the weights: their form changes bits, their location does not."""
     dtype, storage = str(components.transformer.dtype), components.plan.storage
     return dtype if storage is Storage.BF16 else f"{dtype} from {storage}"
 
 
 def _device_kind(device: torch.device) -> str:
-    """Name what computes the same bits: the processor, or a GPU of one name."""
+    """Return the name under which devices compute the same bits: the CPU, or the GPU's model name."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

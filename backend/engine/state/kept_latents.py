@@ -1,6 +1,6 @@
 """The final latents of a clip, kept beside its video so that it can be decoded again without the experts.
 
-Knows what they belong to (a request and its model's VAE); does not know where the file lies.
+Knows what they belong to (a request and its model's VAE), not where the file is stored.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _KIND = "latents"
 
 @dataclass(frozen=True, slots=True)
 class KeptLatents:
-    """Latents to keep, and what made them."""
+    """Latents to keep, and their origin."""
 
     latents: torch.Tensor  #: [1, C, T, h, w] on the device
-    weights_sha256: str  #: over all weights of the model
+    weights_sha256: str  #: digest of all weights of the model
     loras: tuple[dict[str, Any], ...]  #: receipts of the LoRAs, as plain JSON values
 
 
 def write_latents(path: Path, kept: KeptLatents, components: WanComponents, request: GenerationRequest) -> None:
-    """Write the final latents of a run; on disk when this returns.
+    """Write the final latents of a run; durable when this returns.
 
     Raises:
         OSError: the file could not be written.
-        ModelDamaged: the weights of the VAE cannot be read any more.
+        ModelDamaged: the weights of the VAE can no longer be read.
     """
     record = {
         "kind": _KIND,
@@ -49,7 +49,7 @@ def write_latents(path: Path, kept: KeptLatents, components: WanComponents, requ
 
 
 def read_latents(path: Path, components: WanComponents, request: GenerationRequest) -> KeptLatents:
-    """Read kept latents for decoding; `components` may be a decoder alone.
+    """Read kept latents for decoding; `components` may be a decoder only.
 
     Raises:
         StateMismatch: the file is damaged or of another version, belongs to another request, or was made with
@@ -64,7 +64,7 @@ def read_latents(path: Path, components: WanComponents, request: GenerationReque
     for differs, fits in checks.items():
         if not fits:
             raise StateMismatch(
-                f"The kept latents do not fit: they are of another {differs}",
+                f"The kept latents do not fit: they belong to another {differs}",
                 details={"differs": differs},
                 suggestions=("Generate the clip again; the same seed gives the same clip.",),
             )

@@ -1,7 +1,7 @@
-"""Tensors with a JSON record in one safetensors file, written so that a damaged one is recognised. Never pickle.
+"""Tensors with a JSON record in one safetensors file, with a digest that reveals damage. Never pickle.
 
-Used for what must survive a process: job states and kept latents. Gives a file no final name; whoever named it
-moves it into place.
+Used for what must outlive a process: job states and kept latents. Writes to the given path as is; the caller renames
+the file into place.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _CONTENT = "content_sha256"
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], record: Mapping[str, Any]) -> None:
-    """Write tensors (from any device) and a record of plain JSON values; on disk when this returns.
+    """Write tensors (from any device) and a record of plain JSON values; durable when this returns.
 
     Raises:
         OSError: the file could not be written.
     """
     held = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     metadata = {_RECORD: json.dumps(dict(record), allow_nan=False), _CONTENT: _digest(held)}
-    # Not `save_file`: it writes beside the path and renames, which is ours to do, and hides the number of an error.
+    # Not `save_file`: it writes a temporary file and renames, which is the caller's job, and hides an error's errno.
     content = save(held, metadata=metadata)
     with path.open("wb") as file:
         file.write(content)
@@ -43,24 +43,24 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Return the tensors, on the CPU, and the record that `write_tensors` wrote.
 
     Raises:
-        StateMismatch: the file is not there, cut off, changed, or of another kind.
+        StateMismatch: the file is missing, truncated, changed, or of another kind.
     """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - the file is no mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         record = json.loads(metadata[_RECORD])
         content = metadata[_CONTENT]
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         reason = f"{path.name} cannot be read ({type(error).__name__})"
         raise StateMismatch(reason, details={"differs": "file"}) from error
     if content != _digest(tensors) or not isinstance(record, dict):
-        raise StateMismatch(f"{path.name} is not what was written", details={"differs": "file"})
+        raise StateMismatch(f"{path.name} has changed since it was written", details={"differs": "file"})
     return tensors, record
 
 
 def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 over names, shapes, types and values."""
+    """Return the SHA-256 over names, shapes, types and values."""
     total = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name]

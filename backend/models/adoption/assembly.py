@@ -1,7 +1,6 @@
-"""Makes a model's folder in diffusers' layout of files that are here already, by links, whole or not at all.
+"""Assembles a model's folder in diffusers' layout from local files, by links, atomically.
 
-Reads every byte once, so that the manifest can tell a later change. What the files are was found out by others; where
-they come from is left as it was.
+Reads every byte once, so that the manifest reveals later changes. Takes recognised files; leaves the sources untouched.
 """
 
 from __future__ import annotations
@@ -29,16 +28,16 @@ from backend.models.folder.integrity import digest_of, header_reads
 from backend.models.folder.manager import EMBEDDED_MODELS, INDEX_FILE, damage_of
 from backend.models.folder.manifest import FileRecord, Manifest, is_inside
 
-#: Configurations of the published models, for parts that come without one.
+#: Configurations of the published models, for components without one.
 CONFIGS: Final = EMBEDDED_MODELS.parent / "configs"
 CONFIG_FILE = "config.json"
-#: What no file of weights brings, and the package has.
+#: Files that no weight file contains and the package provides.
 _SCHEDULER = "scheduler"
 _PROCESSOR, _PROCESSOR_CONFIG = "image_processor", "preprocessor_config.json"
 _TOKENIZER_FILES: Final = (("tokenizer_config.json",), ("tokenizer.json", "spiece.model"))
 _USUAL_NAME: Final = {"text_encoder": "model", "image_encoder": "model"}
 
-#: Told the file and the bytes of it that were read since the last call; may raise to stop.
+#: Called with the file and the bytes read of it since the last call; may raise to stop.
 OnRead = Callable[[str, int], None]
 
 
@@ -48,15 +47,15 @@ class PartFile:
 
     source: Path
     name: str  #: in the model's folder, with forward slashes
-    etag: str = ""  #: how the hub names this content, where that is known
+    etag: str = ""  #: the hub's name for this content, if known
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a model is made of; what it lacks, the hub has."""
+    """The local files of a model; missing ones are downloaded from the hub."""
 
     files: tuple[PartFile, ...]
-    repository: str = ""  #: where the files were fetched from, when they are a copy of the published folder
+    repository: str = ""  #: the source repository, if the files are a copy of the published folder
     commit: str = ""
 
     @property
@@ -67,24 +66,24 @@ class Parts:
 
 @dataclass(slots=True)
 class Assembled:
-    """What became of it."""
+    """The result of assembling a model."""
 
     folder: Path
-    complete: bool  #: False: it waits in `models/ID.partial` for what the downloader brings
+    complete: bool  #: False: it waits in `models/ID.partial` for the downloader
     links: dict[str, Link] = field(default_factory=dict)  #: by name
-    spared_bytes: int = 0  #: that were neither fetched nor written again
-    refused: list[str] = field(default_factory=list)  #: files whose content is not what it was
+    spared_bytes: int = 0  #: bytes that were neither downloaded nor copied
+    refused: list[str] = field(default_factory=list)  #: files whose content has changed
 
 
 def components_of(spec: ModelSpec) -> tuple[str, ...]:
-    """Return the folders that a model needs beside its scheduler and image processor, which the package has."""
+    """Return the folders that a model needs besides its scheduler and image processor, which the package has."""
     experts = ("transformer", "transformer_2") if spec.experts == 2 else ("transformer",)
     image = ("image_encoder",) if spec.image_tokens else ()
     return (*experts, "vae", "text_encoder", *image, "tokenizer")
 
 
 def lacking(spec: ModelSpec, names: Iterable[str]) -> list[str]:
-    """Return the components of which these files (relative to the model's folder) have no weights or words."""
+    """Return the components without weights or tokenizer files among these (relative to the model's folder)."""
     names = set(names)
     missing = []
     for component in components_of(spec):
@@ -99,7 +98,7 @@ def lacking(spec: ModelSpec, names: Iterable[str]) -> list[str]:
 
 
 def part_files(component: str, found: Recognised) -> tuple[PartFile, ...]:
-    """Name the files of a recognised part in a component's folder: by their own names where those can be kept."""
+    """Name a recognised component's files in its folder, by their own names where possible."""
     stem = _USUAL_NAME.get(component, "diffusion_pytorch_model")
     if len(found.files) > 1:  # the index of shards, and the shards that it lists by name
         index, *shards = found.files
@@ -118,17 +117,16 @@ def _part(path: Path, name: str) -> PartFile:
 def assemble(
     home: Home, spec: ModelSpec, parts: Parts, *, copy: bool = False, on_read: OnRead = lambda _name, _count: None
 ) -> Assembled:
-    """Make the model's folder; files of another content than their name in a cache promises are left out.
+    """Create the model's folder; files whose content does not match their name in a cache are skipped.
 
     Raises:
-        ModelUnavailable: the model ships with the package, is here already, or somebody is changing its folder.
-        ModelDamaged: a file cannot be read, or nothing of it is usable.
+        ModelUnavailable: the model ships with the package, is installed, or its folder is being changed.
+        ModelDamaged: a file cannot be read, or no file is usable.
         StorageFull: the disk is full.
     """
     if spec.embedded:
         raise ModelUnavailable(f"{spec.id} ships with wan22 and needs no files", suggestions=("Nothing to do.",))
-    home.models.mkdir(parents=True, exist_ok=True)
-    with _alone(home, spec), storage_errors():
+    with sole_writer(home, spec), storage_errors():
         target, partial = home.model_of(spec.id), home.partial_model_of(spec.id)
         for folder in (target, partial):
             if folder.exists() or folder.is_symlink():
@@ -139,7 +137,7 @@ def assemble(
                     ),
                 )
         beside = home.models / f"{spec.id}.assembling"
-        shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(beside, ignore_errors=True)  # left by a killed process
         try:
             made = _fill(beside, spec, parts, copy=copy, on_read=on_read)
             made.folder = target if made.complete else partial
@@ -151,7 +149,13 @@ def assemble(
 
 
 @contextmanager
-def _alone(home: Home, spec: ModelSpec) -> Iterator[None]:
+def sole_writer(home: Home, spec: ModelSpec) -> Iterator[None]:
+    """Hold the lock of the model's folder within the block.
+
+    Raises:
+        ModelUnavailable: another process holds it.
+    """
+    home.models.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(home.model_lock_of(spec.id), timeout=0, thread_local=False):
             yield
@@ -186,7 +190,7 @@ def _fill(folder: Path, spec: ModelSpec, parts: Parts, *, copy: bool, on_read: O
 
 
 def _record(part: PartFile, on_read: OnRead) -> FileRecord | None:
-    """Read a file and return what the manifest says of it; None when it is not what its name in a cache promises."""
+    """Read a file and return its manifest record; None if its content does not match its name in a cache."""
     try:
         size = part.source.stat().st_size
         sha256 = part.etag if len(part.etag) == 64 else None
@@ -210,9 +214,9 @@ def _digest(part: PartFile, on_read: OnRead) -> str:
 
 
 def _add_configurations(folder: Path, spec: ModelSpec, manifest: Manifest, *, whole: bool) -> None:
-    """Write what single files come without: the structure of each part, and where nothing lacks also what joins them.
+    """Write the configurations that single files lack and, if no component is missing, the index and the scheduler.
 
-    The scheduler and the index of a model that the downloader has still to complete come with the rest of it.
+    A model that is still to be completed gets its index and scheduler from the download.
     """
     source = CONFIGS / spec.structure
     source = source if source.is_dir() else EMBEDDED_MODELS / spec.structure

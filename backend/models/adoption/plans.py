@@ -1,6 +1,6 @@
-"""Which of the files that are here become which model: one plan for each model, shown before anything is done.
+"""Plans which local files become which model: one plan per model, shown before anything is done.
 
-A file is taken where it can be one thing only, or where the user said which. Adopts nothing itself (`assembly`).
+A file is used if it has a single identity or the user chose one. `assembly` carries out the plans.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ _EXPERTS: Final = ("transformer", "transformer_2")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What would become of one model."""
+    """How one model would be made."""
 
     spec: ModelSpec
     presence: Presence
     parts: Parts
-    lacking: tuple[str, ...]  #: components of which nothing was found
-    rivals: Mapping[str, int]  #: by component: how many files could take its place, where there are several
+    lacking: tuple[str, ...]  #: components without any file
+    rivals: Mapping[str, int]  #: by component: the number of files that fit, if more than one
 
     @property
     def size_bytes(self) -> int:
-        """Bytes that need not be fetched."""
+        """Bytes that need not be downloaded."""
         return sum(part.source.stat().st_size for part in self.parts.files)
 
     @property
     def worthwhile(self) -> bool:
-        """Whether it is adopted unasked: nothing of it is here, and all of its transformers were found."""
+        """Whether it is adopted automatically: it is not installed, and all its transformers were found."""
         return self.presence is Presence.MISSING and bool(self.parts.files) and not set(_EXPERTS) & set(self.lacking)
 
 
 def parse_choices(texts: list[str]) -> dict[Use, Path]:
-    """Read what the user wants: `MODEL/COMPONENT=FILE`.
+    """Parse the user's choices: `MODEL/COMPONENT=FILE`.
 
     Raises:
         InvalidRequest: it says something else, or a component that the model does not have.
@@ -115,7 +115,7 @@ def _loose(spec: ModelSpec, survey: Survey, choices: Mapping[Use, Path]) -> Part
 
 
 def _candidates(use: Use, survey: Survey, choices: Mapping[Use, Path]) -> list[Recognised]:
-    """Return the files that can take a place, the largest, which were rounded least, first."""
+    """Return the files that fit a use, largest (least rounded) first."""
     if use in choices:
         found = _chosen(survey, choices[use])
         return [] if found is None else [found]
@@ -128,7 +128,7 @@ def _best(use: Use, survey: Survey, choices: Mapping[Use, Path]) -> Recognised |
 
 
 def _pair(spec: ModelSpec, survey: Survey, choices: Mapping[Use, Path]) -> dict[str, Recognised]:
-    """Return the largest two experts of one precision; none where there are no such two."""
+    """Return the largest pair of experts of one precision; empty if there is none."""
     highs, lows = (_candidates(Use(spec.id, component), survey, choices) for component in _EXPERTS)
     pairs = [(high, low) for high in highs for low in lows if high.precision[:1] == low.precision[:1]]
     if not pairs:

@@ -1,7 +1,7 @@
-"""What a file of weights is: a transformer, an autoencoder, an encoder or a LoRA, and of which model.
+"""Recognises a weight file: a transformer, an autoencoder, an encoder or a LoRA, and of which model.
 
-Decides by the structure of its tensors; what has the same structure (the two experts, Wan2.1) is told apart by a known
-SHA-256 or by what the file is called. Where neither says it the answer is "ambiguous", never a guess.
+Decides by the structure of its tensors; files with the same structure (the two experts, Wan2.1) are distinguished by a
+known SHA-256 or by name. If neither decides, the result is "ambiguous", never a guess.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _I2V_NAME = re.compile(r"i2v|image[ _-]?(?:2|to)[ _-]?video", re.IGNORECASE)
 
 
 def recognise(path: Path, *, sha256: str | None = None, digest: Callable[[Path], str | None] = digest_of) -> Recognised:
-    """Say what a file of weights, or the index of its shards, is; tensors are not read.
+    """Recognise a weight file, or the index of its shards; tensors are not read.
 
     `sha256` is the file's digest where it is known without reading it. Where the rest leaves a doubt that a known
     digest could settle, the file is read by `digest`.
@@ -66,7 +66,7 @@ def recognise(path: Path, *, sha256: str | None = None, digest: Callable[[Path],
 
 
 def _settled(found: Recognised, sha256: str | None, digest: Callable[[Path], str | None]) -> Recognised:
-    """Decide between the identities that the structure leaves: by a known digest, or else by what it is called."""
+    """Choose among the identities that the structure allows: by a known digest, else by name."""
     known = _known(found, sha256)
     if known is not None:
         return known
@@ -89,7 +89,7 @@ def _known(found: Recognised, sha256: str | None) -> Recognised | None:
 
 
 def _by_name(path: Path, identities: tuple[Identity, ...]) -> tuple[tuple[Identity, ...], str]:
-    """Leave the identities that agree with what the file and its folder are called."""
+    """Keep the identities that agree with the names of the file and its folder."""
     called = _called(path)
     if any(use.model in MODELS and not MODELS[use.model].embedded for it in identities for use in it.uses):
         words = {word.lower() for word in _WORD.findall(called)}
@@ -119,7 +119,7 @@ def _by_name(path: Path, identities: tuple[Identity, ...]) -> tuple[tuple[Identi
 
 
 def _called(path: Path) -> str:
-    """Return the names that say something: the file, its folder and the one above, or the repository in a cache."""
+    """Return the meaningful names: the file, its folder and the one above, or the repository in a cache."""
     return "/".join([part for part in path.parts if not _REVISION.fullmatch(part)][-3:])
 
 

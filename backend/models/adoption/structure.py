@@ -1,9 +1,7 @@
-"""The words in which is said what a file of weights is: its kind, what it can be, and the places that it can take.
+"""Recognises weight files by tensor names and shapes, compared with `core/catalogue/architecture.py`.
 
-What the tensors of a file are by their names and shapes, held against the structures in `core/architecture.py`.
-
-Answers with everything that the structure allows: the two experts of a model have the same one, and so have some
-models of other makers. Which of these a file is cannot be seen here.
+Defines the vocabulary (kind, identity, use), and returns every identity that the structure allows: a model's two
+experts share one structure, and so do some models of other makers. Does not choose among them.
 """
 
 from __future__ import annotations
@@ -39,21 +37,21 @@ class Kind(StrEnum):
     TEXT_ENCODER = "text_encoder"
     IMAGE_ENCODER = "image_encoder"
     LORA = "lora"
-    UNKNOWN = "unknown"  # weights, and of nothing that is known here
-    REFUSED = "refused"  # no file that is read: a pickle, a pointer, a part of a file
+    UNKNOWN = "unknown"  # weights of no known model
+    REFUSED = "refused"  # not readable: a pickle, a pointer, a truncated file
 
 
 class Naming(StrEnum):
-    """Whose names the tensors have."""
+    """The naming scheme of the tensors."""
 
-    DIFFUSERS = "diffusers"  # of the text encoder: Hugging Face's
+    DIFFUSERS = "diffusers"  # for the text encoder: Hugging Face's
     ORIGINAL = "original"
     LLAMA = "llama.cpp"
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """One place that a file can take."""
+    """One component of one model that a file can be."""
 
     model: str  #: id in the model table
     component: str  #: folder in diffusers' layout
@@ -61,15 +59,15 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One thing that a file can be."""
+    """One possible identity of a file."""
 
     name: str
-    uses: tuple[Use, ...] = ()  #: none: nothing here can run it
+    uses: tuple[Use, ...] = ()  #: empty: no model here can use it
 
 
 @dataclass(frozen=True, slots=True)
 class Recognised:
-    """What was found out about a file."""
+    """What is known about a file."""
 
     path: Path
     kind: Kind
@@ -81,12 +79,12 @@ class Recognised:
 
     @property
     def ambiguous(self) -> bool:
-        """Whether somebody has to say which of several things it is."""
+        """Whether the user has to choose among several identities."""
         return len(self.identities) > 1
 
     @property
     def uses(self) -> tuple[Use, ...]:
-        """The places that it takes for certain."""
+        """Its uses, if its identity is certain."""
         return self.identities[0].uses if len(self.identities) == 1 else ()
 
     @property
@@ -96,11 +94,11 @@ class Recognised:
 
     @property
     def precision(self) -> tuple[str, ...]:
-        """The types of its numbers, the most frequent first."""
+        """Its dtypes, most frequent first."""
         return () if self.header is None else self.header.precision
 
     def choose(self, use: Use) -> Recognised | None:
-        """Return the same file with the ambiguity settled for `use`; None where it cannot be that."""
+        """Return the same file with the ambiguity resolved in favour of `use`; None if it cannot be that."""
         fitting = [identity for identity in self.identities if use in identity.uses]
         if not fitting:
             return None
@@ -108,7 +106,7 @@ class Recognised:
 
 
 def by_structure(path: Path, header: WeightHeader) -> Recognised:
-    """Say what a file can be by its tensors alone; `UNKNOWN` with a reason where they belong to nothing known."""
+    """Return what a file can be, judged by its tensors alone; `UNKNOWN` with a reason if they match nothing known."""
     for judge in (_transformer, _vae, _text_encoder, _image_encoder, _lora):
         found = judge(path, header)
         if found is not None:
@@ -147,7 +145,7 @@ def _transformer(path: Path, header: WeightHeader) -> Recognised | None:
 
 
 def _wan_shape(parameters: Tensors) -> WanShape | None:
-    """Read the sizes that fix a transformer from the shapes of some of its parameters."""
+    """Derive a transformer's structure from the shapes of some of its parameters."""
     embedder = "condition_embedder"
     blocks = {int(name.split(".")[1]) for name in parameters if name.startswith("blocks.")}
     try:

@@ -1,6 +1,6 @@
-"""What of the models is in the folders of other programs: published snapshots, loose files of weights, tokenizers.
+"""Scans the folders of other programs for models: published snapshots, loose weight files, tokenizers.
 
-Looks and recognises; adopts nothing. Knows where the Hugging Face cache, ComfyUI and Wan2GP keep their files.
+Adopts nothing. Knows where the Hugging Face cache, ComfyUI and Wan2GP keep their files.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _THEIR_FOLDERS: Final = (
     ),
     "ckpts",
 )
-#: Formats that can hold code: named, so that nobody wonders why they are not used, and never opened as what they are.
+#: Formats that can contain code: listed to explain why they are not used, but never loaded.
 _PICKLES: Final = (".pt", ".pth", ".ckpt", ".bin")
 _OURS = re.compile(r"wan|t5", re.IGNORECASE)
 _TOKENIZER: Final = ("tokenizer_config.json", "spiece.model", "tokenizer.json", "special_tokens_map.json")
@@ -40,7 +40,7 @@ _UMT5_WORDS: Final = (4_548_313, "e3909a67b780650b35cf529ac782ad2b6b26e6d1f849d3
 
 @dataclass(slots=True)
 class Survey:
-    """What was found."""
+    """The result of a scan."""
 
     snapshots: dict[str, Parts] = field(default_factory=dict)  #: by model: the best copy of what the hub has
     weights: list[Recognised] = field(default_factory=list)  #: every file or set of shards once
@@ -56,7 +56,7 @@ def usual_roots(user: Path) -> list[Path]:
 
 
 def scan_folders(roots: Iterable[Path], on_file: Callable[[Path], None] = lambda _path: None) -> Survey:
-    """Look through folders and single files; `on_file` is told each file before its header is read."""
+    """Scan folders and single files; `on_file` is called with each file before its header is read."""
     walk = Walk(tuple(roots))
     paths = list(walk.files())
     survey = Survey(unreadable=walk.unreadable, cut_short=walk.cut_short)
@@ -87,7 +87,7 @@ def _interesting(path: Path) -> bool:
 
 
 def _shards(paths: list[Path]) -> set[Path]:
-    """Return the files that an index beside them lists; they are looked at together with it."""
+    """Return the files listed by an index beside them; they are read together with it."""
     found: set[Path] = set()
     for path in paths:
         if path.name.endswith(SHARD_INDEX):
@@ -99,7 +99,7 @@ def _shards(paths: list[Path]) -> set[Path]:
 
 
 def _known_sha256(path: Path) -> str | None:
-    """Return the digest by which a cache names the file; whoever adopts it compares it with the content."""
+    """Return the digest by which a cache names the file; adoption compares it with the content."""
     name = content_name(path)
     return name if len(name) == 64 else None
 
@@ -124,7 +124,7 @@ def _snapshots(paths: list[Path], survey: Survey) -> None:
 
 
 def _tokenizer(paths: list[Path], survey: Survey) -> None:
-    """Find a tokenizer whose words are those of UMT5-XXL, by their digest."""
+    """Find a tokenizer with the vocabulary of UMT5-XXL, by digest."""
     here = set(paths)
     for path in paths:
         if path.name != "spiece.model" or path.with_name(_TOKENIZER[0]) not in here:
@@ -135,5 +135,5 @@ def _tokenizer(paths: list[Path], survey: Survey) -> None:
 
 
 def unusable(found: Recognised) -> bool:
-    """Whether a file is nothing that a model here could use, whatever somebody chose."""
+    """Whether no model here could use a file, whatever the user chooses."""
     return found.kind in (Kind.UNKNOWN, Kind.REFUSED) or not any(it.uses for it in found.identities)

@@ -1,10 +1,7 @@
-"""Which files are one LoRA, and what it is called: one file, or two whose names differ only in the word for the expert.
+"""Groups files into LoRAs (one file, or two whose names differ only in the word for the expert) and names them.
 
-Knows files that were looked at, and no folders: who finds files and who deletes them is elsewhere.
-
-The settings that well-known distilled LoRAs need, for files whose header does not say them.
-
-A four-step LoRA run with forty steps and guidance gives burnt pictures, and nothing in such a file says so.
+Also holds the settings of well-known distilled LoRAs whose headers lack them: a four-step LoRA run with forty steps
+and guidance gives burnt pictures. Knows files that were already read, not folders.
 """
 
 from __future__ import annotations
@@ -35,7 +32,7 @@ class Lora:
     """One LoRA: a file, or the pair of files for the two experts."""
 
     id: str
-    files: tuple[LoraFile, ...]  #: of a pair, the one for the high-noise expert first
+    files: tuple[LoraFile, ...]  #: in a pair, the high-noise file first
     embedded: bool  #: whether it ships inside this package
 
     @property
@@ -50,7 +47,7 @@ class Lora:
 
     @property
     def values(self) -> int:
-        """Numbers in all files; times their width, that is the memory it needs beside the model."""
+        """Values in all files; times their width, the memory needed in addition to the model."""
         return sum(file.values for file in self.files)
 
     @property
@@ -66,18 +63,18 @@ class Lora:
 
     @property
     def bases(self) -> tuple[str, ...]:
-        """The structures that every file fits, models of other families included."""
+        """The structures that every file fits, including models of other families."""
         first, *rest = self.files
         return tuple(base for base in first.bases if all(base in file.bases for file in rest))
 
     @property
     def trigger_words(self) -> tuple[str, ...]:
-        """The words that its files name."""
+        """The trigger words named in its files."""
         return tuple(dict.fromkeys(word for file in self.files for word in file.trigger_words))
 
     @property
     def preset(self) -> Preset | None:
-        """The settings that it needs: from its files, or known by its name."""
+        """The settings it needs, from its files or known by its name."""
         own = next((file.preset for file in self.files if file.preset is not None), None)
         return own or known_preset(self.files[0].path.stem) or known_preset(self.id)
 
@@ -88,9 +85,9 @@ class Lora:
 
 
 def catalogue(files: Sequence[tuple[bool, LoraFile]]) -> tuple[list[Lora], dict[str, Lora]]:
-    """Return the list, and everything that an id may name: the list, and the halves of pairs.
+    """Return the listed LoRAs, and by id everything that can be named: those and the halves of pairs.
 
-    `files` are told apart by whether they ship with the package.
+    `files` are pairs of (whether it ships with the package, file).
     """
     halves = _pairs(files)
     by_id: dict[str, Lora] = {}
@@ -107,7 +104,7 @@ def catalogue(files: Sequence[tuple[bool, LoraFile]]) -> tuple[list[Lora], dict[
 
 
 def _pairs(files: Sequence[tuple[bool, LoraFile]]) -> list[tuple[bool, LoraFile, LoraFile]]:
-    """Find the files that are one for each expert of the same thing; where there are three, none is a pair."""
+    """Find pairs of high- and low-noise files of one family; a family of three files has no pair."""
     groups: dict[tuple[bool, str], list[LoraFile]] = {}
     for embedded, file in files:
         if file.hint is not None and file.problem is None:
@@ -125,10 +122,10 @@ def _pair_id(high: LoraFile) -> str:
     return safe_stem(family) if family else "high-low-pair"
 
 
-def _free_id(wished: str, name: str, taken: dict[str, Lora]) -> str:
-    return wished if wished not in taken else f"{wished}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+def _free_id(preferred: str, name: str, taken: dict[str, Lora]) -> str:
+    return preferred if preferred not in taken else f"{preferred}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def known_preset(name: str) -> Preset | None:
-    """Return the preset of a LoRA by its name, None when the name is not known."""
+    """Return the preset of a LoRA by its name; None if the name is unknown."""
     return next((preset for pattern, preset in _KNOWN if pattern.search(name)), None)

@@ -1,8 +1,7 @@
-"""SHA-256 of LoRA files, read once as long as a file keeps its size and time; remembered across restarts.
+"""Single LoRA files on disk: their digest, their header, the models they fit, and the expert they are for.
 
-One LoRA file as it lies on disk: what its header says, which models it fits, which expert it is for.
-
-Reads headers only, and each one once as long as the file does not change. Does not know requests or clients.
+Digests and headers are cached while a file keeps its size and time, digests also across restarts. Knows nothing about
+requests or clients.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class DigestCache:
     """Digests by file; many threads and processes may use the same cache file."""
 
     def __init__(self, file: Path) -> None:
-        """Keep what is known in `file`; without it, or when it cannot be read, files are read again."""
+        """Store known digests in `file`; if it is missing or unreadable, files are hashed again."""
         self._file = file
         self._lock = threading.Lock()
         self._known: dict[str, list[object]] | None = None
@@ -56,12 +55,12 @@ class DigestCache:
         return digest
 
     def remember(self, path: Path, mark: tuple[int, int], digest: str) -> None:
-        """Note the digest of a file of this size and time."""
+        """Store the digest of a file with this size and time."""
         with self._lock:
             known = self._known if self._known is not None else {}
             known[str(path)] = [*mark, digest]
             self._known = {name: value for name, value in known.items() if Path(name).exists()}
-            # Only a memory: without it, files are read once more.
+            # Only a cache: without it, files are hashed once more.
             with contextlib.suppress(OSError), replacing(self._file, durable=False) as part:
                 part.write_text(json.dumps(self._known))
 
@@ -88,9 +87,9 @@ class LoraFile:
     size_bytes: int
     modified: datetime
     modified_ns: int
-    expert: str | None  #: "high", "low" or "both" where the file says it, None where nothing does
+    expert: str | None  #: "high", "low" or "both" if the file says so, else None
     decided_by: str  #: "metadata", "keys", "name" or "nothing"
-    hint: Hint | None  #: what the name says, for finding its counterpart
+    hint: Hint | None  #: the expert named in the file name, for finding its counterpart
     bases: tuple[str, ...] = ()  #: the structures that it fits
     format: str = UNKNOWN
     ranks: tuple[int, ...] = ()
@@ -107,12 +106,12 @@ class LoraFile:
 
     @property
     def family(self) -> str:
-        """The name without the word for the expert, in lower case: the files of a pair have the same."""
+        """The lower-case name without the word for the expert: equal for both files of a pair."""
         return (self.path.stem if self.hint is None else self.hint.family).lower()
 
     @property
     def side(self) -> str | None:
-        """The expert that it would be for if it had a counterpart."""
+        """The expert that it is for if it has a counterpart."""
         return self.expert or (None if self.hint is None else self.hint.expert)
 
     @property
@@ -122,7 +121,7 @@ class LoraFile:
 
 
 class ModelShapes:
-    """The structure of every model, for holding a LoRA against models that are not on this machine as well."""
+    """The structure of every model, so that a LoRA can be matched to models that are not installed."""
 
     def __init__(self, embedded: Path) -> None:
         """Take the published structures, and those of the embedded models from their folders."""
@@ -140,13 +139,13 @@ class ModelShapes:
             return None
 
     def all(self) -> dict[str, WanShape]:
-        """Return every structure by the built-in model's id, with those of foreign models that can be told by name."""
+        """Return all structures by built-in model id, including those of other known models."""
         own = {spec.id: shape for spec in BUILT_IN.specs if (shape := self.of(spec)) is not None}
         return PUBLISHED | own
 
 
 class LoraFileReader:
-    """Reads the headers of files and remembers them by size and time."""
+    """Reads file headers and caches them by size and time."""
 
     def __init__(self, shapes: ModelShapes) -> None:
         self._shapes = shapes
@@ -154,7 +153,7 @@ class LoraFileReader:
         self._lock = threading.Lock()
 
     def read(self, path: Path) -> LoraFile | None:
-        """Return what is known of a file; None when it is gone."""
+        """Return the description of a file; None if it no longer exists."""
         try:
             stat = path.stat()
         except OSError:
@@ -170,7 +169,7 @@ class LoraFileReader:
         return file
 
     def forget(self, path: Path) -> None:
-        """Forget a file that is no longer there under this name."""
+        """Drop a file's cached description."""
         with self._lock:
             self._known.pop(path, None)
 
@@ -208,14 +207,14 @@ class LoraFileReader:
 
 
 def _expert(metadata: Mapping[str, str], in_keys: frozenset[str], hint: Hint | None) -> tuple[str | None, str]:
-    """Decide by the tensors' own names, then the metadata, then the file's name."""
+    """Decide by the tensor names, then the metadata, then the file name."""
     if in_keys == {HIGH, LOW}:
         return BOTH, "keys"
     if len(in_keys) == 1:
         return next(iter(in_keys)), "keys"
-    said = expert_in_metadata(metadata)
-    if said is not None:
-        return said, "metadata"
+    named = expert_in_metadata(metadata)
+    if named is not None:
+        return named, "metadata"
     if hint is not None and hint.certain:
         return hint.expert, "name"
     return None, "nothing"

@@ -1,7 +1,7 @@
-"""The LoRAs on this machine: list, look up, take in, delete, and decide what one of them means for a model.
+"""The LoRAs on this machine: lists, finds, adds, links and deletes them, and plans their use on a model.
 
-Clients name ids, never paths; which files are one LoRA, `catalogue` says. Decides on headers alone, so a wrong base
-model is refused before anything is loaded.
+Clients name ids, never paths; `catalogue` groups files into LoRAs. Decides on headers alone, so a wrong base model is
+rejected before anything is loaded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from backend.models.lora.routing import check_fit, route
 from backend.models.lora.upload import SUFFIX, Received, check_content, receive, target_name
 
 EMBEDDED_LORAS = EMBEDDED_MODELS / "loras"
-#: Beyond this a LoRA gives noise; negative strengths turn it around.
+#: Beyond this a LoRA produces noise; negative strengths invert it.
 MAX_STRENGTH = 4.0
 
 
@@ -51,7 +51,7 @@ class LoraLibrary:
         return sorted(catalogue(self._files())[0], key=lambda lora: lora.id.lower())
 
     def find(self, lora_id: str) -> Lora | None:
-        """Return a LoRA, or one half of a pair by its own name; None when there is none."""
+        """Return a LoRA, or one half of a pair by its own name; None if there is none."""
         return catalogue(self._files())[1].get(lora_id.removesuffix(SUFFIX))
 
     def get(self, lora_id: str) -> Lora:
@@ -66,15 +66,15 @@ class LoraLibrary:
         return lora
 
     def preset(self, lora_id: str) -> dict[str, Any] | None:
-        """Return the settings that a LoRA brings, by the names of a request; None without any."""
+        """Return the settings that a LoRA needs, by request field; None if it has none."""
         lora = self.find(lora_id)
         return None if lora is None or lora.preset is None else lora.preset.values()
 
     def add(self, stream: IO[bytes], filename: str, name: str | None = None) -> Lora:
-        """Take a file in and return the LoRA that it is, or that it completes. The same file twice is no error.
+        """Add a file and return the LoRA that it is or completes. Adding the same file twice is not an error.
 
         Raises:
-            LoraInvalid: it is no LoRA that can be used; nothing was kept.
+            LoraInvalid: it is not a usable LoRA; nothing was stored.
             LoraExists: another LoRA has this name.
             BodyTooLarge: it is larger than 500 MiB.
             StorageFull: the disk is full.
@@ -86,26 +86,26 @@ class LoraLibrary:
         return self._taken_in(receive(stream, self._folder, kept_as, self._reader))
 
     def inspect(self, path: Path) -> LoraFile | None:
-        """Return what a file anywhere on this machine is, judged by its header; None when it is gone."""
+        """Describe any file on this machine by its header; None if it no longer exists."""
         file = self._reader.read(path)
         self._reader.forget(path)
         return file
 
     def has(self, path: Path) -> bool:
-        """Whether a file is one of those here, under whatever name."""
+        """Whether a file is installed, under any name."""
         try:
             return any(file.path.samefile(path) for _, file in self._files())
-        except OSError:  # one of the two went away just now
+        except OSError:  # one of the two was just deleted
             return False
 
     def adopt(self, path: Path, name: str | None = None) -> Lora:
-        """Take in a file that another program keeps, by a link: it is neither copied nor moved nor changed.
+        """Link a file that another program keeps: it is neither copied nor moved nor changed.
 
-        It is looked at as one that is added. Without a wished name it keeps its own, and where that is taken, the name
-        of its folder goes before it. The same file twice is no error.
+        It is checked like an added file. Without `name` it keeps its own name, prefixed with that of its folder if the
+        name is taken. Adopting the same file twice is not an error.
 
         Raises:
-            LoraInvalid: it is no LoRA that can be used.
+            LoraInvalid: it is not a usable LoRA.
             LoraExists: other LoRAs have these names.
             LoraNotFound: it cannot be read.
             StorageFull: the disk is full.
@@ -140,9 +140,9 @@ class LoraLibrary:
         raise LoraNotFound(f"The file {received.path.name} was deleted while it was taken in")
 
     def delete(self, lora_id: str) -> None:
-        """Delete a LoRA's files; of one that was adopted the link alone goes, and the other program's file stays.
+        """Delete a LoRA's files; of an adopted one only the link is removed, the other program's file stays.
 
-        A task that runs keeps what it has read; one that waits goes on without it or fails.
+        A running task keeps what it has read; a waiting one continues without the LoRA or fails.
 
         Raises:
             LoraNotFound: there is none with this id.
@@ -155,10 +155,10 @@ class LoraLibrary:
             self._links.remove(file.path)
 
     def open_file(self, ref: LoraFileRef) -> Path:
-        """Return the file that a request fixed by its digest, under whatever name it has now.
+        """Return the file that a request pinned by its digest, whatever its current name.
 
         Raises:
-            LoraNotFound: no file here has this content any more.
+            LoraNotFound: no installed file has this content any more.
         """
         files = [file for _, file in self._files()]
         for file in sorted(files, key=lambda one: one.name != ref.name):
@@ -176,7 +176,7 @@ class LoraLibrary:
         expert: str | None = None,
         on_failure: OnLoraFailure = OnLoraFailure.SKIP,
     ) -> tuple[LoraUse, tuple[str, ...]]:
-        """Fix which files of a LoRA go to which expert of a model, with a sentence for what was decided here.
+        """Assign a LoRA's files to the experts of a model, with a sentence for each decision.
 
         Args:
             spec: the model.
@@ -184,7 +184,7 @@ class LoraLibrary:
             strength: on the high-noise expert, or the only one.
             strength_2: on the low-noise expert; None = the same.
             expert: "high", "low" or "both" to set it by hand; None = as the files say.
-            on_failure: with FAIL, a LoRA that fits only in part is refused here.
+            on_failure: with FAIL, a LoRA that fits only in part is rejected.
 
         Raises:
             LoraNotFound: there is none with this id.
@@ -211,7 +211,7 @@ class LoraLibrary:
         return LoraUse(lora.id, strength, second, refs), tuple(notes)
 
     def _files(self) -> list[tuple[bool, LoraFile]]:
-        """Return every file with whether it ships with the package; links that lead out of it are none, unless ours."""
+        """Return (ships with the package, file) for every file; links out of the folder are skipped unless ours."""
         found: list[tuple[bool, LoraFile]] = []
         for folder, embedded in ((self._embedded, True), (self._folder, False)):
             inside = folder.resolve()

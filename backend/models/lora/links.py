@@ -1,7 +1,7 @@
-"""LoRA files that stay where another program keeps them: a link in the folder of LoRAs, and what may lead out of it.
+"""Links in the LoRA folder to files that other programs keep, and the rule for links that may leave the folder.
 
-A hard link is a file of the folder like any other. A symbolic one leads elsewhere, so it is followed only where section
-`loras` of config.json names its target; what somebody else put into the folder leads nowhere.
+A hard link is an ordinary file of the folder. A symbolic link is followed only if section `loras` of config.json
+records its target, so a link created by anyone else is ignored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class LoraLinks:
         self._config = ConfigFile(home.config_file)
 
     def take(self, source: Path, name: str, sha256: str) -> Received:
-        """Give a checked file a name in the folder; the file stays where it is and as it is.
+        """Link a checked file into the folder under `name`; the file itself is not touched.
 
         Raises:
             LoraExists: another file has this name.
@@ -52,7 +52,7 @@ class LoraLinks:
         return Received(target, sha256, new=True)
 
     def followed(self, path: Path) -> bool:
-        """Whether a link in the folder is one that was made here and still leads where it led."""
+        """Whether a link was made by this class and still has its recorded target."""
         try:
             linked = self._config.section(_SECTION).get(_LINKED)
         except BadSettings:
@@ -60,7 +60,7 @@ class LoraLinks:
         return isinstance(linked, dict) and linked.get(path.name) == str(path.resolve())
 
     def remove(self, path: Path) -> None:
-        """Delete a file of the folder under this name; what a link leads to stays."""
+        """Delete a file or link from the folder; a link's target stays."""
         linked = path.is_symlink()
         path.unlink(missing_ok=True)
         if linked:

@@ -1,7 +1,7 @@
-"""LoRAs that many people want and the hub has: where they are, under which name they are kept, and how they get here.
+"""A table of popular LoRAs on the hub, and their download.
 
-The table names files, never whole repositories. What arrives is verified by the digest that the hub promises, and is a
-LoRA like any other from then on.
+The table names files, never whole repositories. Downloads are verified against the hub's digest and are ordinary LoRAs
+afterwards.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from backend.models.download.transfer import FileTransfer, WrongContent, discard
 from backend.models.folder.integrity import digest_of
 from backend.models.folder.progress import RateLimiter
 
-#: Left free beside the files.
+#: Disk space left free by a download.
 RESERVE_BYTES: Final = 512 * 2**20
 
 
@@ -34,7 +34,7 @@ RESERVE_BYTES: Final = 512 * 2**20
 class PublishedLora:
     """One LoRA for both experts of a model."""
 
-    id: str  #: the name under which it is kept; `presets.known_preset` knows it by this
+    id: str  #: the name under which it is stored; `catalogue.known_preset` recognises it by this
     title: str
     model: str  #: id of the model that it was made for
     repository: str
@@ -43,7 +43,7 @@ class PublishedLora:
     revision: str = "main"
 
     def kept_as(self, home: Home, expert: str) -> Path:
-        """Where one of its files lies in the home folder."""
+        """Return the path of one of its files in the home folder."""
         return home.loras / f"{self.id}_{expert}_noise.safetensors"
 
 
@@ -52,7 +52,7 @@ def _lightning(lora_id: str, model: str, folder: str) -> PublishedLora:
     return PublishedLora(lora_id, f"Four steps for {model}", model, "lightx2v/Wan2.2-Lightning", files)
 
 
-#: Of ModelTC's LightX2V; the steps, guidance and shift that they need are in `presets`.
+#: From ModelTC's LightX2V; the steps, guidance and shift they need are in `catalogue`.
 PUBLISHED_LORAS: Final[Mapping[str, PublishedLora]] = {
     one.id: one
     for one in (
@@ -61,7 +61,7 @@ PUBLISHED_LORAS: Final[Mapping[str, PublishedLora]] = {
     )
 }
 
-#: Told the name of the file, bytes of all that are here, and all bytes; may raise to stop.
+#: Called with the file name, the bytes present of all files, and their total; may raise to stop.
 OnBytes = Callable[[str, int, int], None]
 
 
@@ -78,7 +78,7 @@ def published_lora(lora_id: str) -> PublishedLora:
 
 
 class LoraFetcher:
-    """Fetches published LoRAs into one home folder; what has arrived of one is kept and continued."""
+    """Downloads published LoRAs into one home folder; partial downloads are kept and resumed."""
 
     def __init__(
         self,
@@ -94,13 +94,13 @@ class LoraFetcher:
         self._free_bytes = free_bytes
 
     def fetch(self, lora: PublishedLora, on_bytes: OnBytes = lambda _name, _done, _total: None) -> list[Path]:
-        """Bring all files of a LoRA here and return them; those that are here with the right bytes stay.
+        """Download all files of a LoRA and return their paths; files already present and intact are kept.
 
         Raises:
-            HubUnreachable, HubRateLimited, ModelGated, RepositoryNotFound, UnsafeRepository: the hub does not give it.
+            HubUnreachable, HubRateLimited, ModelGated, RepositoryNotFound, UnsafeRepository: the hub refused.
             StorageFull: there is not enough room.
-            LoraInvalid: the hub gives other bytes than it promised.
-            StateConflict: another process fetches LoRAs just now.
+            LoraInvalid: the hub delivered other bytes than it announced.
+            StateConflict: another process is downloading LoRAs.
         """
         self._home.loras.mkdir(parents=True, exist_ok=True)
         try:

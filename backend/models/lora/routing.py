@@ -1,6 +1,6 @@
-"""Which file of a LoRA goes to which expert of a model, and whether it fits there.
+"""Assigns a LoRA's files to a model's experts, and checks that they fit.
 
-Decided when a request is made and written into it, so the worker has nothing left to guess.
+Decided at submission and stored in the request, so the worker has nothing to guess.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from backend.models.lora.files import LoraFile
 
 
 class Routable(Protocol):
-    """What is asked of a LoRA here (`models.lora.catalogue.Lora`)."""
+    """The part of `models.lora.catalogue.Lora` that routing needs."""
 
     @property
     def id(self) -> str:
@@ -69,7 +69,7 @@ def route(lora: Routable, spec: ModelSpec, expert: str | None) -> tuple[list[tup
 def check_fit(
     lora_id: str, file: LoraFile, place: str, spec: ModelSpec, shape: WanShape, on_failure: OnLoraFailure
 ) -> tuple[str, ...]:
-    """Hold a file against a model's structure; return a sentence when it fits only in part.
+    """Match a file to a model's structure; return a sentence if it fits only in part.
 
     Raises:
         LoraInvalid: the file cannot be read any more.
@@ -104,7 +104,7 @@ def _experts(spec: ModelSpec, place: str) -> tuple[str, ...]:
 
 
 def _left(match: Match, spec: ModelSpec) -> list[str]:
-    """Return the tensors without a place; those for an expert that the model does not have are among them."""
+    """Return the unmatched tensors, including those for an expert that the model does not have."""
     experts = _experts(spec, BOTH)
     homeless = [change for change in match.changes if not any(change.concerns(expert) for expert in experts)]
     named = [f"{name[:120]}: {misfit}" for name, misfit in match.unmatched]

@@ -1,10 +1,7 @@
-"""Takes a LoRA file in: under a safe name, complete, checked, and visible only then.
+"""Receives LoRA files: a file appears under a safe name only once it is complete and checked.
 
-What arrives is written beside its place as a part, judged by its content and renamed. Nothing in it is run.
-
-Whether the numbers in a safetensors file are numbers: looks for NaN and infinity without torch.
-
-A floating-point value is none when all bits of its exponent are set, so a mask over the raw bytes tells.
+Data is written to a part file, checked by its content, then linked into place; nothing in it is executed. NaN and
+infinity are found without torch: all exponent bits of such a value are set, so a mask over the raw bytes suffices.
 """
 
 from __future__ import annotations
@@ -37,9 +34,9 @@ _PART_PREFIX = ".upload-"
 _STALE_SECONDS = 3600.0
 _CHUNK_BYTES = 2**20
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-#: Names that Windows keeps for devices; a home folder may lie on a disk that Windows reads too.
+#: Device names reserved by Windows; a home folder may be on a disk that Windows also reads.
 _DEVICES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
-#: For each type: the bits that are all set in what is no number
+#: By type: the bits that are all set in NaN and infinity
 #: (IEEE 754; E4M3 has no infinity, and its only NaN has every bit but the sign set).
 _MASKS: dict[str, int] = {
     "F64": 0x7FF0000000000000,
@@ -54,33 +51,33 @@ _CHUNK_VALUES = 2**22
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A file that is in its place."""
+    """A file that is in place."""
 
     path: Path
     sha256: str
-    new: bool  #: False when the very same file was here already
+    new: bool  #: False if the same file was already installed
 
 
 def safe_stem(name: str) -> str:
-    """Return a name without folders, endings and characters that are no good in a file name or an address."""
+    """Return a name without folders, the suffix, and characters that are unsafe in a file name or URL."""
     last = re.split(r"[/\\]", name)[-1]
     stem = re.sub(rf"{re.escape(SUFFIX)}$", "", last.strip(), flags=re.IGNORECASE)
     plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
     safe = _UNSAFE.sub("-", plain).strip("-._")[:MAX_NAME_CHARS].rstrip("-._")
     if not safe or _DEVICES.match(safe):
-        # Names in other scripts keep apart from each other by their digest.
+        # A digest keeps names in other scripts distinct.
         safe = f"lora-{safe}{'-' if safe else ''}{hashlib.sha256(last.encode('utf-8', 'replace')).hexdigest()[:8]}"
     return safe
 
 
 def target_name(filename: str, name: str | None) -> str:
-    """Return the name under which an upload is kept: the one that was wished, or the file's own.
+    """Return the name under which an upload is stored: the requested one, or the file's own.
 
-    A wished name for one half of a pair keeps the word that tells the halves apart.
+    A requested name for one half of a pair keeps the word that tells the halves apart.
 
     Raises:
-        LoraInvalid: the file has the ending of another format.
-        InvalidRequest: the wished name is too long.
+        LoraInvalid: the file has the suffix of another format.
+        InvalidRequest: the requested name is too long.
     """
     if not filename.lower().endswith(SUFFIX):
         raise LoraInvalid(f"Only {SUFFIX} files are read; files of other formats can run code when they are opened")
@@ -97,11 +94,11 @@ def target_name(filename: str, name: str | None) -> str:
 def receive(
     stream: IO[bytes], folder: Path, name: str, reader: LoraFileReader, limit: int = MAX_UPLOAD_BYTES
 ) -> Received:
-    """Write a stream to `folder/name`, which appears only when it is a complete LoRA.
+    """Write a stream to `folder/name`, which appears only once it is a complete LoRA.
 
     Raises:
-        BodyTooLarge: it is longer than `limit` bytes.
-        LoraInvalid: it is no safetensors file, damaged, holds no LoRA for Wan, or holds NaN.
+        BodyTooLarge: the stream is longer than `limit` bytes.
+        LoraInvalid: it is not a safetensors file, is damaged, holds no LoRA for Wan, or holds NaN.
         LoraExists: another file has this name.
         StorageFull: the disk is full.
     """
@@ -116,44 +113,6 @@ def receive(
         finally:
             reader.forget(part)
             part.unlink(missing_ok=True)
-
-
-def check_content(path: Path, reader: LoraFileReader) -> None:
-    """Look at all of a file, header and numbers.
-
-    Raises:
-        LoraInvalid: it is no safetensors file, damaged, holds no LoRA for Wan, or holds NaN.
-    """
-    header = read_lora(path)
-    known = reader.read(path)
-    if known is None or known.problem is not None:
-        raise LoraInvalid("The file went away" if known is None else (known.problem or ""))
-    check_numbers(path, header)
-
-
-def same_or_refuse(target: Path, sha256: str) -> None:
-    """Accept that a name is taken by the very same content.
-
-    Raises:
-        LoraExists: it is taken by another one.
-    """
-    with target.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-            raise LoraExists(f"A LoRA file {target.name} is already here, with other content")
-
-
-def discard_dangling(target: Path) -> None:
-    """Free a name that only a link has whose file is gone."""
-    if target.is_symlink() and not target.exists():
-        target.unlink(missing_ok=True)
-
-
-def remove_stale_parts(folder: Path) -> None:
-    """Delete what uploads left that were cut off long ago."""
-    for part in folder.glob(f"{_PART_PREFIX}*.part"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - part.stat().st_mtime > _STALE_SECONDS:
-                part.unlink()
 
 
 def _write(stream: IO[bytes], part: Path, limit: int) -> str:
@@ -171,10 +130,10 @@ def _write(stream: IO[bytes], part: Path, limit: int) -> str:
 
 
 def _put(part: Path, target: Path, sha256: str) -> bool:
-    """Give the part its name unless that is taken; return whether the file is new."""
+    """Link the part into place unless the name is taken; return whether the file is new."""
     discard_dangling(target)
     try:
-        os.link(part, target)  # unlike a rename, this never replaces what is there
+        os.link(part, target)  # unlike a rename, this never replaces an existing file
     except FileExistsError:
         same_or_refuse(target, sha256)
         return False
@@ -182,30 +141,68 @@ def _put(part: Path, target: Path, sha256: str) -> bool:
     return True
 
 
-def check_numbers(path: Path, header: SafetensorsHeader) -> None:
-    """Read every floating-point tensor once.
+def check_content(path: Path, reader: LoraFileReader) -> None:
+    """Check a whole file, header and values.
 
     Raises:
-        LoraInvalid: one holds NaN or infinity, or the file cannot be read.
+        LoraInvalid: it is not a safetensors file, is damaged, holds no LoRA for Wan, or holds NaN.
+    """
+    header = read_lora(path)
+    known = reader.read(path)
+    if known is None or known.problem is not None:
+        raise LoraInvalid("The file went away" if known is None else (known.problem or ""))
+    _check_numbers(path, header)
+
+
+def _check_numbers(path: Path, header: SafetensorsHeader) -> None:
+    """Check every floating-point tensor.
+
+    Raises:
+        LoraInvalid: a tensor holds NaN or infinity, or the file cannot be read.
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
             for name, info in header.tensors.items():
-                if info.dtype in _MASKS and _has_none(view, header.spans[name], info.dtype):
+                if info.dtype in _MASKS and _has_nonfinite(view, header.spans[name], info.dtype):
                     raise LoraInvalid(f"The tensor {name[:120]} holds values that are not numbers")
     except OSError as error:
         raise LoraInvalid(f"The file cannot be read ({type(error).__name__})") from error
 
 
-def _has_none(view: mmap.mmap, span: tuple[int, int], dtype: str) -> bool:
-    import numpy as np  # which the server starts without
+def _has_nonfinite(view: mmap.mmap, span: tuple[int, int], dtype: str) -> bool:
+    import numpy as np  # not loaded at server start
 
     width, mask = DTYPE_BYTES[dtype], _MASKS[dtype]
     begin, end = span
     for at in range(begin, end, _CHUNK_VALUES * width):
-        # A copy, because a view into the map would keep it open.
+        # A copy, because a view would keep the map open.
         raw = view[at : min(end, at + _CHUNK_VALUES * width)]
         values = np.frombuffer(raw, dtype=f"<u{width}")
         if bool(((values & mask) == mask).any()):
             return True
     return False
+
+
+def same_or_refuse(target: Path, sha256: str) -> None:
+    """Accept a taken name if its content is the same.
+
+    Raises:
+        LoraExists: the content differs.
+    """
+    with target.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise LoraExists(f"A LoRA file {target.name} is already here, with other content")
+
+
+def discard_dangling(target: Path) -> None:
+    """Remove a link whose target no longer exists."""
+    if target.is_symlink() and not target.exists():
+        target.unlink(missing_ok=True)
+
+
+def remove_stale_parts(folder: Path) -> None:
+    """Delete part files of uploads interrupted long ago."""
+    for part in folder.glob(f"{_PART_PREFIX}*.part"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - part.stat().st_mtime > _STALE_SECONDS:
+                part.unlink()

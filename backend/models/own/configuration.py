@@ -1,4 +1,4 @@
-"""The table of models of one home folder: the built-in ones as its owner wants them, and the owner's own.
+"""The model table of one home folder: the built-in models with the user's overrides, and the user's own models.
 
 Reads section `models` of config.json and puts the table in force in this process. Every entry is judged alone: one
 that cannot be used is left out and said, and never stops anything. Opens no model and looks at no model's files.
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 class ModelConfigurationManager:
-    """Keeps this process's table as config.json has it; any number of threads may ask."""
+    """Keeps this process's table in step with config.json; thread-safe."""
 
     def __init__(self, home: Home) -> None:
         """Prepare; the file is read by the first `refresh`."""
@@ -34,9 +34,9 @@ class ModelConfigurationManager:
         self._lock = threading.Lock()
 
     def refresh(self) -> ModelTable:
-        """Put the table in force as the file is now; costs one look at the file's time when nothing has changed."""
+        """Apply the file's current table; costs one `stat` if nothing has changed."""
         with self._lock:
-            mark = self._file.mark  # before reading: what changes meanwhile is read the next time
+            mark = self._file.mark  # before reading: later changes are read the next time
             if self._table is None or mark != self._mark:
                 self._table, self._mark = self._read(), mark
                 for fault in self._table.faults:
@@ -91,12 +91,12 @@ class ModelConfigurationManager:
         try:
             return table_of(self._file.section(SECTION))
         except BadSettings as error:
-            # Somebody is in the middle of editing it, perhaps: what was known a moment ago stays.
+            # The file may be in the middle of an edit: keep the last known table.
             return ModelTable((self._table or BUILT_IN).specs, (error.message,))
 
 
 def table_of(section: dict[str, Any]) -> ModelTable:
-    """Return the table that the section makes, with a sentence for each entry that was left out."""
+    """Return the section's table, with a sentence for each skipped entry."""
     faults: list[str] = []
     found: dict[str, ModelSpec] = {spec.id: spec for spec in BUILT_IN.specs}
     for model_id, value in section.items():

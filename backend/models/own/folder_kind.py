@@ -1,7 +1,7 @@
-"""Which kind of model a folder in diffusers' layout holds, and whether it is the one that was said.
+"""Determines which kind of model a folder in diffusers' layout holds, and whether it fits a spec.
 
-Looks at the configuration files and at the headers of the weights, so that a wrong kind is refused on entry and not
-by a task hours later. Reads no tensor, and knows nothing of entries and of where folders belong.
+Reads configuration files and weight headers, so that a wrong kind is rejected at registration and not by a task hours
+later. Reads no tensors; knows nothing about entries or where folders belong.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.core.catalogue.architecture import architecture_of
-from backend.core.catalogue.spec import DMD_PIPELINE
+from backend.core.catalogue.spec import DMD_PIPELINE, PIPELINES
 from backend.core.catalogue.table import BUILT_IN, Mode, ModelSpec
 from backend.core.catalogue.transformer import WanShape
 from backend.core.errors import ModelMismatch
@@ -21,13 +21,12 @@ from backend.core.formats.weights import WEIGHT_SUFFIXES, read_weights
 from backend.core.lora.keys import parameter_name
 from backend.models.folder.manager import INDEX_FILE, damage_of
 
-PIPELINES = {Mode.T2V: "WanPipeline", Mode.I2V: "WanImageToVideoPipeline", Mode.TI2V: "WanPipeline"}
 _BOUNDARY_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class FolderKind:
-    """What decides whether a folder can be run as a model."""
+    """The properties that decide whether a folder can run as a model."""
 
     pipeline: str  #: the class that its index names
     experts: int
@@ -68,7 +67,7 @@ class FolderKind:
         )
 
     def why_not(self, spec: ModelSpec) -> str | None:
-        """Return what this folder has and the model has not, in words; None when it is such a model."""
+        """Return the first difference from the model in words; None if the folder fits."""
         wanted = architecture_of(spec)
         shape, expected = self.transformer, wanted.transformer
         boundary, at = self.boundary_ratio, spec.boundary_ratio
@@ -92,7 +91,7 @@ class FolderKind:
 
 
 def check_folder(folder: Path, spec: ModelSpec) -> None:
-    """Make sure that a folder holds a model that is built as the spec says.
+    """Check that a folder holds a model with the structure of the spec.
 
     Raises:
         ModelMismatch: it does not; the message says what it is and what was expected.
@@ -111,7 +110,7 @@ def check_folder(folder: Path, spec: ModelSpec) -> None:
 
 
 def _transformer(folder: Path) -> WanShape:
-    """Read a transformer's structure, and hold its weights' header against it."""
+    """Read a transformer's structure, and check its weight headers against it."""
     try:
         shape = WanShape.from_config(_json(folder / "config.json"))
     except (KeyError, TypeError, ValueError):

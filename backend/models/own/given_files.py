@@ -1,7 +1,7 @@
-"""The files that a user gives for a model, each held against the place that it was given for; and where the rest is.
+"""Matches a user's files to the components of a model, and finds the missing ones in other installed models.
 
-A file of another kind is refused with what it is. Where the tensors leave a doubt, what the user said decides, and the
-doubt is told. Reads headers alone and makes no folder.
+A file of another kind is rejected with what it is. If the tensors are ambiguous the user's choice decides, and a note
+says so. Reads headers only and creates no folder.
 """
 
 from __future__ import annotations

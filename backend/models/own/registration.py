@@ -1,4 +1,4 @@
-"""Takes a user's own model in, and lets it go again: its files looked at, perhaps copied, and its entry written.
+"""Registers a user's own model and removes it again: checks its files, optionally copies them, writes its entry.
 
 The user's files stay where they are and as they are: a model is known by the folder that its entry names, by a copy, or
 by links to single files in the home folder. What is removed is the entry and what this made, never the files that it
@@ -8,17 +8,14 @@ was made from.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from backend.core.catalogue.table import BUILT_IN, ModelSpec
-from backend.core.errors import BadSettings, ModelUnavailable, StateConflict
+from backend.core.errors import BadSettings, StateConflict
 from backend.core.files import storage_errors
 from backend.core.paths import Home
-from backend.models.adoption.assembly import OnRead, Parts, assemble, lacking
+from backend.models.adoption.assembly import OnRead, Parts, assemble, lacking, sole_writer
 from backend.models.folder.manager import ModelManager
 from backend.models.folder.storage import remove_model
 from backend.models.own.configuration import ModelConfigurationManager
@@ -41,6 +38,7 @@ class OwnModels:
             BadSettings: the entry cannot be used.
             ModelMismatch: the folder holds something else than a model that is built like the entry's base.
             StateConflict: the home folder has files of this name already.
+            ModelUnavailable: another process changes the model's folder.
             StorageFull: there is no room for the copy.
         """
         if folder is not None and not copy:
@@ -50,7 +48,7 @@ class OwnModels:
         if folder is not None:
             check_folder(folder, spec)
         if folder is not None and copy:
-            with self._taken(model_id):
+            with sole_writer(self._home, spec):
                 self._copy(folder, model_id)
         return self._configuration.add(model_id, entry)
 
@@ -125,15 +123,3 @@ class OwnModels:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         partial.rename(target)
-
-    @contextmanager
-    def _taken(self, model_id: str) -> Iterator[None]:
-        """Hold the lock of the model's folder."""
-        self._home.models.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self._home.model_lock_of(model_id), timeout=0, thread_local=False):
-                yield
-        except Timeout:
-            raise ModelUnavailable(
-                f"models/{model_id} is being changed by another process", suggestions=("Wait for its end.",)
-            ) from None

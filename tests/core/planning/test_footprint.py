@@ -33,6 +33,7 @@ from backend.engine.loading.pipeline_loader import WanPipelineLoader
 from backend.engine.loading.weight_files import PACKED_TYPES
 from backend.engine.memory.offload import EXPERTS
 from backend.models.folder.manager import EMBEDDED_MODELS, packed_experts
+from tests.engine.samples import stored_bytes
 from tests.support.weight_forms import write_gguf
 
 TOLERANCE = 0.05
@@ -122,11 +123,11 @@ def test_weights_take_what_is_said_in_every_precision(model: str, storage: Stora
     loaded = WanPipelineLoader("cpu", precision=precision).load(EMBEDDED_MODELS / model, MODELS[model], plan)
     said = sum(expert_bytes(arch.transformer, storage, float32=float32))
     for name in EXPERTS[: arch.experts]:
-        stored = loaded.layout.stored_bytes(name)
+        stored = stored_bytes(getattr(loaded, name))
         # Rounding takes the biases of the matrices along, which are a larger part where matrices are small.
         assert stored == said if storage is Storage.BF16 else stored <= said <= 1.05 * stored
-    assert loaded.layout.stored_bytes("text_encoder") == (FLOAT32 if float32 else BFLOAT16) * arch.text.parameters
-    assert loaded.layout.stored_bytes("vae") == FLOAT32 * arch.vae.parameters
+    assert stored_bytes(loaded.text_encoder) == (FLOAT32 if float32 else BFLOAT16) * arch.text.parameters
+    assert stored_bytes(loaded.vae) == FLOAT32 * arch.vae.parameters
 
 
 @pytest.fixture
@@ -158,7 +159,7 @@ def test_quantised_weights_take_what_the_header_says(
         stored = {part: one.numel() * one.element_size() for part, one in expert.named_parameters()}
         in_blocks = sum(size for part, size in stored.items() if part.startswith("blocks."))
         assert (in_blocks, sum(stored.values()) - in_blocks) == said
-        assert loaded.layout.stored_bytes(name) == sum(said)
+        assert stored_bytes(expert) == sum(said)
     assert said[0] < 0.6 * expert_bytes(arch.transformer, Storage.BF16, float32=precision == "float32")[0]
 
 

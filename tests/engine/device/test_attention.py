@@ -1,4 +1,4 @@
-"""Kernels of attention and the precision are tried before they are used: right, wrong, slow and crashing ones."""
+"""Attention kernels and the precision are tried before use: correct, wrong, slow and crashing ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from backend.engine.device.facts import Card
 from backend.engine.device.precision import choose_precision, compare_precisions
 from backend.engine.loading.pipeline_loader import WanPipelineLoader
 from backend.engine.sampling.denoise import DenoiseJob
-from backend.engine.self_test import tell
+from backend.engine.self_test import report_abilities
 
 CPU = torch.device("cpu")
 NATIVE_COST = 1.0
@@ -48,7 +48,7 @@ def right(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.
 
 @dataclass
 class Work:
-    """A clock that goes on with the work that is done, and the kernels that do it."""
+    """A clock that advances with the work done, and the kernels that do it."""
 
     now: float = 0.0
     calls: list[str] = field(default_factory=list)
@@ -79,7 +79,7 @@ def one_bad_number(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) 
 
 
 def wrong_across(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Right where queries and keys are as many, and zero where they are not."""
+    """Correct in self-attention; zero where queries and keys differ in number."""
     return right(query, key, value) * (query.shape[1] == key.shape[1])
 
 
@@ -109,7 +109,7 @@ def coarse(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch
         (without_scale, Verdict.WRONG, "differs from float32 by"),
         (wrong_across, Verdict.WRONG, "differs from float32 by 1"),
         (of_another_shape, Verdict.WRONG, "shape"),
-        (one_bad_number, Verdict.NOT_FINITE, "heads of 128"),
+        (one_bad_number, Verdict.NOT_FINITE, "heads of width 128"),
         (refuses_wide_heads, Verdict.FAILED, "RuntimeError: head width 128 is not supported"),
         (of_another_version, Verdict.FAILED, "TypeError: unexpected keyword argument"),
         (coarse, Verdict.WRONG, "differs from float32"),
@@ -127,7 +127,7 @@ def test_a_right_kernel_is_judged_by_its_work(cost: float, verdict: Verdict) -> 
     found = work.judge(work.kernel("flash", cost=cost))
     assert (found.verdict, found.right) == (verdict, True)
     assert found.seconds == pytest.approx(cost)
-    assert f"{cost:.2f} of the time" in found.reason
+    assert f"{cost:.2f} times as long" in found.reason
     assert found.error is not None
     assert found.error < 1e-6
 
@@ -158,7 +158,7 @@ VERDICTS = (
     KernelVerdict("native", Verdict.OK, "torch's own", 1.0, 0.0),
     KernelVerdict("cudnn", Verdict.OK, "", 0.6, 0.0),
     KernelVerdict("flash", Verdict.OK, "", 0.5, 0.0),
-    KernelVerdict("efficient", Verdict.SLOWER, "takes 2.00 of the time", 2.0, 0.0),
+    KernelVerdict("efficient", Verdict.SLOWER, "takes 2.00 times as long", 2.0, 0.0),
     KernelVerdict("flash3", Verdict.WRONG, "differs from float32 by 0.3", error=0.3),
     KernelVerdict("sage", Verdict.NOT_ALLOWED, ""),
 )
@@ -185,7 +185,7 @@ def test_without_a_faster_one_torchs_own_stays() -> None:
 
 
 def test_kernels_that_are_not_installed_or_round_are_not_tried() -> None:
-    """The packages are none of ours, so they are absent here."""
+    """These packages are not dependencies, so they are absent here."""
     for name in ("flash", "flash3", "xformers"):
         found = try_by_name(name, AttentionSetting.AUTO, CPU, torch.float32, NATIVE_COST)
         assert (found.verdict, found.right) == (Verdict.NOT_INSTALLED, False), name
@@ -229,7 +229,7 @@ def test_a_kernel_reaches_both_experts_and_no_other_model(
         return job.latents
 
     first, other, again = latents("native"), latents("math"), latents("native")
-    assert torch.equal(first, again), "what one model uses stays with it"
+    assert torch.equal(first, again), "a model's kernel does not leak into another model"
     assert torch.allclose(first, other, atol=1e-3)
     assert not torch.equal(first, other), "it is another kernel"
 
@@ -259,8 +259,8 @@ def squares(cost_of_bfloat16: float, spoil: Square = lambda one: one) -> Precisi
 
 
 def test_bfloat16_is_taken_where_it_is_right_and_pays() -> None:
-    assert squares(0.3) == PrecisionVerdict("bfloat16", "right, and takes 0.30 of the time of float32")
-    assert squares(2.0) == PrecisionVerdict("float32", "bfloat16 takes 2.00 of the time of float32")
+    assert squares(0.3) == PrecisionVerdict("bfloat16", "correct, and takes 0.30 times as long as float32")
+    assert squares(2.0) == PrecisionVerdict("float32", "bfloat16 takes 2.00 times as long as float32")
     assert "not finite" in squares(0.3, lambda one: one / 0).reason
     assert "differs" in squares(0.3, lambda one: one * 1.1).reason
 
@@ -303,13 +303,13 @@ class NoCards:
 
 def test_everything_is_told_line_by_line_and_a_kernel_is_named_before_it_is_tried() -> None:
     lines: list[dict[str, object]] = []
-    tell("auto", AttentionSetting.MATH, lines.append, facts=NoCards())
+    report_abilities("auto", AttentionSetting.MATH, lines.append, facts=NoCards())
     assert [next(iter(line)) for line in lines] == [
         "torch", "device", "precision", "trying", "kernel", "trying", "kernel", "done",
     ]  # fmt: skip
     lines.clear()
-    tell("cpu", AttentionSetting.MATH, lines.append, facts=NoCards(), skip=["math"])
+    report_abilities("cpu", AttentionSetting.MATH, lines.append, facts=NoCards(), skip=["math"])
     assert [line["trying"] for line in lines if "trying" in line] == ["native"]
     lines.clear()
-    tell("cuda", AttentionSetting.AUTO, lines.append, facts=NoCards())
+    report_abilities("cuda", AttentionSetting.AUTO, lines.append, facts=NoCards())
     assert "unusable" in lines[-1]

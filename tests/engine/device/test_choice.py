@@ -1,4 +1,4 @@
-"""The device is found by trying: every way in which card, driver and build do not go together, as given facts."""
+"""The device is chosen by trial: every known incompatibility of card, driver and build, as given facts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CU126 = ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")
 
 @dataclass
 class Facts:
-    """What a torch says; an exception in place of an answer is raised."""
+    """What torch reports; an exception given as an answer is raised."""
 
     build: str = "2.13.0+cu126"
     cuda: str | None = "12.6"
@@ -204,7 +204,7 @@ def test_a_card_that_computes_is_believed_more_than_the_list_of_the_build() -> N
 
 
 class Hanging(Facts):
-    """A card in whose driver a call never comes back."""
+    """A card whose driver call never returns."""
 
     def __init__(self, released: threading.Event) -> None:
         super().__init__()
@@ -236,23 +236,23 @@ def test_an_error_of_another_kind_is_not_taken_for_a_card_that_fails() -> None:
 def test_an_order_that_names_no_device_of_this_machine_is_refused() -> None:
     with pytest.raises(DeviceUnusable, match="sees no such card"):
         choose_device("cuda:3", Facts(), with_card())
-    for wish in ("gpu", "cuda:x", "", "cuda:0 "):
-        with pytest.raises(DeviceUnusable, match="WAN22_DEVICE has no device"):
-            choose_device(wish, Facts(), with_card())
+    for setting in ("gpu", "cuda:x", "", "cuda:0 "):
+        with pytest.raises(DeviceUnusable, match="WAN22_DEVICE: there is no device"):
+            choose_device(setting, Facts(), with_card())
 
 
 @pytest.mark.parametrize(
     ("capability", "sets", "runs"),
     [
         ((9, 0), ["sm_80", "sm_90"], True),
-        ((8, 9), ["sm_80", "sm_86"], True),  # machine code of the same major number, not newer
+        ((8, 9), ["sm_80", "sm_86"], True),  # machine code of the same major version, not newer
         ((8, 0), ["sm_86"], False),
         ((12, 0), ["sm_90"], False),
-        ((12, 0), ["sm_90", "compute_90"], True),  # the driver translates PTX for newer cards
+        ((12, 0), ["sm_90", "compute_90"], True),  # the driver compiles PTX for newer cards
         ((8, 0), ["compute_90"], False),
-        ((10, 0), ["sm_90a", "compute_90a"], False),  # special to one card
+        ((10, 0), ["sm_90a", "compute_90a"], False),  # architecture-specific
         ((9, 0), ["sm_90a"], True),
-        ((10, 3), ["sm_100f"], True),  # a family shares it
+        ((10, 3), ["sm_100f"], True),  # shared by a family
         ((12, 0), ["compute_100f"], False),
         ((9, 0), [], False),
         ((9, 0), ["gfx942"], False),
@@ -267,7 +267,7 @@ def test_the_trial_of_torch_passes_on_a_device_that_computes(device: str) -> Non
 
 
 def test_torch_of_this_process_answers_every_question() -> None:
-    """Whatever it answers here, the choice ends in a device."""
+    """Whatever it reports on this machine, a device is chosen."""
     facts = TorchDevices()
     assert facts.build == torch.__version__
     ask: list[Callable[[], object]] = [facts.available, facts.cards, facts.architectures]

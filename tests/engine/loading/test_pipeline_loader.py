@@ -201,13 +201,13 @@ def test_parts_of_models_of_different_modes_are_refused_by_name(
         return folder
 
     loader = WanPipelineLoader("cpu")
-    with pytest.raises(ModelDamaged, match="its vae makes latents of 16 channels, and a ti2v model has 48"):
+    with pytest.raises(ModelDamaged, match="its vae makes latents of 16 channels; a ti2v model has 48"):
         loader.load(mixed(random_ti2v_folder, random_folder, "vae"), MODELS["tiny-ti2v-5b"])
-    with pytest.raises(ModelDamaged, match="its vae makes latents of 48 channels, and a t2v model has 16"):
+    with pytest.raises(ModelDamaged, match="its vae makes latents of 48 channels; a t2v model has 16"):
         loader.load(mixed(random_folder, random_ti2v_folder, "vae"), MODELS["tiny-t2v-a14b"])
-    with pytest.raises(ModelDamaged, match="its transformer_2 takes 16 input channels, and a i2v model has 36"):
+    with pytest.raises(ModelDamaged, match="its transformer_2 takes 16 input channels; a i2v model has 36"):
         loader.load(mixed(random_i2v_folder, random_folder, "transformer_2"), MODELS["tiny-i2v-a14b"])
-    with pytest.raises(ModelDamaged, match="its transformer takes 36 input channels, and a t2v model has 16"):
+    with pytest.raises(ModelDamaged, match="its transformer takes 36 input channels; a t2v model has 16"):
         loader.load(mixed(random_folder, random_i2v_folder, "transformer"), MODELS["tiny-t2v-a14b"])
 
 

@@ -39,7 +39,7 @@ from backend.engine.lora.stack import LoraStack, build_stack
 from backend.engine.memory.offload import RESIDENT, settle
 from backend.engine.sampling.denoise import DenoiseJob
 from tests.engine.conftest import EMBEDDED
-from tests.engine.samples import Sample, finish, sample
+from tests.engine.samples import Sample, finish, sample, stored_bytes
 from tests.support.lora_files import lightx2v_file, random_adapter, write_lora
 from tests.support.weight_forms import (
     FP8,
@@ -193,10 +193,10 @@ def test_quantised_weights_are_computed_with_as_they_are(
 
 
 def test_the_matrices_stay_packed_in_memory(plain: Sample, trained: Path, device: str) -> None:
-    whole = plain.components.layout.stored_bytes("transformer")
+    whole = stored_bytes(plain.components.transformer)
     for component in EXPERTS:
         write_gguf(trained, component, Gguf.Q4_0)
-    assert opened(plain, trained, device).components.layout.stored_bytes("transformer") < whole / 3
+    assert stored_bytes(opened(plain, trained, device).components.transformer) < whole / 3
 
 
 @pytest.fixture
@@ -387,7 +387,7 @@ def test_a_tensor_that_is_missing_or_of_another_shape_or_has_no_place_is_named(
         ({key: value for key, value in pristine.items() if key != name}, f"have no tensor {name}"),
         (pristine | {name: torch.zeros(7)}, rf"{name} of {component} has the shape \[7\]"),
         (pristine | {"vace_blocks.0.weight": torch.zeros(7)}, r"1 tensors .* no place .* vace_blocks\.0\.weight"),
-        (pristine | {name: torch.zeros(pristine[name].shape, dtype=torch.int8)}, "stored as I8, which is not read"),
+        (pristine | {name: torch.zeros(pristine[name].shape, dtype=torch.int8)}, "stored as I8, which is not supported"),
     ):
         replace_weights(trained, component, change)
         with pytest.raises(ModelDamaged, match=message):
@@ -409,8 +409,8 @@ def test_weights_of_another_model_are_refused_before_they_are_read(
     ti2v = shutil.copytree(random_ti2v_folder, tmp_path / "ti2v")
     i2v = shutil.copytree(random_i2v_folder, tmp_path / "i2v")
     for folder, component, message in (
-        (ti2v, "vae", "its vae makes latents of 48 channels, and a t2v model has 16"),
-        (i2v, "transformer", "its transformer takes 36 input channels, and a t2v model has 16"),
+        (ti2v, "vae", "its vae makes latents of 48 channels; a t2v model has 16"),
+        (i2v, "transformer", "its transformer takes 36 input channels; a t2v model has 16"),
     ):
         write_original(folder, component)
         target = shutil.copytree(trained, tmp_path / f"mixed-{component}")
@@ -463,7 +463,7 @@ def test_a_gguf_file_that_is_cut_off_is_named(plain: Sample, trained: Path) -> N
 
 def test_gguf_of_a_type_that_diffusers_cannot_unpack_is_refused(plain: Sample, trained: Path, device: str) -> None:
     write_gguf(trained, "transformer", Gguf.MXFP4)
-    with pytest.raises(ModelDamaged, match="stored as MXFP4, which is not read here"):
+    with pytest.raises(ModelDamaged, match="stored as MXFP4, which is not supported"):
         opened(plain, trained, device)
 
 

@@ -121,7 +121,7 @@ def test_a_stage_whose_scale_is_one_needs_no_second_pass(
 ) -> None:
     request = make_request(guidance_scale=3.0, guidance_scale_2=1.0)
     job = DenoiseJob.start(random_components, request)
-    assert (job.passes_of("high"), job.passes_of("low")) == (2 * job.steps_of("high"), job.steps_of("low"))
+    assert [scale is None for scale in job.scales] == [expert == "low" for expert in job.plan]
     assert passes_by_expert(job) == {"high": {2}, "low": {1}}
     # The pipeline makes the pass and computes n + 1 * (p - n): the same but for rounding.
     stock = StockPipeline.like(random_components).latents(request)

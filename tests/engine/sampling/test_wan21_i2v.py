@@ -30,7 +30,7 @@ from backend.engine.sampling.conditioning import prepare_latents
 from backend.engine.sampling.denoise import DenoiseJob
 from backend.engine.state.job import restore_state, write_state
 from tests.engine.reference import StockPipeline
-from tests.engine.samples import SAMPLERS, finish, picture_of
+from tests.engine.samples import SAMPLERS, finish, on_device, picture_of, weight_addresses
 from tests.support.lora_files import lightx2v_file, random_adapter, write_lora
 from tests.support.random_model import build_random_wan21_i2v
 
@@ -137,7 +137,8 @@ def test_every_plan_makes_the_same_clip_also_restored_in_the_middle(
     moved = WanPipelineLoader(device).load(folder, SPEC, plan)
     seen: list[tuple[str, ...]] = []
     assert moved.image_encoder is not None
-    moved.image_encoder.register_forward_pre_hook(lambda *_: seen.append(moved.layout.on_device()))
+    parked = weight_addresses(moved)
+    moved.image_encoder.register_forward_pre_hook(lambda *_: seen.append(on_device(moved, parked)))
     first = DenoiseJob.start(moved, request_of(), image=PICTURE)
     first.step()
     first.step()
@@ -148,7 +149,7 @@ def test_every_plan_makes_the_same_clip_also_restored_in_the_middle(
     assert torch.equal(finish(first), expected(plan))
     if plan.placement is not Placement.RESIDENT:
         assert seen == [("image_encoder",)] * 2
-        assert "image_encoder" not in moved.layout.on_device()
+        assert "image_encoder" not in on_device(moved, parked)
 
 
 def test_going_over_to_a_smaller_plan_changes_no_bit(
@@ -249,7 +250,7 @@ def _two_frames(folder: Path) -> None:
         (_no_tensor, "the weights of image_encoder have no tensor pre_layrnorm.bias"),
         (_no_entry, "no usable entry for image_encoder"),
         (_no_processor, "image_processor/preprocessor_config.json is missing"),
-        (_no_tokens, "its transformer reads image tokens of width None, and the model has those of 32"),
+        (_no_tokens, "its transformer reads image tokens of width None; the model has width 32"),
         (_two_frames, "made for a first and a last frame"),
     ],
 )
@@ -263,7 +264,7 @@ def test_what_lacks_or_does_not_belong_is_said(
 
 def test_image_tokens_in_a_model_that_makes_none_are_refused(own: Path, device: str) -> None:
     one_expert = replace(MODELS["I2V-A14B"], boundary_ratio=None)
-    with pytest.raises(ModelDamaged, match="reads image tokens of width 32, and the model has those of None"):
+    with pytest.raises(ModelDamaged, match="reads image tokens of width 32; the model has width None"):
         WanPipelineLoader(device).load(own, one_expert)
 
 
