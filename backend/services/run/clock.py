@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median
 
+from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.domain import Output
 from backend.core.planning.calibration import WARM_SECONDS
-from backend.core.requests import HIGH, LOW, GenerationRequest, guidance_plan
+from backend.core.requests import GenerationRequest, guidance_plan
 from backend.engine.frames.decode import count_chunks
 from backend.services.planning.finished_runs import DECODE, DENOISE, ENCODE, FINISH, LOAD, whole_phases
 
