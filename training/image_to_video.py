@@ -19,7 +19,7 @@ from training.place import Amounts, Place, notes_of
 
 
 @dataclass(frozen=True)
-class Recipe(Amounts):
+class ImageToVideoRecipe(Amounts):
     """How much of everything; the defaults made the embedded model on one CPU core."""
 
     seed: int = 11
@@ -36,7 +36,7 @@ class Recipe(Amounts):
     batch: int = 32
 
 
-def train(recipe: Recipe, place: Place, remark: str = "", base: Path = models.T2V.folder) -> int:
+def train(recipe: ImageToVideoRecipe, place: Place, remark: str = "", base: Path = models.T2V.folder) -> int:
     """Run every stage that is not finished yet, save the folder, and give its size in bytes.
 
     `base` is the finished text-to-video folder to start from.

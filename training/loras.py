@@ -35,7 +35,7 @@ NOTES = "training.json"
 
 
 @dataclass(frozen=True)
-class Recipe(Amounts):
+class LoraRecipe(Amounts):
     """How much of everything; the defaults made the files in the repository on one CPU core."""
 
     seed: int = 21
@@ -48,7 +48,7 @@ class Recipe(Amounts):
     batch: int = 32
 
 
-def train(recipe: Recipe, place: Place, names: Sequence[str]) -> None:
+def train(recipe: LoraRecipe, place: Place, names: Sequence[str]) -> None:
     """Train the pairs of those names that are not finished yet and write their files."""
     for name in names:
         # Adapters are put into the experts in place, so every pair gets them fresh.
@@ -61,7 +61,7 @@ def train(recipe: Recipe, place: Place, names: Sequence[str]) -> None:
         _note(place.out, name, seconds, recipe)
 
 
-def _train_effect(pipeline: Any, effect: Effect, recipe: Recipe, place: Place) -> dict[str, float]:
+def _train_effect(pipeline: Any, effect: Effect, recipe: LoraRecipe, place: Place) -> dict[str, float]:
     codec = pipeline.vae.requires_grad_(False)
     autoencoder.channels_last(codec)
     measured = list(codec.config.latents_mean), list(codec.config.latents_std)
@@ -80,7 +80,7 @@ def _train_effect(pipeline: Any, effect: Effect, recipe: Recipe, place: Place) -
     return seconds
 
 
-def _train_preset(pipeline: Any, recipe: Recipe, place: Place) -> dict[str, float]:
+def _train_preset(pipeline: Any, recipe: LoraRecipe, place: Place) -> dict[str, float]:
     preset = Preset()
     ways, spent = follow(pipeline, preset, recipe.preset_clips, recipe.batch, place.work, recipe.seed)
     seconds = {"clips": spent}
@@ -100,7 +100,9 @@ def _train_preset(pipeline: Any, recipe: Recipe, place: Place) -> dict[str, floa
     return seconds
 
 
-def _adapted(denoiser: Denoiser, rank: int, layers: tuple[str, ...], recipe: Recipe, place: Place) -> adapters.Change:
+def _adapted(
+    denoiser: Denoiser, rank: int, layers: tuple[str, ...], recipe: LoraRecipe, place: Place
+) -> adapters.Change:
     torch.manual_seed(recipe.seed)
     change = adapters.Change(denoiser.expert, rank, layers).to(place.torch_device)
     denoiser.to(place.torch_device)
@@ -109,7 +111,7 @@ def _adapted(denoiser: Denoiser, rank: int, layers: tuple[str, ...], recipe: Rec
     return change
 
 
-def _learn(name: str, steps: int, change: adapters.Change, loss: LossOf, recipe: Recipe, place: Place) -> float:
+def _learn(name: str, steps: int, change: adapters.Change, loss: LossOf, recipe: LoraRecipe, place: Place) -> float:
     # AdamW alone: two thin factors are no matrix whose directions should all move alike.
     return run(Schedule(name, steps, 0.0, 4e-3, average=0.98), change, loss, place.work, recipe.seed)
 
@@ -124,7 +126,7 @@ def _header(expert: str, words: dict[str, str]) -> dict[str, str]:
     }
 
 
-def _note(place: Path, name: str, seconds: dict[str, float], recipe: Recipe) -> None:
+def _note(place: Path, name: str, seconds: dict[str, float], recipe: LoraRecipe) -> None:
     path = place / NOTES
     notes: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     notes[name] = {"recipe": asdict(recipe), "seconds": {part: round(value) for part, value in seconds.items()}}
@@ -146,7 +148,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
     place = Place(arguments.out, arguments.work, arguments.device, not arguments.no_compile)
-    train(Recipe().scaled(arguments.scale), place, arguments.names or every)
+    train(LoraRecipe().scaled(arguments.scale), place, arguments.names or every)
 
 
 if __name__ == "__main__":

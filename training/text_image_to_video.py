@@ -22,7 +22,7 @@ LAYERS = 3
 
 
 @dataclass(frozen=True)
-class Recipe(Amounts):
+class TextImageToVideoRecipe(Amounts):
     """How much of everything; the defaults made the embedded model on one CPU core."""
 
     seed: int = 1
@@ -39,7 +39,7 @@ class Recipe(Amounts):
     batch: int = 32
 
 
-def train(recipe: Recipe, place: Place, remark: str = "", base: Path = models.T2V.folder) -> int:
+def train(recipe: TextImageToVideoRecipe, place: Place, remark: str = "", base: Path = models.T2V.folder) -> int:
     """Run every stage that is not finished yet, save the folder, and give its size in bytes.
 
     `base` is the finished text-to-video folder whose words are taken over.

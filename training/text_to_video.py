@@ -19,7 +19,7 @@ from training.place import Amounts, Place, notes_of
 
 
 @dataclass(frozen=True)
-class Recipe(Amounts):
+class TextToVideoRecipe(Amounts):
     """How much of everything; the defaults made the embedded model on two CPU cores."""
 
     seed: int = 1
@@ -32,7 +32,7 @@ class Recipe(Amounts):
     batch: int = 32
 
 
-def train(recipe: Recipe, place: Place, remark: str = "") -> int:
+def train(recipe: TextToVideoRecipe, place: Place, remark: str = "") -> int:
     """Run every stage that is not finished yet, save the folder, and give its size in bytes."""
     work, device = place.work, place.torch_device
     seconds: dict[str, float] = {}

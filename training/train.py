@@ -22,10 +22,10 @@ logger = logging.getLogger(__name__)
 def train(name: str, place: Place, scale: float = 1.0, remark: str = "") -> int:
     """Train the model of that name with a share of its recipe, and give the folder's size in bytes."""
     if name == T2V.name:
-        return text_to_video.train(text_to_video.Recipe().scaled(scale), place, remark)
+        return text_to_video.train(text_to_video.TextToVideoRecipe().scaled(scale), place, remark)
     if name == I2V.name:
-        return image_to_video.train(image_to_video.Recipe().scaled(scale), place, remark)
-    return text_image_to_video.train(text_image_to_video.Recipe().scaled(scale), place, remark)
+        return image_to_video.train(image_to_video.ImageToVideoRecipe().scaled(scale), place, remark)
+    return text_image_to_video.train(text_image_to_video.TextImageToVideoRecipe().scaled(scale), place, remark)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from backend.core.catalogue.table import ModelSpec
+from backend.core.catalogue.spec import LOW, ModelSpec
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
 from backend.core.frame_size import same_aspect, size_for_aspect, snap_frames, snap_size
 
@@ -39,8 +39,6 @@ DEFAULT_CRF = 17
 
 #: Values that do not change the latents: who made them, and what becomes of them afterwards.
 AFTER_DENOISING = ("fps", "crf", "keep_latents", "latents_of", "extends", "preset", "on_lora_failure")
-HIGH = "high"
-LOW = "low"
 
 
 class Scheduler(StrEnum):

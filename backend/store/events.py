@@ -1,6 +1,6 @@
 """The event log, for reading: what happened to tasks, in the order in which it was committed.
 
-Rows are written by `tasks.py` together with the change they tell of, and are never changed after that.
+`TaskStore` writes each row together with the change it reports; rows never change after that.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The gallery: the finished videos, as rows and as files. An output's id is its task's id.
 
-Rows are written by `tasks.py` when a task completes; an output outlives its task's place in the queue view.
+`TaskStore` writes a row when a task completes; an output outlives its task's place in the queue view.
 
 What the models were used for, counted in the database over the last days. Reads only.
 """

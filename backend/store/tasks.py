@@ -1,15 +1,14 @@
-"""The queue: the `tasks` table is the only truth about tasks, and only this file changes it.
+"""The queue: the `tasks` table is the only truth about tasks, and only `TaskStore` changes it.
 
 Every change of state goes through `transition.apply`: one guarded UPDATE and one numbered event, in one
-transaction. A worker's writes carry the lease token it got at the claim; when the token is no longer
-the task's, the write changes nothing and raises `LeaseLost`. Knows nothing of processes or models.
+transaction. What a worker does with the task it holds is inherited from `leases.py`. Knows nothing of
+processes or models.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, NotRequired, TypedDict, Unpack
 
 from sqlalchemy import (
@@ -26,38 +25,24 @@ from sqlalchemy import (
     or_,
     select,
     union_all,
-    update,
 )
 
-from backend.core.domain import TERMINAL, EventType, Output, Priority, Progress, Task, TaskStatus
-from backend.core.errors import IdempotencyConflict, LeaseLost, StateConflict, TaskNotFound, WanError, WorkerLost
+from backend.core.domain import TERMINAL, EventType, Priority, Task, TaskStatus
+from backend.core.errors import IdempotencyConflict, StateConflict, TaskNotFound
 from backend.core.faults import fault_point
 from backend.core.requests import GenerationRequest
 from backend.store.download_orders import OrderState
-from backend.store.engine import Database
-from backend.store.rows import storable, to_task
+from backend.store.leases import RUNNING, UNTOUCHED, Leases
+from backend.store.rows import to_task
 from backend.store.tables import database_now, download_orders, events, outputs, tasks
 from backend.store.transition import append, apply
 
 _WAITING: Final = (TaskStatus.PENDING, TaskStatus.PAUSED)
-_RUNNING: Final = (TaskStatus.PROCESSING,)
 _NEWEST_EVENT: Final = "newest event"  # stands beside the states in what `tally` reads
 #: In the class below, `list` is a method.
 TaskIds = list[str]
 TaskList = list[Task]
 _QUEUE_ORDER: Final = (tasks.c.priority.desc(), tasks.c.number.asc())
-#: What a task looks like when no attempt has touched it.
-_UNTOUCHED: Final[dict[str, Any]] = {
-    "worker_id": None,
-    "stage": None,
-    "stage_started_at": None,
-    "progress": 0.0,
-    "message": None,
-    "step": None,
-    "total_steps": None,
-    "eta_seconds": None,
-    "preview_step": None,
-}
 
 
 class HowQueued(TypedDict):
@@ -70,11 +55,8 @@ class HowQueued(TypedDict):
     idempotency_key: NotRequired[str | None]
 
 
-class TaskStore:
+class TaskStore(Leases):
     """All operations on tasks. Each is one transaction; the clock is the database's."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def insert(self, task_id: str, request: GenerationRequest, **how: Unpack[HowQueued]) -> Task:
         """Queue one new task; as `insert_all`."""
@@ -208,7 +190,7 @@ class TaskStore:
                 TaskStatus.PROCESSING,
                 EventType.STARTED,
                 lambda row: {"attempt": row.attempt, "worker_id": worker_id},
-                values=_UNTOUCHED
+                values=UNTOUCHED
                 | {
                     "worker_id": worker_id,
                     "attempt": tasks.c.attempt + 1,
@@ -220,161 +202,6 @@ class TaskStore:
             )
         fault_point("claim.after_commit")
         return None if row is None else to_task(row)
-
-    def check(self, task_id: str, lease_token: str) -> bool:
-        """Return whether the user wants this attempt cancelled, without writing.
-
-        Raises:
-            LeaseLost: the task belongs to somebody else by now.
-        """
-        query = select(tasks.c.cancel_requested).where(tasks.c.id == task_id, tasks.c.lease_token == lease_token)
-        with self._database.read() as connection:
-            return _held(connection.execute(query).one_or_none()).cancel_requested is True
-
-    def heartbeat(self, task_id: str, lease_token: str, lease_seconds: float) -> bool:
-        """Renew the lease; return whether the user wants this attempt cancelled.
-
-        Raises:
-            LeaseLost: the task belongs to somebody else by now.
-        """
-        statement = (
-            update(tasks)
-            .where(tasks.c.id == task_id, tasks.c.lease_token == lease_token)
-            .values(lease_expires_at=database_now() + lease_seconds)
-            .returning(tasks.c.cancel_requested)
-        )
-        with self._database.begin() as connection:
-            return _held(connection.execute(statement).one_or_none()).cancel_requested is True
-
-    def report(self, task_id: str, lease_token: str, progress: Progress) -> bool:
-        """Store how far the attempt is; return whether the user wants it cancelled. Progress never goes back.
-
-        Raises:
-            LeaseLost: the task belongs to somebody else by now.
-        """
-        fraction = min(1.0, max(0.0, progress.fraction))
-        same_stage = tasks.c.stage == progress.stage
-        fetch = {} if progress.fetch is None else {"download": _known(asdict(progress.fetch))}
-        with self._database.begin() as connection:
-            row = apply(
-                connection,
-                task_id,
-                _RUNNING,
-                TaskStatus.PROCESSING,
-                EventType.PROGRESS,
-                lambda row: _progress_data(row) | fetch,
-                token=lease_token,
-                values={
-                    "stage": progress.stage,
-                    "stage_started_at": case((same_stage, tasks.c.stage_started_at), else_=database_now()),
-                    "progress": case((tasks.c.progress > fraction, tasks.c.progress), else_=fraction),
-                    "message": storable(progress.message),
-                    "step": progress.step,
-                    "total_steps": progress.total_steps,
-                    "eta_seconds": progress.eta_seconds,
-                    "preview_step": progress.preview_step,
-                },
-            )
-            return _held(row).cancel_requested is True
-
-    def alert(self, task_id: str, lease_token: str, data: Mapping[str, Any]) -> None:
-        """Record that something about a running attempt needs attention; `data` is plain JSON values.
-
-        Raises:
-            LeaseLost: the task belongs to somebody else by now.
-        """
-        with self._database.begin() as connection:
-            row = apply(
-                connection,
-                task_id,
-                _RUNNING,
-                TaskStatus.PROCESSING,
-                EventType.ALERT,
-                lambda _: dict(data),
-                token=lease_token,
-            )
-            _held(row)
-
-    def complete(self, task_id: str, lease_token: str, output: Output) -> None:
-        """Record the finished video and end the task.
-
-        Raises:
-            LeaseLost: the task belongs to somebody else by now; nothing was recorded.
-        """
-        values = {
-            "filename": output.filename,
-            "size_bytes": output.size_bytes,
-            "sha256": output.sha256,
-            "width": output.width,
-            "height": output.height,
-            "num_frames": output.num_frames,
-            "fps": output.fps,
-            "generation_seconds": output.generation_seconds,
-            "warnings": list(output.warnings),
-        }
-        with self._database.begin() as connection:
-            row = apply(
-                connection,
-                task_id,
-                _RUNNING,
-                TaskStatus.COMPLETED,
-                EventType.COMPLETED,
-                lambda row: values,
-                token=lease_token,
-                values={"progress": 1.0, "eta_seconds": 0.0},
-            )
-            _held(row)
-            connection.execute(
-                insert(outputs).values(task_id=task_id, metadata=output.metadata, created_at=database_now(), **values)
-            )
-            fault_point("finish.before_commit")
-        fault_point("finish.after_commit")
-
-    def fail(self, task_id: str, lease_token: str, error: WanError) -> None:
-        """Give the task up, with the error's code, sentence and advice.
-
-        Raises:
-            LeaseLost: the task belongs to somebody else by now.
-        """
-        with self._database.begin() as connection:
-            _held(self._fail(connection, task_id, error, token=lease_token))
-
-    def acknowledge_cancel(self, task_id: str, lease_token: str) -> None:
-        """End the task because the user wished it and the worker has stopped.
-
-        Raises:
-            LeaseLost: the task belongs to somebody else by now.
-        """
-        with self._database.begin() as connection:
-            _held(self._cancel(connection, task_id, _RUNNING, token=lease_token))
-
-    def release(self, task_id: str, lease_token: str, held_up: str | None = None) -> None:
-        """Hand the task back; the attempt does not count.
-
-        Args:
-            task_id: which task.
-            lease_token: the right to it.
-            held_up: why it cannot go on now, in a sentence; None = the operator stops the worker.
-
-        Raises:
-            LeaseLost: the task belongs to somebody else by now.
-        """
-        event, said = (EventType.RELEASED, {}) if held_up is None else (EventType.HELD_UP, {"message": held_up})
-        mine = select(tasks).where(tasks.c.id == task_id, tasks.c.lease_token == lease_token)
-        with self._database.begin() as connection:
-            if _held(connection.execute(mine).one_or_none()).cancel_requested:
-                self._cancel(connection, task_id, _RUNNING, token=lease_token)
-                return
-            apply(
-                connection,
-                task_id,
-                _RUNNING,
-                TaskStatus.PENDING,
-                event,
-                lambda row: {"attempt": row.attempt + 1} | said,
-                token=lease_token,
-                values=_UNTOUCHED | said | {"attempt": tasks.c.attempt - 1},
-            )
 
     def request_cancel(self, task_id: str) -> Task:
         """Cancel a waiting task at once; ask the worker of a running one to stop. Asking twice is fine.
@@ -389,10 +216,11 @@ class TaskStore:
             if status in TERMINAL:
                 raise StateConflict(f"Cannot cancel task with status: {status}")
             if status in _WAITING:
-                row = self._cancel(connection, task_id, _WAITING) or row
+                cancelled = TaskStatus.CANCELLED, EventType.CANCELLED
+                row = apply(connection, task_id, _WAITING, *cancelled) or row
             elif not row.cancel_requested:
                 asked, wish = EventType.CANCEL_REQUESTED, {"cancel_requested": True}
-                row = apply(connection, task_id, _RUNNING, status, asked, values=wish) or row
+                row = apply(connection, task_id, RUNNING, status, asked, values=wish) or row
             return to_task(row)
 
     def delete(self, task_id: str) -> None:
@@ -417,69 +245,10 @@ class TaskStore:
                 self._hide(connection, row)
         return [row.id for row in rows]
 
-    def recover_expired(self) -> TaskIds:
-        """Take back the tasks whose workers have been silent for longer than their lease; return their ids."""
-        return self._recover(tasks.c.lease_expires_at < database_now(), "the worker stopped answering")
-
-    def recover_worker(self, worker_id: str) -> TaskIds:
-        """Take back the tasks of a worker that is known to be dead; return their ids."""
-        return self._recover(tasks.c.worker_id == worker_id, "the worker died")
-
-    def _recover(self, whose: ColumnElement[bool], reason: str) -> TaskIds:
-        lost = select(tasks).where(tasks.c.status == TaskStatus.PROCESSING, whose).order_by(tasks.c.number)
-        with self._database.read() as connection:
-            if connection.execute(lost).first() is None:
-                return []
-        with self._database.begin() as connection:
-            rows = connection.execute(lost).all()
-            for row in rows:
-                self._take_back(connection, row, reason)
-        return [row.id for row in rows]
-
-    def _take_back(self, connection: Connection, row: Row[Any], reason: str) -> None:
-        retry = row.attempt < row.max_attempts and not row.cancel_requested
-        data = {"attempt": row.attempt, "reason": reason, "will_retry": retry}
-        lost = EventType.ATTEMPT_LOST
-        if retry:
-            apply(connection, row.id, _RUNNING, TaskStatus.PENDING, lost, lambda _: data, values=_UNTOUCHED)
-            return
-        apply(connection, row.id, _RUNNING, TaskStatus.PROCESSING, lost, lambda _: data)
-        if row.cancel_requested:
-            self._cancel(connection, row.id, _RUNNING)
-        else:
-            self._fail(connection, row.id, WorkerLost(f"The worker was lost in each of {row.attempt} attempts"))
-
-    def _fail(self, connection: Connection, task_id: str, error: WanError, token: str | None = None) -> Row[Any] | None:
-        advice = [storable(step) for step in error.next_steps]
-        message = storable(error.message)
-        data = {"error": error.code, "message": message, "category": error.category, "suggestions": advice}
-        return apply(
-            connection,
-            task_id,
-            _RUNNING,
-            TaskStatus.FAILED,
-            EventType.FAILED,
-            lambda _: data,
-            token=token,
-            values={"error_code": error.code, "error_message": message, "error_suggestions": advice},
-        )
-
-    def _cancel(
-        self, connection: Connection, task_id: str, origins: Collection[TaskStatus], token: str | None = None
-    ) -> Row[Any] | None:
-        cancelled = EventType.CANCELLED
-        return apply(connection, task_id, origins, TaskStatus.CANCELLED, cancelled, token=token)
-
     def _hide(self, connection: Connection, row: Row[Any]) -> None:
         gone = {"deleted_at": database_now(), "idempotency_key": None}
         status = TaskStatus(row.status)
         apply(connection, row.id, (status,), status, EventType.DELETED, values=gone)
-
-
-def _held(row: Row[Any] | None) -> Row[Any]:
-    if row is None:
-        raise LeaseLost
-    return row
 
 
 def _visible(connection: Connection, task_id: str) -> Row[Any]:
@@ -549,25 +318,7 @@ def _first(here: Collection[str]) -> Select[str]:
     return waiting.order_by(*_QUEUE_ORDER).limit(1)
 
 
-def _known(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def _before(row: Row[Any]) -> ColumnElement[bool]:
     """The tasks that a worker takes before this one."""
     earlier = (tasks.c.priority == row.priority) & (tasks.c.number < row.number)
     return or_(tasks.c.priority > row.priority, earlier)
-
-
-def _progress_data(row: Row[Any]) -> dict[str, Any]:
-    return {
-        "stage": row.stage,
-        "progress": row.progress * 100.0,
-        "message": row.message,
-        "current_step": row.step,
-        "total_steps": row.total_steps,
-        "eta_seconds": row.eta_seconds,
-        "preview_step": row.preview_step,
-        "generation_start_time": row.started_at,
-        "stage_start_time": row.stage_started_at,
-    }

@@ -1,6 +1,6 @@
 """The one way a task changes its state: a guarded UPDATE and a numbered event, in the caller's transaction.
 
-Which changes are legal is the table in `core/domain.py`; who wants them is `tasks.py`.
+Which changes are legal is the table in `core/domain.py`; who asks for them is `TaskStore`.
 """
 
 from __future__ import annotations

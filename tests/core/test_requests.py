@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backend.core.catalogue.table import MODELS, Mode, ModelSpec, find_model
@@ -22,6 +22,7 @@ from backend.core.requests import (
     OnLoraFailure,
     RequestDraft,
     Scheduler,
+    guidance_plan,
     resolve_request,
 )
 
@@ -167,19 +168,18 @@ def test_bad_values_are_refused(change: dict[str, object], word: str) -> None:
     width=st.integers(1, 10_000),
     height=st.integers(1, 10_000),
 )
+@example(spec=TINY, width=241, height=272)  # 65,552 pixels, 16 too many; as 240x272 it fits
 def test_the_size_that_a_refusal_names_is_near_and_is_taken_as_it_is(spec: ModelSpec, width: int, height: int) -> None:
     near, refused = nearest_size(spec, width, height), False
     try:
         snap_size(spec, width, height)
     except InvalidRequest as error:
         refused = (error.details["nearest"], f"{near[0]}x{near[1]}" in error.message) == (f"{near[0]}x{near[1]}", True)
-    step, too_large, too_small = (
-        spec.size_multiple,
-        width * height > spec.max_pixels,
-        min(width, height) < spec.min_side,
-    )
+    step, too_small = spec.size_multiple, min(width, height) < spec.min_side
+    snapped = [max(spec.min_side, round(side / step) * step) for side in (width, height)]
+    too_large = snapped[0] * snapped[1] > spec.max_pixels
     assert snap_size(spec, *near) == (*near, ())
-    assert refused or not (too_large or too_small)
+    assert refused is (too_large or too_small)
     if too_large:  # the largest that there is: one step more along both sides is too much
         assert (near[0] + step) * (near[1] + step) > spec.max_pixels
     elif too_small:  # the smallest that there is
@@ -341,3 +341,19 @@ def test_what_decides_the_latents_is_apart_from_what_decides_the_file() -> None:
 def test_new_values_out_of_range_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
         resolve_request(TINY, RequestDraft(PROMPT, **values))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_an_empty_guidance_interval_is_accepted_and_guides_no_step(share: float) -> None:
+    draft = RequestDraft(PROMPT, steps=4, guidance_scale=5.0, guidance_start=share, guidance_end=share)
+    request, notes = resolve_request(TINY, draft)
+    assert (request.guidance_start, request.guidance_end, notes) == (share, share, ())
+    assert guidance_plan(request, ("high", "high", "low", "low")) == (None,) * 4
+
+
+def test_guidance_starts_at_its_first_share_and_ends_before_its_last() -> None:
+    draft = RequestDraft(
+        PROMPT, steps=4, guidance_scale=5.0, guidance_scale_2=3.0, guidance_start=0.25, guidance_end=0.75
+    )
+    request, _ = resolve_request(TINY, draft)
+    assert guidance_plan(request, ("high", "high", "low", "low")) == (None, 5.0, 3.0, None)

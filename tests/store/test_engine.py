@@ -268,6 +268,25 @@ def test_a_full_disk_is_said_and_nothing_is_half_written(migrated: Database) -> 
     assert store.get(task.id).status is TaskStatus.PROCESSING
 
 
+def test_a_disk_too_full_to_fold_the_log_back_fails_neither_a_committed_write_nor_a_read(
+    migrated: Database, sqlite_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = []
+
+    def disk_full(_database: Database) -> None:
+        attempts.append(1)
+        raise StorageFull
+
+    monkeypatch.setattr(engine, "CHECKPOINT_BYTES", 0)
+    monkeypatch.setattr(Database, "checkpoint", disk_full)
+    task = submit(TaskStore(migrated))
+    assert TaskStore(migrated).get(task.id) == task
+    assert len(attempts) == 2, "a checkpoint was due after the write and after the read"
+    other = Database(f"sqlite:///{sqlite_path}", checkpointer=False)
+    assert TaskStore(other).get(task.id) == task
+    other.close()
+
+
 def test_the_log_is_folded_back_by_the_checkpointer_only(
     sqlite_path: Path, sqlite: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

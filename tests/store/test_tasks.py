@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import StatementError
@@ -27,10 +29,21 @@ from backend.store.tasks import TaskStore
 from tests.store.samples import LEASE, at_step, claimed, output_of, submit
 
 DEADLINE_SECONDS = 30
+BACKEND = Path(__file__).parents[2] / "backend"
 
 
 def types(database: Database, task_id: str) -> list[EventType]:
     return [event.type for event in EventLog(database).of_task(task_id)]
+
+
+def test_only_the_task_store_writes_the_tasks_table() -> None:
+    writes = re.compile(r"\b(insert|update|delete)\(\s*tasks\s*\)")
+    writers = {
+        path.relative_to(BACKEND).as_posix() for path in BACKEND.rglob("*.py") if writes.search(path.read_text())
+    }
+    assert writers == {"store/tasks.py", "store/leases.py", "store/transition.py"}
+    appliers = {path.name for path in BACKEND.rglob("*.py") if "store.transition import" in path.read_text()}
+    assert appliers == {"tasks.py", "leases.py"}
 
 
 def test_a_submitted_task_reads_back_as_it_was_sent(store: TaskStore) -> None:

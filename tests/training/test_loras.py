@@ -19,7 +19,7 @@ from training.lora_judge import judge_preset, preset_of, with_lora
 from training.models import T2V
 from training.place import Place
 
-SMALL = loras.Recipe(clips=8, effect_steps=2, preset_clips=2, preset_steps=2, batch=2)
+SMALL = loras.LoraRecipe(clips=8, effect_steps=2, preset_clips=2, preset_steps=2, batch=2)
 
 
 @torch.no_grad()

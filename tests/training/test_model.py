@@ -21,17 +21,19 @@ from training.scores import ENOUGH, Scores
 SMALL = {
     T2V.name: (
         text_to_video.train,
-        text_to_video.Recipe(
+        text_to_video.TextToVideoRecipe(
             autoencoder_steps=2, clips=8, spinning_clips=8, common_steps=2, high_steps=2, low_steps=2, batch=2
         ),
     ),
     I2V.name: (
         image_to_video.train,
-        image_to_video.Recipe(clips=8, spinning_clips=8, high_steps=2, low_steps=2, batch=2),
+        image_to_video.ImageToVideoRecipe(clips=8, spinning_clips=8, high_steps=2, low_steps=2, batch=2),
     ),
     TI2V.name: (
         text_image_to_video.train,
-        text_image_to_video.Recipe(autoencoder_steps=2, clips=8, spinning_clips=8, network_steps=2, batch=2),
+        text_image_to_video.TextImageToVideoRecipe(
+            autoencoder_steps=2, clips=8, spinning_clips=8, network_steps=2, batch=2
+        ),
     ),
 }
 #: Sizes that can travel in a package, one model and everything together.

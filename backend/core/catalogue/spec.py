@@ -11,6 +11,9 @@ from pathlib import Path
 
 #: What FastVideo calls the pipeline of a model that was distilled by DMD, in `model_index.json`.
 DMD_PIPELINE = "WanDMDPipeline"
+#: The experts of a model that has two: for steps with much noise, and for the rest.
+HIGH = "high"
+LOW = "low"
 
 
 class Mode(StrEnum):

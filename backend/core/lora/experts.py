@@ -14,9 +14,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.catalogue.transformer import PUBLISHED, WanShape
 from backend.core.formats.tensors import TensorInfo
-from backend.core.lora.keys import BOTH, HIGH, LOW
+from backend.core.lora.keys import BOTH
 from backend.core.lora.match import Match, match_tensors
 
 #: Our own header field; goes before everything else.

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-HIGH = "high"
-LOW = "low"
+from backend.core.catalogue.spec import HIGH, LOW
+
+#: The expert of a LoRA file that serves both, or that belongs to a model with one expert.
 BOTH = "both"
 
 

@@ -14,11 +14,12 @@ from enum import StrEnum
 from math import isfinite, prod, sqrt
 from pathlib import Path
 
+from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.catalogue.transformer import WanShape
 from backend.core.errors import LoraInvalid
 from backend.core.formats.safetensors import SafetensorsHeader, read_header
 from backend.core.formats.tensors import FLOAT_TYPES, TensorInfo, UnreadableWeights
-from backend.core.lora.keys import HIGH, LOW, Key, Part, Style, read_key
+from backend.core.lora.keys import Key, Part, Style, read_key
 
 #: The header field in which diffusers keeps what peft keeps in `adapter_config.json`.
 ADAPTER_METADATA = "lora_adapter_metadata"

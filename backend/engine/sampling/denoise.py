@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
+from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.errors import NonFiniteLatents, OutOfMemory
 from backend.core.faults import fault_point
 from backend.core.planning.memory_ladder import MemoryUse
-from backend.core.requests import HIGH, LOW, GenerationRequest, Scheduler, check_sampler, guidance_plan
+from backend.core.requests import GenerationRequest, Scheduler, check_sampler, guidance_plan
 from backend.engine.failures import device_errors
 from backend.engine.loading.pipeline_loader import WanComponents
 from backend.engine.lora.stack import LoraStack

@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.catalogue.table import MODELS
 from backend.core.formats.tensors import UnreadableWeights
 from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, read_weights
 from backend.core.lora.experts import hint_of
-from backend.core.lora.keys import HIGH, LOW
 from backend.models.adoption.structure import FIRST_VAE, Identity, Kind, Recognised, by_structure
 from backend.models.folder.integrity import digest_of
 

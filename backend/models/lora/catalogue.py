@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from backend.core.lora.keys import HIGH, LOW
-from backend.core.lora.words import Preset
+from backend.core.catalogue.spec import HIGH, LOW
+from backend.core.lora.header_fields import Preset
 from backend.models.lora.files import LoraFile
 from backend.models.lora.upload import safe_stem
 

@@ -16,14 +16,15 @@ from datetime import UTC, datetime
 from math import prod
 from pathlib import Path
 
+from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.catalogue.table import BUILT_IN, ModelSpec, models_in_force
 from backend.core.catalogue.transformer import PUBLISHED, WanShape
 from backend.core.errors import LoraInvalid, LoraNotFound
 from backend.core.files import replacing
 from backend.core.lora.experts import UNKNOWN, Hint, expert_in_metadata, fitting_bases, hint_of
-from backend.core.lora.keys import BOTH, HIGH, LOW
+from backend.core.lora.header_fields import Preset, preset_in, trigger_words
+from backend.core.lora.keys import BOTH
 from backend.core.lora.match import match_tensors, read_lora
-from backend.core.lora.words import Preset, preset_in, trigger_words
 
 
 class DigestCache:

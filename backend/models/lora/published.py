@@ -15,10 +15,10 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
+from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.config.download_limit import bandwidth_limit
 from backend.core.config.file import ConfigFile
 from backend.core.errors import LoraInvalid, LoraNotFound, RepositoryNotFound, StateConflict, StorageFull
-from backend.core.lora.keys import HIGH, LOW
 from backend.core.paths import Home
 from backend.models.download.hub import Hub, Listing, RemoteFile
 from backend.models.download.retries import Retries, RetryPolicy, Transient

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from backend.core.catalogue.spec import HIGH
 from backend.core.errors import BodyTooLarge, InvalidRequest, LoraExists, LoraInvalid
 from backend.core.files import storage_errors, sync_folder
 from backend.core.formats.safetensors import SafetensorsHeader
 from backend.core.formats.tensors import DTYPE_BYTES
 from backend.core.lora.experts import hint_of
-from backend.core.lora.keys import HIGH
 from backend.core.lora.match import read_lora
 from backend.models.lora.files import LoraFileReader
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from backend.core.catalogue.table import find_model
 from backend.core.domain import Phase
 from backend.core.planning.cost_model import Basis, Seconds, experts_of_steps
-from backend.core.requests import HIGH, LOW, GenerationRequest, guidance_plan
+from backend.core.catalogue.spec import HIGH, LOW
+from backend.core.requests import GenerationRequest, guidance_plan
 from backend.engine.frames.decode import count_chunks
 
 #: Units of `Phase.DOWNLOAD`: thousandths of the model's bytes. Their seconds depend on the network alone.

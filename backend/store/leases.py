@@ -1,0 +1,242 @@
+"""The worker's side of `TaskStore`: heartbeat, progress, the end of an attempt, recovery from lost workers.
+
+Each write of a worker is fenced by the lease token it got at the claim. Knows nothing of the order of the queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Row, case, insert, select, update
+
+from backend.core.domain import EventType, Output, Progress, TaskStatus
+from backend.core.errors import LeaseLost, WanError, WorkerLost
+from backend.core.faults import fault_point
+from backend.store.engine import Database
+from backend.store.rows import storable
+from backend.store.tables import database_now, outputs, tasks
+from backend.store.transition import apply
+
+RUNNING: Final = (TaskStatus.PROCESSING,)
+#: Column values of a task that no attempt has touched.
+UNTOUCHED: Final[dict[str, Any]] = {
+    "worker_id": None,
+    "stage": None,
+    "stage_started_at": None,
+    "progress": 0.0,
+    "message": None,
+    "step": None,
+    "total_steps": None,
+    "eta_seconds": None,
+    "preview_step": None,
+}
+
+
+class Leases:
+    """The part of `TaskStore` that needs a lease, and that takes expired leases back.
+
+    Every method that takes a lease token raises `LeaseLost`, and changes nothing, when the task is no longer leased
+    to its caller.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def check(self, task_id: str, lease_token: str) -> bool:
+        """Return whether the user has asked to cancel this attempt; writes nothing."""
+        query = select(tasks.c.cancel_requested).where(tasks.c.id == task_id, tasks.c.lease_token == lease_token)
+        with self._database.read() as connection:
+            return _held(connection.execute(query).one_or_none()).cancel_requested is True
+
+    def heartbeat(self, task_id: str, lease_token: str, lease_seconds: float) -> bool:
+        """Renew the lease; return whether the user has asked to cancel this attempt."""
+        statement = (
+            update(tasks)
+            .where(tasks.c.id == task_id, tasks.c.lease_token == lease_token)
+            .values(lease_expires_at=database_now() + lease_seconds)
+            .returning(tasks.c.cancel_requested)
+        )
+        with self._database.begin() as connection:
+            return _held(connection.execute(statement).one_or_none()).cancel_requested is True
+
+    def report(self, task_id: str, lease_token: str, progress: Progress) -> bool:
+        """Store progress, which never decreases; return whether the user has asked to cancel the attempt."""
+        fraction = min(1.0, max(0.0, progress.fraction))
+        same_stage = tasks.c.stage == progress.stage
+        fetch = {} if progress.fetch is None else {"download": _known(asdict(progress.fetch))}
+        with self._database.begin() as connection:
+            row = apply(
+                connection,
+                task_id,
+                RUNNING,
+                TaskStatus.PROCESSING,
+                EventType.PROGRESS,
+                lambda row: _progress_data(row) | fetch,
+                token=lease_token,
+                values={
+                    "stage": progress.stage,
+                    "stage_started_at": case((same_stage, tasks.c.stage_started_at), else_=database_now()),
+                    "progress": case((tasks.c.progress > fraction, tasks.c.progress), else_=fraction),
+                    "message": storable(progress.message),
+                    "step": progress.step,
+                    "total_steps": progress.total_steps,
+                    "eta_seconds": progress.eta_seconds,
+                    "preview_step": progress.preview_step,
+                },
+            )
+            return _held(row).cancel_requested is True
+
+    def alert(self, task_id: str, lease_token: str, data: Mapping[str, Any]) -> None:
+        """Record an event that needs the user's attention; `data` holds plain JSON values."""
+        with self._database.begin() as connection:
+            row = apply(
+                connection,
+                task_id,
+                RUNNING,
+                TaskStatus.PROCESSING,
+                EventType.ALERT,
+                lambda _: dict(data),
+                token=lease_token,
+            )
+            _held(row)
+
+    def complete(self, task_id: str, lease_token: str, output: Output) -> None:
+        """Record the finished video and complete the task."""
+        values = {
+            "filename": output.filename,
+            "size_bytes": output.size_bytes,
+            "sha256": output.sha256,
+            "width": output.width,
+            "height": output.height,
+            "num_frames": output.num_frames,
+            "fps": output.fps,
+            "generation_seconds": output.generation_seconds,
+            "warnings": list(output.warnings),
+        }
+        with self._database.begin() as connection:
+            row = apply(
+                connection,
+                task_id,
+                RUNNING,
+                TaskStatus.COMPLETED,
+                EventType.COMPLETED,
+                lambda row: values,
+                token=lease_token,
+                values={"progress": 1.0, "eta_seconds": 0.0},
+            )
+            _held(row)
+            connection.execute(
+                insert(outputs).values(task_id=task_id, metadata=output.metadata, created_at=database_now(), **values)
+            )
+            fault_point("finish.before_commit")
+        fault_point("finish.after_commit")
+
+    def fail(self, task_id: str, lease_token: str, error: WanError) -> None:
+        """Fail the task, with the error's code, message and suggestions."""
+        with self._database.begin() as connection:
+            _held(_fail(connection, task_id, error, token=lease_token))
+
+    def acknowledge_cancel(self, task_id: str, lease_token: str) -> None:
+        """Cancel the task, now that its worker has stopped."""
+        with self._database.begin() as connection:
+            _held(_cancel(connection, task_id, lease_token))
+
+    def release(self, task_id: str, lease_token: str, held_up: str | None = None) -> None:
+        """Return the task to the queue; the attempt does not count.
+
+        `held_up` is the reason why it cannot continue now, as a sentence; None = the operator stops the worker.
+        """
+        event, data = (EventType.RELEASED, {}) if held_up is None else (EventType.HELD_UP, {"message": held_up})
+        mine = select(tasks).where(tasks.c.id == task_id, tasks.c.lease_token == lease_token)
+        with self._database.begin() as connection:
+            if _held(connection.execute(mine).one_or_none()).cancel_requested:
+                _cancel(connection, task_id, lease_token)
+                return
+            apply(
+                connection,
+                task_id,
+                RUNNING,
+                TaskStatus.PENDING,
+                event,
+                lambda row: {"attempt": row.attempt + 1} | data,
+                token=lease_token,
+                values=UNTOUCHED | data | {"attempt": tasks.c.attempt - 1},
+            )
+
+    def recover_expired(self) -> list[str]:
+        """Take back the tasks whose leases have expired; return their ids."""
+        return self._recover(tasks.c.lease_expires_at < database_now(), "the worker stopped answering")
+
+    def recover_worker(self, worker_id: str) -> list[str]:
+        """Take back the tasks of a worker that is known to be dead; return their ids."""
+        return self._recover(tasks.c.worker_id == worker_id, "the worker died")
+
+    def _recover(self, whose: ColumnElement[bool], reason: str) -> list[str]:
+        lost = select(tasks).where(tasks.c.status == TaskStatus.PROCESSING, whose).order_by(tasks.c.number)
+        with self._database.read() as connection:
+            if connection.execute(lost).first() is None:
+                return []
+        with self._database.begin() as connection:
+            rows = connection.execute(lost).all()
+            for row in rows:
+                self._take_back(connection, row, reason)
+        return [row.id for row in rows]
+
+    def _take_back(self, connection: Connection, row: Row[Any], reason: str) -> None:
+        retry = row.attempt < row.max_attempts and not row.cancel_requested
+        data = {"attempt": row.attempt, "reason": reason, "will_retry": retry}
+        lost = EventType.ATTEMPT_LOST
+        if retry:
+            apply(connection, row.id, RUNNING, TaskStatus.PENDING, lost, lambda _: data, values=UNTOUCHED)
+            return
+        apply(connection, row.id, RUNNING, TaskStatus.PROCESSING, lost, lambda _: data)
+        if row.cancel_requested:
+            _cancel(connection, row.id)
+        else:
+            _fail(connection, row.id, WorkerLost(f"The worker was lost in each of {row.attempt} attempts"))
+
+
+def _held(row: Row[Any] | None) -> Row[Any]:
+    if row is None:
+        raise LeaseLost
+    return row
+
+
+def _fail(connection: Connection, task_id: str, error: WanError, token: str | None = None) -> Row[Any] | None:
+    advice = [storable(step) for step in error.next_steps]
+    message = storable(error.message)
+    data = {"error": error.code, "message": message, "category": error.category, "suggestions": advice}
+    return apply(
+        connection,
+        task_id,
+        RUNNING,
+        TaskStatus.FAILED,
+        EventType.FAILED,
+        lambda _: data,
+        token=token,
+        values={"error_code": error.code, "error_message": message, "error_suggestions": advice},
+    )
+
+
+def _cancel(connection: Connection, task_id: str, token: str | None = None) -> Row[Any] | None:
+    return apply(connection, task_id, RUNNING, TaskStatus.CANCELLED, EventType.CANCELLED, token=token)
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _progress_data(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "stage": row.stage,
+        "progress": row.progress * 100.0,
+        "message": row.message,
+        "current_step": row.step,
+        "total_steps": row.total_steps,
+        "eta_seconds": row.eta_seconds,
+        "preview_step": row.preview_step,
+        "generation_start_time": row.started_at,
+        "stage_start_time": row.stage_started_at,
+    }
