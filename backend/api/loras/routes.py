@@ -9,21 +9,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Request
-from fastapi.responses import Response
+from fastapi import Depends, Path
 from pydantic import BaseModel, Field
 
 from backend.api.http.deps import ServicesDep
-from backend.api.http.errors import answer_to
-from backend.api.http.shapes import ErrorBody, Timestamp
+from backend.api.http.routing import Routes, refusals
+from backend.api.http.shapes import Timestamp
 from backend.api.loras.bodies import PROMPT_DOCS, UPLOAD_DOCS, LoraUpload, read_prompt, read_upload
 from backend.core.domain import TaskStatus, iso
-from backend.core.errors import LoraNotFound
+from backend.core.errors import LoraMissing
 from backend.models.lora.catalogue import Lora
 from backend.services.system.container import Services
 from backend.services.system.host_stats import MIB
 
-router = APIRouter(prefix="/lora", tags=["lora"])
+router = Routes(prefix="/lora", tags=["lora"])
 
 LoraId = Annotated[str, Path(description="Id of the LoRA, as the list has it")]
 UploadDep = Annotated[LoraUpload, Depends(read_upload)]
@@ -32,7 +31,22 @@ PromptDep = Annotated[str, Depends(read_prompt)]
 LOW_MB, MEDIUM_MB = 100.0, 300.0
 #: A LoRA counts as loadable while it takes less than this share of the free memory.
 SAFE_SHARE = 0.8
-_ABSENT: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody, "description": "There is no such LoRA"}}
+_ABSENT = refusals({404: "There is no such LoRA"})
+
+
+def lora_in_path(lora_id: LoraId, services: ServicesDep) -> Lora:
+    """Return the LoRA that the path names.
+
+    Raises:
+        LoraMissing: there is none.
+    """
+    lora = services.loras.find(lora_id)
+    if lora is None:
+        raise LoraMissing
+    return lora
+
+
+LoraInPath = Annotated[Lora, Depends(lora_in_path)]
 
 
 class LoraFileInfo(BaseModel):
@@ -141,7 +155,7 @@ class LoraDeleted(BaseModel):
     message: str
 
 
-@router.get("", response_model=LoraList, response_model_exclude_none=True, summary="All LoRAs")
+@router.get("", summary="All LoRAs")
 def list_loras(services: ServicesDep) -> LoraList:
     """List every LoRA with the models that it fits; a file that cannot be used says why."""
     strengths = _strengths(services)
@@ -149,13 +163,13 @@ def list_loras(services: ServicesDep) -> LoraList:
     return LoraList(loras=infos, total_count=len(infos), total_size_mb=round(sum(one.size_mb for one in infos), 3))
 
 
-@router.get("/list", response_model=LoraList, response_model_exclude_none=True, summary="All LoRAs (older path)")
+@router.get("/list", summary="All LoRAs (older path)")
 def list_loras_too(services: ServicesDep) -> LoraList:
     """List every LoRA; the same as `GET /api/v1/lora`."""
     return list_loras(services)
 
 
-@router.post("/upload", response_model=LoraUploaded, summary="Take a LoRA file in", openapi_extra=UPLOAD_DOCS)
+@router.post("/upload", summary="Take a LoRA file in", openapi_extra=UPLOAD_DOCS)
 def upload(sent: UploadDep, services: ServicesDep) -> LoraUploaded:
     """Keep a safetensors file after its content was checked; nothing in it is run.
 
@@ -180,18 +194,13 @@ def upload(sent: UploadDep, services: ServicesDep) -> LoraUploaded:
     )
 
 
-@router.get(
-    "/{lora_id}", response_model=LoraInfo, response_model_exclude_none=True, summary="One LoRA", responses=_ABSENT
-)
-def one_lora(lora_id: LoraId, services: ServicesDep, request: Request) -> LoraInfo | Response:
+@router.get("/{lora_id}", summary="One LoRA", responses=_ABSENT)
+def one_lora(lora: LoraInPath, services: ServicesDep) -> LoraInfo:
     """Show everything that is known of a LoRA."""
-    lora = services.loras.find(lora_id)
-    return _unknown(request) if lora is None else _info(lora, _strengths(services))
+    return _info(lora, _strengths(services))
 
 
-@router.get(
-    "/{lora_id}/status", response_model=LoraStatus, response_model_exclude_none=True, summary="Whether a LoRA is in use"
-)
+@router.get("/{lora_id}/status", summary="Whether a LoRA is in use")
 def status(lora_id: LoraId, services: ServicesDep) -> LoraStatus:
     """Say whether a LoRA is here and whether a running task uses it."""
     lora = services.loras.find(lora_id)
@@ -212,16 +221,12 @@ def status(lora_id: LoraId, services: ServicesDep) -> LoraStatus:
 
 @router.post(
     "/{lora_id}/preview",
-    response_model=LoraPreview,
     summary="A prompt with a LoRA's words",
     openapi_extra=PROMPT_DOCS,
     responses=_ABSENT,
 )
-def preview(lora_id: LoraId, prompt: PromptDep, services: ServicesDep, request: Request) -> LoraPreview | Response:
+def preview(prompt: PromptDep, lora: LoraInPath) -> LoraPreview:
     """Show the prompt with the LoRA's trigger words added; the words come from the file, nothing is generated."""
-    lora = services.loras.find(lora_id)
-    if lora is None:
-        return _unknown(request)
     words = [word for word in lora.trigger_words if word.lower() not in prompt.lower()]
     if not lora.trigger_words:
         note = "The LoRA's file names no trigger words, so the prompt stays as it is"
@@ -238,14 +243,9 @@ def preview(lora_id: LoraId, prompt: PromptDep, services: ServicesDep, request: 
     )
 
 
-@router.get(
-    "/{lora_id}/memory-impact", response_model=LoraMemory, summary="The memory that a LoRA takes", responses=_ABSENT
-)
-def memory_impact(lora_id: LoraId, services: ServicesDep, request: Request) -> LoraMemory | Response:
+@router.get("/{lora_id}/memory-impact", summary="The memory that a LoRA takes", responses=_ABSENT)
+def memory_impact(lora: LoraInPath, services: ServicesDep) -> LoraMemory:
     """Estimate the memory that a LoRA takes beside its model: its numbers, for each expert that it goes to."""
-    lora = services.loras.find(lora_id)
-    if lora is None:
-        return _unknown(request)
     reading = services.stats.read()
     # Two bytes for each number in bfloat16 on a GPU, four in float32 on a CPU.
     need = _mb(lora.values * _copies(lora) * (2 if reading.gpus else 4))
@@ -269,18 +269,11 @@ def memory_impact(lora_id: LoraId, services: ServicesDep, request: Request) -> L
     )
 
 
-@router.delete("/{lora_id}", response_model=LoraDeleted, summary="Delete a LoRA", responses=_ABSENT)
-def delete(lora_id: LoraId, services: ServicesDep, request: Request) -> LoraDeleted | Response:
+@router.delete("/{lora_id}", summary="Delete a LoRA", responses=_ABSENT)
+def delete(lora: LoraInPath, services: ServicesDep) -> LoraDeleted:
     """Delete a LoRA's files, both of a pair. A task that already runs with it is not disturbed."""
-    lora = services.loras.find(lora_id)
-    if lora is None:
-        return _unknown(request)
     services.loras.delete(lora.id)
     return LoraDeleted(message="LoRA deleted successfully")
-
-
-def _unknown(request: Request) -> Response:
-    return answer_to(LoraNotFound("There is no LoRA with this id"), request.scope, status=404)
 
 
 def _strengths(services: Services) -> dict[str, float]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from backend.api.http.deps import ServicesDep
+from backend.api.http.routing import Routes
 from backend.api.http.shapes import Timestamp
 from backend.core.domain import iso, utcnow
 from backend.core.errors import InvalidRequest
@@ -17,7 +17,7 @@ from backend.services.planning.resource_check import Resource, ResourceCheck, Re
 from backend.services.system.conditions import WORKERS
 from backend.services.system.container import Services
 
-router = APIRouter(prefix="/system", tags=["system"])
+router = Routes(prefix="/system", tags=["system"])
 
 MIB_OF_GIB = 1024
 
@@ -70,13 +70,13 @@ class ResourceAnswer(BaseModel):
     timestamp: Timestamp
 
 
-@router.get("/constraints", response_model=Constraints, summary="From where on resources are short")
+@router.get("/constraints", summary="From where on resources are short")
 def constraints(services: ServicesDep) -> Constraints:
     """Return the limits in force."""
     return _constraints(services, services.limits.current())
 
 
-@router.post("/constraints", response_model=Constraints, summary="Change from where on resources are short")
+@router.post("/constraints", summary="Change from where on resources are short")
 def change_constraints(body: ConstraintsBody, services: ServicesDep) -> Constraints:
     """Put limits in force and keep them over restarts. How many videos are made at once is the number of workers."""
     values: dict[str, Any] = body.model_dump(exclude_unset=True)
@@ -90,12 +90,7 @@ def change_constraints(body: ConstraintsBody, services: ServicesDep) -> Constrai
     return _constraints(services, services.limits.change(values))
 
 
-@router.get(
-    "/resource-check",
-    response_model=ResourceAnswer,
-    response_model_exclude_none=True,
-    summary="Whether a generation can start now",
-)
+@router.get("/resource-check", summary="Whether a generation can start now")
 def can_start(services: ServicesDep) -> ResourceAnswer:
     """Hold workers, memory and disk against the limits. A task is taken in any case; it waits until it can be run."""
     check = resource_check(services)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, File, Path, Query, Request, UploadFile
+from fastapi import Depends, File, Path, Query, Request, UploadFile
 from fastapi.responses import Response
 
 from backend.api.http.deps import ServicesDep, TaskId
 from backend.api.http.errors import answer_to
 from backend.api.http.media import MediaFile
+from backend.api.http.routing import Routes
 from backend.api.http.shapes import download_first, known
 from backend.api.planning.estimate import Estimated, estimated
 from backend.api.tasks.body import SubmitForm, read_submission, request_body_docs
@@ -33,20 +34,14 @@ from backend.core.requests import ImageRef, RequestDraft
 from backend.services.downloads.state import waits_for_resume
 from backend.services.generation_service import Submission
 
-router = APIRouter(tags=["generation"])
+router = Routes(tags=["generation"])
 
 SubmissionDep = Annotated[SubmitForm, Depends(read_submission)]
 _NO_ENHANCEMENT = "prompt enhancement is not offered yet: the prompt is used as written"
-image_routes = APIRouter(prefix="/inputs", tags=["inputs"])
+image_routes = Routes(prefix="/inputs", tags=["inputs"])
 
 
-@router.post(
-    "/generation/submit",
-    response_model=Submitted | Estimated,
-    response_model_exclude_none=True,
-    summary="Queue a video",
-    openapi_extra=request_body_docs(),
-)
+@router.post("/generation/submit", summary="Queue a video", openapi_extra=request_body_docs())
 def submit(submission: SubmissionDep, services: ServicesDep) -> Submitted | Estimated:
     """Check the request by the rules of its model and queue it; the task is on disk when this answers.
 
@@ -59,13 +54,7 @@ def submit(submission: SubmissionDep, services: ServicesDep) -> Submitted | Esti
     return submitted(queued, submission)
 
 
-@router.post(
-    "/generation/estimate",
-    response_model=Estimated,
-    response_model_exclude_none=True,
-    summary="What a video would take",
-    openapi_extra=request_body_docs(),
-)
+@router.post("/generation/estimate", summary="What a video would take", openapi_extra=request_body_docs())
 def estimate(submission: SubmissionDep, services: ServicesDep) -> Estimated:
     """Say what the request would become, the memory plan that it begins with, what it takes and why; queue nothing.
 
@@ -103,7 +92,7 @@ def submitted(queued: Submission, submission: SubmitForm | None = None) -> Submi
     )
 
 
-@router.get("/generation/models/detect", response_model=Detected, summary="Which model `auto` would take")
+@router.get("/generation/models/detect", summary="Which model `auto` would take")
 def detect_model(
     services: ServicesDep,
     prompt: Annotated[str, Query(description="The prompt")],
@@ -129,7 +118,6 @@ def detect_model(
 @router.post(
     "/generate",
     response_model=GenerateStarted,
-    response_model_exclude_none=True,
     summary="Queue a video (older form of submit)",
     openapi_extra=request_body_docs(),
 )
@@ -156,9 +144,7 @@ def generate(submission: SubmissionDep, services: ServicesDep, request: Request)
     )
 
 
-@router.get(
-    "/generate/{task_id}", response_model=TaskInfo, response_model_exclude_none=True, summary="One task (older path)"
-)
+@router.get("/generate/{task_id}", summary="One task (older path)")
 def generate_status(task_id: TaskId, services: ServicesDep) -> TaskInfo:
     """Show a task; the same as `GET /api/v1/queue/{task_id}`."""
     return task_info(services.tasks.get(task_id), in_full=True, held_up=services.control.held_up())
@@ -174,7 +160,7 @@ def _message(queued: Submission) -> str:
     return f"Generation task is {queued.task.status}"
 
 
-@image_routes.post("", response_model=StoredInput, summary="Store an image")
+@image_routes.post("", summary="Store an image")
 def store_input(
     services: ServicesDep, image: Annotated[UploadFile, File(description="JPEG, PNG, WebP, BMP or TIFF")]
 ) -> StoredInput:
