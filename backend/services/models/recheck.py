@@ -99,7 +99,7 @@ class Recheck:
             try:
                 self.poll()
             except Exception:
-                log.exception("the background check of the models failed")  # the next one may not
+                log.exception("recheck.failed")  # the next one may not
 
     def _due(self) -> Iterator[tuple[ModelState, str, FileRecord]]:
         for state in self._manager.states():
@@ -123,10 +123,10 @@ class Recheck:
                 read_last_seen(state.folder).saw(name, self._now())
             return True
         if self._same(path, record):  # not the disk, then, but what lies between it and here
-            log.warning("a file was read wrong once and right the second time", model=state.spec.id, file=name)
+            log.warning("recheck.misread", model=state.spec.id, file=name)
             return True
         if self._put_away(state, name, record):
-            log.error("a file has changed on the disk and was put into quarantine", model=state.spec.id, file=name)
+            log.error("recheck.quarantined", model=state.spec.id, file=name)
         return False
 
     def _same(self, path: Path, record: FileRecord) -> bool:

@@ -152,9 +152,9 @@ def _database(services: Services) -> Condition:
 def _note(services: Services, profile: HardwareProfile) -> None:
     """Write the machine down and tell the log what is another than at the last start."""
     for change in remember(services.home.hardware_file, profile):
-        log.warning("the machine has changed since the last start", change=change)
+        log.warning("hardware.changed", change=change)
     for finding in profile.findings:
-        log.warning("the machine could not be asked about everything", finding=finding)
+        log.warning("hardware.incomplete", finding=finding)
 
 
 def _hardware(services: Services, profile: HardwareProfile) -> Condition:
