@@ -20,17 +20,13 @@ from backend.core.domain import TaskStatus, iso
 from backend.core.errors import LoraMissing
 from backend.models.lora.catalogue import Lora
 from backend.services.system.container import Services
-from backend.services.system.host_stats import MIB
+from backend.services.system.host_stats import MIB, memory_impact_of
 
 router = Routes(prefix="/lora", tags=["lora"])
 
 LoraId = Annotated[str, Path(description="Id of the LoRA, as the list has it")]
 UploadDep = Annotated[LoraUpload, Depends(read_upload)]
 PromptDep = Annotated[str, Depends(read_prompt)]
-#: Limits of what counts as a low and as a medium impact on memory.
-LOW_MB, MEDIUM_MB = 100.0, 300.0
-#: A LoRA counts as loadable while it takes less than this share of the free memory.
-SAFE_SHARE = 0.8
 _ABSENT = refusals({404: "There is no such LoRA"})
 
 
@@ -246,26 +242,19 @@ def preview(prompt: PromptDep, lora: LoraInPath) -> LoraPreview:
 @router.get("/{lora_id}/memory-impact", summary="The memory that a LoRA takes", responses=_ABSENT)
 def memory_impact(lora: LoraInPath, services: ServicesDep) -> LoraMemory:
     """Estimate the memory that a LoRA takes beside its model: its numbers, for each expert that it goes to."""
-    reading = services.stats.read()
-    # Two bytes for each number in bfloat16 on a GPU, four in float32 on a CPU.
-    need = _mb(lora.values * _copies(lora) * (2 if reading.gpus else 4))
-    if reading.gpus:
-        free = reading.vram_total_mb - reading.vram_used_mb
-    else:
-        free = (reading.ram_total_gb - reading.ram_used_gb) * 1024
-    fits = need < SAFE_SHARE * free
-    where = "GPU memory" if reading.gpus else "memory"
+    memory = memory_impact_of(lora, services.stats.read())
+    where = "GPU memory" if memory.on_gpu else "memory"
     return LoraMemory(
         lora_name=lora.id,
         name=lora.id,
         file_size_mb=_mb(lora.size_bytes),
-        estimated_memory_mb=need,
-        estimated_vram_increase_mb=need,
-        vram_available_mb=round(free, 1),
-        can_load=fits,
-        compatible_with_current_setup=fits and lora.problem is None,
-        memory_impact="low" if need < LOW_MB else "medium" if need < MEDIUM_MB else "high",
-        recommendation=f"There is enough free {where}" if fits else f"It may not fit: free some {where} first",
+        estimated_memory_mb=memory.needed_mb,
+        estimated_vram_increase_mb=memory.needed_mb,
+        vram_available_mb=round(memory.free_mb, 1),
+        can_load=memory.fits,
+        compatible_with_current_setup=memory.fits and lora.problem is None,
+        memory_impact=memory.impact,
+        recommendation=f"There is enough free {where}" if memory.fits else f"It may not fit: free some {where} first",
     )
 
 
@@ -280,11 +269,6 @@ def _strengths(services: Services) -> dict[str, float]:
     """Return the LoRAs of the running tasks with their strengths."""
     running = services.tasks.list(TaskStatus.PROCESSING)
     return {str(use["id"]): float(use["strength"]) for task in running for use in task.request.get("loras", ())}
-
-
-def _copies(lora: Lora) -> int:
-    """How many experts get the same file: two, when nothing says that it is for one of them."""
-    return 2 if not lora.is_pair and lora.files[0].expert is None else 1
 
 
 def _info(lora: Lora, strengths: dict[str, float]) -> LoraInfo:

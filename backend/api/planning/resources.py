@@ -11,15 +11,11 @@ from backend.api.http.routing import Routes
 from backend.api.http.shapes import Timestamp
 from backend.core.domain import iso, utcnow
 from backend.core.errors import InvalidRequest
-from backend.core.planning.hardware import GIB, detect_hardware
 from backend.core.planning.memory_level import ResourceLimits
-from backend.services.planning.resource_check import Resource, ResourceCheck, ResourceUsage, check_resources
-from backend.services.system.conditions import WORKERS
+from backend.services.planning.resource_check import Resource
 from backend.services.system.container import Services
 
 router = Routes(prefix="/system", tags=["system"])
-
-MIB_OF_GIB = 1024
 
 
 class Constraints(BaseModel):
@@ -93,7 +89,7 @@ def change_constraints(body: ConstraintsBody, services: ServicesDep) -> Constrai
 @router.get("/resource-check", summary="Whether a generation can start now")
 def can_start(services: ServicesDep) -> ResourceAnswer:
     """Hold workers, memory and disk against the limits. A task is taken in any case; it waits until it can be run."""
-    check = resource_check(services)
+    check = services.check_resources()
     usage = check.usage
     numbers = {
         "cpu_percent": 100 * usage.cpu,
@@ -121,23 +117,6 @@ def can_start(services: ServicesDep) -> ResourceAnswer:
         idle_workers=check.idle_workers,
         timestamp=iso(utcnow()),
     )
-
-
-def resource_check(services: Services) -> ResourceCheck:
-    """Measure, and judge by the limits in force."""
-    reading, machine = services.stats.read(), detect_hardware()
-    available = machine.memory_available or 0
-    cards = bool(reading.gpus) and reading.vram_total_mb > 0
-    usage = ResourceUsage(
-        cpu=reading.cpu_percent / 100,
-        ram=1 - min(available, machine.memory) / machine.memory,
-        ram_free_gb=round(available / GIB, 3),
-        vram=reading.vram_used_mb / reading.vram_total_mb if cards else None,
-        vram_free_gb=round((reading.vram_total_mb - reading.vram_used_mb) / MIB_OF_GIB, 3) if cards else None,
-        disk_free_gb=reading.disk_free_gb,
-    )
-    why_none = services.system.snapshot()[WORKERS].sentence
-    return check_resources(usage, services.living_workers(), services.limits.current(), why_none)
 
 
 def _constraints(services: Services, limits: ResourceLimits) -> Constraints:

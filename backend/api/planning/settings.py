@@ -14,7 +14,6 @@ from backend.api.http.deps import ServicesDep
 from backend.api.http.routing import Routes, refusals
 from backend.api.http.shapes import Timestamp
 from backend.api.planning.estimate import MachineView, machine_view
-from backend.api.planning.resources import resource_check
 from backend.core.domain import iso, utcnow
 from backend.core.planning.constraints import OptimizationSettings
 from backend.core.planning.optimizer import Option
@@ -224,7 +223,7 @@ def recommendations(services: ServicesDep) -> Recommendations:
 @router.get("/optimization/analysis", summary="How videos are made here")
 def analysis(services: ServicesDep) -> Analysis:
     """Say for each model which plan it gets and why, where the seconds of finished videos went, and what would help."""
-    advisor, usage = services.advisor, resource_check(services).usage
+    advisor, usage = services.advisor, services.check_resources().usage
     current = advisor.current()
     phases = advisor.phases()
     return Analysis(
@@ -251,7 +250,7 @@ def advice(services: Services) -> list[RecommendationView]:
     """Return what the planner, the finished tasks and the state of the machine suggest."""
     short = [
         Recommendation("resources", f"Free {_FREEABLE[one.resource]} before the next large video", one.sentence)
-        for one in resource_check(services).shortages
+        for one in services.check_resources().shortages
         if one.resource in _FREEABLE
     ]
     return [

@@ -100,8 +100,8 @@ class OptimizationStatus(BaseModel):
 @router.get("/models/integration/status", summary="Every component of this server")
 def integration_status(services: ServicesDep) -> IntegrationStatus:
     """Ask every component how it is now: from the disk to the workers, each with a sentence and since when."""
-    found = diagnose(services)
-    system = found.system
+    system = services.system.inspect()
+    found = diagnose(services, system)
     return IntegrationStatus(
         status=system.status,
         initialized=not system.errors,

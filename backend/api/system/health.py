@@ -23,8 +23,7 @@ from backend.api.http.shapes import Timestamp
 from backend.core.domain import TaskStatus, iso, utcnow
 from backend.core.errors import WanError
 from backend.core.system_integration import ComponentStatus, SystemState
-from backend.services.system.conditions import DATABASE, WORKERS
-from backend.services.system.container import Services
+from backend.services.system.container import DATABASE, WORKERS, Services
 from backend.services.system.host_stats import HostReading
 from backend.store.workers import WorkerInfo
 
@@ -178,7 +177,6 @@ class Diagnosis:
     issues: tuple[str, ...]  #: what keeps the server from working
     warnings: tuple[str, ...]  #: what will, if nothing is done
     reading: HostReading
-    system: SystemState
 
     @property
     def can_run(self) -> bool:
@@ -191,9 +189,9 @@ class Diagnosis:
         return "; ".join(self.issues or self.warnings) or "All systems work"
 
 
-def diagnose(services: Services) -> Diagnosis:
-    """Look at every component; what the health routes say is what the status of the system says."""
-    system = services.system.snapshot()
+def diagnose(services: Services, system: SystemState | None = None) -> Diagnosis:
+    """Judge the components, as `system` has them or as they are known now: a probe reads no folder."""
+    system = system or services.system.snapshot()
     database_connected = system[DATABASE].ready
     workers, active = _workers_and_tasks(services) if database_connected else ([], None)
     issues = [
@@ -217,7 +215,6 @@ def diagnose(services: Services) -> Diagnosis:
         tuple(issues),
         tuple(warnings),
         services.stats.read(),
-        system,
     )
 
 
