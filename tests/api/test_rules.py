@@ -23,7 +23,7 @@ FUNCTIONS = """
     abs any dict filter int isinstance len list next ord partial round set sorted str sum super suppress type
     BodyTooLarge Forbidden HTTPException InvalidRequest MalformedBody RequestValidationError WanError kind
     HTTPStatus Headers MutableHeaders Response answer_to error_answer get_swagger_ui_html request_id_of
-    Alive Connection LoraUpload Ports SocketStats SubmitForm TaskFeed encode iso queue_counts system_stats utcnow write
+    Alive Connection LoraUpload Ports SocketStats TaskFeed encode iso queue_counts system_stats utcnow write
 """
 #: Methods of texts, mappings and patterns; no store or service has one of these names.
 METHODS = """

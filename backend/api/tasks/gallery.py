@@ -14,7 +14,7 @@ from backend.api.http.media import MediaFile
 from backend.api.http.routing import Routes
 from backend.api.http.shapes import Message, Timestamp, iso_or_none, known
 from backend.api.planning.estimate import Estimated, estimated
-from backend.api.tasks.body import ExtendBody, KeyHeader, RedecodeBody, SubmitForm, read_extension, request_body_docs
+from backend.api.tasks.body import ExtendBody, KeyHeader, RedecodeBody, SubmitBody, read_extension, request_body_docs
 from backend.api.tasks.generation import submitted
 from backend.api.tasks.shapes import Submitted, video_url
 from backend.core.domain import Output
@@ -25,7 +25,7 @@ from backend.services.system.host_stats import MIB
 router = Routes(prefix="/outputs", tags=["outputs"])
 thumbnails = Routes(tags=["outputs"])
 
-ExtensionDep = Annotated[SubmitForm, Depends(read_extension)]
+ExtensionDep = Annotated[SubmitBody, Depends(read_extension)]
 MAX_LIMIT = 1000
 _THUMBNAIL_NAME = re.compile(r"^([A-Za-z0-9-]{1,64})_thumb\.jpg$")
 _VIDEO: Final[dict[int | str, dict[str, Any]]] = {
@@ -137,14 +137,15 @@ def delete_output(output_id: OutputId, services: ServicesDep) -> Message:
 
 
 @router.post("/{output_id}/extend", summary="Go on from a video", openapi_extra=request_body_docs(ExtendBody))
-def extend(output_id: OutputId, extension: ExtensionDep, services: ServicesDep) -> Submitted | Estimated:
+def extend(output_id: OutputId, body: ExtensionDep, services: ServicesDep) -> Submitted | Estimated:
     """Queue a new clip that starts from the last frame of this one; whatever is left out is as in this one.
 
     With `dry_run` the answer is an estimate, and nothing is queued.
     """
-    if extension.body.dry_run:
-        return estimated(services.generation.estimate_extension(output_id, extension.wish(services.inputs)))
-    return submitted(services.generation.extend(output_id, extension.wish(services.inputs)), extension)
+    asked = body.submit_request(services.inputs)
+    if body.dry_run:
+        return estimated(services.generation.estimate(asked, extends=output_id))
+    return submitted(services.generation.submit(asked, extends=output_id), body)
 
 
 @router.post("/{output_id}/redecode", summary="Decode a video again")

@@ -237,7 +237,7 @@ def delete_task(task_id: TaskId, services: ServicesDep) -> Message:
 @router.post("/{task_id}/cancel", summary="Cancel a task")
 def cancel_task(task_id: TaskId, services: ServicesDep) -> TaskMessage:
     """Cancel a task: at once while it waits, within one step while it runs."""
-    task = services.generation.cancel(task_id)
+    task = services.tasks.request_cancel(task_id)
     done = task.status is TaskStatus.CANCELLED
     message = "Task cancelled successfully" if done else "The task is being cancelled: it stops at its next step"
     return TaskMessage(message=message, task_id=task.id, status=task.status)
