@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
@@ -18,6 +18,7 @@ from backend.api.http.docs_page import install_docs
 from backend.api.http.errors import install_error_handlers
 from backend.api.http.gate import Gate
 from backend.api.http.request_context import RequestContext
+from backend.api.http.routing import Routes
 from backend.api.http.shapes import ErrorBody
 from backend.api.legacy import paths
 from backend.api.live import websocket
@@ -96,7 +97,7 @@ def create_app(
         responses={422: {"model": ErrorBody, "description": "The request does not fit; nothing was done"}},
     )
     install_error_handlers(app)
-    api = APIRouter(prefix="/api/v1")
+    api = Routes(prefix="/api/v1")
     for router in _ROUTERS:
         api.include_router(router)
     for router in (api, health.probes, gallery.thumbnails, websocket.router, paths.router):

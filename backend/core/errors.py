@@ -23,6 +23,7 @@ least one next step. Raise them anywhere; `api/errors.py` renders them, the work
     │   ├── OutputFileMissing        404 output_file_missing
     │   ├── InputMissing             404 input_not_found
     │   ├── LatentsNotKept           404 latents_not_kept
+    │   ├── LoraMissing              404 lora_missing
     │   ├── DownloadNotFound         404 download_not_found
     │   └── PresetNotFound           404 preset_not_found
     ├── StateConflict                400 state_conflict
@@ -126,7 +127,10 @@ class InvalidImage(InvalidRequest):
 
 
 class LoraNotFound(InvalidRequest):
-    """No LoRA with this name is installed."""
+    """No LoRA with this name is installed.
+
+    A body named it; a path that names none raises `LoraMissing`.
+    """
 
     code = "lora_not_found"
     suggestions = ("List what is here with GET /api/v1/lora, or send the request without a LoRA.",)
@@ -228,6 +232,13 @@ class LatentsNotKept(NotFound):
 
     code = "latents_not_kept"
     suggestions = ("Generate it again with `keep_latents`; the same seed gives the same clip.",)
+
+
+class LoraMissing(NotFound):
+    """There is no LoRA with this id"""
+
+    code = "lora_missing"
+    suggestions = ("List the LoRAs with GET /api/v1/lora.",)
 
 
 class DownloadNotFound(NotFound):

@@ -16,7 +16,7 @@ import json
 import math
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -39,6 +39,16 @@ DEFAULT_CRF = 17
 
 #: Values that do not change the latents: who made them, and what becomes of them afterwards.
 AFTER_DENOISING = ("fps", "crf", "keep_latents", "latents_of", "extends", "preset", "on_lora_failure")
+#: Values that a model's spec gives where the draft leaves them open, by the same names.
+_FROM_SPEC = (
+    "negative_prompt",
+    "fps",
+    "steps",
+    "guidance_scale",
+    "guidance_scale_2",
+    "flow_shift",
+    "max_sequence_length",
+)
 
 
 class Scheduler(StrEnum):
@@ -213,37 +223,32 @@ def resolve_request(spec: ModelSpec, draft: RequestDraft) -> tuple[GenerationReq
     guidance_end = _in_range("guidance_end", _or(draft.guidance_end, 1.0), 0.0, 1.0)
     if guidance_start > guidance_end:
         raise InvalidRequest("guidance_start must not be after guidance_end", details={"field": "guidance_start"})
-    request = GenerationRequest(
-        model=spec.id,
-        prompt=_text("prompt", draft.prompt, MAX_PROMPT_CHARS, required=True),
-        negative_prompt=_text(
-            "negative_prompt",
-            spec.negative_prompt if draft.negative_prompt is None else draft.negative_prompt,
-            MAX_NEGATIVE_PROMPT_CHARS,
-            required=False,
-        ),
-        width=width,
-        height=height,
-        num_frames=frames,
-        fps=_in_range("fps", _or(draft.fps, spec.fps), 1.0, MAX_FPS),
-        steps=int(_in_range("steps", _or(draft.steps, spec.steps), 1, MAX_STEPS)),
-        guidance_scale=_in_range("guidance_scale", _or(draft.guidance_scale, spec.guidance_scale), 0.0, MAX_GUIDANCE),
+    defaults = {name: getattr(spec, name) for name in _FROM_SPEC} | {
+        "scheduler": Scheduler.DMD if spec.renoise_at else Scheduler.UNIPC,
+        "seed": secrets.randbelow(MAX_SEED + 1),
+    }
+    given = {field.name: getattr(draft, field.name) for field in fields(draft)}
+    settled = {
+        "model": spec.id,
+        "width": width,
+        "height": height,
+        "num_frames": frames,
+        "image": None if draft.image is None else draft.image.id,
+        "end_image": None if draft.end_image is None else draft.end_image.id,
+    }
+    request = GenerationRequest(**defaults | {name: one for name, one in given.items() if one is not None} | settled)
+    request = replace(
+        request,
+        prompt=_text("prompt", request.prompt, MAX_PROMPT_CHARS, required=True),
+        negative_prompt=_text("negative_prompt", request.negative_prompt, MAX_NEGATIVE_PROMPT_CHARS, required=False),
+        fps=check_fps(request.fps),
+        steps=int(_in_range("steps", request.steps, 1, MAX_STEPS)),
+        guidance_scale=_in_range("guidance_scale", request.guidance_scale, 0.0, MAX_GUIDANCE),
         guidance_scale_2=_guidance_scale_2(spec, draft),
-        flow_shift=_in_range("flow_shift", _or(draft.flow_shift, spec.flow_shift), 0.1, 30.0),
-        scheduler=draft.scheduler or (Scheduler.DMD if spec.renoise_at else Scheduler.UNIPC),
-        seed=int(_in_range("seed", secrets.randbelow(MAX_SEED + 1) if draft.seed is None else draft.seed, 0, MAX_SEED)),
-        max_sequence_length=_prompt_tokens(spec, draft.max_sequence_length),
-        image=None if draft.image is None else draft.image.id,
-        end_image=None if draft.end_image is None else draft.end_image.id,
-        image_fit=draft.image_fit or Fit.CROP,
-        loras=draft.loras,
-        on_lora_failure=draft.on_lora_failure,
-        guidance_start=guidance_start,
-        guidance_end=guidance_end,
-        crf=check_crf(draft.crf),
-        keep_latents=draft.keep_latents,
-        extends=draft.extends,
-        preset=draft.preset,
+        flow_shift=_in_range("flow_shift", request.flow_shift, 0.1, 30.0),
+        seed=int(_in_range("seed", request.seed, 0, MAX_SEED)),
+        max_sequence_length=_prompt_tokens(spec, request.max_sequence_length),
+        crf=check_crf(request.crf),
     )
     check_sampler(spec, request.scheduler)
     request, distilled_notes = _as_distilled(spec, request)
@@ -287,8 +292,8 @@ def _as_distilled(spec: ModelSpec, request: GenerationRequest) -> tuple[Generati
     return replace(request, **fixed), notes  # type: ignore[arg-type]
 
 
-def _prompt_tokens(spec: ModelSpec, wanted: int | None) -> int:
-    field, tokens = "max_sequence_length", _or(wanted, spec.max_sequence_length)
+def _prompt_tokens(spec: ModelSpec, tokens: int) -> int:
+    field = "max_sequence_length"
     if spec.image_tokens and tokens != MAX_PROMPT_TOKENS:
         # Such a transformer takes all but the last 512 tokens for the image (`WanAttnProcessor` of diffusers).
         raise InvalidRequest(
@@ -315,13 +320,13 @@ def check_images(spec: ModelSpec, *, image: bool, end_image: bool) -> None:
         )
 
 
-def check_crf(crf: int | None) -> int:
-    """Return the quality of the file, the default one for None.
+def check_crf(crf: int) -> int:
+    """Return the quality of the file.
 
     Raises:
         InvalidRequest: it is out of range.
     """
-    return int(_in_range("crf", DEFAULT_CRF if crf is None else crf, MIN_CRF, MAX_CRF))
+    return int(_in_range("crf", crf, MIN_CRF, MAX_CRF))
 
 
 def check_fps(fps: float) -> float:

@@ -6,8 +6,10 @@ without it, unless it cannot live without that one.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -18,6 +20,9 @@ from backend.core.domain import utcnow
 from backend.core.errors import WanError
 
 log = structlog.get_logger(__name__)
+
+#: Interval between inspections in the background, in seconds: how old the state of a slow component may be.
+INSPECTION_SECONDS = 5.0
 
 
 class ComponentStatus(StrEnum):
@@ -51,6 +56,7 @@ class Component:
     start: Callable[[], Awaitable[None]] = nothing_to_do  #: raises when it cannot
     stop: Callable[[], Awaitable[None]] = nothing_to_do  #: called when `start` has succeeded
     essential: bool = False  #: whether the system cannot live without it
+    slow: bool = False  #: whether asking walks folders, so that a snapshot shows the last inspection instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +102,12 @@ class SystemState:
 
 
 class SystemIntegration:
-    """The components of one process. `start` and `stop` belong to one event loop; any thread may `look`."""
+    """The components of one process. `start` and `stop` belong to one event loop; any thread may ask for the state."""
 
-    def __init__(self) -> None:
+    def __init__(self, inspection_seconds: float = INSPECTION_SECONDS) -> None:
+        self._inspection_seconds = inspection_seconds
+        self._inspections: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
         self._lock = threading.Lock()
         self._components: dict[str, Component] = {}
         self._states: dict[str, ComponentState] = {}
@@ -129,9 +138,17 @@ class SystemIntegration:
             else:
                 self._started.add(component.name)
                 self._note(component, Condition(ComponentStatus.READY, "Started"))
+        if any(component.slow for component in self._components.values()):
+            await asyncio.to_thread(self.inspect)
+            self._stopping.clear()
+            self._inspections = asyncio.create_task(self._keep_inspecting())
 
     async def stop(self) -> None:
         """Stop what has started, in reverse order; one that fails at it is noted and keeps no other from stopping."""
+        self._stopping.set()
+        if self._inspections is not None:
+            await self._inspections
+            self._inspections = None
         for component in reversed(self._components.values()):
             if component.name not in self._started:
                 continue
@@ -144,12 +161,29 @@ class SystemIntegration:
                 self._note(component, Condition(ComponentStatus.NOT_STARTED, "Stopped"))
 
     def snapshot(self) -> SystemState:
-        """Ask every component how it is now. One whose start failed is not asked: it stays failed."""
+        """Return the state without reading folders: slow components as the last inspection found them, others as now.
+
+        A component whose start failed is not asked: it stays failed.
+        """
+        return self._state(slow=False)
+
+    def inspect(self) -> SystemState:
+        """Ask every component how it is now, slow ones too. One whose start failed stays failed."""
+        return self._state(slow=True)
+
+    def _state(self, *, slow: bool) -> SystemState:
         for component in self._components.values():
-            if component.name in self._started:
+            if component.name in self._started and (slow or not component.slow):
                 self._note(component, _asked(component))
         with self._lock:
             return SystemState(tuple(self._states.values()), tuple(self._errors))
+
+    async def _keep_inspecting(self) -> None:
+        while not self._stopping.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), self._inspection_seconds)
+                return
+            await asyncio.to_thread(self.inspect)
 
     def _failed(self, component: Component, error: Exception) -> None:
         sentence = _reason(error)

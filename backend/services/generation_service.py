@@ -1,4 +1,4 @@
-"""The web side of a task's life: submit, extend, decode again, cancel, delete.
+"""The web side of a task's life: submit, extend, decode again, delete.
 
 Everything here is decided before a task is queued; nothing here generates. Knows the store, the model
 files and the stored images, never the engine.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 
 from backend.core.catalogue.table import ModelSpec, find_model
@@ -81,6 +81,8 @@ class Prepared:
     choice: Choice
     notes: tuple[str, ...]  #: one sentence for each value that was changed to fit the model
     fingerprint: str
+    priority: Priority = Priority.NORMAL
+    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,40 +122,31 @@ class GenerationService:
         self._held_up = held_up
         self._continuation = Continuation(home, outputs, inputs)
 
-    def submit(self, wish: SubmitRequest) -> Submission:
+    def submit(self, asked: SubmitRequest, *, extends: str | None = None) -> Submission:
         """Check a request, queue it and return its tasks once the commit is on disk.
 
-        A repeated `idempotency_key` returns the first tasks.
+        A repeated `idempotency_key` returns the first tasks. `extends` names a finished video: the new clip starts
+        from its last frame and inherits prompt, size, frame rate and length where the request leaves them open.
 
         Raises:
             InvalidRequest: the request does not fit the model, or the machine; nothing was queued.
-            ModelUnavailable, ModelDamaged: the model's files are not here, and no task would fetch them.
-            StorageFull: there is no room for what would have to be fetched.
+            ModelUnavailable, ModelDamaged: the model's files are not installed, and no task would download them.
+            StorageFull: there is no room for the download.
             IdempotencyConflict: the key belongs to a different request.
+            OutputNotFound, OutputFileMissing: the video to extend is unknown, or its file is gone.
         """
-        return self._submit(self._prepare(wish, choose_model(self._models, wish.model, wish.draft)), wish)
+        return self._queue(self._prepared(asked, extends))
 
-    def estimate(self, wish: SubmitRequest) -> Estimate:
-        """Say what a request would become and take, without queuing it and whether or not the model is here.
+    def estimate(self, asked: SubmitRequest, *, extends: str | None = None) -> Estimate:
+        """Estimate what `submit` would queue and what it would take, whether or not the model is installed.
 
         Raises:
             InvalidRequest: the request does not fit the model.
+            OutputNotFound, OutputFileMissing: as `submit`.
         """
-        return self._estimated(self._prepare(wish, choose_model(self._models, wish.model, wish.draft)))
-
-    def extend(self, output_id: str, wish: SubmitRequest) -> Submission:
-        """Queue a clip that starts from the last frame of an earlier one. Raises like `submit`.
-
-        What the wish leaves open is taken from the earlier clip: prompt, size, frame rate and length.
-
-        Raises:
-            OutputNotFound, OutputFileMissing: there is no such video, or its file is gone.
-        """
-        return self._submit(*self._extension(output_id, wish))
-
-    def estimate_extension(self, output_id: str, wish: SubmitRequest) -> Estimate:
-        """Say what `extend` would queue and what it would take. Raises like `extend`."""
-        return self._estimated(self._extension(output_id, wish)[0])
+        prepared = self._prepared(asked, extends)
+        available, fetch = self._supply.foresee(prepared.choice.spec)
+        return Estimate(prepared, self._forecast.decide(prepared.requests[0]), available, fetch)
 
     def redecode(
         self, output_id: str, *, fps: float | None = None, crf: int | None = None, key: str | None = None
@@ -167,27 +160,15 @@ class GenerationService:
             ModelUnavailable, ModelDamaged, StorageFull: as `submit`.
         """
         request = self._continuation.redecoding(output_id, fps=fps, crf=crf)
-        spec = find_model(request.model)
         notes = (f"the latents of {request.latents_of} are decoded again, without denoising",)
-        with self._supply.hold(spec):
-            fetch = self._supply.inspect(spec)[1]
-            queued = self._queue([request], Choice(spec, (), ()), notes, Priority.NORMAL, key, request.digest)
-        return replace(queued, fetch=fetch)
+        choice = Choice(find_model(request.model), (), ())
+        return self._queue(Prepared((request,), choice, notes, request.digest, idempotency_key=key))
 
     def choice(self, prompt: str, *, model: str, draft: RequestDraft) -> Choice:
         """Say which model takes this request, and why. Raises like `submit`."""
         if not prompt.strip():
             raise InvalidRequest("Prompt cannot be empty", details={"field": "prompt"})
         return choose_model(self._models, model, draft)
-
-    def cancel(self, task_id: str) -> Task:
-        """Cancel a task: at once while it waits, within one step while it runs.
-
-        Raises:
-            TaskNotFound: there is no such task.
-            StateConflict: it is finished.
-        """
-        return self._tasks.request_cancel(task_id)
 
     def delete(self, task_id: str) -> None:
         """Remove a finished task from the queue view; its video stays.
@@ -218,56 +199,49 @@ class GenerationService:
         """Delete stored images that no task and no video names any more; return how many."""
         return self._inputs.prune(self._tasks.image_ids())
 
-    def _extension(self, output_id: str, wish: SubmitRequest) -> tuple[Prepared, SubmitRequest]:
-        extension = self._continuation.extension(output_id, wish.draft)
-        choice = choose_model(self._models, wish.model, extension.draft, before=extension.before)
-        wish = replace(wish, draft=extension.draft)
-        return self._prepare(wish, choice, extension.notes), wish
-
-    def _prepare(self, wish: SubmitRequest, choice: Choice, notes: Sequence[str] = ()) -> Prepared:
-        if not 1 <= wish.variations <= MAX_VARIATIONS:
+    def _prepared(self, asked: SubmitRequest, extends: str | None) -> Prepared:
+        notes: tuple[str, ...] = ()
+        before: ModelSpec | None = None
+        if extends is not None:
+            extension = self._continuation.extension(extends, asked.draft)
+            asked, notes, before = replace(asked, draft=extension.draft), extension.notes, extension.before
+        choice = choose_model(self._models, asked.model, asked.draft, before=before)
+        if not 1 <= asked.variations <= MAX_VARIATIONS:
             raise InvalidRequest(
                 f"variations must be between 1 and {MAX_VARIATIONS}",
                 details={"field": "variations", "minimum": 1, "maximum": MAX_VARIATIONS},
             )
-        draft, more = self._with_loras(choice.spec, wish)
+        draft, more = self._with_loras(choice.spec, asked)
         first, adjusted = resolve_request(choice.spec, draft)
-        requests = tuple(replace(first, seed=(first.seed + index) % (MAX_SEED + 1)) for index in range(wish.variations))
-        return Prepared(requests, choice, (*notes, *more, *adjusted), _fingerprint(choice.spec, wish))
+        seeds = [(first.seed + index) % (MAX_SEED + 1) for index in range(asked.variations)]
+        return Prepared(
+            tuple(replace(first, seed=seed) for seed in seeds),
+            choice,
+            (*notes, *more, *adjusted),
+            _fingerprint(choice.spec, asked),
+            asked.priority,
+            asked.idempotency_key,
+        )
 
-    def _estimated(self, prepared: Prepared) -> Estimate:
-        available, fetch = self._supply.foresee(prepared.choice.spec)
-        return Estimate(prepared, self._forecast.decide(prepared.requests[0]), available, fetch)
-
-    def _submit(self, prepared: Prepared, wish: SubmitRequest) -> Submission:
-        key, fingerprint = wish.idempotency_key, prepared.fingerprint
-        with self._supply.hold(prepared.choice.spec):
-            state, fetch = self._supply.inspect(prepared.choice.spec)
-            to_come = 0 if fetch is None else fetch.missing_bytes or 0
-            self._forecast.check(prepared.requests[0], state.size_bytes + to_come)
-            queued = self._queue(prepared.requests, prepared.choice, prepared.notes, wish.priority, key, fingerprint)
-        # What earlier videos took says nothing of the network.
-        return queued if fetch is None else replace(queued, fetch=fetch, until_done=None)
-
-    def _with_loras(self, spec: ModelSpec, wish: SubmitRequest) -> tuple[RequestDraft, list[str]]:
-        """Fill in the preset and the LoRAs, whose files must be here and fit the model."""
-        draft, wishes, notes = wish.draft, list(wish.loras), []
-        if wish.preset is not None:
-            preset = self._loras.preset(wish.preset)
+    def _with_loras(self, spec: ModelSpec, asked: SubmitRequest) -> tuple[RequestDraft, list[str]]:
+        """Fill in the preset and the LoRAs, whose files must be installed and fit the model."""
+        draft, choices, notes = asked.draft, list(asked.loras), []
+        if asked.preset is not None:
+            preset = self._loras.preset(asked.preset)
             if preset is None:
                 raise LoraNotFound(
                     "There is no preset with this name", suggestions=("List the LoRAs; some of them are presets.",)
                 )
-            if all(one.id != wish.preset for one in wishes):
-                wishes.insert(0, LoraChoice(wish.preset))
+            if all(one.id != asked.preset for one in choices):
+                choices.insert(0, LoraChoice(asked.preset))
             filled = {name: value for name, value in preset.items() if getattr(draft, name) is None}
-            draft = replace(draft, preset=wish.preset, **filled)
-            notes.append(f"preset {wish.preset}: " + ", ".join(f"{name} {value}" for name, value in filled.items()))
-        if len(wishes) > MAX_LORAS:
+            draft = replace(draft, preset=asked.preset, **filled)
+            notes.append(f"preset {asked.preset}: " + ", ".join(f"{name} {value}" for name, value in filled.items()))
+        if len(choices) > MAX_LORAS:
             raise InvalidRequest(f"At most {MAX_LORAS} LoRAs can be used at once", details={"field": "loras"})
         uses: list[LoraUse] = []
-        for one in wishes:
-            use, said = self._loras.plan_use(
+        for one in choices:
+            use, adjusted = self._loras.plan_use(
                 spec,
                 one.id,
                 strength=one.strength,
@@ -276,34 +250,34 @@ class GenerationService:
                 on_failure=draft.on_lora_failure,
             )
             uses.append(use)
-            notes += said
+            notes += adjusted
         return replace(draft, loras=tuple(uses)), notes
 
-    def _queue(
-        self,
-        requests: Sequence[GenerationRequest],
-        choice: Choice,
-        notes: Sequence[str],
-        priority: Priority,
-        key: str | None,
-        fingerprint: str,
-    ) -> Submission:
-        tasks = self._tasks.insert_all(
-            [(new_task_id(), request) for request in requests],
-            adjustments=notes,
-            priority=priority,
-            max_attempts=self._settings.max_attempts,
-            idempotency_key=key,
-            fingerprint=fingerprint,
-        )
+    def _queue(self, prepared: Prepared) -> Submission:
+        choice, first = prepared.choice, prepared.requests[0]
+        with self._supply.hold(choice.spec):
+            state, fetch = self._supply.inspect(choice.spec)
+            if first.latents_of is None:  # decoding again takes what it took before
+                missing = 0 if fetch is None else fetch.missing_bytes or 0
+                self._forecast.check(first, state.size_bytes + missing)
+            tasks = self._tasks.insert_all(
+                [(new_task_id(), request) for request in prepared.requests],
+                adjustments=prepared.notes,
+                priority=prepared.priority,
+                max_attempts=self._settings.max_attempts,
+                idempotency_key=prepared.idempotency_key,
+                fingerprint=prepared.fingerprint,
+            )
         held_up = self._held_up()
         position = self._tasks.queue_position(tasks[0].id, held_up)
         until_done = self._forecast.until_done(self._tasks.up_to(tasks[0].id, held_up))
         waits = choice.spec.id in held_up and tasks[0].status is TaskStatus.PENDING
-        return Submission(tuple(tasks), choice.spec, choice.reasons, position, until_done, held_up=waits)
+        # Earlier videos do not predict the speed of the network.
+        known = until_done if fetch is None else None
+        return Submission(tuple(tasks), choice.spec, choice.reasons, position, known, fetch, held_up=waits)
 
 
-def _fingerprint(spec: ModelSpec, wish: SubmitRequest) -> str:
+def _fingerprint(spec: ModelSpec, asked: SubmitRequest) -> str:
     """Hash what the user asked for, before the seed is drawn: a retried submit has the same one."""
-    asked = {"model": spec.id, **asdict(replace(wish, model=spec.id, idempotency_key=None))}
-    return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    values = asdict(replace(asked, model=spec.id, idempotency_key=None))
+    return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from dataclasses import replace
 
 import pytest
 
@@ -139,6 +141,46 @@ def test_one_that_cannot_answer_has_failed_until_it_can(parts: tuple[Part, Part,
     assert system.snapshot().status is ComponentStatus.FAILED
     parts[0].fails_to_answer = None
     assert system.snapshot().status is ComponentStatus.READY
+
+
+def test_a_snapshot_leaves_slow_components_to_the_background(parts: tuple[Part, Part, Part], told: list[str]) -> None:
+    """They are asked at the start, by an inspection, and every interval; never by a snapshot."""
+
+    async def run() -> None:
+        system = SystemIntegration(inspection_seconds=60)
+        system.include(replace(parts[0].component(), slow=True), parts[1].component())
+        await system.start()
+        assert told.count("ask disk") == 1
+        parts[0].condition = parts[1].condition = Condition(ComponentStatus.FAILED, "gone")
+        for _ in range(10):
+            state = system.snapshot()
+            assert (state["disk"].status, state["cards"].status) == (ComponentStatus.READY, ComponentStatus.FAILED)
+        assert (told.count("ask disk"), told.count("ask cards")) == (1, 11)
+        assert system.inspect()["disk"].status is ComponentStatus.FAILED
+        await system.stop()
+        assert told[-2:] == ["stop cards", "stop disk"]
+
+    asyncio.run(run())
+
+
+def test_the_background_notices_a_slow_component_that_changes(parts: tuple[Part, Part, Part], told: list[str]) -> None:
+    async def run() -> None:
+        system = SystemIntegration(inspection_seconds=0.01)
+        noticed = threading.Event()
+
+        def ask() -> Condition:
+            if told.count("ask disk") == 2:  # so what the second answer said is noted
+                noticed.set()
+            return parts[0].ask()
+
+        system.include(replace(parts[0].component(), ask=ask, slow=True))
+        await system.start()
+        parts[0].condition = Condition(ComponentStatus.DEGRADED, "almost full")
+        assert await asyncio.to_thread(noticed.wait, 10)
+        assert system.snapshot()["disk"].status is ComponentStatus.DEGRADED
+        await system.stop()
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize(

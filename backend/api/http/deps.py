@@ -16,8 +16,11 @@ from backend.services.system.container import Services
 _ID = re.compile(r"^[A-Za-z0-9-]{1,64}$")
 
 
-async def services_of(request: Request) -> Services:
-    """Return the services of the app that serves this request, with the table of models as config.json has it now."""
+def services_of(request: Request) -> Services:
+    """Return the services of the app that serves this request, with the model table as config.json defines it now.
+
+    Not async: reading config.json takes a lock and the disk, so it belongs to a thread.
+    """
     services: Services = request.app.state.services
     services.configuration.refresh()
     return services

@@ -8,32 +8,23 @@ from __future__ import annotations
 
 import time
 
-from fastapi import APIRouter
-
 from backend import __version__
 from backend.api.http.deps import ServicesDep
+from backend.api.http.routing import Routes
 from backend.api.loras import routes as lora
-from backend.api.planning.estimate import Estimated
-from backend.api.system.health import SystemHealth, SystemStats, diagnose, health_answer, stats
+from backend.api.system.health import SystemHealth, diagnose, health_answer, stats
 from backend.api.tasks import gallery as outputs
 from backend.api.tasks import generation, queue
-from backend.api.tasks.shapes import Submitted
 
-router = APIRouter(include_in_schema=False)
+router = Routes(include_in_schema=False)
 router.include_router(queue.router)
 router.include_router(outputs.router)
 router.include_router(lora.router)
-router.add_api_route(
-    "/generation/submit",
-    generation.submit,
-    methods=["POST"],
-    response_model=Submitted | Estimated,
-    response_model_exclude_none=True,
-)
-router.add_api_route("/system/stats", stats, methods=["GET"], response_model=SystemStats)
+router.post("/generation/submit")(generation.submit)
+router.get("/system/stats")(stats)
 
 
-@router.get("/system/health", response_model=SystemHealth, response_model_exclude_none=True)
+@router.get("/system/health")
 def indicator_health(services: ServicesDep) -> SystemHealth:
     """Show the health in the words of the health indicator."""
     return health_answer(services, indicator_words=True)

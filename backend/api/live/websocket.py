@@ -15,10 +15,11 @@ from functools import partial
 from typing import Any, Final
 
 import structlog
-from fastapi import APIRouter, WebSocket
+from fastapi import WebSocket
 from pydantic import BaseModel
 
 from backend.api.http.deps import ServicesDep
+from backend.api.http.routing import Routes
 from backend.api.live.connection import GOING_AWAY, TOO_LARGE, TOO_SLOW, Connection, encode
 from backend.api.live.task_feed import ALERTS_TOPIC, PROGRESS_TOPIC, Notice, TaskFeed
 from backend.api.system.health import system_stats
@@ -53,7 +54,7 @@ RETRY_SECONDS = 1.0
 
 Handler = Callable[[Connection, dict[str, Any]], Coroutine[Any, Any, None]]
 
-router = APIRouter()
+router = Routes()
 
 
 class SocketStats(BaseModel):
@@ -331,7 +332,7 @@ def _is_plain(value: object) -> bool:
     )
 
 
-@router.get("/api/v1/ws/stats", response_model=SocketStats, summary="Who listens over WebSocket", tags=["system"])
+@router.get("/api/v1/ws/stats", summary="Who listens over WebSocket", tags=["system"])
 async def socket_stats(services: ServicesDep) -> SocketStats:
     """Count the WebSocket clients and their subscriptions."""
     sockets = services.sockets

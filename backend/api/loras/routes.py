@@ -9,30 +9,40 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Request
-from fastapi.responses import Response
+from fastapi import Depends, Path
 from pydantic import BaseModel, Field
 
 from backend.api.http.deps import ServicesDep
-from backend.api.http.errors import answer_to
-from backend.api.http.shapes import ErrorBody, Timestamp
+from backend.api.http.routing import Routes, refusals
+from backend.api.http.shapes import Timestamp
 from backend.api.loras.bodies import PROMPT_DOCS, UPLOAD_DOCS, LoraUpload, read_prompt, read_upload
 from backend.core.domain import TaskStatus, iso
-from backend.core.errors import LoraNotFound
+from backend.core.errors import LoraMissing
 from backend.models.lora.catalogue import Lora
 from backend.services.system.container import Services
-from backend.services.system.host_stats import MIB
+from backend.services.system.host_stats import MIB, memory_impact_of
 
-router = APIRouter(prefix="/lora", tags=["lora"])
+router = Routes(prefix="/lora", tags=["lora"])
 
 LoraId = Annotated[str, Path(description="Id of the LoRA, as the list has it")]
 UploadDep = Annotated[LoraUpload, Depends(read_upload)]
 PromptDep = Annotated[str, Depends(read_prompt)]
-#: Limits of what counts as a low and as a medium impact on memory.
-LOW_MB, MEDIUM_MB = 100.0, 300.0
-#: A LoRA counts as loadable while it takes less than this share of the free memory.
-SAFE_SHARE = 0.8
-_ABSENT: dict[int | str, dict[str, Any]] = {404: {"model": ErrorBody, "description": "There is no such LoRA"}}
+_ABSENT = refusals({404: "There is no such LoRA"})
+
+
+def lora_in_path(lora_id: LoraId, services: ServicesDep) -> Lora:
+    """Return the LoRA that the path names.
+
+    Raises:
+        LoraMissing: there is none.
+    """
+    lora = services.loras.find(lora_id)
+    if lora is None:
+        raise LoraMissing
+    return lora
+
+
+LoraInPath = Annotated[Lora, Depends(lora_in_path)]
 
 
 class LoraFileInfo(BaseModel):
@@ -141,7 +151,7 @@ class LoraDeleted(BaseModel):
     message: str
 
 
-@router.get("", response_model=LoraList, response_model_exclude_none=True, summary="All LoRAs")
+@router.get("", summary="All LoRAs")
 def list_loras(services: ServicesDep) -> LoraList:
     """List every LoRA with the models that it fits; a file that cannot be used says why."""
     strengths = _strengths(services)
@@ -149,13 +159,13 @@ def list_loras(services: ServicesDep) -> LoraList:
     return LoraList(loras=infos, total_count=len(infos), total_size_mb=round(sum(one.size_mb for one in infos), 3))
 
 
-@router.get("/list", response_model=LoraList, response_model_exclude_none=True, summary="All LoRAs (older path)")
+@router.get("/list", summary="All LoRAs (older path)")
 def list_loras_too(services: ServicesDep) -> LoraList:
     """List every LoRA; the same as `GET /api/v1/lora`."""
     return list_loras(services)
 
 
-@router.post("/upload", response_model=LoraUploaded, summary="Take a LoRA file in", openapi_extra=UPLOAD_DOCS)
+@router.post("/upload", summary="Take a LoRA file in", openapi_extra=UPLOAD_DOCS)
 def upload(sent: UploadDep, services: ServicesDep) -> LoraUploaded:
     """Keep a safetensors file after its content was checked; nothing in it is run.
 
@@ -180,18 +190,13 @@ def upload(sent: UploadDep, services: ServicesDep) -> LoraUploaded:
     )
 
 
-@router.get(
-    "/{lora_id}", response_model=LoraInfo, response_model_exclude_none=True, summary="One LoRA", responses=_ABSENT
-)
-def one_lora(lora_id: LoraId, services: ServicesDep, request: Request) -> LoraInfo | Response:
+@router.get("/{lora_id}", summary="One LoRA", responses=_ABSENT)
+def one_lora(lora: LoraInPath, services: ServicesDep) -> LoraInfo:
     """Show everything that is known of a LoRA."""
-    lora = services.loras.find(lora_id)
-    return _unknown(request) if lora is None else _info(lora, _strengths(services))
+    return _info(lora, _strengths(services))
 
 
-@router.get(
-    "/{lora_id}/status", response_model=LoraStatus, response_model_exclude_none=True, summary="Whether a LoRA is in use"
-)
+@router.get("/{lora_id}/status", summary="Whether a LoRA is in use")
 def status(lora_id: LoraId, services: ServicesDep) -> LoraStatus:
     """Say whether a LoRA is here and whether a running task uses it."""
     lora = services.loras.find(lora_id)
@@ -212,16 +217,12 @@ def status(lora_id: LoraId, services: ServicesDep) -> LoraStatus:
 
 @router.post(
     "/{lora_id}/preview",
-    response_model=LoraPreview,
     summary="A prompt with a LoRA's words",
     openapi_extra=PROMPT_DOCS,
     responses=_ABSENT,
 )
-def preview(lora_id: LoraId, prompt: PromptDep, services: ServicesDep, request: Request) -> LoraPreview | Response:
+def preview(prompt: PromptDep, lora: LoraInPath) -> LoraPreview:
     """Show the prompt with the LoRA's trigger words added; the words come from the file, nothing is generated."""
-    lora = services.loras.find(lora_id)
-    if lora is None:
-        return _unknown(request)
     words = [word for word in lora.trigger_words if word.lower() not in prompt.lower()]
     if not lora.trigger_words:
         note = "The LoRA's file names no trigger words, so the prompt stays as it is"
@@ -238,60 +239,36 @@ def preview(lora_id: LoraId, prompt: PromptDep, services: ServicesDep, request: 
     )
 
 
-@router.get(
-    "/{lora_id}/memory-impact", response_model=LoraMemory, summary="The memory that a LoRA takes", responses=_ABSENT
-)
-def memory_impact(lora_id: LoraId, services: ServicesDep, request: Request) -> LoraMemory | Response:
+@router.get("/{lora_id}/memory-impact", summary="The memory that a LoRA takes", responses=_ABSENT)
+def memory_impact(lora: LoraInPath, services: ServicesDep) -> LoraMemory:
     """Estimate the memory that a LoRA takes beside its model: its numbers, for each expert that it goes to."""
-    lora = services.loras.find(lora_id)
-    if lora is None:
-        return _unknown(request)
-    reading = services.stats.read()
-    # Two bytes for each number in bfloat16 on a GPU, four in float32 on a CPU.
-    need = _mb(lora.values * _copies(lora) * (2 if reading.gpus else 4))
-    if reading.gpus:
-        free = reading.vram_total_mb - reading.vram_used_mb
-    else:
-        free = (reading.ram_total_gb - reading.ram_used_gb) * 1024
-    fits = need < SAFE_SHARE * free
-    where = "GPU memory" if reading.gpus else "memory"
+    memory = memory_impact_of(lora, services.stats.read())
+    where = "GPU memory" if memory.on_gpu else "memory"
     return LoraMemory(
         lora_name=lora.id,
         name=lora.id,
         file_size_mb=_mb(lora.size_bytes),
-        estimated_memory_mb=need,
-        estimated_vram_increase_mb=need,
-        vram_available_mb=round(free, 1),
-        can_load=fits,
-        compatible_with_current_setup=fits and lora.problem is None,
-        memory_impact="low" if need < LOW_MB else "medium" if need < MEDIUM_MB else "high",
-        recommendation=f"There is enough free {where}" if fits else f"It may not fit: free some {where} first",
+        estimated_memory_mb=memory.needed_mb,
+        estimated_vram_increase_mb=memory.needed_mb,
+        vram_available_mb=round(memory.free_mb, 1),
+        can_load=memory.fits,
+        compatible_with_current_setup=memory.fits and lora.problem is None,
+        memory_impact=memory.impact,
+        recommendation=f"There is enough free {where}" if memory.fits else f"It may not fit: free some {where} first",
     )
 
 
-@router.delete("/{lora_id}", response_model=LoraDeleted, summary="Delete a LoRA", responses=_ABSENT)
-def delete(lora_id: LoraId, services: ServicesDep, request: Request) -> LoraDeleted | Response:
+@router.delete("/{lora_id}", summary="Delete a LoRA", responses=_ABSENT)
+def delete(lora: LoraInPath, services: ServicesDep) -> LoraDeleted:
     """Delete a LoRA's files, both of a pair. A task that already runs with it is not disturbed."""
-    lora = services.loras.find(lora_id)
-    if lora is None:
-        return _unknown(request)
     services.loras.delete(lora.id)
     return LoraDeleted(message="LoRA deleted successfully")
-
-
-def _unknown(request: Request) -> Response:
-    return answer_to(LoraNotFound("There is no LoRA with this id"), request.scope, status=404)
 
 
 def _strengths(services: Services) -> dict[str, float]:
     """Return the LoRAs of the running tasks with their strengths."""
     running = services.tasks.list(TaskStatus.PROCESSING)
     return {str(use["id"]): float(use["strength"]) for task in running for use in task.request.get("loras", ())}
-
-
-def _copies(lora: Lora) -> int:
-    """How many experts get the same file: two, when nothing says that it is for one of them."""
-    return 2 if not lora.is_pair and lora.files[0].expert is None else 1
 
 
 def _info(lora: Lora, strengths: dict[str, float]) -> LoraInfo:

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from backend.api.http.deps import ServicesDep
+from backend.api.http.routing import Routes
 from backend.api.http.shapes import Timestamp
 from backend.core.catalogue.table import find_model
 from backend.core.domain import iso, utcnow
 from backend.core.frame_size import parse_resolution
 from backend.services.models.fallback import Alternative, Level, Want
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = Routes(prefix="/models", tags=["models"])
 
 Days = Annotated[int, Query(description="How many days back are counted", ge=1, le=3650)]
 
@@ -114,12 +115,7 @@ class FallbackAnswer(BaseModel):
     timestamp: Timestamp
 
 
-@router.get(
-    "/analytics",
-    response_model=ModelAnalytics,
-    response_model_exclude_none=True,
-    summary="What the models were used for",
-)
+@router.get("/analytics", summary="What the models were used for")
 def analytics(services: ServicesDep, time_period_days: Days = 30) -> ModelAnalytics:
     """Count the tasks that ended, by model: how many, how many became a video, how long those took."""
     usage = services.usage.of_last(time_period_days)
@@ -153,7 +149,7 @@ def analytics(services: ServicesDep, time_period_days: Days = 30) -> ModelAnalyt
     )
 
 
-@router.post("/fallback/suggest", response_model=FallbackAnswer, summary="What to do without a model")
+@router.post("/fallback/suggest", response_model_exclude_none=False, summary="What to do without a model")
 def suggest(asked: FallbackAsked, services: ServicesDep) -> FallbackAnswer:
     """Say what serves a request whose model is not here or does not fit; nothing is queued, fetched or pretended."""
     spec = find_model(asked.requested_model)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from backend.api.http.deps import ServicesDep
+from backend.api.http.routing import Routes
 from backend.api.http.shapes import Timestamp
 from backend.api.models.status import GB
 from backend.core.domain import iso, utcnow
 from backend.models.folder.storage import Suggestion
 from backend.services.models.cleanup import Done
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = Routes(prefix="/models", tags=["models"])
 
 
 class CleanupAsked(BaseModel):
@@ -53,7 +53,7 @@ class Cleanup(BaseModel):
     timestamp: Timestamp
 
 
-@router.post("/cleanup", response_model=Cleanup, summary="Free disk space")
+@router.post("/cleanup", response_model_exclude_none=False, summary="Free disk space")
 def cleanup(asked: CleanupAsked, services: ServicesDep) -> Cleanup:
     """Say what could go: leftovers, and models unused for a while; deletes them only with `dry_run` false.
 

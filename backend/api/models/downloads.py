@@ -8,10 +8,11 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from backend.api.http.deps import ServicesDep
+from backend.api.http.routing import Routes
 from backend.api.http.shapes import Timestamp
 from backend.api.models.status import MB, ModelName
 from backend.core.catalogue.table import ModelSpec, find_model
@@ -25,7 +26,7 @@ from backend.services.downloads.state import RUNNING, Download
 from backend.services.system.host_stats import MIB
 from backend.store.download_orders import Urgency
 
-router = APIRouter(prefix="/models", tags=["models"])
+router = Routes(prefix="/models", tags=["models"])
 
 
 class DownloadAsked(BaseModel):
@@ -131,7 +132,7 @@ class Removed(BaseModel):
     freed_mb: float
 
 
-@router.post("/download", response_model=DownloadAnswer, summary="Fetch a model")
+@router.post("/download", summary="Fetch a model")
 def download(asked: DownloadAsked, services: ServicesDep) -> DownloadAnswer:
     """Fetch a model from the hub, in the background; asked for twice, it is fetched once."""
     spec = find_model(asked.model_type)
@@ -150,30 +151,20 @@ def download(asked: DownloadAsked, services: ServicesDep) -> DownloadAnswer:
     )
 
 
-@router.get(
-    "/download/progress",
-    response_model=dict[str, DownloadView],
-    response_model_exclude_none=True,
-    summary="All downloads",
-)
+@router.get("/download/progress", summary="All downloads")
 def all_progress(services: ServicesDep) -> dict[str, DownloadView]:
     """Return by model what this server was asked for and what became of it, and what workers and commands fetch."""
     return {name: download_view(one) for name, one in services.control.all().items()}
 
 
-@router.get(
-    "/download/progress/{model_type}",
-    response_model=DownloadView | None,
-    response_model_exclude_none=True,
-    summary="One download",
-)
+@router.get("/download/progress/{model_type}", summary="One download")
 def progress(model_type: ModelName, services: ServicesDep) -> DownloadView | None:
     """Return how far a download is; null when this server was not asked for one and no worker runs one."""
     found = services.control.snapshot(find_model(model_type))
     return None if found is None else download_view(found)
 
 
-@router.post("/download/manage", response_model=Managed, summary="Pause, resume, cancel, prioritise, limit")
+@router.post("/download/manage", response_model_exclude_none=False, summary="Pause, resume, cancel, prioritise, limit")
 def manage(wish: Manage, services: ServicesDep) -> Managed:
     """Change a download, whoever runs it. A cancelled one loses what has arrived; a paused one keeps it.
 
@@ -206,8 +197,8 @@ def manage(wish: Manage, services: ServicesDep) -> Managed:
     )
 
 
-@router.post("/verify/{model_type}", response_model=Verified, summary="Check a model's files")
-@router.post("/validate/{model_type}", response_model=Verified, summary="Check a model's files (older path)")
+@router.post("/verify/{model_type}", summary="Check a model's files")
+@router.post("/validate/{model_type}", summary="Check a model's files (older path)")
 def verify(
     model_type: ModelName,
     services: ServicesDep,
@@ -230,7 +221,7 @@ def verify(
     return _verdict(spec, not wrong, status, message, "contents" if full else "sizes", wrong, len(findings))
 
 
-@router.delete("/{model_type}", response_model=Removed, summary="Delete a model's files")
+@router.delete("/{model_type}", summary="Delete a model's files")
 def remove(model_type: ModelName, services: ServicesDep) -> Removed:
     """Delete a model that nobody needs: not one that ships with wan22, waits in a task, or is loaded."""
     spec = find_model(model_type)

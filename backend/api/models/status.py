@@ -15,10 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path
+from fastapi import Path
 from pydantic import BaseModel, Field
 
 from backend.api.http.deps import ServicesDep
+from backend.api.http.routing import Routes
 from backend.api.http.shapes import Timestamp, known
 from backend.core.catalogue.table import ModelSpec, find_model, models_in_force
 from backend.core.domain import TERMINAL, TaskStatus, iso, utcnow
@@ -33,7 +34,7 @@ from backend.store.workers import WorkerInfo
 
 GB: Final = 1000**3
 MB: Final = 1000**2
-router = APIRouter(prefix="/models", tags=["models"])
+router = Routes(prefix="/models", tags=["models"])
 
 ModelName = Annotated[str, Path(description="A model's id or one of its aliases", max_length=128)]
 
@@ -300,7 +301,7 @@ def _count(states: Iterable[ModelState], presence: Presence) -> int:
     return sum(state.presence is presence for state in states)
 
 
-@router.get("", response_model=ModelList, response_model_exclude_none=True, summary="All models")
+@router.get("", summary="All models")
 def list_models(services: ServicesDep) -> ModelList:
     """List every model with its defaults and limits; what is not here says what it needs."""
     states = services.models.states()
@@ -317,12 +318,7 @@ def list_models(services: ServicesDep) -> ModelList:
     )
 
 
-@router.get(
-    "/status/detailed",
-    response_model=DetailedStatuses,
-    response_model_exclude_none=True,
-    summary="All models, and their use",
-)
+@router.get("/status/detailed", summary="All models, and their use")
 def detailed_statuses(services: ServicesDep) -> DetailedStatuses:
     """Say of every model where it stands and what it has been used for."""
     states, scene = services.models.states(), _context(services)
@@ -334,9 +330,7 @@ def detailed_statuses(services: ServicesDep) -> DetailedStatuses:
     )
 
 
-@router.get(
-    "/status", response_model=ModelStatuses, response_model_exclude_none=True, summary="Where every model stands"
-)
+@router.get("/status", summary="Where every model stands")
 def statuses(services: ServicesDep) -> ModelStatuses:
     """Say of every model whether it is here, loaded and in use."""
     states, scene = services.models.states(), _context(services)
@@ -349,18 +343,13 @@ def statuses(services: ServicesDep) -> ModelStatuses:
     )
 
 
-@router.get(
-    "/status/{model_type}",
-    response_model=ModelStatus,
-    response_model_exclude_none=True,
-    summary="Where one model stands",
-)
+@router.get("/status/{model_type}", summary="Where one model stands")
 def status(model_type: ModelName, services: ServicesDep) -> ModelStatus:
     """Say whether a model is here, loaded and in use. An unknown name is refused."""
     return model_status(services.models.state(find_model(model_type)), _context(services))
 
 
-@router.get("/summary", response_model=ModelsSummary, response_model_exclude_none=True, summary="The models in numbers")
+@router.get("/summary", summary="The models in numbers")
 def summary(services: ServicesDep) -> ModelsSummary:
     """Count the models, and say in brief where each stands."""
     states, scene = services.models.states(), _context(services)
@@ -372,12 +361,7 @@ def summary(services: ServicesDep) -> ModelsSummary:
     )
 
 
-@router.get(
-    "/health",
-    response_model=ModelsHealth,
-    response_model_exclude_none=True,
-    summary="Whether the models can be relied on",
-)
+@router.get("/health", summary="Whether the models can be relied on")
 def health(services: ServicesDep) -> ModelsHealth:
     """Say of every model what is wrong with it and how that is mended. A model that was never fetched is no fault."""
     states = services.models.states()

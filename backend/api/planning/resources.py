@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from backend.api.http.deps import ServicesDep
+from backend.api.http.routing import Routes
 from backend.api.http.shapes import Timestamp
 from backend.core.domain import iso, utcnow
 from backend.core.errors import InvalidRequest
-from backend.core.planning.hardware import GIB, detect_hardware
 from backend.core.planning.memory_level import ResourceLimits
-from backend.services.planning.resource_check import Resource, ResourceCheck, ResourceUsage, check_resources
-from backend.services.system.conditions import WORKERS
+from backend.services.planning.resource_check import Resource
 from backend.services.system.container import Services
 
-router = APIRouter(prefix="/system", tags=["system"])
-
-MIB_OF_GIB = 1024
+router = Routes(prefix="/system", tags=["system"])
 
 
 class Constraints(BaseModel):
@@ -70,13 +66,13 @@ class ResourceAnswer(BaseModel):
     timestamp: Timestamp
 
 
-@router.get("/constraints", response_model=Constraints, summary="From where on resources are short")
+@router.get("/constraints", summary="From where on resources are short")
 def constraints(services: ServicesDep) -> Constraints:
     """Return the limits in force."""
     return _constraints(services, services.limits.current())
 
 
-@router.post("/constraints", response_model=Constraints, summary="Change from where on resources are short")
+@router.post("/constraints", summary="Change from where on resources are short")
 def change_constraints(body: ConstraintsBody, services: ServicesDep) -> Constraints:
     """Put limits in force and keep them over restarts. How many videos are made at once is the number of workers."""
     values: dict[str, Any] = body.model_dump(exclude_unset=True)
@@ -90,15 +86,10 @@ def change_constraints(body: ConstraintsBody, services: ServicesDep) -> Constrai
     return _constraints(services, services.limits.change(values))
 
 
-@router.get(
-    "/resource-check",
-    response_model=ResourceAnswer,
-    response_model_exclude_none=True,
-    summary="Whether a generation can start now",
-)
+@router.get("/resource-check", summary="Whether a generation can start now")
 def can_start(services: ServicesDep) -> ResourceAnswer:
     """Hold workers, memory and disk against the limits. A task is taken in any case; it waits until it can be run."""
-    check = resource_check(services)
+    check = services.check_resources()
     usage = check.usage
     numbers = {
         "cpu_percent": 100 * usage.cpu,
@@ -126,23 +117,6 @@ def can_start(services: ServicesDep) -> ResourceAnswer:
         idle_workers=check.idle_workers,
         timestamp=iso(utcnow()),
     )
-
-
-def resource_check(services: Services) -> ResourceCheck:
-    """Measure the usage and compare it with the limits in force."""
-    reading, machine = services.stats.read(), detect_hardware()
-    available = machine.memory_available or 0
-    cards = bool(reading.gpus) and reading.vram_total_mb > 0
-    usage = ResourceUsage(
-        cpu=reading.cpu_percent / 100,
-        ram=1 - min(available, machine.memory) / machine.memory,
-        ram_free_gb=round(available / GIB, 3),
-        vram=reading.vram_used_mb / reading.vram_total_mb if cards else None,
-        vram_free_gb=round((reading.vram_total_mb - reading.vram_used_mb) / MIB_OF_GIB, 3) if cards else None,
-        disk_free_gb=reading.disk_free_gb,
-    )
-    why_none = services.system.snapshot()[WORKERS].sentence
-    return check_resources(usage, services.living_workers(), services.limits.current(), why_none)
 
 
 def _constraints(services: Services, limits: ResourceLimits) -> Constraints:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path
+from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from backend.api.http.deps import ServicesDep
-from backend.api.http.shapes import ErrorBody, Timestamp
+from backend.api.http.routing import Routes, refusals
+from backend.api.http.shapes import Timestamp
 from backend.api.planning.estimate import MachineView, machine_view
-from backend.api.planning.resources import resource_check
 from backend.core.domain import iso, utcnow
 from backend.core.planning.constraints import OptimizationSettings
 from backend.core.planning.optimizer import Option
@@ -21,16 +21,13 @@ from backend.services.planning.advisor import Effect, PresetEffect, Recommendati
 from backend.services.planning.resource_check import Resource
 from backend.services.system.container import Services
 
-router = APIRouter(tags=["optimization"])
+router = Routes(tags=["optimization"])
 
 PresetId = Annotated[str, Path(description="Id of the preset, as the list has it", max_length=64)]
 #: Relative difference below which two times count as equal.
 _SAME = 0.005
 _FREEABLE = {Resource.VRAM: "VRAM", Resource.RAM: "memory", Resource.DISK: "room on the disk"}
-_REFUSED: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorBody, "description": "No model could be made with it here; nothing was changed"},
-    404: {"model": ErrorBody, "description": "There is no such preset"},
-}
+_REFUSED = refusals({400: "No model could be made with it here; nothing was changed", 404: "There is no such preset"})
 
 
 class OptimizationBody(BaseModel):
@@ -161,18 +158,13 @@ class Analysis(BaseModel):
     timestamp: Timestamp
 
 
-@router.get("/system/optimization", response_model=OptimizationValues, summary="What plans keep to")
+@router.get("/system/optimization", response_model_exclude_none=False, summary="What plans keep to")
 def settings(services: ServicesDep) -> OptimizationValues:
     """Return the optimization settings in force."""
     return values_view(services.advisor.current())
 
 
-@router.post(
-    "/system/optimization",
-    response_model=OptimizationChanged,
-    response_model_exclude_none=True,
-    summary="Change what plans keep to",
-)
+@router.post("/system/optimization", summary="Change what plans keep to")
 def change(body: OptimizationBody, services: ServicesDep) -> OptimizationChanged:
     """Put settings in force for every estimate, submit and plan from now on, and keep them over restarts."""
     advisor = services.advisor
@@ -190,9 +182,7 @@ def change(body: OptimizationBody, services: ServicesDep) -> OptimizationChanged
     )
 
 
-@router.get(
-    "/optimization/presets", response_model=Presets, response_model_exclude_none=True, summary="Sets of settings"
-)
+@router.get("/optimization/presets", summary="Sets of settings")
 def presets(services: ServicesDep) -> Presets:
     """List six sets of settings, each with what the planner says about it on this machine."""
     weighed = services.advisor.presets()
@@ -208,7 +198,10 @@ def presets(services: ServicesDep) -> Presets:
 
 
 @router.post(
-    "/optimization/apply-preset/{preset_id}", response_model=PresetApplied, summary="Use a set", responses=_REFUSED
+    "/optimization/apply-preset/{preset_id}",
+    response_model_exclude_none=False,
+    summary="Use a set",
+    responses=_REFUSED,
 )
 def apply(preset_id: PresetId, services: ServicesDep) -> PresetApplied:
     """Put a preset's settings in force, as `POST /api/v1/system/optimization` does."""
@@ -221,26 +214,16 @@ def apply(preset_id: PresetId, services: ServicesDep) -> PresetApplied:
     )
 
 
-@router.get(
-    "/optimization/recommendations",
-    response_model=Recommendations,
-    response_model_exclude_none=True,
-    summary="What would help",
-)
+@router.get("/optimization/recommendations", summary="What would help")
 def recommendations(services: ServicesDep) -> Recommendations:
     """Say what would make videos possible, faster or safer, each with its numbers; nothing when all is well."""
     return Recommendations(recommendations=advice(services), timestamp=iso(utcnow()))
 
 
-@router.get(
-    "/optimization/analysis",
-    response_model=Analysis,
-    response_model_exclude_none=True,
-    summary="How videos are made here",
-)
+@router.get("/optimization/analysis", summary="How videos are made here")
 def analysis(services: ServicesDep) -> Analysis:
     """Say for each model which plan it gets and why, where the seconds of finished videos went, and what would help."""
-    advisor, usage = services.advisor, resource_check(services).usage
+    advisor, usage = services.advisor, services.check_resources().usage
     current = advisor.current()
     phases = advisor.phases()
     return Analysis(
@@ -267,7 +250,7 @@ def advice(services: Services) -> list[RecommendationView]:
     """Return recommendations from the planner, the finished tasks and the current usage."""
     short = [
         Recommendation("resources", f"Free {_FREEABLE[one.resource]} before the next large video", one.sentence)
-        for one in resource_check(services).shortages
+        for one in services.check_resources().shortages
         if one.resource in _FREEABLE
     ]
     return [

@@ -5,10 +5,10 @@ Routes of the system as a whole: every component with its state, and the machine
 
 from __future__ import annotations
 
-from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from backend.api.http.deps import ServicesDep
+from backend.api.http.routing import Routes
 from backend.api.http.shapes import Timestamp
 from backend.api.models.status import folder_of
 from backend.api.planning.settings import OptimizationValues, advice, values_view
@@ -18,7 +18,7 @@ from backend.core.planning.hardware import HardwareProfile, detect_hardware, las
 from backend.core.system_integration import ComponentState
 from backend.services.planning.advisor import to_gib
 
-router = APIRouter(tags=["system"])
+router = Routes(tags=["system"])
 
 
 class ComponentView(BaseModel):
@@ -97,16 +97,11 @@ class OptimizationStatus(BaseModel):
     timestamp: Timestamp
 
 
-@router.get(
-    "/models/integration/status",
-    response_model=IntegrationStatus,
-    response_model_exclude_none=True,
-    summary="Every component of this server",
-)
+@router.get("/models/integration/status", summary="Every component of this server")
 def integration_status(services: ServicesDep) -> IntegrationStatus:
     """Ask every component how it is now: from the disk to the workers, each with a sentence and since when."""
-    found = diagnose(services)
-    system = found.system
+    system = services.system.inspect()
+    found = diagnose(services, system)
     return IntegrationStatus(
         status=system.status,
         initialized=not system.errors,
@@ -120,12 +115,7 @@ def integration_status(services: ServicesDep) -> IntegrationStatus:
     )
 
 
-@router.get(
-    "/system/optimization/status",
-    response_model=OptimizationStatus,
-    response_model_exclude_none=True,
-    summary="The system and what plans keep to",
-)
+@router.get("/system/optimization/status", summary="The system and what plans keep to")
 def optimization_status(services: ServicesDep) -> OptimizationStatus:
     """Say which components are ready, which optimization settings are in force, and what this machine is."""
     system = services.system.snapshot()
@@ -142,9 +132,7 @@ def optimization_status(services: ServicesDep) -> OptimizationStatus:
     )
 
 
-@router.get(
-    "/system/hardware/profile", response_model=HardwareView, response_model_exclude_none=True, summary="This machine"
-)
+@router.get("/system/hardware/profile", summary="This machine")
 def hardware_profile(services: ServicesDep) -> HardwareView:
     """Look at the machine now: processor, memory, cards, disk, and what of it could not be found out."""
     profile = detect_hardware(services.home.root)

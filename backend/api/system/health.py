@@ -11,24 +11,24 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from backend import __version__
 from backend.api.http.deps import ServicesDep
 from backend.api.http.errors import error_answer, request_id_of
-from backend.api.http.shapes import ErrorBody, Timestamp
+from backend.api.http.routing import Routes, refusals
+from backend.api.http.shapes import Timestamp
 from backend.core.domain import TaskStatus, iso, utcnow
 from backend.core.errors import WanError
 from backend.core.system_integration import ComponentStatus, SystemState
-from backend.services.system.conditions import DATABASE, WORKERS
-from backend.services.system.container import Services
+from backend.services.system.container import DATABASE, WORKERS, Services
 from backend.services.system.host_stats import HostReading
 from backend.store.workers import WorkerInfo
 
-router = APIRouter(tags=["system"])
-probes = APIRouter(tags=["system"])
+router = Routes(tags=["system"])
+probes = Routes(tags=["system"])
 
 NOT_READY = 503
 
@@ -177,7 +177,6 @@ class Diagnosis:
     issues: tuple[str, ...]  #: what keeps the server from working
     warnings: tuple[str, ...]  #: what will, if nothing is done
     reading: HostReading
-    system: SystemState
 
     @property
     def can_run(self) -> bool:
@@ -190,9 +189,9 @@ class Diagnosis:
         return "; ".join(self.issues or self.warnings) or "All systems work"
 
 
-def diagnose(services: Services) -> Diagnosis:
-    """Look at every component; what the health routes say is what the status of the system says."""
-    system = services.system.snapshot()
+def diagnose(services: Services, system: SystemState | None = None) -> Diagnosis:
+    """Judge the components, as `system` has them or as they are known now: a probe reads no folder."""
+    system = system or services.system.snapshot()
     database_connected = system[DATABASE].ready
     workers, active = _workers_and_tasks(services) if database_connected else ([], None)
     issues = [
@@ -216,7 +215,6 @@ def diagnose(services: Services) -> Diagnosis:
         tuple(issues),
         tuple(warnings),
         services.stats.read(),
-        system,
     )
 
 
@@ -228,36 +226,31 @@ def _workers_and_tasks(services: Services) -> tuple[list[WorkerInfo], int | None
         return [], None
 
 
-@router.get(
-    "/system/health",
-    response_model=SystemHealth,
-    response_model_exclude_none=True,
-    summary="Whether everything works",
-)
+@router.get("/system/health", summary="Whether everything works")
 def system_health(services: ServicesDep) -> SystemHealth:
     """Ask the database, the workers and the disk, and say what is wrong with them."""
     return health_answer(services)
 
 
-@router.get("/system/stats", response_model=SystemStats, summary="How busy the machine is")
+@router.get("/system/stats", summary="How busy the machine is")
 def stats(services: ServicesDep) -> SystemStats:
     """Return loads and memory at once; the processor's load is the average since the last look."""
     return system_stats(services.stats.read())
 
 
-@router.get("/system/ports", response_model=Ports, summary="Where this server listens")
+@router.get("/system/ports", summary="Where this server listens")
 async def ports(services: ServicesDep) -> Ports:
     """Return the port in use, for clients that were built for another one."""
     return Ports(backend_port=services.settings.port, frontend_port=services.settings.port)
 
 
-@router.get("/health", response_model=BriefHealth, summary="Whether everything works, in brief")
+@router.get("/health", summary="Whether everything works, in brief")
 def brief_health(services: ServicesDep) -> BriefHealth:
     """Return the same state as the full health route, without the details."""
     return BriefHealth(status=diagnose(services).health, timestamp=iso(utcnow()), version=__version__)
 
 
-@probes.get("/live", response_model=Alive, summary="Whether this process answers")
+@probes.get("/live", summary="Whether this process answers")
 async def live() -> Alive:
     """Answer; nothing else is looked at."""
     return Alive()
@@ -267,7 +260,7 @@ async def live() -> Alive:
     "/ready",
     response_model=Ready,
     summary="Whether tasks can be taken and run",
-    responses={503: {"model": ErrorBody, "description": "The reason why not"}},
+    responses=refusals({503: "The reason why not"}),
 )
 def ready(services: ServicesDep, request: Request) -> Ready | Response:
     """Say whether the database answers and a worker lives; if not, why."""

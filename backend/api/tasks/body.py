@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import Annotated, Any
 
 from fastapi import Header, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 from starlette.datastructures import FormData, UploadFile
 
 from backend.core.domain import Priority
@@ -151,6 +151,53 @@ class SubmitBody(BaseModel):
     )
     enable_optimization: bool = Field(True, description="Accepted for older clients; the server always chooses a plan")
 
+    _images: dict[str, bytes] = PrivateAttr(default_factory=dict)  # the files of the form, by field
+
+    def submit_request(self, inputs: InputStore) -> SubmitRequest:
+        """Return the request in the domain's words; images are stored on the way.
+
+        Raises:
+            InvalidRequest: the resolution is not WIDTHxHEIGHT, or an image was sent twice.
+            InvalidImage: a file is not a usable image.
+            InputMissing: an image id is malformed or unknown.
+            LoraNotFound: `lora_path` names no LoRA.
+        """
+        width, height = (None, None) if self.resolution is None else parse_resolution(self.resolution)
+        draft = RequestDraft(
+            **self.model_dump(include=_DRAFT_FIELDS),
+            width=width,
+            height=height,
+            image=self._image("image", self.image_id, inputs),
+            end_image=self._image("end_image", self.end_image_id, inputs),
+        )
+        return SubmitRequest(
+            self.model_type,
+            draft,
+            self._lora_choices(),
+            self.preset,
+            self.variations,
+            self.priority,
+            self.client_request_id,
+        )
+
+    def _image(self, field: str, image_id: str | None, inputs: InputStore) -> ImageRef | None:
+        raw = self._images.get(field)
+        if raw is not None and image_id is not None:
+            raise InvalidRequest(f"Send {field} or {field}_id, not both", details={"field": field})
+        if raw is not None:
+            return inputs.store(raw, field)
+        return None if image_id is None else inputs.find(image_id)
+
+    def _lora_choices(self) -> tuple[LoraChoice, ...]:
+        choices = [LoraChoice(one.id, one.strength, one.strength_2, one.expert) for one in self.loras]
+        if self.lora_path.strip():
+            # Older clients send the `path` of the list; it names a LoRA and is never opened as a path.
+            named = _LORA_FILE.match(self.lora_path.strip())
+            if named is None:
+                raise LoraNotFound("There is no LoRA with this name", details={"field": "lora_path"})
+            choices.append(LoraChoice(named[1], self.lora_strength))
+        return tuple(choices)
+
 
 class ExtendBody(SubmitBody):
     """A request for the continuation of a video. Whatever is left out is as in that video."""
@@ -170,75 +217,8 @@ class RedecodeBody(BaseModel):
     crf: Whole = Field(None, description="Quality of the file: 1 is best, 51 is worst; as before when left out")
 
 
-@dataclass(frozen=True)
-class SubmitForm:
-    """A request whose shape is right; whether the model can do it is another question."""
-
-    body: SubmitBody
-    images: dict[str, bytes]  #: the files that came with it, by field
-    idempotency_key: str | None
-
-    def wish(self, inputs: InputStore) -> SubmitRequest:
-        """Return what is asked for in the domain's words; images are stored on the way.
-
-        Raises:
-            InvalidRequest: the resolution is not WIDTHxHEIGHT, or an image came twice.
-            InvalidImage: a file is no image that can be used.
-            InputMissing: an image is named that is not here.
-        """
-        body = self.body
-        width, height = (None, None) if body.resolution is None else parse_resolution(body.resolution)
-        draft = RequestDraft(
-            prompt=body.prompt,
-            negative_prompt=body.negative_prompt,
-            width=width,
-            height=height,
-            num_frames=body.num_frames,
-            fps=body.fps,
-            steps=body.steps,
-            guidance_scale=body.guidance_scale,
-            guidance_scale_2=body.guidance_scale_2,
-            flow_shift=body.flow_shift,
-            scheduler=body.scheduler,
-            seed=body.seed,
-            max_sequence_length=body.max_sequence_length,
-            image=self._image("image", body.image_id, inputs),
-            end_image=self._image("end_image", body.end_image_id, inputs),
-            image_fit=body.image_fit,
-            on_lora_failure=body.on_lora_failure,
-            guidance_start=body.guidance_start,
-            guidance_end=body.guidance_end,
-            crf=body.crf,
-            keep_latents=body.keep_latents,
-        )
-        return SubmitRequest(
-            model=body.model_type,
-            draft=draft,
-            loras=self._loras(),
-            preset=body.preset,
-            variations=body.variations,
-            priority=body.priority,
-            idempotency_key=self.idempotency_key,
-        )
-
-    def _image(self, field: str, image_id: str | None, inputs: InputStore) -> ImageRef | None:
-        raw = self.images.get(field)
-        if raw is not None and image_id is not None:
-            raise InvalidRequest(f"Send {field} or {field}_id, not both", details={"field": field})
-        if raw is not None:
-            return inputs.store(raw, field)
-        return None if image_id is None else inputs.find(image_id)
-
-    def _loras(self) -> tuple[LoraChoice, ...]:
-        body = self.body
-        wishes = [LoraChoice(one.id, one.strength, one.strength_2, one.expert) for one in body.loras]
-        if body.lora_path.strip():
-            # Older clients send the `path` of the list; it names a LoRA and is never opened as a path.
-            named = _LORA_FILE.match(body.lora_path.strip())
-            if named is None:
-                raise LoraNotFound("There is no LoRA with this name", details={"field": "lora_path"})
-            wishes.append(LoraChoice(named[1], body.lora_strength))
-        return tuple(wishes)
+#: What a body and a draft have in common, by the same names; LoRAs and the preset are resolved later.
+_DRAFT_FIELDS = SubmitBody.model_fields.keys() & {field.name for field in fields(RequestDraft)} - {"loras", "preset"}
 
 
 KeyHeader = Annotated[
@@ -250,7 +230,7 @@ KeyHeader = Annotated[
 ]
 
 
-async def read_submission(request: Request, idempotency_key: KeyHeader = None) -> SubmitForm:
+async def read_submission(request: Request, idempotency_key: KeyHeader = None) -> SubmitBody:
     """Read the body of a generation request.
 
     Raises:
@@ -261,12 +241,12 @@ async def read_submission(request: Request, idempotency_key: KeyHeader = None) -
     return await _read(request, SubmitBody, idempotency_key)
 
 
-async def read_extension(request: Request, idempotency_key: KeyHeader = None) -> SubmitForm:
+async def read_extension(request: Request, idempotency_key: KeyHeader = None) -> SubmitBody:
     """Read the body of a request to go on from a video. Raises like `read_submission`."""
     return await _read(request, ExtendBody, idempotency_key)
 
 
-async def _read(request: Request, shape: type[SubmitBody], idempotency_key: str | None) -> SubmitForm:
+async def _read(request: Request, shape: type[SubmitBody], idempotency_key: str | None) -> SubmitBody:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     images: dict[str, bytes] = {}
     if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):
@@ -282,7 +262,9 @@ async def _read(request: Request, shape: type[SubmitBody], idempotency_key: str 
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
         raise RequestValidationError([fault | {"loc": ("body", *fault["loc"])} for fault in faults]) from None
-    return SubmitForm(body, images, _one_key(idempotency_key, body.client_request_id))
+    body._images = images
+    body.client_request_id = _one_key(idempotency_key, body.client_request_id)
+    return body
 
 
 def _from_json(raw: bytes) -> dict[str, Any]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import Depends, Path, Query
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from backend.api.http.deps import OutputId, ServicesDep
 from backend.api.http.media import MediaFile
+from backend.api.http.routing import Routes
 from backend.api.http.shapes import Message, Timestamp, iso_or_none, known
 from backend.api.planning.estimate import Estimated, estimated
-from backend.api.tasks.body import ExtendBody, KeyHeader, RedecodeBody, SubmitForm, read_extension, request_body_docs
+from backend.api.tasks.body import ExtendBody, KeyHeader, RedecodeBody, SubmitBody, read_extension, request_body_docs
 from backend.api.tasks.generation import submitted
 from backend.api.tasks.shapes import Submitted, video_url
 from backend.core.domain import Output
@@ -22,10 +23,10 @@ from backend.core.paths import Home
 from backend.core.record import RunRecord, RunResult
 from backend.services.system.host_stats import MIB
 
-router = APIRouter(prefix="/outputs", tags=["outputs"])
-thumbnails = APIRouter(tags=["outputs"])
+router = Routes(prefix="/outputs", tags=["outputs"])
+thumbnails = Routes(tags=["outputs"])
 
-ExtensionDep = Annotated[SubmitForm, Depends(read_extension)]
+ExtensionDep = Annotated[SubmitBody, Depends(read_extension)]
 MAX_LIMIT = 1000
 _THUMBNAIL_NAME = re.compile(r"^([A-Za-z0-9-]{1,64})_thumb\.jpg$")
 _VIDEO: Final[dict[int | str, dict[str, Any]]] = {
@@ -111,7 +112,7 @@ class VideoList(BaseModel):
     total_size_mb: float
 
 
-@router.get("", response_model=VideoList, response_model_exclude_none=True, summary="The gallery")
+@router.get("", summary="The gallery")
 def list_outputs(
     services: ServicesDep,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most videos in the answer")] = MAX_LIMIT,
@@ -123,42 +124,32 @@ def list_outputs(
     return VideoList(videos=videos, total_count=count, total_size_mb=round(size / MIB, 3))
 
 
-@router.get("/{output_id}", response_model=VideoMetadata, response_model_exclude_none=True, summary="One video")
+@router.get("/{output_id}", summary="One video")
 def one_output(output_id: OutputId, services: ServicesDep) -> VideoMetadata:
     """Show a finished video with every value that made it."""
     return video_metadata(services.outputs.get(output_id), services.home, in_full=True)
 
 
-@router.delete("/{output_id}", response_model=Message, summary="Delete a video")
+@router.delete("/{output_id}", summary="Delete a video")
 def delete_output(output_id: OutputId, services: ServicesDep) -> Message:
     """Delete the video, with everything that was kept for it, from disk and from the gallery."""
     services.generation.delete_output(output_id)
     return Message(message="Video deleted successfully")
 
 
-@router.post(
-    "/{output_id}/extend",
-    response_model=Submitted | Estimated,
-    response_model_exclude_none=True,
-    summary="Go on from a video",
-    openapi_extra=request_body_docs(ExtendBody),
-)
-def extend(output_id: OutputId, extension: ExtensionDep, services: ServicesDep) -> Submitted | Estimated:
+@router.post("/{output_id}/extend", summary="Go on from a video", openapi_extra=request_body_docs(ExtendBody))
+def extend(output_id: OutputId, body: ExtensionDep, services: ServicesDep) -> Submitted | Estimated:
     """Queue a new clip that starts from the last frame of this one; whatever is left out is as in this one.
 
     With `dry_run` the answer is an estimate, and nothing is queued.
     """
-    if extension.body.dry_run:
-        return estimated(services.generation.estimate_extension(output_id, extension.wish(services.inputs)))
-    return submitted(services.generation.extend(output_id, extension.wish(services.inputs)), extension)
+    asked = body.submit_request(services.inputs)
+    if body.dry_run:
+        return estimated(services.generation.estimate(asked, extends=output_id))
+    return submitted(services.generation.submit(asked, extends=output_id), body)
 
 
-@router.post(
-    "/{output_id}/redecode",
-    response_model=Submitted,
-    response_model_exclude_none=True,
-    summary="Decode a video again",
-)
+@router.post("/{output_id}/redecode", summary="Decode a video again")
 def redecode(
     output_id: OutputId, body: RedecodeBody, services: ServicesDep, idempotency_key: KeyHeader = None
 ) -> Submitted:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, File, Path, Query, Request, UploadFile
+from fastapi import Depends, File, Path, Query, Request, UploadFile
 from fastapi.responses import Response
 
 from backend.api.http.deps import ServicesDep, TaskId
 from backend.api.http.errors import answer_to
 from backend.api.http.media import MediaFile
+from backend.api.http.routing import Routes
 from backend.api.http.shapes import download_first, known
 from backend.api.planning.estimate import Estimated, estimated
-from backend.api.tasks.body import SubmitForm, read_submission, request_body_docs
+from backend.api.tasks.body import SubmitBody, read_submission, request_body_docs
 from backend.api.tasks.shapes import (
     Detected,
     GenerateStarted,
@@ -33,51 +34,37 @@ from backend.core.requests import ImageRef, RequestDraft
 from backend.services.downloads.state import waits_for_resume
 from backend.services.generation_service import Submission
 
-router = APIRouter(tags=["generation"])
+router = Routes(tags=["generation"])
 
-SubmissionDep = Annotated[SubmitForm, Depends(read_submission)]
+BodyDep = Annotated[SubmitBody, Depends(read_submission)]
 _NO_ENHANCEMENT = "prompt enhancement is not offered yet: the prompt is used as written"
-image_routes = APIRouter(prefix="/inputs", tags=["inputs"])
+image_routes = Routes(prefix="/inputs", tags=["inputs"])
 
 
-@router.post(
-    "/generation/submit",
-    response_model=Submitted | Estimated,
-    response_model_exclude_none=True,
-    summary="Queue a video",
-    openapi_extra=request_body_docs(),
-)
-def submit(submission: SubmissionDep, services: ServicesDep) -> Submitted | Estimated:
+@router.post("/generation/submit", summary="Queue a video", openapi_extra=request_body_docs())
+def submit(body: BodyDep, services: ServicesDep) -> Submitted | Estimated:
     """Check the request by the rules of its model and queue it; the task is on disk when this answers.
 
     Nothing is queued when the answer is an error. Values that were changed to fit are named in `adjustments`.
     With `dry_run` the answer is an estimate, and nothing is queued either.
     """
-    if submission.body.dry_run:
-        return estimate(submission, services)
-    queued = services.generation.submit(submission.wish(services.inputs))
-    return submitted(queued, submission)
+    if body.dry_run:
+        return estimate(body, services)
+    return submitted(services.generation.submit(body.submit_request(services.inputs)), body)
 
 
-@router.post(
-    "/generation/estimate",
-    response_model=Estimated,
-    response_model_exclude_none=True,
-    summary="What a video would take",
-    openapi_extra=request_body_docs(),
-)
-def estimate(submission: SubmissionDep, services: ServicesDep) -> Estimated:
+@router.post("/generation/estimate", summary="What a video would take", openapi_extra=request_body_docs())
+def estimate(body: BodyDep, services: ServicesDep) -> Estimated:
     """Say what the request would become, the memory plan that it begins with, what it takes and why; queue nothing.
 
     The body is that of submit. A request that does not fit this machine is answered too, with one that would.
     """
-    return estimated(services.generation.estimate(submission.wish(services.inputs)))
+    return estimated(services.generation.estimate(body.submit_request(services.inputs)))
 
 
-def submitted(queued: Submission, submission: SubmitForm | None = None) -> Submitted:
+def submitted(queued: Submission, body: SubmitBody | None = None) -> Submitted:
     """Show what was queued, in the shape that submit, extend and redecode share."""
     task, notes, span = queued.task, list(queued.task.adjustments), queued.until_done
-    body = None if submission is None else submission.body
     if body is not None and body.enable_prompt_enhancement:
         notes.append(_NO_ENHANCEMENT)
     return Submitted(
@@ -103,7 +90,7 @@ def submitted(queued: Submission, submission: SubmitForm | None = None) -> Submi
     )
 
 
-@router.get("/generation/models/detect", response_model=Detected, summary="Which model `auto` would take")
+@router.get("/generation/models/detect", summary="Which model `auto` would take")
 def detect_model(
     services: ServicesDep,
     prompt: Annotated[str, Query(description="The prompt")],
@@ -129,21 +116,20 @@ def detect_model(
 @router.post(
     "/generate",
     response_model=GenerateStarted,
-    response_model_exclude_none=True,
     summary="Queue a video (older form of submit)",
     openapi_extra=request_body_docs(),
 )
-def generate(submission: SubmissionDep, services: ServicesDep, request: Request) -> GenerateStarted | Response:
+def generate(body: BodyDep, services: ServicesDep, request: Request) -> GenerateStarted | Response:
     """Queue a video. The same as submit with a shorter answer; some refusals are 400 here, as they always were."""
-    if submission.body.dry_run:
+    if body.dry_run:
         raise InvalidRequest("dry_run belongs to /api/v1/generation/submit", details={"field": "dry_run"})
-    blank = bool(submission.body.prompt) and not submission.body.prompt.strip()
+    blank = bool(body.prompt) and not body.prompt.strip()
     try:
-        wish = submission.wish(services.inputs)
+        asked = body.submit_request(services.inputs)
     except InvalidRequest as error:
         return answer_to(error, request.scope, status=400)
     try:
-        queued = services.generation.submit(wish)
+        queued = services.generation.submit(asked)
     except (ImageNotAccepted, ImageRequired) as error:
         return answer_to(error, request.scope, status=400)
     except InvalidRequest as error:
@@ -156,9 +142,7 @@ def generate(submission: SubmissionDep, services: ServicesDep, request: Request)
     )
 
 
-@router.get(
-    "/generate/{task_id}", response_model=TaskInfo, response_model_exclude_none=True, summary="One task (older path)"
-)
+@router.get("/generate/{task_id}", summary="One task (older path)")
 def generate_status(task_id: TaskId, services: ServicesDep) -> TaskInfo:
     """Show a task; the same as `GET /api/v1/queue/{task_id}`."""
     return task_info(services.tasks.get(task_id), in_full=True, held_up=services.control.held_up())
@@ -174,7 +158,7 @@ def _message(queued: Submission) -> str:
     return f"Generation task is {queued.task.status}"
 
 
-@image_routes.post("", response_model=StoredInput, summary="Store an image")
+@image_routes.post("", summary="Store an image")
 def store_input(
     services: ServicesDep, image: Annotated[UploadFile, File(description="JPEG, PNG, WebP, BMP or TIFF")]
 ) -> StoredInput:

@@ -5,18 +5,19 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from backend.api.http.deps import ServicesDep, TaskId
+from backend.api.http.routing import Routes
 from backend.api.http.shapes import Message, Timestamp, iso_or_none, known
 from backend.api.tasks.shapes import TaskInfo, TaskMessage, _percent, task_info, video_url
 from backend.core.catalogue.table import models_in_force
 from backend.core.domain import Task, TaskEvent, TaskStatus, iso, utcnow
 from backend.core.errors import InvalidFilter, NotFound, OutputNotFound
 
-router = APIRouter(prefix="/queue", tags=["queue"])
+router = Routes(prefix="/queue", tags=["queue"])
 
 DEFAULT_LIMIT = 200
 MAX_LIMIT = 1000
@@ -159,7 +160,7 @@ class EventList(BaseModel):
     events: list[EventInfo]
 
 
-@router.get("", response_model=QueueStatus, response_model_exclude_none=True, summary="The queue")
+@router.get("", summary="The queue")
 def queue_status(
     services: ServicesDep,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most tasks in the answer")] = DEFAULT_LIMIT,
@@ -178,7 +179,7 @@ def queue_status(
     )
 
 
-@router.get("/poll", response_model=QueuePoll, response_model_exclude_none=True, summary="The queue in brief")
+@router.get("/poll", summary="The queue in brief")
 def poll(
     services: ServicesDep,
     since: Annotated[datetime | None, Query(description="Only tasks that changed after this time")] = None,
@@ -204,14 +205,14 @@ def poll(
     )
 
 
-@router.post("/clear", response_model=Cleared, summary="Take the finished tasks out of the queue")
+@router.post("/clear", summary="Take the finished tasks out of the queue")
 def clear(services: ServicesDep) -> Cleared:
     """Remove every completed, failed and cancelled task from the list; the videos stay."""
     count = services.generation.clear()
     return Cleared(message=f"Cleared {count} finished task{'' if count == 1 else 's'}", cleared=count)
 
 
-@router.get("/{task_id}", response_model=TaskInfo, response_model_exclude_none=True, summary="One task")
+@router.get("/{task_id}", summary="One task")
 def one_task(task_id: TaskId, services: ServicesDep) -> TaskInfo:
     """Show one task: its progress while it runs, its place while it waits, its error when it failed."""
     task = services.tasks.get(task_id)
@@ -226,17 +227,17 @@ def one_task(task_id: TaskId, services: ServicesDep) -> TaskInfo:
     return task_info(task, queue_position=position, output=output, in_full=True, held_up=held_up)
 
 
-@router.delete("/{task_id}", response_model=Message, summary="Take a finished task out of the queue")
+@router.delete("/{task_id}", summary="Take a finished task out of the queue")
 def delete_task(task_id: TaskId, services: ServicesDep) -> Message:
     """Remove a completed, failed or cancelled task from the list; its video stays."""
     services.generation.delete(task_id)
     return Message(message="Task deleted successfully")
 
 
-@router.post("/{task_id}/cancel", response_model=TaskMessage, summary="Cancel a task")
+@router.post("/{task_id}/cancel", summary="Cancel a task")
 def cancel_task(task_id: TaskId, services: ServicesDep) -> TaskMessage:
     """Cancel a task: at once while it waits, within one step while it runs."""
-    task = services.generation.cancel(task_id)
+    task = services.tasks.request_cancel(task_id)
     done = task.status is TaskStatus.CANCELLED
     message = "Task cancelled successfully" if done else "The task is being cancelled: it stops at its next step"
     return TaskMessage(message=message, task_id=task.id, status=task.status)
@@ -258,7 +259,7 @@ def preview(task_id: TaskId, services: ServicesDep) -> Response:
     return Response(picture, media_type="image/jpeg", headers={"Cache-Control": "no-store"})
 
 
-@router.get("/{task_id}/events", response_model=EventList, summary="What happened to a task")
+@router.get("/{task_id}/events", summary="What happened to a task")
 def task_events(
     task_id: TaskId,
     services: ServicesDep,

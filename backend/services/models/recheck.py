@@ -112,10 +112,10 @@ class Recheck:
                 read_last_seen(state.folder).saw(name, self._now())
             return True
         if self._same(path, record):  # not the disk, then, but what lies between it and here
-            log.warning("a file was read wrong once and right the second time", model=state.spec.id, file=name)
+            log.warning("recheck.misread", model=state.spec.id, file=name)
             return True
         if self._put_away(state, name, record):
-            log.error("a file has changed on the disk and was put into quarantine", model=state.spec.id, file=name)
+            log.error("recheck.quarantined", model=state.spec.id, file=name)
         return False
 
     def _same(self, path: Path, record: FileRecord) -> bool:

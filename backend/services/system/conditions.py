@@ -19,15 +19,13 @@ from backend.core.planning.hardware import HardwareProfile, in_gib, remember
 from backend.core.system_integration import Component, ComponentStatus, Condition
 from backend.models.folder.manager import Presence
 from backend.services.downloads.state import Download, DownloadState
-from backend.services.system.container import Services
+from backend.services.system.container import DATABASE, HOME, WORKERS, Services
 from backend.store.engine import Database
 from backend.store.workers import WorkerState
 
 #: Above these the machine is short of room; in percent.
 DISK_WARNING_PERCENT = 95.0
 MEMORY_WARNING_PERCENT = 95.0
-
-DATABASE, HOME, WORKERS = "database", "home", "workers"
 
 log = structlog.get_logger(__name__)
 
@@ -58,8 +56,10 @@ def web_components(
         start, stop = _in_thread(supervisor.start), _in_thread(partial(supervisor.stop, grace))
         workers = Component(WORKERS, partial(_workers, services), start, stop)
     return (
-        Component(HOME, partial(_home, services), _in_thread(services.home.create), essential=True),
-        Component("configuration", partial(_configuration, services), _in_thread(services.configuration.refresh)),
+        Component(HOME, partial(_home, services), _in_thread(services.home.create), essential=True, slow=True),
+        Component(
+            "configuration", partial(_configuration, services), _in_thread(services.configuration.refresh), slow=True
+        ),
         Component(
             DATABASE,
             partial(_database, services),
@@ -68,8 +68,8 @@ def web_components(
             essential=True,
         ),
         Component("hardware", partial(_hardware, services, profile), _in_thread(partial(_note, services, profile))),
-        Component("models", partial(_models, services)),
-        Component("loras", partial(_loras, services)),
+        Component("models", partial(_models, services), slow=True),
+        Component("loras", partial(_loras, services), slow=True),
         Component("inputs", _inputs, _in_thread(services.generation.prune_inputs)),
         Component("events", partial(_events, services), sockets.start, sockets.stop),
         Component(
@@ -152,9 +152,9 @@ def _database(services: Services) -> Condition:
 def _note(services: Services, profile: HardwareProfile) -> None:
     """Write the machine down and tell the log what is another than at the last start."""
     for change in remember(services.home.hardware_file, profile):
-        log.warning("the machine has changed since the last start", change=change)
+        log.warning("hardware.changed", change=change)
     for finding in profile.findings:
-        log.warning("the machine could not be asked about everything", finding=finding)
+        log.warning("hardware.incomplete", finding=finding)
 
 
 def _hardware(services: Services, profile: HardwareProfile) -> Condition:

@@ -27,12 +27,16 @@ from backend.services.models.cleanup import StorageCleanup
 from backend.services.models.fallback import FallbackAdvisor
 from backend.services.models.recheck import Recheck
 from backend.services.planning.advisor import OptimizationAdvisor
+from backend.services.planning.resource_check import ResourceCheck, check_resources
 from backend.services.system.host_stats import HostStats
 from backend.store.download_orders import DownloadOrders
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore, UsageStore
 from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerInfo, WorkerStore
+
+#: Names of components that others ask about.
+DATABASE, HOME, WORKERS = "database", "home", "workers"
 
 
 class Sockets(Protocol):
@@ -126,3 +130,8 @@ class Services:
     def living_workers(self) -> list[WorkerInfo]:
         """Return the workers that were heard of within a lease and whose processes are not known to be gone."""
         return [one for one in self.workers.alive(self.settings.lease_seconds) if not one.is_dead()]
+
+    def check_resources(self) -> ResourceCheck:
+        """Measure what is in use, and compare it with the limits in force."""
+        no_worker = self.system.snapshot()[WORKERS].sentence
+        return check_resources(self.stats.usage(), self.living_workers(), self.limits.current(), no_worker)

@@ -13,10 +13,16 @@ from pathlib import Path
 import psutil
 
 from backend.core.planning.hardware import Gpu, detect_hardware
+from backend.models.lora.catalogue import Lora
+from backend.services.planning.resource_check import ResourceUsage
 
 SHARED_SECONDS = 0.4
 GIB = 1024**3
 MIB = 1024**2
+#: Below the first a LoRA has a low impact on memory, below the second a medium one; in MiB.
+LOW_IMPACT_MB, MEDIUM_IMPACT_MB = 100.0, 300.0
+#: A LoRA counts as loadable while it takes less than this share of the free memory.
+SAFE_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,20 @@ class HostStats:
                 self._taken = time.monotonic()
             return self._reading
 
+    def usage(self) -> ResourceUsage:
+        """Return what is in use, as the check of resources takes it: memory as this process may use it."""
+        reading, machine = self.read(), detect_hardware()
+        available = machine.memory_available or 0
+        cards = bool(reading.gpus) and reading.vram_total_mb > 0
+        return ResourceUsage(
+            cpu=reading.cpu_percent / 100,
+            ram=1 - min(available, machine.memory) / machine.memory,
+            ram_free_gb=round(available / GIB, 3),
+            vram=reading.vram_used_mb / reading.vram_total_mb if cards else None,
+            vram_free_gb=round((reading.vram_total_mb - reading.vram_used_mb) / 1024, 3) if cards else None,
+            disk_free_gb=reading.disk_free_gb,
+        )
+
     def _take(self) -> HostReading:
         memory = psutil.virtual_memory()
         folder = next(path for path in (self._folder, *self._folder.parents) if path.exists())
@@ -89,3 +109,33 @@ class HostStats:
             disk_free_gb=round(disk.free / GIB, 3),
             findings=machine.findings if machine else (),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryImpact:
+    """The memory that a LoRA would take beside its model; in MiB."""
+
+    needed_mb: float
+    free_mb: float  #: of the GPUs, or of the machine where there is none
+    on_gpu: bool
+
+    @property
+    def fits(self) -> bool:
+        """Whether it can be loaded with a margin."""
+        return self.needed_mb < SAFE_SHARE * self.free_mb
+
+    @property
+    def impact(self) -> str:
+        """How much it adds: low, medium or high."""
+        return "low" if self.needed_mb < LOW_IMPACT_MB else "medium" if self.needed_mb < MEDIUM_IMPACT_MB else "high"
+
+
+def memory_impact_of(lora: Lora, reading: HostReading) -> MemoryImpact:
+    """Estimate what a LoRA takes: its numbers, once for each expert that gets them."""
+    on_gpu = bool(reading.gpus)
+    # A file that nothing assigns to one expert is loaded for both.
+    copies = 2 if not lora.is_pair and lora.files[0].expert is None else 1
+    # Two bytes for each number in bfloat16 on a GPU, four in float32 on a CPU.
+    needed = round(lora.values * copies * (2 if on_gpu else 4) / MIB, 3)
+    free = reading.vram_total_mb - reading.vram_used_mb
+    return MemoryImpact(needed, free if on_gpu else (reading.ram_total_gb - reading.ram_used_gb) * 1024, on_gpu)

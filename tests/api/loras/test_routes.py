@@ -86,7 +86,7 @@ def test_a_lora_from_upload_to_delete(served: Served, content: bytes, prefix: st
     deleted = served.client.delete(f"{prefix}/style")
     assert (deleted.status_code, set(deleted.json())) == (200, {"message"})
     assert mine(served, prefix) == []
-    assert_error(served.client.delete(f"{prefix}/style"), 404, "lora_not_found")
+    assert_error(served.client.delete(f"{prefix}/style"), 404, "lora_missing")
 
 
 @pytest.mark.parametrize("how", ["json prompt", "json base_prompt", "form base_prompt", "form prompt"])
@@ -119,9 +119,17 @@ def test_what_preview_refuses(served: Served, content: bytes) -> None:
     for raw in (b"{", b"[]", b"\xff"):
         assert_error(served.client.post(url, content=raw, headers={"content-type": "application/json"}), 400)
     assert_error(served.client.post(url, content=b"x"), 400)
-    assert_error(served.client.post("/api/v1/lora/nobody/preview", json={"prompt": "x"}), 404, "lora_not_found")
-    assert_error(served.client.get("/api/v1/lora/nobody/memory-impact"), 404, "lora_not_found")
-    assert_error(served.client.get("/api/v1/lora/nobody"), 404, "lora_not_found")
+    assert_error(served.client.post("/api/v1/lora/nobody/preview", json={"prompt": "x"}), 404, "lora_missing")
+    assert_error(served.client.get("/api/v1/lora/nobody/memory-impact"), 404, "lora_missing")
+    assert_error(served.client.get("/api/v1/lora/nobody"), 404, "lora_missing")
+
+
+def test_an_unknown_lora_is_404_in_a_path_and_422_in_a_body(shared: Served) -> None:
+    for prefix in ("/api/v1/lora", "/lora"):
+        for method, path in (("GET", ""), ("GET", "/memory-impact"), ("DELETE", "")):
+            assert_error(shared.client.request(method, f"{prefix}/nobody{path}"), 404, "lora_missing")
+    for body in ({"loras": [{"id": "nobody"}]}, {"lora_path": "nobody"}, {"preset": "nobody"}):
+        assert_error(shared.client.post(SUBMIT, json=GOOD | body), 422, "lora_not_found")
 
 
 def test_what_upload_refuses(served: Served, content: bytes, shape: WanShape) -> None:

@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
+import pytest
 from fastapi.testclient import TestClient
 
 from backend import __version__
@@ -37,6 +39,25 @@ def test_a_server_without_a_worker_lives_but_is_not_ready(served: Served) -> Non
     assert health["system_info"]["issues"] == [health["message"]] == [body["detail"]]
     assert served.client.get("/system/health").json()["status"] == "warning"
     assert served.client.get("/api/v1/health").json()["status"] == "degraded"
+
+
+def test_probes_read_no_folder(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They show what the background knows of the disk, and ask the database and the workers at each call."""
+    alive(served)
+    walks: list[str] = []
+
+    def counted(real: Callable[[], object], name: str) -> object:
+        walks.append(name)
+        return real()
+
+    for owner, name in ((served.services.models, "states"), (served.services.loras, "all")):
+        monkeypatch.setattr(owner, name, partial(counted, getattr(owner, name), name))
+    for path in ("/ready", "/health", HEALTH) * 10:
+        assert served.client.get(path).status_code == 200
+    assert walks.count("states") <= 1, "the background may have inspected once meanwhile"
+    assert walks.count("all") <= 1
+    served.services.workers.remove("w1")
+    assert_error(served.client.get("/ready"), 503, "not_ready")
 
 
 def test_with_a_worker_everything_is_healthy(served: Served) -> None:
