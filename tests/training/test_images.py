@@ -7,10 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from training import autoencoder, cases, experts, folder, latents
-from training.alignment import align
-from training.flow import as_first_frame, beside
-from training.models import I2V
+from training.evaluation import cases
+from training.networks import autoencoder, experts, latents
+from training.networks.alignment import align
+from training.networks.flow import as_first_frame, beside
+from training.recipes import folder
+from training.recipes.models import I2V
 
 RNG = np.random.default_rng(0)
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.loop import Schedule, run
-from training.place import precision_of
+from training.networks.loop import Schedule, run
+from training.networks.place import precision_of
 
 STEPS = 30
 

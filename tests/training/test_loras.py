@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from training import adapters, cases, experts, lora_card, loras
-from training.distillation import Preset
-from training.effects import EFFECTS
-from training.experts import build_expert
-from training.flow import BOUNDARY
-from training.judge import generate
-from training.lora_judge import judge_preset, preset_of, with_lora
-from training.models import T2V
-from training.place import Place
+from training.evaluation import cases, lora_card
+from training.evaluation.judge import generate
+from training.evaluation.lora_judge import judge_preset, preset_of, with_lora
+from training.networks import adapters, experts
+from training.networks.experts import build_expert
+from training.networks.flow import BOUNDARY
+from training.networks.place import Place
+from training.recipes import loras
+from training.recipes.distillation import Preset
+from training.recipes.models import T2V
+from training.world.effects import EFFECTS
 
 SMALL = loras.Recipe(clips=8, effect_steps=2, preset_clips=2, preset_steps=2, batch=2)
 

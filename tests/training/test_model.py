@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from training import card, cases, contact_sheet, folder, image_to_video, text_image_to_video, text_to_video
-from training.cases import Case
-from training.flow import BOUNDARY, FLOW_SHIFT, NoiseLevels
-from training.judge import judge, judge_model
-from training.models import ASSETS, I2V, MODELS, T2V, TI2V, TinyModel
-from training.place import Place
-from training.scores import ENOUGH, Scores
+from training.evaluation import card, cases, contact_sheet
+from training.evaluation.cases import Case
+from training.evaluation.judge import judge, judge_model
+from training.evaluation.scores import ENOUGH, Scores
+from training.networks.flow import BOUNDARY, FLOW_SHIFT, NoiseLevels
+from training.networks.place import Place
+from training.recipes import folder, image_to_video, text_image_to_video, text_to_video
+from training.recipes.models import ASSETS, I2V, MODELS, T2V, TI2V, TinyModel
 
 SMALL = {
     T2V.name: (

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.observation import UNCLEAR, Frames, Observation, observe, saturation, travel
-from training.scores import Scores, likeness
-from training.world import Scene, all_scenes, render
+from training.evaluation.scores import Scores, likeness
+from training.world.observation import UNCLEAR, Frames, Observation, observe, saturation, travel
+from training.world.scenes import Scene, all_scenes, render
 
 STILL = Scene("red", "square", "staying still", "black")
 

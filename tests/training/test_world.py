@@ -5,9 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training import tokenizer
-from training.split import SceneSource, held_out, seen
-from training.world import BACKGROUNDS, COLOURS, FILLERS, FRAMES, MOTIONS, SHAPES, SIZE, Scene, all_scenes, render
+from training.world import tokenizer
+from training.world.scenes import (
+    BACKGROUNDS,
+    COLOURS,
+    FILLERS,
+    FRAMES,
+    MOTIONS,
+    SHAPES,
+    SIZE,
+    Scene,
+    all_scenes,
+    render,
+)
+from training.world.split import SceneSource, held_out, seen
 
 
 def test_a_clip_depends_on_scene_and_seed_alone() -> None:
