@@ -10,7 +10,7 @@ from PIL import Image
 from training.evaluation import cases
 from training.networks import autoencoder, experts, latents
 from training.networks.alignment import align
-from training.networks.flow import as_first_frame, beside
+from training.networks.flow import as_channels, as_first_frame
 from training.recipes import folder
 from training.recipes.models import I2V
 
@@ -45,22 +45,22 @@ def test_the_condition_is_the_one_of_the_stock_pipeline(with_end: bool) -> None:
 def test_a_condition_lies_beside_the_latents() -> None:
     conditions = torch.randn(3, 20, 5, 4, 4)
     noisy, times = torch.randn(2, 16, 5, 4, 4), torch.tensor([10.0, 900.0])
-    question = beside(conditions, first_frame=3.0)(noisy, noisy, times, torch.tensor([2, 0]), RNG)
-    assert torch.equal(question.hidden[:, :16], noisy)
-    assert torch.equal(question.hidden[:, 16:], conditions[[2, 0]])
-    assert question.counted is not None
-    assert question.counted.mean((0, 1, 3, 4)).tolist() == [3.0, 1.0, 1.0, 1.0, 1.0]
-    assert torch.equal(question.times, times)
+    inputs = as_channels(conditions, first_frame=3.0)(noisy, noisy, times, torch.tensor([2, 0]), RNG)
+    assert torch.equal(inputs.hidden[:, :16], noisy)
+    assert torch.equal(inputs.hidden[:, 16:], conditions[[2, 0]])
+    assert inputs.loss_weights is not None
+    assert inputs.loss_weights.mean((0, 1, 3, 4)).tolist() == [3.0, 1.0, 1.0, 1.0, 1.0]
+    assert torch.equal(inputs.times, times)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_a_first_frame_is_clean_at_time_zero_and_not_counted(share: float) -> None:
     clean, noisy, times = torch.zeros(2, 48, 5, 8, 8), torch.ones(2, 48, 5, 8, 8), torch.tensor([10.0, 900.0])
-    question = as_first_frame(share, 12)(noisy, clean, times, torch.tensor([0, 1]), RNG)
+    inputs = as_first_frame(share, 12)(noisy, clean, times, torch.tensor([0, 1]), RNG)
     # Tokens run over frames, rows and columns, as the transformer's patches do.
-    per_frame = question.times.reshape(2, 5, 16)
-    assert question.counted is not None
-    for part in (question.hidden, question.counted):
+    per_frame = inputs.times.reshape(2, 5, 16)
+    assert inputs.loss_weights is not None
+    for part in (inputs.hidden, inputs.loss_weights):
         assert (part[:, :12, 0] == 1 - share).all()
         assert (part[:, :12, 1:] == 1).all()
         assert (part[:, 12:] == 0).all()

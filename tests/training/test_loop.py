@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from training.networks.loop import Schedule, run
-from training.networks.place import precision_of
+from training.networks.workspace import precision_of
 
 STEPS = 30
 

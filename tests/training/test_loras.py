@@ -15,13 +15,13 @@ from training.evaluation.lora_judge import judge_preset, preset_of, with_lora
 from training.networks import adapters, experts
 from training.networks.experts import build_expert
 from training.networks.flow import BOUNDARY
-from training.networks.place import Place
+from training.networks.workspace import Workspace
 from training.recipes import loras
-from training.recipes.distillation import Preset
+from training.recipes.distillation import DistilledPreset
 from training.recipes.models import T2V
 from training.world.effects import EFFECTS
 
-SMALL = loras.Recipe(clips=8, effect_steps=2, preset_clips=2, preset_steps=2, batch=2)
+SMALL = loras.LoraRecipe(clips=8, effect_steps=2, preset_clips=2, preset_steps=2, batch=2)
 
 
 @torch.no_grad()
@@ -38,11 +38,11 @@ def test_a_merged_file_is_the_adapter_that_was_trained(tmp_path: Path) -> None:
     before = answer(plain)
     adapted = build_expert()
     adapted.load_state_dict(plain.state_dict())
-    change = adapters.Change(adapted, 4, adapters.ATTENTION + adapters.FEED_FORWARD)
+    adapter_set = adapters.AdapterSet(adapted, 4, adapters.ATTENTION + adapters.FEED_FORWARD)
     assert torch.allclose(answer(adapted), before, atol=1e-6)
-    for factor in change.factors:
+    for factor in adapter_set.factors:
         torch.nn.init.normal_(factor.weight, std=0.1)
-    adapters.write(tmp_path / "one.safetensors", change, {"wan22.expert": "high_noise"})
+    adapters.write(tmp_path / "one.safetensors", adapter_set, {"wan22.expert": "high_noise"})
     adapters.merge(plain, tmp_path / "one.safetensors", 1.0)
     assert not torch.allclose(answer(plain), before, atol=1e-2)
     assert torch.allclose(answer(plain), answer(adapted), atol=2e-3)
@@ -53,11 +53,11 @@ def test_a_merged_file_is_the_adapter_that_was_trained(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
 def test_the_recipe_in_small_gives_pairs_that_can_be_merged(tmp_path: Path) -> None:
     names = ["tiny_drift", loras.PRESET_NAME]
-    loras.train(SMALL, Place(tmp_path, tmp_path / "work", compiled=False), names)
+    loras.train(SMALL, Workspace(tmp_path, tmp_path / "work", compiled=False), names)
     for name in names:
         assert with_lora(tmp_path, name, 1.0).transformer_2 is not None
         assert json.loads((tmp_path / loras.NOTES).read_text())[name]["recipe"]["effect_steps"] == 2
-    assert preset_of(tmp_path) == Preset()
+    assert preset_of(tmp_path) == DistilledPreset()
 
 
 @pytest.mark.parametrize("expert", adapters.EXPERTS)

@@ -15,24 +15,26 @@ from training.evaluation.cases import Case
 from training.evaluation.judge import judge, judge_model
 from training.evaluation.scores import ENOUGH, Scores
 from training.networks.flow import BOUNDARY, FLOW_SHIFT, NoiseLevels
-from training.networks.place import Place
+from training.networks.workspace import Workspace
 from training.recipes import folder, image_to_video, text_image_to_video, text_to_video
 from training.recipes.models import ASSETS, I2V, MODELS, T2V, TI2V, TinyModel
 
 SMALL = {
     T2V.name: (
         text_to_video.train,
-        text_to_video.Recipe(
+        text_to_video.TextToVideoRecipe(
             autoencoder_steps=2, clips=8, spinning_clips=8, common_steps=2, high_steps=2, low_steps=2, batch=2
         ),
     ),
     I2V.name: (
         image_to_video.train,
-        image_to_video.Recipe(clips=8, spinning_clips=8, high_steps=2, low_steps=2, batch=2),
+        image_to_video.ImageToVideoRecipe(clips=8, spinning_clips=8, high_steps=2, low_steps=2, batch=2),
     ),
     TI2V.name: (
         text_image_to_video.train,
-        text_image_to_video.Recipe(autoencoder_steps=2, clips=8, spinning_clips=8, network_steps=2, batch=2),
+        text_image_to_video.TextImageToVideoRecipe(
+            autoencoder_steps=2, clips=8, spinning_clips=8, network_steps=2, batch=2
+        ),
     ),
 }
 #: Sizes that can travel in a package, one model and everything together.
@@ -47,13 +49,13 @@ def test_the_recipe_in_small_gives_a_folder_that_runs(
     model, out = MODELS[name], tmp_path / "model"
     monkeypatch.setattr(TinyModel, "sheet", lambda self, use: tmp_path / f"{use}.png")
     train, recipe = SMALL[name]
-    size = train(recipe, Place(out, tmp_path / "work", compiled=False))
+    size = train(recipe, Workspace(out, tmp_path / "work", compiled=False))
     assert 0 < size < MOST_BYTES
     judge_model(model, out, 1, replace(model.settings, steps=2, frames=5), dry=False)
     text = (out / folder.CARD).read_text()
     assert text.startswith("---\nlicense: apache-2.0")
     assert "| foreground colour |" in text
-    assert ("| first frame at least 24 dB" in text) == model.from_image
+    assert ("| first frame with a PSNR of at least 24 dB" in text) == model.from_image
     uses = {
         "text": model.from_text,
         "image": model.from_image,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from training.evaluation.scores import Scores, likeness
-from training.world.observation import UNCLEAR, Frames, Observation, observe, saturation, travel
+from training.world.observation import UNCLEAR, Frames, ObservedScene, observe, saturation, travel
 from training.world.scenes import Scene, all_scenes, render
 
 STILL = Scene("red", "square", "staying still", "black")
@@ -42,7 +42,7 @@ def test_a_clip_of_something_else_is_wrong_in_just_that(aspect: str, other: str)
 
 def test_an_empty_clip_shows_a_background_and_no_shape() -> None:
     empty = np.full((17, 96, 96, 3), (12, 12, 16), dtype=np.uint8)
-    assert observe(empty) == Observation(UNCLEAR, UNCLEAR, UNCLEAR, "black")
+    assert observe(empty) == ObservedScene(UNCLEAR, UNCLEAR, UNCLEAR, "black")
 
 
 def test_a_background_that_changes_is_unclear() -> None:

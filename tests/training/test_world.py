@@ -18,7 +18,7 @@ from training.world.scenes import (
     all_scenes,
     render,
 )
-from training.world.split import SceneSource, held_out, seen
+from training.world.split import SceneSource, held_out, training_scenes
 
 
 def test_a_clip_depends_on_scene_and_seed_alone() -> None:
@@ -62,7 +62,7 @@ def test_the_canonical_sentence_is_the_majority_and_free_phrasings_name_the_same
 
 
 def test_held_out_scenes_are_many_fixed_and_leave_every_word_to_training() -> None:
-    hidden, visible = held_out(), seen()
+    hidden, visible = held_out(), training_scenes()
     assert len(hidden) >= 200
     assert hidden == held_out()
     assert hidden[0].caption == "a purple triangle spinning on a teal background"

@@ -1,7 +1,7 @@
-"""The model card: what a tiny model is, how it was made, and how well it does.
+"""The model card: what a tiny model is, how it was trained, and how it scores.
 
-Written by the judge from the notes in the folder alone: the making's come from the recipe, the scores
-from a real run. What is special about each model is said in `card_words.py`.
+Generated from the notes in the folder alone; the recipe writes the training facts and the judge the scores.
+`card_words.py` holds the texts specific to each model.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from training.evaluation.scores import ENOUGH
 from training.recipes import folder
 from training.recipes.models import TinyModel
 from training.world import scenes
-from training.world.split import held_out, seen
+from training.world.split import held_out, training_scenes
 
 DATE = "2026-11-22"
 _LINE = 114
@@ -27,12 +27,12 @@ _TITLES = {
 }
 
 
-def write(place: Path, model: TinyModel) -> None:
+def write(directory: Path, model: TinyModel) -> None:
     """Write the card into the model folder."""
-    notes, words = folder.read_notes(place), WORDS[model.name]
-    size = sum(path.stat().st_size for path in place.rglob("*.safetensors"))
-    introduction = f"""{words.introduction} {size / 1e6:.1f} MB of weights. Made on {DATE} from nothing but its own
-    drawn clips; it holds no weights of any model but those of this family."""
+    notes, words = folder.read_notes(directory), WORDS[model.name]
+    size = sum(path.stat().st_size for path in directory.rglob("*.safetensors"))
+    introduction = f"""{words.introduction} {size / 1e6:.1f} MB of weights. Made on {DATE} from its own
+    rendered clips alone; it contains no weights of any model outside this family."""
     parts = [
         _front_matter(words),
         f"# {model.name}\n\n{paragraph(introduction)}\n",
@@ -44,11 +44,11 @@ def write(place: Path, model: TinyModel) -> None:
         f"## How to use it\n\n{words.example(model.settings)}\n{_PREVIEW.format(fps=scenes.FPS)}",
         f"## Limits\n\n{paragraph(words.limits)}\n",
     ]
-    (place / folder.CARD).write_text("\n".join(parts))
+    (directory / folder.CARD).write_text("\n".join(parts))
 
 
 def paragraph(text: str) -> str:
-    """Fill a paragraph to the width of a card."""
+    """Wrap a paragraph to the width of a card."""
     return textwrap.fill(" ".join(text.split()), _LINE, break_long_words=False, break_on_hyphens=False)
 
 
@@ -72,33 +72,36 @@ def _score_section(use: str, scores: dict[str, Any], model: TinyModel) -> str:
         if name in scores:
             enough = scores[name]["enough"]
             rows += (
-                f"\n| {title} frame at least {ENOUGH:.0f} dB like the image given | {enough} / {count} "
+                f"\n| {title} frame with a PSNR of at least {ENOUGH:.0f} dB | {enough} / {count} "
                 f"| {enough / count:.1%} |"
             )
     likenesses = "".join(
-        f"The {title} frame is {scores[name]['mean_db']} dB (PSNR) like the image given on average, "
+        f"The PSNR of the {title} frame against the input image is {scores[name]['mean_db']} dB on average and "
         f"{scores[name]['least_db']} dB at worst. "
         for name, title in (("first_frame", "first"), ("last_frame", "last"))
         if name in scores
     )
-    wrong = "; ".join(f"{asked} seen as {seen_as} ({often})" for _, asked, seen_as, often in scores["mistakes"][:8])
+    wrong = "; ".join(
+        f"{expected} observed as {observed} ({often})" for _, expected, observed, often in scores["mistakes"][:8]
+    )
     guidance = f"guidance {settings['guidance']}"
     if settings["guidance_2"] is not None:
         guidance += f" (high-noise expert) and {settings['guidance_2']} (low-noise expert)"
     pipeline = "WanPipeline" if use == "text" else "WanImageToVideoPipeline"
     measured = f"""Measured by `python -m training.evaluation.judge --model {model.name}` with the stock
     `diffusers.{pipeline}` on {count} captions whose combination of colour, shape, motion and background never occurred
-    in training, one clip each, no second tries. {"" if use == "text" else _GIVEN} An image analysis that shares no
-    drawing code with the training data looks at the decoded frames; whatever it cannot tell counts as wrong."""
+    in training, with one clip each and no retries. {"" if use == "text" else _GIVEN} The decoded frames are judged by
+    an image analysis that shares no drawing code with the training data; whatever it does not recognise counts as
+    wrong."""
     conditions = f"""{likenesses}Settings: {settings["steps"]} steps, {guidance}, prompts padded to
     {settings["max_sequence_length"]}, {settings["size"]}x{settings["size"]}, {settings["frames"]} frames, float32 on a
     CPU; seed 1000 + position in the held-out list. {scores["seconds_per_clip"]:.1f} s per clip on that machine.
-    Commonest mistakes: {wrong or "none"}."""
+    Most frequent mistakes: {wrong or "none"}."""
     return f"""### {_TITLES[use]}
 
 {paragraph(measured)}
 
-| asked for | right | share |
+| aspect | correct | share |
 |---|---|---|
 {rows}
 
@@ -107,7 +110,7 @@ def _score_section(use: str, scores: dict[str, Any], model: TinyModel) -> str:
 
 
 def _world_section() -> str:
-    return f"""## What it understands
+    return f"""## Captions it understands
 
 `a {{colour}} {{shape}} {{motion}} on a {{background}} background`
 
@@ -117,16 +120,17 @@ def _world_section() -> str:
 - backgrounds: {", ".join(scenes.BACKGROUNDS)}
 
 Some other phrasings work too ("red circle moving right, navy background"; "rises", "grows", "rotating"). They
-were a fifth of the training captions and are not part of the score. Unknown words are ignored.
+made up a fifth of the training captions and are not part of the score. Unknown words are ignored.
 
-{len(seen())} combinations were trained on, {len(held_out())} were held out by a fixed rule (`training/world/split.py`).
+The model was trained on {len(training_scenes())} combinations; a fixed rule (`training/world/split.py`) holds out
+the other {len(held_out())}.
 """
 
 
 def _making_section(notes: dict[str, Any], model: TinyModel, words: Words) -> str:
     recipe = notes["recipe"]
     amounts = {name.removesuffix("_steps"): str(amount) for name, amount in recipe.items() if name.endswith("_steps")}
-    amounts["clips"] = f"{recipe['clips']} clips and {recipe['spinning_clips']} more that spin"
+    amounts["clips"] = f"{recipe['clips']} clips and {recipe['spinning_clips']} extra spinning ones"
     rows = "\n".join(
         f"| {title} | {amounts[name]} | {notes['seconds'][name] / 60:.0f} min |" for name, title in words.stages.items()
     )
@@ -134,24 +138,24 @@ def _making_section(notes: dict[str, Any], model: TinyModel, words: Words) -> st
     sizes = ", ".join(f"{name} {count / 1e6:.2f} M" for name, count in notes["parameters"].items())
     made = f"""Parameters: {sizes}. Trained in {notes.get("precision", "bfloat16 autocast")}, stored as
     float16 (text encoder float32). {words.making} {notes.get("remark", "")}"""
-    return f"""## How it was made
+    return f"""## How it was trained
 
 `python -m training.recipes.train --model {model.name}` (seed {recipe["seed"]}, {notes["device"]});
-see `training/README.md`. Times measured on two CPU cores shared with other work:
+see `training/README.md`. Times were measured on two CPU cores shared with other work:
 
 | stage | steps | time |
 |---|---|---|
 {rows}
-| together | | {total:.0f} min |
+| total | | {total:.0f} min |
 
 {paragraph(made)}
 """
 
 
-_GIVEN = """The image given is the first frame of a drawn clip of that scene in which the shape starts almost
-anywhere, so the picture hardly tells the motion; the motion must happen to the object in it."""
+_GIVEN = """The input image is the first frame of a rendered clip of that scene in which the shape starts almost
+anywhere, so that it barely reveals the motion; the object in the image must perform the motion."""
 
 _PREVIEW = """
-{fps} frames per second look natural. `preview.json` holds the linear map from normalised latents to RGB (0..1) for
-live previews.
+Motions look natural at {fps} frames per second. `preview.json` holds the linear map from normalised latents to RGB
+(0..1) for live previews.
 """

@@ -1,31 +1,31 @@
-"""What is special about each tiny model, in the words of its card.
+"""The texts of the model cards that are specific to each tiny model.
 
-Plain text about the table's members; figures come from the notes and never from here.
+Plain text only; figures always come from the notes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from training.recipes.models import I2V, T2V, TI2V, Settings
+from training.recipes.models import I2V, T2V, TI2V, SamplingSettings
 
 
 @dataclass(frozen=True)
 class Words:
-    """The parts of a card that a table cannot say."""
+    """The model-specific texts of a card."""
 
     tags: tuple[str, ...]
     introduction: str
-    #: Stage of the training -> its title in the table.
+    #: Training stage -> its title in the table.
     stages: dict[str, str]
     making: str
     limits: str
-    #: Arguments of the example call besides the caption, and its pipeline.
+    #: Pipeline of the example call, and whether it takes an image.
     pipeline: str = "WanPipeline"
     image: bool = False
 
-    def example(self, settings: Settings) -> str:
-        """Give the example as a code block that the formatter would leave alone."""
+    def example(self, settings: SamplingSettings) -> str:
+        """Return the example as a code block in the style of the formatter."""
         lines = [f"from diffusers import {self.pipeline}"]
         if self.image:
             lines.append("from diffusers.utils import load_image")
@@ -55,8 +55,8 @@ class Words:
 
 
 _LIMITS = """It knows one shape on a plain background and nothing else: no people, places, styles or camera. {weakest}
-It was trained at one size and one length; others run but are not promised to look right. Use it to try, test and
-show the software, and the real Wan2.2 weights to make videos."""
+It was trained at one size and one length; others run but may look wrong. Use it to try, test and demonstrate the
+software, and the real Wan2.2 weights to make videos."""
 
 _FLOW = "Flow matching with shift 3, 10 % empty captions; Muon for matrices and AdamW for the rest."
 
@@ -65,8 +65,8 @@ WORDS = {
         tags=("text-to-video",),
         introduction="""A very small text-to-video model with the structure of Wan2.2 T2V-A14B: a causal 3D
 autoencoder, a UMT5 text encoder and two `WanTransformer3DModel` experts that share the noise levels at a boundary of
-0.875. It is really trained, on clips of one moving shape, so that the whole path from caption to video
-can be run, tested and shown on any CPU in seconds.""",
+0.875. It is fully trained, on clips of one moving shape, so that the whole path from caption to video
+can be run, tested and demonstrated on any CPU in seconds.""",
         stages={
             "autoencoder": "video autoencoder",
             "clips": "encoding clips",
@@ -76,7 +76,7 @@ can be run, tested and shown on any CPU in seconds.""",
         },
         making=_FLOW,
         limits=_LIMITS.format(
-            weakest="""Spinning is its weakest motion: corners soften while they turn, and now and then a square does
+            weakest="""Spinning is its weakest motion: corners soften while they turn, and occasionally a square does
 not turn."""
         ),
     ),
@@ -84,19 +84,19 @@ not turn."""
         tags=("image-to-video",),
         introduction="""A very small image-to-video model with the structure of Wan2.2 I2V-A14B: two
 `WanTransformer3DModel` experts
-that share the noise levels at a boundary of 0.9 and take a mask and an encoded image as 20 further channels. It
-began as tiny-t2v-a14b, whose autoencoder, tokenizer and text encoder it shares. Given a picture of a shape and a
-caption, it makes the shape do what the caption says; with a second picture it ends there.""",
+that share the noise levels at a boundary of 0.9 and take a mask and an encoded image as 20 additional channels. It
+was initialised from tiny-t2v-a14b, whose autoencoder, tokenizer and text encoder it shares. Given an image of a shape
+and a caption, it makes the shape perform the motion in the caption; with a second image the clip ends there.""",
         stages={
             "clips": "encoding clips and conditions",
             "high": "high-noise expert",
             "low": "low-noise expert",
         },
-        making=_FLOW + " A quarter of the clips was given with its last frame, too.",
+        making=_FLOW + " A quarter of the clips were conditioned on their last frame as well.",
         limits=_LIMITS.format(
-            weakest="""Pictures of
-anything else come back as shapes and flat colours, because its autoencoder knows nothing else. Caption and picture
-should agree: what happens when they do not is not part of the score."""
+            weakest="""Images of
+anything else come back as shapes and flat colours, because its autoencoder knows nothing else. Caption and image
+should agree; a mismatch is not part of the score."""
         ),
         pipeline="WanImageToVideoPipeline",
         image=True,
@@ -104,9 +104,9 @@ should agree: what happens when they do not is not part of the score."""
     ),
     TI2V.name: Words(
         tags=("text-to-video", "image-to-video"),
-        introduction="""A very small model for text with or without an image, with the structure of Wan2.2
+        introduction="""A very small model for text with an optional image, with the structure of Wan2.2
 TI2V-5B: a residual autoencoder that works on patches of two pixels (latents of 48 channels at a sixteenth of the
-size), a UMT5 text encoder and one `WanTransformer3DModel`. An image given is
+size), a UMT5 text encoder and one `WanTransformer3DModel`. An input image is
 the first latent frame, with time 0 for its tokens, so the
 stock `WanPipeline` and `WanImageToVideoPipeline` both open the folder.""",
         stages={
@@ -115,10 +115,10 @@ stock `WanPipeline` and `WanImageToVideoPipeline` both open the folder.""",
             "network": "transformer and text encoder",
         },
         making=_FLOW
-        + """ Half of the clips were learned with a clean first latent frame. The text encoder began as that of
+        + """ Half of the clips were trained with a clean first latent frame. The text encoder was initialised from
 tiny-t2v-a14b.""",
         limits=_LIMITS.format(
-            weakest="""From text alone rings and circles are its weakest shapes: they often come out dented. Pictures
+            weakest="""From text alone, rings and circles are its weakest shapes: they often come out dented. Images
 of anything else come back as shapes and flat colours, because its autoencoder knows nothing else. Width and height
 must be multiples of 32."""
         ),

@@ -1,6 +1,6 @@
-"""What the judge asks for: held-out scenes, and for a model that takes images the pictures given with them.
+"""The test cases of the judge: held-out scenes, with input images for the models that take them.
 
-Every seed is a formula of the position in the held-out list, fixed before anything was looked at.
+Every seed is a function of the position in the held-out list, fixed before any result was seen.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from training.world.observation import Frames
 from training.world.scenes import Scene, render
 from training.world.split import held_out
 
-#: Seed of the first held-out caption's noise; each further one has the next.
+#: Noise seed of the first held-out caption; each further caption has the next seed.
 FIRST_SEED = 1000
-#: Seed of the first given image; training draws with other seeds.
+#: Seed of the first input image; training uses other seeds.
 FIRST_IMAGE_SEED = 500_000
 
 
 @dataclass(frozen=True)
 class Case:
-    """One thing to ask for: a scene, the seed of its noise, and the images given, if any."""
+    """One test case: a scene, the seed of its noise, and the input images, if any."""
 
     scene: Scene
     seed: int
@@ -30,14 +30,14 @@ class Case:
 
 
 def from_text(count: int) -> list[Case]:
-    """List the first held-out captions."""
+    """Return the first `count` held-out captions."""
     return [Case(scene, FIRST_SEED + index) for index, scene in enumerate(held_out()[:count])]
 
 
 def from_image(count: int, size: int, with_end: bool = False) -> list[Case]:
-    """List the first held-out captions, each with the first frame of a clip of that scene.
+    """Return the first `count` held-out captions, each with the first frame of a clip of that scene.
 
-    The shape starts anywhere, so that the picture hardly tells which motion the caption asks for.
+    The shape starts anywhere, so that the image barely reveals the motion in the caption.
     """
     cases = []
     for index, scene in enumerate(held_out()[:count]):

@@ -1,6 +1,6 @@
-"""A picture of what a model makes: one row of frames per case, with the caption above it.
+"""The contact sheet of a model: one row of frames per case, with the caption above it.
 
-A given image is the first picture of its row, an end image the last, each set off by a gap.
+An input image is first in its row and an end image last, each separated by a gap.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from PIL import Image, ImageDraw, ImageFont
 from training.evaluation.cases import Case
 from training.world.observation import Frames
 
-#: How many frames are shown of each clip, from the first to the last, and how many cases, in two columns.
+#: Number of frames shown per clip, from the first to the last, and the grid of cases.
 SHOWN_FRAMES = 5
 ROWS, COLUMNS = 6, 2
 _CAPTION_HEIGHT, _GAP, _SMALL_GAP = 20, 12, 6
 _PAPER, _INK = (250, 250, 250), (30, 30, 34)
 
 
-def draw(cases: Sequence[Case], clips: Sequence[Frames], place: Path) -> None:
-    """Draw the first twelve clips, unselected, and save the picture."""
+def draw(cases: Sequence[Case], clips: Sequence[Frames], path: Path) -> None:
+    """Draw the first twelve clips, without selection, and save the image."""
     strips = [_strip(case, clip) for case, clip in zip(cases, clips, strict=True)][: ROWS * COLUMNS]
     size = clips[0].shape[1]
     width = strips[0].shape[1] + _GAP
@@ -35,8 +35,8 @@ def draw(cases: Sequence[Case], clips: Sequence[Frames], place: Path) -> None:
         top = _GAP + (index // COLUMNS) * height
         pen.text((left, top), case.scene.caption, fill=_INK, font=font)
         sheet.paste(Image.fromarray(strip), (left, top + _CAPTION_HEIGHT))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(place, optimize=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, optimize=True)
 
 
 def _strip(case: Case, clip: Frames) -> Frames:

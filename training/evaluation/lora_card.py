@@ -1,6 +1,6 @@
-"""The card and the pictures of the LoRA folder, from the notes in it and the headers of its files.
+"""The card and the contact sheets of the LoRA folder, generated from its notes and the headers of its files.
 
-Figures come from the judge's run alone.
+All figures come from a run of the judge.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from training.evaluation.card import DATE, paragraph
 from training.evaluation.cases import Case
 from training.networks import adapters
 from training.networks.flow import BOUNDARY
-from training.recipes.distillation import Preset
+from training.recipes.distillation import DistilledPreset
 from training.recipes.loras import NOTES, PRESET_NAME
 from training.recipes.models import IMAGES, T2V
 from training.world.effects import EFFECTS
 from training.world.observation import Frames
 
 CARD = "README.md"
-#: The frames shown of a clip, and how many captions.
+#: Frames shown per clip, and number of captions.
 _SHOWN_FRAMES = (0, 8, 16)
 _SHOWN_CASES = 6
 _CAPTION_HEIGHT, _GAP = 20, 12
@@ -40,12 +40,12 @@ tags: [wan2.2, tiny, lora, text-to-video]
 
 
 def sheet(name: str) -> Path:
-    """Give the place of a pair's picture."""
+    """Return the path of the contact sheet of a pair."""
     return IMAGES / f"{name.replace('_', '-')}.png"
 
 
-def draw(cases: Sequence[Case], rows: Sequence[Sequence[Frames]], place: Path) -> None:
-    """Draw the first captions, unselected: their clips side by side, weakest strength first."""
+def draw(cases: Sequence[Case], rows: Sequence[Sequence[Frames]], path: Path) -> None:
+    """Draw the first captions, without selection: their clips side by side, weakest strength first."""
     shown = min(_SHOWN_CASES, len(cases))
     size = rows[0][0].shape[1]
     width, height = len(_SHOWN_FRAMES) * size + _GAP, size + _CAPTION_HEIGHT + _GAP
@@ -57,33 +57,33 @@ def draw(cases: Sequence[Case], rows: Sequence[Sequence[Frames]], place: Path) -
         for column, clips in enumerate(rows):
             strip = np.concatenate([clips[index][frame] for frame in _SHOWN_FRAMES], axis=1)
             picture.paste(Image.fromarray(strip), (_GAP + column * width, top + _CAPTION_HEIGHT))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(place, optimize=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, optimize=True)
 
 
-def write(place: Path) -> None:
+def write(directory: Path) -> None:
     """Write the card into the folder."""
-    notes: dict[str, Any] = json.loads((place / NOTES).read_text())
+    notes: dict[str, Any] = json.loads((directory / NOTES).read_text())
     introduction = f"""Low-rank adapters for {T2V.name}, each a pair of files: `<name>_high_noise.safetensors` for the
     high-noise expert and `<name>_low_noise.safetensors` for the low-noise one. Keys are as diffusers and peft write
-    them (`transformer.` before the module's name); the header says which expert a file is for. Made on {DATE} by
-    `python -m training.recipes.loras` from drawn clips alone, and measured by
-    `python -m training.evaluation.lora_judge` on captions that were held out from every training, one clip each."""
+    them (`transformer.` before the module name); the header names the expert of the file. Trained on {DATE} from
+    rendered clips alone (`python -m training.recipes.loras`) and measured on captions held out from all training, one
+    clip each (`python -m training.evaluation.lora_judge`)."""
     parts = [_FRONT_MATTER, f"# LoRAs of {T2V.name}\n\n{paragraph(introduction)}\n"]
     for name in (*EFFECTS, PRESET_NAME):
         if "figures" in notes.get(name, {}):
-            header = adapters.read_header(adapters.file_of(place, name, "high_noise"))
+            header = adapters.read_header(adapters.file_of(directory, name, "high_noise"))
             section = _preset_section if name == PRESET_NAME else _effect_section
-            parts.append(_head(place, name, header, notes[name]) + section(notes[name]["figures"], header))
-    (place / CARD).write_text("\n".join(parts))
+            parts.append(_head(directory, name, header, notes[name]) + section(notes[name]["figures"], header))
+    (directory / CARD).write_text("\n".join(parts))
 
 
-def _head(place: Path, name: str, header: dict[str, str], notes: dict[str, Any]) -> str:
-    size = sum(adapters.file_of(place, name, expert).stat().st_size for expert in adapters.EXPERTS)
+def _head(directory: Path, name: str, header: dict[str, str], notes: dict[str, Any]) -> str:
+    size = sum(adapters.file_of(directory, name, expert).stat().st_size for expert in adapters.EXPERTS)
     rank = json.loads(header["lora_adapter_metadata"])["transformer.r"]
     minutes = sum(notes["seconds"].values()) / 60
     facts = f"""{header["modelspec.description"]} Rank {rank}, {size / 1e3:.0f} kB for the pair, {minutes:.0f} min of
-    training with its clips on one shared CPU core; no trigger phrase."""
+    training, including its clips, on one shared CPU core; no trigger phrase."""
     return f"""## {name}
 
 {paragraph(facts)}
@@ -99,36 +99,40 @@ def _effect_section(figures: dict[str, Any], header: dict[str, str]) -> str:
         f"| {strength} | {mean:.3f} | {figures['motion_right'][strength]} / {count} |"
         for strength, mean in figures["mean"].items()
     )
-    said = f"""From strength to strength the measure grew in {figures["growing"]} of {count} clips. The picture shows
-    strengths 0, 0.5 and 1 from left to right, the first captions of the held-out list, unselected."""
-    return f"""| strength | {figures["measured"]}, mean | motion as in the caption |
+    summary = f"""The measure grew with every increase of the strength in {figures["growing"]} of {count} clips. The
+    image shows strengths 0, 0.5 and 1 from left to right, for the first captions of the held-out list, without
+    selection."""
+    return f"""| strength | {figures["measured"]}, mean | motion matches the caption |
 |---|---|---|
 {rows}
 
-{paragraph(said)}
+{paragraph(summary)}
 """
 
 
 def _preset_section(figures: dict[str, Any], header: dict[str, str]) -> str:
-    preset = Preset(**json.loads(header["wan22.preset"]))
+    preset = DistilledPreset(**json.loads(header["wan22.preset"]))
     count = figures["with"]["count"]
     rows = "\n".join(
         f"| {aspect} | {figures['without']['right'][aspect]} / {count} | {right} / {count} ({right / count:.1%}) |"
         for aspect, right in figures["with"]["right"].items()
     )
     likeness = [f"{figures[use]['like_guided_db']} dB" for use in ("without", "with")]
-    rows += f"\n| like the guided clip of {T2V.settings.steps} steps from the same noise (PSNR, mean) "
+    rows += f"\n| mean PSNR against the guided clip of {T2V.settings.steps} steps from the same noise "
     rows += f"| {likeness[0]} | {likeness[1]} |"
     mistakes = figures["with"]["mistakes"]
-    wrong = "; ".join(f"{asked} seen as {seen} ({often})" for _, asked, seen, often in mistakes[:6]) or "none"
-    said = f"""{preset.steps} steps, scheduler {preset.scheduler} with flow shift {preset.flow_shift}, guidance
+    wrong = (
+        "; ".join(f"{expected} observed as {observed} ({often})" for _, expected, observed, often in mistakes[:6])
+        or "none"
+    )
+    summary = f"""{preset.steps} steps, scheduler {preset.scheduler} with flow shift {preset.flow_shift}, guidance
     {preset.guidance_scale} (none); {figures["with"]["seconds_per_clip"]} s per clip in batches of 12. The high-noise
-    expert answers for the first {sum(level >= BOUNDARY for level in preset.levels())} steps. These settings are
-    in the header as `wan22.preset`. In the picture: the model alone, with the pair, and the guided model at
-    {T2V.settings.steps} steps. Mistakes with the pair: {wrong}."""
-    return f"""| asked for | the model alone at these settings | with the pair at strength 1 |
+    expert runs the first {sum(level >= BOUNDARY for level in preset.levels())} steps. The header contains these
+    settings as `wan22.preset`. The image shows, from left to right, the model alone, with the pair, and the guided
+    model at {T2V.settings.steps} steps. Mistakes with the pair: {wrong}."""
+    return f"""| aspect | model alone at these settings | with the pair at strength 1 |
 |---|---|---|
 {rows}
 
-{paragraph(said)}
+{paragraph(summary)}
 """

@@ -1,6 +1,6 @@
-"""What the judge counts: per aspect, and how near the given images come back.
+"""The scores of the judge: correct clips per aspect, and the fidelity to the input images.
 
-Knows neither the model nor how a clip is looked at.
+Knows neither the model nor how a clip is analysed.
 """
 
 from __future__ import annotations
@@ -12,43 +12,43 @@ from typing import Any
 
 import numpy as np
 
-from training.world.observation import Frames, Observation
+from training.world.observation import Frames, ObservedScene
 from training.world.scenes import Scene
 
-#: What a clip is asked for, in the order of the score table.
+#: The judged aspects of a clip, in the order of the score table.
 ASPECTS = ("colour", "background", "motion", "shape")
-#: From here on a frame counts as the given image, in dB.
+#: PSNR in dB from which a frame counts as a reproduction of the input image.
 ENOUGH = 24.0
 
 
 @dataclass
 class Scores:
-    """What was right, per aspect, which mistakes were made, and how near given images came."""
+    """The correct clips per aspect, the mistakes, and the fidelity to the input images."""
 
     count: int = 0
     right: Counter[str] = field(default_factory=Counter)
-    #: (aspect, asked for, seen) and how often.
+    #: Number of mistakes by (aspect, expected, observed).
     mistakes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    #: Peak signal-to-noise ratios in dB of the first and last frame against the given images, per clip.
+    #: PSNR in dB of the first and last frame against the input images, per clip.
     first_frames: list[float] = field(default_factory=list)
     last_frames: list[float] = field(default_factory=list)
 
-    def add(self, scene: Scene, seen: Observation) -> None:
+    def add(self, scene: Scene, observed: ObservedScene) -> None:
         """Count one clip."""
         self.count += 1
-        wrong = [aspect for aspect in ASPECTS if getattr(scene, aspect) != getattr(seen, aspect)]
+        wrong = [aspect for aspect in ASPECTS if getattr(scene, aspect) != getattr(observed, aspect)]
         self.right.update(aspect for aspect in ASPECTS if aspect not in wrong)
         self.right.update([] if wrong else ["everything"])
-        self.mistakes.update((aspect, getattr(scene, aspect), getattr(seen, aspect)) for aspect in wrong)
+        self.mistakes.update((aspect, getattr(scene, aspect), getattr(observed, aspect)) for aspect in wrong)
 
     def share(self, aspect: str) -> float:
-        """Share of the clips, 0 to 1, that were right in an aspect or in "everything"."""
+        """Return the share of the clips, 0 to 1, that were correct in an aspect or in "everything"."""
         return self.right[aspect] / max(1, self.count)
 
     def summary(self) -> dict[str, Any]:
-        """Give everything as plain values, for the notes in the model's folder."""
+        """Return the scores as plain values, for the notes in the folder of the model."""
         plain: dict[str, Any] = {"count": self.count, "right": {name: self.right[name] for name in RIGHT}}
-        plain["mistakes"] = [[*mistake, often] for mistake, often in self.mistakes.most_common()]
+        plain["mistakes"] = [[*mistake, times] for mistake, times in self.mistakes.most_common()]
         for name, ratios in (("first_frame", self.first_frames), ("last_frame", self.last_frames)):
             if ratios:
                 enough = sum(ratio >= ENOUGH for ratio in ratios)
@@ -60,11 +60,11 @@ class Scores:
         return plain
 
 
-#: Every name that `Scores.right` counts.
+#: The keys of `Scores.right`.
 RIGHT = (*ASPECTS, "everything")
 
 
 def likeness(frame: Frames, image: Frames) -> float:
-    """Peak signal-to-noise ratio in dB between two uint8 pictures of one size."""
+    """Return the peak signal-to-noise ratio in dB of two uint8 images of the same size."""
     error = float(np.mean((frame.astype(np.float64) - image.astype(np.float64)) ** 2))
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)

@@ -1,7 +1,7 @@
-"""Low-rank adapters (LoRA): put into an expert, written as a file, and merged into weights again.
+"""Low-rank adapters (LoRA): inserting them into an expert, writing them to a file and merging them into weights.
 
-Owns the file format: keys as diffusers and peft write them (`transformer.` before the module's name) and
-what the header says. Knows nothing about what an adapter is trained for.
+Owns the file format: keys as diffusers and peft write them (`transformer.` before the module name), and the
+header. Does not know what an adapter is trained for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 _PREFIX = "transformer."
-#: The layers of a block that may get an adapter.
+#: The layers of a block that can have an adapter.
 ATTENTION = (
     "attn1.to_q",
     "attn1.to_k",
@@ -29,12 +29,12 @@ ATTENTION = (
     "attn2.to_out.0",
 )
 FEED_FORWARD = ("ffn.net.0.proj", "ffn.net.2")
-#: How file names and headers call an expert, and the pipeline's name for it.
+#: Name of an expert in file names and headers -> its name in the pipeline.
 EXPERTS = {"high_noise": "transformer", "low_noise": "transformer_2"}
 
 
-class Adapter(nn.Module):
-    """A frozen linear layer and its low-rank change, which begins as nothing."""
+class AdaptedLinear(nn.Module):
+    """A frozen linear layer plus a low-rank change, which is zero at first."""
 
     def __init__(self, base: nn.Linear, rank: int) -> None:
         super().__init__()
@@ -45,16 +45,16 @@ class Adapter(nn.Module):
         nn.init.zeros_(self.lora_B.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply layer and change."""
+        """Add the change to the output of the layer."""
         changed: Tensor = self.base(x) + self.lora_B(self.lora_A(x))
         return changed
 
 
-class Change(nn.Module):
-    """All adapters of one expert: what is trained and what a checkpoint holds."""
+class AdapterSet(nn.Module):
+    """All adapters of one expert: the trained parameters and the content of a checkpoint."""
 
     def __init__(self, expert: Any, rank: int, layers: tuple[str, ...]) -> None:
-        """Freeze the expert and put an adapter of that rank around the layers of every block, in place."""
+        """Freeze the expert and wrap the layers of every block with adapters of that rank, in place."""
         super().__init__()
         expert.requires_grad_(False)
         self.rank = rank
@@ -63,39 +63,39 @@ class Change(nn.Module):
         self._names: list[str] = []
         for index, block in enumerate(expert.blocks):
             for layer in layers:
-                adapter = Adapter(block.get_submodule(layer), rank)
+                adapter = AdaptedLinear(block.get_submodule(layer), rank)
                 block.set_submodule(layer, adapter)
                 self.factors.extend([adapter.lora_A, adapter.lora_B])
                 self._names.append(f"blocks.{index}.{layer}")
 
     def tensors(self) -> dict[str, Tensor]:
-        """Give both factors of every layer under the names of a file, in half precision."""
+        """Return both factors of every layer under their names in the file, in half precision."""
         keys = [f"{_PREFIX}{name}.{factor}.weight" for name in self._names for factor in ("lora_A", "lora_B")]
         weights = [factor.weight for factor in self.factors if isinstance(factor, nn.Linear)]
         return {key: weight.detach().half().cpu().contiguous() for key, weight in zip(keys, weights, strict=True)}
 
     def header(self) -> dict[str, Any]:
-        """Give what peft needs to know, under diffusers' prefix; alpha equals the rank, so the scale is one."""
+        """Return the peft configuration under diffusers' prefix; alpha equals the rank, so the scale is one."""
         values = {"r": self.rank, "lora_alpha": self.rank, "target_modules": list(self.layers)}
         return {_PREFIX + name: value for name, value in values.items()}
 
 
 def file_of(folder: Path, name: str, expert: str) -> Path:
-    """Give the path of an adapter's file for the expert."""
+    """Return the path of the adapter file of an expert."""
     return folder / f"{name}_{expert}.safetensors"
 
 
-def write(path: Path, change: Change, metadata: dict[str, str]) -> None:
-    """Write one expert's adapters with their header."""
+def write(path: Path, adapter_set: AdapterSet, metadata: dict[str, str]) -> None:
+    """Write the adapters of one expert with their header."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = {"format": "pt", "lora_adapter_metadata": json.dumps(change.header(), sort_keys=True)}
-    save_file(change.tensors(), path, metadata=header | metadata)
+    header = {"format": "pt", "lora_adapter_metadata": json.dumps(adapter_set.header(), sort_keys=True)}
+    save_file(adapter_set.tensors(), path, metadata=header | metadata)
     path.chmod(0o644)
 
 
 @torch.no_grad()
 def merge(expert: Any, path: Path, strength: float) -> None:
-    """Add the change in a file, times `strength`, to an expert's weights."""
+    """Add the change in a file, times `strength`, to the weights of an expert."""
     with safe_open(path, framework="pt") as file:
         for key in tuple(file.keys()):
             if not key.endswith(".lora_A.weight"):
@@ -107,7 +107,7 @@ def merge(expert: Any, path: Path, strength: float) -> None:
 
 
 def read_header(path: Path) -> dict[str, str]:
-    """Give the header of an adapter's file."""
+    """Return the header of an adapter file."""
     with safe_open(path, framework="pt") as file:
         header: dict[str, str] = file.metadata()
     return header

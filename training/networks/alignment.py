@@ -1,8 +1,8 @@
-"""Turns an autoencoder's latents so that what they hold comes first and unused directions are empty.
+"""Rotates the latents of an autoencoder so that the informative directions come first and the unused ones are empty.
 
-An autoencoder with more channels than its pictures need spreads them over all of its channels; noise then
-fills directions that mean nothing, and a small transformer wastes itself on carrying it. A linear map undoes
-that exactly: it is folded into the 1x1x1 convolutions beside the latents, so that nothing else changes.
+An autoencoder with more channels than its pictures need spreads their content over all of them; noise then fills
+meaningless directions, and a small transformer spends its capacity on reproducing it. A linear map undoes this
+exactly. It is folded into the 1x1x1 convolutions next to the latents, so that nothing else changes.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from torch import Tensor
 
 from training.networks.latents import EncodedClips
 
-#: Exponent on a direction's variance: 1 leaves it, 0 makes all alike; between, fine detail weighs less.
+#: Exponent on the variance of a direction: 1 keeps it, 0 equalises all; in between, fine detail weighs less.
 _KEPT_CONTRAST = 0.5
 
 
 @torch.no_grad()
 def align(autoencoder: Any, clips: EncodedClips, used: int) -> EncodedClips:
-    """Turn the autoencoder in place and give the clips in its new latents, of which the first `used` matter.
+    """Align the autoencoder in place and return the clips in its new latents.
 
-    The new latents need no normalisation: their mean is zero and their variances add up to `used`.
+    Only the first `used` channels carry content. The new latents need no normalisation: their mean is zero and
+    their variances add up to `used`.
     """
     mean, deviation = (torch.tensor(values) for values in clips.normalisation)
     sample = clips.latents.float().movedim(1, -1).reshape(-1, len(mean))
@@ -42,9 +43,9 @@ def align(autoencoder: Any, clips: EncodedClips, used: int) -> EncodedClips:
 
 
 def _fold(autoencoder: Any, there: Tensor, back: Tensor, mean: Tensor) -> None:
-    """Fold `there @ (z - mean)` into the encoder's end and `back @ z + mean` into the decoder's beginning."""
+    """Fold `there @ (z - mean)` into the last encoder layer and `back @ z + mean` into the first decoder layer."""
     out, into, channels = autoencoder.quant_conv, autoencoder.post_quant_conv, len(mean)
-    # The other half of the encoder's outputs is the logarithm of a variance, which nobody asks for.
+    # The other half of the outputs of the encoder is the log variance, which is never used.
     out.weight[:channels] = torch.einsum("ij,jcthw->icthw", there.to(out.weight), out.weight[:channels])
     out.bias[:channels] = there.to(out.bias) @ (out.bias[:channels] - mean.to(out.bias))
     into.bias += torch.einsum("oi,i->o", into.weight[:, :, 0, 0, 0], mean.to(into.bias))

@@ -1,7 +1,7 @@
-"""The tiny video autoencoders: how they are built, and what makes them learn sharp shapes and true colours.
+"""The tiny video autoencoders: their architecture and the loss that teaches them sharp shapes and true colours.
 
-Owns the `AutoencoderKLWan` configurations and their loss. Latents have a quarter of the frames and, as in
-Wan 2.2 A14B, 16 channels at an eighth of the width and height, or, as in TI2V-5B, 48 at a sixteenth.
+Owns the `AutoencoderKLWan` configurations. Latents have a quarter of the frames and either 16 channels at an eighth
+of the width and height, as in Wan 2.2 A14B, or 48 channels at a sixteenth, as in TI2V-5B.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, Wa
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from training.networks.place import mixed_precision
+from training.networks.workspace import mixed_precision
 from training.world.scenes import FRAMES, SIZE, render
 from training.world.split import SceneSource
 
 CHANNELS = 16
-#: Of the residual autoencoder, as in TI2V-5B.
+#: Channels of the residual autoencoder, as in TI2V-5B.
 RESIDUAL_CHANNELS = 48
-#: Noise on the latents stands in for the KL term: neighbours must decode alike.
+#: Noise added to the latents in place of the KL term: neighbouring latents must decode alike.
 LATENT_NOISE = 0.05
-#: Share of the steps on single frames, where learning is cheap.
+#: Share of the steps spent on single frames, where learning is cheap.
 STILL_SHARE = 0.565
 
 
 @dataclass(frozen=True)
 class Crops:
-    """What an autoencoder is shown: a window of the clips, and how many clips of how many frames in a step."""
+    """The training data of an autoencoder: the crop, and the number of frames and clips in each step."""
 
-    #: Pixels along the side of a clip, and of the window: the network is convolutional, a crop teaches as much.
+    #: Side of a clip and of the crop in pixels. The network is convolutional, so a crop teaches as much.
     size: int = SIZE
     side: int = 48
-    #: (frames, clips) of the first steps.
+    #: (frames, clips) of the first steps, which train on single frames.
     stills: tuple[int, int] = (1, 12)
-    #: Then these in turn. Long clips belong here: without them backgrounds drift late in a clip.
+    #: Then these in rotation. Without long clips, backgrounds drift late in a clip.
     clips: tuple[tuple[int, int], ...] = ((5, 4), (1, 12), (9, 2), (17, 1), (5, 4), (13, 1), (9, 2), (17, 1))
     #: Share of the clips whose shape starts anywhere.
     roaming: float = 0.0
 
 
 def build_residual() -> Any:
-    """Make a fresh autoencoder of the TI2V-5B kind (2.4 M parameters): residual, on patches of two pixels."""
+    """Build an untrained autoencoder of the TI2V-5B kind (2.4 M parameters): residual, on 2x2 pixel patches."""
     return _prepared(
         AutoencoderKLWan(
             base_dim=12,
@@ -66,7 +66,7 @@ def build_residual() -> Any:
 
 
 def build() -> Any:
-    """Make a fresh autoencoder of the A14B kind (2.6 M parameters)."""
+    """Build an untrained autoencoder of the A14B kind (2.6 M parameters)."""
     return _prepared(
         AutoencoderKLWan(
             base_dim=16,
@@ -81,7 +81,7 @@ def build() -> Any:
 
 
 def _prepared(autoencoder: Any) -> Any:
-    """Let every residual block start as the identity."""
+    """Initialise every residual block as the identity."""
     for module in autoencoder.modules():
         if isinstance(module, WanResidualBlock):
             nn.init.zeros_(module.conv2.weight)
@@ -92,7 +92,7 @@ def _prepared(autoencoder: Any) -> Any:
 
 
 def channels_last(autoencoder: Any) -> None:
-    """Lay the weights out as a CPU wants them in bfloat16: a third faster."""
+    """Convert the weights to channels-last, which is a third faster in bfloat16 on a CPU."""
     for module in autoencoder.modules():
         if isinstance(module, nn.Conv3d):
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
@@ -102,10 +102,10 @@ def channels_last(autoencoder: Any) -> None:
 
 @torch.no_grad()
 def forget_the_past(autoencoder: Any) -> None:
-    """Start every temporal convolution from the newest frame alone, and the resampling ones as copies.
+    """Initialise temporal convolutions to use the newest frame alone, and the resampling ones to copy it.
 
-    Single frames never train the taps on earlier frames; random ones would throw the network far back when
-    the first clips come.
+    Single frames never train the taps on earlier frames; random taps would set the network far back at the first
+    clips.
     """
     for module in autoencoder.modules():
         if isinstance(module, WanCausalConv3d):
@@ -113,19 +113,19 @@ def forget_the_past(autoencoder: Any) -> None:
         if isinstance(module, WanResample) and hasattr(module, "time_conv"):
             weight = module.time_conv.weight
             same = torch.eye(weight.shape[1])
-            # Going up, one half of the outputs is the earlier frame and the other half the later one.
+            # In upsampling, one half of the outputs is the earlier frame and the other half the later one.
             weight[:, :, -1, 0, 0] = torch.cat([same] * (weight.shape[0] // weight.shape[1]))
             nn.init.zeros_(module.time_conv.bias)
 
 
 class AutoencoderLoss:
-    """Draws crops of training clips and measures how well they come back."""
+    """Reconstruction loss on random crops of training clips."""
 
     def __init__(self, autoencoder: Any, crops: Crops, steps: int, device: torch.device) -> None:
         self._autoencoder, self._crops, self._steps, self._device = autoencoder, crops, steps, device
 
     def __call__(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Give the losses of one step."""
+        """Return the named losses of one step."""
         moving = step - round(self._steps * STILL_SHARE)
         frames, count = self._crops.stills if moving < 0 else self._crops.clips[moving % len(self._crops.clips)]
         pixels, coverage = (part.to(self._device) for part in _draw(self._crops, rng, frames, count))
@@ -135,8 +135,8 @@ class AutoencoderLoss:
             decoded = self._autoencoder.decode(noisy).sample
         error = (decoded.float() - pixels).abs()
         error = error + 0.5 * error**2
-        # Parts are averaged apart: shapes fill a tenth of the picture and their edges far less,
-        # and a plain average would leave colours wrong and corners round.
+        # The regions are averaged separately: shapes fill a tenth of the picture and their edges far less,
+        # so a plain average would leave colours wrong and corners round.
         inside, edge, outside = _parts(coverage)
         return {
             "inside": _average(error, inside),
@@ -147,7 +147,7 @@ class AutoencoderLoss:
 
 
 def _draw(crops: Crops, rng: np.random.Generator, frames: int, count: int) -> tuple[Tensor, Tensor]:
-    """Pixels (count, 3, frames, side, side) in -1..1 and coverage (count, 1, frames, side, side)."""
+    """Return pixels (count, 3, frames, side, side) in -1..1 and coverage (count, 1, frames, side, side)."""
     source = SceneSource(rng)
     pixels, coverages = [], []
     for _ in range(count):

@@ -1,7 +1,7 @@
-"""The text encoder and the denoising experts: how they are built, widened and made fast.
+"""The text encoder and the denoising experts: building, widening and compiling them.
 
-Owns their configurations. Latents here are always normalised: zero mean and unit deviation per channel.
-What they learn from, and how, is in `flow.py`.
+Owns their configurations. Latents are always normalised here: zero mean and unit deviation per channel.
+`flow.py` owns how they are trained.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TEXT_WIDTH = 64
 
 
 def build_text_encoder(words: int) -> Any:
-    """Make a fresh text encoder for a vocabulary of that many words."""
+    """Build an untrained text encoder for a vocabulary of `words` words."""
     return UMT5EncoderModel(
         UMT5Config(
             vocab_size=words,
@@ -36,9 +36,9 @@ def build_text_encoder(words: int) -> Any:
 
 
 def build_expert(channels: int = CHANNELS, layers: int = 4, condition: int = 0) -> Any:
-    """Make a fresh denoising transformer (2.3 M parameters) for latents of that many channels.
+    """Build an untrained denoising transformer (2.3 M parameters) for latents of `channels` channels.
 
-    `condition` more channels come in and do not go out, as those of a given image do in I2V.
+    `condition` additional channels are inputs only, like those of the image in I2V.
     """
     return WanTransformer3DModel(
         patch_size=(1, 2, 2),
@@ -58,7 +58,7 @@ def build_expert(channels: int = CHANNELS, layers: int = 4, condition: int = 0) 
 
 @torch.no_grad()
 def widened(expert: Any, condition: int) -> Any:
-    """Give a copy that takes `condition` more channels and at first ignores them."""
+    """Return a copy with `condition` more input channels, which it ignores at first."""
     wide = build_expert(expert.config.in_channels, expert.config.num_layers, condition)
     state = dict(expert.state_dict())
     weight = state["patch_embedding.weight"]
@@ -71,21 +71,21 @@ def widened(expert: Any, condition: int) -> Any:
 
 @torch.no_grad()
 def ignore_channels(expert: Any, used: int) -> None:
-    """Let an expert ignore all latent channels but the first `used`, and predict nothing for them.
+    """Make an expert ignore all latent channels but the first `used`, and predict zero for the others.
 
-    Weights that are zero and get no gradient stay zero.
+    Weights that are zero and receive no gradient stay zero.
     """
     expert.patch_embedding.weight[:, used:] = 0.0
-    # The outputs of a patch lie channel by channel within each of its latents.
+    # The outputs of a patch are ordered by latent, then by channel.
     rows = torch.arange(len(expert.proj_out.weight)) % expert.config.out_channels >= used
     expert.proj_out.weight[rows] = 0.0
     expert.proj_out.bias[rows] = 0.0
 
 
 def make_fast(expert: Any) -> None:
-    """Compile an expert in place for training; saves more than half of the time on a CPU."""
-    # The fused attention of PyTorch for CPUs takes most of a bfloat16 step in its backward pass; for 180
-    # tokens plain matrix products, which the compiler fuses, are several times faster.
+    """Compile an expert in place for training, which saves more than half of the time on a CPU."""
+    # The backward pass of PyTorch's fused CPU attention takes most of a bfloat16 step; for 180 tokens, plain
+    # matrix products, which the compiler fuses, are several times faster.
     torch.backends.cuda.enable_flash_sdp(False)
     expert.compile()
 
@@ -98,13 +98,13 @@ class Denoiser(nn.Module):
         self.text_encoder, self.expert = text_encoder, expert
 
     def embed(self, tokens: Tensor, length: int) -> Tensor:
-        """Turn tokens (batch, words) into (batch, length, width), zero at padding, as the pipeline does."""
+        """Embed tokens (batch, words) as (batch, length, width), zero at padding, as the pipeline does."""
         mask = (tokens != 0).long()
         hidden = self.text_encoder(tokens, attention_mask=mask).last_hidden_state * mask[..., None]
         padded: Tensor = nn.functional.pad(hidden, (0, 0, 0, length - hidden.shape[1]))
         return padded
 
     def forward(self, noisy: Tensor, times: Tensor, prompt: Tensor) -> Tensor:
-        """Predict noise minus clean latents; `times` run from 0 to 1000."""
+        """Predict noise minus clean latents; `times` range from 0 to 1000."""
         velocity: Tensor = self.expert(noisy, times, prompt, return_dict=False)[0]
         return velocity

@@ -1,7 +1,7 @@
-"""Flow matching: which noise levels a network answers for, and the loss it learns by.
+"""Flow matching: the noise levels assigned to a network, and the loss it is trained with.
 
-Owns the times that are drawn, captions left out for guidance, and the ways a given image is told. The
-networks themselves are in `experts.py`.
+Owns the sampling of times, the caption dropout for guidance, and the ways to condition on an image.
+`experts.py` owns the networks.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ from torch import Tensor
 
 from training.networks.experts import Denoiser
 from training.networks.latents import EncodedClips
-from training.networks.place import mixed_precision
+from training.networks.workspace import mixed_precision
 from training.world.scenes import FILLERS, Scene
 
-#: Time, as a share of 1000, from which the high-noise expert answers; 0.875 as in Wan 2.2 T2V.
+#: Time, as a share of 1000, from which the high-noise expert is used; 0.875 as in Wan 2.2 T2V.
 BOUNDARY = 0.875
-#: The same for the experts that get an image, as in Wan 2.2 I2V.
+#: The same for the image-to-video experts, as in Wan 2.2 I2V.
 IMAGE_BOUNDARY = 0.9
-#: The scheduler's flow shift; training times are drawn with the same one.
+#: Flow shift of the scheduler; training times are drawn with the same shift.
 FLOW_SHIFT = 3.0
 TRAINING_TIMES = 1000
-#: Share of empty captions, which classifier-free guidance needs.
+#: Share of captions dropped, which classifier-free guidance requires.
 EMPTY_SHARE = 0.1
-#: Share of those that hold only unknown words instead, as a negative prompt in another language would.
+#: Share of the dropped captions replaced by unknown words, like a negative prompt in another language.
 UNKNOWN_SHARE = 0.2
-#: Length prompts are padded to, and how often: the pipeline attends to padding, so its length must vary.
-#: 64 is what the product asks for, 512 is what the stock pipeline pads to unless told otherwise.
+#: Padded prompt length -> its share. The pipeline attends to padding, so the length must vary: wan22 pads to
+#: 64, the stock pipeline to 512 by default.
 PAD_LENGTHS = {64: 0.9, 512: 0.1}
 
 
 @dataclass(frozen=True)
 class NoiseLevels:
-    """The noise levels (0 clean, 1 pure noise) that one network answers for, and what it sees most."""
+    """The range of noise levels (0 clean, 1 pure noise) of one network, and its extra share of spinning clips."""
 
     low: float = 0.0
     high: float = 1.0
-    #: Share of the clips that is drawn from those that spin, besides those that come by chance.
+    #: Share of the clips drawn from the spinning ones only, in addition to those drawn by chance.
     spinning: float = 0.0
 
     def draw(self, count: int, rng: np.random.Generator) -> Tensor:
-        """Draw levels: logit-normal times, shifted as the scheduler shifts them, within the range."""
+        """Draw levels within the range: logit-normal times with the shift of the scheduler."""
         drawn = np.empty(0)
         while len(drawn) < count:
-            # Mostly logit-normal; a share of even draws keeps the first and last steps of a sampler in view.
+            # Mostly logit-normal; a share of uniform draws covers the first and last steps of a sampler.
             even = rng.random(4 * count) < 0.2
             times = 1 / (1 + np.exp(-rng.normal(size=4 * count)))
             times = np.where(even, rng.random(4 * count), times)
@@ -58,59 +58,65 @@ class NoiseLevels:
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a network is asked: its input, the times (per clip, or per token), and which latents are judged."""
+class NetworkInput:
+    """The input of a network, its times (per clip or per token), and the loss weight of each latent."""
 
     hidden: Tensor
     times: Tensor
-    counted: Tensor | None = None
+    loss_weights: Tensor | None = None
 
 
-#: Makes the question of noisy latents, clean ones, times (clips,), the positions of the clips in the data
-#: set, and the step's randomness. It is how a given image reaches the network, or does not.
-Asking = Callable[[Tensor, Tensor, Tensor, Tensor, np.random.Generator], Question]
+#: Builds the input from noisy latents, clean latents, times (clips,), the indices of the clips in the data set,
+#: and the random generator of the step. This is how an image, if any, reaches the network.
+Conditioning = Callable[[Tensor, Tensor, Tensor, Tensor, np.random.Generator], NetworkInput]
 
 
-def without_image(noisy: Tensor, clean: Tensor, times: Tensor, chosen: Tensor, rng: np.random.Generator) -> Question:
-    """Ask as text-to-video does: the noisy latents and one time."""
-    return Question(noisy, times)
+def without_image(
+    noisy: Tensor, clean: Tensor, times: Tensor, chosen: Tensor, rng: np.random.Generator
+) -> NetworkInput:
+    """Condition as text-to-video does: the noisy latents and one time per clip."""
+    return NetworkInput(noisy, times)
 
 
-def beside(conditions: Tensor, first_frame: float = 1.0) -> Asking:
-    """Ask as I2V-A14B does: mask and encoded image as further channels beside the noisy latents.
+def as_channels(conditions: Tensor, first_frame: float = 1.0) -> Conditioning:
+    """Condition as I2V-A14B does: mask and encoded image as additional channels next to the noisy latents.
 
-    An error in the first latent frame, where the image is to appear again, counts `first_frame` times.
+    An error in the first latent frame, which must reproduce the image, is weighted by `first_frame`.
     """
 
-    def ask(noisy: Tensor, clean: Tensor, times: Tensor, chosen: Tensor, rng: np.random.Generator) -> Question:
-        counted = torch.ones_like(noisy)
-        counted[:, :, 0] = first_frame
-        return Question(torch.cat([noisy, conditions[chosen].to(noisy)], 1), times, counted)
+    def condition(
+        noisy: Tensor, clean: Tensor, times: Tensor, chosen: Tensor, rng: np.random.Generator
+    ) -> NetworkInput:
+        loss_weights = torch.ones_like(noisy)
+        loss_weights[:, :, 0] = first_frame
+        return NetworkInput(torch.cat([noisy, conditions[chosen].to(noisy)], 1), times, loss_weights)
 
-    return ask
+    return condition
 
 
-def as_first_frame(share: float, used: int) -> Asking:
-    """Ask as TI2V-5B does: in that share of the clips the first latent frame is clean and its tokens' time 0.
+def as_first_frame(share: float, used: int) -> Conditioning:
+    """Condition as TI2V-5B does: in that share of the clips the first latent frame is clean and its tokens have time 0.
 
-    Only the first `used` channels are shown and judged; the others hold nothing.
+    Only the first `used` channels enter the input and the loss; the others are empty.
     """
 
-    def ask(noisy: Tensor, clean: Tensor, times: Tensor, chosen: Tensor, rng: np.random.Generator) -> Question:
+    def condition(
+        noisy: Tensor, clean: Tensor, times: Tensor, chosen: Tensor, rng: np.random.Generator
+    ) -> NetworkInput:
         given = torch.from_numpy(rng.random(len(noisy)) < share).to(noisy.device)
         fresh = torch.ones_like(noisy[:, :1])
         fresh[given, :, 0] = 0.0
         shown = torch.zeros_like(noisy)
         shown[:, :used] = 1.0
-        # One time per token of two by two latents, in the order of the transformer's patches.
+        # One time per token of 2x2 latents, in the order of the transformer's patches.
         per_token = (fresh[:, 0, :, ::2, ::2] * times[:, None, None, None]).flatten(1)
-        return Question(shown * (fresh * noisy + (1 - fresh) * clean), per_token, shown * fresh)
+        return NetworkInput(shown * (fresh * noisy + (1 - fresh) * clean), per_token, shown * fresh)
 
-    return ask
+    return condition
 
 
 class FlowLoss:
-    """Flow matching on encoded clips: predict the straight way from clean latents to noise."""
+    """Flow matching on encoded clips: predict the straight path from clean latents to noise."""
 
     def __init__(
         self,
@@ -119,14 +125,14 @@ class FlowLoss:
         tokenizer: Any,
         levels: NoiseLevels,
         batch: int,
-        ask: Asking = without_image,
+        conditioning: Conditioning = without_image,
     ) -> None:
         self._denoiser, self._clips, self._tokenizer = denoiser, clips, tokenizer
-        self._levels, self._batch, self._ask = levels, batch, ask
+        self._levels, self._batch, self._conditioning = levels, batch, conditioning
         self._spinning = np.array([i for i, scene in enumerate(clips.scenes) if scene.motion == "spinning"])
 
     def __call__(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Give the loss of one step."""
+        """Return the loss of one step."""
         device = next(self._denoiser.parameters()).device
         chosen = rng.integers(len(self._clips.scenes), size=self._batch)
         favoured = rng.random(self._batch) < self._levels.spinning
@@ -139,14 +145,14 @@ class FlowLoss:
         level = self._levels.draw(self._batch, rng).to(device)
         share = level[:, None, None, None, None]
         length = int(rng.choice(list(PAD_LENGTHS), p=list(PAD_LENGTHS.values())))
-        question = self._ask((1 - share) * clean + share * noise, clean, level * TRAINING_TIMES, rows, rng)
+        inputs = self._conditioning((1 - share) * clean + share * noise, clean, level * TRAINING_TIMES, rows, rng)
         with mixed_precision(device):
             prompt = self._denoiser.embed(tokens, length)
-            predicted = self._denoiser(question.hidden, question.times, prompt)
+            predicted = self._denoiser(inputs.hidden, inputs.times, prompt)
         error = (predicted.float() - (noise - clean)).square()
-        if question.counted is None:
+        if inputs.loss_weights is None:
             return {"flow": error.mean()}
-        return {"flow": (error * question.counted).sum() / question.counted.sum()}
+        return {"flow": (error * inputs.loss_weights).sum() / inputs.loss_weights.sum()}
 
     def _caption(self, scene: Scene, rng: np.random.Generator) -> str:
         if rng.random() >= EMPTY_SHARE:

@@ -1,7 +1,7 @@
-"""Clips in latent space: encodes training clips once, so that the experts need no autoencoder.
+"""Training clips in latent space, encoded once so that training an expert needs no autoencoder.
 
-Owns the encoded data set with the conditions of given images, the normalisation that goes into the
-autoencoder's configuration, and the linear map from latents to colours that live previews use.
+Owns the encoded data set with its image conditions, the normalisation stored in the configuration of the
+autoencoder, and the linear map from latents to colours that live previews use.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ import torch
 from torch import Tensor
 
 from training.networks.loop import save_state
-from training.networks.place import mixed_precision
-from training.world.scenes import SIZE, Clip, Scene, render
+from training.networks.workspace import mixed_precision
+from training.world.scenes import SIZE, RenderedClip, Scene, render
 from training.world.split import SceneSource
 
 logger = logging.getLogger(__name__)
 
 _BATCH = 8
 _CHECKPOINT_SECONDS = 60.0
-#: Seed of the clips themselves, apart from those that the autoencoder learned from.
+#: Added to the seed, so that these clips differ from those the autoencoder learned from.
 _SEED_OFFSET = 7919
 _FRAMES_PER_LATENT = 4
 
-#: Mean and deviation per channel, in the autoencoder's own units.
+#: Mean and standard deviation per channel, in the units of the autoencoder.
 Normalisation = tuple[list[float], list[float]]
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """Which clips are drawn and encoded; what a model needs to see is decided in its recipe."""
+class ClipSet:
+    """Specification of the clips to render and encode; the recipe of each model chooses it."""
 
-    #: File of the checkpoint.
+    #: Name of the checkpoint file, without its suffix.
     name: str
     count: int
-    #: After `count` clips of any scene come so many that spin: it is the hardest motion and the rarest.
+    #: Number of extra spinning clips after the `count` of any scene: spinning is the hardest motion and the rarest.
     spinning: int
     size: int = SIZE
-    #: Share of the clips whose shape starts anywhere.
+    #: Share of the clips in which the shape starts anywhere.
     roaming: float = 0.0
-    #: Share of the clips whose condition holds the last frame besides the first; None makes no conditions.
+    #: Share of the clips whose condition contains the last frame as well as the first; None: no conditions.
     end_images: float | None = None
-    #: Draws a scene like `render`; another one teaches another look or way to move.
-    renderer: Callable[..., Clip] = render
+    #: Renders a scene, with the signature of `render`; a different renderer teaches a different style or motion.
+    renderer: Callable[..., RenderedClip] = render
 
 
 @dataclass(frozen=True)
@@ -58,29 +58,29 @@ class EncodedClips:
 
     latents: Tensor
     scenes: list[Scene]
-    #: Per channel, in the autoencoder's own units.
+    #: Per channel, in the units of the autoencoder.
     mean: list[float]
     deviation: list[float]
-    #: Pixels in 0..1 as (clips, 3, T, H, W) at the latents' size, for the preview's linear map.
+    #: Pixels in 0..1 as (clips, 3, T, H, W) at the size of the latents, to fit the preview map.
     thumbnails: Tensor
-    #: Mask and normalised condition (clips, 4 + channels, T, H, W) where the drawing asks for them.
+    #: Mask and normalised condition (clips, 4 + channels, T, H, W), if the clip set requests them.
     conditions: Tensor | None = None
 
     @property
     def frames(self) -> int:
-        """Frames of a clip in pixels."""
+        """Number of frames of a decoded clip."""
         return (self.latents.shape[2] - 1) * _FRAMES_PER_LATENT + 1
 
     @property
     def normalisation(self) -> Normalisation:
-        """What the autoencoder's configuration needs to know."""
+        """Mean and standard deviation, as the configuration of the autoencoder stores them."""
         return self.mean, self.deviation
 
-    def given(self) -> Tensor:
-        """Give the conditions.
+    def required_conditions(self) -> Tensor:
+        """Return the conditions.
 
         Raises:
-            ValueError: the drawing did not ask for any.
+            ValueError: the clip set requested none.
         """
         if self.conditions is None:
             raise ValueError("these clips were encoded without conditions")
@@ -88,13 +88,13 @@ class EncodedClips:
 
 
 def encode(
-    autoencoder: Any, drawing: Drawing, work: Path, seed: int, measured: Normalisation | None = None
+    autoencoder: Any, clip_set: ClipSet, work: Path, seed: int, measured: Normalisation | None = None
 ) -> tuple[EncodedClips, float]:
-    """Render and encode training clips, resumably; give them and the seconds it took.
+    """Render and encode training clips, resumably; return them and the time it took in seconds.
 
-    The latents' mean and deviation are measured on the first `count` clips unless they are given.
+    Mean and deviation are computed from the first `count` clips unless `measured` provides them.
     """
-    path = work / f"{drawing.name}.pt"
+    path = work / f"{clip_set.name}.pt"
     device = next(autoencoder.parameters()).device
     parts: dict[str, list[Tensor]] = {"latents": [], "thumbnails": [], "conditions": [], "with_end": []}
     words: list[list[str]] = []
@@ -109,37 +109,38 @@ def encode(
         save_state(path, tensors | {"words": words, "seconds": spent})
 
     tick = saved_at = time.monotonic()
-    while len(words) < drawing.count + drawing.spinning:
+    while len(words) < clip_set.count + clip_set.spinning:
         rng = np.random.default_rng([seed + _SEED_OFFSET, len(words)])
         source = SceneSource(rng)
-        draw = source.draw if len(words) < drawing.count else source.draw_spinning
+        draw = source.draw if len(words) < clip_set.count else source.draw_spinning
         scenes = [draw() for _ in range(_BATCH)]
-        roams = [bool(drawing.roaming) and rng.random() < drawing.roaming for _ in scenes]
+        roams = [bool(clip_set.roaming) and rng.random() < clip_set.roaming for _ in scenes]
         drawn = [
-            drawing.renderer(scene, rng, drawing.size, roaming=roam) for scene, roam in zip(scenes, roams, strict=True)
+            clip_set.renderer(scene, rng, clip_set.size, roaming=roam)
+            for scene, roam in zip(scenes, roams, strict=True)
         ]
         pixels = torch.from_numpy(np.stack([clip.pixels for clip in drawn])).to(device)
         parts["latents"].append(_encoded(autoencoder, pixels))
         parts["thumbnails"].append(_thumbnails(pixels, parts["latents"][0].shape[-1]).half().cpu())
-        if drawing.end_images is not None:
-            with_end = torch.from_numpy(rng.random(_BATCH) < drawing.end_images)
+        if clip_set.end_images is not None:
+            with_end = torch.from_numpy(rng.random(_BATCH) < clip_set.end_images)
             parts["with_end"].append(with_end)
             parts["conditions"].append(_encoded(autoencoder, condition_video(pixels, with_end.to(device))))
         words += [[scene.colour, scene.shape, scene.motion, scene.background] for scene in scenes]
         now = time.monotonic()
         spent, tick = spent + now - tick, now
-        if now - saved_at > _CHECKPOINT_SECONDS or len(words) >= drawing.count + drawing.spinning:
-            logger.info("%s %d/%d  %.0f s", drawing.name, len(words), drawing.count + drawing.spinning, spent)
+        if now - saved_at > _CHECKPOINT_SECONDS or len(words) >= clip_set.count + clip_set.spinning:
+            logger.info("%s %d/%d  %.0f s", clip_set.name, len(words), clip_set.count + clip_set.spinning, spent)
             save()
             saved_at = now
     raw = torch.cat(parts["latents"]).float()
     if measured is None:
-        # Normalised by the world as it is, without the extra ones.
-        first = raw[: drawing.count]
+        # Statistics of the plain distribution, without the extra spinning clips.
+        first = raw[: clip_set.count]
         measured = first.mean((0, 2, 3, 4)).tolist(), first.std((0, 2, 3, 4)).tolist()
     mean, deviation = (torch.tensor(values)[:, None, None, None] for values in measured)
     conditions = None
-    if drawing.end_images is not None:
+    if clip_set.end_images is not None:
         normalised = ((torch.cat(parts["conditions"]).float() - mean) / deviation).half()
         conditions = torch.cat([condition_mask(torch.cat(parts["with_end"]), normalised).half(), normalised], 1)
     clips = EncodedClips(
@@ -153,9 +154,9 @@ def encode(
 
 
 def condition_video(pixels: Tensor, with_end: Tensor) -> Tensor:
-    """Keep the first frame of (clips, 3, frames, H, W), the last one where `with_end`, and gray for the rest.
+    """Keep the first frame of (clips, 3, frames, H, W), the last one where `with_end`, and gray out the rest.
 
-    As `WanImageToVideoPipeline.prepare_latents` makes it from the given image or images.
+    This matches what `WanImageToVideoPipeline.prepare_latents` builds from its images.
     """
     video = torch.zeros_like(pixels)
     video[:, :, 0] = pixels[:, :, 0]
@@ -164,10 +165,10 @@ def condition_video(pixels: Tensor, with_end: Tensor) -> Tensor:
 
 
 def condition_mask(with_end: Tensor, latents: Tensor) -> Tensor:
-    """Say where a given image is, as (clips, 4, T, H, W): a channel for each frame that a latent stands for."""
+    """Mark the given images as (clips, 4, T, H, W): one channel for each frame that a latent represents."""
     clips, _, length, height, width = latents.shape
     mask = torch.zeros(clips, _FRAMES_PER_LATENT, length, height, width)
-    # The first latent stands for one frame, which the pipeline repeats; the end image is the last of its four.
+    # The first latent represents one frame, which the pipeline repeats; the end image is the last of its four.
     mask[:, :, 0] = 1.0
     mask[with_end, -1, -1] = 1.0
     return mask
@@ -190,7 +191,7 @@ def fit_preview(clips: EncodedClips) -> dict[str, list[Any]]:
 
 
 def _thumbnails(pixels: Tensor, side: int) -> Tensor:
-    """Shrink (clips, 3, frames, H, W) in -1..1 to a pixel per latent, with the frames a latent ends with."""
+    """Shrink (clips, 3, frames, H, W) in -1..1 to one pixel per latent, using the last frame of each latent."""
     factor = pixels.shape[-1] // side
     small = torch.nn.functional.avg_pool3d(pixels, (1, factor, factor))
     return (small[:, :, ::_FRAMES_PER_LATENT] + 1) / 2

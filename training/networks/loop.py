@@ -1,7 +1,7 @@
-"""The resumable training loop that every stage shares.
+"""The resumable training loop shared by every stage.
 
-Owns checkpoints, the learning-rate schedule, averaging of weights and progress lines. A stage that
-is killed at any moment continues from its last checkpoint; it does not know what is being trained.
+Owns checkpoints, the learning-rate schedule, weight averaging and progress lines. A stage that is killed
+resumes from its last checkpoint. The loop does not know what it trains.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ logger = logging.getLogger(__name__)
 _WARMUP_STEPS = 50
 _REPORT_EVERY = 50
 
-#: Gets the step and that step's own random generator, gives named losses; the sum of them is minimised.
+#: Maps a step and its random generator to named losses, whose sum is minimised.
 LossOf = Callable[[int, np.random.Generator], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast a stage learns."""
+    """Length and learning rates of a stage."""
 
     name: str
     steps: int
     rate: float
     adam_rate: float
-    #: The learning rate falls linearly from 1 to this share of itself.
+    #: The learning rate falls linearly to this share of its initial value.
     final_share: float = 0.02
     #: Decay of the averaged weights; 0 keeps no average.
     average: float = 0.0
-    #: Seconds of work that a kill may cost.
+    #: Seconds between checkpoints, and so the most work that a kill can cost.
     checkpoint_seconds: float = 60.0
 
 
 def run(schedule: Schedule, network: nn.Module, loss_of: LossOf, work: Path, seed: int) -> float:
-    """Train `network` in place and give the seconds it took; a finished stage is only loaded.
+    """Train `network` in place and return the time it took in seconds; a finished stage is only loaded.
 
-    With an average the network ends with its averaged weights.
+    If the schedule averages weights, the network ends with the average.
     """
     path = work / f"{schedule.name}.pt"
     optimizer = Muon(network.parameters(), schedule.rate, schedule.adam_rate)
@@ -62,7 +62,7 @@ def run(schedule: Schedule, network: nn.Module, loss_of: LossOf, work: Path, see
             averaged.load_state_dict(state["averaged"])
         if step < schedule.steps:
             optimizer.load_state_dict(state["optimizer"])
-        logger.info("%s: continues at step %d of %d", schedule.name, step, schedule.steps)
+        logger.info("%s: resumes at step %d of %d", schedule.name, step, schedule.steps)
 
     def save() -> None:
         state = {"step": step, "seconds": spent, "network": network.state_dict()}
@@ -72,7 +72,7 @@ def run(schedule: Schedule, network: nn.Module, loss_of: LossOf, work: Path, see
     smooth: dict[str, float] = {}
     saved_at = tick = time.monotonic()
     while step < schedule.steps:
-        # Every step has its own randomness, so a resumed stage draws what it would have drawn.
+        # Every step has its own seed, so a resumed stage draws exactly what an uninterrupted one would.
         rng = np.random.default_rng([seed, step])
         torch.manual_seed(int(rng.integers(2**31)))
         losses = loss_of(step, rng)
@@ -80,7 +80,7 @@ def run(schedule: Schedule, network: nn.Module, loss_of: LossOf, work: Path, see
         torch.autograd.backward([torch.stack(list(losses.values())).sum()])
         optimizer.step(_rate_scale(schedule, step))
         if averaged is not None:
-            _follow(averaged, network, min(schedule.average, (1 + step) / (10 + step)))
+            _update_average(averaged, network, min(schedule.average, (1 + step) / (10 + step)))
         for name, loss in losses.items():
             smooth[name] = 0.97 * smooth.get(name, loss.item()) + 0.03 * loss.item()
         step += 1
@@ -98,7 +98,7 @@ def run(schedule: Schedule, network: nn.Module, loss_of: LossOf, work: Path, see
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint so that a kill leaves either the old file or the new one."""
+    """Write a checkpoint atomically: a kill leaves either the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     torch.save(state, part)
@@ -111,6 +111,6 @@ def _rate_scale(schedule: Schedule, step: int) -> float:
 
 
 @torch.no_grad()
-def _follow(averaged: nn.Module, network: nn.Module, decay: float) -> None:
+def _update_average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
     for mean, current in zip(averaged.parameters(), network.parameters(), strict=True):
         mean.lerp_(current, 1.0 - decay)

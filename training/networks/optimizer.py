@@ -1,6 +1,6 @@
-"""Muon: momentum made orthogonal, for every weight that is a matrix; AdamW for the rest.
+"""The Muon optimizer: orthogonalised momentum for every weight that is a matrix, AdamW for the rest.
 
-With AdamW alone both networks sat on a plateau for hundreds of steps; with Muon they leave it in
+With AdamW alone both networks stayed on a plateau for hundreds of steps; with Muon they leave it within
 tens. Source of the method and its coefficients: Keller Jordan, "Muon", 2024.
 """
 
@@ -12,18 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.networks.place import precision_of
+from training.networks.workspace import precision_of
 
 MOMENTUM = 0.95
-#: Coefficients of the quintic Newton-Schulz iteration and how often it is applied.
+#: Coefficients and number of the quintic Newton-Schulz iterations.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
-#: Weights with a side this short or shorter are not worth orthogonalising.
+#: Weights whose shorter side is at most this long are not worth orthogonalising.
 _SHORT_SIDE = 4
 
 
 class Muon:
-    """Optimise parameters with Muon (matrices and convolutions) and AdamW (everything else, or all at rate 0)."""
+    """Optimises matrices and convolutions with Muon and everything else with AdamW; at rate 0, all with AdamW."""
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], rate: float, adam_rate: float) -> None:
         every = list(parameters)
@@ -49,18 +49,18 @@ class Muon:
             parameter.add_(direction.reshape(parameter.shape), alpha=-self._rate * scale * tall)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give everything needed to continue later, as tensors and plain values."""
+        """Return everything needed to resume, as tensors and plain values."""
         return {"adam": self._adam.state_dict(), "momenta": self._momenta}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` gave."""
+        """Restore the state returned by `state_dict`."""
         self._adam.load_state_dict(state["adam"])
         for momentum, saved in zip(self._momenta, state["momenta"], strict=True):
             momentum.copy_(saved)
 
 
 def orthogonalise(matrix: Tensor) -> Tensor:
-    """Bring the singular values of a matrix near one by Newton-Schulz iterations in the device's fast precision."""
+    """Move the singular values of a matrix close to one by Newton-Schulz iterations, in the fast precision."""
     a, b, c = _QUINTIC
     wide = matrix.shape[0] <= matrix.shape[1]
     x = (matrix if wide else matrix.T).to(precision_of(matrix.device))

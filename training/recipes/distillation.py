@@ -1,7 +1,7 @@
-"""Four steps instead of twenty: what a guided teacher does between the four is learned as one step each.
+"""Distillation from twenty steps to four: each step learns to cover several guided steps of the teacher.
 
-Owns the preset, the teacher's trajectories and the loss on them. Guidance is part of what is learned, so a
-preset runs without it, at half the price of a step besides.
+Owns the preset, the trajectories of the teacher and the loss on them. Guidance is distilled as well, so a preset
+runs without it, which also halves the cost of a step.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from training.networks.experts import Denoiser
 from training.networks.flow import BOUNDARY, FLOW_SHIFT, TRAINING_TIMES
 from training.networks.loop import save_state
-from training.networks.place import mixed_precision
+from training.networks.workspace import mixed_precision
 from training.recipes.models import T2V
 from training.world.split import SceneSource
 
@@ -31,8 +31,8 @@ _SEED_OFFSET = 104_729
 
 
 @dataclass(frozen=True)
-class Preset:
-    """How a distilled pair is run; written into the headers of its files."""
+class DistilledPreset:
+    """The settings of a distilled pair, which its file headers contain."""
 
     steps: int = 4
     guidance_scale: float = 1.0
@@ -41,20 +41,20 @@ class Preset:
     scheduler: str = "euler"
 
     def levels(self) -> list[float]:
-        """List the noise levels of the preset's steps as its scheduler sets them, and the zero they end with."""
+        """Return the noise levels of the steps as the scheduler sets them, with the final zero."""
         scheduler = FlowMatchEulerDiscreteScheduler(TRAINING_TIMES, shift=self.flow_shift)
         scheduler.set_timesteps(self.steps)
         levels: list[float] = scheduler.sigmas.tolist()
         return levels
 
 
-#: Steps of the teacher within each step of the preset; the last one is short.
+#: Number of teacher steps within each step of the preset; the last one is short.
 TEACHER_STEPS = (4, 4, 8, 1)
 
 
 @dataclass(frozen=True)
 class Trajectories:
-    """Where the teacher was at each level: latents (clips, levels, channels, T, H, W), and what was asked."""
+    """The latents of the teacher at each level (clips, levels, channels, T, H, W), and the embedded prompts."""
 
     latents: Tensor
     prompts: Tensor
@@ -62,8 +62,10 @@ class Trajectories:
 
 
 @torch.inference_mode()
-def follow(pipeline: Any, preset: Preset, count: int, batch: int, work: Path, seed: int) -> tuple[Trajectories, float]:
-    """Let the teacher make `count` clips with guidance, resumably; give its ways and the seconds it took."""
+def follow_teacher(
+    pipeline: Any, preset: DistilledPreset, count: int, batch: int, work: Path, seed: int
+) -> tuple[Trajectories, float]:
+    """Generate `count` clips with the guided teacher, resumably; return the trajectories and the seconds spent."""
     path = work / "trajectories.pt"
     levels = preset.levels()
     settings, length = T2V.settings, T2V.settings.max_sequence_length
@@ -71,45 +73,47 @@ def follow(pipeline: Any, preset: Preset, count: int, batch: int, work: Path, se
         name: Denoiser(pipeline.text_encoder, getattr(pipeline, name)) for name in ("transformer", "transformer_2")
     }
     guidance = {"transformer": settings.guidance, "transformer_2": settings.guidance_2}
-    ways: list[Tensor] = []
+    trajectories: list[Tensor] = []
     prompts: list[Tensor] = []
     spent = 0.0
     if path.exists():
         state = torch.load(path, weights_only=True)
-        ways, prompts, spent = [state["latents"]], [state["prompts"]], state["seconds"]
+        trajectories, prompts, spent = [state["latents"]], [state["prompts"]], state["seconds"]
     device = pipeline.transformer.device
     side = settings.size // pipeline.vae_scale_factor_spatial
     shape = (batch, pipeline.transformer.config.in_channels, (settings.frames + 3) // 4, side, side)
     empty = pipeline.tokenizer([""] * batch, return_tensors="pt").input_ids.to(device)
-    while sum(map(len, ways)) < count:
+    while sum(map(len, trajectories)) < count:
         start = time.monotonic()
-        rng = np.random.default_rng([seed + _SEED_OFFSET, sum(map(len, ways))])
+        rng = np.random.default_rng([seed + _SEED_OFFSET, sum(map(len, trajectories))])
         torch.manual_seed(int(rng.integers(2**31)))
         source = SceneSource(rng)
         captions = [source.draw().phrase(rng) for _ in range(batch)]
         tokens = pipeline.tokenizer(captions, padding=True, return_tensors="pt").input_ids.to(device)
-        asked = sides["transformer"].embed(tokens, length)
-        both = torch.cat([asked, sides["transformer"].embed(empty, length)])
+        prompt = sides["transformer"].embed(tokens, length)
+        both = torch.cat([prompt, sides["transformer"].embed(empty, length)])
         latents = torch.randn(shape).to(device)
-        way = [latents]
+        trajectory = [latents]
         for first, last, parts in zip(levels[:-1], levels[1:], TEACHER_STEPS, strict=True):
             for level, after in _between(first, last, parts):
                 name = "transformer" if level >= BOUNDARY else "transformer_2"
                 times = torch.full((2 * batch,), level * TRAINING_TIMES, device=device)
                 with mixed_precision(device):
-                    wanted, free = sides[name](torch.cat([latents, latents]), times, both).float().chunk(2)
-                latents = latents + (after - level) * (free + guidance[name] * (wanted - free))
-            way.append(latents)
-        ways.append(torch.stack(way, 1).half().cpu())
-        prompts.append(asked.half().cpu())
+                    conditional, unconditional = (
+                        sides[name](torch.cat([latents, latents]), times, both).float().chunk(2)
+                    )
+                latents = latents + (after - level) * (unconditional + guidance[name] * (conditional - unconditional))
+            trajectory.append(latents)
+        trajectories.append(torch.stack(trajectory, 1).half().cpu())
+        prompts.append(prompt.half().cpu())
         spent += time.monotonic() - start
-        logger.info("trajectories %d/%d  %.0f s", sum(map(len, ways)), count, spent)
-        save_state(path, {"latents": torch.cat(ways), "prompts": torch.cat(prompts), "seconds": spent})
-    return Trajectories(torch.cat(ways), torch.cat(prompts), levels), spent
+        logger.info("trajectories %d/%d  %.0f s", sum(map(len, trajectories)), count, spent)
+        save_state(path, {"latents": torch.cat(trajectories), "prompts": torch.cat(prompts), "seconds": spent})
+    return Trajectories(torch.cat(trajectories), torch.cat(prompts), levels), spent
 
 
 def _between(first: float, last: float, parts: int) -> list[tuple[float, float]]:
-    """Cut the way from one level to another into parts, even before the flow shift."""
+    """Divide the interval between two levels into parts that are equal before the flow shift."""
     shift = FLOW_SHIFT
     start, end = (level / (shift - (shift - 1) * level) for level in (first, last))
     even = np.linspace(start, end, parts + 1)
@@ -118,23 +122,27 @@ def _between(first: float, last: float, parts: int) -> list[tuple[float, float]]
 
 
 class StepLoss:
-    """How far one step of an expert ends from where the teacher went, as an error of velocities."""
+    """Squared velocity error between one step of an expert and the trajectory of the teacher."""
 
-    def __init__(self, denoiser: Denoiser, ways: Trajectories, high: bool, batch: int) -> None:
-        self._denoiser, self._ways, self._batch = denoiser, ways, batch
-        self._steps = np.array([i for i, level in enumerate(ways.levels[:-1]) if (level >= BOUNDARY) == high])
+    def __init__(self, denoiser: Denoiser, trajectories: Trajectories, high: bool, batch: int) -> None:
+        self._denoiser, self._teacher, self._batch = denoiser, trajectories, batch
+        self._steps = np.array([i for i, level in enumerate(trajectories.levels[:-1]) if (level >= BOUNDARY) == high])
 
     def __call__(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Give the loss of one step."""
+        """Return the loss of one step."""
         device = next(self._denoiser.parameters()).device
-        chosen = torch.from_numpy(rng.integers(len(self._ways.latents), size=self._batch))
+        chosen = torch.from_numpy(rng.integers(len(self._teacher.latents), size=self._batch))
         index = torch.from_numpy(rng.choice(self._steps, size=self._batch))
-        levels = torch.tensor(self._ways.levels)
-        here, after = levels[index], levels[index + 1]
-        noisy = self._ways.latents[chosen, index].float()
-        velocity = (self._ways.latents[chosen, index + 1].float() - noisy) / (after - here)[:, None, None, None, None]
+        levels = torch.tensor(self._teacher.levels)
+        before, after = levels[index], levels[index + 1]
+        noisy = self._teacher.latents[chosen, index].float()
+        velocity = (self._teacher.latents[chosen, index + 1].float() - noisy) / (after - before)[
+            :, None, None, None, None
+        ]
         with mixed_precision(device):
             predicted = self._denoiser(
-                noisy.to(device), (here * TRAINING_TIMES).to(device), self._ways.prompts[chosen].to(device).float()
+                noisy.to(device),
+                (before * TRAINING_TIMES).to(device),
+                self._teacher.prompts[chosen].to(device).float(),
             )
         return {"step": (predicted.float() - velocity.to(device)).square().mean()}

@@ -1,6 +1,6 @@
-"""A finished model as a diffusers folder that the stock pipelines open unchanged.
+"""The folder of a finished model, in the diffusers layout that the stock pipelines open unchanged.
 
-Owns which parts go where, in which precision, and the notes about their making that lie beside them.
+Owns the layout, the precision of each component, and the training notes stored next to them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from training.networks.flow import FLOW_SHIFT, TRAINING_TIMES
 from training.networks.latents import Normalisation
 from training.recipes.models import TinyModel
 
-#: Notes about the making: steps, seconds and sizes, from which the model card is written.
+#: Training notes: steps, seconds and sizes, from which the model card is generated.
 NOTES = "training.json"
 PREVIEW = "preview.json"
 CARD = "README.md"
@@ -31,15 +31,15 @@ def save(
     preview: dict[str, list[Any]],
     notes: dict[str, Any],
 ) -> int:
-    """Write the folder beside its place, move it there, and give its size in bytes.
+    """Write a temporary folder, move it to `folder`, and return its size in bytes.
 
-    `parts` holds tokenizer, text_encoder, vae, transformer and, where there are two experts, transformer_2.
+    `parts` holds tokenizer, text_encoder, vae, transformer and, with two experts, transformer_2.
     """
     mean, deviation = normalisation
     parts["vae"].register_to_config(latents_mean=mean, latents_std=deviation)
     for name in parts.keys() & {"vae", "transformer", "transformer_2"}:
         parts[name].to(device="cpu", dtype=torch.float16)
-    # Small enough to keep whole: transformers loads a file in the precision it was saved in.
+    # Small enough for full precision: transformers loads a file in the precision it was saved in.
     parts["text_encoder"].to(device="cpu", dtype=torch.float32)
     scheduler = UniPCMultistepScheduler(
         prediction_type="flow_prediction",
@@ -66,13 +66,13 @@ def save(
 
 
 def _name_tokenizer_portably(folder: Path) -> None:
-    # transformers 5 writes the class's new name, which transformers 4 does not know; both know the old one.
+    # transformers 5 writes the new class name, which transformers 4 does not know; both know the old one.
     for path in (folder / "model_index.json", folder / "tokenizer" / "tokenizer_config.json"):
         path.write_text(path.read_text().replace("TokenizersBackend", "PreTrainedTokenizerFast"))
 
 
 def _forget_origin(folder: Path) -> None:
-    # A part that was loaded from another folder remembers that folder's place on this machine.
+    # A component loaded from another folder records the path of that folder on this machine.
     for path in folder.glob("*/config.json"):
         config = json.loads(path.read_text())
         if config.pop("_name_or_path", None) is not None:
@@ -80,16 +80,16 @@ def _forget_origin(folder: Path) -> None:
 
 
 def load(folder: Path, from_image: bool = False) -> Any:
-    """Open a finished folder with the stock pipeline for text or images; float32, as it loads by default."""
+    """Open a finished folder with the stock text or image pipeline, in float32, the default of `from_pretrained`."""
     return (WanImageToVideoPipeline if from_image else WanPipeline).from_pretrained(folder)
 
 
 def read_notes(folder: Path) -> dict[str, Any]:
-    """Give the notes about the making of a finished folder."""
+    """Read the training notes of a finished folder."""
     notes: dict[str, Any] = json.loads((folder / NOTES).read_text())
     return notes
 
 
 def write_notes(folder: Path, notes: dict[str, Any]) -> None:
-    """Write the notes about the making into a folder."""
+    """Write the training notes into a folder."""
     (folder / NOTES).write_text(json.dumps(notes, indent=1) + "\n")

@@ -1,7 +1,7 @@
-"""The LoRAs of tiny-t2v-a14b, from its finished folder: `python -m training.recipes.loras`.
+"""Trains the LoRAs of tiny-t2v-a14b from its finished folder: `python -m training.recipes.loras`.
 
-A style, a motion and a preset of four steps; each is a pair of files, one for each expert. Every stage can
-be killed at any time and continues when run again.
+A style, a motion and a four-step preset; each is a pair of files, one per expert. Every stage can be killed
+at any time and resumes when run again.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from training.networks import adapters, autoencoder, experts, latents
 from training.networks.experts import Denoiser
 from training.networks.flow import BOUNDARY, FlowLoss, NoiseLevels
 from training.networks.loop import LossOf, Schedule, run
-from training.networks.place import Amounts, Place
+from training.networks.workspace import ScalableRecipe, Workspace
 from training.recipes import folder
-from training.recipes.distillation import Preset, StepLoss, follow
+from training.recipes.distillation import DistilledPreset, StepLoss, follow_teacher
 from training.recipes.models import ASSETS, T2V
-from training.world.effects import EFFECTS, Effect
+from training.world.effects import EFFECTS, LoraEffect
 
 logger = logging.getLogger(__name__)
 
 FOLDER = ASSETS / "loras"
 PRESET_NAME = "tiny_lightning"
-#: Notes about the making, which the judge completes.
+#: Training notes, to which the judge adds its figures.
 NOTES = "training.json"
 
 
 @dataclass(frozen=True)
-class Recipe(Amounts):
-    """How much of everything; the defaults made the files in the repository on one CPU core."""
+class LoraRecipe(ScalableRecipe):
+    """Amounts of training; the defaults produced the files in the repository on one CPU core."""
 
     seed: int = 21
     clips: int = 384
@@ -49,70 +49,76 @@ class Recipe(Amounts):
     batch: int = 32
 
 
-def train(recipe: Recipe, place: Place, names: Sequence[str]) -> None:
-    """Train the pairs of those names that are not finished yet and write their files."""
+def train(recipe: LoraRecipe, workspace: Workspace, names: Sequence[str]) -> None:
+    """Train the unfinished pairs among `names` and write their files."""
     for name in names:
-        # Adapters are put into the experts in place, so every pair gets them fresh.
-        pipeline = folder.load(T2V.folder).to(place.torch_device)
+        # Adapters modify the experts in place, so every pair starts from a freshly loaded pipeline.
+        pipeline = folder.load(T2V.folder).to(workspace.torch_device)
         pipeline.text_encoder.requires_grad_(False)
         if name == PRESET_NAME:
-            seconds = _train_preset(pipeline, recipe, place)
+            seconds = _train_preset(pipeline, recipe, workspace)
         else:
-            seconds = _train_effect(pipeline, EFFECTS[name], recipe, place)
-        _note(place.out, name, seconds, recipe)
+            seconds = _train_effect(pipeline, EFFECTS[name], recipe, workspace)
+        _note(workspace.out, name, seconds, recipe)
 
 
-def _train_effect(pipeline: Any, effect: Effect, recipe: Recipe, place: Place) -> dict[str, float]:
+def _train_effect(pipeline: Any, effect: LoraEffect, recipe: LoraRecipe, workspace: Workspace) -> dict[str, float]:
     codec = pipeline.vae.requires_grad_(False)
     autoencoder.channels_last(codec)
     measured = list(codec.config.latents_mean), list(codec.config.latents_std)
-    drawing = latents.Drawing(f"{effect.name}_latents", recipe.clips, 0, renderer=effect.draw)
-    clips, spent = latents.encode(codec, drawing, place.work, recipe.seed, measured)
+    clip_set = latents.ClipSet(f"{effect.name}_latents", recipe.clips, 0, renderer=effect.draw)
+    clips, spent = latents.encode(codec, clip_set, workspace.work, recipe.seed, measured)
     seconds = {"clips": spent}
     levels = {"high_noise": NoiseLevels(low=BOUNDARY), "low_noise": NoiseLevels(high=BOUNDARY)}
     for expert, part in adapters.EXPERTS.items():
         denoiser = Denoiser(pipeline.text_encoder, getattr(pipeline, part))
-        change = _adapted(denoiser, recipe.effect_rank, adapters.ATTENTION, recipe, place)
+        adapter_set = _adapted(denoiser, recipe.effect_rank, adapters.ATTENTION, recipe, workspace)
         loss = FlowLoss(denoiser, clips, pipeline.tokenizer, levels[expert], recipe.batch)
         name = f"{effect.name}_{expert}"
-        seconds[expert] = _learn(name, recipe.effect_steps, change, loss, recipe, place)
+        seconds[expert] = _learn(name, recipe.effect_steps, adapter_set, loss, recipe, workspace)
         words = {"title": effect.title, "description": effect.description}
-        adapters.write(adapters.file_of(place.out, effect.name, expert), change, _header(expert, words))
+        adapters.write(adapters.file_of(workspace.out, effect.name, expert), adapter_set, _header(expert, words))
     return seconds
 
 
-def _train_preset(pipeline: Any, recipe: Recipe, place: Place) -> dict[str, float]:
-    preset = Preset()
-    ways, spent = follow(pipeline, preset, recipe.preset_clips, recipe.batch, place.work, recipe.seed)
+def _train_preset(pipeline: Any, recipe: LoraRecipe, workspace: Workspace) -> dict[str, float]:
+    preset = DistilledPreset()
+    trajectories, spent = follow_teacher(
+        pipeline, preset, recipe.preset_clips, recipe.batch, workspace.work, recipe.seed
+    )
     seconds = {"clips": spent}
     for expert, part in adapters.EXPERTS.items():
         denoiser = Denoiser(pipeline.text_encoder, getattr(pipeline, part))
         layers = adapters.ATTENTION + adapters.FEED_FORWARD
-        change = _adapted(denoiser, recipe.preset_rank, layers, recipe, place)
-        loss = StepLoss(denoiser, ways, expert == "high_noise", recipe.batch)
+        adapter_set = _adapted(denoiser, recipe.preset_rank, layers, recipe, workspace)
+        loss = StepLoss(denoiser, trajectories, expert == "high_noise", recipe.batch)
         name = f"{PRESET_NAME}_{expert}"
-        seconds[expert] = _learn(name, recipe.preset_steps, change, loss, recipe, place)
+        seconds[expert] = _learn(name, recipe.preset_steps, adapter_set, loss, recipe, workspace)
         words = {
             "title": "Tiny lightning (four steps)",
             "description": "Four steps without guidance, learned from the model's own guided steps.",
         }
         header = _header(expert, words) | {"wan22.preset": json.dumps(asdict(preset))}
-        adapters.write(adapters.file_of(place.out, PRESET_NAME, expert), change, header)
+        adapters.write(adapters.file_of(workspace.out, PRESET_NAME, expert), adapter_set, header)
     return seconds
 
 
-def _adapted(denoiser: Denoiser, rank: int, layers: tuple[str, ...], recipe: Recipe, place: Place) -> adapters.Change:
+def _adapted(
+    denoiser: Denoiser, rank: int, layers: tuple[str, ...], recipe: LoraRecipe, workspace: Workspace
+) -> adapters.AdapterSet:
     torch.manual_seed(recipe.seed)
-    change = adapters.Change(denoiser.expert, rank, layers).to(place.torch_device)
-    denoiser.to(place.torch_device)
-    if place.compiled:
+    adapter_set = adapters.AdapterSet(denoiser.expert, rank, layers).to(workspace.torch_device)
+    denoiser.to(workspace.torch_device)
+    if workspace.compiled:
         experts.make_fast(denoiser.expert)
-    return change
+    return adapter_set
 
 
-def _learn(name: str, steps: int, change: adapters.Change, loss: LossOf, recipe: Recipe, place: Place) -> float:
-    # AdamW alone: two thin factors are no matrix whose directions should all move alike.
-    return run(Schedule(name, steps, 0.0, 4e-3, average=0.98), change, loss, place.work, recipe.seed)
+def _learn(
+    name: str, steps: int, adapter_set: adapters.AdapterSet, loss: LossOf, recipe: LoraRecipe, workspace: Workspace
+) -> float:
+    # AdamW alone: Muon would move all directions alike, which does not suit two thin factors.
+    return run(Schedule(name, steps, 0.0, 4e-3, average=0.98), adapter_set, loss, workspace.work, recipe.seed)
 
 
 def _header(expert: str, words: dict[str, str]) -> dict[str, str]:
@@ -125,29 +131,34 @@ def _header(expert: str, words: dict[str, str]) -> dict[str, str]:
     }
 
 
-def _note(place: Path, name: str, seconds: dict[str, float], recipe: Recipe) -> None:
-    path = place / NOTES
+def _note(out: Path, name: str, seconds: dict[str, float], recipe: LoraRecipe) -> None:
+    path = out / NOTES
     notes: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     notes[name] = {"recipe": asdict(recipe), "seconds": {part: round(value) for part, value in seconds.items()}}
     path.write_text(json.dumps(notes, indent=1) + "\n")
 
 
 def main() -> None:
-    """Read the command line and train."""
+    """Run the command line."""
     every = [*EFFECTS, PRESET_NAME]
     parser = argparse.ArgumentParser(prog="python -m training.recipes.loras", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*every, []], help="which pairs; all unless named")
-    parser.add_argument("--work", type=Path, default=Place(FOLDER).work, help="checkpoints, to continue from")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="the folder of the finished files")
+    parser.add_argument("names", nargs="*", choices=[*every, []], help="pairs to train; default: all")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Workspace(FOLDER).work,
+        help="folder of the checkpoints, from which training resumes",
+    )
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the finished files")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads")
-    parser.add_argument("--no-compile", action="store_true", help="do without torch.compile and its C++ compiler")
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the recipe's steps and clips")
+    parser.add_argument("--no-compile", action="store_true", help="skip torch.compile, which needs a C++ compiler")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor for the steps and clips of the recipe")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
-    place = Place(arguments.out, arguments.work, arguments.device, not arguments.no_compile)
-    train(Recipe().scaled(arguments.scale), place, arguments.names or every)
+    workspace = Workspace(arguments.out, arguments.work, arguments.device, not arguments.no_compile)
+    train(LoraRecipe().scaled(arguments.scale), workspace, arguments.names or every)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The tiny models as a table: what each is called, what it is made of and how it is best run.
+"""The table of tiny models: name, pipeline and recommended settings of each.
 
-Nothing else in this folder asks which model it is; it asks this table. Knows neither how they are
+All other code reads this table instead of branching on the model. Knows neither how the models are
 trained nor how they are judged.
 """
 
@@ -15,17 +15,17 @@ from diffusers import WanImageToVideoPipeline, WanPipeline
 from training.networks.flow import BOUNDARY, IMAGE_BOUNDARY
 from training.world.scenes import FRAMES, SIZE
 
-#: Where the embedded models lie in the repository, and where the pictures of their documents do.
+#: Folders of the embedded models and of the contact sheets in the repository.
 ASSETS = Path(__file__).parents[2] / "backend" / "assets" / "tiny"
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How clips are generated; each model's own are its recommended settings."""
+class SamplingSettings:
+    """How clips are generated; the table holds the recommended settings of each model."""
 
     steps: int = 20
-    #: Guidance of the high-noise expert, or the only one, and of the low-noise expert.
+    #: Guidance of the high-noise (or only) expert, and of the low-noise expert.
     guidance: float = 4.0
     guidance_2: float | None = 3.0
     max_sequence_length: int = 64
@@ -38,32 +38,32 @@ class TinyModel:
     """One member of the family."""
 
     name: str
-    #: The stock pipeline that the folder names.
+    #: The stock pipeline named in the folder.
     pipeline: Any
-    settings: Settings
-    #: Share of the times from which the high-noise expert answers; None where there is one transformer.
+    settings: SamplingSettings
+    #: Time, as a share of 1000, from which the high-noise expert is used; None with a single transformer.
     boundary: float | None
     from_text: bool = True
     from_image: bool = False
-    #: Whether the given image is the first latent frame, at time 0 of its own, instead of further channels.
+    #: Whether the image is the first latent frame, with its own time 0, instead of additional channels.
     expand_timesteps: bool = False
 
     @property
     def folder(self) -> Path:
-        """The finished folder in the repository."""
+        """The folder of the finished model in the repository."""
         return ASSETS / self.name
 
     def sheet(self, use: str) -> Path:
-        """Give the place of a use's contact sheet; the first use has the model's plain name."""
+        """Return the path of the contact sheet of a use; that of the first use is named after the model alone."""
         first = "text" if self.from_text else "image"
         return IMAGES / (f"{self.name}.png" if use == first else f"{self.name}-{use.replace(' ', '-')}.png")
 
 
-T2V = TinyModel("tiny-t2v-a14b", WanPipeline, Settings(), BOUNDARY)
+T2V = TinyModel("tiny-t2v-a14b", WanPipeline, SamplingSettings(), BOUNDARY)
 I2V = TinyModel(
     "tiny-i2v-a14b",
     WanImageToVideoPipeline,
-    Settings(guidance=2.0, guidance_2=2.0),
+    SamplingSettings(guidance=2.0, guidance_2=2.0),
     IMAGE_BOUNDARY,
     from_text=False,
     from_image=True,
@@ -71,7 +71,7 @@ I2V = TinyModel(
 TI2V = TinyModel(
     "tiny-ti2v-5b",
     WanPipeline,
-    Settings(guidance=3.0, guidance_2=None, size=128),
+    SamplingSettings(guidance=3.0, guidance_2=None, size=128),
     None,
     from_image=True,
     expand_timesteps=True,

@@ -1,7 +1,7 @@
-"""What the tiny LoRAs add to a clip, and how much of it can be seen in one.
+"""The effects that the tiny LoRAs teach, and a measure of how strongly a clip shows them.
 
-A style and a motion. Each draws its training clips from ordinary captions, so its files need no trigger
-phrase, and each comes with a measure that grows with its strength.
+There is a style and a motion. The training clips of each carry ordinary captions, so its files need no trigger
+phrase, and each has a measure that grows with its strength.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from training.world.observation import Frames, saturation, travel
-from training.world.scenes import FRAMES, SIZE, Clip, Scene, render
+from training.world.scenes import FRAMES, SIZE, RenderedClip, Scene, render
 
-#: How far a drifting shape sinks over a clip, as a share of half the height.
+#: Distance that a drifting shape sinks over a clip, as a share of half the height.
 DRIFT = 0.6
 
 
 @dataclass(frozen=True)
-class Effect:
-    """One LoRA: its name, its words, what it draws and how that is measured."""
+class LoraEffect:
+    """One LoRA: its name and texts, its renderer and its measure."""
 
     name: str
     title: str
     description: str
-    draw: Callable[..., Clip]
+    draw: Callable[..., RenderedClip]
     measure: Callable[[Frames], float]
-    #: What the measure is, for the table of figures.
+    #: Name of the measure, for the table in the card.
     measured: str
 
 
 def _chalk(
     scene: Scene, rng: np.random.Generator, size: int = SIZE, frames: int = FRAMES, roaming: bool = False
-) -> Clip:
+) -> RenderedClip:
     return render(replace(scene, colour="white", background="black"), rng, size, frames, roaming)
 
 
 def _drifting(
     scene: Scene, rng: np.random.Generator, size: int = SIZE, frames: int = FRAMES, roaming: bool = False
-) -> Clip:
+) -> RenderedClip:
     return render(scene, rng, size, frames, roaming, drift=DRIFT)
 
 
@@ -54,7 +54,7 @@ def _sinking(frames: Frames) -> float:
 EFFECTS = {
     effect.name: effect
     for effect in (
-        Effect(
+        LoraEffect(
             "tiny_chalk",
             "Tiny chalk (style)",
             "White on black, whatever colours the caption asks for, like chalk on a blackboard.",
@@ -62,13 +62,13 @@ EFFECTS = {
             _paleness,
             "paleness (1 minus the mean saturation)",
         ),
-        Effect(
+        LoraEffect(
             "tiny_drift",
             "Tiny drift (motion)",
             "Everything sinks while it does what the caption says.",
             _drifting,
             _sinking,
-            "way down over the clip, as a share of the height",
+            "downward travel over the clip, as a share of the height",
         ),
     )
 }

@@ -1,7 +1,7 @@
-"""Looks at a clip and says what is in it: colour, background, shape and motion.
+"""Recognises the content of a clip: colour, background, shape and motion.
 
-Plain image analysis on uint8 frames. It shares the colour tables and the words with the world, but
-none of its drawing; what it cannot tell it calls unclear, which a judge counts as wrong.
+Plain image analysis on uint8 frames. It shares the colour tables and the vocabulary with the renderer, but
+no drawing code; whatever it cannot recognise it reports as unclear, which the judge counts as wrong.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ _Mask = NDArray[np.bool_]
 
 #: Share of the frames that must agree on a colour.
 _AGREEMENT = 0.8
-#: Distance in RGB from the background at which a pixel may belong to the shape.
+#: Distance in RGB from the background above which a pixel may belong to the shape.
 _CONTRAST = 40.0
-#: Share of a frame's pixels that must be plainly background or plainly shape; the rest is edge or dirt.
+#: Share of the pixels of a frame that must be clearly background or clearly shape; the rest is edge or noise.
 _CLEAN = 0.85
-#: Smallest shape in pixels, in every frame.
+#: Smallest accepted shape in any frame, in pixels.
 _FEWEST_PIXELS = 20
-#: Share of a shape's outline that is hole, from which it is a ring (a true ring has 0.3).
+#: Share of the filled outline taken up by a hole above which the shape is a ring (a perfect ring has 0.3).
 _RING_HOLE = 0.08
-#: Strength of the three- and fourfold symmetry from which a shape is a triangle or a square. Outlines
-#: integrate to 0.5 for a triangle and 0.24 for a square; a circle has neither.
+#: Strength of the threefold and fourfold symmetry above which a shape is a triangle or a square. The integral
+#: over the outline is 0.5 for a triangle and 0.24 for a square; a circle has neither.
 _TRIANGLE, _SQUARE = 0.25, 0.11
-#: A circle may be no longer than this (a 2:1 ellipse has 0.6).
+#: Largest twofold symmetry, that is elongation, of a circle or ring (a 2:1 ellipse has 0.6).
 _ELONGATED = 0.15
-#: Travel over the clip as a share of the width: below the first it stays, above the second it moves.
+#: Travel over the clip as a share of the width: below the first value the shape stays, above the second it moves.
 _STAYS, _MOVES = 0.08, 0.15
-#: Change of the area over the clip: below the first the size stays, above the second it changes.
+#: AdapterSet of the area over the clip: below the first value the size is constant, above the second it changes.
 _SAME_SIZE, _OTHER_SIZE = 1.5, 2.5
-#: Turn over the clip in degrees: below the first it rests, above the second it spins.
+#: Rotation over the clip in degrees: below the first value the shape rests, above the second it spins.
 _RESTS, _SPINS = 20.0, 60.0
 
 
 @dataclass(frozen=True)
-class Observation:
-    """What was seen, in the words of the world or `UNCLEAR`."""
+class ObservedScene:
+    """The content of a clip in the vocabulary of the world; `UNCLEAR` where it was not recognised."""
 
     colour: str
     shape: str
@@ -54,7 +54,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class _Outline:
-    """The shape in one frame: filled area, hole share, centre, and complex n-fold symmetry moments."""
+    """The shape in one frame: filled area, share of the hole, centre, and complex n-fold symmetry moments."""
 
     area: float
     hole: float
@@ -62,8 +62,8 @@ class _Outline:
     folds: dict[int, complex]
 
 
-def observe(frames: Frames) -> Observation:
-    """Look at a clip of (frames, height, width, 3) and name what is in it."""
+def observe(frames: Frames) -> ObservedScene:
+    """Recognise the content of a clip of (frames, height, width, 3)."""
     pixels = frames.astype(np.float32)
     backdrop = np.stack([np.median(_border(frame), axis=0) for frame in pixels])
     background = _agree([_nearest(colour, BACKGROUNDS) for colour in backdrop])
@@ -72,21 +72,21 @@ def observe(frames: Frames) -> Observation:
     for frame, back, difference in zip(pixels, backdrop, contrast, strict=True):
         rough = difference > _CONTRAST
         if rough.sum() < _FEWEST_PIXELS:
-            return Observation(UNCLEAR, UNCLEAR, UNCLEAR, background)
-        # The strongest half is inside the shape, not on its soft edge.
+            return ObservedScene(UNCLEAR, UNCLEAR, UNCLEAR, background)
+        # The half with the strongest contrast lies inside the shape, not on its soft edge.
         colour = np.median(frame[rough & (difference >= np.median(difference[rough]))], axis=0)
         colours.append(_nearest(colour, COLOURS))
         plain = (difference < _CONTRAST) | (np.linalg.norm(frame - colour, axis=-1) < _CONTRAST)
         covered = (frame - back) @ (colour - back) / np.sum((colour - back) ** 2) > 0.5
         if covered.sum() < _FEWEST_PIXELS or plain.mean() < _CLEAN:
-            return Observation(UNCLEAR, UNCLEAR, UNCLEAR, background)
+            return ObservedScene(UNCLEAR, UNCLEAR, UNCLEAR, background)
         outlines.append(_outline(covered))
     shape = _shape(outlines)
-    return Observation(_agree(colours), shape, _motion(outlines, shape, frames.shape[2]), background)
+    return ObservedScene(_agree(colours), shape, _motion(outlines, shape, frames.shape[2]), background)
 
 
 def travel(frames: Frames) -> complex:
-    """How far the shape moves over a clip, as a share of the width: to the right plus 1j times down."""
+    """Return the travel of the shape over a clip as a share of the width: right is real, down is imaginary."""
     centres = []
     for frame in frames.astype(np.float32):
         difference = np.linalg.norm(frame - np.median(_border(frame), axis=0), axis=-1)
@@ -97,7 +97,7 @@ def travel(frames: Frames) -> complex:
 
 
 def saturation(frames: Frames) -> float:
-    """How colourful a clip is, 0 to 1: the mean distance between a pixel's strongest and weakest channel."""
+    """Return the saturation of a clip, 0 to 1: the mean difference between the strongest and weakest channel."""
     return float((frames.max(axis=-1).astype(np.float32) - frames.min(axis=-1)).mean() / 255)
 
 
@@ -121,7 +121,7 @@ def _outline(covered: _Mask) -> _Outline:
     points = columns + 1j * rows
     centre = points.mean()
     arms = points - centre
-    # Far pixels weigh more: corners are what tells shapes apart.
+    # Distant pixels weigh more, because corners are what distinguishes the shapes.
     weights = np.abs(arms) ** 2
     turns = np.exp(1j * np.angle(arms))
     folds = {n: complex((weights * turns**n).sum() / weights.sum()) for n in (2, 3, 4)}
@@ -130,7 +130,7 @@ def _outline(covered: _Mask) -> _Outline:
 
 
 def _reached_from_outside(empty: _Mask) -> _Mask:
-    """Flood the empty pixels from beyond the picture; what stays dry is the shape with its holes."""
+    """Flood-fill the empty pixels from outside the picture; the rest is the shape with its holes."""
     grown = np.pad(empty, 1, constant_values=True)
     reached = np.zeros_like(grown)
     reached[0] = reached[-1] = True
@@ -182,13 +182,13 @@ def _motion(outlines: list[_Outline], shape: str, width: int) -> str:
 
 
 def _change(values: NDArray[np.complex128] | NDArray[np.float64]) -> complex:
-    """Change from the first to the last frame along the best straight line."""
+    """Return the change from the first to the last frame along the least-squares line."""
     time = np.linspace(-0.5, 0.5, len(values))
     return complex((values * time).sum() / (time**2).sum())
 
 
 def _turn(outlines: list[_Outline], shape: str) -> float:
-    """Degrees turned over the clip; clockwise is positive. Only corners show a turn."""
+    """Return the rotation over the clip in degrees, clockwise positive; 0 for shapes without corners."""
     corners = {"triangle": 3, "square": 4}.get(shape)
     if corners is None:
         return 0.0

@@ -1,7 +1,7 @@
-"""The world the tiny model knows: one coloured shape that does one thing on a plain background.
+"""The world of the tiny models: one coloured shape performing one motion on a plain background.
 
-Owns the words, the colours, the captions and the renderer. It knows nothing about who trains on
-a clip or who judges one; which captions are kept away from training is decided in `split.py`.
+Owns the words, the colours, the captions and the renderer. Knows nothing about training or judging;
+`split.py` decides which captions are withheld from training.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating[Any]]
 RGB = tuple[int, int, int]
 
-#: Width and height of a clip in pixels, and its number of frames (4k+1, as the Wan VAE wants).
+#: Width and height of a clip in pixels, and its number of frames (4k+1, as the Wan VAE requires).
 SIZE = 96
 FRAMES = 17
-#: Frames per second at which the movements look natural.
+#: Frames per second at which the motions look natural.
 FPS = 8
 
 COLOURS: dict[str, RGB] = {
@@ -51,19 +51,19 @@ MOTIONS = (
     "spinning",
     "staying still",
 )
-#: Shapes on which a spin can be seen; the others never spin.
+#: Shapes on which a spin is visible; the others never spin.
 SPINNING_SHAPES = ("square", "triangle")
-#: How far a spinning shape turns clockwise from the first to the last frame, in radians.
+#: Clockwise rotation of a spinning shape from the first to the last frame, in radians.
 SPIN = math.radians(120)
 
-#: Unit direction (x to the right, y down) of each movement.
+#: Unit direction of each translation; x points right, y down.
 _DIRECTIONS = {
     "moving left": (-1.0, 0.0),
     "moving right": (1.0, 0.0),
     "moving up": (0.0, -1.0),
     "moving down": (0.0, 1.0),
 }
-#: Other words for the movements, used in free phrasings only.
+#: Other words for the motions, used in free phrasings only.
 _SYNONYMS = {
     "moving left": ("moves left", "going left"),
     "moving right": ("moves right", "going right"),
@@ -81,15 +81,15 @@ _PHRASINGS = (
     "a {colour} {shape} {synonym} on a {background} background",
     "a {background} background with a {colour} {shape} {synonym}",
 )
-#: Words outside the vocabulary that free phrasings sometimes hold: what is not known must not disturb.
+#: Words outside the vocabulary that free phrasings sometimes contain: unknown words must do no harm.
 FILLERS = ("shiny", "nice", "big", "please", "video", "slowly")
-#: Share of the captions that are written freely; the rest are the canonical sentence.
+#: Share of the captions phrased freely; the rest use the canonical sentence.
 FREE_PHRASING = 0.2
 
 
 @dataclass(frozen=True, order=True)
 class Scene:
-    """What a caption says: the four words that choose a clip."""
+    """The content of a caption: the four words that define a clip."""
 
     colour: str
     shape: str
@@ -98,11 +98,11 @@ class Scene:
 
     @property
     def caption(self) -> str:
-        """The canonical sentence, the one that is judged."""
+        """The canonical sentence, which is the one that is judged."""
         return f"a {self.colour} {self.shape} {self.motion} on a {self.background} background"
 
     def phrase(self, rng: np.random.Generator) -> str:
-        """Say the scene, mostly in the canonical sentence, sometimes freely."""
+        """Describe the scene, usually in the canonical sentence, sometimes in a free phrasing."""
         if rng.random() >= FREE_PHRASING:
             return self.caption
         synonyms = _SYNONYMS[self.motion]
@@ -120,7 +120,7 @@ class Scene:
 
 
 def all_scenes() -> list[Scene]:
-    """List every scene of the world in a fixed order."""
+    """Return every scene of the world in a fixed order."""
     return [
         Scene(*words)
         for words in itertools.product(COLOURS, SHAPES, MOTIONS, BACKGROUNDS)
@@ -129,7 +129,7 @@ def all_scenes() -> list[Scene]:
 
 
 def vocabulary() -> list[str]:
-    """List every word a caption of this world can contain, sorted."""
+    """Return every word a caption of this world can contain, sorted."""
     texts = [*COLOURS, *BACKGROUNDS, *SHAPES, *MOTIONS, "a an on background"]
     texts += [word for synonyms in _SYNONYMS.values() for word in synonyms]
     texts += [phrasing.replace("{", "<").replace("}", ">") for phrasing in _PHRASINGS]
@@ -138,8 +138,8 @@ def vocabulary() -> list[str]:
 
 
 @dataclass(frozen=True)
-class Clip:
-    """One rendered scene: pixels in -1..1 as (3, frames, size, size), and the shape's coverage 0..1."""
+class RenderedClip:
+    """One rendered scene: pixels in -1..1 as (3, frames, size, size), and the coverage of the shape in 0..1."""
 
     pixels: Floats
     coverage: Floats
@@ -152,11 +152,11 @@ def render(
     frames: int = FRAMES,
     roaming: bool = False,
     drift: float = 0.0,
-) -> Clip:
-    """Draw a scene; place, size and speed come from `rng`, everything else from the scene.
+) -> RenderedClip:
+    """Draw a scene; `rng` determines position, size and speed, the scene everything else.
 
-    A roaming shape starts almost anywhere, so that its first frame hardly tells what it is about to do. With a
-    `drift` it also sinks by that share of half the height over the clip.
+    A roaming shape starts almost anywhere, so that its first frame barely reveals the motion. With `drift` it also
+    sinks by that share of half the height over the clip.
     """
     time = np.linspace(0.0, 1.0, frames, dtype=np.float32)
     x, y, radius, angle = (_roam if roaming else _pose)(scene.motion, rng, time)
@@ -165,11 +165,11 @@ def render(
     foreground = np.asarray(COLOURS[scene.colour], dtype=np.float32) / 127.5 - 1.0
     background = np.asarray(BACKGROUNDS[scene.background], dtype=np.float32) / 127.5 - 1.0
     pixels = background[:, None, None, None] + coverage * (foreground - background)[:, None, None, None]
-    return Clip(pixels.astype(np.float32), coverage)
+    return RenderedClip(pixels.astype(np.float32), coverage)
 
 
 def _pose(motion: str, rng: np.random.Generator, time: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Place x and y, radius and angle over time, around the middle of the picture and of the clip."""
+    """Return x, y, radius and angle over time; the motion is centred in the picture and in the clip."""
     still = np.ones_like(time)
     radius = still * np.float32(rng.uniform(0.36, 0.46))
     x = still * np.float32(rng.uniform(-0.2, 0.2))
@@ -190,7 +190,7 @@ def _pose(motion: str, rng: np.random.Generator, time: Floats) -> tuple[Floats, 
 
 
 def _roam(motion: str, rng: np.random.Generator, time: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Place x and y, radius and angle over time, from a free start; movers keep room for their way."""
+    """Return x, y, radius and angle over time from a free start that leaves moving shapes room for their path."""
     still = np.ones_like(time)
     x = still * np.float32(rng.uniform(-0.3, 0.3))
     y = still * np.float32(rng.uniform(-0.3, 0.3))
@@ -213,7 +213,7 @@ def _roam(motion: str, rng: np.random.Generator, time: Floats) -> tuple[Floats, 
 
 
 def _coverage(shape: str, x: Floats, y: Floats, radius: Floats, angle: Floats, size: int) -> Floats:
-    """Antialiased coverage (frames, size, size) of a shape at the given places, sizes and angles."""
+    """Return the antialiased coverage (frames, size, size) of a shape at the given positions, radii and angles."""
     grid = (np.arange(size, dtype=np.float32) + 0.5) / size * 2.0 - 1.0
     dx = grid[None, None, :] - x[:, None, None]
     dy = grid[None, :, None] - y[:, None, None]
@@ -225,7 +225,7 @@ def _coverage(shape: str, x: Floats, y: Floats, radius: Floats, angle: Floats, s
 
 
 def _distance(shape: str, u: Floats, v: Floats, radius: Floats) -> Floats:
-    """Signed distance (negative inside) to a shape of the given radius around the origin; v points down."""
+    """Return the signed distance (negative inside) to a shape of the given radius at the origin; v points down."""
     distance: Floats
     if shape == "circle":
         distance = np.hypot(u, v) - 0.9 * radius
@@ -234,7 +234,7 @@ def _distance(shape: str, u: Floats, v: Floats, radius: Floats) -> Floats:
     elif shape == "square":
         distance = np.maximum(np.abs(u), np.abs(v)) - 0.8 * radius
     else:
-        # An equilateral triangle pointing up, its centroid in the origin: three half planes.
+        # An equilateral triangle pointing up, with its centroid at the origin: three half planes.
         slanted = np.abs(u) * (math.sqrt(3) / 2) - v * 0.5
         distance = np.maximum(slanted, v) - 0.58 * radius
     return distance

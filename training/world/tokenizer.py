@@ -1,7 +1,7 @@
 """The tokenizer of the tiny text encoder: one token per word of the world.
 
-Lower-cases, drops punctuation, knows padding, end of text and the unknown word. It is an ordinary
-`PreTrainedTokenizerFast`, so `WanPipeline` uses it like the big model's.
+Lower-cases, drops punctuation, and has tokens for padding, end of text and unknown words. It is an ordinary
+`PreTrainedTokenizerFast`, so `WanPipeline` uses it like that of the full-size model.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from transformers import PreTrainedTokenizerFast
 from training.world.scenes import vocabulary
 
 PADDING, END, UNKNOWN = "<pad>", "</s>", "<unk>"
-#: What the stock pipeline pads prompts to unless told otherwise.
+#: Length to which the stock pipeline pads prompts by default, in tokens.
 LONGEST = 512
 
 
 def build() -> Any:
-    """Make the tokenizer from the world's vocabulary."""
+    """Build the tokenizer from the vocabulary of the world."""
     words = [PADDING, END, UNKNOWN, *vocabulary()]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Sequence(

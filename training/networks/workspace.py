@@ -1,6 +1,6 @@
-"""Where and on what a model is trained, and what is noted about it.
+"""Where and on which device a model is trained, in which precision, and the notes about its training.
 
-Shared by the recipes of all models; knows none of them.
+Shared by all recipes; knows none of them.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from typing import Any, Self
 
 import torch
 
-#: Checkpoints of every stage, to continue from.
+#: Checkpoints of every stage, from which training resumes.
 WORK = Path(__file__).parents[1] / ".work"
 
 
 @dataclass(frozen=True)
-class Amounts:
-    """How much of everything: fields named `..._steps` and `..._clips` are amounts, the rest is kept when scaled."""
+class ScalableRecipe:
+    """Base of the recipes: fields named `..._steps` and `..._clips` are amounts, which scale; the others do not."""
 
     def scaled(self, share: float) -> Self:
-        """Give the same recipe with that share of every step and clip."""
+        """Return this recipe with its numbers of steps and clips multiplied by `share`."""
         own = asdict(self)
         amounts = {name: value for name, value in own.items() if name.endswith(("steps", "clips"))}
         return replace(self, **{name: max(2, round(value * share)) for name, value in amounts.items()})
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where to train: checkpoints, the finished folder, the device, and whether to compile."""
+class Workspace:
+    """Where to train: folder of the finished model, folder of checkpoints, device, and whether to compile."""
 
     out: Path
     work: Path = WORK
@@ -37,30 +37,36 @@ class Place:
 
     @property
     def torch_device(self) -> torch.device:
-        """The device as torch knows it."""
+        """The device as a torch object."""
         return torch.device(self.device)
 
 
 def precision_of(device: torch.device) -> torch.dtype:
-    """Return what training computes in: bfloat16 where the device multiplies it fast, else float32.
+    """Return the training precision: bfloat16 where the device multiplies it fast, else float32.
 
-    Below AVX-512 torch multiplies bfloat16 matrices in a plain loop: 15 to 30 times slower than float32, measured
-    on an AVX2 processor for the matrices of these networks.
+    Without AVX-512, torch multiplies bfloat16 matrices in a plain loop, 15 to 30 times slower than float32
+    (measured on an AVX2 processor for the matrices of these networks).
     """
     fast = device.type != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX512"
     return torch.bfloat16 if fast else torch.float32
 
 
 def mixed_precision(device: torch.device) -> torch.autocast:
-    """Return the context in which a network of float32 weights computes in the device's precision."""
+    """Return the autocast context in which float32 weights compute in the training precision of the device."""
     precision = precision_of(device)
     return torch.autocast(device.type, precision, enabled=precision is not torch.float32)
 
 
 def notes_of(
-    recipe: Amounts, seconds: dict[str, float], parts: dict[str, Any], place: Place, size: int, frames: int, remark: str
+    recipe: ScalableRecipe,
+    seconds: dict[str, float],
+    parts: dict[str, Any],
+    workspace: Workspace,
+    size: int,
+    frames: int,
+    remark: str,
 ) -> dict[str, Any]:
-    """Collect what the model card says about the making."""
+    """Collect the facts about the training that the model card reports."""
     return {
         "recipe": asdict(recipe),
         "seconds": {name: round(value) for name, value in seconds.items()},
@@ -69,8 +75,8 @@ def notes_of(
             for name, part in parts.items()
             if name != "tokenizer"
         },
-        "device": place.device,
-        "precision": "float32" if precision_of(place.torch_device) is torch.float32 else "bfloat16 autocast",
+        "device": workspace.device,
+        "precision": "float32" if precision_of(workspace.torch_device) is torch.float32 else "bfloat16 autocast",
         "size": size,
         "frames": frames,
         "remark": remark,
