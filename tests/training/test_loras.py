@@ -1,4 +1,4 @@
-"""The recipe of the LoRAs in small, their files, and what the embedded ones do."""
+"""The LoRA recipe at a small scale, the files it writes, and the effect of the embedded LoRAs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def answer(expert: Any) -> torch.Tensor:
     return predicted
 
 
-def test_a_merged_file_is_the_adapter_that_was_trained(tmp_path: Path) -> None:
+def test_a_merged_file_equals_the_trained_adapter(tmp_path: Path) -> None:
     torch.manual_seed(0)
     plain = build_expert()
     before = answer(plain)
@@ -51,7 +51,7 @@ def test_a_merged_file_is_the_adapter_that_was_trained(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
-def test_the_recipe_in_small_gives_pairs_that_can_be_merged(tmp_path: Path) -> None:
+def test_the_scaled_down_recipe_writes_pairs_that_can_be_merged(tmp_path: Path) -> None:
     names = ["tiny_drift", loras.PRESET_NAME]
     loras.train(SMALL, Workspace(tmp_path, tmp_path / "work", compiled=False), names)
     for name in names:
@@ -62,7 +62,7 @@ def test_the_recipe_in_small_gives_pairs_that_can_be_merged(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("expert", adapters.EXPERTS)
 @pytest.mark.parametrize("name", [*EFFECTS, loras.PRESET_NAME])
-def test_every_header_says_what_the_file_is(name: str, expert: str) -> None:
+def test_every_header_describes_its_file(name: str, expert: str) -> None:
     header = adapters.read_header(adapters.file_of(loras.FOLDER, name, expert))
     assert header["format"] == "pt"
     assert header["modelspec.architecture"] == T2V.name
@@ -100,7 +100,7 @@ def test_the_embedded_preset_needs_four_steps_and_both_experts() -> None:
     assert scores.right["motion"] >= 3
 
 
-def test_the_card_is_what_notes_and_headers_say(tmp_path: Path) -> None:
+def test_the_card_matches_the_notes_and_headers(tmp_path: Path) -> None:
     written = (loras.FOLDER / lora_card.CARD).read_text()
     for path in loras.FOLDER.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
