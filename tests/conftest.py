@@ -14,17 +14,17 @@ from tests.support.server import LiveServer
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make a process that runs a part of the tests beside others like one that runs them all."""
+    """Make each parallel test process behave like one that runs all tests."""
     if not hasattr(config, "workerinput"):
         return
-    # Such processes ignore Ctrl-C, and what they start would inherit that; and each has one core for itself.
+    # pytest-xdist workers ignore Ctrl-C, which their child processes would inherit; each worker has one core.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(autouse=True)
 def _isolated_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No test sees the developer's settings or touches the developer's home."""
+    """Isolate every test from the settings and the home of the developer."""
     for name in list(os.environ):
         if name.startswith("WAN22_") or name in {"HF_TOKEN", "HF_ENDPOINT", "HUGGING_FACE_HUB_TOKEN"}:
             monkeypatch.delenv(name)
@@ -33,7 +33,7 @@ def _isolated_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 @pytest.fixture(autouse=True)
 def _own_table_of_models() -> Iterator[None]:
-    """No test sees the models that another one added to its home."""
+    """Reset the model table, so that no test sees the models that another one added."""
     yield
     put_in_force(BUILT_IN)
 

@@ -1,4 +1,1 @@
-"""How the embedded tiny video model was made: its world, its recipe and its judge.
-
-Nothing in the served package imports this folder. It needs torch, diffusers and transformers, and Pillow for pictures.
-"""
+"""How the embedded tiny models are trained and judged; the served package imports nothing from here."""

@@ -20,9 +20,9 @@ from backend.core.errors import BadSettings, WanError
 from backend.core.settings import load_settings
 from tests.commands.support import PROMPT, QUICK, frames_of, invoke, record_of
 from tests.support.server import LiveServer, wait_for
-from training.cases import from_image
-from training.observation import observe
-from training.scores import likeness
+from training.evaluation.cases import from_image
+from training.evaluation.scores import likeness
+from training.world.observation import observe
 
 SMALL = ["--model", "I2V-A14B", "--size", "128x128", "--frames", "5", "--steps", "2", "--seed", "3"]
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.commands.support import PROMPT, QUICK, frames_of, wan22
 from tests.support.server import LiveServer
-from training.observation import observe
+from training.world.observation import observe
 
 
 def test_generates_by_itself_and_cleans_up(tmp_path: Path) -> None:

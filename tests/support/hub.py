@@ -1,7 +1,7 @@
-"""A stand-in for the model hub on loopback: a real HTTP server that speaks what huggingface_hub and our transfer ask.
+"""A stand-in for the model hub on loopback: a real HTTP server with the endpoints that downloads use.
 
-Two ports: the hub, which redirects large files, and the delivery network, which serves them. It notes every request
-and does the harm that it is told to do.
+It listens on two ports: the hub, which redirects large files, and the CDN, which serves them. It records every
+request and injects the faults that a test configures.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from huggingface_hub import close_session
 REPOSITORY = "Wan-AI/Wan2.2-T2V-A14B-Diffusers"
 COMMIT = "5be7df9619b54f4e2667b2755bc6a756675b5cd7"
 _CHUNK = 16 * 1024
-#: As on the hub, weights lie in LFS: their digest is a SHA-256 and a redirect leads to them.
+#: As on the hub, weights are in LFS: their digest is a SHA-256, and the hub redirects to them.
 _LFS = (".safetensors", ".bin")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as it arrived."""
+    """One request as received."""
 
     place: str  #: hub or cdn
     path: str
@@ -41,28 +41,28 @@ class Request:
 
 @dataclass
 class Answer:
-    """An answer that the stand-in gives instead of the right one."""
+    """A response that the stand-in sends instead of the correct one."""
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
 
 
 class StandIn:
-    """The repository `files` (name -> bytes), served; the fields below change what happens."""
+    """Serves the repository `files` (name -> bytes); the attributes inject faults."""
 
     def __init__(self, files: dict[str, bytes]) -> None:
         self.files = files
-        self.listed: list[dict[str, Any]] | None = None  #: entries of the listing, instead of the true ones
-        self.answers: deque[Answer] = deque()  #: given to the next API requests
-        self.file_answers: deque[Answer] = deque()  #: given to the next requests for files at the hub
+        self.listed: list[dict[str, Any]] | None = None  #: replaces the entries of the listing
+        self.answers: deque[Answer] = deque()  #: responses to the next API requests
+        self.file_answers: deque[Answer] = deque()  #: responses to the next file requests at the hub
         self.cdn_answers: deque[Answer] = deque()
-        self.flip: Counter[str] = Counter()  #: file -> how often it is served with a wrong byte
-        self.cut: deque[int] = deque()  #: after how many bytes the next connections of the delivery network break
-        self.ranges = True  #: whether the delivery network continues files
+        self.flip: Counter[str] = Counter()  #: file -> number of times it is served with a wrong byte
+        self.cut: deque[int] = deque()  #: bytes after which the next CDN connections break
+        self.ranges = True  #: whether the CDN honours range requests
         self.required_token: str | None = None
         self.requests: list[Request] = []
-        self.served: Counter[str] = Counter()  #: bytes of each file handed to the network
-        self.hold_at: int | None = None  #: total of served bytes at which the connection stands still
+        self.served: Counter[str] = Counter()  #: bytes sent of each file
+        self.hold_at: int | None = None  #: total of served bytes at which the connection stalls
         self.held, self.release = threading.Event(), threading.Event()
         self._lock = threading.Lock()
         self._hub, self._cdn = (self._server(place) for place in ("hub", "cdn"))
@@ -84,17 +84,17 @@ class StandIn:
             server.server_close()
 
     def count(self, request: Request) -> None:
-        """Note a request."""
+        """Record a request."""
         with self._lock:
             self.requests.append(request)
 
     def take(self, queue: deque[Any]) -> Any:
-        """Take the next planned thing, or None."""
+        """Take the next planned item, or None."""
         with self._lock:
             return queue.popleft() if queue else None
 
     def may_serve(self, name: str, wanted: int) -> int:
-        """Count bytes of a file, not more than up to the point at which everything stands still."""
+        """Reserve up to `wanted` bytes of a file and return how many may be sent before the connection stalls."""
         with self._lock:
             total = sum(self.served.values())
             if self.hold_at is not None:
@@ -103,20 +103,20 @@ class StandIn:
             return wanted
 
     def hold(self, at: int) -> None:
-        """Stand still as soon as `at` more bytes were served, and set `held` there."""
+        """Stall after `at` more bytes, and set `held` at that point."""
         self.held.clear()
         self.release.clear()
         with self._lock:
             self.hold_at = sum(self.served.values()) + at
 
     def go_on(self) -> None:
-        """Give up the connection that stands still, and serve again."""
+        """Drop the stalled connection and resume serving."""
         with self._lock:
             self.hold_at = None
         self.release.set()
 
     def fetched(self) -> Counter[str]:
-        """How often each file was asked for at the hub."""
+        """Return the number of requests for each file at the hub."""
         marker = "/resolve/"
         return Counter(
             unquote(r.path.split(marker)[1].split("/", 1)[1])
@@ -125,14 +125,14 @@ class StandIn:
         )
 
     def listing(self) -> list[dict[str, Any]]:
-        """The entries of the repository, as the hub's API gives them."""
+        """Return the entries of the repository as the API of the hub lists them."""
         if self.listed is not None:
             return self.listed
         return [entry(name, content) for name, content in self.files.items()]
 
 
 def entry(name: str, content: bytes) -> dict[str, Any]:
-    """One entry of a listing."""
+    """Return one entry of a listing."""
     blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
     found: dict[str, Any] = {"rfilename": name, "size": len(content), "blobId": blob}
     if name.endswith(_LFS):
@@ -141,7 +141,7 @@ def entry(name: str, content: bytes) -> dict[str, Any]:
 
 
 def repository_files(folder: Path) -> dict[str, bytes]:
-    """Read a folder as a repository."""
+    """Read a folder as the files of a repository."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
     }
@@ -149,12 +149,12 @@ def repository_files(folder: Path) -> dict[str, bytes]:
 
 @contextmanager
 def stand_in(files: dict[str, bytes]) -> Iterator[StandIn]:
-    """Serve a repository while the block lasts."""
+    """Serve a repository for the duration of the block."""
     hub = StandIn(files)
     try:
         yield hub
     finally:
-        close_session()  # the library keeps one pool of connections for the whole process
+        close_session()  # the library keeps one connection pool per process
         hub.close()
 
 
@@ -164,12 +164,12 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def setup(self) -> None:
-        """Keep the buffer small: what lies in it when somebody is killed has been served for nothing."""
+        """Keep the send buffer small: bytes in it count as served, but are lost when the client is killed."""
         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
         super().setup()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: the requests are noted."""
+        """Log nothing: requests are recorded instead."""
 
     def do_HEAD(self) -> None:
         self._serve(body=False)
@@ -259,7 +259,7 @@ class _Handler(BaseHTTPRequestHandler):
                     self.hub.release.wait()
                     break
         except OSError:
-            pass  # whoever asked has gone
+            pass  # the client has disconnected
         if start < len(content):
             self.close_connection = True
 

@@ -1,7 +1,7 @@
-"""LoRA files in every format that people have, all made from one adapter, and the same adapter merged by hand.
+"""LoRA files in every common format, all written from one adapter, and the same adapter merged by hand.
 
-The adapter is a handful of changes by diffusers' parameter names; the writers below say it in the words of each
-trainer. Everything is seeded.
+The adapter is a set of changes under diffusers' parameter names; each writer below renames them as one trainer
+does. Everything is seeded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from backend.core.catalogue.transformer import WanShape
 
 RANK = 4
 ALPHA = 2.0
-#: diffusers' module -> Wan's, for the modules of one block and outside the blocks.
+#: diffusers' module name -> Wan's, for the modules of one block and those outside the blocks.
 TO_WAN = {
     "attn1.to_q": "self_attn.q",
     "attn1.to_k": "self_attn.k",
@@ -53,7 +53,7 @@ LINEARS = (
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """Low-rank changes by module, and full changes by parameter, in diffusers' names."""
+    """Low-rank changes by module and full changes by parameter, under diffusers' names."""
 
     low_rank: dict[str, tuple[torch.Tensor, torch.Tensor]]  #: module -> down [rank, inputs], up [outputs, rank]
     full: dict[str, torch.Tensor]  #: parameter -> change, in its shape
@@ -75,7 +75,7 @@ class Adapter:
 def random_adapter(
     shape: WanShape, *, seed: int = 0, size: float = 0.2, full: bool = False, modules: tuple[str, ...] = LINEARS
 ) -> Adapter:
-    """Make an adapter for every block; with `full` also for norms, biases, modulation and outside the blocks."""
+    """Create an adapter for every block; `full` adds norms, biases, modulation and the layers outside the blocks."""
     generator = torch.Generator().manual_seed(seed)
     parameters = shape.parameters()
 
@@ -107,7 +107,7 @@ def random_adapter(
 
 
 def wan_name(module: str) -> str:
-    """Return Wan's name of a module that diffusers names so."""
+    """Return Wan's name of a diffusers module."""
     parts = module.split(".")
     if parts[0] == "blocks":
         return ".".join([*parts[:2], TO_WAN[".".join(parts[2:])]])
@@ -115,7 +115,7 @@ def wan_name(module: str) -> str:
 
 
 def diffusers_file(adapter: Adapter, prefix: str = "transformer.") -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """As diffusers saves it: alpha in the header."""
+    """Write as diffusers does: alpha in the header."""
     tensors = {}
     for module, (down, up) in adapter.low_rank.items():
         tensors[f"{prefix}{module}.lora_A.weight"] = down
@@ -132,12 +132,12 @@ def diffusers_file(adapter: Adapter, prefix: str = "transformer.") -> tuple[dict
 
 
 def diffusers_unprefixed(adapter: Adapter) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """diffusers' names with nothing before them."""
+    """Write diffusers' names without a prefix."""
     return diffusers_file(adapter, "")
 
 
 def peft_file(adapter: Adapter) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """As peft saves a model; with alpha in the factors, because its own file for alpha is another one."""
+    """Write as peft does, with alpha folded into the factors, because peft stores alpha in a separate file."""
     tensors = {}
     for module, (down, up) in adapter.low_rank.items():
         tensors[f"base_model.model.{module}.lora_A.weight"] = down
@@ -146,7 +146,7 @@ def peft_file(adapter: Adapter) -> tuple[dict[str, torch.Tensor], dict[str, str]
 
 
 def adapter_named_file(adapter: Adapter) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Wan's names with the adapter's name inside, as DiffSynth saves it."""
+    """Write as DiffSynth does: Wan's names with the adapter name inside."""
     tensors = {}
     for module, (down, up) in adapter.low_rank.items():
         tensors[f"{wan_name(module)}.lora_A.default.weight"] = down
@@ -155,7 +155,7 @@ def adapter_named_file(adapter: Adapter) -> tuple[dict[str, torch.Tensor], dict[
 
 
 def comfyui_file(adapter: Adapter, *, factors: str = "AB") -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """ComfyUI's prefix, Wan's names, alpha tensors."""
+    """Write as ComfyUI does: its prefix, Wan's names, alpha tensors."""
     tensors = {}
     down_word, up_word = ("lora_A", "lora_B") if factors == "AB" else ("lora_down", "lora_up")
     for module, (down, up) in adapter.low_rank.items():
@@ -167,14 +167,14 @@ def comfyui_file(adapter: Adapter, *, factors: str = "AB") -> tuple[dict[str, to
 
 
 def comfyui_down_up(adapter: Adapter) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The same with the other words for the two factors."""
+    """Write as ComfyUI does, with `lora_down` and `lora_up` for the two factors."""
     return comfyui_file(adapter, factors="down/up")
 
 
 def kohya_file(
     adapter: Adapter, *, prefix: str = "lora_unet_", wan: bool = True
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """As kohya and musubi save it: dots are underscores, alpha tensors."""
+    """Write as kohya and musubi do: underscores for dots, alpha tensors."""
     tensors = {}
     for module, (down, up) in adapter.low_rank.items():
         name = prefix + (wan_name(module) if wan else module).replace(".", "_")
@@ -185,17 +185,17 @@ def kohya_file(
 
 
 def kohya_two_underscores(adapter: Adapter) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """kohya's names as some converters write them."""
+    """Write kohya's names with the double underscore of some converters."""
     return kohya_file(adapter, prefix="lora_unet__")
 
 
 def kohya_diffusers_names(adapter: Adapter) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """kohya's form around diffusers' names."""
+    """Write kohya's format with diffusers' names."""
     return kohya_file(adapter, wan=False)
 
 
 def lightx2v_file(adapter: Adapter) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """As lightx2v extracts it: factors where they pay, and full differences for the rest; no alpha."""
+    """Write as lightx2v does: factors where they save space, full differences for the rest, no alpha."""
     tensors = {}
     for module, (down, up) in adapter.low_rank.items():
         name = f"diffusion_model.{wan_name(module)}"
@@ -205,7 +205,7 @@ def lightx2v_file(adapter: Adapter) -> tuple[dict[str, torch.Tensor], dict[str, 
 
 
 def differences_only(adapter: Adapter) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Every change as a full difference."""
+    """Write every change as a full difference."""
     products = {
         f"diffusion_model.{wan_name(module)}.diff": (up @ down) * (adapter.alpha / RANK)
         for module, (down, up) in adapter.low_rank.items()
@@ -224,7 +224,7 @@ def _differences(adapter: Adapter) -> dict[str, torch.Tensor]:
     return tensors
 
 
-#: Every way to write the low-rank part of an adapter.
+#: Every writer of the low-rank part of an adapter.
 FORMATS = {
     writer.__name__: writer
     for writer in (
@@ -244,7 +244,7 @@ FORMATS = {
 
 
 def write_lora(path: Path, content: tuple[Mapping[str, torch.Tensor], Mapping[str, str]], **metadata: str) -> Path:
-    """Save tensors and header fields (underscores for dots in their names) and return the path."""
+    """Save tensors and header fields (two underscores stand for a dot in their names) and return the path."""
     tensors, header = content
     extra = {name.replace("__", "."): value for name, value in metadata.items()}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Ordinary diffusers folders of the structures of Wan2.2 and 2.1 with random weights, for tests of the engine.
+"""Diffusers folders with the architectures of Wan2.2 and 2.1 and random weights, for tests of the engine.
 
-Everything is what a real folder has (experts, UMT5 encoder, causal VAE, a scheduler), only very small. The
-weights are untrained, so the clips mean nothing; the arithmetic is the real one.
+They contain all components of a real folder (experts, UMT5 encoder, causal VAE, scheduler), only very small. The
+weights are untrained, so the clips are meaningless; the arithmetic is real.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ VOCABULARY = (
     "growing shrinking spinning staying still black gray navy pink teal background , ."
 )
 LATENT_CHANNELS = 16
-#: What I2V sees beside the noise: a mask with one channel for each frame of a latent frame, and the encoded image.
+#: Extra input channels of I2V: a mask with one channel per frame of a latent frame, and the encoded image.
 IMAGE_CHANNELS = 4 + LATENT_CHANNELS
 
 
 def build_random_model(folder: Path, *, seed: int = 0, boundary_ratio: float | None = 0.875) -> Path:
-    """Write a folder of the A14B structure (float32 safetensors, about 2 MB) and return it.
+    """Write a folder of the A14B architecture (float32 safetensors, about 2 MB) and return it.
 
     With `boundary_ratio` None the folder has one expert.
     """
@@ -55,7 +55,7 @@ def build_random_model(folder: Path, *, seed: int = 0, boundary_ratio: float | N
 
 
 def build_random_i2v(folder: Path, *, seed: int = 0) -> Path:
-    """Write a folder of the I2V-A14B structure: two experts that see mask and encoded image beside the noise."""
+    """Write a folder of the I2V-A14B architecture: two experts that take a mask and an encoded image with the noise."""
     torch.manual_seed(seed)
     vae = _vae()
     pipeline = WanImageToVideoPipeline(
@@ -70,9 +70,9 @@ def build_random_i2v(folder: Path, *, seed: int = 0) -> Path:
 
 
 def build_random_wan21_i2v(folder: Path, *, seed: int = 0) -> Path:
-    """Write a folder of the structure of Wan2.1's I2V: one expert, which sees five tokens of the image beside the text.
+    """Write a folder of the Wan2.1 I2V architecture: one expert that attends to five image tokens besides the text.
 
-    The index names the class of the image's processor as the published folders do.
+    The index names the class of the image processor as the published folders do.
     """
     torch.manual_seed(seed)
     sizes = {"image_size": 28, "patch_size": 14, "hidden_act": "gelu"}
@@ -92,7 +92,7 @@ def build_random_wan21_i2v(folder: Path, *, seed: int = 0) -> Path:
 
 
 def build_random_ti2v(folder: Path, *, seed: int = 0) -> Path:
-    """Write a folder of the TI2V-5B structure: residual VAE with 16x16 pixels per latent, one time per token."""
+    """Write a folder of the TI2V-5B architecture: residual VAE with 16x16 pixels per latent, one time per token."""
     torch.manual_seed(seed)
     vae = AutoencoderKLWan(
         base_dim=8,
@@ -114,14 +114,14 @@ def build_random_ti2v(folder: Path, *, seed: int = 0) -> Path:
 
 
 def build_random_fastwan(folder: Path, *, seed: int = 0) -> Path:
-    """Write a folder as FastVideo publishes FastWan2.2: that of TI2V-5B, with a pipeline of another name."""
+    """Write a folder as FastVideo publishes FastWan2.2: that of TI2V-5B with a different pipeline name."""
     index = build_random_ti2v(folder, seed=seed) / "model_index.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"_class_name": "WanDMDPipeline"}))
     return folder
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Make a word-level tokenizer that ends every text with `</s>`, as the T5 family does."""
+    """Build a word-level tokenizer that ends every text with `</s>`, as the T5 family does."""
     special = ["<pad>", "</s>", "<unk>"]
     tokenizer = Tokenizer(
         models.WordLevel({w: i for i, w in enumerate([*special, *VOCABULARY.split()])}, unk_token="<unk>")
@@ -135,7 +135,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def write_preview_map(folder: Path) -> None:
-    """Put a `preview.json` beside the weights, as trained folders have it."""
+    """Write a `preview.json` into the folder, as trained models have it."""
     rows = [[0.1 * (i % 2), 0.05 * (i % 3), 0.02 * i] for i in range(LATENT_CHANNELS)]
     (folder / "preview.json").write_text(json.dumps({"latent_rgb": rows, "bias": [0.5, 0.4, 0.3]}))
 

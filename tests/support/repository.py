@@ -1,4 +1,4 @@
-"""A repository in the layout of Wan2.2-T2V-A14B-Diffusers, with the weights of the embedded tiny model."""
+"""A repository in the layout of Wan2.2-T2V-A14B-Diffusers with the weights of the embedded tiny model."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from backend.models.folder.manager import EMBEDDED_MODELS
 from tests.support.hub import repository_files
 
 SHARDS = 3
-#: What lies in a repository and is never fetched.
+#: Suffixes of the repository files that are never downloaded.
 _NEVER = (".bin", ".py", ".png", ".md")
 
 
 def sharded_repository() -> dict[str, bytes]:
-    """The embedded tiny T2V model with its two experts in shards, and beside it what must never be fetched."""
+    """Return the tiny T2V model with both experts sharded, plus files that must never be downloaded."""
     files = repository_files(EMBEDDED_MODELS / "tiny-t2v-a14b")
     for expert in ("transformer", "transformer_2"):
         whole = f"{expert}/diffusion_pytorch_model.safetensors"
@@ -37,5 +37,5 @@ def sharded_repository() -> dict[str, bytes]:
 
 
 def needed_files(published: dict[str, bytes]) -> dict[str, bytes]:
-    """The files of a repository that the loader needs."""
+    """Return the files of a repository that the loader needs."""
     return {name: content for name, content in published.items() if not name.endswith(_NEVER)}

@@ -1,4 +1,4 @@
-"""A real server in a process of its own, for tests that go through HTTP as any client would."""
+"""A real server in its own process, for tests that use HTTP like any client."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import httpx2
 
 T = TypeVar("T")
 
-START_SECONDS = 90.0  # a loaded two-core machine imports torch in 10 to 20 s
+START_SECONDS = 90.0  # importing torch takes 10 to 20 s on a loaded two-core machine
 FINISHED = {"completed", "failed", "cancelled"}
 
-#: A request that the tiny model finishes quickly: small, few frames, few steps.
+#: A request that the tiny model completes quickly: small, with few frames and steps.
 QUICK = {
     "model_type": "tiny-t2v-a14b",
     "prompt": "a red circle moving right on a navy background",
@@ -31,18 +31,22 @@ QUICK = {
 
 
 def wait_for(probe: Callable[[], T], *, seconds: float = 60.0, what: str = "the condition") -> T:
-    """Call `probe` until it returns something true, and return that; fail after the deadline."""
+    """Poll `probe` until it returns a true value, and return that value.
+
+    Raises:
+        AssertionError: the deadline passed first.
+    """
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         value = probe()
         if value:
             return value
         time.sleep(0.05)
-    raise AssertionError(f"{what} did not come true within {seconds:g} s")
+    raise AssertionError(f"{what} did not become true within {seconds:g} s")
 
 
 class LiveServer:
-    """`wan22 serve` on a free port with a home of its own."""
+    """`wan22 serve` on a free port with its own home."""
 
     def __init__(self, home: Path, **env: str) -> None:
         self.home = home
@@ -52,7 +56,7 @@ class LiveServer:
         self.start()
 
     def start(self) -> None:
-        """Start the process and wait until it and its worker (if it has one) are ready."""
+        """Start the process and wait until it and its worker, if any, are ready."""
         ready = "/live" if self._env.get("WAN22_WORKER") == "false" else "/ready"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -93,7 +97,7 @@ class LiveServer:
 
     @property
     def worker_pids(self) -> list[int]:
-        """Process ids of the worker processes that this server started and that are alive."""
+        """Process ids of the live worker processes of this server."""
         found = []
         for stat in Path("/proc").glob("[0-9]*/stat"):
             try:
@@ -119,7 +123,7 @@ class LiveServer:
         return answer
 
     def wait(self, task_id: str, *statuses: str, seconds: float = 90.0) -> dict[str, Any]:
-        """Wait until the task has one of the statuses (default: any final one) and return it."""
+        """Wait until the task reaches one of the statuses (default: any final one) and return it."""
         wanted = set(statuses) or FINISHED
 
         def probe() -> dict[str, Any] | None:

@@ -1,6 +1,6 @@
-"""Files of weights with the names and shapes of the published models and no numbers: headers before a hole in the disk.
+"""Sparse weight files with the names and shapes of the published models: real headers, no data on the disk.
 
-The names are written down here by hand, so that the code under test is held against a second source.
+The names are written out here by hand, so that the code under test is compared with an independent source.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _BYTES = {"F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "I8": 1}
 
 
 def sparse(path: Path, shapes: Shapes, dtype: str = "BF16", metadata: Mapping[str, str] | None = None) -> Path:
-    """Write a safetensors file; tensors are as long as they should be and cost no room on the disk."""
+    """Write a sparse safetensors file: tensors have their full size but take no space on the disk."""
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     at = 0
     for name, shape in shapes.items():
@@ -37,7 +37,7 @@ def sparse(path: Path, shapes: Shapes, dtype: str = "BF16", metadata: Mapping[st
 
 
 def sparse_gguf(path: Path, shapes: Shapes, kind: gguf.GGMLQuantizationType, architecture: str = "wan") -> Path:
-    """Write a GGUF file with the package's own writer: matrices in `kind`, the rest in F32; again without numbers."""
+    """Write a sparse GGUF file with the writer of the gguf package: large matrices in `kind`, the rest in F32."""
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_quantization_version(2)
@@ -66,7 +66,7 @@ def sparse_gguf(path: Path, shapes: Shapes, kind: gguf.GGMLQuantizationType, arc
 def transformer(
     width: int, ffn: int, layers: int, inputs: int, outputs: int, *, original: bool = True, prefix: str = ""
 ) -> dict[str, tuple[int, ...]]:
-    """Return names and shapes of a Wan2.2 transformer in the names of its makers, or in those of diffusers."""
+    """Return names and shapes of a Wan2.2 transformer under its original names or those of diffusers."""
     linear = _linear
     names: dict[str, tuple[int, ...]] = {
         "patch_embedding.weight": (width, inputs, 1, 2, 2),
@@ -105,7 +105,7 @@ _TO = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 def wan21_i2v(*, original: bool = True) -> dict[str, tuple[int, ...]]:
-    """Return the transformer of I2V of Wan2.1, which reads tokens of the image too."""
+    """Return the transformer of Wan2.1 I2V, which also attends to image tokens."""
     names = transformer(5120, 13824, 40, 36, 16, original=original)
     places = ("proj.0", "proj.1", "proj.3", "proj.4") if original else ("norm1", "ff.net.0.proj", "ff.net.2", "norm2")
     before, first, last, after = places
@@ -122,7 +122,7 @@ def wan21_i2v(*, original: bool = True) -> dict[str, tuple[int, ...]]:
 
 
 def image_encoder(width: int = 1280, *, prefix: str = "vision_model.") -> dict[str, tuple[int, ...]]:
-    """Return CLIP's half for images with 32 layers, as ComfyUI's `clip_vision_h` has it."""
+    """Return the CLIP image encoder with 32 layers, as in ComfyUI's `clip_vision_h`."""
     names: dict[str, tuple[int, ...]] = {
         "embeddings.class_embedding": (width,),
         "embeddings.patch_embedding.weight": (width, 3, 14, 14),
@@ -145,7 +145,7 @@ def a14b(inputs: int = 16, *, original: bool = True, prefix: str = "") -> dict[s
 
 
 def text_encoder(naming: str = "hf", words: int = 256384) -> dict[str, tuple[int, ...]]:
-    """Return UMT5-XXL in the names of Hugging Face ("hf"), of Wan ("wan") or of llama.cpp ("gguf")."""
+    """Return UMT5-XXL under the names of Hugging Face ("hf"), Wan ("wan") or llama.cpp ("gguf")."""
     table, end, layer, parts = {
         "hf": ("shared.weight", "encoder.final_layer_norm.weight", "encoder.block.{}.layer.", _HF),
         "wan": ("token_embedding.weight", "norm.weight", "blocks.{}.", _WAN),
@@ -190,7 +190,7 @@ _GGUF = (
 
 
 def vae(channels: int, *, original: bool = True) -> dict[str, tuple[int, ...]]:
-    """Return the autoencoder of Wan2.1 (16 channels) or Wan2.2 (48): its ends by name, the rest as one number block."""
+    """Return the autoencoder of Wan2.1 (16 channels) or Wan2.2 (48): outer layers by name, the rest as one tensor."""
     encoder, decoder, patch, total = {16: (96, 96, 1, 126_892_531), 48: (160, 256, 2, 704_688_668)}[channels]
     into, out = ("conv1", "head.2") if original else ("conv_in", "conv_out")
     names: dict[str, tuple[int, ...]] = {
@@ -202,7 +202,7 @@ def vae(channels: int, *, original: bool = True) -> dict[str, tuple[int, ...]]:
 
 
 def with_scales(shapes: Shapes, ends: Iterable[str] = ("scale_weight",)) -> dict[str, tuple[int, ...]]:
-    """Add the tensors that say how each matrix was scaled down to 8 bits."""
+    """Add the scale tensors of 8-bit matrices."""
     scales = {
         f"{name.removesuffix('weight')}{end}": ()
         for name, shape in shapes.items()

@@ -1,6 +1,6 @@
-"""The weights of a diffusers folder written again in the other forms that people have them in.
+"""Rewrites the weights of a diffusers folder in the other formats in common use.
 
-Each writer replaces the file of one component and returns the numbers that a reader must get, by diffusers' names.
+Each writer replaces the file of one component and returns the values that a reader must obtain, by diffusers' names.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _FP8_MAX = 448.0
 
 
 def weights_of(folder: Path, component: str) -> Tensors:
-    """Read the one safetensors file of a component."""
+    """Read the single safetensors file of a component."""
     (path,) = (folder / component).glob("*.safetensors")
     return load_file(path)
 
 
 def replace_weights(folder: Path, component: str, tensors: Tensors, name: str | None = None) -> Path:
-    """Write the file of a component; without a name under the one that it has."""
+    """Replace the file of a component, keeping its name unless another is given."""
     (old,) = (folder / component).glob("*.safetensors")
     old.unlink()
     path = old if name is None else old.with_name(name)
@@ -39,7 +39,7 @@ def replace_weights(folder: Path, component: str, tensors: Tensors, name: str | 
 
 
 def originally_named(folder: Path, component: str, tensors: Tensors, table: int = 1) -> Tensors:
-    """Give tensors the names that Wan's own files have (table 1), or those of GGUF text encoders (table 2)."""
+    """Rename tensors as in Wan's own files (table 1) or as in GGUF text encoders (table 2)."""
     config = json.loads((folder / component / "config.json").read_text())
     names = name_tables(component, tensors, config)[table]
     return {names[key]: value for key, value in tensors.items()}
@@ -48,7 +48,7 @@ def originally_named(folder: Path, component: str, tensors: Tensors, table: int 
 def write_original(
     folder: Path, component: str, change: Callable[[torch.Tensor], torch.Tensor] = torch.clone, prefix: str = ""
 ) -> Tensors:
-    """Write a component as one file under Wan's own names, every tensor changed in the same way."""
+    """Write a component as one file under Wan's own names, applying `change` to every tensor."""
     tensors = {key: change(value) for key, value in weights_of(folder, component).items()}
     named = originally_named(folder, component, tensors)
     replace_weights(
@@ -58,7 +58,7 @@ def write_original(
 
 
 def write_scaled_fp8(folder: Path, component: str, *, original: bool, word: str = "scale_weight") -> Tensors:
-    """Write a component with its matrices in eight bits and a scale for each, as ComfyUI's files have it."""
+    """Write a component with 8-bit matrices and a scale for each, as in ComfyUI's files."""
     expected: Tensors = {}
     small: Tensors = {}
     scales: Tensors = {}
@@ -92,10 +92,10 @@ def write_gguf(
     table: int = 1,
     change: Callable[[Tensors], Tensors] = dict,
 ) -> Tensors:
-    """Write a component as a GGUF file: matrices in the given type where their rows allow it, all else in float32.
+    """Write a component as GGUF: matrices in the given type where their rows allow it, all else in float32.
 
-    Table 2 has llama.cpp's names, and a tokenizer comes with them. `change` may take tensors away or add some, by their
-    names in the file.
+    Table 2 uses llama.cpp's names and adds a tokenizer. `change` may remove or add tensors, under their names in
+    the file.
     """
     tensors = weights_of(folder, component)
     named = originally_named(folder, component, tensors, table)

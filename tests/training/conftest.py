@@ -1,4 +1,4 @@
-"""Training and judging in tests keep to one thread."""
+"""Limits training and evaluation in tests to one thread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    # Threads of one process wait for each other; next to other tests one is faster than two.
+    # The threads of one process wait for each other: beside other tests, one is faster than two.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""A given image reaches a network in training exactly as the stock pipeline gives it."""
+"""An input image reaches a network in training exactly as it does in the stock pipeline."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import pytest
 import torch
 from PIL import Image
 
-from training import autoencoder, cases, experts, folder, latents
-from training.alignment import align
-from training.flow import as_first_frame, beside
-from training.models import I2V
+from training.evaluation import cases
+from training.networks import autoencoder, experts, latents
+from training.networks.alignment import align
+from training.networks.flow import as_channels, as_first_frame
+from training.recipes import folder
+from training.recipes.models import I2V
 
 RNG = np.random.default_rng(0)
 
 
 @pytest.mark.parametrize("with_end", [False, True])
-def test_the_condition_is_the_one_of_the_stock_pipeline(with_end: bool) -> None:
+def test_the_condition_equals_that_of_the_stock_pipeline(with_end: bool) -> None:
     pipeline = folder.load(I2V.folder, from_image=True)
     case = cases.from_image(1, 96, with_end=True)[0]
     frames = [torch.from_numpy(np.array(image)).permute(2, 0, 1) / 127.5 - 1 for image in (case.image, case.end_image)]
@@ -40,25 +42,25 @@ def test_the_condition_is_the_one_of_the_stock_pipeline(with_end: bool) -> None:
     assert torch.allclose(made, expected, atol=1e-4)
 
 
-def test_a_condition_lies_beside_the_latents() -> None:
+def test_the_condition_is_appended_to_the_latents_as_channels() -> None:
     conditions = torch.randn(3, 20, 5, 4, 4)
     noisy, times = torch.randn(2, 16, 5, 4, 4), torch.tensor([10.0, 900.0])
-    question = beside(conditions, first_frame=3.0)(noisy, noisy, times, torch.tensor([2, 0]), RNG)
-    assert torch.equal(question.hidden[:, :16], noisy)
-    assert torch.equal(question.hidden[:, 16:], conditions[[2, 0]])
-    assert question.counted is not None
-    assert question.counted.mean((0, 1, 3, 4)).tolist() == [3.0, 1.0, 1.0, 1.0, 1.0]
-    assert torch.equal(question.times, times)
+    inputs = as_channels(conditions, first_frame=3.0)(noisy, noisy, times, torch.tensor([2, 0]), RNG)
+    assert torch.equal(inputs.hidden[:, :16], noisy)
+    assert torch.equal(inputs.hidden[:, 16:], conditions[[2, 0]])
+    assert inputs.loss_weights is not None
+    assert inputs.loss_weights.mean((0, 1, 3, 4)).tolist() == [3.0, 1.0, 1.0, 1.0, 1.0]
+    assert torch.equal(inputs.times, times)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-def test_a_first_frame_is_clean_at_time_zero_and_not_counted(share: float) -> None:
+def test_a_first_frame_is_clean_at_time_zero_and_has_no_weight_in_the_loss(share: float) -> None:
     clean, noisy, times = torch.zeros(2, 48, 5, 8, 8), torch.ones(2, 48, 5, 8, 8), torch.tensor([10.0, 900.0])
-    question = as_first_frame(share, 12)(noisy, clean, times, torch.tensor([0, 1]), RNG)
-    # Tokens run over frames, rows and columns, as the transformer's patches do.
-    per_frame = question.times.reshape(2, 5, 16)
-    assert question.counted is not None
-    for part in (question.hidden, question.counted):
+    inputs = as_first_frame(share, 12)(noisy, clean, times, torch.tensor([0, 1]), RNG)
+    # Tokens are ordered by frame, row and column, like the patches of the transformer.
+    per_frame = inputs.times.reshape(2, 5, 16)
+    assert inputs.loss_weights is not None
+    for part in (inputs.hidden, inputs.loss_weights):
         assert (part[:, :12, 0] == 1 - share).all()
         assert (part[:, :12, 1:] == 1).all()
         assert (part[:, 12:] == 0).all()
@@ -67,7 +69,7 @@ def test_a_first_frame_is_clean_at_time_zero_and_not_counted(share: float) -> No
 
 
 @torch.no_grad()
-def test_an_expert_ignores_the_channels_that_hold_nothing() -> None:
+def test_an_expert_ignores_empty_channels() -> None:
     torch.manual_seed(0)
     expert = experts.build_expert(48, layers=1)
     experts.ignore_channels(expert, 12)
@@ -81,7 +83,7 @@ def test_an_expert_ignores_the_channels_that_hold_nothing() -> None:
 
 
 @torch.no_grad()
-def test_aligned_latents_are_ordered_and_decode_to_the_same_picture() -> None:
+def test_aligned_latents_are_ordered_and_decode_to_the_same_image() -> None:
     torch.manual_seed(0)
     codec = autoencoder.build_residual()
     pixels = torch.rand(40, 3, 1, 32, 32) * 2 - 1

@@ -1,4 +1,4 @@
-"""A training stage that is killed continues where it was, and ends where it would have ended."""
+"""A killed training stage resumes from its checkpoint and reaches the same result as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.loop import Schedule, run
-from training.place import precision_of
+from training.networks.loop import Schedule, run
+from training.networks.workspace import precision_of
 
 STEPS = 30
 
@@ -33,7 +33,7 @@ def train(work: Path, pause: float = 0.0) -> nn.Module:
     trained = network()
 
     def loss(step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        # Only the process that waits to be killed is slow.
+        # Only the process that is to be killed is slowed down.
         time.sleep(pause)
         x = torch.from_numpy(rng.normal(size=(16, 6))).float()
         return {"error": (trained(x + 0.01 * torch.randn_like(x)) - x.flip(1)).square().mean()}
@@ -42,7 +42,7 @@ def train(work: Path, pause: float = 0.0) -> nn.Module:
     return trained
 
 
-def test_a_killed_stage_ends_as_if_it_had_not_been_killed(tmp_path: Path) -> None:
+def test_a_killed_stage_ends_with_the_same_weights_as_an_uninterrupted_one(tmp_path: Path) -> None:
     whole = train(tmp_path / "whole")
     code = f"from pathlib import Path; from tests.training.test_loop import train; train(Path({str(tmp_path)!r}), 0.05)"
     root = Path(__file__).parents[2]
@@ -78,7 +78,7 @@ def test_learning_lowers_the_loss_and_a_finished_stage_is_only_loaded(tmp_path: 
     ("device", "capability", "precision"),
     [("cpu", "AVX2", torch.float32), ("cpu", "AVX512", torch.bfloat16), ("cuda", "AVX2", torch.bfloat16)],
 )
-def test_bfloat16_is_for_devices_that_multiply_it_fast(
+def test_bfloat16_is_used_where_the_device_multiplies_it_fast(
     monkeypatch: pytest.MonkeyPatch, device: str, capability: str, precision: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)

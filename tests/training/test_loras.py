@@ -1,4 +1,4 @@
-"""The recipe of the LoRAs in small, their files, and what the embedded ones do."""
+"""The LoRA recipe at a small scale, the files it writes, and the effect of the embedded LoRAs."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from training import adapters, cases, experts, lora_card, loras
-from training.distillation import Preset
-from training.effects import EFFECTS
-from training.experts import build_expert
-from training.flow import BOUNDARY
-from training.judge import generate
-from training.lora_judge import judge_preset, preset_of, with_lora
-from training.models import T2V
-from training.place import Place
+from training.evaluation import cases, lora_card
+from training.evaluation.judge import generate
+from training.evaluation.lora_judge import judge_preset, preset_of, with_lora
+from training.networks import adapters, experts
+from training.networks.experts import build_expert
+from training.networks.flow import BOUNDARY
+from training.networks.workspace import Workspace
+from training.recipes import loras
+from training.recipes.distillation import DistilledPreset
+from training.recipes.models import T2V
+from training.world.effects import EFFECTS
 
 SMALL = loras.LoraRecipe(clips=8, effect_steps=2, preset_clips=2, preset_steps=2, batch=2)
 
@@ -30,17 +32,17 @@ def answer(expert: Any) -> torch.Tensor:
     return predicted
 
 
-def test_a_merged_file_is_the_adapter_that_was_trained(tmp_path: Path) -> None:
+def test_a_merged_file_equals_the_trained_adapter(tmp_path: Path) -> None:
     torch.manual_seed(0)
     plain = build_expert()
     before = answer(plain)
     adapted = build_expert()
     adapted.load_state_dict(plain.state_dict())
-    change = adapters.Change(adapted, 4, adapters.ATTENTION + adapters.FEED_FORWARD)
+    adapter_set = adapters.AdapterSet(adapted, 4, adapters.ATTENTION + adapters.FEED_FORWARD)
     assert torch.allclose(answer(adapted), before, atol=1e-6)
-    for factor in change.factors:
+    for factor in adapter_set.factors:
         torch.nn.init.normal_(factor.weight, std=0.1)
-    adapters.write(tmp_path / "one.safetensors", change, {"wan22.expert": "high_noise"})
+    adapters.write(tmp_path / "one.safetensors", adapter_set, {"wan22.expert": "high_noise"})
     adapters.merge(plain, tmp_path / "one.safetensors", 1.0)
     assert not torch.allclose(answer(plain), before, atol=1e-2)
     assert torch.allclose(answer(plain), answer(adapted), atol=2e-3)
@@ -49,18 +51,18 @@ def test_a_merged_file_is_the_adapter_that_was_trained(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
-def test_the_recipe_in_small_gives_pairs_that_can_be_merged(tmp_path: Path) -> None:
+def test_the_scaled_down_recipe_writes_pairs_that_can_be_merged(tmp_path: Path) -> None:
     names = ["tiny_drift", loras.PRESET_NAME]
-    loras.train(SMALL, Place(tmp_path, tmp_path / "work", compiled=False), names)
+    loras.train(SMALL, Workspace(tmp_path, tmp_path / "work", compiled=False), names)
     for name in names:
         assert with_lora(tmp_path, name, 1.0).transformer_2 is not None
         assert json.loads((tmp_path / loras.NOTES).read_text())[name]["recipe"]["effect_steps"] == 2
-    assert preset_of(tmp_path) == Preset()
+    assert preset_of(tmp_path) == DistilledPreset()
 
 
 @pytest.mark.parametrize("expert", adapters.EXPERTS)
 @pytest.mark.parametrize("name", [*EFFECTS, loras.PRESET_NAME])
-def test_every_header_says_what_the_file_is(name: str, expert: str) -> None:
+def test_every_header_describes_its_file(name: str, expert: str) -> None:
     header = adapters.read_header(adapters.file_of(loras.FOLDER, name, expert))
     assert header["format"] == "pt"
     assert header["modelspec.architecture"] == T2V.name
@@ -98,7 +100,7 @@ def test_the_embedded_preset_needs_four_steps_and_both_experts() -> None:
     assert scores.right["motion"] >= 3
 
 
-def test_the_card_is_what_notes_and_headers_say(tmp_path: Path) -> None:
+def test_the_card_matches_the_notes_and_headers(tmp_path: Path) -> None:
     written = (loras.FOLDER / lora_card.CARD).read_text()
     for path in loras.FOLDER.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

@@ -1,4 +1,4 @@
-"""The judge's eyes see what is there, and do not see what is not."""
+"""The image analysis recognises what a clip shows and nothing that it does not show."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.observation import UNCLEAR, Frames, Observation, observe, saturation, travel
-from training.scores import Scores, likeness
-from training.world import Scene, all_scenes, render
+from training.evaluation.scores import Scores, likeness
+from training.world.observation import UNCLEAR, Frames, ObservedScene, observe, saturation, travel
+from training.world.scenes import Scene, all_scenes, render
 
 STILL = Scene("red", "square", "staying still", "black")
 
@@ -19,7 +19,7 @@ def frames_of(scene: Scene, seed: int = 0) -> Frames:
     return np.round((pixels + 1) * 127.5).astype(np.uint8).transpose(1, 2, 3, 0)
 
 
-def test_true_clips_are_right_in_everything() -> None:
+def test_rendered_clips_are_recognised_in_every_aspect() -> None:
     scores = Scores()
     scenes = all_scenes()
     for index in range(0, len(scenes), 11):
@@ -33,30 +33,30 @@ def test_true_clips_are_right_in_everything() -> None:
     ("aspect", "other"),
     [("colour", "orange"), ("shape", "circle"), ("motion", "spinning"), ("background", "navy")],
 )
-def test_a_clip_of_something_else_is_wrong_in_just_that(aspect: str, other: str) -> None:
+def test_a_clip_that_differs_in_one_aspect_is_wrong_in_that_aspect_alone(aspect: str, other: str) -> None:
     scores = Scores()
     scores.add(STILL, observe(frames_of(replace(STILL, **{aspect: other}))))
     assert [mistake[0] for mistake in scores.mistakes] == [aspect]
     assert scores.right["everything"] == 0
 
 
-def test_an_empty_clip_shows_a_background_and_no_shape() -> None:
+def test_an_empty_clip_has_a_background_and_no_shape() -> None:
     empty = np.full((17, 96, 96, 3), (12, 12, 16), dtype=np.uint8)
-    assert observe(empty) == Observation(UNCLEAR, UNCLEAR, UNCLEAR, "black")
+    assert observe(empty) == ObservedScene(UNCLEAR, UNCLEAR, UNCLEAR, "black")
 
 
-def test_a_background_that_changes_is_unclear() -> None:
+def test_a_changing_background_is_unclear() -> None:
     clip = np.concatenate([frames_of(STILL)[:9], frames_of(replace(STILL, background="teal"))[:8]])
     assert observe(clip).background == UNCLEAR
 
 
-def test_noise_is_nothing() -> None:
+def test_noise_is_unclear() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (17, 96, 96, 3), dtype=np.uint8)
     assert observe(noise).shape == UNCLEAR
     assert observe(noise).colour == UNCLEAR
 
 
-def test_a_frozen_mover_and_a_reversed_one_are_wrong() -> None:
+def test_frozen_and_reversed_motions_are_recognised_as_such() -> None:
     clip = frames_of(replace(STILL, motion="moving right"))
     assert observe(np.repeat(clip[8:9], 17, axis=0)).motion == "staying still"
     assert observe(clip[::-1]).motion == "moving left"
@@ -76,7 +76,7 @@ def test_likeness_is_the_peak_signal_to_noise_ratio() -> None:
     assert likeness(np.full_like(image, 100), np.full_like(image, 101)) == pytest.approx(48.13, abs=0.01)
 
 
-def test_travel_and_saturation_measure_what_they_say() -> None:
+def test_travel_and_saturation_measure_what_their_names_promise() -> None:
     moving = replace(STILL, motion="moving down")
     down = travel(frames_of(moving))
     assert 0.3 < down.imag < 0.5

@@ -1,13 +1,24 @@
-"""The world draws what its captions say, the same way every time, and keeps its held-out captions to itself."""
+"""Rendering follows the caption and is deterministic, and held-out captions never reach training."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from training import tokenizer
-from training.split import SceneSource, held_out, seen
-from training.world import BACKGROUNDS, COLOURS, FILLERS, FRAMES, MOTIONS, SHAPES, SIZE, Scene, all_scenes, render
+from training.world import tokenizer
+from training.world.scenes import (
+    BACKGROUNDS,
+    COLOURS,
+    FILLERS,
+    FRAMES,
+    MOTIONS,
+    SHAPES,
+    SIZE,
+    Scene,
+    all_scenes,
+    render,
+)
+from training.world.split import SceneSource, held_out, training_scenes
 
 
 def test_a_clip_depends_on_scene_and_seed_alone() -> None:
@@ -41,17 +52,17 @@ def test_roaming_shapes_start_anywhere_and_stay_in_the_frame(motion: str) -> Non
     assert np.ptp(starts, axis=0).min() > 0.15
 
 
-def test_the_canonical_sentence_is_the_majority_and_free_phrasings_name_the_same_things() -> None:
+def test_most_captions_are_canonical_and_free_phrasings_name_the_same_things() -> None:
     rng = np.random.default_rng(0)
     scene = Scene("orange", "ring", "growing", "teal")
-    said = [scene.phrase(rng) for _ in range(400)]
+    phrases = [scene.phrase(rng) for _ in range(400)]
     assert scene.caption == "a orange ring growing on a teal background"
-    assert 0.7 < said.count(scene.caption) / len(said) < 0.9
-    assert all(word in text for text in said for word in ("orange", "ring", "teal", "background"))
+    assert 0.7 < phrases.count(scene.caption) / len(phrases) < 0.9
+    assert all(word in text for text in phrases for word in ("orange", "ring", "teal", "background"))
 
 
-def test_held_out_scenes_are_many_fixed_and_leave_every_word_to_training() -> None:
-    hidden, visible = held_out(), seen()
+def test_the_held_out_scenes_are_fixed_and_training_still_covers_every_word() -> None:
+    hidden, visible = held_out(), training_scenes()
     assert len(hidden) >= 200
     assert hidden == held_out()
     assert hidden[0].caption == "a purple triangle spinning on a teal background"
@@ -74,13 +85,13 @@ def test_the_tokenizer_knows_every_caption_and_round_trips_it() -> None:
     unknown = words.convert_tokens_to_ids(tokenizer.UNKNOWN)
     rng = np.random.default_rng(2)
     for scene in all_scenes():
-        said = " ".join(word for word in scene.phrase(rng).split() if word not in FILLERS)
-        ids = words(said).input_ids
+        caption = " ".join(word for word in scene.phrase(rng).split() if word not in FILLERS)
+        ids = words(caption).input_ids
         assert unknown not in ids
-        assert words.decode(ids, skip_special_tokens=True) == said.replace(",", "")
+        assert words.decode(ids, skip_special_tokens=True) == caption.replace(",", "")
 
 
-def test_the_tokenizer_serves_the_stock_pipeline() -> None:
+def test_the_tokenizer_works_with_the_arguments_of_the_stock_pipeline() -> None:
     encoded = tokenizer.build()(
         ["A Red circle, MOVING right!", ""],
         padding="max_length",

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.catalogue.table import find_model
 from backend.core.domain import Phase
 from backend.core.planning.cost_model import Basis, Seconds, experts_of_steps
-from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.requests import GenerationRequest, guidance_plan
 from backend.engine.frames.decode import count_chunks
 

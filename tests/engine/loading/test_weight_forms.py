@@ -387,7 +387,10 @@ def test_a_tensor_that_is_missing_or_of_another_shape_or_has_no_place_is_named(
         ({key: value for key, value in pristine.items() if key != name}, f"have no tensor {name}"),
         (pristine | {name: torch.zeros(7)}, rf"{name} of {component} has the shape \[7\]"),
         (pristine | {"vace_blocks.0.weight": torch.zeros(7)}, r"1 tensors .* no place .* vace_blocks\.0\.weight"),
-        (pristine | {name: torch.zeros(pristine[name].shape, dtype=torch.int8)}, "stored as I8, which is not supported"),
+        (
+            pristine | {name: torch.zeros(pristine[name].shape, dtype=torch.int8)},
+            "stored as I8, which is not supported",
+        ),
     ):
         replace_weights(trained, component, change)
         with pytest.raises(ModelDamaged, match=message):

@@ -1,0 +1,1 @@
+"""Held-out cases, scores, and the cards and contact sheets that report them."""
