@@ -1,12 +1,7 @@
-"""The shapes of what clients ask for: a video, its continuation, another file of it.
+"""The bodies of requests for videos: their shape, and how they are read from JSON or a form.
 
-Only shapes: which values a model accepts is decided further in. Field names and spellings are fixed by the
-clients that exist; docs/api.md tells them.
-
-How a generation request is read from the wire: JSON or a form, checked for shape before anything else sees it.
-
-Accepts the spellings of older clients (camelCase, numbers as text) and nothing that could be misread:
-no NaN, no repeated keys, no object where a file belongs.
+Accepts the spellings of older clients (camelCase, numbers as text) and nothing ambiguous: no NaN, no repeated
+keys, no object where a file belongs. Which values a model accepts is decided elsewhere.
 """
 
 from __future__ import annotations
