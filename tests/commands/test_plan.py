@@ -69,3 +69,7 @@ def test_doctor_says_what_fits(tmp_path: Path) -> None:
     done = invoke("doctor", "--offline", home=tmp_path / "home")
     assert "TI2V-5B plan" in done.stdout
     assert "estimated" in done.stdout
+
+
+def test_the_readme_has_the_overview() -> None:
+    assert overview_table().strip() in (PLANNER.parents[1] / "README.md").read_text()

@@ -10,7 +10,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from functools import cache, partial
 from typing import Any
 
-from backend.core.catalogue.table import ModelSpec
+from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.domain import Task
 from backend.core.errors import DoesNotFit
 from backend.core.formats.packed_matrices import PackedMatrices
@@ -109,16 +109,15 @@ class Forecast:
         Raises:
             DoesNotFit: no plan fits; the details name a request that does.
         """
-        work = self._work(request)
-        smallest = _SAME_STRUCTURE_SHARE * work.spec.weights_gb * 1e9
-        if not self.binding or work.spec.embedded or model_bytes < smallest:
+        spec = find_model(request.model)
+        if not self.binding or spec.embedded or model_bytes < _SAME_STRUCTURE_SHARE * spec.weights_gb * 1e9:
             return
-        decision = self._decide(work)
+        decision = self.decide(request)
         if not decision.fits:
             raise DoesNotFit(
                 decision.reason,
                 suggestions=(f"{decision.would_fit}.",),
-                details={"model": work.model, "would_fit": suggestion(decision)},
+                details={"model": spec.id, "would_fit": suggestion(decision)},
             )
 
     def _work(self, request: GenerationRequest) -> Workload:
