@@ -154,6 +154,7 @@ class Task:
     error_code: str | None = None
     error_message: str | None = None
     error_suggestions: tuple[str, ...] = ()
+    download_paused: bool = False  #: whether it waits because the download of its model is paused
 
     @property
     def prompt(self) -> str:

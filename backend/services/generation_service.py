@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from backend.core.catalogue.table import ModelSpec, find_model
-from backend.core.domain import Priority, Task, TaskStatus, new_task_id
+from backend.core.domain import Priority, Task, new_task_id
 from backend.core.errors import InvalidRequest, LoraNotFound
 from backend.core.paths import Home
 from backend.core.planning.optimizer import Decision
@@ -65,7 +65,6 @@ class Submission:
     queue_position: int | None  #: of the first task; 1 = next; None = it does not wait for its turn
     until_done: Span | None  #: of the first task; None while nothing is known
     fetch: FetchFirst | None = None  #: what is fetched before the first can run
-    held_up: bool = False  #: whether the download of the model is paused, so that none of them has a turn
 
     @property
     def task(self) -> Task:
@@ -106,9 +105,7 @@ class GenerationService:
         loras: LoraLibrary,
         inputs: InputStore,
         forecast: Forecast,
-        held_up: Callable[[], Collection[str]] = frozenset,
     ) -> None:
-        """Take what the rules need; `held_up` names the models whose tasks have no turn now."""
         self._settings = settings
         self._tasks = tasks
         self._outputs = outputs
@@ -117,7 +114,6 @@ class GenerationService:
         self._loras = loras
         self._inputs = inputs
         self._forecast = forecast
-        self._held_up = held_up
         self._continuation = Continuation(home, outputs, inputs)
 
     def submit(self, wish: SubmitRequest) -> Submission:
@@ -296,15 +292,12 @@ class GenerationService:
             idempotency_key=key,
             fingerprint=fingerprint,
         )
-        held_up = self._held_up()
-        position = self._tasks.queue_position(tasks[0].id, held_up)
-        until_done = self._until_done(tasks[0].id, held_up)
-        waits = choice.spec.id in held_up and tasks[0].status is TaskStatus.PENDING
-        return Submission(tuple(tasks), choice.spec, choice.reasons, position, until_done, held_up=waits)
+        position, until_done = self._tasks.queue_position(tasks[0].id), self._until_done(tasks[0].id)
+        return Submission(tuple(tasks), choice.spec, choice.reasons, position, until_done)
 
-    def _until_done(self, task_id: str, held_up: Collection[str]) -> Span | None:
+    def _until_done(self, task_id: str) -> Span | None:
         """Say when a task that waits is done, with everything that runs before it."""
-        ahead = self._tasks.up_to(task_id, held_up)
+        ahead = self._tasks.up_to(task_id)
         return (
             self._forecast.until_done(
                 [

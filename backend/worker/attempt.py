@@ -116,14 +116,14 @@ class Attempt:
         """End the task as the user wished. Raises like `release`."""
         self._persist(lambda: self._tasks.acknowledge_cancel(self.task.id, self._token))
 
-    def release(self, held_up: str | None = None) -> None:
-        """Hand the task back without using up the attempt; `held_up` is why it cannot go on now, if that is the cause.
+    def release(self, reason: str | None = None) -> None:
+        """Hand the task back without using up the attempt; `reason` is why it has to wait, None when the worker stops.
 
         Raises:
             LeaseLost: it is somebody else's by now.
             StoreUnavailable, StorageFull: the database took nothing for too long; the lease will run out.
         """
-        self._persist(lambda: self._tasks.release(self.task.id, self._token, held_up))
+        self._persist(lambda: self._tasks.release(self.task.id, self._token, reason))
 
     def _persist(self, write: Callable[[], None]) -> None:
         deadline = time.monotonic() + PERSIST_SECONDS
