@@ -15,6 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from backend import __version__
 from backend.core.catalogue.table import ModelSpec, find_model
+from backend.core.domain import OnProgress
 from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, OutOfMemory
 from backend.core.planning.memory_plan import PLANS, MemoryPlan
 from backend.core.requests import GenerationRequest, check_images
@@ -25,36 +26,10 @@ PRODUCT = "wan22"
 _PLAN = PLANS[0]
 
 
-class FetchProgress(Protocol):
-    """One moment of a fetch (`models.download_progress.DownloadProgress`); what is not known is None."""
-
-    @property
-    def phase(self) -> str:
-        """One of waiting (for somebody else's fetch), downloading, verifying."""
-
-    @property
-    def done_bytes(self) -> int:
-        """Bytes of the whole model that are on the disk."""
-
-    @property
-    def total_bytes(self) -> int | None:
-        """Bytes of the whole model."""
-
-    @property
-    def speed(self) -> float | None:
-        """Bytes per second over the network."""
-
-    @property
-    def eta_seconds(self) -> float | None:
-        """Seconds to the last byte."""
-
-
 class ModelFetcher(Protocol):
     """Who brings models here (`models.downloader.ModelDownloader`)."""
 
-    def fetch(
-        self, spec: ModelSpec, *, check: Callable[[], None], on_progress: Callable[[FetchProgress], None]
-    ) -> Path:
+    def fetch(self, spec: ModelSpec, *, check: Callable[[], None], on_progress: OnProgress) -> Path:
         """Bring the model here, verified, or mend what is damaged; `check` raises to stop, and the bytes stay."""
 
 
@@ -169,7 +144,7 @@ class ModelIntegrationBridge(Generic[LoadedT]):
         here = self.availability(model_id)
         return self._fetcher is not None and not here.available and not here.spec.embedded
 
-    def ensure(self, model_id: str, *, check: Callable[[], None], on_progress: Callable[[FetchProgress], None]) -> Path:
+    def ensure(self, model_id: str, *, check: Callable[[], None], on_progress: OnProgress) -> Path:
         """Return the folder of a model that is here and whole; fetch it, or its damaged files, where it is not.
 
         Loads nothing, so another thread may call it while this bridge has a model in memory.

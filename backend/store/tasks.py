@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any, Final, NotRequired, TypedDict, Unpack
 
 from sqlalchemy import (
@@ -255,7 +254,7 @@ class TaskStore:
         """
         fraction = min(1.0, max(0.0, progress.fraction))
         same_stage = tasks.c.stage == progress.stage
-        fetch = {} if progress.fetch is None else {"download": _known(asdict(progress.fetch))}
+        fetch = {} if progress.fetch is None else {"download": progress.fetch.to_json()}
         with self._database.begin() as connection:
             row = apply(
                 connection,
@@ -528,10 +527,6 @@ def _position(connection: Connection, row: Row[Any]) -> int | None:
         return None
     query = select(func.count()).select_from(tasks).where(_READY, _before(row))
     return int(connection.execute(query).scalar_one()) + 1
-
-
-def _known(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _before(row: Row[Any]) -> ColumnElement[bool]:

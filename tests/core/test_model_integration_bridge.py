@@ -11,8 +11,9 @@ import pytest
 
 from backend import __version__
 from backend.core.catalogue.table import MODELS, ModelSpec
+from backend.core.domain import OnProgress
 from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, OutOfMemory, UnknownModel
-from backend.core.model_integration_bridge import FetchProgress, ModelIntegrationBridge, RunFacts
+from backend.core.model_integration_bridge import ModelIntegrationBridge, RunFacts
 from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
 
@@ -296,9 +297,7 @@ def test_a_record_holds_everything_and_is_plain_json(
 class Fetcher:
     fetched: list[str] = field(default_factory=list)
 
-    def fetch(
-        self, spec: ModelSpec, *, check: Callable[[], None], on_progress: Callable[[FetchProgress], None]
-    ) -> Path:
+    def fetch(self, spec: ModelSpec, *, check: Callable[[], None], on_progress: OnProgress) -> Path:
         check()
         self.fetched.append(spec.id)
         return Path("/fetched") / spec.id

@@ -14,6 +14,7 @@ from pathlib import Path
 from backend.core.catalogue.table import ModelSpec
 from backend.core.config.download_limit import Limit, bandwidth_limit, no_limit
 from backend.core.config.file import ConfigFile
+from backend.core.domain import DownloadPhase, OnProgress
 from backend.core.errors import ModelDamaged, ModelUnavailable
 from backend.core.files import storage_errors, sync_folder
 from backend.core.paths import Home
@@ -35,7 +36,7 @@ from backend.models.folder.integrity import FileFinding, FileState, check_quick,
 from backend.models.folder.locks import folder_lock
 from backend.models.folder.manager import ModelManager
 from backend.models.folder.manifest import FileRecord, Manifest, read_manifest
-from backend.models.folder.progress import DownloadPhase, OnProgress, ProgressMeter, RateLimiter
+from backend.models.folder.progress import ProgressMeter, RateLimiter
 
 #: How often a file is fetched whose content is wrong.
 CONTENT_ATTEMPTS = 3

@@ -23,6 +23,7 @@ from typing import Final
 from filelock import FileLock, Timeout
 
 from backend.core.catalogue.table import ModelSpec, models_in_force
+from backend.core.domain import DownloadPhase
 from backend.core.errors import ModelDamaged, ModelUnavailable
 from backend.core.formats.gguf import read_gguf_header
 from backend.core.formats.packed_matrices import PackedMatrices
@@ -31,7 +32,7 @@ from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, Container
 from backend.core.paths import Home
 from backend.models.folder.integrity import FileState, check_quick, size_state
 from backend.models.folder.manifest import Manifest, read_manifest
-from backend.models.folder.progress import DownloadPhase, read_status
+from backend.models.folder.progress import read_status
 
 _EXPERTS: Final = ("transformer", "transformer_2")
 EMBEDDED_MODELS = Path(__file__).parents[2] / "assets" / "tiny"

@@ -20,7 +20,7 @@ from typing import Final, Protocol
 import structlog
 
 from backend.core.catalogue.table import ModelSpec, models_in_force
-from backend.core.domain import utcnow
+from backend.core.domain import DownloadPhase, DownloadProgress, OnProgress, utcnow
 from backend.core.errors import (
     DownloadNotFound,
     DownloadStopped,
@@ -31,7 +31,6 @@ from backend.core.errors import (
 from backend.core.paths import Home
 from backend.models.download.retries import PATIENT
 from backend.models.folder.manager import ModelManager
-from backend.models.folder.progress import DownloadPhase, DownloadProgress, OnProgress
 from backend.models.folder.storage import discard_unfinished
 from backend.services.downloads.state import ENDED, RUNNING, Download, DownloadState, orders_in_force
 from backend.store.download_orders import DownloadOrders, Order, Urgency

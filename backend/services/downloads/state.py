@@ -13,9 +13,9 @@ from typing import Final
 import structlog
 
 from backend.core.catalogue.table import ModelSpec, models_in_force
+from backend.core.domain import DownloadProgress
 from backend.core.errors import WanError
 from backend.models.folder.manager import ModelManager
-from backend.models.folder.progress import DownloadProgress
 from backend.store.download_orders import DownloadOrders, Order, Urgency
 
 log = structlog.get_logger(__name__)

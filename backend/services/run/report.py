@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from backend.core.domain import FetchNews, Progress, Stage
+from backend.core.domain import DownloadProgress, Progress, Stage
 from backend.services.run.clock import Phase, PhaseClock
 
 Report = Callable[[Progress], None]
@@ -42,7 +42,7 @@ class RunReport:
         self.clock.disturb()
         self.update(stage, message)
 
-    def update(self, stage: Stage, message: str, fetch: FetchNews | None = None) -> None:
+    def update(self, stage: Stage, message: str, fetch: DownloadProgress | None = None) -> None:
         """Say how far the run is, and how far the model that it waits for."""
         self._report(
             Progress(

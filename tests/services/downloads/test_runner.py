@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from backend.core.catalogue.table import MODELS, ModelSpec
+from backend.core.domain import DownloadPhase, DownloadProgress, OnProgress
 from backend.core.errors import StoreUnavailable
 from backend.core.paths import Home
 from backend.models.folder.manager import EMBEDDED_MODELS, ModelManager
-from backend.models.folder.progress import DownloadPhase, DownloadProgress, OnProgress
 from backend.services.downloads import runner as model_downloads
 from backend.services.downloads.runner import ModelDownloads
 from backend.services.downloads.state import DownloadState
