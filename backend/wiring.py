@@ -78,9 +78,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         models=model_manager,
         loras=loras,
         inputs=images,
-        generation=GenerationService(
-            settings, home, tasks, outputs, model_manager, loras, images, forecast, control.held_up
-        ),
+        generation=GenerationService(settings, home, tasks, outputs, model_manager, loras, images, forecast),
         downloads=downloads,
         orders=orders,
         control=control,

@@ -7,6 +7,7 @@ the diagram in docs/architecture.md are tested against it.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -101,15 +102,44 @@ class Priority(StrEnum):
         return {Priority.LOW: -1, Priority.NORMAL: 0, Priority.HIGH: 1}[self]
 
 
-@dataclass(frozen=True, slots=True)
-class FetchNews:
-    """How far the model is that a task waits for; what is not known is None."""
+class DownloadPhase(StrEnum):
+    """What a download of a model is doing."""
 
-    status: str  #: waiting (somebody else fetches it), downloading or verifying
+    WAITING = "waiting"  # another process downloads this model
+    DOWNLOADING = "downloading"
+    VERIFYING = "verifying"  # reads what is on the disk
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadProgress:
+    """One moment of the download of a model; unknown values are None."""
+
+    phase: DownloadPhase
+    file: str | None  #: the current file
     done_bytes: int  #: of the whole model, on this disk
     total_bytes: int | None
-    bytes_per_second: float | None
+    speed: float | None  #: bytes per second over the network
     eta_seconds: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the figures as clients get them in a task's progress event; unknown ones are absent."""
+        figures = {
+            "status": str(self.phase),
+            "done_bytes": self.done_bytes,
+            "total_bytes": self.total_bytes,
+            "bytes_per_second": self.speed,
+            "eta_seconds": self.eta_seconds,
+        }
+        return {name: value for name, value in figures.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> DownloadProgress:
+        """Read what `to_json` returned."""
+        total, speed, eta = (value.get(name) for name in ("total_bytes", "bytes_per_second", "eta_seconds"))
+        return cls(DownloadPhase(value["status"]), None, value["done_bytes"], total, speed, eta)
+
+
+OnProgress = Callable[[DownloadProgress], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +153,7 @@ class Progress:
     total_steps: int | None = None
     eta_seconds: float | None = None
     preview_step: int | None = None  #: step of the newest preview picture, if there is one
-    fetch: FetchNews | None = None  #: only while the model is fetched
+    fetch: DownloadProgress | None = None  #: only while the model is downloaded
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +196,7 @@ class Task:
     error_code: str | None = None
     error_message: str | None = None
     error_suggestions: tuple[str, ...] = ()
+    download_paused: bool = False  #: whether it waits because the download of its model is paused
 
     @property
     def prompt(self) -> str:

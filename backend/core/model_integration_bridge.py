@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from backend.core.catalogue.table import ModelSpec, find_model
+from backend.core.domain import OnProgress
 from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, OutOfMemory
 from backend.core.planning.memory_plan import PLANS, MemoryPlan
 from backend.core.requests import GenerationRequest, check_images
@@ -20,36 +21,10 @@ from backend.core.requests import GenerationRequest, check_images
 _PLAN = PLANS[0]
 
 
-class FetchProgress(Protocol):
-    """Snapshot of a download (`models.folder.progress.DownloadProgress`); None = unknown."""
-
-    @property
-    def phase(self) -> str:
-        """One of waiting (for another process's download), downloading, verifying."""
-
-    @property
-    def done_bytes(self) -> int:
-        """Bytes of the whole model that are on the disk."""
-
-    @property
-    def total_bytes(self) -> int | None:
-        """Bytes of the whole model."""
-
-    @property
-    def speed(self) -> float | None:
-        """Bytes per second over the network."""
-
-    @property
-    def eta_seconds(self) -> float | None:
-        """Seconds to the last byte."""
-
-
 class ModelFetcher(Protocol):
     """Downloads models (`models.download.downloader.ModelDownloader`)."""
 
-    def fetch(
-        self, spec: ModelSpec, *, check: Callable[[], None], on_progress: Callable[[FetchProgress], None]
-    ) -> Path:
+    def fetch(self, spec: ModelSpec, *, check: Callable[[], None], on_progress: OnProgress) -> Path:
         """Download and verify the model, or repair it; `check` raises to stop, and the bytes stay on disk."""
 
 
@@ -140,7 +115,7 @@ class ModelIntegrationBridge(Generic[LoadedT]):
         here = self.availability(model_id)
         return self._fetcher is not None and not here.available and not here.spec.embedded
 
-    def ensure(self, model_id: str, *, check: Callable[[], None], on_progress: Callable[[FetchProgress], None]) -> Path:
+    def ensure(self, model_id: str, *, check: Callable[[], None], on_progress: OnProgress) -> Path:
         """Return the folder of a complete model; download it, or its damaged files, where necessary.
 
         Loads nothing, so another thread may call it while this bridge has a model in memory.

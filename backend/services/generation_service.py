@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, replace
 
 from backend.core.catalogue.table import ModelSpec, find_model
-from backend.core.domain import Priority, Task, TaskStatus, new_task_id
+from backend.core.domain import Priority, Task, new_task_id
 from backend.core.errors import InvalidRequest, LoraNotFound
 from backend.core.paths import Home
 from backend.core.planning.optimizer import Decision
@@ -65,7 +64,6 @@ class Submission:
     queue_position: int | None  #: of the first task; 1 = next; None = it does not wait for its turn
     until_done: Span | None  #: of the first task; None while nothing is known
     fetch: FetchFirst | None = None  #: what is fetched before the first can run
-    held_up: bool = False  #: whether the download of the model is paused, so that none of them has a turn
 
     @property
     def task(self) -> Task:
@@ -108,9 +106,7 @@ class GenerationService:
         loras: LoraLibrary,
         inputs: InputStore,
         forecast: Forecast,
-        held_up: Callable[[], Collection[str]] = frozenset,
     ) -> None:
-        """Take what the rules need; `held_up` names the models whose tasks have no turn now."""
         self._settings = settings
         self._tasks = tasks
         self._outputs = outputs
@@ -119,7 +115,6 @@ class GenerationService:
         self._loras = loras
         self._inputs = inputs
         self._forecast = forecast
-        self._held_up = held_up
         self._continuation = Continuation(home, outputs, inputs)
 
     def submit(self, asked: SubmitRequest, *, extends: str | None = None) -> Submission:
@@ -268,13 +263,11 @@ class GenerationService:
                 idempotency_key=prepared.idempotency_key,
                 fingerprint=prepared.fingerprint,
             )
-        held_up = self._held_up()
-        position = self._tasks.queue_position(tasks[0].id, held_up)
-        until_done = self._forecast.until_done(self._tasks.up_to(tasks[0].id, held_up))
-        waits = choice.spec.id in held_up and tasks[0].status is TaskStatus.PENDING
+        position = self._tasks.queue_position(tasks[0].id)
+        until_done = self._forecast.until_done(self._tasks.up_to(tasks[0].id))
         # Earlier videos do not predict the speed of the network.
         known = until_done if fetch is None else None
-        return Submission(tuple(tasks), choice.spec, choice.reasons, position, known, fetch, held_up=waits)
+        return Submission(tuple(tasks), choice.spec, choice.reasons, position, known, fetch)
 
 
 def _fingerprint(spec: ModelSpec, asked: SubmitRequest) -> str:

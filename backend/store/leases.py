@@ -6,7 +6,6 @@ Each write of a worker is fenced by the lease token it got at the claim. Knows n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, case, insert, select, update
@@ -65,7 +64,7 @@ class Leases:
         """Store progress, which never decreases; return whether the user has asked to cancel the attempt."""
         fraction = min(1.0, max(0.0, progress.fraction))
         same_stage = tasks.c.stage == progress.stage
-        fetch = {} if progress.fetch is None else {"download": _known(asdict(progress.fetch))}
+        fetch = {} if progress.fetch is None else {"download": progress.fetch.to_json()}
         with self._database.begin() as connection:
             row = apply(
                 connection,
@@ -143,12 +142,12 @@ class Leases:
         with self._database.begin() as connection:
             _held(_cancel(connection, task_id, lease_token))
 
-    def release(self, task_id: str, lease_token: str, held_up: str | None = None) -> None:
+    def release(self, task_id: str, lease_token: str, reason: str | None = None) -> None:
         """Return the task to the queue; the attempt does not count.
 
-        `held_up` is the reason why it cannot continue now, as a sentence; None = the operator stops the worker.
+        `reason` is why it cannot continue now, as a sentence; None = the operator stops the worker.
         """
-        event, data = (EventType.RELEASED, {}) if held_up is None else (EventType.HELD_UP, {"message": held_up})
+        event, data = (EventType.RELEASED, {}) if reason is None else (EventType.HELD_UP, {"message": reason})
         mine = select(tasks).where(tasks.c.id == task_id, tasks.c.lease_token == lease_token)
         with self._database.begin() as connection:
             if _held(connection.execute(mine).one_or_none()).cancel_requested:

@@ -47,6 +47,7 @@ def to_task(row: Row[Any]) -> Task:
         error_code=row.error_code,
         error_message=row.error_message,
         error_suggestions=tuple(row.error_suggestions or ()),
+        download_paused=bool(row._mapping.get("download_paused", False)),
     )
 
 

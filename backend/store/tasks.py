@@ -8,14 +8,13 @@ processes or models.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NotRequired, TypedDict, Unpack
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
-    Select,
     and_,
     case,
     exists,
@@ -43,6 +42,12 @@ _NEWEST_EVENT: Final = "newest event"  # stands beside the states in what `tally
 TaskIds = list[str]
 TaskList = list[Task]
 _QUEUE_ORDER: Final = (tasks.c.priority.desc(), tasks.c.number.asc())
+_DOWNLOAD_PAUSED: Final = exists().where(
+    download_orders.c.model == tasks.c.model, download_orders.c.state == OrderState.PAUSED
+)
+#: The tasks that a worker may claim.
+_READY: Final = and_(tasks.c.status == TaskStatus.PENDING, ~_DOWNLOAD_PAUSED)
+_TASKS: Final = select(tasks, and_(tasks.c.status == TaskStatus.PENDING, _DOWNLOAD_PAUSED).label("download_paused"))
 
 
 class HowQueued(TypedDict):
@@ -107,7 +112,7 @@ class TaskStore(Leases):
 
     def list(self, status: TaskStatus | None = None, limit: int | None = None) -> list[Task]:
         """Return the tasks of the queue view, newest first."""
-        query = select(tasks).where(tasks.c.deleted_at.is_(None)).order_by(tasks.c.number.desc()).limit(limit)
+        query = _TASKS.where(tasks.c.deleted_at.is_(None)).order_by(tasks.c.number.desc()).limit(limit)
         if status is not None:
             query = query.where(tasks.c.status == status)
         with self._database.read() as connection:
@@ -136,46 +141,42 @@ class TaskStore(Leases):
             found = {row[0]: row[1] for row in connection.execute(union_all(states, newest))}
         return {status: found.get(status, 0) for status in TaskStatus}, found[_NEWEST_EVENT]
 
-    def queue_position(self, task_id: str, held_up: Collection[str] = ()) -> int | None:
-        """Return 1 for the task that runs next, 2 for the one after it ...; None when it does not wait for its turn.
+    def queue_position(self, task_id: str) -> int | None:
+        """Return 1 for the task that runs next, 2 for the one after it ...; None when the task is not ready to run.
 
-        Args:
-            task_id: which task.
-            held_up: models whose tasks have no turn now; these are not counted.
+        Tasks that wait for a paused download are not counted.
 
         Raises:
             TaskNotFound: there is no such task.
         """
         with self._database.read() as connection:
-            return _position(connection, _visible(connection, task_id), held_up)
+            return _position(connection, _visible(connection, task_id))
 
-    def up_to(self, task_id: str, held_up: Collection[str] = ()) -> TaskList:
-        """Return the tasks that run now, those that wait before this one in their order, and this one; none when it
-        does not wait for its turn. Arguments and errors as of `queue_position`.
+    def up_to(self, task_id: str) -> TaskList:
+        """Return the running tasks, the tasks that run before this one in queue order, and this one.
+
+        Empty when this task is not ready to run. Raises like `queue_position`.
         """
         with self._database.read() as connection:
             row = _visible(connection, task_id)
-            if row.status != TaskStatus.PENDING or row.model in held_up:
+            if row.status != TaskStatus.PENDING or row.download_paused:
                 return []
-            waiting = _turns(held_up) & (_before(row) | (tasks.c.id == row.id))
+            waiting = _READY & (_before(row) | (tasks.c.id == row.id))
             running = tasks.c.status == TaskStatus.PROCESSING
             order = case((running, 0), else_=1), *_QUEUE_ORDER
             found = connection.execute(select(tasks).where(or_(running, waiting)).order_by(*order))
             return [to_task(one) for one in found]
 
-    def claim(
-        self, worker_id: str, lease_seconds: float, would_fetch: Callable[[str], bool] = lambda model: True
-    ) -> Task | None:
-        """Give the first waiting task to a worker, or None. The attempt counts from here on.
+    def claim(self, worker_id: str, lease_seconds: float, *, downloads: bool = True) -> Task | None:
+        """Give the first task that is ready to a worker, or return None. The attempt counts from here on.
 
         Counting at the claim, not at the end, keeps a task that kills its worker from running for ever.
 
-        A task whose model's download is paused is passed over, and keeps its place. `would_fetch` says of such a model
-        whether the worker would have to fetch it: a pause that was forgotten holds up no task whose model is here.
+        A task whose model's download is paused is passed over and keeps its place. A worker that never `downloads`
+        takes it all the same: no pause concerns it, and the attempt reports what is missing.
         """
-        with self._database.read() as connection:
-            paused = connection.execute(_PAUSED_AND_NEEDED).scalars().all()
-        first = _first([model for model in paused if not would_fetch(model)])
+        ready = _READY if downloads else tasks.c.status == TaskStatus.PENDING
+        first = select(tasks.c.id).where(ready).order_by(*_QUEUE_ORDER).limit(1)
         with self._database.read() as connection:
             if connection.execute(first).first() is None:
                 return None  # an idle worker looks often, and must not keep the writers waiting
@@ -252,7 +253,7 @@ class TaskStore(Leases):
 
 
 def _visible(connection: Connection, task_id: str) -> Row[Any]:
-    query = select(tasks).where(tasks.c.id == task_id, tasks.c.deleted_at.is_(None))
+    query = _TASKS.where(tasks.c.id == task_id, tasks.c.deleted_at.is_(None))
     row = connection.execute(query).one_or_none()
     if row is None:
         raise TaskNotFound
@@ -260,7 +261,7 @@ def _visible(connection: Connection, task_id: str) -> Row[Any]:
 
 
 def _with_key(connection: Connection, key: str, fingerprint: str) -> Row[Any] | None:
-    known = connection.execute(select(tasks).where(tasks.c.idempotency_key == key)).one_or_none()
+    known = connection.execute(_TASKS.where(tasks.c.idempotency_key == key)).one_or_none()
     if known is not None and known.fingerprint != fingerprint:
         raise IdempotencyConflict
     return known
@@ -269,9 +270,8 @@ def _with_key(connection: Connection, key: str, fingerprint: str) -> Row[Any] | 
 def _insert(
     connection: Connection, task_id: str, request: GenerationRequest, key: str | None, how: HowQueued
 ) -> Row[Any]:
-    row = connection.execute(
-        insert(tasks)
-        .values(
+    connection.execute(
+        insert(tasks).values(
             id=task_id,
             status=TaskStatus.PENDING,
             model=request.model,
@@ -285,37 +285,18 @@ def _insert(
             created_at=database_now(),
             last_event=1,
         )
-        .returning(*tasks.c)
-    ).one()
+    )
     data = {"model": request.model, "prompt": request.prompt, "resolution": request.resolution}
+    row = _visible(connection, task_id)
     append(connection, row, EventType.SUBMITTED, data | {"position": _position(connection, row)})
     return row
 
 
-def _position(connection: Connection, row: Row[Any], held_up: Collection[str] = ()) -> int | None:
-    if row.status != TaskStatus.PENDING or row.model in held_up:
+def _position(connection: Connection, row: Row[Any]) -> int | None:
+    if row.status != TaskStatus.PENDING or row.download_paused:
         return None
-    query = select(func.count()).select_from(tasks).where(_turns(held_up), _before(row))
+    query = select(func.count()).select_from(tasks).where(_READY, _before(row))
     return int(connection.execute(query).scalar_one()) + 1
-
-
-def _turns(held_up: Collection[str]) -> ColumnElement[bool]:
-    """The tasks that wait for their turn."""
-    return and_(tasks.c.status == TaskStatus.PENDING, tasks.c.model.not_in(held_up))
-
-
-_PAUSED: Final = download_orders.c.state == OrderState.PAUSED
-#: Models whose download is paused and which a waiting task is for: nearly always none.
-_PAUSED_AND_NEEDED: Final = select(download_orders.c.model).where(
-    _PAUSED, exists().where(tasks.c.model == download_orders.c.model, tasks.c.status == TaskStatus.PENDING)
-)
-
-
-def _first(here: Collection[str]) -> Select[str]:
-    """The id of the task whose turn it is; no paused download holds up the models that are `here`."""
-    held_up = exists().where(download_orders.c.model == tasks.c.model, _PAUSED, download_orders.c.model.not_in(here))
-    waiting = select(tasks.c.id).where(tasks.c.status == TaskStatus.PENDING, ~held_up)
-    return waiting.order_by(*_QUEUE_ORDER).limit(1)
 
 
 def _before(row: Row[Any]) -> ColumnElement[bool]:

@@ -116,14 +116,14 @@ class Attempt:
         """End the task as the user requested. Raises like `release`."""
         self._persist(lambda: self._tasks.acknowledge_cancel(self.task.id, self._token))
 
-    def release(self, held_up: str | None = None) -> None:
-        """Hand the task back without using up the attempt; `held_up` says why it cannot continue now, if it cannot.
+    def release(self, reason: str | None = None) -> None:
+        """Hand the task back without using up the attempt; `reason` is why it has to wait, None when the worker stops.
 
         Raises:
             LeaseLost: another worker has the task by now.
             StoreUnavailable, StorageFull: nothing could be written for too long; the lease will expire.
         """
-        self._persist(lambda: self._tasks.release(self.task.id, self._token, held_up))
+        self._persist(lambda: self._tasks.release(self.task.id, self._token, reason))
 
     def _persist(self, write: Callable[[], None]) -> None:
         deadline = time.monotonic() + PERSIST_SECONDS

@@ -1,8 +1,4 @@
-"""Which models this worker would have to fetch, for the claim that passes over tasks whose download is paused.
-
-The queue is asked many times a second and the disk is not: an answer counts for a second. Knows no pauses.
-
-The worker process: one device, one model in memory, one task at a time: claim, run, finish.
+"""The worker process: one device, one model in memory, one task at a time: claim, run, finish.
 
 Every attempt ends in a recorded state: completed, failed with advice, cancelled, handed back, or lost to
 another worker. The engine is imported when the worker runs, never when this module is.
@@ -33,8 +29,11 @@ from backend.core.errors import (
 from backend.core.planning.memory_level import MemoryAlert, MemoryLevel
 from backend.core.requests import GenerationRequest, native_request
 from backend.core.settings import Settings
+from backend.models.folder.manager import ModelManager
 from backend.models.own.configuration import ModelConfigurationManager
+from backend.services.downloads.state import orders_in_force
 from backend.services.run.memory_watch import MemoryWatch
+from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
@@ -50,38 +49,14 @@ if TYPE_CHECKING:
     from backend.engine.loading.pipeline_loader import WanComponents
     from backend.services.real_generation_pipeline import RealGenerationPipeline
 
-#: How long an answer counts; a model that has come in another way is seen so much later at most.
-LOOK_SECONDS: Final = 1.0
-
 #: Share of the grace period that a running step gets; the rest is for handing the task back.
 GRACE_OF_STEP = 0.7
 #: Pause before the queue is polled again after the database did not answer, in seconds.
 STORE_PAUSE_SECONDS = 1.0
+#: Shortest interval between two checks of the paused downloads against the disk: the queue is polled more often.
+PAUSE_CHECK_SECONDS: Final = 1.0
 
 log = structlog.get_logger(__name__)
-
-
-class AbsentModels:
-    """Remembers what the disk said a moment ago."""
-
-    def __init__(self, look: Callable[[str], bool], now: Callable[[], float] = time.monotonic) -> None:
-        """Take who says of a model whether a task for it would fetch it first, and a clock in seconds."""
-        self._look = look
-        self._now = now
-        self._seen: dict[str, tuple[float, bool]] = {}
-
-    def would_fetch(self, model: str) -> bool:
-        """Whether a task for this model would fetch it first; False where its attempt would say what is wrong."""
-        seen = self._seen.get(model)
-        if seen is not None and self._now() < seen[0]:
-            return seen[1]
-        try:
-            answer = self._look(model)
-        except (WanError, OSError) as error:
-            log.warning("worker.model_not_seen", model=model, error=str(error))
-            answer = False
-        self._seen[model] = self._now() + LOOK_SECONDS, answer
-        return answer
 
 
 def run_worker(settings: Settings, worker_id: str | None = None) -> int:
@@ -116,7 +91,9 @@ class WorkerRunner:
         )
         self._device = settings.device
         self._bridge: ModelIntegrationBridge[WanComponents] | None = None
-        self._absent = AbsentModels(self._would_fetch)
+        self._orders = DownloadOrders(self._database)
+        self._models: ModelManager | None = None
+        self._pauses_due = 0.0
         self._watch: MemoryWatch | None = None
         self._idle_since = time.monotonic()
 
@@ -175,7 +152,8 @@ class WorkerRunner:
 
         self._configuration.refresh()
         parts = assemble(self._settings, self._database, self._devices, self._found_device, self._report_alert)
-        bridge = self._bridge = parts.bridge
+        bridge, self._models = parts.bridge, parts.models
+        self._bridge = bridge
         self._watch = parts.watch
         self._watch.start()
         self._heartbeat.equipment = parts.equipment
@@ -199,7 +177,9 @@ class WorkerRunner:
         """Take the next task, or wait a moment."""
         pause = self._settings.poll_seconds
         try:
-            task = self._tasks.claim(self._worker_id, self._settings.lease_seconds, self._absent.would_fetch)
+            self._strike_needless_pauses()
+            downloads, lease = self._settings.auto_download, self._settings.lease_seconds
+            task = self._tasks.claim(self._worker_id, lease, downloads=downloads)
         except StoreFailed as error:
             log.warning("worker.claim_failed", error=error.code)
             task, pause = None, STORE_PAUSE_SECONDS
@@ -207,9 +187,13 @@ class WorkerRunner:
             self._stop.wished.wait(pause)
         return task
 
-    def _would_fetch(self, model: str) -> bool:
+    def _strike_needless_pauses(self) -> None:
+        """Keep forgotten pauses from blocking tasks whose model is complete by now."""
+        if self._models is None or not self._settings.auto_download or time.monotonic() < self._pauses_due:
+            return
+        self._pauses_due = time.monotonic() + PAUSE_CHECK_SECONDS
         self._configuration.refresh()  # as before an attempt
-        return self._bridge is not None and self._bridge.would_fetch(model)
+        orders_in_force(self._orders, self._models)
 
     def _rest(self) -> None:
         """Free the model's memory after a long time without work, or when memory fills up meanwhile."""

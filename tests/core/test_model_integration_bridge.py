@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from backend.core.catalogue.table import MODELS, ModelSpec
+from backend.core.domain import OnProgress
 from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, OutOfMemory, UnknownModel
-from backend.core.model_integration_bridge import FetchProgress, ModelIntegrationBridge
+from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
 
@@ -240,9 +241,7 @@ def test_a_stored_request_that_does_not_fit_is_refused_before_anything_is_loaded
 class Fetcher:
     fetched: list[str] = field(default_factory=list)
 
-    def fetch(
-        self, spec: ModelSpec, *, check: Callable[[], None], on_progress: Callable[[FetchProgress], None]
-    ) -> Path:
+    def fetch(self, spec: ModelSpec, *, check: Callable[[], None], on_progress: OnProgress) -> Path:
         check()
         self.fetched.append(spec.id)
         return Path("/fetched") / spec.id

@@ -34,9 +34,11 @@ def submit(
     )
 
 
-def claimed(store: TaskStore, worker_id: str = "w1", lease_seconds: float = LEASE) -> tuple[Task, str]:
+def claimed(
+    store: TaskStore, worker_id: str = "w1", lease_seconds: float = LEASE, *, downloads: bool = True
+) -> tuple[Task, str]:
     """Claim the next task, which must be there; returns it with its lease token."""
-    task = store.claim(worker_id, lease_seconds)
+    task = store.claim(worker_id, lease_seconds, downloads=downloads)
     assert task is not None
     assert task.lease_token is not None
     return task, task.lease_token

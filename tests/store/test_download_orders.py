@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 
 import pytest
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 
 from backend.core.domain import EventType, Priority, TaskStatus
@@ -90,11 +91,14 @@ def test_tasks_whose_download_is_paused_are_passed_over_and_keep_their_place(
     held = [submit(store, model=T2V, priority=Priority.HIGH), submit(store, model=T2V)]
     others = [submit(store), submit(store, priority=Priority.LOW)]
     last = submit(store, model=T2V, priority=Priority.LOW)
-    orders.pause(T2V, wished=wished)
-    assert [store.queue_position(task.id, {T2V}) for task in (*held, *others, last)] == [None, None, 1, 2, None]
     assert [store.queue_position(task.id) for task in (*held, *others, last)] == [1, 2, 3, 4, 5]
-    assert [task.id for task in store.up_to(others[1].id, {T2V})] == [task.id for task in others]
-    assert store.up_to(held[0].id, {T2V}) == []
+    orders.pause(T2V, wished=wished)
+    assert [store.queue_position(task.id) for task in (*held, *others, last)] == [None, None, 1, 2, None]
+    assert [store.get(task.id).download_paused for task in (*held, *others, last)] == [True, True, False, False, True]
+    assert [task.download_paused for task in store.list()] == [True, False, False, True, True]
+    assert [task.id for task in store.up_to(others[1].id)] == [task.id for task in others]
+    assert store.up_to(held[0].id) == []
+    assert submit(store, model=T2V, key="k", priority=Priority.LOW).download_paused
     assert claimed(store)[0].id == others[0].id
     orders.resume(T2V)
     assert [claimed(store)[0].id for _ in range(2)] == [task.id for task in held]
@@ -106,39 +110,26 @@ def test_tasks_whose_download_is_paused_are_passed_over_and_keep_their_place(
     assert claimed(store)[0].id == last.id
 
 
-def test_a_forgotten_pause_holds_up_nobody_whose_model_is_here(orders: DownloadOrders, store: TaskStore) -> None:
-    asked: list[str] = []
-
-    def is_here(model: str) -> bool:
-        asked.append(model)
-        return False
-
+def test_a_worker_that_never_downloads_is_held_up_by_no_pause(orders: DownloadOrders, store: TaskStore) -> None:
+    waiting, later = submit(store, model=T2V), submit(store)
     orders.pause(T2V, wished=False)
-    orders.want("TI2V-5B")
-    other = submit(store, model="TI2V-5B")
-    task = store.claim("w1", LEASE, is_here)
-    assert task is not None
-    assert (task.id, asked) == (other.id, []), "no disk is read for a pause that holds nobody up"
-    waiting = submit(store, model=T2V)
-    later = submit(store)
-    task = store.claim("w1", LEASE, is_here)
-    assert task is not None
-    assert (task.id, asked) == (waiting.id, [T2V])
-    task = store.claim("w1", LEASE, is_here)
-    assert task is not None
-    assert (task.id, asked) == (later.id, [T2V])
+    assert [claimed(store, downloads=False)[0].id for _ in range(2)] == [waiting.id, later.id]
+    assert orders.is_paused(T2V)
 
 
-def test_a_pause_that_comes_while_a_worker_looks_counts(orders: DownloadOrders, store: TaskStore) -> None:
-    submit(store, model=T2V)
-    tiny = submit(store)
-    orders.pause(T2V, wished=False)
+def test_a_pause_that_comes_in_the_middle_of_a_claim_counts(
+    orders: DownloadOrders, store: TaskStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the read that spares the writers and the transaction that claims."""
+    tiny, begin = submit(store), database.begin
 
-    def look(_model: str) -> bool:
+    def pause_first() -> AbstractContextManager[Connection]:
+        monkeypatch.undo()
         orders.pause(tiny.model, wished=False)
-        return True
+        return begin()
 
-    assert store.claim("w1", LEASE, look) is None
+    monkeypatch.setattr(database, "begin", pause_first)
+    assert store.claim("w1", LEASE) is None
     assert orders.resume(tiny.model) is None
     assert claimed(store)[0].id == tiny.id
 

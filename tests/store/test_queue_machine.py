@@ -80,14 +80,12 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(
         worker=st.sampled_from(WORKERS),
         seconds=st.sampled_from([ENDED_AT_ONCE, LONG]),
-        here=st.sets(st.sampled_from(MODELS)),
+        downloads=st.booleans(),
     )
-    def claim(self, worker: str, seconds: float, here: set[str]) -> None:
-        held_up = self.paused - here
-        ready = {key: e for key, e in self.model.items() if e.status == "pending" and e.model not in held_up}
-        waiting = [(-e.priority, i, key) for i, (key, e) in enumerate(ready.items())]
-        task = self.store.claim(worker, seconds, lambda model: model not in here)
-        assert (task.id if task else None) == (min(waiting)[2] if waiting else None)
+    def claim(self, worker: str, seconds: float, downloads: bool) -> None:
+        waiting = self._in_order(self.paused if downloads else set())
+        task = self.store.claim(worker, seconds, downloads=downloads)
+        assert (task.id if task else None) == (waiting[0] if waiting else None)
         if task is not None:
             expected = self.model[task.id]
             expected.status, expected.worker, expected.expired = TaskStatus.PROCESSING, worker, seconds == ENDED_AT_ONCE
@@ -95,6 +93,16 @@ class QueueMachine(RuleBasedStateMachine):
             expected.token = task.lease_token or ""
             assert (task.id, expected.token) not in self.leases
             self.leases.append((task.id, expected.token))
+
+    def _in_order(self, paused: set[str]) -> list[str]:
+        """The ids of the tasks that are ready, the next one first."""
+        ready = {key: e for key, e in self.model.items() if e.status == "pending" and e.model not in paused}
+        return [key for _, _, key in sorted((-e.priority, i, key) for i, (key, e) in enumerate(ready.items()))]
+
+    @rule(model=st.sampled_from(MODELS))
+    def model_is_complete(self, model: str) -> None:
+        self.orders.remove(model)
+        self.paused -= {model}
 
     @precondition(lambda self: self.leases)
     @rule(
@@ -184,6 +192,10 @@ class QueueMachine(RuleBasedStateMachine):
     def the_store_is_as_expected(self) -> None:
         for task_id, expected in self.model.items():
             assert self.store.status_of(task_id) is expected.status
+        ready = self._in_order(self.paused)
+        for task_id in (key for key, expected in self.model.items() if not expected.deleted):
+            position = self.store.queue_position(task_id)
+            assert position == (ready.index(task_id) + 1 if task_id in ready else None)
         visible = [key for key, expected in self.model.items() if not expected.deleted]
         listed = {task.id: task for task in self.store.list()}
         assert list(listed) == visible[::-1]

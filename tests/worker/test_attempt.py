@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 
-from backend.core.domain import EventType, FetchNews, Progress, Stage, TaskStatus
+from backend.core.domain import DownloadPhase, DownloadProgress, EventType, Progress, Stage, TaskStatus
 from backend.core.errors import GenerationFailed, LeaseLost, StoreUnavailable, TaskCancelled, WorkerStopping
 from backend.core.planning.memory_level import MemoryAlert, MemoryLevel, MemoryReading, Place
 from backend.store.tasks import TaskStore
@@ -79,7 +79,7 @@ def test_steps_are_told_sparsely_but_stages_and_the_last_step_always(queue: Queu
 def test_the_last_byte_of_a_model_is_told_always(queue: Queue, attempt: Attempt) -> None:
     with nothing_is_long_ago():
         for done in range(11):
-            news = FetchNews("downloading", done, 10, None, None)
+            news = DownloadProgress(DownloadPhase.DOWNLOADING, None, done, 10, None, None)
             attempt.report(Progress(Stage.DOWNLOADING_MODEL, 0.1, "", fetch=news))
     events = [event for event in queue.events.of_task(attempt.task.id) if event.type is EventType.PROGRESS]
     figures = [event.data["download"] for event in events]

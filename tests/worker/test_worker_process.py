@@ -182,6 +182,19 @@ def test_a_pause_holds_up_no_task_for_which_nothing_would_be_fetched(queue: Queu
     queue.wait_status(here.id, TaskStatus.COMPLETED)
     errors = [queue.wait_status(task.id, TaskStatus.FAILED).error_code for task in (missing, gone)]
     assert errors == ["model_not_available", "unknown_model"], "they fail with their advice instead of waiting for ever"
+    assert len(orders.list()) == 3, "what somebody ordered elsewhere stays"
+
+
+def test_an_idle_worker_ends_the_pauses_of_models_that_need_no_download(queue: Queue) -> None:
+    orders = DownloadOrders(queue.database)
+    missing, gone, here = (queue.submit(model=model) for model in ("T2V-A14B", "taken-out", "tiny-t2v-a14b"))
+    for task in (missing, gone, here):
+        orders.pause(task.model, wished=False)
+    queue.start_worker("first")
+    queue.wait_status(here.id, TaskStatus.COMPLETED)
+    assert queue.wait_status(gone.id, TaskStatus.FAILED).error_code == "unknown_model"
+    assert queue.tasks.get(missing.id).download_paused
+    assert [order.model for order in orders.list()] == [missing.model]
 
 
 def test_a_worker_does_not_outlive_its_server(queue: Queue) -> None:

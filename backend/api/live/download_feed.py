@@ -10,16 +10,12 @@ from typing import Any, Final
 
 from backend.api.models.downloads import download_view
 from backend.core.catalogue.table import models_in_force
-from backend.models.folder.progress import DownloadPhase, DownloadProgress
+from backend.core.domain import DownloadPhase, DownloadProgress
 from backend.services.downloads.state import Download, DownloadState, Runner
 from backend.services.system.container import Sockets
 from backend.store.download_orders import Urgency
 
 DOWNLOAD_TOPIC: Final = "download_progress"
-_STATES: Final = {
-    "downloading": (DownloadState.DOWNLOADING, DownloadPhase.DOWNLOADING),
-    "verifying": (DownloadState.VERIFYING, DownloadPhase.VERIFYING),
-}
 
 
 def publish_download(sockets: Sockets, before: DownloadState | None, download: Download) -> None:
@@ -40,10 +36,9 @@ def download_message(before: DownloadState | None, download: Download) -> tuple[
 
 def fetch_of_task(model: str | None, fetch: dict[str, Any] | None, moment: datetime) -> Download | None:
     """Return the download that a task's progress tells of; None when the task fetches nothing, or only waits."""
-    spec, known = models_in_force().get(model or ""), _STATES.get((fetch or {}).get("status", ""))
-    if spec is None or known is None or fetch is None:
+    spec, progress = models_in_force().get(model or ""), DownloadProgress.from_json(fetch) if fetch else None
+    if spec is None or progress is None or progress.phase is DownloadPhase.WAITING:
         return None
-    state, phase = known
-    speed, eta = fetch.get("bytes_per_second"), fetch.get("eta_seconds")
-    progress = DownloadProgress(phase, None, fetch["done_bytes"], fetch.get("total_bytes"), speed, eta)
-    return Download(spec, state, Urgency.MEDIUM, 0, moment, progress, runner=Runner.TASK, needed=True)
+    return Download(
+        spec, DownloadState(progress.phase), Urgency.MEDIUM, 0, moment, progress, runner=Runner.TASK, needed=True
+    )

@@ -64,7 +64,7 @@ class TaskFeed:
             EventType.ALERT: self._alerted,
             EventType.ATTEMPT_LOST: self._attempt_lost,
             EventType.RELEASED: self._released,
-            EventType.HELD_UP: self._held_up,
+            EventType.HELD_UP: self._waits_for_download,
             EventType.COMPLETED: self._completed,
             EventType.FAILED: self._failed,
             EventType.CANCELLED: self._cancelled,
@@ -137,7 +137,7 @@ class TaskFeed:
     def _released(self, event: TaskEvent) -> list[Notice]:
         return self._back_to_queue(event, "Waiting in the queue: the worker was stopped")
 
-    def _held_up(self, event: TaskEvent) -> list[Notice]:
+    def _waits_for_download(self, event: TaskEvent) -> list[Notice]:
         return self._back_to_queue(event, str(event.data.get("message")), DownloadState.PAUSED)
 
     def _back_to_queue(

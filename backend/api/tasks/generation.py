@@ -145,12 +145,12 @@ def generate(body: BodyDep, services: ServicesDep, request: Request) -> Generate
 @router.get("/generate/{task_id}", summary="One task (older path)")
 def generate_status(task_id: TaskId, services: ServicesDep) -> TaskInfo:
     """Show a task; the same as `GET /api/v1/queue/{task_id}`."""
-    return task_info(services.tasks.get(task_id), in_full=True, held_up=services.control.held_up())
+    return task_info(services.tasks.get(task_id), in_full=True)
 
 
 def _message(queued: Submission) -> str:
     what = "Generation task" if len(queued.tasks) == 1 else f"{len(queued.tasks)} generation tasks"
-    if queued.held_up:
+    if queued.task.download_paused:
         return f"{what} queued. {waits_for_resume(queued.spec.id)}"
     if queued.task.status is TaskStatus.PENDING and queued.queue_position is not None:
         first = "" if queued.fetch is None else f"; the files of {queued.spec.id} are fetched first"

@@ -170,9 +170,8 @@ def queue_status(
     tasks = services.tasks.list(status=_status(status_filter), limit=limit)
     counts = queue_counts(services.tasks.counts())
     running = next((task for task in tasks if task.status is TaskStatus.PROCESSING), None)
-    held_up = services.control.held_up()
     return QueueStatus(
-        tasks=[task_info(task, held_up=held_up) for task in tasks],
+        tasks=[task_info(task) for task in tasks],
         queue=[queue_item(task) for task in tasks],
         current_task=queue_item(running) if running else None,
         **counts.model_dump(),
@@ -216,15 +215,14 @@ def clear(services: ServicesDep) -> Cleared:
 def one_task(task_id: TaskId, services: ServicesDep) -> TaskInfo:
     """Show one task: its progress while it runs, its place while it waits, its error when it failed."""
     task = services.tasks.get(task_id)
-    held_up = services.control.held_up() if task.status is TaskStatus.PENDING else frozenset()
-    position = services.tasks.queue_position(task_id, held_up) if task.status is TaskStatus.PENDING else None
+    position = services.tasks.queue_position(task_id) if task.status is TaskStatus.PENDING else None
     output = None
     if task.status is TaskStatus.COMPLETED:
         try:
             output = services.outputs.get(task_id)
         except OutputNotFound:
             output = None  # the video was deleted; the task remains
-    return task_info(task, queue_position=position, output=output, in_full=True, held_up=held_up)
+    return task_info(task, queue_position=position, output=output, in_full=True)
 
 
 @router.delete("/{task_id}", summary="Take a finished task out of the queue")

@@ -7,7 +7,6 @@ never null. Field names and spellings are fixed by the clients that exist; docs/
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -137,17 +136,12 @@ def task_info(
     queue_position: int | None = None,
     output: Output | None = None,
     in_full: bool = False,
-    held_up: Collection[str] = (),
 ) -> TaskInfo:
-    """Show one task; `in_full` with every value that decides its frames.
-
-    `held_up` are the models whose waiting tasks have no turn until somebody resumes the download.
-    """
+    """Show one task; `in_full` with every value that decides its frames."""
     request = GenerationRequest.from_json(task.request)
     processing = task.status is TaskStatus.PROCESSING
     completed = task.status is TaskStatus.COMPLETED
     eta = task.eta_seconds if processing else None
-    waits = task.status is TaskStatus.PENDING and task.model in held_up
     return TaskInfo(
         id=task.id,
         model_type=task.model,
@@ -169,7 +163,7 @@ def task_info(
         started_at=iso_or_none(task.started_at),
         completed_at=iso_or_none(task.completed_at),
         stage=task.stage if processing else None,
-        message=task.message if processing else waits_for_resume(task.model) if waits else None,
+        message=task.message if processing else waits_for_resume(task.model) if task.download_paused else None,
         current_step=task.step if processing else None,
         total_steps=task.total_steps if processing else None,
         estimated_time_remaining=None if eta is None else round(eta, 1),

@@ -21,10 +21,10 @@ from backend.core.settings import load_settings
 
 if TYPE_CHECKING:
     from backend.commands.progress_bar import ShowBytes
+    from backend.core.domain import DownloadProgress, OnProgress
     from backend.models.download.downloader import ModelDownloader
     from backend.models.folder.integrity import FileFinding
     from backend.models.folder.manager import ModelManager, ModelState
-    from backend.models.folder.progress import DownloadProgress, OnProgress
 
 app = typer.Typer(help="List, add, fetch, adopt, check and remove models.", no_args_is_help=True)
 app.command("add")(add)

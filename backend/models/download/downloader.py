@@ -14,6 +14,7 @@ from pathlib import Path
 from backend.core.catalogue.table import ModelSpec
 from backend.core.config.download_limit import Limit, bandwidth_limit, no_limit
 from backend.core.config.file import ConfigFile
+from backend.core.domain import DownloadPhase, OnProgress
 from backend.core.errors import ModelDamaged, ModelUnavailable
 from backend.core.files import storage_errors, sync_folder
 from backend.core.paths import Home
@@ -35,7 +36,7 @@ from backend.models.folder.integrity import FileFinding, FileState, check_quick,
 from backend.models.folder.locks import folder_lock
 from backend.models.folder.manager import ModelManager
 from backend.models.folder.manifest import FileRecord, Manifest, read_manifest
-from backend.models.folder.progress import DownloadPhase, OnProgress, ProgressMeter, RateLimiter
+from backend.models.folder.progress import ProgressMeter, RateLimiter
 
 #: How often a file is fetched whose content is wrong.
 CONTENT_ATTEMPTS = 3
@@ -115,7 +116,7 @@ class ModelDownloader:
         self._home.models.mkdir(parents=True, exist_ok=True)
         with folder_lock(self._home, spec, check, on_progress), storage_errors():
             target = self._home.model_of(spec.id)
-            if self._complete(spec):
+            if self._manager.complete(spec):
                 return target
             retries = Retries(self._policy, check, self._pause)
             listing = self._listing(spec.repo_id, revision or spec.revision, retries)
@@ -128,7 +129,7 @@ class ModelDownloader:
             tidy(folder)
             folder.rename(target)
             sync_folder(target.parent)
-            if not self._complete(spec):
+            if not self._manager.complete(spec):
                 raise ModelDamaged(f"{spec.id} lacks files: {self._manager.state(spec).reason}")
             return target
 
@@ -180,14 +181,6 @@ class ModelDownloader:
             )
         revision = None if manifest is None else manifest.commit or None
         return self.download(spec, check=check, on_progress=on_progress, revision=revision)
-
-    def _complete(self, spec: ModelSpec) -> bool:
-        """Whether the model can be used: all files, right sizes, readable headers."""
-        state = self._manager.state(spec)
-        if not state.available:
-            return False
-        manifest = read_manifest(state.folder)
-        return manifest is None or all(finding.state is FileState.OK for finding in check_quick(state.folder, manifest))
 
     def _listing(self, repository: str, revision: str, retries: Retries) -> Listing:
         while True:

@@ -17,9 +17,10 @@ from typing import Final
 from filelock import FileLock, Timeout
 
 from backend.core.catalogue.table import ModelSpec
+from backend.core.domain import DownloadPhase, DownloadProgress, OnProgress
 from backend.core.errors import ModelUnavailable
 from backend.core.paths import Home
-from backend.models.folder.progress import DownloadPhase, DownloadProgress, OnProgress, read_status
+from backend.models.folder.progress import read_status
 
 #: How long the other side is waited for: removing a large model from a slow disk takes seconds.
 WAIT_SECONDS: Final = 20.0

@@ -23,15 +23,16 @@ from typing import Final
 from filelock import FileLock, Timeout
 
 from backend.core.catalogue.table import ModelSpec, models_in_force
+from backend.core.domain import DownloadPhase
 from backend.core.errors import ModelDamaged, ModelUnavailable
 from backend.core.formats.gguf import read_gguf_header
 from backend.core.formats.packed_matrices import PackedMatrices
 from backend.core.formats.tensors import UnreadableWeights
 from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, Container, shard_names
 from backend.core.paths import Home
-from backend.models.folder.integrity import FileState, size_state
+from backend.models.folder.integrity import FileState, check_quick, size_state
 from backend.models.folder.manifest import Manifest, read_manifest
-from backend.models.folder.progress import DownloadPhase, read_status
+from backend.models.folder.progress import read_status
 
 _EXPERTS: Final = ("transformer", "transformer_2")
 EMBEDDED_MODELS = Path(__file__).parents[2] / "assets" / "tiny"
@@ -110,6 +111,14 @@ class ModelManager:
         reason = changed or damage_of(folder)
         presence = Presence.AVAILABLE if reason is None else Presence.CORRUPTED
         return ModelState(spec, presence, folder, reason, _size(folder), missing)
+
+    def complete(self, spec: ModelSpec) -> bool:
+        """Whether a download would have nothing to do: all files, right sizes, readable headers."""
+        state = self.state(spec)
+        manifest = read_manifest(state.folder)
+        if manifest is None or not state.available:
+            return state.available
+        return all(finding.state is FileState.OK for finding in check_quick(state.folder, manifest))
 
     def _place(self, spec: ModelSpec) -> Path:
         """Return where the model's files belong."""

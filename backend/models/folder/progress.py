@@ -10,40 +10,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import asdict
 from pathlib import Path
 
 from backend.core.config.download_limit import LOOK_SECONDS, Limit
+from backend.core.domain import DownloadPhase, DownloadProgress, OnProgress
 from backend.core.files import write_json
 
 STATUS_FILE = "wan22-download.json"
 _TELL_SECONDS = 0.2
 _STATUS_SECONDS = 1.0
 _WINDOW_SECONDS = 10.0
-
-
-class DownloadPhase(StrEnum):
-    """What a download does."""
-
-    WAITING = "waiting"  # another process fetches this model
-    DOWNLOADING = "downloading"
-    VERIFYING = "verifying"  # reads what is on the disk
-
-
-@dataclass(frozen=True, slots=True)
-class DownloadProgress:
-    """One moment of a download."""
-
-    phase: DownloadPhase
-    file: str | None  #: the file at work
-    done_bytes: int  #: of the whole model, on this disk
-    total_bytes: int | None
-    speed: float | None  #: bytes per second over the network
-    eta_seconds: float | None
-
-
-OnProgress = Callable[[DownloadProgress], None]
 
 
 class ProgressMeter:

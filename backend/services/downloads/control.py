@@ -72,12 +72,6 @@ class DownloadControl:
         found = {spec.id: self.snapshot(spec) for spec in models_in_force().specs}
         return {name: one for name, one in found.items() if one is not None}
 
-    def held_up(self) -> frozenset[str]:
-        """Return the ids of the models whose tasks wait until somebody resumes the download."""
-        needed = [order.model for order in self._orders.list() if order.paused and order.needed]
-        specs = [spec for spec in map(models_in_force().get, needed) if spec is not None]
-        return frozenset(spec.id for spec in specs if not self._models.state(spec).available)
-
     def pause(self, spec: ModelSpec) -> Download | None:
         """Stop a download for now, whoever runs it; what has arrived is kept, and tasks that need it are passed over.
 

@@ -14,14 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
 
 from backend.core.catalogue.table import ModelSpec, models_in_force
-from backend.core.domain import utcnow
+from backend.core.domain import DownloadPhase, DownloadProgress, OnProgress, utcnow
 from backend.core.errors import (
     DownloadNotFound,
     DownloadStopped,
@@ -32,9 +31,8 @@ from backend.core.errors import (
 from backend.core.paths import Home
 from backend.models.download.retries import PATIENT
 from backend.models.folder.manager import ModelManager
-from backend.models.folder.progress import DownloadPhase, DownloadProgress, OnProgress
 from backend.models.folder.storage import discard_unfinished
-from backend.services.downloads.state import ENDED, RUNNING, Download, DownloadState
+from backend.services.downloads.state import ENDED, RUNNING, Download, DownloadState, orders_in_force
 from backend.store.download_orders import DownloadOrders, Order, Urgency
 
 _ORDER: Final = {urgency: rank for rank, urgency in enumerate(Urgency)}
@@ -122,10 +120,10 @@ class ModelDownloads:
     The database has the orders, and this process what became of them: progress, errors, ends.
     """
 
-    def __init__(self, make_fetcher: MakeFetcher, discard: Callable[[ModelSpec], None], orders: DownloadOrders) -> None:
-        """Take who fetches, who throws the unfinished files of a cancelled download away, and where orders are kept."""
+    def __init__(self, make_fetcher: MakeFetcher, home: Home, models: ModelManager, orders: DownloadOrders) -> None:
         self._make_fetcher = make_fetcher
-        self._discard = discard
+        self._home = home
+        self._models = models
         self._orders = orders
         self._ordering = threading.Lock()  # taken before the list's own: an order is the same here and in the database
         self._list = DownloadList()
@@ -154,6 +152,7 @@ class ModelDownloads:
                 if order.wished and spec is not None and not self._is_active(spec):
                     self._restored.add(spec.id)
                     self._enter(spec, order)
+            self._start_thread()  # without an order, too: it strikes pauses that have no purpose any more
 
     def start(self, spec: ModelSpec) -> Download:
         """Ask for a model; one that is asked for already, or waits, is not asked for twice. A paused one goes on.
@@ -193,7 +192,7 @@ class ModelDownloads:
             self._orders.remove(spec.id)
             moved = self._list.move(spec, DownloadState.CANCELLED)
         if not running:
-            self._discard(spec)  # the thread does it for one that runs
+            discard_unfinished(self._home, spec)  # the thread does it for one that runs
         return moved
 
     def prioritise(self, spec: ModelSpec, urgency: Urgency) -> Download:
@@ -227,13 +226,16 @@ class ModelDownloads:
         return known is not None and known.state not in ENDED
 
     def _enter(self, spec: ModelSpec, order: Order) -> Download:
-        """Take an order up; the first one starts the thread."""
+        """Take an order up."""
         state = DownloadState.PAUSED if order.paused else DownloadState.QUEUED
         entered = Download(spec, state, order.urgency, order.number, utcnow(), needed=order.needed)
+        self._start_thread()
+        return self._list.put(entered)
+
+    def _start_thread(self) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="downloads", daemon=True)
             self._thread.start()
-        return self._list.put(entered)
 
     # --- the thread --------------------------------------------------------------------------------------
 
@@ -254,21 +256,22 @@ class ModelDownloads:
                 if first is not None:
                     self._at = first.spec.id
                     return self._list.set(first, DownloadState.DOWNLOADING)
-                # Another process may let a paused one go on; without any there is nothing to look for.
-                self._list.changed.wait(LOOK_SECONDS if self._list.all_active() else None)
+                # Another process may resume a download, or complete the model of a paused one.
+                self._list.changed.wait(LOOK_SECONDS)
 
     def _follow(self) -> None:
         """Look now and then whether another process of this database has paused, resumed or ranked something.
 
-        A database that does not answer is no news, and is asked less often: asking it holds up the bytes. An order
-        that is gone there was carried out by somebody else, or given up there; what runs here goes on.
+        A database that does not answer is no news, and is asked less often: asking it delays the bytes. An order
+        that is gone there was carried out by another process, or given up there; a download that runs here continues,
+        and a paused one ends when its model is complete.
         """
         if time.monotonic() < self._look_at:
             return
         began = time.monotonic()
         with self._ordering:
             try:
-                orders = {order.model: order for order in self._orders.list()}
+                orders = {order.model: order for order in orders_in_force(self._orders, self._models)}
             except StoreFailed as error:
                 log.warning("download.orders_not_read", error=error.code)
                 orders = {}
@@ -276,6 +279,8 @@ class ModelDownloads:
                 for known in self._list.all_active():
                     if known.spec.id in orders:
                         self._take_over(known, orders[known.spec.id])
+                    elif known.state is DownloadState.PAUSED and self._models.complete(known.spec):
+                        self._list.set(known, DownloadState.COMPLETED)
         took = time.monotonic() - began
         self._look_at = time.monotonic() + max(LOOK_SECONDS, 10 * took)
 
@@ -322,7 +327,7 @@ class ModelDownloads:
     def _stopped(self, spec: ModelSpec) -> None:
         now = self._list.get(spec)
         if now is not None and now.state is DownloadState.CANCELLED:
-            self._discard(spec)
+            discard_unfinished(self._home, spec)
 
     def _end(self, spec: ModelSpec, state: DownloadState, error: WanError | None = None) -> None:
         with self._ordering:
@@ -350,4 +355,4 @@ def downloads_into(
 
         return downloader_into(home, manager, roots, policy=PATIENT if patient else None)
 
-    return ModelDownloads(make_fetcher, partial(discard_unfinished, home), orders)
+    return ModelDownloads(make_fetcher, home, manager, orders)

@@ -1,6 +1,6 @@
 """One download of a model as it is now: where it stands, who runs it, and what can be done with it.
 
-Decides nothing and changes nothing.
+Starts and stops nothing; strikes orders that have no purpose any more.
 """
 
 from __future__ import annotations
@@ -10,10 +10,15 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from backend.core.catalogue.table import ModelSpec
+import structlog
+
+from backend.core.catalogue.table import ModelSpec, models_in_force
+from backend.core.domain import DownloadProgress
 from backend.core.errors import WanError
-from backend.models.folder.progress import DownloadProgress
-from backend.store.download_orders import Urgency
+from backend.models.folder.manager import ModelManager
+from backend.store.download_orders import DownloadOrders, Order, Urgency
+
+log = structlog.get_logger(__name__)
 
 
 class DownloadState(StrEnum):
@@ -35,6 +40,33 @@ ENDED: Final = frozenset({DownloadState.COMPLETED, DownloadState.FAILED, Downloa
 def waits_for_resume(model: str) -> str:
     """Say to a task's owner why the task does not run."""
     return f"Somebody paused the download of {model}: this task waits until it is resumed"
+
+
+def orders_in_force(orders: DownloadOrders, models: ModelManager) -> list[Order]:
+    """Return the orders, after striking every paused one whose model needs no download.
+
+    A forgotten pause must not block the tasks of a model that has been completed, by whatever process or by hand. Nor
+    those of a model that is not in the table any more: their attempts report it. Reads the disk for paused orders only.
+    """
+    in_force = []
+    for order in orders.list():
+        if order.paused and _is_needless(order, models):
+            orders.remove(order.model)
+            log.info("download.pause_struck", model=order.model)
+        else:
+            in_force.append(order)
+    return in_force
+
+
+def _is_needless(order: Order, models: ModelManager) -> bool:
+    spec = models_in_force().get(order.model)
+    if spec is None:
+        return order.needed
+    try:
+        return spec.embedded or models.complete(spec)
+    except OSError as error:
+        log.warning("download.model_not_read", model=order.model, error=str(error))
+        return False
 
 
 class Runner(StrEnum):

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import structlog
 
-from backend.core.domain import FetchNews, Phase, Stage
+from backend.core.domain import DownloadPhase, DownloadProgress, Phase, Stage
 from backend.core.errors import DownloadPaused, DownloadStopped, StoreFailed
-from backend.core.model_integration_bridge import FetchProgress, ModelIntegrationBridge
+from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.requests import GenerationRequest
 from backend.services.downloads.state import waits_for_resume
 from backend.services.run.clock import DOWNLOAD_PARTS
@@ -57,7 +57,7 @@ class ModelFetch:
         self._admit = admit
         self._paused = paused
         self._admitted = False
-        self._seen: FetchProgress | None = None
+        self._seen: DownloadProgress | None = None
         self._told_parts = 0
 
     def run(self) -> None:
@@ -103,15 +103,14 @@ class ModelFetch:
             clock.advance(max(0, parts - self._told_parts))
             self._told_parts = max(parts, self._told_parts)
         clock.expect(seen.eta_seconds)
-        news = FetchNews(str(seen.phase), seen.done_bytes, seen.total_bytes, seen.speed, seen.eta_seconds)
-        self._report.update(Stage.DOWNLOADING_MODEL, _in_words(self._request.model, news), news)
+        self._report.update(Stage.DOWNLOADING_MODEL, _in_words(self._request.model, seen), seen)
 
     # --- in the thread of a fetch ------------------------------------------------------------------------
 
     def _ensure(self, check: Callable[[], None]) -> None:
         self._bridge.ensure(self._request.model, check=check, on_progress=self._note)
 
-    def _note(self, progress: FetchProgress) -> None:
+    def _note(self, progress: DownloadProgress) -> None:
         self._seen = progress
         if progress.total_bytes is not None and not self._admitted:
             self._admitted = True
@@ -155,14 +154,14 @@ class _Fetch:
             raise DownloadStopped
 
 
-def _in_words(model: str, news: FetchNews) -> str:
+def _in_words(model: str, progress: DownloadProgress) -> str:
     what = {
-        "waiting": f"Waiting for {model}, which somebody else fetches",
-        "verifying": f"Verifying the files of {model}",
-    }.get(news.status, f"Downloading {model}")
-    figures = f"{news.done_bytes / _GB:.2f}"
-    if news.total_bytes is not None:
-        figures += f" of {news.total_bytes / _GB:.2f}"
-    speed = f", {news.bytes_per_second / 1e6:.1f} MB/s" if news.bytes_per_second else ""
-    left = "" if news.eta_seconds is None else f", about {news.eta_seconds / 60:.0f} min left"
+        DownloadPhase.WAITING: f"Waiting for {model}, which somebody else fetches",
+        DownloadPhase.VERIFYING: f"Verifying the files of {model}",
+    }.get(progress.phase, f"Downloading {model}")
+    figures = f"{progress.done_bytes / _GB:.2f}"
+    if progress.total_bytes is not None:
+        figures += f" of {progress.total_bytes / _GB:.2f}"
+    speed = f", {progress.speed / 1e6:.1f} MB/s" if progress.speed else ""
+    left = "" if progress.eta_seconds is None else f", about {progress.eta_seconds / 60:.0f} min left"
     return f"{what}: {figures} GB{speed}{left}"

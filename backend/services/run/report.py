@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from backend.core.domain import FetchNews, Phase, Progress, Stage
+from backend.core.domain import DownloadProgress, Phase, Progress, Stage
 from backend.services.run.clock import PhaseClock
 
 Report = Callable[[Progress], None]
@@ -37,7 +37,7 @@ class RunReport:
         self.clock.begin(phase)
         self.update(_PHASE_STAGE[phase], message)
 
-    def update(self, stage: Stage, message: str, fetch: FetchNews | None = None) -> None:
+    def update(self, stage: Stage, message: str, fetch: DownloadProgress | None = None) -> None:
         """Report the progress of the run and, while it waits for its model, of the download."""
         self._report(
             Progress(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backend.api.live.task_feed import TaskFeed
-from backend.core.domain import EventType, FetchNews, Progress, Stage, TaskEvent, utcnow
+from backend.core.domain import DownloadPhase, DownloadProgress, EventType, Progress, Stage, TaskEvent, utcnow
 from tests.api.support import Served
 
 
@@ -47,7 +47,7 @@ def test_a_task_that_is_handed_back_for_a_pause_says_so_to_those_who_listen_and_
     task_id = served.submit()
     board, tasks = TaskFeed(), served.services.tasks
     task = served.claim()
-    news = FetchNews("downloading", 10_000_000, 100_000_000, None, None)
+    news = DownloadProgress(DownloadPhase.DOWNLOADING, None, 10_000_000, 100_000_000, None, None)
     tasks.report(task_id, str(task.lease_token), Progress(Stage.DOWNLOADING_MODEL, 0.1, "Downloading", fetch=news))
     tasks.release(task_id, str(task.lease_token), "Somebody paused it")
     *before, held = [board.apply(event) for event in served.services.events.after(0)]

@@ -12,10 +12,10 @@ import pytest
 from huggingface_hub import constants
 
 from backend.core.catalogue.table import MODELS
-from backend.core.domain import FetchNews, Progress, Stage
+from backend.core.domain import DownloadPhase, DownloadProgress, Progress, Stage
 from backend.core.errors import HubUnreachable
 from backend.models.folder.locks import removal_lock
-from backend.models.folder.progress import STATUS_FILE, DownloadPhase, DownloadProgress
+from backend.models.folder.progress import STATUS_FILE
 from backend.models.folder.storage import remove_model
 from tests.api.live.test_websocket import Listener, listening
 from tests.api.planning.test_estimate import ESTIMATE, install, profile
@@ -124,7 +124,7 @@ def listener(served: Served) -> Any:
 
 
 def fetching(done: int, status: str = "downloading", total: int | None = 1000) -> Progress:
-    news = FetchNews(status, done, total, 250.0, 3.0)
+    news = DownloadProgress(DownloadPhase(status), None, done, total, 250.0, 3.0)
     return Progress(Stage.DOWNLOADING_MODEL, 0.1, f"{done} bytes", fetch=news)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from backend.core.catalogue.table import MODELS
+from backend.core.domain import DownloadPhase, DownloadProgress
 from backend.core.errors import (
     DownloadStopped,
     HubRateLimited,
@@ -31,7 +32,7 @@ from backend.models.download.hub import Hub
 from backend.models.download.retries import RetryPolicy
 from backend.models.folder.manager import ModelManager, Presence
 from backend.models.folder.manifest import MANIFEST_FILE, read_manifest
-from backend.models.folder.progress import DownloadPhase, DownloadProgress, RateLimiter
+from backend.models.folder.progress import RateLimiter
 from backend.models.folder.storage import remove_model
 from tests.support.hub import COMMIT, REPOSITORY, Answer, StandIn, entry, repository_files
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,13 +10,17 @@ from pathlib import Path
 import pytest
 
 from backend.core.catalogue.table import MODELS, ModelSpec
+from backend.core.domain import DownloadPhase, DownloadProgress, OnProgress
 from backend.core.errors import StoreUnavailable
-from backend.models.folder.progress import DownloadPhase, DownloadProgress, OnProgress
+from backend.core.paths import Home
+from backend.models.folder.manager import EMBEDDED_MODELS, ModelManager
 from backend.services.downloads import runner as model_downloads
 from backend.services.downloads.runner import ModelDownloads
 from backend.services.downloads.state import DownloadState
 from backend.store.download_orders import DownloadOrders, Order, Urgency
 from backend.store.engine import Database
+from backend.store.tasks import TaskStore
+from tests.store.samples import LEASE, submit
 from tests.support.server import wait_for
 
 T2V, TI2V = MODELS["T2V-A14B"], MODELS["TI2V-5B"]
@@ -78,11 +83,17 @@ def line() -> Line:
 
 
 @pytest.fixture
-def serve(database: Database, line: Line) -> Iterator[Callable[..., ModelDownloads]]:
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "wan").create()
+
+
+@pytest.fixture
+def serve(database: Database, line: Line, home: Home) -> Iterator[Callable[..., ModelDownloads]]:
     started: list[ModelDownloads] = []
+    models = ModelManager(home, has_gpu=False)
 
     def make(orders: DownloadOrders | None = None) -> ModelDownloads:
-        started.append(ModelDownloads(line.made, lambda _spec: None, orders or DownloadOrders(database)))
+        started.append(ModelDownloads(line.made, home, models, orders or DownloadOrders(database)))
         return started[-1]
 
     yield make
@@ -141,6 +152,27 @@ def test_what_was_ordered_goes_on_in_its_order_after_any_end(
     until(here, DownloadState.PAUSED, MODELS["I2V-A14B"])
     assert here.get(MODELS["Wan2.1-T2V-1.3B"]) is None, "nobody ordered it"
     assert [order.model for order in orders.list()] == ["I2V-A14B", "Wan2.1-T2V-1.3B"]
+
+
+@pytest.mark.parametrize("wished", [True, False])
+def test_a_pause_ends_when_its_model_is_complete_however_it_came(
+    serve: Callable[..., ModelDownloads], database: Database, line: Line, home: Home, wished: bool
+) -> None:
+    orders, tasks = DownloadOrders(database), TaskStore(database)
+    orders.pause(T2V.id, wished=wished)
+    orders.pause(TI2V.id, wished=False)
+    orders.pause("taken-out", wished=True)
+    waiting = submit(tasks, model=T2V.id)
+    here = serve()
+    here.restore()
+    assert tasks.claim("w1", LEASE) is None
+    shutil.copytree(EMBEDDED_MODELS / "tiny-t2v-a14b", home.model_of(T2V.id))  # as somebody does it by hand
+    wait_for(lambda: not orders.is_paused(T2V.id), what="the end of the pause")
+    assert tasks.queue_position(waiting.id) == 1
+    if wished:
+        until(here, DownloadState.COMPLETED)
+    assert [(one.model, one.paused) for one in orders.list()] == [(TI2V.id, True), ("taken-out", True)]
+    assert line.asked == []
 
 
 def test_a_database_that_fails_ends_no_download(
