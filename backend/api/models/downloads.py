@@ -17,7 +17,6 @@ from backend.api.models.status import MB, ModelName
 from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.config.download_limit import BANDWIDTH, HIGHEST_MBPS
 from backend.core.domain import iso, utcnow
-from backend.core.errors import InvalidRequest
 from backend.models.folder.integrity import FileState, check_full, check_quick
 from backend.models.folder.manifest import read_manifest
 from backend.models.folder.storage import remove_model
@@ -135,13 +134,10 @@ class Removed(BaseModel):
 def download(asked: DownloadAsked, services: ServicesDep) -> DownloadAnswer:
     """Fetch a model from the hub, in the background; asked for twice, it is fetched once."""
     spec = find_model(asked.model_type)
-    if services.models.state(spec).available:
+    if services.control.start(spec) is None:
         return DownloadAnswer(
             message=f"{spec.id} is here", model_type=spec.id, status="already_available", download_required=False
         )
-    if spec.repo_id is None:
-        services.models.folder(spec)  # says what is wrong with the installation, or where its files belong
-    services.downloads.start(spec)
     return DownloadAnswer(
         message=f"{spec.id} is being fetched; GET /api/v1/models/download/progress/{spec.id} says how far it is",
         model_type=spec.id,
@@ -187,8 +183,6 @@ def manage(wish: Manage, services: ServicesDep) -> Managed:
         message = "No limit" if limit is None else f"At most {limit:g} MB/s for each download, whoever runs it"
         found = control.snapshot(spec)
     elif wish.action is Action.PRIORITY:
-        if wish.priority is None:
-            raise InvalidRequest("`priority` is missing: critical, high, medium or low", details={"field": "priority"})
         found, message = control.prioritise(spec, wish.priority), f"{spec.id} has priority {wish.priority}"
     else:
         change = {Action.PAUSE: control.pause, Action.RESUME: control.resume, Action.CANCEL: control.cancel}
