@@ -15,12 +15,10 @@ from backend.api.http.deps import ServicesDep
 from backend.api.http.routing import Routes
 from backend.api.http.shapes import Timestamp
 from backend.api.models.status import MB, ModelName
-from backend.core.catalogue.table import ModelSpec, find_model
+from backend.core.catalogue.table import find_model
 from backend.core.config.download_limit import BANDWIDTH, HIGHEST_MBPS
 from backend.core.domain import iso, utcnow
-from backend.core.errors import InvalidRequest
-from backend.models.folder.integrity import FileState, check_full, check_quick
-from backend.models.folder.manifest import read_manifest
+from backend.models.folder.integrity import FileState
 from backend.models.folder.storage import remove_model
 from backend.services.downloads.state import RUNNING, Download
 from backend.services.system.host_stats import MIB
@@ -136,13 +134,10 @@ class Removed(BaseModel):
 def download(asked: DownloadAsked, services: ServicesDep) -> DownloadAnswer:
     """Fetch a model from the hub, in the background; asked for twice, it is fetched once."""
     spec = find_model(asked.model_type)
-    if services.models.state(spec).available:
+    if services.control.start(spec) is None:
         return DownloadAnswer(
             message=f"{spec.id} is here", model_type=spec.id, status="already_available", download_required=False
         )
-    if spec.repo_id is None:
-        services.models.folder(spec)  # says what is wrong with the installation, or where its files belong
-    services.downloads.start(spec)
     return DownloadAnswer(
         message=f"{spec.id} is being fetched; GET /api/v1/models/download/progress/{spec.id} says how far it is",
         model_type=spec.id,
@@ -178,8 +173,6 @@ def manage(wish: Manage, services: ServicesDep) -> Managed:
         message = "No limit" if limit is None else f"At most {limit:g} MB/s for each download, whoever runs it"
         found = control.snapshot(spec)
     elif wish.action is Action.PRIORITY:
-        if wish.priority is None:
-            raise InvalidRequest("`priority` is missing: critical, high, medium or low", details={"field": "priority"})
         found, message = control.prioritise(spec, wish.priority), f"{spec.id} has priority {wish.priority}"
     else:
         change = {Action.PAUSE: control.pause, Action.RESUME: control.resume, Action.CANCEL: control.cancel}
@@ -206,19 +199,17 @@ def verify(
 ) -> Verified:
     """Compare a model's files with what was downloaded, without the network. A folder from elsewhere has no record."""
     spec = find_model(model_type)
-    state = services.models.state(spec)
-    manifest = read_manifest(state.folder)
-    if manifest is None:
-        words = ("unknown", "Its files are all here; no record says what their contents should be")
-        status, message = words if state.available else ("not_available", state.reason or "It is not here")
-        return _verdict(spec, state.available, status, message, "nothing", [], 0)
-    findings = check_full(state.folder, manifest) if full else check_quick(state.folder, manifest)
-    wrong = [FileFault(name=one.name, state=one.state) for one in findings if one.state is not FileState.OK]
-    message = (
-        f"{len(wrong)} of {len(findings)} files are wrong" if wrong else f"All {len(findings)} files are as they were"
+    found = services.models.verify(spec, full=full)
+    return Verified(
+        model_type=spec.id,
+        is_valid=found.valid,
+        integrity_status=found.status,
+        message=found.message,
+        checked=found.checked,
+        files_checked=len(found.findings),
+        missing_files=[one.name for one in found.wrong if one.state is FileState.MISSING],
+        details=[FileFault(name=one.name, state=one.state) for one in found.wrong],
     )
-    status = "corrupted" if wrong else "valid"
-    return _verdict(spec, not wrong, status, message, "contents" if full else "sizes", wrong, len(findings))
 
 
 @router.delete("/{model_type}", summary="Delete a model's files")
@@ -228,21 +219,6 @@ def remove(model_type: ModelName, services: ServicesDep) -> Removed:
     with services.need.exclusive(spec):
         freed = remove_model(services.home, spec)
     return Removed(message=f"{spec.id} was removed", model_type=spec.id, freed_mb=round(freed / MIB, 1))
-
-
-def _verdict(
-    spec: ModelSpec, valid: bool, status: str, message: str, checked: str, wrong: list[FileFault], count: int
-) -> Verified:
-    return Verified(
-        model_type=spec.id,
-        is_valid=valid,
-        integrity_status=status,
-        message=message,
-        checked=checked,
-        files_checked=count,
-        missing_files=[fault.name for fault in wrong if fault.state == FileState.MISSING],
-        details=wrong,
-    )
 
 
 def download_view(download: Download) -> DownloadView:

@@ -30,7 +30,7 @@ from backend.core.formats.packed_matrices import PackedMatrices
 from backend.core.formats.tensors import UnreadableWeights
 from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, Container, shard_names
 from backend.core.paths import Home
-from backend.models.folder.integrity import FileState, check_quick, size_state
+from backend.models.folder.integrity import FileFinding, FileState, check_full, check_quick, size_state
 from backend.models.folder.manifest import Manifest, read_manifest
 from backend.models.folder.progress import read_status
 
@@ -92,6 +92,22 @@ class ModelState:
         return self.presence is Presence.AVAILABLE
 
 
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a check of a model's files against the record of its download found."""
+
+    valid: bool
+    status: str  #: valid, corrupted, not_available or unknown
+    message: str
+    checked: str  #: contents, sizes or nothing
+    findings: tuple[FileFinding, ...] = ()
+
+    @property
+    def wrong(self) -> list[FileFinding]:
+        """The files that are not as they were."""
+        return [one for one in self.findings if one.state is not FileState.OK]
+
+
 class ModelManager:
     """Answers what is here; a missing model is an answer, not an exception, until somebody needs it."""
 
@@ -119,6 +135,25 @@ class ModelManager:
         if manifest is None or not state.available:
             return state.available
         return all(finding.state is FileState.OK for finding in check_quick(state.folder, manifest))
+
+    def verify(self, spec: ModelSpec, *, full: bool) -> Verdict:
+        """Compare the model's files with the record of its download; `full` reads every byte, else sizes and headers.
+
+        A folder from elsewhere has no record: its files can only be missing.
+        """
+        state = self.state(spec)
+        manifest = read_manifest(state.folder)
+        if manifest is None:
+            words = ("unknown", "Its files are all here; no record says what their contents should be")
+            status, message = words if state.available else ("not_available", state.reason or "It is not here")
+            return Verdict(state.available, status, message, "nothing")
+        findings = tuple(check_full(state.folder, manifest) if full else check_quick(state.folder, manifest))
+        wrong = sum(one.state is not FileState.OK for one in findings)
+        message = (
+            f"{wrong} of {len(findings)} files are wrong" if wrong else f"All {len(findings)} files are as they were"
+        )
+        status, checked = "corrupted" if wrong else "valid", "contents" if full else "sizes"
+        return Verdict(not wrong, status, message, checked, findings)
 
     def _place(self, spec: ModelSpec) -> Path:
         """Return where the model's files belong."""

@@ -92,16 +92,17 @@ def read_status(folder: Path) -> DownloadProgress | None:
 class RateLimiter:
     """Keeps a download below a number of bytes per second, which may change while it runs."""
 
-    def __init__(self, limit: Limit, wait: Callable[[float], None]) -> None:
-        """`limit` is asked again and again; `wait` waits so many seconds."""
+    def __init__(self, limit: Limit, wait: Callable[[float], None], now: Callable[[], float] = time.monotonic) -> None:
+        """`limit` is called again and again; `wait` waits for a number of seconds; `now` is a clock in seconds."""
         self._limit = limit
         self._wait = wait
+        self._now = now
         self._owed = 0.0  # bytes that came and whose time is not over yet
-        self._at = time.monotonic()
+        self._at = now()
 
     def __call__(self, count: int) -> None:
         """Wait until the next bytes may come."""
-        before, self._at = self._at, time.monotonic()
+        before, self._at = self._at, self._now()
         limit = self._limit()
         if limit is None:
             self._owed = 0.0

@@ -1,17 +1,16 @@
-"""All downloads of a home as one picture, whoever runs them, and what people may change about each.
+"""All downloads of a home as people see and change them, whichever process carries them out.
 
-A server's own are `ModelDownloads`; those that workers run for tasks are held through the orders in the database.
+Writes every change into the orders in the database: this server's `ModelDownloads` and the workers obey those.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 from backend.core.catalogue.table import ModelSpec, models_in_force
 from backend.core.domain import Stage, Task, TaskStatus, utcnow
-from backend.core.errors import DownloadInUse
+from backend.core.errors import DownloadInUse, InvalidRequest
 from backend.core.paths import Home
 from backend.models.folder.manager import ModelManager, Presence
 from backend.models.folder.progress import read_status
@@ -21,7 +20,7 @@ from backend.services.downloads.state import ENDED, Download, DownloadState, Run
 from backend.store.download_orders import DownloadOrders, Order, Urgency
 from backend.store.tasks import TaskStore
 
-#: What a model's folder says while somebody fetches it.
+#: The states of a model's folder while a download runs.
 _IN_FOLDER: Final = {
     Presence.DOWNLOADING: DownloadState.DOWNLOADING,
     Presence.VERIFYING: DownloadState.VERIFYING,
@@ -30,26 +29,32 @@ _IN_FOLDER: Final = {
 
 @dataclass(frozen=True, slots=True)
 class _Around:
-    """What the database says around one model."""
+    """What is known about one model besides its files."""
 
+    own: Download | None  #: this server's download of it, also one that has ended
     order: Order | None
-    needing: tuple[Task, ...]  #: tasks for it that have not ended
+    needing: tuple[Task, ...]  #: unfinished tasks for it
+
+    @property
+    def active(self) -> Download | None:
+        """This server's download of it, unless it has ended."""
+        return None if self.own is None or self.own.state in ENDED else self.own
 
     @property
     def fetched_for_task(self) -> bool:
-        """Whether a worker has come to the download of it."""
+        """Whether a worker is downloading it."""
         return any(
             task.status is TaskStatus.PROCESSING and task.stage == Stage.DOWNLOADING_MODEL for task in self.needing
         )
 
     @property
-    def held(self) -> bool:
-        """Whether somebody paused it."""
+    def paused(self) -> bool:
+        """Whether its order is paused."""
         return self.order is not None and self.order.paused
 
 
 class DownloadControl:
-    """The downloads of one home, as people see and change them."""
+    """Starts, shows and changes the downloads of one home."""
 
     def __init__(
         self, home: Home, models: ModelManager, downloads: ModelDownloads, orders: DownloadOrders, tasks: TaskStore
@@ -61,128 +66,159 @@ class DownloadControl:
         self._tasks = tasks
 
     def snapshot(self, spec: ModelSpec) -> Download | None:
-        """Return the download of a model: the one that runs, else the one that is paused, else what became of it.
+        """Return the download of a model: the running one, else the paused one, else the one that ended last.
 
-        None when this server was not asked for one and nobody runs one.
+        None when it was not ordered from this server and nobody downloads it.
         """
         return None if spec.embedded else self._seen(spec, self._around(spec))
 
     def all(self) -> dict[str, Download]:
-        """Return what `look` says of every model that has a download."""
+        """Return the `snapshot` of every model that has one."""
         found = {spec.id: self.snapshot(spec) for spec in models_in_force().specs}
         return {name: one for name, one in found.items() if one is not None}
 
-    def pause(self, spec: ModelSpec) -> Download | None:
-        """Stop a download for now, whoever runs it; what has arrived is kept, and tasks that need it are passed over.
+    def start(self, spec: ModelSpec) -> Download | None:
+        """Order a model, or resume its paused download; a model is ordered once, however often this is called.
 
-        A model that tasks wait for and that is not here can be paused before anybody has come to it.
+        None when its files are here already.
 
         Raises:
-            DownloadNotFound, StateConflict: there is none; it has ended.
-            DownloadInUse: a command line runs it.
-            StoreUnavailable, StorageFull: the order could not be written down; it goes on.
+            ModelUnavailable, ModelDamaged: it has no repository to download from.
+            StoreUnavailable, StorageFull: the order could not be stored; nothing was started.
         """
-        around = self._around(spec)
-        if not self._own(spec) and (around.fetched_for_task or around.held):
+        state = self._models.state(spec)
+        if state.available:
+            return None
+        if spec.repo_id is None:
+            self._models.folder_of(state)  # raises: names the fault of the installation, or where the files belong
+        return self._want(spec)
+
+    def pause(self, spec: ModelSpec) -> Download | None:
+        """Stop a download, whoever runs it; the bytes are kept, and tasks that need the model are passed over.
+
+        A missing model that tasks wait for can be paused before a worker has started its download.
+
+        Raises:
+            DownloadNotFound, StateConflict: there is no download; it has ended.
+            DownloadInUse: a command line runs it.
+            StoreUnavailable, StorageFull: the order could not be stored; the download continues.
+        """
+        with self._downloads.ordering:
+            around = self._around(spec)
+            if around.active is not None:
+                self._orders.pause(spec.id, wished=True)
+                return self._downloads.change(spec, state=DownloadState.PAUSED)
+            if not (around.fetched_for_task or around.paused):
+                self._refuse_foreign(spec, around)
+                if not around.needing or self._models.state(spec).available:
+                    self._downloads.active(spec)  # raises: nothing to pause
             self._orders.pause(spec.id, wished=False)
             return self.snapshot(spec)
-        self._refuse_foreign(spec, around)
-        if not self._own(spec) and around.needing and not self._models.state(spec).available:
-            self._orders.pause(spec.id, wished=False)
-            return self.snapshot(spec)
-        return self._downloads.pause(spec)
 
     def resume(self, spec: ModelSpec) -> Download | None:
-        """Let a paused download go on; one that goes on already is returned as it is. Raises like `pause`.
+        """Resume a paused download; a running one is returned as it is. Raises like `pause`.
 
-        None when nobody is left who would fetch: it was paused for tasks that are gone.
+        None when it was paused for tasks that are gone, so that nobody is left to download it.
         """
-        around = self._around(spec)
-        if not self._own(spec) and around.order is not None:
-            if self._orders.resume(spec.id) is not None:
-                return self._downloads.start(spec)  # it was ordered, and this server had not taken it up
+        with self._downloads.ordering:
+            around = self._around(spec)
+            if around.active is not None:
+                return self._want(spec)
+            if around.order is not None:
+                resumed = self._orders.resume(spec.id)
+                return self.snapshot(spec) if resumed is None else self._downloads.obey(spec, resumed)
+            if not around.fetched_for_task:
+                self._refuse_foreign(spec, around)
+                self._downloads.active(spec)  # raises: nothing to resume
             return self.snapshot(spec)
-        if not self._own(spec) and around.fetched_for_task:
-            return self.snapshot(spec)
-        self._refuse_foreign(spec, around)
-        return self._downloads.resume(spec)
 
     def cancel(self, spec: ModelSpec) -> Download:
-        """Give a download up, with what has arrived.
+        """Give up a download and delete its bytes.
 
         Raises:
             DownloadInUse: a task needs it, or a command line runs it.
             DownloadNotFound, StateConflict, StoreUnavailable, StorageFull: as `pause`.
         """
-        around = self._around(spec)
-        if around.needing:
-            raise DownloadInUse(
-                f"{_tasks(around)} {spec.id}, so its download is not given up",
-                suggestions=(
-                    "Cancel these tasks: the download ends with them, and what has arrived is kept.",
-                    "Or pause the download.",
-                ),
-            )
-        if not self._own(spec) and around.order is not None:
-            self._orders.remove(spec.id)
-            discard_unfinished(self._home, spec)
-            return Download(spec, DownloadState.CANCELLED, around.order.urgency, around.order.number, utcnow())
-        self._refuse_foreign(spec, around)
-        return self._downloads.cancel(spec)
+        with self._downloads.ordering:
+            around = self._around(spec)
+            order = around.order
+            if around.needing:
+                raise DownloadInUse(
+                    f"{_tasks(around)} {spec.id}, so its download is not given up",
+                    suggestions=(
+                        "Cancel these tasks: the download ends with them, and what has arrived is kept.",
+                        "Or pause the download.",
+                    ),
+                )
+            if around.active is None and order is not None:
+                self._orders.remove(spec.id)
+                ended = Download(spec, DownloadState.CANCELLED, order.urgency, order.number, utcnow())
+            else:
+                self._refuse_foreign(spec, around)
+                self._downloads.active(spec)
+                self._orders.remove(spec.id)
+                ended = self._downloads.change(spec, state=DownloadState.CANCELLED)
+        discard_unfinished(
+            self._home, spec
+        )  # while a thread still uses the files, it does nothing, and the thread does
+        return ended
 
-    def prioritise(self, spec: ModelSpec, urgency: Urgency) -> Download:
-        """Change when a waiting download gets its turn.
+    def prioritise(self, spec: ModelSpec, urgency: Urgency | None) -> Download:
+        """Change when a queued download gets its turn.
 
         Raises:
+            InvalidRequest: `urgency` is missing.
             DownloadInUse: it runs for a task, or a command line runs it.
             DownloadNotFound, StateConflict, StoreUnavailable, StorageFull: as `pause`.
         """
-        around = self._around(spec)
-        if not self._own(spec) and around.needing:
-            raise DownloadInUse(
-                f"{_tasks(around)} {spec.id}, and it is fetched when it is their turn",
-                suggestions=("The order of the tasks decides; give a task a higher priority when it is submitted.",),
-            )
-        self._refuse_foreign(spec, around)
-        return self._downloads.prioritise(spec, urgency)
+        if urgency is None:
+            raise InvalidRequest("`priority` is missing: critical, high, medium or low", details={"field": "priority"})
+        with self._downloads.ordering:
+            around = self._around(spec)
+            if around.active is None and around.needing:
+                raise DownloadInUse(
+                    f"{_tasks(around)} {spec.id}, and it is fetched when it is their turn",
+                    suggestions=(
+                        "The order of the tasks decides; give a task a higher priority when it is submitted.",
+                    ),
+                )
+            self._refuse_foreign(spec, around)
+            self._downloads.active(spec)
+            self._orders.rank(spec.id, urgency)
+            return self._downloads.change(spec, urgency=urgency)
+
+    def _want(self, spec: ModelSpec) -> Download:
+        with self._downloads.ordering:
+            return self._downloads.obey(spec, self._orders.want(spec.id))
 
     def _around(self, spec: ModelSpec) -> _Around:
-        return _Around(self._orders.get(spec.id), tuple(self._tasks.needing(spec.id)))
-
-    def _own(self, spec: ModelSpec) -> bool:
-        """Whether it is in this server's list and has not ended."""
-        own = self._downloads.get(spec)
-        return own is not None and own.state not in ENDED
+        own, needing = self._downloads.get(spec), tuple(self._tasks.needing(spec.id))
+        own = None if own is None else replace(own, needed=bool(needing))
+        return _Around(own, self._orders.get(spec.id), needing)
 
     def _seen(self, spec: ModelSpec, around: _Around) -> Download | None:
-        own, needed = self._downloads.get(spec), bool(around.needing)
-        if own is not None:
-            own = replace(own, needed=needed)
         if self._downloads.is_at(spec):
-            return own
-        going, progress = _IN_FOLDER.get(self._models.state(spec).presence), read_status(self._partial(spec))
-        if going is not None and progress is not None:
-            if own is not None and own.state not in ENDED:
-                # In our list too: what can be done with it is what can be done with our order.
-                return replace(own, state=own.state if around.held else going, progress=progress)
-            # A worker hands a task back at once, and lets go of the folder when the line says its next word.
-            runner = Runner.TASK if around.fetched_for_task or (around.held and needed) else Runner.OTHER
-            state = DownloadState.PAUSED if around.held and runner is Runner.TASK else going
+            return around.own
+        needed, progress = bool(around.needing), read_status(self._home.partial_model_of(spec.id))
+        running = _IN_FOLDER.get(self._models.state(spec).presence)
+        if running is not None and progress is not None:
+            if around.active is not None:
+                # Another process works on what this server was asked for, too: our order is what can be changed.
+                state = around.active.state if around.paused else running
+                return replace(around.active, state=state, progress=progress)
+            # A worker hands a task back at once, and releases the folder with the next byte from the network.
+            runner = Runner.TASK if around.fetched_for_task or (around.paused and needed) else Runner.OTHER
+            state = DownloadState.PAUSED if around.paused and runner is Runner.TASK else running
             return Download(spec, state, Urgency.MEDIUM, 0, utcnow(), progress, runner=runner, needed=needed)
-        if (own is not None and own.state not in ENDED) or not (around.held or around.fetched_for_task):
-            return own
-        state = DownloadState.PAUSED if around.held else DownloadState.DOWNLOADING
+        if around.active is not None or not (around.paused or around.fetched_for_task):
+            return around.own
+        state = DownloadState.PAUSED if around.paused else DownloadState.DOWNLOADING
         runner = Runner.TASK if needed else Runner.SERVER
         return Download(spec, state, Urgency.MEDIUM, 0, utcnow(), progress, runner=runner, needed=needed)
 
-    def _partial(self, spec: ModelSpec) -> Path:
-        return self._home.partial_model_of(spec.id)
-
     def _refuse_foreign(self, spec: ModelSpec, around: _Around) -> None:
-        """Refuse to change what a command line runs; its process hears of nothing."""
-        if self._own(spec):
-            return
-        seen = self._seen(spec, around)
+        """Refuse to change what a command line runs: its process reads no orders."""
+        seen = self._seen(spec, around) if around.active is None else None
         if seen is not None and seen.runner is Runner.OTHER:
             raise DownloadInUse(
                 f"{spec.id} is being fetched by a command on this machine",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -28,8 +29,9 @@ from backend.core.errors import (
 )
 from backend.core.paths import Home
 from backend.models.download.downloader import ModelDownloader
-from backend.models.download.hub import Hub
-from backend.models.download.retries import RetryPolicy
+from backend.models.download.hub import Hub, Listing, RemoteFile
+from backend.models.download.retries import Retries, RetryPolicy
+from backend.models.download.transfer import FileTransfer
 from backend.models.folder.manager import ModelManager, Presence
 from backend.models.folder.manifest import MANIFEST_FILE, read_manifest
 from backend.models.folder.progress import RateLimiter
@@ -415,6 +417,26 @@ def test_a_limit_of_the_network_makes_the_transfer_wait() -> None:
         pace(100)
     # Nobody really waited, so each pause contains the ones before it.
     assert waited == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5], abs=0.09)
+
+
+def test_a_transfer_takes_the_time_that_its_limit_asks_for(
+    hub: StandIn, needed: dict[str, bytes], tmp_path: Path
+) -> None:
+    clock, counts, content = [0.0], list[int](), needed[SHARD]
+
+    def wait(seconds: float) -> None:
+        clock[0] += seconds
+
+    source = Hub(hub.endpoint)
+    file = RemoteFile(SHARD, len(content), hashlib.sha256(content).hexdigest(), "")
+    retries = Retries(RetryPolicy(attempts=1), lambda: None)
+    transfer = FileTransfer(source, retries, lambda: None, RateLimiter(lambda: 1e5, wait, lambda: clock[0]))
+    address = source.address(Listing(REPOSITORY, COMMIT, (file,)), file)
+    transfer.fetch(file, address, tmp_path / "shard.safetensors", lambda count, _network: counts.append(count))
+    transfer.close()
+    assert len(counts) > 2
+    # Nobody waits for the last bytes, after which nothing comes.
+    assert clock[0] == pytest.approx((len(content) - counts[-1]) / 1e5, abs=1e-3)
 
 
 def test_another_limit_counts_for_what_is_owed_already() -> None:

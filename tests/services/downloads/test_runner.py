@@ -15,6 +15,7 @@ from backend.core.errors import StoreUnavailable
 from backend.core.paths import Home
 from backend.models.folder.manager import EMBEDDED_MODELS, ModelManager
 from backend.services.downloads import runner as model_downloads
+from backend.services.downloads.control import DownloadControl
 from backend.services.downloads.runner import ModelDownloads
 from backend.services.downloads.state import DownloadState
 from backend.store.download_orders import DownloadOrders, Order, Urgency
@@ -66,7 +67,7 @@ class Failing(DownloadOrders):
 
 @pytest.fixture(autouse=True)
 def _look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_downloads, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(model_downloads, "POLL_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def test_what_another_server_changes_in_the_database_counts_here(
     serve: Callable[..., ModelDownloads], database: Database, line: Line
 ) -> None:
     here, there = serve(), DownloadOrders(database)
-    here.start(T2V)
+    here.obey(T2V, there.want(T2V.id))
     until(here, DownloadState.DOWNLOADING)
     there.pause(T2V.id, wished=True)
     until(here, DownloadState.PAUSED)
@@ -146,7 +147,7 @@ def test_what_was_ordered_goes_on_in_its_order_after_any_end(
     until(here, DownloadState.COMPLETED, TI2V)
     assert line.asked == ["T2V-A14B", "TI2V-5B"]
     assert line.patient == [True, True], "the network may come back later than this machine"
-    here.start(T2V)
+    here.obey(T2V, orders.want(T2V.id))
     wait_for(lambda: len(line.asked) == 3, what="a new order")
     assert line.patient[-1] is False, "who asks now is told soon when the hub is not there"
     until(here, DownloadState.PAUSED, MODELS["I2V-A14B"])
@@ -180,7 +181,7 @@ def test_a_database_that_fails_ends_no_download(
 ) -> None:
     orders = Failing(database)
     here = serve(orders)
-    here.start(T2V)
+    here.obey(T2V, orders.want(T2V.id))
     until(here, DownloadState.DOWNLOADING)
     orders.fails = True
     before = line.chunks
@@ -195,13 +196,14 @@ def test_a_database_that_fails_ends_no_download(
 
 
 def test_an_order_that_cannot_be_written_down_is_refused_and_nothing_starts(
-    serve: Callable[..., ModelDownloads], database: Database, line: Line
+    serve: Callable[..., ModelDownloads], database: Database, home: Home
 ) -> None:
-    orders = Failing(database)
+    orders, models = Failing(database), ModelManager(home, has_gpu=False)
     here = serve(orders)
-    here.start(T2V)
+    control = DownloadControl(home, models, here, orders, TaskStore(database))
+    control.start(T2V)
     until(here, DownloadState.DOWNLOADING)
     orders.fails = True
     with pytest.raises(StoreUnavailable):
-        here.cancel(T2V)
+        control.cancel(T2V)
     assert getattr(here.get(T2V), "state", None) is DownloadState.DOWNLOADING
