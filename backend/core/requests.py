@@ -1,12 +1,8 @@
-"""What a user may ask for, and what a model makes of it.
+"""What a user may ask for, and the complete request that a model gets.
 
-A `RequestDraft` is what a user sent. `resolve_request` fills every gap from the model's spec, snaps
-what can be snapped and says so, and refuses the rest with the nearest legal value. The result,
-`GenerationRequest`, fixes every value that decides the pixels.
-
-Which steps of a run are guided, and how strongly.
-
-A pure calculation over the request. Knows nothing about tensors.
+`RequestDraft` is what a user sent. `resolve_request` fills every gap from the model's spec, snaps what can be
+snapped and says so, and refuses the rest with the nearest legal value. `GenerationRequest` fixes every value that
+decides the pixels; `guidance_plan` derives which steps are guided. Knows nothing about tensors.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class ModelState:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Verification:
     """What a check of a model's files against the record of its download found."""
 
     valid: bool
@@ -136,7 +136,7 @@ class ModelManager:
             return state.available
         return all(finding.state is FileState.OK for finding in check_quick(state.folder, manifest))
 
-    def verify(self, spec: ModelSpec, *, full: bool) -> Verdict:
+    def verify(self, spec: ModelSpec, *, full: bool) -> Verification:
         """Compare the model's files with the record of its download; `full` reads every byte, else sizes and headers.
 
         A folder from elsewhere has no record: its files can only be missing.
@@ -146,14 +146,14 @@ class ModelManager:
         if manifest is None:
             words = ("unknown", "Its files are all here; no record says what their contents should be")
             status, message = words if state.available else ("not_available", state.reason or "It is not here")
-            return Verdict(state.available, status, message, "nothing")
+            return Verification(state.available, status, message, "nothing")
         findings = tuple(check_full(state.folder, manifest) if full else check_quick(state.folder, manifest))
         wrong = sum(one.state is not FileState.OK for one in findings)
         message = (
             f"{wrong} of {len(findings)} files are wrong" if wrong else f"All {len(findings)} files are as they were"
         )
         status, checked = "corrupted" if wrong else "valid", "contents" if full else "sizes"
-        return Verdict(not wrong, status, message, checked, findings)
+        return Verification(not wrong, status, message, checked, findings)
 
     def _place(self, spec: ModelSpec) -> Path:
         """Return where the model's files belong."""
