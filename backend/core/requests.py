@@ -48,7 +48,7 @@ _FROM_SPEC = (
 
 
 class Scheduler(StrEnum):
-    """The available samplers; the first two match diffusers exactly."""
+    """The samplers on offer; the first two are exact copies of what diffusers does."""
 
     UNIPC = "unipc"
     EULER = "euler"
@@ -56,7 +56,7 @@ class Scheduler(StrEnum):
 
 
 class Fit(StrEnum):
-    """What happens to an image whose shape differs from the video's."""
+    """What happens to an image of another shape than the video."""
 
     CROP = "crop"  # fill the frame, cut what sticks out
     PAD = "pad"  # show all of it, with black bars
@@ -64,7 +64,7 @@ class Fit(StrEnum):
 
 
 class OnLoraFailure(StrEnum):
-    """What happens to a task whose LoRA cannot be applied completely."""
+    """What happens to a task whose LoRA cannot be applied in full."""
 
     SKIP = "skip"  # the task continues without that LoRA, with a warning
     FAIL = "fail"
