@@ -1,8 +1,8 @@
-"""Named points at which a test can make this process die, stall or run out of memory.
+"""Named points at which a test can make this process die, hang or run out of memory.
 
-`WAN22_FAULTS="denoise.step:3=kill"` sends SIGKILL to the process at the third passage of that point;
-`=hang` blocks there for ever, `=oom` behaves as a device without memory, `=ram` as a host without.
-Without the variable a point costs one dictionary look-up.
+`WAN22_FAULTS="denoise.step:3=kill"` kills the process when it passes that point for the third time;
+`=hang` blocks there for ever, `=oom` simulates a device out of memory, `=ram` a host out of memory.
+Without the variable a point costs one dictionary lookup.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 
 
 class DeviceFull(MemoryError):
-    """What a test gets for the memory of a device, on whatever device it runs."""
+    """A simulated out-of-memory error of a device, on any device."""
 
 
 def _read(text: str) -> dict[str, dict[int, str]]:
@@ -30,7 +30,7 @@ _passed: dict[str, int] = {}
 
 
 def fault_point(name: str) -> None:
-    """Pass a named point; do what `WAN22_FAULTS` says about it."""
+    """Pass a named point; inject the fault that `WAN22_FAULTS` plans for this passage."""
     if name not in _PLAN:
         return
     _passed[name] = _passed.get(name, 0) + 1
@@ -38,8 +38,8 @@ def fault_point(name: str) -> None:
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if action == "oom":
-        raise DeviceFull(f"no memory at {name}, as a test wished")
+        raise DeviceFull(f"out of memory at {name}, injected by a test")
     if action == "ram":
-        raise MemoryError(f"no memory of the host at {name}, as a test wished")
+        raise MemoryError(f"host out of memory at {name}, injected by a test")
     if action == "hang":
         threading.Event().wait()

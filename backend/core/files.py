@@ -1,6 +1,6 @@
-"""Writing files so that a crash leaves the old content or the new, never a part of it.
+"""Atomic, durable file writes: after a crash a file has its old or its new content, never a mix.
 
-A file is written beside its place and renamed into it. What the system says about a full disk becomes one error.
+A file is written next to its target and renamed over it. All forms of "disk full" become `StorageFull`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Final
 
 from backend.core.errors import StorageFull
 
-#: How a file ends that is being written.
+#: Suffix of a file that is being written.
 PART_SUFFIX: Final = ".part"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-#: What file systems answer that cannot sync a folder; they keep the order of names in some other way.
+#: Answers of file systems that cannot sync a folder; they order renames in some other way.
 _CANNOT_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno.EPERM, errno.EBADF})
 
 
 @contextmanager
 def storage_errors(message: str | None = None) -> Iterator[None]:
-    """Raise `StorageFull`, with `message` if given, where the system says that the disk or the quota is used up."""
+    """Turn an OSError about a full disk or an exhausted quota into `StorageFull`, with `message` if given."""
     try:
         yield
     except OSError as error:
@@ -36,10 +36,10 @@ def storage_errors(message: str | None = None) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yield a fresh path beside `path` to write to; when the block ends well, the file takes the place of `path`.
+    """Yield a fresh path next to `path` to write to; when the block succeeds, that file replaces `path`.
 
-    Whoever writes flushes the content to disk where that matters. With `durable` the new name is on disk, too, when
-    this returns. A block that fails leaves the old file as it was.
+    The writer flushes the content to disk where that matters. With `durable`, the rename is on disk, too, when this
+    returns. When the block fails, the old file stays as it was.
     """
     part = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PART_SUFFIX}")
     try:
@@ -52,7 +52,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file durably; after any crash the old content or the new one is there."""
+    """Write a file atomically and durably."""
     with replacing(path) as part, part.open("wb") as file:
         file.write(content)
         file.flush()
@@ -60,12 +60,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a value as JSON, durably; after any crash the old content or the new one is there."""
+    """Write a value as JSON, atomically and durably."""
     write_bytes(path, json.dumps(value, indent=1).encode())
 
 
 def sync_folder(folder: Path) -> None:
-    """Put a folder's names on disk, where the system can: a file that was renamed into it stays there."""
+    """Flush a folder's entries to disk, where the system can, so that renames into it survive a crash."""
     if os.name != "posix":  # Windows cannot open folders
         return
     handle = os.open(folder, os.O_RDONLY)

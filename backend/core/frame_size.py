@@ -1,6 +1,6 @@
-"""Which widths, heights and numbers of frames a model can make, and the nearest ones to what was asked.
+"""Legal widths, heights and frame counts of a model, and the nearest legal values to requested ones.
 
-Pure arithmetic over a model's spec; changes nothing silently: what was changed is said in a sentence.
+Pure arithmetic over a model's spec; each change comes with a sentence about it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from backend.core.errors import InvalidRequest
 
 #: Frames are 4k+1 because the VAE packs four frames into one latent frame after the first.
 TEMPORAL_STRIDE = 4
-#: The longest side may have at most this many times the shorter one when a size is chosen by aspect.
+#: Largest ratio of the longer to the shorter side when a size is chosen by aspect.
 MAX_ASPECT = 4.0
-#: Two aspects are the same when they differ by less than this share: snapping alone moves them as much.
+#: Two aspects are equal when they differ by less than this share, which snapping alone can cause.
 SAME_ASPECT = 0.02
 
 
@@ -22,7 +22,7 @@ def parse_resolution(text: str) -> tuple[int, int]:
     """Read `WIDTHxHEIGHT`.
 
     Raises:
-        InvalidRequest: the text has another form, or a side is not positive.
+        InvalidRequest: the text is malformed, or a side is not positive.
     """
     width, cross, height = text.strip().lower().partition("x")
     digits = cross and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()
@@ -34,10 +34,10 @@ def parse_resolution(text: str) -> tuple[int, int]:
 
 
 def snap_size(spec: ModelSpec, width: int, height: int) -> tuple[int, int, tuple[str, ...]]:
-    """Return the nearest size that the model can make, with a sentence when it is another one.
+    """Return the nearest legal size, with a sentence when it differs.
 
     Raises:
-        InvalidRequest: the size is too small or too large; the message gives the nearest legal one.
+        InvalidRequest: the size is too small or too large; the message names the nearest legal one.
     """
     if width < 1 or height < 1:
         raise InvalidRequest("Invalid resolution values. Both sides must be positive", details={"field": "resolution"})
@@ -57,10 +57,10 @@ def snap_size(spec: ModelSpec, width: int, height: int) -> tuple[int, int, tuple
 
 
 def nearest_size(spec: ModelSpec, width: int, height: int) -> tuple[int, int]:
-    """Return the legal size nearest to one that is too small or too large: of its aspect, as far as that can be.
+    """Return the legal size nearest to one that is too small or too large, of the same aspect where possible.
 
-    What is too small grows until its shorter side is long enough, what is too large shrinks until it has few enough
-    pixels; a picture that is long and narrow beyond measure loses the rest of its length.
+    A size that is too small grows until its shorter side is long enough, one that is too large shrinks until it has
+    few enough pixels; the longer side of an extremely narrow picture is cut.
     """
     step = spec.size_multiple
     lowest = -(-spec.min_side // step) * step
@@ -74,7 +74,7 @@ def nearest_size(spec: ModelSpec, width: int, height: int) -> tuple[int, int]:
 
 
 def size_for_aspect(spec: ModelSpec, aspect: float) -> tuple[int, int]:
-    """Return a size of about the model's native area in about this aspect (width / height), inside its limits."""
+    """Return a legal size of about the model's native area and this aspect (width / height)."""
     step = spec.size_multiple
     aspect = min(MAX_ASPECT, max(1 / MAX_ASPECT, aspect))
     width = math.sqrt(spec.width * spec.height * aspect)
@@ -84,12 +84,12 @@ def size_for_aspect(spec: ModelSpec, aspect: float) -> tuple[int, int]:
 
 
 def same_aspect(first: tuple[int, int], second: tuple[int, int]) -> bool:
-    """Whether two sizes (width, height) have the same shape, apart from snapping."""
+    """Whether two sizes (width, height) have the same aspect, apart from snapping."""
     return abs(math.log(first[0] * second[1] / (first[1] * second[0]))) < SAME_ASPECT
 
 
 def snap_frames(spec: ModelSpec, frames: int) -> tuple[int, tuple[str, ...]]:
-    """Return the nearest number of frames that the model can make, with a sentence when it is another one.
+    """Return the nearest legal number of frames, with a sentence when it differs.
 
     Raises:
         InvalidRequest: it is out of the model's range.

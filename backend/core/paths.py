@@ -1,4 +1,4 @@
-"""The home folder and the names inside it. Clients never name paths: they name ids, and this file maps them."""
+"""The home folder and the paths inside it. Clients never send paths: they send ids, which this file maps."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ class Home:
         return self.models / model_id
 
     def partial_model_of(self, model_id: str) -> Path:
-        """What has arrived of a model whose download is not finished."""
+        """The files of an unfinished download."""
         return self.models / f"{model_id}.partial"
 
     def model_lock_of(self, model_id: str) -> Path:
-        """The lock that whoever changes a model's folder holds."""
+        """Held while a model's folder is changed."""
         return self.models / f"{model_id}.lock"
 
     def removal_lock_of(self, model_id: str) -> Path:
-        """The lock that whoever queues a task for a model, or removes it, holds for a moment."""
+        """Held briefly while a task for a model is queued, or while the model is removed."""
         return self.models / f".{model_id}.need.lock"
 
     def quarantine_of(self, model_id: str) -> Path:
-        """Files of a model whose content was wrong."""
+        """Files of a model whose content failed verification."""
         return self.models / "quarantine" / model_id
 
     @property
     def outputs(self) -> Path:
-        """Finished videos and their thumbnails. A file that is here is complete."""
+        """Finished videos and their thumbnails. Files in it are always complete."""
         return self.root / "outputs"
 
     @property
@@ -67,7 +67,7 @@ class Home:
 
     @property
     def work(self) -> Path:
-        """What an unfinished task keeps: preview, job state. Without it tasks start again from the first step."""
+        """Files of unfinished tasks: preview, job state. Without them a task restarts from its first step."""
         return self.root / "work"
 
     @property
@@ -77,60 +77,60 @@ class Home:
 
     @property
     def server_file(self) -> Path:
-        """Where the running server says its address (JSON)."""
+        """Where the running server publishes its address (JSON)."""
         return self.root / "server.json"
 
     @property
     def server_lock(self) -> Path:
-        """The lock that keeps a second server out."""
+        """The lock that prevents a second server."""
         return self.root / "server.lock"
 
     @property
     def config_file(self) -> Path:
-        """What the user or a program configured, section by section (JSON)."""
+        """The configuration of the user and of programs, one section per subject (JSON)."""
         return self.root / "config.json"
 
     @property
     def hardware_file(self) -> Path:
-        """The machine as the last start found it."""
+        """The hardware as detected at the last start."""
         return self.root / "hardware.json"
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """Every folder that belongs into the home."""
+        """Every folder that belongs in the home."""
         return self.models, self.loras, self.inputs, self.outputs, self.work, self.logs
 
     @property
     def abilities_file(self) -> Path:
-        """What the worker's device was found able to do."""
+        """What the worker's device was found to support."""
         return self.root / "abilities.json"
 
     def create(self) -> Home:
-        """Make the folders that are missing and return self.
+        """Create the missing folders and return self.
 
-        One inside the home that cannot be made is left to `faults` and to those who need it, so that a broken folder
-        of LoRAs keeps nobody from making a video.
+        A subfolder that cannot be created is reported by `faults` and by the code that needs it, so that a broken
+        folder of LoRAs does not prevent anyone from making a video.
 
         Raises:
-            BadSettings: the home itself cannot be made.
+            BadSettings: the home itself cannot be created.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            advice = ("Set WAN22_HOME to a folder that can be made or written.",)
-            raise BadSettings(f"The home folder {self.root} cannot be made: {reason}", suggestions=advice) from None
+            advice = ("Set WAN22_HOME to a folder that can be created or written to.",)
+            raise BadSettings(f"The home folder {self.root} cannot be created: {reason}", suggestions=advice) from None
         for folder in self.folders:
             with suppress(OSError):
                 folder.mkdir(exist_ok=True)
         return self
 
     def faults(self) -> list[str]:
-        """Say which folders are not there or cannot be written, by their names inside the home."""
+        """Return a sentence about each folder that is missing or not writable, by its name inside the home."""
         if not _usable(self.root):
-            return ["The home folder is no folder that can be written"]
+            return ["The home folder is not a writable folder"]
         broken = [folder.name for folder in self.folders if not _usable(folder)]
-        return [f"`{name}` in the home folder is no folder that can be written" for name in broken]
+        return [f"`{name}` in the home folder is not a writable folder" for name in broken]
 
     def announced_server(self) -> tuple[str, int] | None:
         """Return the address and process id of this home's server, if one has announced itself."""
@@ -141,7 +141,7 @@ class Home:
             return None
 
     def work_of(self, task_id: str) -> Path:
-        """The folder for what one task keeps while it runs."""
+        """The working folder of one unfinished task."""
         return resolve_under(self.work, task_id)
 
     def preview_of(self, task_id: str) -> Path:
@@ -149,7 +149,7 @@ class Home:
         return self.work_of(task_id) / "preview.jpg"
 
     def state_of(self, task_id: str) -> Path:
-        """The folder for what an unfinished task needs to go on where it stopped."""
+        """The folder for what an unfinished task needs to resume where it stopped."""
         return self.work_of(task_id) / "state"
 
     def input_of(self, image_id: str) -> Path:
@@ -177,7 +177,7 @@ def resolve_under(root: Path, name: str) -> Path:
     """Join a plain file name to a folder.
 
     Raises:
-        NotFound: the name is not plain, or it leads out of the folder through a link.
+        NotFound: the name is not plain, or a link leads out of the folder.
     """
     if not _SAFE_NAME.fullmatch(name) or name.endswith("."):
         raise NotFound

@@ -1,8 +1,8 @@
-"""What a user may ask for, and the complete request that a model gets.
+"""Requests: what a user may ask for, how a model's spec completes it, and which steps are guided.
 
-`RequestDraft` is what a user sent. `resolve_request` fills every gap from the model's spec, snaps what can be
-snapped and says so, and refuses the rest with the nearest legal value. `GenerationRequest` fixes every value that
-decides the pixels; `guidance_plan` derives which steps are guided. Knows nothing about tensors.
+A `RequestDraft` is what the user sent. `resolve_request` fills the gaps from the model's spec, snaps sizes
+with a note, and refuses illegal values with the nearest legal one. The result, `GenerationRequest`, fixes
+every value that decides the pixels. Pure calculation; knows nothing about tensors.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ MAX_PROMPT_TOKENS = 512
 MAX_STEPS = 100
 MAX_GUIDANCE = 20.0
 MAX_FPS = 60.0
-#: 0 would be lossless, in a profile of H.264 that browsers do not play.
+#: 0 would be lossless, in an H.264 profile that browsers do not play.
 MIN_CRF = 1
 MAX_CRF = 51
 #: Constant quality of x264; 17 is visually lossless for generated clips.
 DEFAULT_CRF = 17
 
-#: Values that do not change the latents: who made them, and what becomes of them afterwards.
+#: Values that do not change the latents: their origin, and what happens to them afterwards.
 AFTER_DENOISING = ("fps", "crf", "keep_latents", "latents_of", "extends", "preset", "on_lora_failure")
-#: Values that a model's spec gives where the draft leaves them open, by the same names.
+#: Values that default to the field of the same name in the model's spec.
 _FROM_SPEC = (
     "negative_prompt",
     "fps",
@@ -52,7 +52,7 @@ class Scheduler(StrEnum):
 
     UNIPC = "unipc"
     EULER = "euler"
-    DMD = "dmd"  # for models that were distilled so, and for them alone
+    DMD = "dmd"  # only for models distilled for it
 
 
 class Fit(StrEnum):
@@ -66,13 +66,13 @@ class Fit(StrEnum):
 class OnLoraFailure(StrEnum):
     """What happens to a task whose LoRA cannot be applied in full."""
 
-    SKIP = "skip"  # the task goes on without that LoRA and says so
+    SKIP = "skip"  # the task continues without that LoRA, with a warning
     FAIL = "fail"
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """An image that is stored on this server, upright and without transparency."""
+    """An image stored on this server, upright and without transparency."""
 
     id: str  #: SHA-256 of the stored file
     width: int  #: pixels
@@ -90,7 +90,7 @@ class LoraFileRef:
 
 @dataclass(frozen=True, slots=True)
 class LoraUse:
-    """One LoRA in a request, with everything about it that decides the pixels."""
+    """One LoRA in a request: everything about it that decides the pixels."""
 
     id: str  #: its name in the list of LoRAs
     strength: float  #: on the high-noise expert, or the only one
@@ -130,7 +130,7 @@ class RequestDraft:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """A request in which nothing is left open: the same one gives the same frames."""
+    """A complete request: equal requests give equal frames."""
 
     model: str
     prompt: str
@@ -166,7 +166,7 @@ class GenerationRequest:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> GenerationRequest:
-        """Build the request that `to_json` wrote; values that an older version did not know keep their defaults."""
+        """Rebuild the request that `to_json` wrote; values unknown to an older version take their defaults."""
         return cls(
             **(
                 values
@@ -204,10 +204,10 @@ def _digest(values: dict[str, Any]) -> str:
 
 
 def resolve_request(spec: ModelSpec, draft: RequestDraft) -> tuple[GenerationRequest, tuple[str, ...]]:
-    """Turn a draft into a full request for this model, with one sentence for each value that was changed.
+    """Turn a draft into a complete request for this model, with one sentence for each changed value.
 
     Raises:
-        InvalidRequest: a value is out of range; the message gives the nearest legal one.
+        InvalidRequest: a value is out of range; the message names the nearest legal one.
         ImageRequired, ImageNotAccepted: the model needs an image, or takes none.
     """
     check_images(spec, image=draft.image is not None, end_image=draft.end_image is not None)
@@ -252,7 +252,7 @@ def resolve_request(spec: ModelSpec, draft: RequestDraft) -> tuple[GenerationReq
 
 
 def check_sampler(spec: ModelSpec, scheduler: Scheduler) -> None:
-    """Hold a sampler against how the model was trained.
+    """Check a sampler against the training of the model.
 
     Raises:
         InvalidRequest: the model was distilled for another one, or not distilled for this one.
@@ -272,7 +272,7 @@ def check_sampler(spec: ModelSpec, scheduler: Scheduler) -> None:
 
 
 def _as_distilled(spec: ModelSpec, request: GenerationRequest) -> tuple[GenerationRequest, tuple[str, ...]]:
-    """Set what the distillation of a model fixed, with one sentence for each value that was another one."""
+    """Set the values fixed by a model's distillation, with one sentence for each that differed."""
     if not spec.renoise_at:
         return request, ()
     fixed = {
@@ -299,7 +299,7 @@ def _prompt_tokens(spec: ModelSpec, tokens: int) -> int:
 
 
 def check_images(spec: ModelSpec, *, image: bool, end_image: bool) -> None:
-    """Hold the images of a request against what the model takes.
+    """Check the images of a request against the model.
 
     Raises:
         ImageRequired: an image that it needs is not there.
@@ -317,7 +317,7 @@ def check_images(spec: ModelSpec, *, image: bool, end_image: bool) -> None:
 
 
 def check_crf(crf: int) -> int:
-    """Return the quality of the file.
+    """Check the quality of the file.
 
     Raises:
         InvalidRequest: it is out of range.
@@ -326,7 +326,7 @@ def check_crf(crf: int) -> int:
 
 
 def check_fps(fps: float) -> float:
-    """Return the frame rate of the file.
+    """Check the frame rate of the file.
 
     Raises:
         InvalidRequest: it is out of range.
@@ -335,7 +335,7 @@ def check_fps(fps: float) -> float:
 
 
 def _size(spec: ModelSpec, draft: RequestDraft) -> tuple[int, int, tuple[str, ...]]:
-    """Return width and height: as asked for, or by the shape of the image, or the model's own."""
+    """Return width and height: as requested, or from the shape of the image, or the model's default."""
     image = draft.image
     if draft.width is None and draft.height is None and image is not None:
         width, height = size_for_aspect(spec, image.width / image.height)
@@ -399,10 +399,10 @@ def native_request(
     *,
     image: bool = False,
 ) -> GenerationRequest:
-    """Return a request that leaves everything else to the model; with an image of its size where it needs one.
+    """Return a request with the model's defaults for everything else, and with an image where it needs one.
 
     Raises:
-        InvalidRequest: the model cannot make this.
+        InvalidRequest: the model cannot generate this.
     """
     width, height = size or (spec.width, spec.height)
     picture = ImageRef("", width, height) if image or spec.needs_image else None
@@ -416,10 +416,10 @@ def guidance_plan(request: GenerationRequest, experts: Sequence[str]) -> tuple[f
     A step is guided when its expert's scale is above 1 and the step lies in the request's interval
     (`guidance_start <= index / steps < guidance_end`).
 
-    diffusers' pipelines look at the first scale only: above 1, every step makes both passes. Where this plan
-    leaves out a pass because a scale is exactly 1, the result is the same but for rounding (there the pipeline
-    computes `n + 1 * (p - n)`). Where only one of the scales is above 1, each expert follows its own here: the
-    pipeline would guide both or neither, also with a scale below 1.
+    diffusers' pipelines check only the first scale: above 1, every step makes both passes. Where this plan omits
+    a pass because a scale is exactly 1, the result is the same but for rounding (the pipeline computes
+    `n + 1 * (p - n)`). Where only one scale is above 1, each expert follows its own here; the pipeline would guide
+    both or neither, even with a scale below 1.
     """
     total = len(experts)
     return tuple(_scale(request, expert, index / total) for index, expert in enumerate(experts))

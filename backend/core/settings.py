@@ -16,60 +16,70 @@ ENV_PREFIX = "WAN22_"
 
 
 class Settings(BaseSettings):
-    """What the operator can choose; every field is `WAN22_` + its name in capitals."""
+    """The operator's settings; the variable of a field is `WAN22_` + its name in capitals."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True)
 
     home: Path = Field(default_factory=lambda: Path.home() / ".wan22", description="Folder for everything kept on disk")
-    database_url: str | None = Field(default=None, description="SQLAlchemy URL; default is SQLite in the home folder")
+    database_url: str | None = Field(
+        default=None, description="SQLAlchemy URL; the default is SQLite in the home folder"
+    )
     host: str = Field(default="127.0.0.1", description="Address the server listens on")
-    port: int = Field(default=8000, ge=0, le=65535, description="Port the server listens on; 0 takes a free one")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port the server listens on; 0 picks a free one")
     api_key: SecretStr | None = Field(default=None, description="Key that clients send as `Authorization: Bearer`")
     cors_origins: list[str] = Field(
-        default_factory=list, description="Other origins whose pages may call the API (JSON list)"
+        default_factory=list, description="Additional origins whose pages may call the API (JSON list)"
     )
     allowed_hosts: list[str] = Field(
-        default_factory=list, description="Further Host names the server answers to (JSON list)"
+        default_factory=list, description="Additional Host names the server answers to (JSON list)"
     )
     model_roots: list[Path] = Field(
-        default_factory=list, description="Folders of other programs whose model files are used (JSON list); only read"
+        default_factory=list, description="Folders of other programs whose model files are used (JSON list), read-only"
     )
-    worker: bool = Field(default=True, description="Whether `serve` runs a worker of its own")
-    auto_download: bool = Field(default=True, description="Whether a task fetches a model that is not here by itself")
+    worker: bool = Field(default=True, description="Whether `serve` also runs a worker")
+    auto_download: bool = Field(default=True, description="Whether a task downloads a missing model automatically")
     device: str = Field(default="auto", description="Device of the worker: auto, cpu, cuda or cuda:N")
     attention: AttentionSetting = Field(
         default=AttentionSetting.AUTO,
-        description="Kernel of attention: auto takes the fastest exact one, speed also an eight-bit one, or a name",
+        description="Attention kernel: auto picks the fastest exact one, speed also allows an eight-bit one, or a name",
     )
-    lease_seconds: float = Field(default=30.0, gt=0, le=3600, description="How long a silent worker keeps its task")
-    heartbeat_seconds: float = Field(default=5.0, gt=0, le=600, description="How often a worker says that it lives")
-    recovery_seconds: float = Field(default=5.0, gt=0, le=600, description="How often expired leases are looked for")
-    max_attempts: int = Field(default=3, ge=1, le=100, description="How often a task is tried when its worker dies")
+    lease_seconds: float = Field(
+        default=30.0, gt=0, le=3600, description="How long a silent worker keeps its task, in seconds"
+    )
+    heartbeat_seconds: float = Field(
+        default=5.0, gt=0, le=600, description="Interval between a worker's heartbeats, in seconds"
+    )
+    recovery_seconds: float = Field(
+        default=5.0, gt=0, le=600, description="Interval between scans for expired leases, in seconds"
+    )
+    max_attempts: int = Field(default=3, ge=1, le=100, description="Attempts at a task whose worker dies")
     restart_limit: int = Field(
         default=5, ge=0, le=1000, description="Worker restarts allowed within the restart window"
     )
-    restart_window_seconds: float = Field(default=300.0, gt=0, description="Length of the restart window")
+    restart_window_seconds: float = Field(default=300.0, gt=0, description="Length of the restart window, in seconds")
     restart_backoff_seconds: float = Field(
-        default=0.5, ge=0, le=60, description="First pause before a restart; it doubles"
+        default=0.5, ge=0, le=60, description="First pause before a restart, in seconds; it doubles each time"
     )
-    stop_grace_seconds: float = Field(default=10.0, ge=0, le=600, description="How long a stop waits for the worker")
+    stop_grace_seconds: float = Field(
+        default=10.0, ge=0, le=600, description="How long a stop waits for the worker, in seconds"
+    )
     poll_seconds: float = Field(
-        default=0.1, gt=0, le=10, description="How often the queue and the event log are looked at"
+        default=0.1, gt=0, le=10, description="Interval between polls of the queue and the event log, in seconds"
     )
     stats_seconds: float = Field(
-        default=1.0, gt=0, le=60, description="How often system statistics are sent to subscribers"
+        default=1.0, gt=0, le=60, description="Interval between system statistics sent to subscribers, in seconds"
     )
     oom_policy: OomPolicy = Field(
         default=OomPolicy.QUALITY,
         description="When memory runs out: none fails, quality keeps the weights as they are, speed may round them",
     )
     recheck_days: float = Field(
-        default=30.0, ge=0, le=3650, description="Days after which a model's files are read again; 0 never does"
+        default=30.0, ge=0, le=3650, description="Days after which a model's files are verified again; 0 disables it"
     )
     idle_unload_seconds: float = Field(
-        default=0.0, ge=0, description="A worker without work for so long frees its model's memory; 0 never"
+        default=0.0, ge=0, description="Idle seconds after which a worker unloads its model; 0 disables it"
     )
-    threads: int = Field(default=0, ge=0, le=256, description="CPU threads of the engine; 0 leaves it to torch")
+    threads: int = Field(default=0, ge=0, le=256, description="CPU threads of the engine; 0 leaves the choice to torch")
     log_json: bool = Field(default=False, description="Write the log as JSON lines")
 
     @property
@@ -84,10 +94,10 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Read the settings; keyword arguments go before the environment.
+    """Read the settings; keyword arguments override the environment.
 
     Raises:
-        BadSettings: a value breaks its rule. The message names the variable and the rule, never the value.
+        BadSettings: a value is invalid. The message names the variable and the rule, never the value.
     """
     try:
         return Settings(**overrides)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
-"""Starts the parts of a process in order, stops them in reverse, and says at any time how every one of them is.
+"""Starts and stops the components of a process in order, and reports the state of each at any time.
 
-It is given its components and knows none of them. A part that fails is shown with its reason and the system goes on
-without it, unless it cannot live without that one.
+Receives its components and knows nothing about them. The system continues without a component that failed, and
+reports the reason, unless that component is essential.
 """
 
 from __future__ import annotations
@@ -26,69 +26,69 @@ INSPECTION_SECONDS = 5.0
 
 
 class ComponentStatus(StrEnum):
-    """Where a component stands."""
+    """The status of a component."""
 
     NOT_STARTED = "not_started"
     STARTING = "starting"
     READY = "ready"
-    DEGRADED = "degraded"  #: works, but something of it is missing
+    DEGRADED = "degraded"  #: works, but partly
     FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What a component says of itself when it is asked."""
+    """A component's report on itself."""
 
     status: ComponentStatus
     sentence: str
 
 
 async def nothing_to_do() -> None:
-    """Start or stop a component that has no life of its own."""
+    """Start or stop a component that needs neither."""
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One part of a process, as the part's owner describes it."""
+    """One component of a process, as described by its owner."""
 
     name: str
-    ask: Callable[[], Condition]  #: how it is now; called from any thread, once it has started
-    start: Callable[[], Awaitable[None]] = nothing_to_do  #: raises when it cannot
-    stop: Callable[[], Awaitable[None]] = nothing_to_do  #: called when `start` has succeeded
-    essential: bool = False  #: whether the system cannot live without it
+    ask: Callable[[], Condition]  #: its current condition; called from any thread, once it has started
+    start: Callable[[], Awaitable[None]] = nothing_to_do  #: raises on failure
+    stop: Callable[[], Awaitable[None]] = nothing_to_do  #: called only after a successful `start`
+    essential: bool = False  #: whether the system cannot run without it
     slow: bool = False  #: whether asking walks folders, so that a snapshot shows the last inspection instead
 
 
 @dataclass(frozen=True, slots=True)
 class ComponentState:
-    """One component at one moment."""
+    """Snapshot of one component."""
 
     name: str
     status: ComponentStatus
     sentence: str
-    since: datetime  #: when it came into this status, as far as it was looked at
+    since: datetime  #: when this status was first observed
     essential: bool
 
     @property
     def ready(self) -> bool:
-        """Whether all of it can be used."""
+        """Whether it is fully usable."""
         return self.status is ComponentStatus.READY
 
 
 @dataclass(frozen=True, slots=True)
 class SystemState:
-    """Every component at one moment."""
+    """Snapshot of all components."""
 
-    components: tuple[ComponentState, ...]  #: in the order of starting
-    errors: tuple[str, ...]  #: what went wrong while starting and stopping, oldest first
+    components: tuple[ComponentState, ...]  #: in starting order
+    errors: tuple[str, ...]  #: failures of starting and stopping, oldest first
 
     def __getitem__(self, name: str) -> ComponentState:
-        """Return one component; KeyError when there is none."""
+        """Return one component; raises KeyError."""
         return {component.name: component for component in self.components}[name]
 
     @property
     def status(self) -> ComponentStatus:
-        """The whole: failed without an essential part, degraded without any other, starting while one does."""
+        """Overall status: failed when an essential component is, degraded when another is, starting while one is."""
         found = {component.status for component in self.components}
         if any(one.essential and one.status is ComponentStatus.FAILED for one in self.components):
             return ComponentStatus.FAILED
@@ -102,7 +102,7 @@ class SystemState:
 
 
 class SystemIntegration:
-    """The components of one process. `start` and `stop` belong to one event loop; any thread may ask for the state."""
+    """Starts and stops the components of one process, on one event loop; any thread may ask for the state."""
 
     def __init__(self, inspection_seconds: float = INSPECTION_SECONDS) -> None:
         self._inspection_seconds = inspection_seconds
@@ -115,7 +115,7 @@ class SystemIntegration:
         self._errors: list[str] = []
 
     def include(self, *components: Component) -> None:
-        """Take components in; they start in the order in which they came."""
+        """Add components; they start in the order of their addition."""
         for one in components:
             self._components[one.name] = one
             self._note(one, Condition(ComponentStatus.NOT_STARTED, "Not started yet"))
@@ -144,7 +144,7 @@ class SystemIntegration:
             self._inspections = asyncio.create_task(self._keep_inspecting())
 
     async def stop(self) -> None:
-        """Stop what has started, in reverse order; one that fails at it is noted and keeps no other from stopping."""
+        """Stop what has started, in reverse order; a failure is noted and does not keep others from stopping."""
         self._stopping.set()
         if self._inspections is not None:
             await self._inspections
@@ -210,7 +210,7 @@ def _asked(component: Component) -> Condition:
 
 
 def _reason(error: Exception) -> str:
-    """Say what went wrong, without the paths that an OSError carries."""
+    """Describe an error without the paths that an OSError carries."""
     if isinstance(error, WanError):
         return error.message
     if isinstance(error, OSError) and error.strerror:

@@ -1,8 +1,7 @@
 """Connections to the database: SQLite by default, PostgreSQL when one machine is not enough.
 
-Owns transactions, pragmas, the translation of driver errors, checkpoints and migrations. On both
-databases there is one writer at a time, so whoever is inside `begin()` sees a queue that stands still.
-Knows nothing of tasks.
+Owns transactions, pragmas, the translation of driver errors, checkpoints and migrations. Both databases
+have one writer at a time, so the queue does not change inside `begin()`. Knows nothing of tasks.
 """
 
 from __future__ import annotations
@@ -21,26 +20,26 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from backend.core.errors import BadSettings, StorageFull, StoreFailed, StoreUnavailable, WanError
 from backend.store.schema import newest_revision, upgrade
 
-#: How long a connection waits for the writer before it, in seconds. Well under the lease of a task.
+#: How long a connection waits for the current writer, in seconds. Well under the lease of a task.
 BUSY_SECONDS: Final = 10
-#: The write-ahead log is folded back into the database file when it is larger than this, in bytes.
+#: Size of the write-ahead log, in bytes, above which it is checkpointed into the database file.
 CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
-#: The advisory lock that makes PostgreSQL's writers queue up as SQLite's do; any fixed number will do.
+#: Advisory lock that serialises PostgreSQL's writers as SQLite's are; any fixed number will do.
 WRITER_LOCK: Final = 0x77616E32
 
 
 class Database:
-    """One database and its pool of connections; safe to use from many threads."""
+    """One database and its connection pool; thread-safe."""
 
     def __init__(self, url: str, *, checkpointer: bool = True) -> None:
         """Open lazily: nothing is read or written before the first transaction.
 
-        Of all processes that share one SQLite file, only one may have `checkpointer` set: SQLite before
-        3.51.3 can damage the file when one connection writes while another resets the log (the "WAL-reset
-        bug"). So no connection checkpoints by itself, and the one process that does shuts writers out.
+        Of all processes that share one SQLite file, only one may set `checkpointer`: SQLite before 3.51.3
+        can damage the file when one connection writes while another resets the log (the "WAL-reset bug").
+        So no connection checkpoints automatically, and the one process that does locks writers out.
 
         Raises:
-            BadSettings: the URL cannot be understood, or its driver is not installed.
+            BadSettings: the URL is invalid, or its driver is not installed.
         """
         self._url = _parse(url)
         self._sqlite = self._url.get_backend_name() == "sqlite"
@@ -62,15 +61,15 @@ class Database:
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
-        """Open a write transaction; it is on disk when the block ends, or gone when the block raises.
+        """Open a write transaction; it is on disk when the block ends, and rolled back when the block raises.
 
         Raises:
-            StoreUnavailable: the database is locked for too long, broken or unreachable.
-            StorageFull: there is no space left for it.
+            StoreUnavailable: the database stays locked, or is broken or unreachable.
+            StorageFull: the disk is full.
         """
         with self._turn(), _translated(), self._engine.begin() as connection:
-            # BEGIN IMMEDIATE, because a transaction that turns from reading to writing fails at once when
-            # another wrote in between, whatever the busy timeout says.
+            # BEGIN IMMEDIATE, because a transaction that upgrades from reading to writing fails at once when
+            # another has written in between, regardless of the busy timeout.
             first = "BEGIN IMMEDIATE" if self._sqlite else f"SELECT pg_advisory_xact_lock({WRITER_LOCK})"
             connection.exec_driver_sql(first)
             yield connection
@@ -90,14 +89,14 @@ class Database:
         self._checkpoint_if_due()
 
     def migrate(self) -> None:
-        """Bring the schema up to date, in one transaction. Cheap and harmless when it already is.
+        """Bring the schema up to date, in one transaction. Cheap when it already is.
 
         Raises:
-            StoreUnavailable: the file is not a database of ours, or a newer version of wan22 wrote it.
+            StoreUnavailable: the file is not a wan22 database, or a newer wan22 wrote it.
         """
         self._refuse_damage()
         if self._revision() == newest_revision():
-            return  # the usual start; Alembic is a fifth of a second to import
+            return  # the usual start; importing Alembic takes a fifth of a second
         with self.begin() as connection:
             upgrade(connection, self._url)
 
@@ -109,7 +108,7 @@ class Database:
             return revision
 
     def _refuse_damage(self) -> None:
-        """Read the whole SQLite file once, so that damage is found at the start and not in the middle of the night."""
+        """Check the whole SQLite file once, so that damage is found at the start and not in the middle of the night."""
         if not self._checkpointer:
             return
         with self.read() as connection:
@@ -118,8 +117,8 @@ class Database:
             raise _damaged()
 
     def checkpoint(self) -> None:
-        """Fold SQLite's write-ahead log into the file and empty it. Does nothing when somebody is in the way."""
-        # TRUNCATE holds the writers' lock from its first to its last step, so nobody writes meanwhile.
+        """Fold SQLite's write-ahead log into the database file and empty it. Does nothing while the file is busy."""
+        # TRUNCATE holds the writer lock throughout, so nobody writes meanwhile.
         if self._sqlite:
             with _translated(), self._engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -130,7 +129,7 @@ class Database:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Let the threads of this process write in turn: SQLite's waiting is polling, and polling starves some."""
+        """Let the threads of this process write in turn: SQLite waits by polling, which starves some of them."""
         if not self._writing.acquire(timeout=BUSY_SECONDS):
             raise StoreUnavailable
         try:
@@ -168,7 +167,7 @@ def _parse(text: str) -> URL:
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
-    connection.isolation_level = None  # the driver must not begin transactions of its own
+    connection.isolation_level = None  # the driver must not open transactions itself
     for pragma in (
         "journal_mode=WAL",
         "synchronous=FULL",
@@ -181,7 +180,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Turn what drivers say about a lost or full database into our errors; programming errors pass."""
+    """Translate driver errors about a lost or full database into ours; programming errors pass through."""
     try:
         yield
     except PoolTimeout as error:
@@ -201,12 +200,12 @@ def _damaged() -> StoreUnavailable:
 
 
 def _translate(error: DBAPIError) -> WanError | None:
-    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the primary code; the rest is detail
+    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the primary code; the higher bits are details
     state = getattr(error.orig, "sqlstate", None)
     if code == sqlite3.SQLITE_FULL or state == "53100":
         return StorageFull("The disk of the database is full")
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
         return _damaged()
     gone = isinstance(error, OperationalError | InternalError) or error.connection_invalidated
-    programming = code == sqlite3.SQLITE_ERROR  # wrong SQL, a missing table: hiding it would help nobody
+    programming = code == sqlite3.SQLITE_ERROR  # wrong SQL or a missing table must surface
     return StoreUnavailable() if gone and not programming else None

@@ -1,8 +1,7 @@
 """The gallery: the finished videos, as rows and as files. An output's id is its task's id.
 
-`TaskStore` writes a row when a task completes; an output outlives its task's place in the queue view.
-
-What the models were used for, counted in the database over the last days. Reads only.
+`TaskStore` writes a row when a task completes; an output remains when its task leaves the queue view.
+Also counts how the models were used over the last days, read-only.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _DAY_SECONDS = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class ModelUse:
-    """What the gallery says about one model."""
+    """One model's videos in the gallery."""
 
     videos: int
     last: datetime
@@ -47,14 +46,14 @@ class OutputStore:
             return [to_output(row) for row in connection.execute(newest.limit(limit).offset(offset))]
 
     def totals(self) -> tuple[int, int]:
-        """Return how many outputs there are and how many bytes their videos have."""
+        """Return the number of outputs and the size of their videos in bytes."""
         query = select(func.count(), func.coalesce(func.sum(outputs.c.size_bytes), 0)).select_from(outputs)
         with self._database.read() as connection:
             count, size = connection.execute(query).one()
         return int(count), int(size)
 
     def of_model(self, model: str, limit: int) -> Sequence[Output]:
-        """Return what the model made last, newest first."""
+        """Return a model's latest outputs, newest first."""
         query = (
             select(outputs)
             .join(tasks, tasks.c.id == outputs.c.task_id)
@@ -66,7 +65,7 @@ class OutputStore:
             return [to_output(row) for row in connection.execute(query)]
 
     def uses(self) -> dict[str, ModelUse]:
-        """Return for each model how many of the videos are its work, when the last was made, and how long they took."""
+        """Return for each model its number of videos, when the last was made, and the mean seconds they took."""
         seconds = func.avg(outputs.c.generation_seconds)
         query = (
             select(tasks.c.model, func.count(), func.max(outputs.c.created_at), seconds)
@@ -95,31 +94,31 @@ class OutputStore:
         return None if row is None else to_output(row)
 
     def video_path(self, task_id: str) -> Path:
-        """Return where the video is.
+        """Return the path of the video.
 
         Raises:
             OutputNotFound: this task has none.
-            OutputFileMissing: somebody took the file away.
+            OutputFileMissing: the file was removed by somebody else.
         """
         return _present(resolve_under(self._home.outputs, self.get(task_id).filename))
 
     def thumbnail_path(self, task_id: str) -> Path:
-        """Return where the still picture is.
+        """Return the path of the thumbnail.
 
         Raises:
             OutputNotFound: this task has none.
-            OutputFileMissing: somebody took the file away.
+            OutputFileMissing: the file was removed by somebody else.
         """
         return _present(self._home.thumbnail_of(self.get(task_id).task_id))
 
     def delete(self, task_id: str) -> None:
-        """Delete the video, its still picture, its kept latents and its row.
+        """Delete the video, its thumbnail, its kept latents and its row.
 
         Raises:
             OutputNotFound: this task has none.
         """
         output = self.get(task_id)
-        # Files first: when the process dies in between, the row is still there and deleting again works.
+        # Files first: when the process dies in between, the row remains and the deletion can be repeated.
         resolve_under(self._home.outputs, output.filename).unlink(missing_ok=True)
         self._home.thumbnail_of(task_id).unlink(missing_ok=True)
         self._home.latents_of(task_id).unlink(missing_ok=True)
@@ -135,13 +134,13 @@ def _present(path: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """The tasks of one model that ended in the time that was asked for; deleted ones count."""
+    """The tasks of one model that ended in the given period, including deleted ones."""
 
     model: str
     completed: int
     failed: int
     cancelled: int
-    mean_seconds: float | None  #: of those whose video still is in the gallery
+    mean_seconds: float | None  #: of those whose video is still in the gallery
     last_used: datetime
 
     @property
@@ -151,28 +150,28 @@ class ModelRecord:
 
     @property
     def success_rate(self) -> float | None:
-        """Which share of the tasks that nobody cancelled became a video; None where there was none."""
+        """Share of completed tasks among those not cancelled; None when there are none."""
         ended = self.completed + self.failed
         return self.completed / ended if ended else None
 
 
 @dataclass(frozen=True, slots=True)
 class UsageSummary:
-    """All models over a time that ends now, by the database's clock."""
+    """The usage of all models over a period that ends now, by the database's clock."""
 
     since: datetime
     until: datetime
-    records: tuple[ModelRecord, ...]  #: the most used first
+    records: tuple[ModelRecord, ...]  #: most used first
 
 
 class UsageStore:
-    """Counts."""
+    """Counts ended tasks by model."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def of_last(self, days: float) -> UsageSummary:
-        """Count the tasks that ended in the last so many days."""
+        """Count the tasks that ended in the last `days` days."""
         with self._database.read() as connection:
             now = float(connection.execute(select(database_now())).scalar_one())
             since = now - days * _DAY_SECONDS

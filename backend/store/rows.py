@@ -1,4 +1,4 @@
-"""From database rows to the domain's types, and from foreign texts to what a database can keep."""
+"""Converts database rows to domain types, and texts to what a database can store."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from backend.core.domain import EventType, Output, Task, TaskEvent, TaskStatus
 
 
 def moment(seconds: float) -> datetime:
-    """Turn a database moment (seconds since 1970) into a time with its zone."""
+    """Convert a database timestamp (seconds since 1970) to an aware datetime."""
     return datetime.fromtimestamp(seconds, UTC)
 
 
 def storable(text: str) -> str:
-    """Drop what no database can keep: NUL and lone surrogates, which error texts of libraries may contain."""
+    """Replace what no database can store: NUL and lone surrogates, which library error messages may contain."""
     return text.replace("\x00", "").encode("utf-8", "replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""Brings the schema of a database up to date, or says why it must not be touched."""
+"""Brings the schema of a database up to date, or refuses and explains why."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
 def newest_revision() -> str:
-    """Return the revision that this version brings databases to: the number in the newest script's file name."""
+    """Return the newest revision: the number in the file name of the newest migration script."""
     return max(path.name[1:5] for path in (MIGRATIONS / "versions").glob("r[0-9]*.py"))
 
 
@@ -23,7 +23,7 @@ def upgrade(connection: Connection, url: URL) -> None:
     Raises:
         StoreUnavailable: another program, or a newer version of this one, wrote the database.
     """
-    # Alembic takes a fifth of a second to import, and the usual start needs none of it.
+    # Importing Alembic takes a fifth of a second, and the usual start does not need it.
     from alembic import command
     from alembic.config import Config
     from alembic.runtime.migration import MigrationContext

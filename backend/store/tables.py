@@ -1,7 +1,7 @@
-"""The tables as they are now, for queries. How a database gets them is `migrations/`; a test compares the two.
+"""The current tables, for queries. `migrations/` creates them in a database; a test compares the two.
 
-Moments are seconds since 1970 by the database's own clock (`database_now`), so that leases never
-depend on whether two machines agree about the time.
+Timestamps are seconds since 1970 by the database's own clock (`database_now`), so that leases never
+depend on whether two machines agree on the time.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from backend.core.domain import TaskStatus
 
 metadata = MetaData()
 
-#: SQLite numbers rows by itself only in a column that is called INTEGER.
+#: SQLite numbers rows automatically only in a column of type INTEGER.
 _Number = BigInteger().with_variant(Integer, "sqlite")
 
 
@@ -53,7 +53,7 @@ def _sqlite_now(_element: database_now, _compiler: SQLCompiler, **_options: Any)
 
 @compiles(database_now, "postgresql")
 def _postgresql_now(_element: database_now, _compiler: SQLCompiler, **_options: Any) -> str:
-    # Not now(): that is the start of the transaction, which may have waited for the writer before it.
+    # Not now(): that is the start of the transaction, which may have waited for another writer.
     return "extract(epoch from clock_timestamp())::float8"
 
 
@@ -94,7 +94,7 @@ tasks = Table(
     Column("error_message", Text),
     Column("error_suggestions", JSON),
     Column("last_event", Integer, nullable=False, server_default="0"),  # number of the newest event
-    Column("deleted_at", Double),  # gone from the queue; kept because its events and its output refer to it
+    Column("deleted_at", Double),  # hidden from the queue; kept because its events and output refer to it
     CheckConstraint(_one_of("status", TaskStatus), name="tasks_status"),
     CheckConstraint("(status = 'processing') = (lease_token IS NOT NULL)", name="tasks_lease"),
     CheckConstraint("progress BETWEEN 0 AND 1", name="tasks_progress"),
@@ -140,14 +140,14 @@ workers = Table(
     Column("id", String(128), primary_key=True),
     Column("host", String(255), nullable=False),
     Column("pid", Integer, nullable=False),
-    Column("process_started_at", Double, nullable=False),  # by the host's clock: tells a reused pid apart
+    Column("process_started_at", Double, nullable=False),  # by the host's clock: detects a reused pid
     Column("device", String(64), nullable=False),
     Column("state", String(16), nullable=False),
     Column("detail", Text),
     Column("started_at", Double, nullable=False),
     Column("seen_at", Double, nullable=False),
-    Column("model", String(64)),  # the one in the worker's memory
-    Column("equipment", JSON),  # what it computes with, and why
+    Column("model", String(64)),  # in the worker's memory
+    Column("equipment", JSON),  # device, precision and attention, with reasons
     CheckConstraint(_one_of("state", ("loading", "idle", "busy")), name="workers_state"),
 )
 

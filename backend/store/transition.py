@@ -1,6 +1,6 @@
-"""The one way a task changes its state: a guarded UPDATE and a numbered event, in the caller's transaction.
+"""The only way to change the state of a task: a guarded UPDATE and a numbered event, in the caller's transaction.
 
-Which changes are legal is the table in `core/domain.py`; who asks for them is `TaskStore`.
+The table in `core/domain.py` defines which transitions are legal; only `TaskStore` requests them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def apply(
     another state or `token` is given and is not its lease token.
 
     Raises:
-        ValueError: the transition table does not have this change.
+        ValueError: the transition is not in the table.
     """
     illegal = {(origin, target) for origin in origins if origin is not target} - TRANSITIONS
     if illegal:
@@ -51,6 +51,6 @@ def apply(
 
 
 def append(connection: Connection, row: Row[Any], event: EventType, data: dict[str, Any]) -> None:
-    """Record an event under the number that the task's row already has for it."""
+    """Record an event under the number in `row.last_event`."""
     values = {"task_id": row.id, "number": row.last_event, "type": event, "data": data, "created_at": database_now()}
     connection.execute(insert(events).values(values))

@@ -1,6 +1,6 @@
-"""The register of worker processes: who is there, what it does, when it was last heard of.
+"""The register of worker processes: their state, device, model and last heartbeat.
 
-It is for people and for `/ready`; whose task a task is, only the lease decides.
+Serves people and `/ready`; only the lease decides who owns a task.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from backend.store.tables import database_now, workers
 class WorkerState(StrEnum):
     """What a worker is doing."""
 
-    LOADING = "loading"  # starts, or reads a model
-    IDLE = "idle"  # looks for a task
-    BUSY = "busy"  # runs a task
+    LOADING = "loading"  # starting, or loading a model
+    IDLE = "idle"  # waiting for a task
+    BUSY = "busy"  # running a task
 
 
 @dataclass(frozen=True, slots=True)
 class Equipment:
-    """What a worker computes with, found out when it started."""
+    """What a worker computes with, detected at its start."""
 
     device_reason: str  #: why this device
-    warnings: tuple[str, ...] = ()  #: what should work on its machine and does not, each with what helps
-    attention: str | None = None  #: the kernel of its attention
-    precision: str | None = None  #: the form of numbers in which its experts compute
-    machine: Machine | None = None  #: for the planner, as it was found there; None = a worker of an older version
+    warnings: tuple[str, ...] = ()  #: what should work on its machine and does not, each with a remedy
+    attention: str | None = None  #: its attention kernel
+    precision: str | None = None  #: the number format in which its experts compute
+    machine: Machine | None = None  #: the worker's machine, for the planner; None = a worker of an older version
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """One worker as it last described itself."""
+    """One worker as of its last heartbeat."""
 
     id: str
     host: str
@@ -56,10 +56,10 @@ class WorkerInfo:
     started_at: datetime
     seen_at: datetime
     model: str | None  #: id of the model in its memory
-    equipment: Equipment | None = None  #: None while it starts
+    equipment: Equipment | None = None  #: None while it is starting
 
     def is_dead(self) -> bool:
-        """Return whether this machine is the worker's and its process is gone."""
+        """Return whether the worker ran on this machine and its process is gone."""
         if self.host != socket.gethostname():
             return False
         try:
@@ -71,12 +71,12 @@ class WorkerInfo:
 
 
 def new_worker_id() -> str:
-    """Return a name for a worker that no other worker ever had: host, process, time, and chance."""
+    """Return a unique worker id: host, process id, time and random digits."""
     return f"{socket.gethostname()}:{os.getpid()}:{int(time.time())}:{secrets.token_hex(4)}"
 
 
 class WorkerStore:
-    """Keeps the register."""
+    """Reads and writes the register."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -91,7 +91,7 @@ class WorkerStore:
         model: str | None = None,
         equipment: Equipment | None = None,
     ) -> None:
-        """Say, from inside the worker's process, that it lives, what it does, and which model it has in memory."""
+        """Record a heartbeat, with state and loaded model, from inside the worker's process."""
         now = {
             "device": device,
             "state": state,
@@ -109,18 +109,18 @@ class WorkerStore:
                 connection.execute(insert(workers).values(who | since | now))
 
     def alive(self, within_seconds: float) -> list[WorkerInfo]:
-        """Return the workers that were heard of in the last so many seconds."""
+        """Return the workers with a heartbeat in the last `within_seconds` seconds."""
         fresh = workers.c.seen_at > database_now() - within_seconds
         with self._database.read() as connection:
             return [_info(row) for row in connection.execute(select(workers).where(fresh).order_by(workers.c.id))]
 
     def list(self) -> list[WorkerInfo]:
-        """Return every worker that has not signed off, dead or alive."""
+        """Return every registered worker, dead or alive."""
         with self._database.read() as connection:
             return [_info(row) for row in connection.execute(select(workers).order_by(workers.c.started_at))]
 
     def remove(self, worker_id: str) -> None:
-        """Strike a worker from the register."""
+        """Remove a worker from the register."""
         with self._database.begin() as connection:
             connection.execute(delete(workers).where(workers.c.id == worker_id))
 

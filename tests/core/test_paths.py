@@ -20,14 +20,14 @@ def test_a_new_home_has_every_folder_and_no_fault(tmp_path: Path) -> None:
 def test_what_cannot_be_made_is_named_and_the_rest_is_there(tmp_path: Path) -> None:
     (tmp_path / "loras").write_text("a file")
     home = Home(tmp_path).create()
-    assert home.faults() == ["`loras` in the home folder is no folder that can be written"]
+    assert home.faults() == ["`loras` in the home folder is not a writable folder"]
     assert home.outputs.is_dir()
 
 
 def test_a_home_that_cannot_be_is_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file")
     for place in ("file", "file/below"):
-        with pytest.raises(BadSettings, match="cannot be made") as refused:
+        with pytest.raises(BadSettings, match="cannot be created") as refused:
             Home(tmp_path / place).create()
         assert "WAN22_HOME" in refused.value.next_steps[0]
-    assert Home(tmp_path / "file").faults() == ["The home folder is no folder that can be written"]
+    assert Home(tmp_path / "file").faults() == ["The home folder is not a writable folder"]

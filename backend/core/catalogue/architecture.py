@@ -1,11 +1,8 @@
-"""Which way torch computes a convolution of a clip on a processor: by oneDNN, or by unfolding its input first.
+"""The structure of every model in numbers (transformer, VAE, text and image encoder), with parameters and operations.
 
-The two differ in memory and in speed. Knows no layers.
-
-The structure of every model as numbers: transformer, VAE, encoders of text and image; and what they count up to.
-
-Pure arithmetic, checked against the real modules by a test. Knows no files, no devices and no requests.
-Sources: `config.json` of each component of the published models and of the embedded ones.
+Also which convolutions torch unfolds on a CPU, which changes memory and speed. Pure arithmetic, checked against the
+real modules by a test. Knows no files, no devices and no requests.
+Sources: `config.json` of each component of the published and the embedded models.
 """
 
 from __future__ import annotations
@@ -20,42 +17,38 @@ from typing import Final
 from backend.core.catalogue.spec import ModelSpec
 from backend.core.catalogue.transformer import PUBLISHED, WanShape
 
-#: Frames before its chunk that a convolution over three frames remembers.
+#: Earlier frames that a convolution over three frames caches between chunks.
 REMEMBERED: Final = 2
-#: Channels times frames times rows of an input up to which torch does not give a convolution to oneDNN.
+#: Largest channels x frames x rows of an input for which torch does not use oneDNN.
 _NATIVE_LIMIT: Final = 20480
-#: Width of the VAE's levels in units of its base width, the same in both VAEs (`dim_mult`).
+#: Widths of the VAE's levels as multiples of its base width, the same in both VAEs (`dim_mult`).
 _MULTIPLES: Final = (1, 2, 4, 4)
-#: What each level takes in and gives out, in the same units.
+#: Input and output widths of each level, as the same multiples.
 ENCODER_MULTIPLES: Final = (1, *_MULTIPLES)
 DECODER_MULTIPLES: Final = (_MULTIPLES[-1], *reversed(_MULTIPLES))
-#: Which of the three resamplings of the encoder halve the number of frames too (`temperal_downsample`).
+#: Which of the encoder's three resamplings also halve the number of frames (`temperal_downsample`).
 _HALVES_FRAMES: Final = (False, True, True)
 
 
 def is_unfolded(channels: int, frames: int, rows: int) -> bool:
-    """Say whether torch computes a 3 x 3 x 3 convolution of one clip by unfolding its whole input (`slow_conv3d`).
+    """Return whether torch computes a 3 x 3 x 3 convolution of one clip by unfolding its whole input (`slow_conv3d`).
 
-    It gives a float32 convolution to oneDNN when its first four sides (clips, channels, frames, rows) multiply to more
-    than a limit: `ConvParams::use_mkldnn` in aten/src/ATen/native/Convolution.cpp. The rule was written for pictures,
-    whose fourth side is the last; so for clips the columns do not count. Holds for any number of threads.
-
-    Args:
-        channels: of the input.
-        frames: of the input, padding and what is remembered included.
-        rows: of the input, padding included.
+    It uses oneDNN for a float32 convolution when the product of the first four dimensions (clips, channels, frames,
+    rows) exceeds a limit: `ConvParams::use_mkldnn` in aten/src/ATen/native/Convolution.cpp. The rule was written for
+    pictures, whose fourth dimension is the last, so for clips the columns do not count. Holds for any number of
+    threads. `frames` includes padding and cached frames, `rows` includes padding.
     """
     return channels * frames * rows <= _NATIVE_LIMIT
 
 
 @dataclass(slots=True)
 class _Walk:
-    """What is met on the way through a VAE: multiply-adds count as two operations."""
+    """Counters of a pass through a VAE; a multiply-add counts as two operations."""
 
     flops: int = 0
-    unfolded: int = 0  #: numbers that a processor writes out before it multiplies (`convolution.is_unfolded`)
+    unfolded: int = 0  #: numbers that a CPU writes out before multiplying (`is_unfolded`)
     parameters: int = 0
-    # Where the walk is: frames of the whole clip and of a chunk after the first, which is one frame; rows of a picture.
+    # Current position: frames of the whole clip and of a chunk (the first chunk is one frame); rows of a picture.
     frames: int = 1
     chunk: int = 1
     rows: int = 1
@@ -90,26 +83,26 @@ class _Walk:
 
 @dataclass(frozen=True, slots=True)
 class VaeShape:
-    """The sizes that fix `diffusers.AutoencoderKLWan`."""
+    """The sizes that determine `diffusers.AutoencoderKLWan`."""
 
     encoder_width: int
     decoder_width: int
     channels: int  #: of a latent
     spatial_stride: int  #: pixels per latent, along each side
-    patch: int = 1  #: pixels along each side that become channels before anything else
+    patch: int = 1  #: pixels along each side that are first folded into channels
     res_blocks: int = 2
-    residual: bool = False  #: the newer kind, whose resamplings have shortcuts
+    residual: bool = False  #: the newer kind, with shortcuts around the resamplings
 
     def decode_flops(self, frames: int, rows: int, columns: int) -> int:
-        """Count the operations of decoding a clip of so many latent frames, rows and columns."""
+        """Count the operations of decoding a clip of these latent frames, rows and columns."""
         return self._decoder(frames, rows, columns).flops
 
     def encode_flops(self, frames: int, rows: int, columns: int) -> int:
-        """Count the operations of encoding a clip that becomes so many latent frames, rows and columns."""
+        """Count the operations of encoding a clip into these latent frames, rows and columns."""
         return self._encoder(frames, rows, columns).flops
 
     def decode_unfolded(self, frames: int, rows: int, columns: int) -> int:
-        """Count the numbers that a processor writes out for them (`convolution.is_unfolded`), all chunks together."""
+        """Count the numbers that a CPU writes out while decoding (`is_unfolded`), over all chunks."""
         return self._decoder(frames, rows, columns).unfolded
 
     def encode_unfolded(self, frames: int, rows: int, columns: int) -> int:
@@ -118,12 +111,12 @@ class VaeShape:
 
     @property
     def parameters(self) -> int:
-        """How many parameters both halves have."""
+        """Parameters of encoder and decoder."""
         return _vae_parameters(self)
 
     @property
     def decoder_parameters(self) -> int:
-        """How many parameters the decoding half has."""
+        """Parameters of the decoder."""
         return self._decoder(1, 1, 1).parameters
 
     def _decoder(self, frames: int, rows: int, columns: int) -> _Walk:
@@ -141,7 +134,7 @@ class VaeShape:
             if level == len(_MULTIPLES) - 1:
                 break
             if tuple(reversed(_HALVES_FRAMES))[level]:
-                walk.conv(width, 2 * width, 3, (frames - 1) * rows * columns)  # the first frame stays one
+                walk.conv(width, 2 * width, 3, (frames - 1) * rows * columns)  # the first frame stays single
                 frames, chunk = 2 * frames - 1, 2 * chunk
             rows, columns = 2 * rows, 2 * columns
             walk.go(frames, chunk, rows)
@@ -183,7 +176,7 @@ def _vae_parameters(vae: VaeShape) -> int:
 
 @dataclass(frozen=True, slots=True)
 class TextEncoderShape:
-    """The sizes that fix `transformers.UMT5EncoderModel`."""
+    """The sizes that determine `transformers.UMT5EncoderModel`."""
 
     layers: int
     dim: int
@@ -195,11 +188,11 @@ class TextEncoderShape:
 
     @property
     def parameters(self) -> int:
-        """How many parameters it has, the table of words included."""
+        """All parameters, including the token embedding."""
         return self.layers * _total(self._layer().values()) + self.dim + self.vocabulary * self.dim
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of every parameter, by transformers' names; every layer has a table of distances."""
+        """Return the shape of every parameter, by transformers' names; every layer has relative position biases."""
         layer = self._layer()
         return {
             "shared.weight": (self.vocabulary, self.dim),
@@ -228,22 +221,22 @@ class TextEncoderShape:
 
 @dataclass(frozen=True, slots=True)
 class ImageEncoderShape:
-    """The sizes that fix `transformers.CLIPVisionModel`."""
+    """The sizes that determine `transformers.CLIPVisionModel`."""
 
     layers: int
     dim: int
     ffn_dim: int
-    side: int  #: pixels along each side of the picture that it sees
+    side: int  #: pixels along each side of its input
     patch: int  #: pixels along each side of a token
 
     @property
     def tokens(self) -> int:
-        """How many tokens a picture becomes: its patches, and the one that stands for all of it."""
+        """Tokens of a picture: its patches and the class token."""
         return (self.side // self.patch) ** 2 + 1
 
     @property
     def parameters(self) -> int:
-        """How many parameters it has, those behind the layer that is read included."""
+        """All parameters, including those after the layer whose output is used."""
         embeddings = self.dim * (1 + 3 * self.patch**2 + self.tokens)
         layer = 4 * self.dim * (self.dim + 1) + 2 * self.dim * self.ffn_dim + self.ffn_dim + 5 * self.dim
         return embeddings + self.layers * layer + 4 * self.dim
@@ -258,7 +251,7 @@ class ImageEncoderShape:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """One model."""
+    """The structure of one model."""
 
     transformer: WanShape
     heads: int
@@ -267,16 +260,16 @@ class Architecture:
     text: TextEncoderShape
     #: Whether every token has its own timestep (TI2V), as diffusers runs it.
     per_token_time: bool = field(default=False)
-    image: ImageEncoderShape | None = None  #: what makes tokens of the start image (I2V of Wan2.1)
+    image: ImageEncoderShape | None = None  #: encoder of the start image (I2V of Wan2.1)
 
     @property
     def image_tokens(self) -> int:
-        """How many tokens of the start image the transformer sees beside the text."""
+        """Tokens of the start image that the transformer sees beside the text."""
         return 0 if self.image is None else self.image.tokens
 
     @property
     def image_parameters(self) -> int:
-        """How many parameters the image encoder has; 0 without one."""
+        """Parameters of the image encoder; 0 without one."""
         return 0 if self.image is None else self.image.parameters
 
     @property
@@ -286,7 +279,7 @@ class Architecture:
 
     @property
     def expert_parameters(self) -> int:
-        """How many parameters one expert has."""
+        """Parameters of one expert."""
         return count(self.transformer)
 
     def latents(self, width: int, height: int, num_frames: int) -> tuple[int, int, int]:
@@ -295,7 +288,7 @@ class Architecture:
         return (num_frames - 1) // 4 + 1, height // stride, width // stride
 
     def tokens(self, width: int, height: int, num_frames: int) -> int:
-        """Return how many tokens the transformer sees."""
+        """Return the number of latent tokens that the transformer sees."""
         sides = zip(self.latents(width, height, num_frames), self.transformer.patch, strict=True)
         return prod(side // step for side, step in sides)
 
@@ -313,7 +306,7 @@ def _total(shapes: Iterable[tuple[int, ...]]) -> int:
 _UMT5_XXL = TextEncoderShape(24, 4096, 10240, 64, 64, 256384)
 _VAE_21 = VaeShape(96, 96, 16, 8)
 _VAE_22 = VaeShape(160, 256, 48, 16, patch=2, residual=True)
-#: CLIP's ViT-H/14, the half for images of `clip_xlm_roberta_vit_h_14` (`wan/configs/wan_i2v_14B.py`).
+#: CLIP's ViT-H/14, the image half of `clip_xlm_roberta_vit_h_14` (`wan/configs/wan_i2v_14B.py`).
 _VIT_H = ImageEncoderShape(32, 1280, 5120, 224, 14)
 _TINY_TEXT = TextEncoderShape(2, 64, 128, 4, 16, 50)
 _TINY_VAE_21 = VaeShape(16, 16, 16, 8, res_blocks=1)
@@ -341,5 +334,5 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
 
 
 def architecture_of(spec: ModelSpec) -> Architecture:
-    """Return the structure of a model, which a user's own model has from the built-in one that it is based on."""
+    """Return the structure of a model; a user's own model has that of its built-in base."""
     return ARCHITECTURES[spec.structure]

@@ -1,7 +1,7 @@
-"""The models that every wan22 knows: what each is made of, how it is best run, where the hub has it.
+"""The built-in models: their components, recommended settings and repositories.
 
-Sources: upstream `wan/configs/*.py` and `generate.py` for defaults, the models' `config.json` for structure. A
-model stands here only when this version can run it.
+Sources: upstream `wan/configs/*.py` and `generate.py` for defaults, the models' `config.json` for structure. Lists
+only models that this version can run.
 """
 
 from __future__ import annotations

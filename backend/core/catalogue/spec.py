@@ -1,6 +1,6 @@
-"""What the product has to know about one model before its files are opened: a frozen spec.
+"""The spec of a model: everything the product must know about it before its files are opened.
 
-Nothing else in the project asks which model it is; it asks the spec. Knows no names but the model's own.
+All other code asks the spec for properties, never which model it is. Knows no other models.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-#: What FastVideo calls the pipeline of a model that was distilled by DMD, in `model_index.json`.
+#: FastVideo's name, in `model_index.json`, of the pipeline of a model distilled by DMD.
 DMD_PIPELINE = "WanDMDPipeline"
 #: The experts of a model that has two: for steps with much noise, and for the rest.
 HIGH = "high"
@@ -17,7 +17,7 @@ LOW = "low"
 
 
 class Mode(StrEnum):
-    """What a model makes its video from."""
+    """The inputs a model generates video from."""
 
     T2V = "t2v"  # text
     I2V = "i2v"  # image and text
@@ -30,12 +30,12 @@ PIPELINES = {Mode.T2V: "WanPipeline", Mode.I2V: "WanImageToVideoPipeline", Mode.
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Everything the product has to know about one model before its files are opened."""
+    """One model, before its files are opened."""
 
     id: str  #: canonical API name
     mode: Mode
     title: str
-    repo_id: str | None  #: where the hub has it; None = ships inside this package
+    repo_id: str | None  #: its repository on the hub; None = ships with this package
     licence: str
     weights_gb: float  #: size of all weights in 16-bit floats; the memory they need when all are resident
     steps: int
@@ -55,13 +55,13 @@ class ModelSpec:
     negative_prompt: str
     aliases: tuple[str, ...] = ()
     revision: str = "main"  #: branch, tag or commit of the repository
-    miniature: bool = False  #: small enough for a processor
-    #: Distilled by DMD: the only times at which it denoises, of 1000, with fresh noise between them. Empty = any times.
+    miniature: bool = False  #: small enough for a CPU
+    #: Distilled by DMD: the only timesteps (of 1000) at which it denoises, with fresh noise in between. Empty = any.
     renoise_at: tuple[int, ...] = ()
-    text_only: bool = False  #: whether it was trained for text alone, though its structure could take an image
-    image_tokens: bool = False  #: whether it sees the start image through an image encoder too (I2V of Wan2.1)
-    base: str | None = None  #: the built-in model whose structure it has; None = it is built in itself
-    folder: Path | None = None  #: where its files are, when that is not its place in the home folder
+    text_only: bool = False  #: whether it was trained for text only, though its structure could take an image
+    image_tokens: bool = False  #: whether it also sees the start image through an image encoder (I2V of Wan2.1)
+    base: str | None = None  #: the built-in model with the same structure; None = it is built in itself
+    folder: Path | None = None  #: location of its files, when outside the home folder
 
     @property
     def takes_image(self) -> bool:
@@ -75,7 +75,7 @@ class ModelSpec:
 
     @property
     def takes_end_image(self) -> bool:
-        """Whether a video can be led to a given last frame."""
+        """Whether a video can end at a given last frame."""
         return self.mode is Mode.I2V and not self.image_tokens
 
     @property
@@ -85,10 +85,10 @@ class ModelSpec:
 
     @property
     def structure(self) -> str:
-        """The id of the built-in model that is built like this one: the key of every table of structures."""
+        """The id of the built-in model with this structure: the key of every table of structures."""
         return self.base or self.id
 
     @property
     def experts(self) -> int:
-        """How many transformers share the denoising."""
+        """Number of transformers that share the denoising."""
         return 1 if self.boundary_ratio is None else 2

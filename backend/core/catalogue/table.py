@@ -1,8 +1,8 @@
-"""The table of models in force, and how the names that clients use are understood.
+"""The table of models in force, and the resolution of the names that clients use.
 
-A process serves one home folder and has one table: the built-in models, and those that the home's owner added. Whoever
-puts a process together puts its table in force (`models.configuration`); everybody else asks here. A table never
-changes, so whoever holds one sees the same models throughout.
+A process serves one home folder and has one table: the built-in models and those that the owner of the home added. The
+composition root puts the table in force (`models.own.configuration`); all other code asks here. A table is immutable,
+so the holder of one sees the same models throughout.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ __all__ = [
     "put_in_force",
 ]
 
-#: The request for "a model that fits and is here".
+#: The name that requests any suitable, available model.
 AUTO = "auto"
-#: The shortest beginning of a name that is taken for the name.
+#: Minimum length of an abbreviated name.
 SHORTEST_PREFIX = 3
 
 _OWNER = re.compile(r"^(wan-ai|fastvideo)[/_-]")
@@ -39,17 +39,17 @@ _SUFFIX = re.compile(r"(-diffusers)?(@2\.[12]\.0)?$")
 
 
 def fold_name(name: str) -> str:
-    """Fold the spellings that clients use into one: case, `_` for `-`, the owner, `-Diffusers`, `@2.2.0`."""
+    """Normalise the spellings that clients use: case, `_` for `-`, the owner, `-Diffusers`, `@2.2.0`."""
     key = _OWNER.sub("", name.strip().lower())
     return _SUFFIX.sub("", key.replace("_", "-"))
 
 
 @dataclass(frozen=True)
 class ModelTable:
-    """Models in the order in which they are listed."""
+    """Models in listing order."""
 
     specs: tuple[ModelSpec, ...]
-    faults: tuple[str, ...] = ()  #: sentences about the entries that were left out
+    faults: tuple[str, ...] = ()  #: sentences about rejected entries
 
     @property
     def ids(self) -> list[str]:
@@ -57,14 +57,14 @@ class ModelTable:
         return [spec.id for spec in self.specs]
 
     def get(self, model_id: str) -> ModelSpec | None:
-        """Return the model with exactly this id, which a stored task or video has; None when it is gone."""
+        """Return the model with exactly this id, as a stored task or video has it; None when it is gone."""
         return self._by_id.get(model_id)
 
     def find(self, name: str) -> ModelSpec:
-        """Return the model that a client's name means: an id, an alias, or the beginning of one model's names alone.
+        """Return the model that a client's name means: an id, an alias, or an unambiguous prefix of one.
 
         Raises:
-            UnknownModel: no model has this name, or several begin with it; it is never mapped to another one.
+            UnknownModel: no model has this name, or the prefix is ambiguous; no other model is substituted.
         """
         exact = self._by_id.get(name)
         if exact is not None:
@@ -80,11 +80,11 @@ class ModelTable:
         raise UnknownModel(f"Invalid model type. Must be one of: {', '.join(known)}", details={"known_models": known})
 
     def names_of(self, spec: ModelSpec) -> set[str]:
-        """Return the folded names that mean this model."""
+        """Return the normalised names of this model."""
         return {fold_name(name) for name in (spec.id, *spec.aliases)}
 
     def holder(self, names: Iterable[str]) -> ModelSpec | None:
-        """Return a model that has one of these names already, None when they are free."""
+        """Return a model that already has one of these names; None when they are free."""
         return next((spec for name in names if (spec := self._by_key.get(fold_name(name))) is not None), None)
 
     @cached_property
@@ -96,27 +96,27 @@ class ModelTable:
         return {name: spec for spec in self.specs for name in self.names_of(spec)}
 
 
-#: What every process starts with.
+#: The table every process starts with.
 BUILT_IN = ModelTable(tuple(MODELS.values()))
 
 _in_force: ModelTable = BUILT_IN
 
 
 def models_in_force() -> ModelTable:
-    """Return the table of this process as it is now."""
+    """Return the current table of this process."""
     return _in_force
 
 
 def put_in_force(table: ModelTable) -> None:
-    """Make this the table of the process; for those who put processes together."""
+    """Replace the table of the process; for composition roots only."""
     global _in_force
     _in_force = table
 
 
 def find_model(name: str) -> ModelSpec:
-    """Return the spec that a client's name means in the table in force.
+    """Return the spec that a client's name means, from the table in force.
 
     Raises:
-        UnknownModel: no model has this name, or several begin with it; it is never mapped to another one.
+        UnknownModel: no model has this name, or the prefix is ambiguous; no other model is substituted.
     """
     return _in_force.find(name)

@@ -1,7 +1,7 @@
-"""The structure of a Wan transformer as names and shapes of its parameters, so that a LoRA can be held against it.
+"""The structure of a Wan transformer, as names and shapes of its parameters, to match LoRAs against.
 
-Pure arithmetic: knows no files and no torch, so the web process can judge a LoRA for a model that is
-not even on this machine.
+Pure arithmetic without files or torch, so the web process can judge a LoRA even for a model that is not
+installed.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class WanShape:
-    """The sizes that fix every parameter of `diffusers.WanTransformer3DModel`."""
+    """The sizes that determine every parameter of `diffusers.WanTransformer3DModel`."""
 
     dim: int  #: width of the tokens
     ffn_dim: int  #: width inside the feed-forward parts
     layers: int  #: number of blocks
-    in_channels: int  #: channels of the latents and of what is concatenated to them
+    in_channels: int  #: channels of the latents and of the tensors concatenated to them
     out_channels: int
     text_dim: int  #: width of the text encoder's tokens
     freq_dim: int = 256  #: width of the sinusoidal time embedding
     patch: tuple[int, int, int] = (1, 2, 2)  #: frames, rows, columns of latents in one token
     image_dim: int | None = None  #: width of an image encoder's tokens; None without one
     added_kv_dim: int | None = None  #: width of the extra keys and values for image tokens
-    image_positions: int | None = None  #: image tokens that have learned places (FLF2V); None where they have none
+    image_positions: int | None = None  #: image tokens with learned positions (FLF2V); None without
     cross_attn_norm: bool = True  #: whether the norm before cross-attention has parameters
 
     @classmethod
@@ -36,7 +36,7 @@ class WanShape:
         """Read the sizes from a transformer's configuration (`config.json` of its folder).
 
         Raises:
-            KeyError, TypeError, ValueError: it is no configuration of a Wan transformer.
+            KeyError, TypeError, ValueError: it is not the configuration of a Wan transformer.
         """
         frames, rows, columns = config["patch_size"]
         return cls(
@@ -112,10 +112,10 @@ def _norm(name: str, dim: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (dim,), f"{name}.bias": (dim,)}
 
 
-#: Both I2V models of Wan2.1 14B, which differ in the sizes that they were trained for.
+#: Both I2V models of Wan2.1 14B, which differ in the sizes they were trained for.
 _WAN21_I2V = WanShape(5120, 13824, 40, 36, 16, 4096, image_dim=1280, added_kv_dim=5120)
 
-#: The published transformers, from the `config.json` of each; all of them read text of 4096 channels.
+#: The published transformers, from the `config.json` of each; all read text of 4096 channels.
 PUBLISHED: dict[str, WanShape] = {
     "T2V-A14B": WanShape(5120, 13824, 40, 16, 16, 4096),
     "I2V-A14B": WanShape(5120, 13824, 40, 36, 16, 4096),

@@ -1,6 +1,6 @@
-"""How fast models may come: one limit that each download of a home keeps to, whoever runs it.
+"""The bandwidth limit that every download of a home folder respects, in whichever process it runs.
 
-Kept in the section `downloads` of the home's config.json, so every process sees a change at once. Waits for nothing.
+Stored in section `downloads` of config.json, so every process sees a change at once. Throttles nothing itself.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from backend.core.errors import InvalidRequest
 SECTION: Final = "downloads"
 BANDWIDTH: Final = "bandwidth_limit_mbps"
 HIGHEST_MBPS: Final = 1e6
-#: How soon a running download sees a change, in seconds.
+#: Interval between checks for a changed limit during a download, in seconds.
 LOOK_SECONDS: Final = 0.5
 _MB: Final = 1e6
 
-#: Asked for the bytes per second that are allowed now; None = as fast as it goes.
+#: Returns the bytes per second that are allowed now; None = unlimited.
 Limit = Callable[[], float | None]
 
 
 def no_limit() -> float | None:
-    """Allow everything."""
+    """Return no limit."""
     return None
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadSettings:
-    """What is kept about downloads."""
+    """The stored settings of downloads."""
 
     bandwidth_limit_mbps: float | None = None  #: megabytes (10^6 bytes) per second of each download; None = no limit
 
     @property
     def bytes_per_second(self) -> float | None:
-        """The same in bytes."""
+        """The limit in bytes per second."""
         return None if self.bandwidth_limit_mbps is None else self.bandwidth_limit_mbps * _MB
 
     def to_json(self) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class DownloadSettings:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> DownloadSettings:
-        """Build the settings from JSON values; what is left out is the default.
+        """Build the settings from JSON values; missing ones take their default.
 
         Raises:
             InvalidRequest: a value is no rate above zero, or there is a name that means nothing.
@@ -65,19 +65,19 @@ class DownloadSettings:
         return cls(float(number))
 
 
-#: The settings as a file keeps them.
+#: The settings as stored in a config file.
 StoredDownloads = StoredSection[DownloadSettings]
 
 
 def stored_downloads(file: ConfigFile) -> StoredDownloads:
-    """Return the settings that this file keeps."""
+    """Return the settings stored in this file."""
     return StoredSection(file, SECTION, DownloadSettings.from_json)
 
 
 def bandwidth_limit(file: ConfigFile, own: float | None = None) -> Limit:
-    """Return a limit that follows the file while a download runs; `own` is a second one, and the lower of both counts.
+    """Return a limit that follows the file during a download; `own` is a second limit, and the lower one applies.
 
-    The file is read again when it has changed, and looked at every `LOOK_SECONDS`: chunks come much more often.
+    The file is checked every `LOOK_SECONDS`, because chunks arrive far more often, and read again when it has changed.
     """
     kept = stored_downloads(file)
     mark, looked, limit = file.mark, time.monotonic(), kept.current().bytes_per_second

@@ -1,6 +1,6 @@
-"""`config.json` of the home folder: one JSON object with a section for each subject, written by rename.
+"""`config.json` of the home folder: one JSON object with a section per subject, replaced atomically.
 
-Knows no subject: who owns a section knows its keys and checks them. What it does not know it keeps.
+Knows no subject: the owner of a section knows its keys and checks them. Unknown sections are preserved.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ LOCK_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """The file at `path`; one that is not there reads as empty."""
+    """The file at `path`; a missing file reads as empty."""
 
     path: Path
 
     def section(self, name: str) -> dict[str, Any]:
-        """Return one section as it is now; empty when there is none.
+        """Return the current content of a section; empty when there is none.
 
         Raises:
-            BadSettings: the file cannot be read, is no JSON object, or the section is none.
+            BadSettings: the file cannot be read, or it or the section is not a JSON object.
         """
         section = self._read().get(name, {})
         if not isinstance(section, dict):
@@ -37,10 +37,10 @@ class ConfigFile:
         return section
 
     def update(self, name: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-        """Replace one section by what `change` makes of it, and return that; other writers wait meanwhile.
+        """Replace a section with what `change` makes of it, under a lock, and return the new content.
 
         Raises:
-            BadSettings: as `section`. What `change` raises leaves the file as it was.
+            BadSettings: as `section`. When `change` raises, the file stays unchanged.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_suffix(".lock"), timeout=LOCK_SECONDS):
@@ -50,7 +50,7 @@ class ConfigFile:
 
     @property
     def mark(self) -> tuple[int, int] | None:
-        """What changes whenever the file does; None while there is no file."""
+        """A value that changes whenever the file does; None while there is no file."""
         try:
             status = self.path.stat()
         except (FileNotFoundError, NotADirectoryError):

@@ -1,6 +1,6 @@
-"""One section of config.json as a typed value: read, or its default where it cannot be; written as a whole.
+"""One section of config.json as a typed value, with its default where it cannot be read.
 
-Knows no subject: who owns the section says how its values are understood.
+Knows no subject: the owner of a section parses its values.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from backend.core.errors import BadSettings, InvalidRequest
 
 
 class Section(Protocol):
-    """What can be kept in a section."""
+    """A value that a section can store."""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -24,16 +24,16 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 
 class StoredSection(Generic[SectionT]):
-    """A section of the file. Read again at every call, so that a change counts at once, whoever made it."""
+    """A section of the file. Read again at every call, so that changes by any process apply at once."""
 
     def __init__(self, file: ConfigFile, name: str, parse: Callable[[dict[str, Any]], SectionT]) -> None:
-        """Keep it in `file` under `name`; `parse` raises InvalidRequest, and takes an empty object for the default."""
+        """`parse` raises InvalidRequest for illegal values, and returns the default for an empty object."""
         self._file = file
         self._name = name
         self._parse = parse
 
     def read(self) -> SectionT:
-        """Return what is in the file.
+        """Return the stored value.
 
         Raises:
             BadSettings: the file or the section cannot be read.
@@ -44,22 +44,20 @@ class StoredSection(Generic[SectionT]):
             raise BadSettings(f"{self._file.path.name}: `{self._name}`: {error.message}") from None
 
     def current(self) -> SectionT:
-        """Return what is in force: what is in the file, or the default where it cannot be read (`read` says why)."""
+        """Return the value in force: the stored one, or the default where it cannot be read (`read` raises why)."""
         try:
             return self.read()
         except BadSettings:
             return self._parse({})
 
     def change(self, values: dict[str, Any], check: Callable[[dict[str, Any]], SectionT] | None = None) -> SectionT:
-        """Replace the named values, keep the others, and return what is in force now.
+        """Replace the named values, keep the others, and return the value in force now.
 
-        Args:
-            values: the new ones by name.
-            check: parses with more knowledge than the file's reader has.
+        `check` replaces the parser where the caller can judge new values more strictly.
 
         Raises:
-            InvalidRequest: a value is not legal; the file stays as it is.
-            BadSettings: the file cannot be read, so nothing may be written over it.
+            InvalidRequest: a value is illegal; the file stays unchanged.
+            BadSettings: the file cannot be read, and is therefore not overwritten.
         """
         parse = check or self._parse
         return self._parse(self._file.update(self._name, lambda before: parse(before | values).to_json()))

@@ -1,7 +1,7 @@
-"""The header of a GGUF file, read by hand within limits: names, shapes and types of its tensors, none of its numbers.
+"""Reads the header of a GGUF file within strict limits: names, shapes and types of its tensors, but no values.
 
-The `gguf` package says how large each type is. Its own reader makes an object of every word of a tokenizer inside
-the file, which takes seconds and hundreds of megabytes, so only the header is walked through here.
+The `gguf` package provides the sizes of the types. Its own reader creates an object for every token of an embedded
+tokenizer, which takes seconds and hundreds of megabytes, so the header is parsed here.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _VERSIONS = (2, 3)
 _MAX_TENSORS = 50_000
 _MAX_FIELDS = 10_000
 _MAX_TEXT_BYTES = 2**20
-_MAX_ELEMENTS = 2**22  # of an array of texts: a tokenizer has some hundred thousand words
+_MAX_ELEMENTS = 2**22  # of an array of texts: a tokenizer has a few hundred thousand tokens
 _MAX_DIMENSIONS = 8
 _TEXT, _ARRAY = 8, 9
-#: struct's letters for the numbers of the format's metadata.
+#: struct's format letters for the format's metadata numbers.
 _NUMBERS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-#: Written by converters for tensors of more dimensions than their library can hold, before the tensor's name.
+#: Prefix of a tensor's name in a field that converters add when a tensor has more dimensions than their library holds.
 _ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
-_MAX_KEPT = 16  # numbers of an array that are kept: shapes
+_MAX_KEPT = 16  # longest array of numbers that is kept; enough for shapes
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class GgufHeader:
     """A checked header."""
 
     tensors: dict[str, TensorInfo]  #: shapes in PyTorch's order, types by their names in the format (`Q4_K`, `F16`)
-    spans: dict[str, tuple[int, int]]  #: where each tensor's bytes are, from the start of the file
+    spans: dict[str, tuple[int, int]]  #: first and last byte offset (exclusive) of each tensor in the file
     fields: dict[str, object]  #: texts, numbers and short arrays of numbers
 
 
@@ -43,7 +43,7 @@ def read_gguf_header(path: Path) -> GgufHeader:
     """Read and check the header of a GGUF file (versions 2 and 3, little-endian).
 
     Raises:
-        UnreadableWeights: it is something else, cut off, or contradicts itself.
+        UnreadableWeights: it is another format, truncated, or inconsistent.
     """
     try:
         with path.open("rb") as file:
@@ -55,7 +55,7 @@ def read_gguf_header(path: Path) -> GgufHeader:
 
 
 class _Walk:
-    """Goes through a header from its start."""
+    """Parses a header from its start."""
 
     def __init__(self, file: BufferedReader, size: int) -> None:
         self._file = file
@@ -78,7 +78,7 @@ class _Walk:
     def _tensors(
         self, count: int, fields: dict[str, object]
     ) -> tuple[dict[str, TensorInfo], dict[str, tuple[int, int]]]:
-        # The package loads numpy, which nobody needs who only looks at other files.
+        # The package imports numpy, which processes that read other files only do not need.
         from gguf.constants import GGML_QUANT_SIZES, GGUF_DEFAULT_ALIGNMENT, GGMLQuantizationType
 
         found: dict[str, TensorInfo] = {}
@@ -155,7 +155,7 @@ class _Walk:
 
 
 def _shape(stored: tuple[int, ...], original: object) -> tuple[int, ...]:
-    """Return a shape in PyTorch's order; the format has the fastest dimension first."""
+    """Return a shape in PyTorch's order; the format stores the fastest dimension first."""
     turned = stored[::-1]
     if isinstance(original, list) and all(type(side) is int and side >= 0 for side in original):
         return tuple(original) if prod(original) == prod(turned) else turned

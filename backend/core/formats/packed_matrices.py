@@ -1,6 +1,6 @@
-"""What of an expert stays quantised in memory, because its GGUF file has it so, and what it takes there.
+"""Which matrices of an expert from a GGUF file stay quantised in memory, and the memory they take.
 
-Told by a header, before anything is loaded: names, types and sizes. Knows no folders, no plans and no devices.
+Computed from the header before anything is loaded. Knows no folders, no plans and no devices.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:  # the package behind it loads numpy
     from backend.core.formats.gguf import GgufHeader
 
-#: Bytes for each number of a matrix at the highest point of being unpacked, by its type: what diffusers makes on the
-#: way, and the numbers in half precision beside those that are computed with, in float32 at most. Counted tensor by
-#: tensor (diffusers 0.42.1). The types are those that stay packed.
+#: Peak bytes per number while a matrix of this type is unpacked: diffusers' temporaries, plus the numbers in half
+#: precision beside those used to compute, in float32 at most. Counted tensor by tensor (diffusers 0.42.1). Only these
+#: types stay packed.
 UNPACKING: Final = {
     "Q8_0": 6.0,
     "Q6_K": 6.0,
@@ -30,35 +30,35 @@ UNPACKING: Final = {
     "IQ4_XS": 12.3,
     "IQ4_NL": 12.0,
 }
-#: Parts of the names, Wan's own and diffusers', of matrices that are unpacked when they are read: they compute in
-#: float32, or are the kernel of a convolution.
+#: Parts of the names, Wan's and diffusers', of matrices that are unpacked when read: they compute in float32, or are
+#: the kernel of a convolution.
 _UNPACKED: Final = ("time_embedding.", "time_embedder.", "patch_embedding.")
 _BLOCKS: Final = "blocks."
 
 
 @dataclass(frozen=True, slots=True)
 class PackedMatrices:
-    """The quantised matrices of one expert: their bytes, and how many numbers those are."""
+    """The quantised matrices of one expert: their bytes and their numbers."""
 
-    blocks: int  #: bytes of those in its blocks
+    blocks: int  #: bytes of the matrices inside blocks
     block_numbers: int
-    rest: int  #: bytes of the others
+    rest: int  #: bytes of the other matrices
     rest_numbers: int
-    unpacking: int  #: bytes that are taken while the one that needs most of them is computed with
+    unpacking: int  #: temporary bytes while the most demanding matrix is used
 
     @property
     def bytes(self) -> int:
-        """All of them."""
+        """Total bytes."""
         return self.blocks + self.rest
 
     @property
     def numbers(self) -> int:
-        """How many numbers they are."""
+        """Total numbers."""
         return self.block_numbers + self.rest_numbers
 
     @classmethod
     def of(cls, header: GgufHeader) -> PackedMatrices | None:
-        """Count what stays packed of an expert with this header; None where nothing does."""
+        """Count what stays packed of an expert with this header; None when nothing does."""
         blocks = rest = block_numbers = rest_numbers = 0
         unpacking = 0.0
         for name, info in header.tensors.items():
@@ -77,7 +77,7 @@ class PackedMatrices:
 
     @classmethod
     def of_all(cls, experts: Iterable[PackedMatrices | None]) -> PackedMatrices | None:
-        """Return what stands for every expert of a model: the one that saves least; None where one saves nothing."""
+        """Return the expert that saves least, to stand for all of a model; None when any expert saves nothing."""
         found = list(experts)
         packed = [one for one in found if one is not None]
         if not packed or len(packed) < len(found):

@@ -1,8 +1,8 @@
-"""The header of a safetensors file, read by hand and trusted in nothing.
+"""Reads the header of a safetensors file and trusts nothing in it.
 
-A safetensors file is eight bytes with the header's length, the header (JSON: names, types, shapes, offsets) and
-then plain numbers: there is no code in it and nothing is unpickled. Everything is checked against limits and
-against the file's length before it is used.
+A safetensors file has eight bytes with the header's length, the header (JSON: names, types, shapes, offsets) and
+plain numbers: no code, and nothing is unpickled. Everything is checked against limits and the file's length before
+use.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ MAX_HEADER_BYTES = 32 * 2**20
 MAX_TENSORS = 50_000
 MAX_DIMENSIONS = 8
 METADATA = "__metadata__"
-#: How files start that are something else, for a message that helps.
+#: First bytes of other kinds of files, for a helpful message.
 _DISGUISES = (
     (b"PK\x03\x04", "a zip archive, as PyTorch's pickle files are"),
     (b"\x80", "a pickle file"),
     (b"GGUF", "a GGUF file"),
     (b"<", "a web page"),
 )
-#: How the small text begins that git leaves in the place of a large file that was not fetched.
+#: First bytes of the pointer that git leaves in place of a large file that was not fetched.
 _LFS_POINTER = b"version "
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
@@ -38,15 +38,15 @@ class SafetensorsHeader:
     """A checked header."""
 
     tensors: dict[str, TensorInfo]
-    spans: dict[str, tuple[int, int]]  #: where each tensor's bytes are, from the start of the file
+    spans: dict[str, tuple[int, int]]  #: first and last byte offset (exclusive) of each tensor in the file
     metadata: dict[str, str]
 
 
 def read_header(path: Path) -> SafetensorsHeader:
-    """Read and check the header of a file; its tensors are not read.
+    """Read and check the header of a file; tensor data is not read.
 
     Raises:
-        UnreadableWeights: it is no safetensors file, or cut off, or its header contradicts itself.
+        UnreadableWeights: it is not a safetensors file, or truncated, or its header is inconsistent.
     """
     try:
         with path.open("rb") as file:
@@ -56,7 +56,7 @@ def read_header(path: Path) -> SafetensorsHeader:
             if len(start) < 8:
                 raise UnreadableWeights("The file is empty or cut off")
             (length,) = struct.unpack("<Q", start)
-            # A pickle or a zip gives an absurd length here.
+            # A pickle or zip file yields an absurd length here.
             if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
                 raise UnreadableWeights(_what_it_is(start, length, size))
             raw = file.read(length)
@@ -124,7 +124,7 @@ def _checked(header: dict[str, Any], data: int, size: int) -> SafetensorsHeader:
 
 
 def _entry(entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
-    """Check one tensor's entry: type, shape, and as many bytes as they need."""
+    """Check one tensor's entry: type, shape, and a byte count that matches them."""
     fields = entry if isinstance(entry, dict) else {}
     dtype = fields.get("dtype")
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:

@@ -1,7 +1,7 @@
-"""The names under which files hold the parameters of the text encoder: those of transformers, of Wan and of llama.cpp.
+"""Names of the text encoder's parameters in files: those of transformers, Wan and llama.cpp.
 
 Sources: `UMT5EncoderModel` of transformers, `wan/modules/t5.py` of Wan, and the tensor names of llama.cpp's `t5encoder`
-architecture, which lays every matrix out as transformers does. Knows names alone, no files and no shapes.
+architecture, whose matrices have the same layout as in transformers. Knows only names, no files and no shapes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 
 class _Whose(IntEnum):
-    """Columns of the tables."""
+    """Columns of the tables below."""
 
     WAN = 0
     LLAMA = 1
@@ -31,7 +31,7 @@ _IN_LAYER: Final = {
     "layer.1.DenseReluDense.wi_1": ("ffn.fc1", "ffn_up"),
     "layer.1.DenseReluDense.wo": ("ffn.fc2", "ffn_down"),
 }
-#: What there is once; transformers has two names for the table of words.
+#: Modules outside the layers; transformers has two names for the token embedding.
 _OUTSIDE: Final = {
     "shared": ("token_embedding", "token_embd"),
     "encoder.embed_tokens": ("token_embedding", "token_embd"),
@@ -42,12 +42,12 @@ _LAYER: Final = re.compile(r"^encoder\.block\.(\d+)\.(.+)$")
 
 
 def wan_text_name(parameter: str) -> str:
-    """Return Wan's name of a parameter that has transformers' name; what is no part of the encoder keeps its own."""
+    """Translate transformers' name of a parameter into Wan's; unknown names are returned unchanged."""
     return _renamed(parameter, _Whose.WAN)
 
 
 def llama_text_name(parameter: str) -> str:
-    """Return llama.cpp's name of a parameter that has transformers' name, likewise."""
+    """Translate transformers' name of a parameter into llama.cpp's; unknown names are returned unchanged."""
     return _renamed(parameter, _Whose.LLAMA)
 
 

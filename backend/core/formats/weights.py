@@ -1,7 +1,7 @@
-"""What a file of weights holds, whichever of the two formats it has: names, shapes and types, and what scales what.
+"""The contents of a weight file in either format: names, shapes, types and scales.
 
-The one place that knows the containers, the endings, the indexes of shards and what stands beside weights. Decides by
-the content, never by the ending, and says in words what a file is that is not read. Reads no numbers, knows no models.
+The one place that knows containers, suffixes, shard indexes and what accompanies weights in a file. Decides by
+content, never by suffix, and names the kind of a file it rejects. Reads no values and knows no models.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from backend.core.formats.tensors import TensorInfo, UnreadableWeights
 
 
 class Container(StrEnum):
-    """The two formats that are read; neither can hold code."""
+    """The two supported formats; neither can contain code."""
 
     SAFETENSORS = "safetensors"
     GGUF = "gguf"
 
 
-#: How the names of files of weights end.
+#: Suffixes of weight files.
 SAFETENSORS_SUFFIX: Final = f".{Container.SAFETENSORS}"
 WEIGHT_SUFFIXES: Final = tuple(f".{container}" for container in Container)
-#: How the name of a list of shards ends.
+#: Suffix of a shard index.
 SHARD_INDEX: Final = f"{SAFETENSORS_SUFFIX}.index.json"
 _MAX_INDEX_BYTES = 32 * 2**20
 
-#: Follows a module's name where its weight is to be multiplied by a scale: ComfyUI's word, and diffusers'.
+#: Suffixes of a scale that a module's weight must be multiplied by: ComfyUI's and diffusers'.
 _SCALES: Final = (".scale_weight", ".weight_scale")
-#: Scales for activations, and marks of the format: they say that the file is a scaled one, and nothing about weights.
+#: Scales of activations and format marks: they show that the file is scaled, but do not concern weights.
 _MARKS: Final = (".scale_input", ".input_scale", ".comfy_quant", "scaled_fp8")
-#: A tokenizer inside the file of an encoder, which is not used: the model has its own.
+#: A tokenizer embedded in an encoder's file; unused, because the model has its own.
 _WORDS: Final = ("spiece_model",)
 
-#: How people call the types of numbers that safetensors files have; those of GGUF are called what they are.
+#: Common names of the safetensors types; GGUF types keep their own names.
 _TYPES: Final = {
     "F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16", "F8_E4M3": "fp8_e4m3fn", "F8_E5M2": "fp8_e5m2",
 }  # fmt: skip
@@ -54,14 +54,14 @@ class WeightHeader:
     container: Container
     files: tuple[Path, ...]  #: the file, or the index and the shards that it lists
     tensors: dict[str, TensorInfo]  #: the weights
-    scales: dict[str, TensorInfo]  #: what weights are to be multiplied by; `scaled_weight` says which
-    scaled: bool  #: whether anything says that weights were scaled down
+    scales: dict[str, TensorInfo]  #: factors of weights; `scaled_weight` gives the weight of each
+    scaled: bool  #: whether anything indicates that weights were scaled down
     metadata: dict[str, str]
     size: int  #: bytes of all files
 
     @property
     def precision(self) -> tuple[str, ...]:
-        """The types of the numbers, those with the most numbers first: `bf16`, `fp8_e4m3fn scaled`, `Q4_K`."""
+        """The number formats, most frequent first: `bf16`, `fp8_e4m3fn scaled`, `Q4_K`."""
         numbers: dict[str, int] = {}
         for info in self.tensors.values():
             numbers[info.dtype] = numbers.get(info.dtype, 0) + prod(info.shape)
@@ -84,7 +84,7 @@ def read_weights(path: Path) -> WeightHeader:
     """Read the header of a file, or those of all shards that an index (`….safetensors.index.json`) lists.
 
     Raises:
-        UnreadableWeights: it is something else: a pickle, a pointer, a page, a part of a file.
+        UnreadableWeights: it is something else: a pickle, a git pointer, a web page, a truncated file.
     """
     if path.name.endswith(SHARD_INDEX):
         return _read_shards(path)
@@ -109,7 +109,7 @@ def _read_gguf(path: Path, size: int) -> WeightHeader:
 def _header(
     container: Container, path: Path, stored: Mapping[str, TensorInfo], metadata: dict[str, str], size: int
 ) -> WeightHeader:
-    """Tell the weights of one file from what stands beside them."""
+    """Separate the weights of one file from what accompanies them."""
     scales = {name: info for name, info in stored.items() if name.endswith(_SCALES)}
     beside = {name for name in stored if name.endswith((*_SCALES, *_MARKS, *_WORDS))}
     weights = {name: info for name, info in stored.items() if name not in beside}
@@ -138,10 +138,10 @@ def _read_shards(index: Path) -> WeightHeader:
 
 
 def shard_names(index: Path) -> list[str]:
-    """Return the files that an index lists, all of them plain names beside it.
+    """Return the file names that an index lists; all are plain names in its folder.
 
     Raises:
-        UnreadableWeights: it cannot be read, or lists something else.
+        UnreadableWeights: it cannot be read, or lists anything else.
     """
     try:
         if index.stat().st_size > _MAX_INDEX_BYTES:

@@ -1,11 +1,8 @@
-"""Which expert a LoRA file is for, as far as its name and its metadata say it; and which files make a pair.
+"""Which expert a LoRA file is for, by its name and metadata; which files form a pair; which models it fits.
 
-Nothing in the tensors tells the experts of Wan2.2 A14B apart, so people write it into names, in many spellings.
-
-Which models a LoRA was made for, found by holding its tensors against every structure that is known.
-
-Nothing in a file names its base reliably, but widths and numbers of blocks do. T2V and I2V of A14B differ
-only where their input begins, so a LoRA that does not touch it fits both.
+The tensors do not distinguish the experts of Wan2.2 A14B, so people write the expert into names, in many spellings.
+Nothing in a file names its base model reliably, but widths and block counts do. T2V and I2V of A14B differ only in
+the input layer, so a LoRA that does not touch it fits both.
 """
 
 from __future__ import annotations
@@ -20,37 +17,37 @@ from backend.core.formats.tensors import TensorInfo
 from backend.core.lora.keys import BOTH
 from backend.core.lora.match import Match, match_tensors
 
-#: Our own header field; goes before everything else.
+#: Our own header field; takes precedence over everything else.
 EXPERT_METADATA = "wan22.expert"
-#: Header fields of trainers in which names appear: the title, the output file, the model it was trained on.
+#: Header fields of trainers that contain names: the title, the output file, the base model.
 _NAMING_METADATA = ("modelspec.title", "ss_output_name", "ss_sd_model_name")
 
 _TOKEN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^A-Za-z0-9]+")
 _WORDS = {"high": HIGH, "low": LOW}
 _JOINED = {"highnoise": HIGH, "lownoise": LOW, "hn": HIGH, "ln": LOW}
 _LETTERS = {"h": HIGH, "l": LOW}
-#: Words after a bare "high" or "low" with which it means something else than an expert.
+#: Words after a bare "high" or "low" that give it another meaning than an expert.
 _OTHER_MEANING = re.compile(
     "angle|budget|contrast|cut|def|definition|details?|detailed|dynamic|end|energy|fantasy|fashion|fidelity|five|fps"
     "|frame|ground|heels?|jump|key|kick|light|lighting|motion|pitch|poly|quality|res|resolution|rise|saturation|school"
     "|shot|society|speed|strength|tech|vram|waist|water"
 )
-#: Words before it, likewise.
+#: Words before it that do the same.
 _DEGREES = frozenset({"mid", "semi", "super", "too", "ultra", "very"})
 UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """What a name says about the expert."""
+    """The expert that a name suggests."""
 
     expert: str  #: "high" or "low"
-    family: str  #: the name without that word; files of a pair have the same, whatever the case
-    certain: bool  #: False for words that often mean something else; they count only beside their counterpart
+    family: str  #: the name without that word; equal for both files of a pair, apart from case
+    certain: bool  #: False for ambiguous words, which count only when the counterpart exists
 
 
 def hint_of(stem: str) -> Hint | None:
-    """Read a file name without its ending; None when it names no expert, or both."""
+    """Read a file name without its suffix; None when it names no expert, or both."""
     tokens = _TOKEN.findall(stem)
     found: list[tuple[int, int, str, bool]] = []  # first token, token after the last, expert, certain
     index = 0
@@ -70,7 +67,7 @@ def hint_of(stem: str) -> Hint | None:
 
 
 def expert_in_metadata(metadata: Mapping[str, str]) -> str | None:
-    """Return "high", "low" or "both" where the header says it, None where it says nothing clear."""
+    """Return "high", "low" or "both" from the header; None when it is unclear."""
     own = metadata.get(EXPERT_METADATA, "").strip().lower().removesuffix("_noise")
     if own in (HIGH, LOW, BOTH):
         return own
@@ -119,10 +116,10 @@ def _joined(before: list[str], after: list[str]) -> str:
 def fitting_bases(
     tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str], shapes: Mapping[str, WanShape]
 ) -> tuple[str, ...]:
-    """Return the names of the structures in which every tensor has a place; of none, those in which most have one.
+    """Return the names of the structures that the most tensors match; empty when none fits.
 
     Raises:
-        ValueError: the metadata cannot be understood.
+        ValueError: the metadata is malformed.
     """
     matches: dict[str, Match] = {name: match_tensors(tensors, metadata, shape) for name, shape in shapes.items()}
     possible = {name: match for name, match in matches.items() if match.matched and not match.other_model}
@@ -135,9 +132,9 @@ def fitting_bases(
 def base_name(
     tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str], further: Mapping[str, WanShape] | None = None
 ) -> str:
-    """Name the models that a LoRA fits, `unknown` for none; `further` are structures beside the published ones.
+    """Name the models that a LoRA fits, or `unknown`; `further` adds structures to the published ones.
 
     Raises:
-        ValueError: the metadata cannot be understood.
+        ValueError: the metadata is malformed.
     """
     return " or ".join(fitting_bases(tensors, metadata, PUBLISHED | dict(further or {}))) or UNKNOWN

@@ -1,6 +1,6 @@
-"""What a LoRA's header tells people: the words that trigger it, and the settings that its maker wants.
+"""Reads the header fields of a LoRA that are meant for people: trigger words and recommended settings.
 
-Header texts are foreign: only short, printable words and numbers in range are taken from them.
+Headers are untrusted: only short, printable words and numbers in range are accepted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NUMBERS = {
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """The settings that a distilled LoRA was made for; None leaves the model's default."""
+    """The settings that a distilled LoRA was made for; None keeps the model's default."""
 
     steps: int | None = None
     guidance_scale: float | None = None
@@ -36,12 +36,12 @@ class Preset:
     scheduler: Scheduler | None = None
 
     def values(self) -> dict[str, Any]:
-        """Return what it sets, by the names of a request."""
+        """Return the values it sets, by their names in a request."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the words that the header names; a JSON list, or a text with commas."""
+    """Return the trigger words in the header: a JSON list, or a comma-separated text."""
     for field in TRIGGER_METADATA:
         words = [word for word in map(_clean, _listed(metadata.get(field, ""))) if word]
         if words:
@@ -50,10 +50,10 @@ def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def preset_in(metadata: Mapping[str, str]) -> Preset | None:
-    """Return the preset in the header, None without one.
+    """Return the preset in the header, or None.
 
     Raises:
-        LoraInvalid: there is one that cannot be used.
+        LoraInvalid: the preset is malformed or out of range.
     """
     text = metadata.get(PRESET_METADATA)
     if text is None:

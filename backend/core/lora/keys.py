@@ -1,7 +1,7 @@
-"""What a tensor in a LoRA file means: which parameter of the transformer, and which part of a change to it.
+"""Parses tensor names of LoRA files: which parameter of the transformer, and which part of a change to it.
 
-Reads the names that trainers and converters write (diffusers, peft, kohya and musubi, ComfyUI, lightx2v,
-DiffSynth, in Wan's own names and in diffusers' names) and gives one answer for all. Knows no shapes.
+Understands the names of diffusers, peft, kohya and musubi, ComfyUI, lightx2v and DiffSynth, in Wan's own and in
+diffusers' naming. Knows no shapes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from backend.core.catalogue.spec import HIGH, LOW
 
-#: The expert of a LoRA file that serves both, or that belongs to a model with one expert.
+#: The expert of a LoRA file for both experts, or for a model that has only one.
 BOTH = "both"
 
 
@@ -28,27 +28,27 @@ class Part(StrEnum):
 
 
 class Style(StrEnum):
-    """Who writes names like this."""
+    """The tool whose naming style a tensor has."""
 
     DIFFUSERS = "diffusers"
     PEFT = "peft"
     COMFYUI = "comfyui"
     KOHYA = "kohya"
     LIGHTX2V = "lightx2v"
-    PLAIN = "plain"  # no prefix at all
+    PLAIN = "plain"  # no prefix
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A tensor name that was understood."""
+    """A parsed tensor name."""
 
     parameter: str  #: the transformer's parameter, in diffusers' names
     part: Part
-    expert: str | None  #: "high" or "low" where the name itself says it
+    expert: str | None  #: "high" or "low" when the name itself says so
     style: Style
 
 
-#: Prefixes and what they say: the style, and the expert where there is one. Longest first.
+#: Prefixes, with the style and the expert (if any) that each implies. Longest first.
 _PREFIXES: tuple[tuple[str, Style, str | None], ...] = (
     ("base_model.model.", Style.PEFT, None),
     ("model.diffusion_model.", Style.COMFYUI, None),
@@ -72,7 +72,7 @@ _SUFFIX = re.compile(
     re.VERBOSE,
 )
 
-#: Wan's names of what is in a block, and diffusers' names for the same (`norm3` of Wan is `norm2` there).
+#: Wan's names of the modules in a block, and diffusers' names of the same (Wan's `norm3` is `norm2` there).
 _IN_BLOCK = {
     **{f"self_attn.{w}": f"attn1.{d}" for w, d in zip("qkvo", ("to_q", "to_k", "to_v", "to_out.0"), strict=True)},
     **{f"cross_attn.{w}": f"attn2.{d}" for w, d in zip("qkvo", ("to_q", "to_k", "to_v", "to_out.0"), strict=True)},
@@ -104,7 +104,7 @@ _OUTSIDE = {
 }
 _BLOCK_NAMES = _IN_BLOCK | {name: name for name in _IN_BLOCK.values()}
 _OUTSIDE_NAMES = _OUTSIDE | {name: name for name in _OUTSIDE.values()}
-#: kohya writes dots as underscores, which cannot be undone by rule, only by knowing the names.
+#: kohya writes dots as underscores, which only a table of names can undo.
 _FLAT_BLOCK_NAMES = {name.replace(".", "_"): target for name, target in _BLOCK_NAMES.items()}
 _FLAT_OUTSIDE_NAMES = {name.replace(".", "_"): target for name, target in _OUTSIDE_NAMES.items()}
 _BLOCK = re.compile(r"^blocks\.(\d{1,4})(?:\.(.+))?$")
@@ -112,9 +112,9 @@ _FLAT_BLOCK = re.compile(r"^_?blocks_(\d{1,4})_(.+)$")
 _TABLE = "scale_shift_table"
 
 
-@lru_cache(maxsize=8192)  # a file is held against several structures
+@lru_cache(maxsize=8192)  # a file is matched against several structures
 def read_key(name: str) -> Key | None:
-    """Return what a tensor's name means, or None when it means nothing in a Wan transformer."""
+    """Parse a tensor's name; None when it belongs to no Wan transformer."""
     match = _SUFFIX.match(name)
     if match is None or (match["leaf"] == "bias" and match["factor"] in ("A", "down")):
         return None
@@ -131,7 +131,7 @@ def read_key(name: str) -> Key | None:
 
 
 def parameter_name(name: str) -> str | None:
-    """Return which parameter a tensor of a whole transformer is, in diffusers' names; None when it is none."""
+    """Return diffusers' name of a tensor in a complete transformer; None when it is not a parameter."""
     path, _, _ = _without_prefixes(name)
     module, _, leaf = path.rpartition(".")
     target = _target(module if leaf in ("weight", "bias") else path)
@@ -174,7 +174,7 @@ def _flat_key(flat: str, match: re.Match[str]) -> Key | None:
 
 
 def _parameter(path: str, match: re.Match[str]) -> str | None:
-    """Return the parameter that a dotted name means, in diffusers' names."""
+    """Return diffusers' name of the parameter that a dotted name means."""
     block = _BLOCK.match(path)
     if block is not None:
         if block[2] is None:  # lightx2v: `blocks.N.diff_m` is the change of the block's modulation
@@ -188,8 +188,8 @@ def _parameter(path: str, match: re.Match[str]) -> str | None:
 
 
 def _leaf(path: str, match: re.Match[str]) -> str | None:
-    """Return which parameter of a module is meant, or None where there is no such one."""
-    if path.endswith(_TABLE):  # a parameter by itself, without weight or bias
+    """Return the parameter of a module that is meant, or None when the module has no such parameter."""
+    if path.endswith(_TABLE):  # a bare parameter, without weight or bias
         return path if match["diff"] in ("diff", "diff_m") else None
     if match["diff"] == "diff_m":
         return None
@@ -211,7 +211,7 @@ _ORIGINAL_OUTSIDE = {target: name for name, target in _OUTSIDE.items()}
 
 
 def original_parameter_name(parameter: str) -> str:
-    """Return Wan's own name of a transformer's parameter; a name that Wan does not know is returned as it is."""
+    """Return Wan's own name of a transformer's parameter; unknown names are returned unchanged."""
     path, _, leaf = parameter.rpartition(".")
     if leaf == _TABLE:
         path, leaf = parameter, ""

@@ -1,7 +1,7 @@
-"""A LoRA's tensors held against a transformer's structure: what each changes, and what has no place.
+"""Matches the tensors of a LoRA against a transformer's structure: what each changes, and which do not fit.
 
-Works on names, types and shapes alone, so it gives the same answer for a file's header in the web process
-as for its tensors in the engine. Nothing is dropped in silence: every tensor is matched or named.
+Uses names, types and shapes only, so the web process gets the same answer from a file's header as the engine does
+from its tensors. Nothing is dropped silently: every tensor is either matched or reported.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from backend.core.formats.safetensors import SafetensorsHeader, read_header
 from backend.core.formats.tensors import FLOAT_TYPES, TensorInfo, UnreadableWeights
 from backend.core.lora.keys import Key, Part, Style, read_key
 
-#: The header field in which diffusers keeps what peft keeps in `adapter_config.json`.
+#: The header field in which diffusers stores what peft stores in `adapter_config.json`.
 ADAPTER_METADATA = "lora_adapter_metadata"
 _BLOCK_INDEX = re.compile(r"^blocks\.(\d+)\.")
 
 
 class Misfit(StrEnum):
-    """Why a tensor has no place in a model."""
+    """Why a tensor does not fit a model."""
 
     UNKNOWN = "its name belongs to no part of a Wan transformer"
     ABSENT = "this model has no such part"
@@ -40,21 +40,21 @@ class Misfit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change to one parameter, with the names of the tensors that hold it."""
+    """One change to one parameter, with the names of its tensors."""
 
     parameter: str
-    expert: str | None  #: the only expert it is for, where the names say so
+    expert: str | None  #: the only expert it is for, when names say so
     rank: int  #: 0 for a full difference
     diff: str | None = None
     down: str | None = None
     up: str | None = None
     up_bias: str | None = None
-    alpha: str | None = None  #: tensor with the alpha; goes before `scale`
-    scale: float = 1.0  #: alpha / rank as the file's metadata say; 1 where they say nothing
+    alpha: str | None = None  #: tensor with the alpha; takes precedence over `scale`
+    scale: float = 1.0  #: alpha / rank from the file's metadata; 1 by default
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The tensors it is made of."""
+        """The names of its tensors."""
         return tuple(key for key in (self.diff, self.down, self.up, self.up_bias, self.alpha) if key is not None)
 
     def concerns(self, expert: str) -> bool:
@@ -64,26 +64,26 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What became of every tensor of a file."""
+    """The outcome for every tensor of a file."""
 
     changes: tuple[Change, ...]
     unmatched: tuple[tuple[str, Misfit], ...]
-    format: str  #: who writes files like this; several where names are mixed
+    format: str  #: the tools that write such names; several when mixed
     key_experts: frozenset[str]  #: experts that tensor names mention
 
     @property
     def matched(self) -> int:
-        """How many tensors have a place."""
+        """Number of matched tensors."""
         return sum(len(change.keys) for change in self.changes)
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """The ranks that occur, smallest first; empty when there are only full differences."""
+        """The ranks that occur, ascending; empty when there are only full differences."""
         return tuple(sorted({change.rank for change in self.changes if change.rank}))
 
     @property
     def other_model(self) -> bool:
-        """Whether a tensor shows that the file was made for another model."""
+        """Whether any tensor belongs to another model."""
         return any(misfit is Misfit.OTHER_MODEL for _, misfit in self.unmatched)
 
 
@@ -91,7 +91,7 @@ def read_lora(path: Path) -> SafetensorsHeader:
     """Read the header of a LoRA file.
 
     Raises:
-        LoraInvalid: it is not a safetensors file that can be read.
+        LoraInvalid: it is not a readable safetensors file.
     """
     try:
         return read_header(path)
@@ -100,10 +100,10 @@ def read_lora(path: Path) -> SafetensorsHeader:
 
 
 def match_tensors(tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str], shape: WanShape) -> Match:
-    """Find the place of every tensor.
+    """Match every tensor.
 
     Raises:
-        ValueError: the metadata's alphas are there but cannot be understood.
+        ValueError: the alphas in the metadata are malformed.
     """
     unmatched: dict[str, Misfit] = {}
     groups: dict[tuple[str, str | None], dict[Part, str]] = {}
@@ -117,7 +117,7 @@ def match_tensors(tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]
             unmatched[name] = misfit or Misfit.UNKNOWN
             continue
         styles.add(key.style)
-        # In a file with parts for both experts, the part without a number is the first expert's.
+        # In a file for both experts, the part without a number belongs to the first.
         expert = key.expert or (HIGH if LOW in experts and key.style is Style.DIFFUSERS else None)
         group = groups.setdefault((key.parameter, expert), {})
         if key.part in group:
@@ -162,7 +162,7 @@ def _changes(
     shape: tuple[int, ...],
     alphas: _Alphas,
 ) -> tuple[list[Change], dict[str, Misfit]]:
-    """Make the changes of one parameter from its tensors; the rest is told why it is left."""
+    """Build the changes of one parameter from its tensors; the second value gives the reasons for the others."""
     made: list[Change] = []
     left: dict[str, Misfit] = {}
     diff = parts.pop(Part.DIFF, None)
@@ -191,7 +191,7 @@ def _changes(
 
 
 def _low_rank(down: tuple[int, ...], up: tuple[int, ...], shape: tuple[int, ...]) -> tuple[Misfit | None, int]:
-    """Check `down` [rank, inputs] and `up` [outputs, rank]; trailing sides may be written out as for a convolution."""
+    """Check `down` [rank, inputs] and `up` [outputs, rank]; they may have trailing dimensions as a convolution has."""
     if len(shape) < 2 or len(down) < 2 or len(up) < 2:
         return Misfit.SHAPE, 0
     rank = down[0]
@@ -203,13 +203,13 @@ def _low_rank(down: tuple[int, ...], up: tuple[int, ...], shape: tuple[int, ...]
 
 
 def _same(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    """Whether two shapes are equal apart from sides of length one at their end."""
+    """Whether two shapes are equal apart from trailing dimensions of length one."""
     longer, shorter = (one, other) if len(one) > len(other) else (other, one)
     return longer[: len(shorter)] == shorter and prod(longer[len(shorter) :]) == 1
 
 
 def _format(styles: set[Style]) -> str:
-    # lightx2v writes ComfyUI's names around its own kind of entries.
+    # lightx2v uses ComfyUI's names around its own entries.
     if Style.LIGHTX2V in styles:
         styles = styles - {Style.COMFYUI}
     return " and ".join(sorted(styles)) or "unknown"
@@ -217,7 +217,7 @@ def _format(styles: set[Style]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Alphas:
-    """The alphas that diffusers writes into the header, for files without alpha tensors."""
+    """The alphas in the header that diffusers writes, for files without alpha tensors."""
 
     settings: Mapping[str, object]
 
@@ -235,7 +235,7 @@ class _Alphas:
         return cls(settings)
 
     def scale(self, parameter: str, expert: str | None, rank: int) -> float:
-        """Return alpha / rank (alpha / sqrt(rank) for rsLoRA), 1 where no alpha is given."""
+        """Return alpha / rank (alpha / sqrt(rank) for rsLoRA), or 1 without an alpha."""
         component = "transformer_2" if expert == LOW else "transformer"
         alpha = self._number(self._get(component, "lora_alpha"))
         patterns = self._get(component, "alpha_pattern")
@@ -262,7 +262,7 @@ class _Alphas:
 
 
 def _plain_pattern(pattern: str) -> str:
-    """Return the module name in one of peft's patterns; only plain names are read, for a pattern is foreign code."""
+    """Return the module name in one of peft's patterns; only plain names are accepted, since a pattern is untrusted."""
     name = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
     if not re.fullmatch(r"[A-Za-z0-9_.]+", name):
         raise ValueError(f"a pattern in {ADAPTER_METADATA} is not a module's name")

@@ -1,6 +1,6 @@
-"""The receipt of a LoRA: what was applied to which expert, and what was not and why.
+"""The receipt of a LoRA: what was applied to which expert, what was not, and why.
 
-Part of every task's result and of the record inside its video.
+Part of every result and of the record in the video.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any
 
 APPLIED = "applied"
 SKIPPED = "skipped"
-#: How many names of unmatched tensors a receipt repeats.
+#: How many unmatched tensors a receipt lists.
 SHOWN_KEYS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class KeyCount:
-    """How many of a file's tensors have a place in one expert."""
+    """How many tensors of a file match one expert."""
 
     matched: int
     unmatched: int
@@ -29,13 +29,13 @@ class FileReceipt:
 
     name: str
     sha256: str
-    expert: str  #: where it goes: "high", "low" or "both"
-    format: str  #: who writes such files
-    base: str  #: the models that it fits by its shapes
+    expert: str  #: its target: "high", "low" or "both"
+    format: str  #: the tools that write such files
+    base: str  #: the models that its shapes fit
     ranks: tuple[int, ...]
     scales: tuple[float, ...]  #: smallest and largest alpha / rank; empty when there are only full differences
-    keys: Mapping[str, KeyCount]  #: for each expert that it was held against
-    unmatched: tuple[str, ...]  #: the first of them, each with the reason
+    keys: Mapping[str, KeyCount]  #: for each expert that it was matched against
+    unmatched: tuple[str, ...]  #: the first few, each with the reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ def test_a_folder_that_cannot_be_made_is_shown_and_the_rest_works(tmp_path: Path
     (home / "loras").write_text("a file where a folder belongs")
     served = Served(home)
     try:
-        assert component(served, "home") == ("degraded", "`loras` in the home folder is no folder that can be written")
+        assert component(served, "home") == ("degraded", "`loras` in the home folder is not a writable folder")
         assert component(served, "loras")[0] == "degraded"
         assert_works(served)
         (home / "loras").unlink()
