@@ -17,11 +17,11 @@ from typing import Any
 class TaskStatus(StrEnum):
     """Where a task is in its life; the words of the API and of the database."""
 
-    PENDING = "pending"  # waits in the queue
+    PENDING = "pending"  # waiting in the queue
     PROCESSING = "processing"  # a worker holds a lease on it
-    PAUSED = "paused"  # kept by the user's wish; no worker takes it
+    PAUSED = "paused"  # held back at the user's request; no worker takes it
     COMPLETED = "completed"  # one output exists
-    FAILED = "failed"  # given up; the error says why
+    FAILED = "failed"  # abandoned; the error says why
     CANCELLED = "cancelled"  # stopped by the user
 
 
@@ -33,9 +33,9 @@ TRANSITIONS: frozenset[tuple[TaskStatus, TaskStatus]] = frozenset(
         (TaskStatus.PENDING, TaskStatus.PAUSED),  # held back by the user
         (TaskStatus.PROCESSING, TaskStatus.COMPLETED),  # output recorded
         (TaskStatus.PROCESSING, TaskStatus.FAILED),  # error, or attempts used up
-        (TaskStatus.PROCESSING, TaskStatus.CANCELLED),  # worker saw the user's wish
+        (TaskStatus.PROCESSING, TaskStatus.CANCELLED),  # the worker saw the user's request
         (TaskStatus.PROCESSING, TaskStatus.PENDING),  # lease lost, the worker is stopped, or a download is paused
-        (TaskStatus.PROCESSING, TaskStatus.PAUSED),  # worker saw the user's wish
+        (TaskStatus.PROCESSING, TaskStatus.PAUSED),  # the worker saw the user's request
         (TaskStatus.PAUSED, TaskStatus.PENDING),  # resumed by the user
         (TaskStatus.PAUSED, TaskStatus.CANCELLED),  # cancelled while held back
         (TaskStatus.FAILED, TaskStatus.PENDING),  # retried by the user
@@ -73,7 +73,7 @@ class Phase(StrEnum):
 
 
 class EventType(StrEnum):
-    """What can happen to a task; each is a numbered row that is never changed."""
+    """What can happen to a task; each event is a numbered row that never changes."""
 
     SUBMITTED = "submitted"
     STARTED = "started"
@@ -144,7 +144,7 @@ OnProgress = Callable[[DownloadProgress], None]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far one attempt is, as the worker reports it."""
+    """Progress of one attempt, as reported by the worker."""
 
     stage: Stage
     fraction: float  #: 0..1 over all phases of the attempt
@@ -170,7 +170,7 @@ class TaskEvent:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task as the database has it now."""
+    """A task as stored in the database."""
 
     id: str
     status: TaskStatus
@@ -228,15 +228,15 @@ class Output:
 
 
 def new_task_id() -> str:
-    """Return a fresh task id: a random UUID in its usual text form."""
+    """Return a new task id: a random UUID as text."""
     return str(uuid.uuid4())
 
 
 def utcnow() -> datetime:
-    """Return the time now, with its zone."""
+    """Return the current time, in UTC."""
     return datetime.now(UTC)
 
 
 def iso(moment: datetime) -> str:
-    """Write a time as ISO-8601 UTC with a trailing Z, as browsers need it."""
+    """Format a time as ISO-8601 UTC with a trailing Z, as browsers need it."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

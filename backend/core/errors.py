@@ -1,7 +1,7 @@
 """All errors of the product, in one tree.
 
 Each class carries a stable machine code, an HTTP status, a category, a sentence for the user and at
-least one next step. Raise them anywhere; `api/errors.py` renders them, the worker records them.
+least one next step. Any layer may raise them; `api/http/errors.py` renders them, the worker records them.
 
     WanError                         500 internal_error
     ├── InvalidRequest               422 invalid_request
@@ -74,7 +74,7 @@ class WanError(Exception):
     status: ClassVar[int] = 500
     #: One of vram_memory, model_loading, generation_pipeline, input_validation, system_resource.
     category: ClassVar[str] = "system_resource"
-    suggestions: ClassVar[tuple[str, ...]] = ("Look at the server's log; the request id finds the lines.",)
+    suggestions: ClassVar[tuple[str, ...]] = ("Search the server's log for the request id.",)
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class LoraNotFound(InvalidRequest):
     """
 
     code = "lora_not_found"
-    suggestions = ("List what is here with GET /api/v1/lora, or send the request without a LoRA.",)
+    suggestions = ("List the installed ones with GET /api/v1/lora, or send the request without a LoRA.",)
 
 
 class LoraInvalid(InvalidRequest):
@@ -261,7 +261,7 @@ class StateConflict(WanError):
     code = "state_conflict"
     status = 400
     category = "input_validation"
-    suggestions = ("Look at the task's status and try what fits it.",)
+    suggestions = ("Check the task's status and choose an action that it allows.",)
 
 
 class IdempotencyConflict(StateConflict):
@@ -277,7 +277,7 @@ class DownloadInUse(StateConflict):
 
     code = "download_in_use"
     status = 409
-    suggestions = ("Look at GET /api/v1/models/download/progress: it says what can be done with each download.",)
+    suggestions = ("GET /api/v1/models/download/progress lists the actions that each download allows.",)
 
 
 class LoraExists(StateConflict):
@@ -285,7 +285,7 @@ class LoraExists(StateConflict):
 
     code = "lora_exists"
     status = 409
-    suggestions = ("Give the file another name, or delete the LoRA that is here.",)
+    suggestions = ("Rename the file, or delete the installed LoRA first.",)
 
 
 class PresetDoesNotFit(StateConflict):
@@ -293,7 +293,7 @@ class PresetDoesNotFit(StateConflict):
 
     code = "preset_does_not_fit"
     category = "vram_memory"
-    suggestions = ("Take one that GET /api/v1/optimization/presets calls compatible; nothing was changed.",)
+    suggestions = ("Choose a preset that GET /api/v1/optimization/presets marks as compatible; nothing was changed.",)
 
 
 class Unauthorized(WanError):
@@ -320,7 +320,7 @@ class ModelUnavailable(WanError):
     code = "model_not_available"
     status = 409
     category = "model_loading"
-    suggestions: ClassVar[tuple[str, ...]] = ("Use `auto`, which takes a model that is here.",)
+    suggestions: ClassVar[tuple[str, ...]] = ("Use `auto`, which picks an available model.",)
 
 
 class HubUnreachable(ModelUnavailable):
@@ -328,7 +328,7 @@ class HubUnreachable(ModelUnavailable):
 
     code = "hub_unreachable"
     status = 503
-    suggestions = ("Check the network and HF_ENDPOINT, then try again: what has arrived is kept.",)
+    suggestions = ("Check the network and HF_ENDPOINT, then try again: the download resumes where it stopped.",)
 
 
 class HubRateLimited(ModelUnavailable):
@@ -336,7 +336,7 @@ class HubRateLimited(ModelUnavailable):
 
     code = "hub_rate_limited"
     status = 503
-    suggestions = ("Wait a few minutes, then try again: what has arrived is kept.",)
+    suggestions = ("Wait a few minutes, then try again: the download resumes where it stopped.",)
 
 
 class ModelGated(ModelUnavailable):
@@ -345,7 +345,7 @@ class ModelGated(ModelUnavailable):
     code = "model_gated"
     status = 403
     suggestions = (
-        "Accept the licence on the model's page, make an access token there, and set HF_TOKEN to it.",
+        "Accept the licence on the model's page, create an access token, and set HF_TOKEN to it.",
         "Check the name of the repository: the hub gives the same answer for one that does not exist.",
     )
 
@@ -428,7 +428,7 @@ class OutOfMemory(GenerationFailed):
         use: str | None = None,
         host: bool = False,
     ) -> None:
-        """Say what the memory was wanted for (`memory_ladder.MemoryUse`), and whether it was the host's."""
+        """`use` is the purpose of the memory (`memory_ladder.MemoryUse`); `host` means the host's memory ran out."""
         super().__init__(message, suggestions=suggestions)
         self.use = use
         self.host = host
@@ -508,7 +508,7 @@ class WorkerStopping(Interrupted):
 class DownloadStopped(Interrupted):
     """The download was stopped; what has arrived is kept."""
 
-    suggestions = ("Start it again: it goes on where it stopped.",)
+    suggestions = ("Start it again: it resumes where it stopped.",)
 
 
 class DownloadPaused(Interrupted):

@@ -1,4 +1,4 @@
-"""The event log, for reading: what happened to tasks, in the order in which it was committed.
+"""Reads the event log: what happened to tasks, in commit order.
 
 `TaskStore` writes each row together with the change it reports; rows never change after that.
 """
@@ -20,13 +20,13 @@ class EventLog:
         self._database = database
 
     def after(self, event_id: int, limit: int = 500) -> list[TaskEvent]:
-        """Return the events of all tasks that follow this id, oldest first."""
+        """Return the events of all tasks after this id, oldest first."""
         query = select(events).where(events.c.id > event_id).order_by(events.c.id).limit(limit)
         with self._database.read() as connection:
             return [to_event(row) for row in connection.execute(query)]
 
     def of_task(self, task_id: str, after_number: int = 0) -> list[TaskEvent]:
-        """Return the events of one task that follow this number, oldest first; also of a deleted task."""
+        """Return the events of one task after this number, oldest first, even of a deleted task."""
         mine = (events.c.task_id == task_id) & (events.c.number > after_number)
         with self._database.read() as connection:
             return [to_event(row) for row in connection.execute(select(events).where(mine).order_by(events.c.number))]

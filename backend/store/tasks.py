@@ -51,12 +51,12 @@ _TASKS: Final = select(tasks, and_(tasks.c.status == TaskStatus.PENDING, _DOWNLO
 
 
 class HowQueued(TypedDict):
-    """What is the same for all tasks that are queued together."""
+    """What all tasks of one submission share."""
 
     adjustments: Sequence[str]
     priority: Priority
     max_attempts: int
-    fingerprint: str  #: hash of what the user asked for, to tell a repeated key from a reused one
+    fingerprint: str  #: hash of the user's input, to distinguish a repeated submission from a reused key
     idempotency_key: NotRequired[str | None]
 
 
@@ -70,8 +70,8 @@ class TaskStore(Leases):
     def insert_all(self, new: Sequence[tuple[str, GenerationRequest]], **how: Unpack[HowQueued]) -> TaskList:
         """Queue new tasks, given as id and request, in one transaction; they are on disk when this returns.
 
-        When the idempotency key is in use by an equal request (same `fingerprint`), that one's tasks are
-        returned and nothing is queued: compare the ids. A key lives as long as its task is in the queue view.
+        When the idempotency key is in use by an equal request (same `fingerprint`), the tasks of that request are
+        returned and nothing is queued: compare the ids. A key is in use while its task is in the queue view.
 
         Raises:
             IdempotencyConflict: the key is in use by another request.
@@ -79,7 +79,7 @@ class TaskStore(Leases):
         key, made = how.get("idempotency_key"), []
         with self._database.begin() as connection:
             for index, (task_id, request) in enumerate(new):
-                # The tasks of one call are known by one key; a blank cannot stand in a client's key.
+                # The tasks of one call share one key; a client's key cannot contain a blank.
                 own_key = key if key is None or index == 0 else f"{key} {index + 1}"
                 known = None if own_key is None else _with_key(connection, own_key, how["fingerprint"])
                 made.append(known or _insert(connection, task_id, request, own_key, how))
@@ -88,7 +88,7 @@ class TaskStore(Leases):
         return [to_task(row) for row in made]
 
     def image_ids(self) -> set[str]:
-        """Return the ids of all images that a task of the queue view or a finished video came from."""
+        """Return the ids of all images used by a task in the queue view or by a finished video."""
         wanted = select(tasks.c.request).outerjoin(outputs, outputs.c.task_id == tasks.c.id)
         wanted = wanted.where(tasks.c.deleted_at.is_(None) | outputs.c.task_id.is_not(None))
         with self._database.read() as connection:
@@ -105,7 +105,7 @@ class TaskStore(Leases):
             return to_task(_visible(connection, task_id))
 
     def status_of(self, task_id: str) -> TaskStatus | None:
-        """Return a task's state, also when it was deleted from the queue view; None when it never was."""
+        """Return the state of a task, even one deleted from the queue view; None when the id is unknown."""
         with self._database.read() as connection:
             found = connection.execute(select(tasks.c.status).where(tasks.c.id == task_id)).scalar_one_or_none()
         return None if found is None else TaskStatus(found)
@@ -119,21 +119,21 @@ class TaskStore(Leases):
             return [to_task(row) for row in connection.execute(query)]
 
     def needing(self, model: str) -> TaskList:
-        """Return the tasks for a model that have not ended, oldest first."""
+        """Return the unfinished tasks of a model, oldest first."""
         unfinished = [status for status in TaskStatus if status not in TERMINAL]
         query = select(tasks).where(tasks.c.model == model, tasks.c.status.in_(unfinished)).order_by(tasks.c.number)
         with self._database.read() as connection:
             return [to_task(row) for row in connection.execute(query)]
 
     def counts(self) -> dict[TaskStatus, int]:
-        """Return how many tasks of the queue view are in each state; states without tasks count 0."""
+        """Return the number of tasks in the queue view by state, 0 included."""
         return self.tally()[0]
 
     def tally(self) -> tuple[dict[TaskStatus, int], int]:
-        """Return the counts, and the id of the newest event that they already contain (0: there is none).
+        """Return the counts, and the id of the newest event that they include (0 without events).
 
-        One statement sees one moment, on both databases: no event up to this id is missing from the counts,
-        and none after it is in them.
+        One statement is one snapshot on both databases: the counts include every event up to this id and none
+        after it.
         """
         states = select(tasks.c.status, func.count()).where(tasks.c.deleted_at.is_(None)).group_by(tasks.c.status)
         newest = select(literal(_NEWEST_EVENT), func.coalesce(func.max(events.c.id), 0))
@@ -205,7 +205,7 @@ class TaskStore(Leases):
         return None if row is None else to_task(row)
 
     def request_cancel(self, task_id: str) -> Task:
-        """Cancel a waiting task at once; ask the worker of a running one to stop. Asking twice is fine.
+        """Cancel a waiting task at once; ask the worker of a running one to stop. Idempotent.
 
         Raises:
             TaskNotFound: there is no such task.
@@ -220,12 +220,12 @@ class TaskStore(Leases):
                 cancelled = TaskStatus.CANCELLED, EventType.CANCELLED
                 row = apply(connection, task_id, _WAITING, *cancelled) or row
             elif not row.cancel_requested:
-                asked, wish = EventType.CANCEL_REQUESTED, {"cancel_requested": True}
-                row = apply(connection, task_id, RUNNING, status, asked, values=wish) or row
+                event, values = EventType.CANCEL_REQUESTED, {"cancel_requested": True}
+                row = apply(connection, task_id, RUNNING, status, event, values=values) or row
             return to_task(row)
 
     def delete(self, task_id: str) -> None:
-        """Take an ended task out of the queue view. Its video stays.
+        """Remove an ended task from the queue view. Its video remains.
 
         Raises:
             TaskNotFound: there is no such task.
@@ -238,7 +238,7 @@ class TaskStore(Leases):
             self._hide(connection, row)
 
     def clear_finished(self) -> TaskIds:
-        """Take every ended task out of the queue view and return their ids. Their videos stay."""
+        """Remove all ended tasks from the queue view and return their ids. Their videos remain."""
         ended = select(tasks).where(tasks.c.status.in_(TERMINAL), tasks.c.deleted_at.is_(None))
         with self._database.begin() as connection:
             rows = connection.execute(ended.order_by(tasks.c.number)).all()

@@ -1,4 +1,4 @@
-"""What a request becomes, and what is refused with which advice."""
+"""How drafts become requests, and which are refused with which advice."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ IMAGE = "5f" * 32
 
 
 def draft_for(spec: ModelSpec, **values: Any) -> RequestDraft:
-    """Make a draft with what the model cannot do without: I2V gets an image, of the shape of the video."""
+    """Make a draft with what the model requires: I2V gets an image, of the shape of the video."""
     if spec.mode is Mode.I2V and "image" not in values:
         size = values.get("width") or spec.width, values.get("height") or spec.height
         values["image"] = ImageRef(IMAGE, *size)
@@ -101,7 +101,7 @@ def test_unknown_model_is_never_another_one(name: str) -> None:
         find_model(name)
 
 
-def test_sizes_and_frames_are_snapped_and_said() -> None:
+def test_sizes_and_frames_are_snapped_with_notes() -> None:
     request, notes = resolve_request(TINY, RequestDraft(PROMPT, width=100, height=90, num_frames=16))
     assert (request.resolution, request.num_frames) == ("96x96", 17)
     assert len(notes) == 2
@@ -201,7 +201,7 @@ def test_second_guidance_belongs_to_two_experts() -> None:
         resolve_request(MODELS["TI2V-5B"], RequestDraft(PROMPT, guidance_scale_2=3.0))
 
 
-def test_what_a_distillation_fixed_is_set_and_said() -> None:
+def test_values_fixed_by_a_distillation_are_set_with_notes() -> None:
     spec = MODELS["FastWan2.2-TI2V-5B"]
     request, notes = resolve_request(spec, RequestDraft(PROMPT, steps=50, guidance_scale=5.0, flow_shift=3.0))
     assert (request.steps, request.guidance_scale, request.flow_shift) == (3, 1.0, 5.0)

@@ -1,4 +1,4 @@
-"""Components start in order and stop in reverse; what fails is shown with its reason, and the rest goes on."""
+"""Components start in order and stop in reverse; a failure is reported with its reason, and the rest continues."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ READY = Condition(ComponentStatus.READY, "works")
 
 
 class Part:
-    """A component that notes what happens to it and fails as it is told."""
+    """A component that notes what happens to it and fails on demand."""
 
-    def __init__(self, name: str, told: list[str], *, essential: bool = False) -> None:
-        self.name, self.told, self.essential = name, told, essential
+    def __init__(self, name: str, calls: list[str], *, essential: bool = False) -> None:
+        self.name, self.calls, self.essential = name, calls, essential
         self.fails_to_start: Exception | None = None
         self.fails_to_stop: Exception | None = None
         self.fails_to_answer: Exception | None = None
         self.condition = READY
 
     async def start(self) -> None:
-        self.told.append(f"start {self.name}")
+        self.calls.append(f"start {self.name}")
         if self.fails_to_start is not None:
             raise self.fails_to_start
 
     async def stop(self) -> None:
-        self.told.append(f"stop {self.name}")
+        self.calls.append(f"stop {self.name}")
         if self.fails_to_stop is not None:
             raise self.fails_to_stop
 
     def ask(self) -> Condition:
-        self.told.append(f"ask {self.name}")
+        self.calls.append(f"ask {self.name}")
         if self.fails_to_answer is not None:
             raise self.fails_to_answer
         return self.condition
@@ -51,23 +51,23 @@ def system_of(*parts: Part) -> SystemIntegration:
 
 
 @pytest.fixture
-def told() -> list[str]:
+def calls() -> list[str]:
     return []
 
 
 @pytest.fixture
-def parts(told: list[str]) -> tuple[Part, Part, Part]:
-    return Part("disk", told, essential=True), Part("cards", told), Part("worker", told)
+def parts(calls: list[str]) -> tuple[Part, Part, Part]:
+    return Part("disk", calls, essential=True), Part("cards", calls), Part("worker", calls)
 
 
-def test_they_start_in_order_and_stop_in_reverse(parts: tuple[Part, Part, Part], told: list[str]) -> None:
+def test_they_start_in_order_and_stop_in_reverse(parts: tuple[Part, Part, Part], calls: list[str]) -> None:
     system = system_of(*parts)
     assert system.snapshot().status is ComponentStatus.NOT_STARTED
     asyncio.run(system.start())
     assert system.snapshot().status is ComponentStatus.READY
     asyncio.run(system.stop())
     order = ["disk", "cards", "worker"]
-    assert told == [
+    assert calls == [
         *(f"start {name}" for name in order),
         *(f"ask {name}" for name in order),
         *(f"stop {name}" for name in reversed(order)),
@@ -76,7 +76,7 @@ def test_they_start_in_order_and_stop_in_reverse(parts: tuple[Part, Part, Part],
     assert system.snapshot().errors == ()
 
 
-def test_one_that_fails_is_shown_and_the_others_start(parts: tuple[Part, Part, Part], told: list[str]) -> None:
+def test_one_that_fails_is_shown_and_the_others_start(parts: tuple[Part, Part, Part], calls: list[str]) -> None:
     parts[1].fails_to_start = PermissionError(13, "Permission denied", "secret/place")
     system = system_of(*parts)
     asyncio.run(system.start())
@@ -89,33 +89,33 @@ def test_one_that_fails_is_shown_and_the_others_start(parts: tuple[Part, Part, P
     assert state["worker"].ready
     assert state.errors == ("cards: PermissionError: Permission denied",)
     asyncio.run(system.stop())
-    assert "ask cards" not in told
-    assert "stop cards" not in told
+    assert "ask cards" not in calls
+    assert "stop cards" not in calls
     assert system.snapshot()["cards"].status is ComponentStatus.FAILED
 
 
-def test_without_an_essential_one_nothing_runs(parts: tuple[Part, Part, Part], told: list[str]) -> None:
+def test_without_an_essential_one_nothing_runs(parts: tuple[Part, Part, Part], calls: list[str]) -> None:
     first, essential, last = parts[1], parts[0], parts[2]
     essential.fails_to_start = StoreUnavailable("The disk is gone")
     system = system_of(first, essential, last)
     with pytest.raises(StoreUnavailable):
         asyncio.run(system.start())
-    assert told == ["start cards", "start disk", "stop cards"]
+    assert calls == ["start cards", "start disk", "stop cards"]
     state = system.snapshot()
     assert state.status is ComponentStatus.FAILED
     assert state["disk"].sentence == "The disk is gone"
     assert state["worker"].status is ComponentStatus.NOT_STARTED
 
 
-def test_one_that_cannot_stop_keeps_no_other_from_stopping(parts: tuple[Part, Part, Part], told: list[str]) -> None:
+def test_one_that_cannot_stop_keeps_no_other_from_stopping(parts: tuple[Part, Part, Part], calls: list[str]) -> None:
     parts[2].fails_to_stop = RuntimeError("stuck")
     system = system_of(*parts)
     asyncio.run(system.start())
     asyncio.run(system.stop())
-    assert told[-3:] == ["stop worker", "stop cards", "stop disk"]
+    assert calls[-3:] == ["stop worker", "stop cards", "stop disk"]
     assert system.snapshot().errors == ("worker: RuntimeError: stuck",)
     asyncio.run(system.stop())
-    assert told.count("stop worker") == 1
+    assert calls.count("stop worker") == 1
 
 
 def test_the_state_is_asked_for_at_every_look(parts: tuple[Part, Part, Part]) -> None:
@@ -143,33 +143,33 @@ def test_one_that_cannot_answer_has_failed_until_it_can(parts: tuple[Part, Part,
     assert system.snapshot().status is ComponentStatus.READY
 
 
-def test_a_snapshot_leaves_slow_components_to_the_background(parts: tuple[Part, Part, Part], told: list[str]) -> None:
+def test_a_snapshot_leaves_slow_components_to_the_background(parts: tuple[Part, Part, Part], calls: list[str]) -> None:
     """They are asked at the start, by an inspection, and every interval; never by a snapshot."""
 
     async def run() -> None:
         system = SystemIntegration(inspection_seconds=60)
         system.include(replace(parts[0].component(), slow=True), parts[1].component())
         await system.start()
-        assert told.count("ask disk") == 1
+        assert calls.count("ask disk") == 1
         parts[0].condition = parts[1].condition = Condition(ComponentStatus.FAILED, "gone")
         for _ in range(10):
             state = system.snapshot()
             assert (state["disk"].status, state["cards"].status) == (ComponentStatus.READY, ComponentStatus.FAILED)
-        assert (told.count("ask disk"), told.count("ask cards")) == (1, 11)
+        assert (calls.count("ask disk"), calls.count("ask cards")) == (1, 11)
         assert system.inspect()["disk"].status is ComponentStatus.FAILED
         await system.stop()
-        assert told[-2:] == ["stop cards", "stop disk"]
+        assert calls[-2:] == ["stop cards", "stop disk"]
 
     asyncio.run(run())
 
 
-def test_the_background_notices_a_slow_component_that_changes(parts: tuple[Part, Part, Part], told: list[str]) -> None:
+def test_the_background_notices_a_slow_component_that_changes(parts: tuple[Part, Part, Part], calls: list[str]) -> None:
     async def run() -> None:
         system = SystemIntegration(inspection_seconds=0.01)
         noticed = threading.Event()
 
         def ask() -> Condition:
-            if told.count("ask disk") == 2:  # so what the second answer said is noted
+            if calls.count("ask disk") == 2:  # so the second answer was noted
                 noticed.set()
             return parts[0].ask()
 

@@ -1,4 +1,4 @@
-"""Connections, errors and migrations: what is refused, what is said, and what is left untouched."""
+"""Connections, errors and migrations: what is refused, reported and left untouched."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_a_database_that_stays_locked_is_unavailable(
 def test_a_writer_is_alone_from_its_first_moment(
     migrated: Database, sqlite_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else two could read the same state, and the slower one would fail when it turns to writing."""
+    """Otherwise two could read the same state, and the slower one would fail when it starts to write."""
     monkeypatch.setattr(engine, "BUSY_SECONDS", 0)
     impatient = Database(f"sqlite:///{sqlite_path}")
     with migrated.begin(), pytest.raises(StoreUnavailable), impatient.begin():
@@ -247,7 +247,7 @@ def test_a_lost_postgresql_connection_is_replaced(new_postgres: Callable[[], str
     database.close()
 
 
-def test_a_full_disk_is_said_and_nothing_is_half_written(migrated: Database) -> None:
+def test_a_full_disk_is_reported_and_nothing_is_half_written(migrated: Database) -> None:
     store = TaskStore(migrated)
     task = submit(store)
     with migrated.read() as connection:

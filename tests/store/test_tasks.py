@@ -161,7 +161,7 @@ def test_a_failure_keeps_code_sentence_and_advice(store: TaskStore, database: Da
     }
 
 
-def test_progress_is_stored_told_and_never_goes_back(store: TaskStore, database: Database) -> None:
+def test_progress_is_stored_published_and_never_decreases(store: TaskStore, database: Database) -> None:
     task = submit(store)
     _, token = claimed(store)
     assert store.report(task.id, token, at_step(8)) is False
@@ -169,13 +169,13 @@ def test_progress_is_stored_told_and_never_goes_back(store: TaskStore, database:
     store.report(task.id, token, at_step(90))
     now = store.get(task.id)
     assert (now.progress, now.step, now.stage) == (1.0, 90, "generating")
-    told = [event.data for event in EventLog(database).of_task(task.id) if event.type is EventType.PROGRESS]
-    assert [data["progress"] for data in told] == [40.0, 40.0, 100.0]
-    assert told[0]["current_step"] == 8
-    assert told[0]["total_steps"] == 20
+    published = [event.data for event in EventLog(database).of_task(task.id) if event.type is EventType.PROGRESS]
+    assert [data["progress"] for data in published] == [40.0, 40.0, 100.0]
+    assert published[0]["current_step"] == 8
+    assert published[0]["total_steps"] == 20
     assert now.started_at is not None
-    assert told[0]["generation_start_time"] == pytest.approx(now.started_at.timestamp(), abs=0.001)
-    assert len({data["stage_start_time"] for data in told}) == 1
+    assert published[0]["generation_start_time"] == pytest.approx(now.started_at.timestamp(), abs=0.001)
+    assert len({data["stage_start_time"] for data in published}) == 1
 
 
 def test_a_silent_worker_loses_its_task(store: TaskStore, database: Database) -> None:
@@ -313,7 +313,7 @@ def test_the_same_key_gives_the_same_task(store: TaskStore) -> None:
     assert again.id == first.id
     assert len(store.list()) == 1
     with pytest.raises(IdempotencyConflict):
-        submit(store, "another wish", key="k1")
+        submit(store, "another prompt", key="k1")
     assert submit(store, "a red circle", key="k2").id != first.id
 
 
@@ -321,7 +321,7 @@ def test_a_key_is_free_again_when_its_task_is_deleted(store: TaskStore) -> None:
     first = submit(store, "a red circle", key="k1")
     store.request_cancel(first.id)
     store.delete(first.id)
-    assert submit(store, "another wish", key="k1").id != first.id
+    assert submit(store, "another prompt", key="k1").id != first.id
 
 
 def test_the_same_key_from_many_threads_makes_one_task(store: TaskStore) -> None:

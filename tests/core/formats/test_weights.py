@@ -1,4 +1,4 @@
-"""What a file of weights holds is told alike for both formats: weights, what scales them, and what is left aside."""
+"""Both weight formats report the same: weights, their scales, and what is ignored."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MARKS: dict[str, tuple[int, ...]] = {
 
 
 @pytest.mark.parametrize("word", ["scale_weight", "weight_scale"])
-def test_weights_are_told_from_scales_and_from_what_is_left_aside(tmp_path: Path, word: str) -> None:
+def test_weights_are_separated_from_scales_and_ignored_tensors(tmp_path: Path, word: str) -> None:
     path = sparse(tmp_path / "a.safetensors", MATRIX | {f"a.{word}": ()} | MARKS | WORDS, "F8_E4M3", {"by": "somebody"})
     header = read_weights(path)
     assert (header.container, header.files, header.metadata) == (Container.SAFETENSORS, (path,), {"by": "somebody"})
