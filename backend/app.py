@@ -71,7 +71,7 @@ def create_app(
 ) -> FastAPI:
     """Build the app; databases and the supervisor start with its lifespan, not here.
 
-    `workers_on` is the hardware profile of the machine that runs the tasks, used until workers have reported theirs.
+    `workers_on` is the hardware profile of the machine that runs the tasks, used until workers have tested it.
     Without it, this machine is assumed if the server has its own worker; otherwise the hardware is unknown.
     """
 
