@@ -1,6 +1,6 @@
-"""The web process put together: stores, services, routes, and their order of starting and stopping.
+"""Assembles the web app: services, routes, middleware, and the start-up and shutdown order.
 
-Imports neither the engine nor torch; whatever generates is another process.
+Imports neither the engine nor torch; generation runs in another process.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from backend.core.settings import Settings
 from backend.services.system.container import LocalWorker
 from backend.wiring import build_services
 
-#: The routes under `/api/v1`, in the order of the documentation.
+#: Routers under `/api/v1`, in documentation order.
 _ROUTERS = (
     generation.router,
     queue.router,
@@ -69,10 +69,10 @@ carry an `event_id`; who comes back adds `"after_event": <the last event_id>` to
 def create_app(
     settings: Settings, *, supervisor: LocalWorker | None = None, workers_on: HardwareProfile | None = None
 ) -> FastAPI:
-    """Build the app; databases open and the supervisor starts when it starts, not here.
+    """Build the app; databases and the supervisor start with its lifespan, not here.
 
-    `workers_on` is how the machine that runs the tasks looks, until workers have tried it; without it, it is this one
-    where the server has a worker of its own, and unknown where it has none.
+    `workers_on` is the hardware profile of the machine that runs the tasks, used until workers have tested it.
+    Without it, this machine is assumed if the server has its own worker; otherwise the hardware is unknown.
     """
 
     @asynccontextmanager
@@ -107,10 +107,10 @@ def create_app(
 
 
 def _layers(settings: Settings) -> list[Middleware]:
-    """Return the layers around every route, outermost first."""
+    """Return the middleware around every route, outermost first."""
     layers = [Middleware(RequestContext)]
     if settings.cors_origins:
-        # Outside the gate: a browser asks for permission without the key.
+        # Outside the gate: browsers send preflight requests without the key.
         layers.append(
             Middleware(
                 CORSMiddleware,

@@ -1,6 +1,6 @@
-"""The `wan22` command, put together from its groups. Parses, calls, prints; every decision is made elsewhere.
+"""The `wan22` command, assembled from its groups. Only parses, calls and prints.
 
-Heavy modules are imported inside the commands that need them, so that `wan22 --help` starts at once.
+Heavy modules are imported inside the commands that need them, so that `wan22 --help` starts instantly.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1].")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one [default: 8000].")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one [default: 8000].")] = None,
 ) -> None:
     """Start the server: API, live progress and one worker for this machine."""
     from backend.core.logging import configure_logging
@@ -55,9 +55,9 @@ def serve(
 
 @app.command()
 def worker(
-    worker_id: Annotated[str | None, typer.Option(help="Name of this worker; chosen when left out.")] = None,
+    worker_id: Annotated[str | None, typer.Option(help="Name of this worker; generated if omitted.")] = None,
 ) -> None:
-    """Run one worker: take tasks from the queue and generate. `serve` starts one by itself."""
+    """Run one worker: take tasks from the queue and generate. `serve` starts one automatically."""
     from backend.core.logging import configure_logging
     from backend.worker.runner import run_worker
 
@@ -78,10 +78,10 @@ app.add_typer(models.app, name="models")
 
 @app.command()
 def doctor(
-    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the model hub.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not contact the model hub.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
-    """Say what is here, what is usable and why not. Exit status 1 where something must be repaired."""
+    """Check what is installed and usable, and explain what is not. Exit status 1 if something needs repair."""
     from backend.commands.doctor import examine
 
     findings = examine(load_settings(), offline=offline)
@@ -103,7 +103,7 @@ def _given(**options: object) -> dict[str, object]:
 
 
 def main() -> None:
-    """Run the command; an error becomes its sentence and its next step, never a traceback."""
+    """Run the command; print an error as its message and next steps, never as a traceback."""
     try:
         app()
     except WanError as error:

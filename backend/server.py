@@ -1,4 +1,4 @@
-"""The web process from start to end: lock the home, bind, announce the address, supervise a worker, serve.
+"""Lifecycle of the web process: lock the home, bind, announce the address, supervise a worker, serve.
 
 Imports neither the engine nor torch: the worker is another process.
 """
@@ -30,13 +30,13 @@ log = structlog.get_logger(__name__)
 
 
 def serve(settings: Settings) -> None:
-    """Run the server until it is told to stop.
+    """Run the server until it receives a stop signal.
 
     Raises:
-        UnsafeBind: the address can be reached from outside and there is no key.
-        HomeInUse: another server uses this home folder.
+        UnsafeBind: the address is reachable from other machines and no API key is set.
+        HomeInUse: another server is using this home folder.
         BadSettings: the address cannot be bound.
-        WanError: the database cannot be used; it is left as it is.
+        WanError: the database is unusable; it is left untouched.
     """
     refuse_unsafe_bind(settings)
     home = settings.paths.create()
@@ -51,17 +51,17 @@ def serve(settings: Settings) -> None:
             access_log=False,
             timeout_graceful_shutdown=5,
             server_header=False,
-            ws_max_size=64 * 1024,  # clients send a few words; the default takes 16 MiB from anybody
+            ws_max_size=64 * 1024,  # clients send short messages; the default accepts 16 MiB from anyone
         )
         with _announced(home, settings.host, port):
-            # uvicorn stops gently at the signal and then raises it again; by default that would end the
-            # process before the lines below it could clean up.
+            # uvicorn shuts down gracefully on the signal and then re-raises it; the default handler would end the
+            # process before the context managers could clean up.
             signal.signal(signal.SIGTERM, _leave)
             uvicorn.Server(config).run(sockets=[listener])
 
 
 def _check_database(settings: Settings) -> None:
-    """Open and migrate the database before anything starts: what is wrong with it is a sentence, not a traceback."""
+    """Open and migrate the database first, so that a problem is reported as a message, not a traceback."""
     database = Database(settings.database)
     try:
         database.migrate()
@@ -74,7 +74,7 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def refuse_unsafe_bind(settings: Settings) -> None:
-    """Raise UnsafeBind unless the address is this machine's own or a key is set."""
+    """Raise UnsafeBind unless the address is a loopback address or an API key is set."""
     if settings.api_key is None and not _is_loopback(settings.host):
         raise UnsafeBind(f"{settings.host} can be reached from other machines and no API key is set")
 
@@ -90,7 +90,7 @@ def _is_loopback(host: str) -> bool:
 
 @contextmanager
 def _exclusive(home: Home) -> Iterator[None]:
-    """Hold the home's lock; the system drops it when this process ends, however it ends."""
+    """Hold the home's lock; the OS releases it however this process ends."""
     lock = FileLock(home.server_lock)
     try:
         lock.acquire(timeout=0)
@@ -106,7 +106,7 @@ def _exclusive(home: Home) -> Iterator[None]:
 
 @contextmanager
 def _listen(host: str, port: int) -> Iterator[socket.socket]:
-    """Bind before anything else starts, so that the real port is known and nobody can take it."""
+    """Bind before anything else starts, so that the actual port is known and reserved."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -122,7 +122,7 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
 
 @contextmanager
 def _announced(home: Home, host: str, port: int) -> Iterator[None]:
-    """Write the address where the command line looks for it, and take it away at the end."""
+    """Publish the address in the file that the CLI reads; remove it on exit."""
     name = f"[{host}]" if ":" in host else {"0.0.0.0": "127.0.0.1"}.get(host, host)
     url = f"http://{name}:{port}"
     part = home.server_file.with_suffix(".part")

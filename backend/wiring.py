@@ -1,6 +1,6 @@
-"""Composition root of the web process: stores, services and components, connected to each other.
+"""Composition root of the web process: builds and connects stores, services and components.
 
-Nothing is opened or changed before its component starts. Imports neither the engine nor torch.
+Imports neither the engine nor torch.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from backend.store.workers import WorkerStore
 
 
 def build_services(settings: Settings, supervisor: LocalWorker | None, workers_on: HardwareProfile | None) -> Services:
-    """Put everything together; nothing is opened or changed before its component starts."""
+    """Build all services; nothing is opened or changed before its component starts."""
     home, database = settings.paths, Database(settings.database)
     stats, profile = HostStats(home.root), detect_hardware(home.root)
     tasks, events, outputs = TaskStore(database), EventLog(database), OutputStore(database, home)

@@ -1,1 +1,1 @@
-"""What every route shares: what it is given, who may call it, how errors are answered."""
+"""Shared HTTP layer: dependencies, access control, error responses."""

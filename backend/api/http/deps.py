@@ -1,6 +1,6 @@
-"""What routes are given: the services of this process, and the ids in their paths.
+"""Dependencies of routes: the services of this process and the ids in paths.
 
-Clients name tasks and outputs by id only, and an id that cannot be one is not found.
+Clients refer to tasks and outputs by id only; a malformed id is reported as not found.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _ID = re.compile(r"^[A-Za-z0-9-]{1,64}$")
 
 
 def services_of(request: Request) -> Services:
-    """Return the services of the app that serves this request, with the model table as config.json defines it now.
+    """Return the app's services, with the model table refreshed from config.json.
 
-    Not async: reading config.json takes a lock and the disk, so it belongs to a thread.
+    Not async: reading config.json takes a lock and disk I/O, so it must run in a thread.
     """
     services: Services = request.app.state.services
     services.configuration.refresh()
@@ -27,10 +27,10 @@ def services_of(request: Request) -> Services:
 
 
 async def task_in_path(task_id: Annotated[str, Path(description="Id of the task")]) -> str:
-    """Return the path's task id if it can be one.
+    """Return the task id from the path.
 
     Raises:
-        TaskNotFound: it cannot.
+        TaskNotFound: the id is malformed.
     """
     if not _ID.match(task_id):
         raise TaskNotFound
@@ -38,10 +38,10 @@ async def task_in_path(task_id: Annotated[str, Path(description="Id of the task"
 
 
 async def output_in_path(output_id: Annotated[str, Path(description="Id of the video, which is its task's id")]) -> str:
-    """Return the path's output id if it can be one.
+    """Return the output id from the path.
 
     Raises:
-        OutputNotFound: it cannot.
+        OutputNotFound: the id is malformed.
     """
     if not _ID.match(output_id):
         raise OutputNotFound

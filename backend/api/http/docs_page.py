@@ -1,6 +1,6 @@
-"""The interactive page at /docs, with its scripts from this machine: it works without the internet.
+"""The interactive page at /docs; works offline.
 
-The scripts come with the package `fastapi-offline`; nothing is loaded from elsewhere.
+Its scripts ship with the package `fastapi-offline`; nothing is loaded from elsewhere.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/")
 def front_door() -> RedirectResponse:
-    """Send somebody who opens the bare address to the page that explains it."""
+    """Redirect the root address to the documentation."""
     return RedirectResponse("/docs")
 
 
 @router.get("/docs")
 async def interactive_docs() -> HTMLResponse:
-    """Show every route, with forms to try it."""
+    """Show every route with a form to try it."""
     page = get_swagger_ui_html(
         openapi_url="/openapi.json",
         title="wan22 API",

@@ -1,7 +1,7 @@
-"""Every error answer of the API has one shape; this file makes it, for whatever went wrong.
+"""Builds every error response of the API, all in one shape.
 
-Knows codes and status lines, not why something failed. Answers never repeat what was sent: echoes of
-NaN or of half a surrogate pair cannot be encoded, and echoes of anything else end up in logs.
+Knows codes and statuses, not causes. Responses never echo the input: NaN and lone surrogates cannot be
+encoded, and anything else ends up in logs.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from backend.core.errors import (
 log = structlog.get_logger(__name__)
 
 REQUEST_ID_KEY = "wan22.request_id"
-#: Names that may appear in an answer although the client chose them.
+#: Client-chosen names that may appear in a response.
 _PLAIN_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_.-]{0,39}$")
 _RETRY_SECONDS = "2"
-#: Sentences that clients of the earlier application know.
+#: Messages that clients of the earlier application expect.
 _MISSING = {"prompt": "Prompt is required", "model_type": "Model type is required"}
 
 
 def request_id_of(scope: Scope) -> str:
-    """Return the id that the request context gave this request."""
+    """Return the id that the request context assigned to this request."""
     return str(scope.get(REQUEST_ID_KEY, ""))
 
 
@@ -54,7 +54,7 @@ def error_answer(
     details: dict[str, Any] | list[Any] | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Build the one error answer: `detail` is always a sentence, whatever happened."""
+    """Build an error response; `detail` is always a sentence."""
     body = {
         "detail": message,
         "error": code,
@@ -63,13 +63,13 @@ def error_answer(
         "suggestions": list(suggestions),
         "request_id": request_id,
     }
-    # ASCII only, so that no character of a message can break the answer.
+    # ASCII only, so that no character of a message can break the response.
     content = json.dumps(body, ensure_ascii=True, allow_nan=False, default=str)
     return Response(content, status, headers, media_type="application/json")
 
 
 def answer_to(error: WanError, scope: Scope, *, status: int | None = None) -> Response:
-    """Render an error of the product's own tree; `status` goes before the error's own where a route must differ."""
+    """Render a WanError; `status` overrides the error's own where a route must differ."""
     headers = {}
     if isinstance(error, StoreUnavailable):
         headers["Retry-After"] = _RETRY_SECONDS
@@ -87,7 +87,7 @@ def answer_to(error: WanError, scope: Scope, *, status: int | None = None) -> Re
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Make the app answer every error in the one shape."""
+    """Make the app return every error in the common shape."""
 
     async def on_wan_error(request: Request, error: Exception) -> Response:
         if not isinstance(error, WanError):
@@ -112,7 +112,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def _shape_answer(faults: Sequence[Any], scope: Scope) -> Response:
-    """Answer 422 with one sentence for people and the list of faults for programs; never the input."""
+    """Return 422 with a sentence for people and a list of faults for programs; never the input."""
     details = [_fault(fault) for fault in faults]
     sentences = [_MISSING.get(_field(f["loc"]), "") if f["type"] == "missing" else "" for f in details]
     message = next(filter(None, sentences), "") or "; ".join(f"{_field(f['loc'])}: {f['msg']}" for f in details[:3])
@@ -137,7 +137,7 @@ def _field(loc: Sequence[int | str]) -> str:
 
 
 def _http_answer(error: HTTPException, scope: Scope) -> Response:
-    """Answer what the framework refuses by itself: unknown paths, wrong methods, unreadable or huge bodies."""
+    """Render the framework's own errors: unknown paths, wrong methods, unreadable or oversized bodies."""
     known: dict[int, type[WanError]] = {400: MalformedBody, 404: NotFound, 413: BodyTooLarge}
     kind = known.get(error.status_code)
     if kind is not None:

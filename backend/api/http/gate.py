@@ -1,7 +1,7 @@
-"""Who may talk to this server: Host names, origins of pages, the API key, and how much they may send.
+"""Access control: Host names, origins, the API key, and body size limits.
 
-One layer in front of every route, so that no route can forget it. The host list stops DNS rebinding, the
-origin check stops other sites' pages, and the size limit acts while the body arrives, not after.
+One layer in front of every route, so that no route can omit it. The host list stops DNS rebinding, the
+origin check stops cross-site pages, and the size limit applies while the body arrives, not after.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from backend.core.settings import Settings
 
 MAX_BODY_BYTES = 1024**2
 MAX_FORM_BYTES = 25 * 1024**2
-#: A LoRA file of the largest size that is kept, and the form around it.
+#: The largest accepted LoRA file plus the form around it.
 MAX_UPLOAD_BYTES = 501 * 1024**2
 UPLOAD_PATHS = frozenset({"/api/v1/lora/upload", "/lora/upload"})
 READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-#: Open even when a key is set: liveness probes have none, and the API's description is no secret.
+#: Open even when a key is set: liveness probes have none, and the API's description is not secret.
 PUBLIC_PATHS = frozenset({"/", "/live", "/ready", "/docs", "/openapi.json"})
 PUBLIC_PREFIX = "/docs/assets/"
 
@@ -32,7 +32,7 @@ _HOST = re.compile(r"^(\[[0-9a-f:.]+\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?$")
 
 
 class Gate:
-    """ASGI layer that refuses what must not reach a route."""
+    """ASGI middleware that rejects requests before they reach a route."""
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
@@ -41,7 +41,7 @@ class Gate:
         self._key = settings.api_key.get_secret_value().encode() if settings.api_key else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check one connection and pass it on."""
+        """Check one connection and pass it to the app."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
@@ -58,7 +58,7 @@ class Gate:
         await self.app(scope, _limited(receive, limit), send)
 
     def _check_host(self, headers: Headers) -> None:
-        """An address is safe, because rebinding needs a name; a name must be one of ours."""
+        """Accept any IP address, because rebinding needs a name, and only the allowed names."""
         sent = headers.getlist("host")
         match = _HOST.match(sent[0].lower()) if len(sent) == 1 else None
         if match is None or not (match[1] in self._hosts or _is_address(match[1])):
@@ -68,7 +68,7 @@ class Gate:
             )
 
     def _check_origin(self, scope: Scope, headers: Headers) -> None:
-        """Pages of other sites may neither change anything nor open a socket; programs send no Origin."""
+        """Reject writes and sockets from other sites' pages; non-browser clients send no Origin."""
         if scope["type"] == "http" and scope["method"] in READING_METHODS:
             return
         origins = headers.getlist("origin")
@@ -84,7 +84,7 @@ class Gate:
         if self._key is None or scope["path"] in PUBLIC_PATHS or scope["path"].startswith(PUBLIC_PREFIX):
             return
         scheme, _, key = headers.get("authorization", "").partition(" ")
-        # Compared in constant time, so that the answer's delay tells nothing about the key.
+        # Constant-time comparison, so that timing reveals nothing about the key.
         if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode("utf-8", "replace"), self._key):
             raise Unauthorized
 
@@ -96,7 +96,7 @@ def _body_limit(scope: Scope, headers: Headers) -> int:
 
 
 def _check_length(headers: Headers, limit: int) -> None:
-    """Refuse by the announced length, before anything is read."""
+    """Reject by the declared length, before anything is read."""
     announced = headers.get("content-length", "0")
     if not announced.isascii() or not announced.isdigit():
         raise MalformedBody
@@ -113,7 +113,7 @@ def _is_address(host: str) -> bool:
 
 
 def _limited(receive: Receive, limit: int) -> Receive:
-    """Count the body while it arrives; a length that was announced too small does not help."""
+    """Count the body as it arrives; an understated Content-Length does not evade the limit."""
     total = 0
 
     async def receive_counted() -> Message:

@@ -1,4 +1,4 @@
-"""Files sent to a player: with HTTP ranges, a fixed type, and errors in the API's own shape."""
+"""Media file responses: HTTP ranges, a fixed content type, and errors in the API's shape."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from starlette.types import Message, Receive, Scope, Send
 
 from backend.api.http.errors import error_answer, request_id_of
 
-#: Browsers may show the file, and nothing in it may act.
+#: Browsers may display the file, but nothing in it may run.
 _HEADERS = {"Content-Security-Policy": "sandbox", "Cache-Control": "private, max-age=3600"}
 
 
 class MediaFile(FileResponse):
-    """A file that can be asked for in parts (206); parts outside it are refused (416)."""
+    """A file response with range support (206); ranges outside the file are rejected (416)."""
 
     def __init__(self, path: Path, media_type: str, *, etag: str | None = None, download_as: str | None = None) -> None:
         headers = _HEADERS | ({"ETag": f'"{etag}"'} if etag else {})
         super().__init__(path, media_type=media_type, filename=download_as, stat_result=path.stat(), headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the file, or in place of the framework's plain-text refusals one in our shape."""
+        """Send the file; replace the framework's plain-text errors with the API's shape."""
         refused: Message | None = None
 
         async def send_unless_refused(message: Message) -> None:

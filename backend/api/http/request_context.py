@@ -1,6 +1,6 @@
-"""What every request gets: an id, a line in the log, protective headers, and an answer even when all else fails.
+"""Outermost middleware: gives every request an id, a log line, security headers, and a response even on a crash.
 
-The outermost layer of the web process. Knows nothing about any route.
+Knows nothing about any route.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 _CLIENT_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 _READING = {"GET", "HEAD", "OPTIONS"}
-#: Sent unless a route sets its own: answers are data, never pages, and are not to be guessed at.
+#: Sent unless a route sets its own: responses are data, never pages, and must not be sniffed.
 _DEFAULTS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -29,7 +29,7 @@ _DEFAULTS = {
 
 
 class RequestContext:
-    """ASGI layer that gives each request its id and turns an unexpected exception into a plain 500."""
+    """ASGI middleware that assigns request ids and turns unexpected exceptions into a plain 500."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -58,7 +58,7 @@ class RequestContext:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self.app(scope, receive, send_with_headers)
-            except Exception as error:  # the boundary of the process: the client gets an answer, the log the reason
+            except Exception as error:  # process boundary: the client gets a response, the log the cause
                 log.error("http.crashed", path=scope["path"], exc_info=error)
                 if scope["type"] == "websocket" or status:
                     raise

@@ -1,6 +1,6 @@
-"""The router class of every route: what all routes share is set here, once.
+"""The router class that sets the options shared by all routes.
 
-The annotation of a route function is the shape of its answer. Unknown values are absent from answers; a route whose
+A route function's return annotation is its response shape. Unknown values are omitted from responses; a route whose
 nulls carry meaning passes `response_model_exclude_none=False`.
 """
 
@@ -18,7 +18,7 @@ _SHARED: dict[str, Any] = {"response_model_exclude_none": True}
 
 
 class Routes(APIRouter):
-    """A router whose answers leave out what has no value."""
+    """A router whose responses omit null values."""
 
     def get(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
         """Add a GET route; options as in `APIRouter.get`."""
@@ -34,5 +34,5 @@ class Routes(APIRouter):
 
 
 def refusals(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
-    """Document error answers: the HTTP status of each, and what it means."""
+    """Document error responses, as a mapping of HTTP status to meaning."""
     return {status: {"model": ErrorBody, "description": text} for status, text in descriptions.items()}

@@ -1,4 +1,4 @@
-"""Shapes that several subjects answer with, and how their values are written."""
+"""Response shapes shared by several groups of routes, and the formatting of their values."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class DownloadFirst(BaseModel):
 
 
 def download_first(fetch: FetchFirst | None) -> DownloadFirst | None:
-    """Show what has to be fetched before a task can run."""
+    """Describe the download that a task needs before it can run."""
     if fetch is None:
         return None
     return DownloadFirst(
@@ -58,10 +58,10 @@ def download_first(fetch: FetchFirst | None) -> DownloadFirst | None:
 
 
 def known(values: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what has no value."""
+    """Return `values` without the Nones."""
     return {key: value for key, value in values.items() if value is not None}
 
 
 def iso_or_none(moment: datetime | None) -> str | None:
-    """Write a moment as the API does; None stays None."""
+    """Format a timestamp for the API; None stays None."""
     return None if moment is None else iso(moment)

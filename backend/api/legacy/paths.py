@@ -1,7 +1,7 @@
-"""The paths without `/api/v1` that older clients use, all in this one place.
+"""Paths without `/api/v1` for older clients.
 
-Same handlers, same shapes; only the health route differs, because the one client of its short path
-knows other words.
+Same handlers and shapes; only the health route differs, because the only client of its short path expects
+other status words.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ router.get("/system/stats")(stats)
 
 @router.get("/system/health")
 def indicator_health(services: ServicesDep) -> SystemHealth:
-    """Show the health in the words of the health indicator."""
+    """Return the health with the status words of the health indicator."""
     return health_answer(services, indicator_words=True)
 
 
 @router.get("/health")
 def oldest_health(services: ServicesDep) -> dict[str, str | float]:
-    """Show the health as the oldest clients read it, with the time as a number."""
+    """Return the health as the oldest clients expect it, with a numeric timestamp."""
     return {"status": diagnose(services).health, "timestamp": time.time(), "version": __version__}
 
 
 @router.get("/api/health")
 def old_health(services: ServicesDep) -> dict[str, str]:
-    """Show the health as old clients read it."""
+    """Return the health as old clients expect it."""
     return {"status": diagnose(services).health, "api_version": __version__}

@@ -1,6 +1,6 @@
-"""One WebSocket client: what it listens to, and the bounded queue of what it has still to be sent.
+"""One WebSocket client: its subscriptions and its bounded outbox.
 
-A client that reads too slowly is let go, because the alternative is to keep its messages for ever.
+A client that reads too slowly is disconnected; otherwise its messages would pile up without limit.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from fastapi import WebSocket, WebSocketDisconnect
 
 OUTBOX_MESSAGES = 1024
 CLOSE_SECONDS = 5.0
-TOO_SLOW = 1013  # "try again later": clients come back and ask for what they missed
+TOO_SLOW = 1013  # "try again later": clients reconnect and request what they missed
 TOO_LARGE = 1009
 GOING_AWAY = 1001
 
 
 class Connection:
-    """A client's outbox and subscriptions. All methods belong to the event loop's thread."""
+    """A client's outbox and subscriptions. Call all methods on the event loop's thread."""
 
     def __init__(self, websocket: WebSocket, position: int) -> None:
-        """Take a socket that is accepted; `position` is the last event that was published before."""
+        """Wrap an accepted socket; `position` is the id of the last event published before it joined."""
         self.id = uuid.uuid4().hex
         self.topics: set[str] = set()
         self.position_at_join = position
@@ -37,16 +37,16 @@ class Connection:
         self._farewell: tuple[int, str] | None = None
 
     def offer(self, text: str) -> None:
-        """Queue a message, or let the client go when its queue is full."""
+        """Queue a message, or disconnect the client if its outbox is full."""
         try:
             self._outbox.put_nowait(text)
         except asyncio.QueueFull:
             self.let_go(TOO_SLOW, "read too slowly; connect again and subscribe with after_event")
 
     async def send(self, text: str) -> None:
-        """Queue a message and wait for room, so that whoever asks for much is answered at its own speed.
+        """Queue a message once there is room, so that long answers are sent at the client's own speed.
 
-        Half of the outbox stays free for `offer`: a long answer must not make a good reader look slow.
+        Half of the outbox stays free for `offer`: a long answer must not make a fast reader look slow.
         """
         while self._outbox.qsize() >= OUTBOX_MESSAGES // 2:
             self._room.clear()
@@ -54,13 +54,13 @@ class Connection:
         self.offer(text)
 
     def let_go(self, code: int, reason: str) -> None:
-        """End the connection with a close code; the first reason counts."""
+        """Close the connection with a close code; the first call wins."""
         if self._farewell is None:
             self._farewell = (code, reason)
             self._let_go.set()
 
     async def receive(self) -> str | None:
-        """Return the next text frame; a binary frame is an empty text. None when the client has gone."""
+        """Return the next text frame, "" for a binary frame, None once the client has disconnected."""
         try:
             message = await self._websocket.receive()
         except (WebSocketDisconnect, RuntimeError):
@@ -68,7 +68,7 @@ class Connection:
         return None if message["type"] == "websocket.disconnect" else message.get("text") or ""
 
     async def run(self, read: Callable[[], Awaitable[None]]) -> None:
-        """Send what is queued until `read` ends, the socket breaks, or the client is let go."""
+        """Send queued messages until `read` ends, the socket breaks, or the client is disconnected."""
         async with anyio.create_task_group() as group:
 
             async def first(work: Callable[[], Awaitable[object]]) -> None:
@@ -92,7 +92,7 @@ class Connection:
 
 
 def encode(kind: str, event_id: int, data: dict[str, Any], *, flat: bool = False) -> str:
-    """Write a message; `flat` repeats the data beside the type, as the oldest clients read it."""
+    """Encode a message; `flat` repeats the data at the top level, as the oldest clients expect."""
     body = {"type": kind, "event_id": event_id, "data": data}
-    # ASCII only: half a surrogate pair has no UTF-8.
+    # ASCII only: a lone surrogate cannot be encoded as UTF-8.
     return json.dumps((data if flat else {}) | body, allow_nan=False)

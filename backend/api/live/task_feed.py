@@ -1,7 +1,7 @@
-"""What the event log says about the tasks right now, and the messages each event becomes.
+"""Folds the event log into the current state of the tasks, and turns each event into client messages.
 
-Folds events one by one, so the state it shows to a newcomer and the messages that follow it always agree.
-Pure: no I/O, no sockets. The same folding makes live messages, snapshots and replays.
+Live messages, snapshots and replays share one fold, so a snapshot always agrees with the messages after it.
+Pure: no I/O, no sockets.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from backend.services.downloads.state import Download, DownloadState
 
 PROGRESS_TOPIC = "generation_progress"
 ALERTS_TOPIC = "alerts"
-#: Stages of messages that are no stages of a worker.
+#: A stage in messages that is not a worker stage.
 STARTED_STAGE = "generation_started"
-_SNAPSHOT_WAITING = 100  # a newcomer is told of so many waiting tasks; the queue route lists them all
+_SNAPSHOT_WAITING = 100  # waiting tasks in a snapshot; the queue route lists them all
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """One message to clients; `topic` None means all of them."""
+    """One message to clients; a `topic` of None addresses all of them."""
 
     type: str
     topic: str | None
@@ -36,7 +36,7 @@ class Notice:
 
 @dataclass(slots=True)
 class LiveTask:
-    """One task that has not ended, as far as the events tell."""
+    """State of one unfinished task, as derived from the events."""
 
     status: TaskStatus
     progress: float = 0.0  # percent
@@ -45,14 +45,14 @@ class LiveTask:
     facts: dict[str, Any] = field(default_factory=dict)  # the newest detailed message
     model: str | None = None
     attempt: int = 0
-    fetch: Download | None = None  # the model that this task fetches now
+    fetch: Download | None = None  # the model download this task is running
 
 
 class TaskFeed:
-    """The tasks that wait or run, by id in the order of their arrival."""
+    """The waiting and running tasks by id, in order of arrival."""
 
     def __init__(self, tasks: Iterable[Task] = ()) -> None:
-        """Start from what the database has: `tasks` oldest first."""
+        """Start from the tasks in the database, oldest first."""
         self._live = {task.id: _live(task) for task in tasks if task.status not in TERMINAL}
 
     def apply(self, event: TaskEvent) -> list[Notice]:
@@ -72,7 +72,7 @@ class TaskFeed:
         return fold(event) if fold else []
 
     def snapshot(self) -> list[Notice]:
-        """Return the state of every running task, and of the first waiting ones, as messages of its topic."""
+        """Return the state of every running task and of the first waiting ones as progress messages."""
         notices: list[Notice] = []
         waiting = 0
         for task_id, live in self._live.items():
@@ -119,7 +119,7 @@ class TaskFeed:
         live.progress = max(live.progress, round(float(event.data["progress"]), 2))
         _stamp(live, event, **{key: value for key, value in event.data.items() if key not in ("stage", "progress")})
         fetch = fetch_of_task(live.model, event.data.get("download"), event.created_at)
-        # A task that is still at it has given its turn to somebody else.
+        # A task still in the download stage has yielded its turn to another download.
         waits = live.stage == Stage.DOWNLOADING_MODEL
         notices = _fetch_notices(event, live, fetch, DownloadState.QUEUED if waits else DownloadState.COMPLETED)
         return [*_progress_notices(event.task_id, live, stage_changed=stage_changed), *notices]
@@ -168,7 +168,7 @@ class TaskFeed:
     def _cancelled(self, event: TaskEvent) -> list[Notice]:
         message = "Task cancelled"
         result = {"error_message": message}
-        # The stages that clients know have no word for it; the status has.
+        # The stages known to clients lack "cancelled"; the status has it.
         return self._ended(event, self._of(event), TaskStatus.CANCELLED, Stage.FAILED, message, result)
 
     def _ended(
@@ -185,7 +185,7 @@ class TaskFeed:
         return [_update(event, live), *_progress_notices(event.task_id, live, stage_changed=stage_changed), *notices]
 
     def _of(self, event: TaskEvent) -> LiveTask:
-        """Return the task's state; a replay that starts in its middle knows nothing yet."""
+        """Return the task's state; empty if a replay starts in the middle of the task."""
         return self._live.setdefault(event.task_id, LiveTask(TaskStatus.PENDING))
 
 
@@ -211,7 +211,7 @@ def _stamp(live: LiveTask, event: TaskEvent, **facts: Any) -> None:
 
 
 def _update(event: TaskEvent, live: LiveTask) -> Notice:
-    """Say to everybody that a task's state changed."""
+    """Announce a task's change of state to all clients."""
     data = {
         "task_id": event.task_id,
         "status": live.status,
@@ -227,7 +227,7 @@ def _update(event: TaskEvent, live: LiveTask) -> Notice:
 def _fetch_notices(
     event: TaskEvent, live: LiveTask, now: Download | None, end: DownloadState, error: WanError | None = None
 ) -> list[Notice]:
-    """Say how far the model is that a task fetches, or that it has come to this `end`."""
+    """Report the progress of a task's model download, or that it reached the state `end`."""
     before, live.fetch = live.fetch, now
     if now is None and before is not None:
         now = replace(before, state=end, error=error, updated_at=event.created_at)
@@ -256,7 +256,7 @@ def _progress_notices(task_id: str, live: LiveTask, *, stage_changed: bool) -> l
         "progress": live.progress,
         **{key: value for key, value in facts.items() if key not in ("eta_seconds", "error_details", "warnings")},
     }
-    # The one field that clients expect as null when it is not known.
+    # The only field that clients expect as null while it is unknown.
     detailed["estimated_time_remaining"] = facts.get("eta_seconds")
     notices.append(Notice("detailed_generation_progress", PROGRESS_TOPIC, live.event_id, detailed))
     if stage_changed:
@@ -273,7 +273,7 @@ def _progress_notices(task_id: str, live: LiveTask, *, stage_changed: bool) -> l
 
 
 def _stage_progress(live: LiveTask) -> float:
-    """Return how far the stage itself is, in percent."""
+    """Return the progress within the stage, in percent."""
     if live.stage in (Stage.COMPLETED, Stage.FAILED):
         return 100.0 if live.stage == Stage.COMPLETED else 0.0
     if live.fetch is not None and live.fetch.progress is not None and live.fetch.progress.total_bytes:

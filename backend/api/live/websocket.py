@@ -1,8 +1,8 @@
-"""Live news over WebSocket: topics, subscriptions, snapshots for newcomers, replay for those who come back.
+"""Live updates over WebSocket: topics, subscriptions, snapshots for new clients, replay for returning ones.
 
-Follows the event log by number and passes on what it says; has no state of its own that could disagree
-with the database. Messages are listed in docs/api.md; every one carries the `event_id` up to which its
-reader is informed, and a subscription with `after_event` continues from there.
+Follows the event log by id and keeps no state that could disagree with the database. docs/api.md lists the
+messages; each carries the `event_id` up to which it is current, and a subscription with `after_event`
+continues from there.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ TOPICS: Final = (
 )
 MAX_CONNECTIONS = 256
 MAX_FRAME_CHARS = 16_384
-MAX_REPLAY = 20_000  # events; who missed more is better served by the snapshot
+MAX_REPLAY = 20_000  # events; a client that missed more is better served by the snapshot
 PAGE = 500
 RETRY_SECONDS = 1.0
 
@@ -66,7 +66,7 @@ class SocketStats(BaseModel):
 
 
 class ConnectionManager:
-    """All WebSocket clients of this process, and the two loops that feed them. Lives in one event loop."""
+    """All WebSocket clients of this process and the two loops that feed them. Bound to one event loop."""
 
     def __init__(self, settings: Settings, tasks: TaskStore, events: EventLog, stats: HostStats) -> None:
         self._settings = settings
@@ -89,9 +89,9 @@ class ConnectionManager:
         }
 
     async def start(self) -> None:
-        """Learn the state of the queue and begin to follow the event log."""
+        """Load the state of the queue and start following the event log."""
         self._event_loop = asyncio.get_running_loop()
-        # The counts first: what happens before the tasks are read is then folded twice, which changes nothing.
+        # Counts first: events that occur before the tasks are read are then folded twice, which is harmless.
         self._counts, self._position = await asyncio.to_thread(self._tasks.tally)
         active = [status for status in TaskStatus if status not in TERMINAL]
         lists = [await asyncio.to_thread(self._tasks.list, status) for status in active]
@@ -101,7 +101,7 @@ class ConnectionManager:
         self._loops = [asyncio.create_task(self._follow()), asyncio.create_task(self._send_stats())]
 
     async def stop(self) -> None:
-        """Let every client go and end the loops."""
+        """Disconnect every client and end the loops."""
         self._event_loop = None
         self._stopping.set()
         self._stats_wanted.set()
@@ -110,7 +110,7 @@ class ConnectionManager:
         await asyncio.gather(*self._loops)
 
     async def serve(self, websocket: WebSocket) -> None:
-        """Serve one client until it goes or is let go."""
+        """Serve one client until either side disconnects."""
         if len(self._connections) >= MAX_CONNECTIONS or self._stopping.is_set():
             await websocket.close(TOO_SLOW, "too many connections")
             return
@@ -125,23 +125,23 @@ class ConnectionManager:
             del self._connections[connection.id]
 
     def publish(self, topic: str, kind: str, data: dict[str, Any]) -> None:
-        """Publish news that are no events of tasks. Any thread may call; before `start` nobody hears it."""
+        """Publish a message that is not a task event. Thread-safe; dropped before `start`."""
         loop = self._event_loop
         if loop is not None:
             loop.call_soon_threadsafe(lambda: self._publish(topic, encode(kind, self._position, data)))
 
     def subscription_counts(self) -> dict[str, int]:
-        """Return how many clients listen to each topic."""
+        """Return the number of subscribers per topic."""
         return {topic: sum(topic in one.topics for one in self._connections.values()) for topic in TOPICS}
 
     @property
     def active_connections(self) -> int:
-        """How many clients there are."""
+        """Number of connected clients."""
         return len(self._connections)
 
     @property
     def follows(self) -> bool:
-        """Whether the event log is being followed, so that clients hear of what happens."""
+        """Whether the event log is being followed and clients receive updates."""
         return bool(self._loops) and not any(loop.done() for loop in self._loops)
 
     # --- from the client ---------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ class ConnectionManager:
         replayable = after is not None and self._position - MAX_REPLAY <= after <= self._position
         if replayable and after is not None and topic in (PROGRESS_TOPIC, QUEUE_TOPIC, ALERTS_TOPIC):
             await self._replay(connection, topic, after)
-        # From here to the end nothing waits, so no event can come between the snapshot and the live messages.
+        # Nothing awaits from here on, so no event can slip between the snapshot and the live messages.
         elif topic == PROGRESS_TOPIC:
             for notice in self._board.snapshot():
                 connection.offer(encode(notice.type, self._position, notice.data | {"snapshot": True}))
@@ -184,7 +184,7 @@ class ConnectionManager:
             self._stats_wanted.set()
 
     async def _replay(self, connection: Connection, topic: str, after: int) -> None:
-        """Send what the client missed, at its own speed, until it has caught up with the live messages."""
+        """Send missed messages at the client's own speed until it has caught up with the live ones."""
         board = TaskFeed()
         known: set[str] = set()
         while after < self._position:
@@ -196,7 +196,7 @@ class ConnectionManager:
                 if event.task_id not in known and event.number > 1:
                     for earlier in await asyncio.to_thread(self._events.of_task, event.task_id):
                         if earlier.id < event.id:
-                            board.apply(earlier)  # what the client has seen already; not sent again
+                            board.apply(earlier)  # already received by the client; not sent again
                 known.add(event.task_id)
                 for notice in board.apply(event):
                     missed_update = notice.topic is None and event.id <= connection.position_at_join
@@ -253,14 +253,14 @@ class ConnectionManager:
             await self._pause(pause)
 
     async def _follow_once(self) -> bool:
-        """Publish one page of new events; return whether there may be more."""
+        """Publish one page of new events; return whether more may follow."""
         page = await asyncio.to_thread(self._events.after, self._position, PAGE)
         if not page:
             return False
         queue_changed = any(event.type is not EventType.PROGRESS for event in page)
         if queue_changed:
             self._counts, counted = await asyncio.to_thread(self._tasks.tally)
-            # What is in the counts is told before them, also if it happened after the page was read.
+            # Events included in the counts are published before them, even those that occurred after the page was read.
             while page[-1].id < counted:
                 more = await asyncio.to_thread(self._events.after, page[-1].id, PAGE)
                 page += [event for event in more if event.id <= counted]
@@ -306,7 +306,7 @@ class ConnectionManager:
 @router.websocket("/ws")
 @router.websocket("/api/v1/ws")
 async def live(websocket: WebSocket) -> None:
-    """Serve the topic protocol."""
+    """Serve the topic protocol to one client."""
     manager: ConnectionManager = websocket.app.state.services.sockets
     await manager.serve(websocket)
 
@@ -324,7 +324,7 @@ def _parse(text: str) -> dict[str, Any] | None:
 
 
 def _is_plain(value: object) -> bool:
-    """Whether a value can be sent back as it is: a short text or an ordinary number."""
+    """Whether a value is safe to echo: a short string or a finite 64-bit number."""
     if isinstance(value, str):
         return len(value) <= 64
     return (

@@ -1,7 +1,7 @@
-"""The bodies of requests for videos: their shape, and how they are read from JSON or a form.
+"""Request bodies for videos: their shape and how they are parsed from JSON or a form.
 
-Accepts the spellings of older clients (camelCase, numbers as text) and nothing ambiguous: no NaN, no repeated
-keys, no object where a file belongs. Which values a model accepts is decided elsewhere.
+Accepts the spellings of older clients (camelCase, numbers as text) but nothing ambiguous: no NaN, no duplicate
+keys, no object in place of a file. Which values a model accepts is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -23,20 +23,18 @@ from backend.core.requests import Fit, ImageRef, OnLoraFailure, RequestDraft, Sc
 from backend.services.generation_service import LoraChoice, SubmitRequest
 from backend.services.media.images import MAX_IMAGE_BYTES, InputStore
 
-#: Whole numbers beyond this are rounded by JSON clients, so they are refused.
+#: JSON clients round integers beyond this, so they are rejected.
 MAX_WHOLE = 2**53 - 1
 MAX_FORM_FIELDS = 64
 MAX_FORM_FILES = 4
 MAX_FIELD_BYTES = 64 * 1024
 IMAGE_FIELDS = ("image", "end_image")
 _KEY = re.compile(r"^[\x21-\x7e]{1,200}$")
-
-
 _LORA_FILE = re.compile(r"^(?:loras/)?([^/\\]+?)(?:\.safetensors)?$")
 
 
 def _number(value: object) -> object:
-    """Let numbers and their spellings through; `true` is no number, and an empty form field is no value."""
+    """Accept numbers and numeric text; reject booleans and treat an empty form field as absent."""
     if isinstance(value, bool):
         raise ValueError("must be a number, not true or false")
     return None if isinstance(value, str) and not value.strip() else value
@@ -51,7 +49,7 @@ Real = Annotated[Annotated[float, Field(allow_inf_nan=False)] | None, BeforeVali
 
 
 def _json_text(value: object) -> object:
-    """Read a list that came as text in a form; an empty field is no list."""
+    """Parse a list sent as JSON text in a form; an empty field is an empty list."""
     if not isinstance(value, str):
         return value
     try:
@@ -149,13 +147,13 @@ class SubmitBody(BaseModel):
     _images: dict[str, bytes] = PrivateAttr(default_factory=dict)  # the files of the form, by field
 
     def submit_request(self, inputs: InputStore) -> SubmitRequest:
-        """Return the request in the domain's words; images are stored on the way.
+        """Convert the body to a domain request and store its images.
 
         Raises:
             InvalidRequest: the resolution is not WIDTHxHEIGHT, or an image was sent twice.
             InvalidImage: a file is not a usable image.
             InputMissing: an image id is malformed or unknown.
-            LoraNotFound: `lora_path` names no LoRA.
+            LoraNotFound: `lora_path` is not a valid LoRA name.
         """
         width, height = (None, None) if self.resolution is None else parse_resolution(self.resolution)
         draft = RequestDraft(
@@ -186,7 +184,7 @@ class SubmitBody(BaseModel):
     def _lora_choices(self) -> tuple[LoraChoice, ...]:
         choices = [LoraChoice(one.id, one.strength, one.strength_2, one.expert) for one in self.loras]
         if self.lora_path.strip():
-            # Older clients send the `path` of the list; it names a LoRA and is never opened as a path.
+            # Older clients send the `path` from the list; it identifies a LoRA and is never opened as a path.
             named = _LORA_FILE.match(self.lora_path.strip())
             if named is None:
                 raise LoraNotFound("There is no LoRA with this name", details={"field": "lora_path"})
@@ -212,7 +210,7 @@ class RedecodeBody(BaseModel):
     crf: Whole = Field(None, description="Quality of the file: 1 is best, 51 is worst; as before when left out")
 
 
-#: What a body and a draft have in common, by the same names; LoRAs and the preset are resolved later.
+#: Fields that a body and a draft share by name; LoRAs and the preset are resolved later.
 _DRAFT_FIELDS = SubmitBody.model_fields.keys() & {field.name for field in fields(RequestDraft)} - {"loras", "preset"}
 
 
@@ -231,13 +229,13 @@ async def read_submission(request: Request, idempotency_key: KeyHeader = None) -
     Raises:
         MalformedBody: it is neither JSON nor a form, or cannot be parsed.
         RequestValidationError: a field is missing, unknown or of the wrong type.
-        InvalidRequest: an image or a key is not one.
+        InvalidRequest: an image or an idempotency key is invalid.
     """
     return await _read(request, SubmitBody, idempotency_key)
 
 
 async def read_extension(request: Request, idempotency_key: KeyHeader = None) -> SubmitBody:
-    """Read the body of a request to go on from a video. Raises like `read_submission`."""
+    """Read the body of a request to extend a video. Raises like `read_submission`."""
     return await _read(request, ExtendBody, idempotency_key)
 
 
@@ -265,12 +263,12 @@ async def _read(request: Request, shape: type[SubmitBody], idempotency_key: str 
 def _from_json(raw: bytes) -> dict[str, Any]:
     try:
         values = json.loads(raw, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeats)
-    except (ValueError, RecursionError):  # also: not UTF-8, a number of 5,000 digits, 100,000 brackets
+    except (ValueError, RecursionError):  # also invalid UTF-8, a number of 5,000 digits, 100,000 nested brackets
         raise MalformedBody("The body is not valid JSON") from None
     if not isinstance(values, dict):
         raise MalformedBody("The body must be a JSON object")
     for field in IMAGE_FIELDS:
-        # Some HTTP clients turn a file in a form into `{}` when they send JSON.
+        # Some HTTP clients serialize a file as `{}` when they send JSON.
         if values.pop(field, None) not in (None, ""):
             raise InvalidRequest(
                 f"{field} must be a file in a form (multipart/form-data); in JSON it cannot be read",
@@ -325,7 +323,7 @@ def _one_key(header: str | None, field: str | None) -> str | None:
 
 
 def request_body_docs(shape: type[SubmitBody] = SubmitBody) -> dict[str, Any]:
-    """Return the OpenAPI description of a body that is read by `read_submission` or `read_extension`."""
+    """Return the OpenAPI description of a body read by `read_submission` or `read_extension`."""
     schema = shape.model_json_schema()
     definitions = schema.pop("$defs", {})
     fields = {name: _inlined(field, definitions) for name, field in schema["properties"].items()}

@@ -1,4 +1,4 @@
-"""Routes of the gallery: finished videos, their files and still pictures, and what can be made from them."""
+"""Gallery routes: finished videos, their files and thumbnails, and tasks derived from them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _PICTURE: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"image/jpe
 
 
 def video_metadata(output: Output, home: Home, *, in_full: bool = False) -> VideoMetadata:
-    """Show one finished video; `in_full` with the whole record that is also inside the file."""
+    """Describe a finished video; `in_full` adds the complete record that the file also embeds."""
     record = RunRecord.from_json(output.metadata)
     request, result = record.request, record.result or RunResult()
     return VideoMetadata(

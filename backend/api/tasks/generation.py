@@ -1,6 +1,6 @@
-"""Routes that start a generation, and the one that says which model `auto` means.
+"""Generation routes: submit, estimate, model detection, and the input images of requests.
 
-Routes of the images that requests start from: sent once, named by id afterwards.
+An input image is uploaded once and referenced by id afterwards.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def estimate(body: BodyDep, services: ServicesDep) -> Estimated:
 
 
 def submitted(queued: Submission, body: SubmitBody | None = None) -> Submitted:
-    """Show what was queued, in the shape that submit, extend and redecode share."""
+    """Describe the queued tasks in the shape shared by submit, extend and redecode."""
     task, notes, span = queued.task, list(queued.task.adjustments), queued.until_done
     if body is not None and body.enable_prompt_enhancement:
         notes.append(_NO_ENHANCEMENT)
@@ -98,7 +98,7 @@ def detect_model(
     has_end_image: Annotated[bool, Query(description="Whether an end image will be sent")] = False,
 ) -> Detected:
     """Say which of the models on this server a request would go to, and why."""
-    # Only that there are images matters here, not which.
+    # Only the presence of images matters here.
     some = ImageRef("", 1, 1)
     draft = RequestDraft(
         prompt, image=some if has_image or has_end_image else None, end_image=some if has_end_image else None

@@ -1,4 +1,4 @@
-"""Routes of the queue: look, cancel, delete, clear."""
+"""Queue routes: list, poll, cancel, delete, clear."""
 
 from __future__ import annotations
 
@@ -22,13 +22,11 @@ router = Routes(prefix="/queue", tags=["queue"])
 DEFAULT_LIMIT = 200
 MAX_LIMIT = 1000
 POLL_LIMIT = 50
-
-
 POLLED_PROMPT_CHARS = 100
 
 
 def queue_item(task: Task) -> QueueItem:
-    """Show one task as the first clients read it."""
+    """Convert a task to the form that the first clients expect."""
     spec = models_in_force().get(task.model)
     return QueueItem(
         id=task.id,
@@ -47,7 +45,7 @@ def queue_item(task: Task) -> QueueItem:
 
 
 def polled_task(task: Task) -> PolledTask:
-    """Show one task in brief."""
+    """Convert a task to its short form."""
     prompt = task.prompt
     return PolledTask(
         id=task.id,
@@ -63,14 +61,14 @@ def polled_task(task: Task) -> PolledTask:
 
 
 def queue_counts(counts: dict[TaskStatus, int]) -> QueueCounts:
-    """Show how many tasks are in which state."""
+    """Convert the number of tasks per state."""
     return QueueCounts(
         total_tasks=sum(counts.values()), **{f"{status}_tasks": counts.get(status, 0) for status in TaskStatus}
     )
 
 
 def event_info(event: TaskEvent) -> EventInfo:
-    """Show one event."""
+    """Convert an event."""
     return EventInfo(
         id=event.id, number=event.number, type=event.type, data=event.data, created_at=iso(event.created_at)
     )

@@ -1,7 +1,7 @@
-"""The shapes of the answers about tasks, videos and models, as clients of the earlier application expect them.
+"""Response shapes for tasks and models, as clients of the earlier application expect them.
 
-Only shapes: which values a model accepts is decided further in. Numbers that are not known are absent,
-never null. Field names and spellings are fixed by the clients that exist; docs/api.md tells them.
+Only shapes: which values a model accepts is decided in the services. Unknown numbers are absent, never null.
+Field names and spellings are fixed by existing clients; docs/api.md lists them.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ _PRIORITIES = {priority.rank: priority for priority in Priority}
 
 
 def video_url(task_id: str) -> str:
-    """Return the address under which a finished video plays."""
+    """Return the playback URL of a finished video."""
     return f"/api/v1/outputs/{task_id}/video"
 
 
@@ -137,7 +137,7 @@ def task_info(
     output: Output | None = None,
     in_full: bool = False,
 ) -> TaskInfo:
-    """Show one task; `in_full` with every value that decides its frames."""
+    """Describe a task; `in_full` adds every value that determines its frames."""
     request = GenerationRequest.from_json(task.request)
     processing = task.status is TaskStatus.PROCESSING
     completed = task.status is TaskStatus.COMPLETED
@@ -182,7 +182,7 @@ def task_info(
 
 
 def requirements(spec: ModelSpec) -> Requirements:
-    """Show what a request to this model needs."""
+    """Describe what a request to this model needs."""
     return Requirements(
         requires_image=spec.needs_image,
         supports_end_image=spec.takes_end_image,
