@@ -1,7 +1,6 @@
-"""Requests that go on from a finished video: the next clip of a story, or the same clip as another file.
+"""Requests that build on a finished video: the next clip of a story, or the same clip re-encoded.
 
-Reads the earlier video and its record and writes drafts; whether they are legal and where they go is
-`generation_service`'s business.
+Reads the earlier video and its record and drafts requests; `generation_service` validates and queues them.
 """
 
 from __future__ import annotations
@@ -15,23 +14,23 @@ from backend.core.requests import GenerationRequest, RequestDraft, check_crf, ch
 from backend.services.media.images import InputStore
 from backend.store.outputs import OutputStore
 
-#: Frames of an extension of a clip that is a still picture.
+#: Length of the extension of a single-frame clip, in frames.
 SHORTEST = 5
-#: Clips in a chain after which colours and shapes have usually drifted visibly.
+#: Chain length, in clips, at which colours and shapes have usually drifted visibly.
 LONG_CHAIN = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """A draft of the clip that follows another one."""
+    """The draft of a follow-up clip."""
 
     draft: RequestDraft
-    before: ModelSpec | None  #: the model of the earlier clip; None when it is not known here
+    before: ModelSpec | None  #: the model of the earlier clip; None if unknown on this machine
     notes: tuple[str, ...]
 
 
 class Continuation:
-    """Turns finished videos into drafts of what comes next."""
+    """Turns finished videos into follow-up requests."""
 
     def __init__(self, home: Home, outputs: OutputStore, inputs: InputStore) -> None:
         self._home = home
@@ -39,13 +38,13 @@ class Continuation:
         self._inputs = inputs
 
     def extension(self, output_id: str, asked: RequestDraft) -> Extension:
-        """Draft a clip that starts from the last frame of a video; what is not asked for is as in that one.
+        """Draft a clip that starts from the last frame of a video and inherits every unset option from it.
 
         Raises:
-            OutputNotFound, OutputFileMissing: there is no such video, or its file is gone.
-            InvalidRequest: an image was sent: it would have to be the video's last frame.
+            OutputNotFound, OutputFileMissing: the video is unknown, or its file is gone.
+            InvalidRequest: the request has an image, but an extension always starts from the last frame.
         """
-        from backend.services.media.video_encoder import last_frame  # FFmpeg is loaded when it is needed
+        from backend.services.media.video_encoder import last_frame  # loads FFmpeg only when needed
 
         record = self._record(output_id)
         if asked.image is not None:
@@ -69,7 +68,7 @@ class Continuation:
         return Extension(draft, models_in_force().get(record.model), tuple(notes))
 
     def redecoding(self, output_id: str, *, fps: float | None, crf: int | None) -> GenerationRequest:
-        """Return the request that decodes the kept latents of a video again, with other settings of the file.
+        """Return a request that decodes the kept latents of a video again, with different file settings.
 
         Raises:
             OutputNotFound: there is no such video.
@@ -92,7 +91,7 @@ class Continuation:
         return GenerationRequest.from_json(self._outputs.get(output_id).metadata["request"])
 
     def _links(self, output_id: str) -> int:
-        """Count the clips of the chain that ends here, this one included; a clip that was deleted ends the count."""
+        """Count the clips of the chain that ends here, inclusive; a deleted clip ends the count."""
         links, link = 0, self._outputs.find(output_id)
         while link is not None and links <= LONG_CHAIN:
             links += 1

@@ -1,7 +1,7 @@
-"""The web side of a task's life: submit, extend, decode again, delete.
+"""The web side of the task lifecycle: submit, extend, decode again, delete.
 
-Everything here is decided before a task is queued; nothing here generates. Knows the store, the model
-files and the stored images, never the engine.
+Makes every decision that precedes queuing; generates nothing. Knows the store, the model files and the
+stored images, never the engine.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class LoraChoice:
     id: str
     strength: float = 1.0  #: on the high-noise expert, or the only one
     strength_2: float | None = None  #: on the low-noise expert; None = the same
-    expert: str | None = None  #: "high", "low" or "both"; None = as its files say
+    expert: str | None = None  #: "high", "low" or "both"; None = derived from its files
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +49,21 @@ class SubmitRequest:
     draft: RequestDraft
     loras: tuple[LoraChoice, ...] = ()
     preset: str | None = None
-    variations: int = 1  #: as many tasks, with seeds that follow each other
+    variations: int = 1  #: number of tasks, with consecutive seeds
     priority: Priority = Priority.NORMAL
     idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """Tasks that are safely on disk."""
+    """Tasks committed to disk."""
 
-    tasks: tuple[Task, ...]  #: one, or one for each variation
+    tasks: tuple[Task, ...]  #: one per variation
     spec: ModelSpec
-    reasons: tuple[str, ...]  #: why this model was chosen; empty when it was named
-    queue_position: int | None  #: of the first task; 1 = next; None = it does not wait for its turn
-    until_done: Span | None  #: of the first task; None while nothing is known
-    fetch: FetchFirst | None = None  #: what is fetched before the first can run
+    reasons: tuple[str, ...]  #: why this model was chosen; empty when the request named it
+    queue_position: int | None  #: of the first task; 1 = next; None = not waiting
+    until_done: Span | None  #: of the first task; None if unknown
+    fetch: FetchFirst | None = None  #: what must be downloaded before the first task can run
 
     @property
     def task(self) -> Task:
@@ -73,11 +73,11 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request with nothing left open, before anything is queued."""
+    """A fully resolved request, before anything is queued."""
 
-    requests: tuple[GenerationRequest, ...]  #: one for each variation
+    requests: tuple[GenerationRequest, ...]  #: one per variation
     choice: Choice
-    notes: tuple[str, ...]  #: one sentence for each value that was changed to fit the model
+    notes: tuple[str, ...]  #: one sentence per value adjusted to fit the model
     fingerprint: str
     priority: Priority = Priority.NORMAL
     idempotency_key: str | None = None
@@ -85,16 +85,16 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a request would take, without queuing it."""
+    """The cost of a request, without queuing it."""
 
     prepared: Prepared
     decision: Decision
-    available: bool  #: whether the model's files are here
-    fetch: FetchFirst | None = None  #: what a task would fetch first
+    available: bool  #: whether the model's files are installed
+    fetch: FetchFirst | None = None  #: what a task would download first
 
 
 class GenerationService:
-    """Turns requests into tasks by the rules of the model."""
+    """Turns requests into tasks, applying the rules of the model."""
 
     def __init__(
         self,
@@ -118,22 +118,22 @@ class GenerationService:
         self._continuation = Continuation(home, outputs, inputs)
 
     def submit(self, asked: SubmitRequest, *, extends: str | None = None) -> Submission:
-        """Check a request, queue it and return its tasks once the commit is on disk.
+        """Validate and queue a request; return its tasks once they are committed to disk.
 
-        A repeated `idempotency_key` returns the first tasks. `extends` names a finished video: the new clip starts
-        from its last frame and inherits prompt, size, frame rate and length where the request leaves them open.
+        A repeated `idempotency_key` returns the original tasks. `extends` names a finished video: the new clip starts
+        from its last frame and inherits prompt, size, frame rate and length unless the request sets them.
 
         Raises:
-            InvalidRequest: the request does not fit the model, or the machine; nothing was queued.
-            ModelUnavailable, ModelDamaged: the model's files are not installed, and no task would download them.
-            StorageFull: there is no room for the download.
+            InvalidRequest: the request does not fit the model or the machine; nothing was queued.
+            ModelUnavailable, ModelDamaged: the model's files are not installed, and automatic download is off.
+            StorageFull: the disk has no room for the download.
             IdempotencyConflict: the key belongs to a different request.
             OutputNotFound, OutputFileMissing: the video to extend is unknown, or its file is gone.
         """
         return self._queue(self._prepared(asked, extends))
 
     def estimate(self, asked: SubmitRequest, *, extends: str | None = None) -> Estimate:
-        """Estimate what `submit` would queue and what it would take, whether or not the model is installed.
+        """Estimate what `submit` would queue and its cost, whether or not the model is installed.
 
         Raises:
             InvalidRequest: the request does not fit the model.
@@ -146,7 +146,7 @@ class GenerationService:
     def redecode(
         self, output_id: str, *, fps: float | None = None, crf: int | None = None, key: str | None = None
     ) -> Submission:
-        """Queue a new file from the kept latents of a video, with other settings of the encoder.
+        """Queue a new file from the kept latents of a video, with different encoder settings.
 
         Raises:
             OutputNotFound: there is no such video.
@@ -160,7 +160,7 @@ class GenerationService:
         return self._queue(Prepared((request,), choice, notes, request.digest, idempotency_key=key))
 
     def choice(self, prompt: str, *, model: str, draft: RequestDraft) -> Choice:
-        """Say which model takes this request, and why. Raises like `submit`."""
+        """Return the model for this request, and why it was chosen. Raises like `submit`."""
         if not prompt.strip():
             raise InvalidRequest("Prompt cannot be empty", details={"field": "prompt"})
         return choose_model(self._models, model, draft)
@@ -170,19 +170,19 @@ class GenerationService:
 
         Raises:
             TaskNotFound: there is no such task.
-            StateConflict: it still waits or runs.
+            StateConflict: it is still waiting or running.
         """
         self._tasks.delete(task_id)
         self.prune_inputs()
 
     def clear(self) -> int:
-        """Remove every finished task from the queue view and return how many there were."""
+        """Remove every finished task from the queue view and return the number removed."""
         cleared = len(self._tasks.clear_finished())
         self.prune_inputs()
         return cleared
 
     def delete_output(self, output_id: str) -> None:
-        """Delete a video with everything that was kept for it.
+        """Delete a video and everything kept for it.
 
         Raises:
             OutputNotFound: there is no such video.
@@ -191,7 +191,7 @@ class GenerationService:
         self.prune_inputs()
 
     def prune_inputs(self) -> int:
-        """Delete stored images that no task and no video names any more; return how many."""
+        """Delete stored images that no task or video references any more; return the number deleted."""
         return self._inputs.prune(self._tasks.image_ids())
 
     def _prepared(self, asked: SubmitRequest, extends: str | None) -> Prepared:
@@ -219,7 +219,7 @@ class GenerationService:
         )
 
     def _with_loras(self, spec: ModelSpec, asked: SubmitRequest) -> tuple[RequestDraft, list[str]]:
-        """Fill in the preset and the LoRAs, whose files must be installed and fit the model."""
+        """Fill in the preset and the LoRAs, which must be installed and fit the model."""
         draft, choices, notes = asked.draft, list(asked.loras), []
         if asked.preset is not None:
             preset = self._loras.preset(asked.preset)
@@ -252,7 +252,7 @@ class GenerationService:
         choice, first = prepared.choice, prepared.requests[0]
         with self._supply.hold(choice.spec):
             state, fetch = self._supply.inspect(choice.spec)
-            if first.latents_of is None:  # decoding again takes what it took before
+            if first.latents_of is None:  # decoding again needs no more resources than the first time
                 missing = 0 if fetch is None else fetch.missing_bytes or 0
                 self._forecast.check(first, state.size_bytes + missing)
             tasks = self._tasks.insert_all(
@@ -271,6 +271,6 @@ class GenerationService:
 
 
 def _fingerprint(spec: ModelSpec, asked: SubmitRequest) -> str:
-    """Hash what the user asked for, before the seed is drawn: a retried submit has the same one."""
+    """Hash the request before the seed is drawn, so that a retried submit has the same hash."""
     values = asdict(replace(asked, model=spec.id, idempotency_key=None))
     return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -1,6 +1,6 @@
-"""Which model a request goes to: the one it names, or the one that `auto` means, and why.
+"""Selects the model for a request, named or `auto`, and explains the choice.
 
-Goes by the images of the request, the size it asks for and what is on this machine; opens no weights.
+Considers the images and size of the request and the installed models; opens no weights.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from backend.models.folder.manager import ModelManager
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A model for a request, and why it was taken."""
+    """The model for a request, and why it was chosen."""
 
     spec: ModelSpec
     reasons: tuple[str, ...]  #: sentences; empty when the request named the model
-    alternatives: tuple[ModelSpec, ...]  #: the others here that could serve it
+    alternatives: tuple[ModelSpec, ...]  #: other installed models that could serve it
 
 
 def choose_model(models: ModelManager, name: str, draft: RequestDraft, *, before: ModelSpec | None = None) -> Choice:
     """Find the model for a request.
 
     Args:
-        models: what is here.
-        name: what the request says, a name or `auto`.
+        models: the installed models.
+        name: the name in the request, or `auto`.
         draft: the request.
-        before: the model of the video that this one goes on from; it is kept where it can do that.
+        before: the model of the video being extended; preferred if it can make this request.
 
     Raises:
         UnknownModel: no model has this name.
-        ImageRequired, ImageNotAccepted: the model and the images do not go together.
-        ModelUnavailable: no model is here that makes video from text.
+        ImageRequired, ImageNotAccepted: the model does not fit the images of the request.
+        ModelUnavailable: no text-to-video model is installed.
     """
     image, end_image = draft.image is not None, draft.end_image is not None
     if name.strip().lower() != AUTO:
@@ -52,14 +52,14 @@ def choose_model(models: ModelManager, name: str, draft: RequestDraft, *, before
             suggestions=("Leave the image out.", *(f"Use `{spec.id}` with text alone." for spec in models.fitting())),
         )
     if not fitting:
-        return Choice(models.default(), (), ())  # says that there is none
+        return Choice(models.default(), (), ())  # raises if there is none
     able = [spec for spec in fitting if _can_make(spec, draft)] or fitting
     spec = before if before in able and before is not None else able[0]
     return Choice(spec, _reasons(spec, draft, able, fitting, before), tuple(one for one in fitting if one is not spec))
 
 
 def _can_make(spec: ModelSpec, draft: RequestDraft) -> bool:
-    """Whether the model can make the size that was asked for, without changing it."""
+    """Whether the model can make the requested size exactly."""
     if draft.width is None or draft.height is None:
         return True
     try:

@@ -22,7 +22,7 @@ _EXPERTS: Final = ("transformer", "transformer_2")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How one model would be made."""
+    """The assembly plan of one model."""
 
     spec: ModelSpec
     presence: Presence
@@ -45,7 +45,7 @@ def parse_choices(texts: list[str]) -> dict[Use, Path]:
     """Parse the user's choices: `MODEL/COMPONENT=FILE`.
 
     Raises:
-        InvalidRequest: it says something else, or a component that the model does not have.
+        InvalidRequest: a choice is malformed, or names a component that the model does not have.
         UnknownModel: no model has this name.
     """
     choices: dict[Use, Path] = {}
@@ -69,7 +69,7 @@ def plans(survey: Survey, manager: ModelManager, choices: Mapping[Use, Path]) ->
     """Make the plan of every model that does not ship with the package.
 
     Raises:
-        InvalidRequest: a chosen file was not found, or is something else than it was chosen for.
+        InvalidRequest: a chosen file was not found, or does not fit its component.
     """
     for use, path in choices.items():
         found = _chosen(survey, path)

@@ -32,21 +32,21 @@ KNOWN_FILES: Final[dict[str, tuple[int, str]]] = {
 }
 
 _CLASS_OF_QWEN, _CLASS_OF_WAN = "AutoencoderKLQwenImage", "AutoencoderKLWan"
-#: Of diffusers' layout, where a model has both.
+#: Folders in diffusers' layout, for models with two experts.
 _EXPERT_FOLDERS: Final = {"transformer": HIGH, "transformer_2": LOW}
 _UNDECIDED = "Its name does not say which of these it is, and its tensors cannot"
 _RELEASE_1 = re.compile(r"(?<![0-9])2[ ._-]?1(?![0-9])")
 _RELEASE_2 = re.compile(r"(?<![0-9])2[ ._-]?2(?![0-9])|a14b", re.IGNORECASE)
-#: Relatives with the structure of T2V or I2V that are other models, and how their files are called.
+#: Related models with the structure of T2V or I2V, and their file name patterns.
 _RELATIVES = re.compile(r"fun|inp|inpaint|control|camera|vace|animate|s2v|humo|phantom", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z]+(?:2[vV])?")
-#: Parts of a path in the Hugging Face cache that are no names; they may hold any digits.
+#: Path parts in the Hugging Face cache that are not names and may contain any digits.
 _REVISION = re.compile(r"snapshots|[0-9a-f]{40}|[0-9a-f]{64}")
-#: How the identities of the generation before begin; it has one transformer where Wan2.2 has two of that structure.
+#: Prefix of the previous generation's identities; it has one transformer where Wan2.2 has two of that structure.
 _OLDER: Final = "Wan2.1"
-#: What files of distilled weights are called; without the word they are those of the model that was distilled.
+#: Name patterns of distilled weights; files without them are the original weights.
 _DISTILLED: Final = "fastwan"
-#: How the names of models of one structure end that were trained for different sizes.
+#: Name suffixes of models of one structure trained for different sizes.
 _TRAINED_FOR = re.compile(r"(?:480|720)p$", re.IGNORECASE)
 _T2V_NAME = re.compile(r"t2v|text[ _-]?(?:2|to)[ _-]?video", re.IGNORECASE)
 _I2V_NAME = re.compile(r"i2v|image[ _-]?(?:2|to)[ _-]?video", re.IGNORECASE)
@@ -55,8 +55,8 @@ _I2V_NAME = re.compile(r"i2v|image[ _-]?(?:2|to)[ _-]?video", re.IGNORECASE)
 def recognise(path: Path, *, sha256: str | None = None, digest: Callable[[Path], str | None] = digest_of) -> Recognised:
     """Recognise a weight file, or the index of its shards; tensors are not read.
 
-    `sha256` is the file's digest where it is known without reading it. Where the rest leaves a doubt that a known
-    digest could settle, the file is read by `digest`.
+    `sha256` is the file's digest if known without reading it. If a known digest could resolve a remaining ambiguity,
+    `digest` reads the file.
     """
     try:
         header = read_weights(path)
@@ -124,14 +124,14 @@ def _called(path: Path) -> str:
 
 
 def _contradicts(called: str, identities: tuple[Identity, ...]) -> bool:
-    """Whether a name says T2V where the input is that of I2V, or the other way around."""
+    """Whether the name says T2V but the input is that of I2V, or vice versa."""
     modes = {MODELS[use.model].mode.value for identity in identities for use in identity.uses if use.model in MODELS}
     text, image = bool(_T2V_NAME.search(called)), bool(_I2V_NAME.search(called))
     return (modes == {"i2v"} and text and not image) or (modes == {"t2v"} and image and not text)
 
 
 def _expert(path: Path) -> str | None:
-    """Return which expert the file's name says, or else that of its folder."""
+    """Return the expert named by the file, else by its folder."""
     if path.parent.name in _EXPERT_FOLDERS and (path.parent.parent / "transformer_2").is_dir():
         return _EXPERT_FOLDERS[path.parent.name]
     ending = next((end for end in (SHARD_INDEX, *WEIGHT_SUFFIXES) if path.name.endswith(end)), "")
@@ -143,7 +143,7 @@ def _expert(path: Path) -> str | None:
 
 
 def _vae_by_name(path: Path, identities: tuple[Identity, ...]) -> tuple[tuple[Identity, ...], str]:
-    """Tell Wan2.1's autoencoder from that of Qwen-Image, which has the same structure and other weights."""
+    """Distinguish Wan2.1's autoencoder from Qwen-Image's, which has the same structure but different weights."""
     if len(identities) == 1:
         return identities, ""
     own, other = identities

@@ -211,7 +211,7 @@ def _vae_name(vae: VaeShape) -> str:
     return _VAE_NAMES.get((vae.channels, vae.decoder_width), f"tiny VAE of {vae.channels} channels")
 
 
-#: How the parameters of the text encoder are called, from transformers' names.
+#: Parameter names of the text encoder, from transformers' names.
 _TEXT_NAMES: Final[Mapping[Naming, Callable[[str], str]]] = {
     Naming.DIFFUSERS: str,
     Naming.ORIGINAL: wan_text_name,
@@ -235,7 +235,7 @@ def _text_encoder(path: Path, header: WeightHeader) -> Recognised | None:
             words = f"A T5 encoder of {layers} layers with {table.shape[0]} words that no model here uses"
             return replace(unknown, note=f"{words}, or a part of one")
         name = "UMT5-XXL" if "T2V-A14B" in models else "tiny text encoder"
-        # One table of words belongs to one encoder: those that models share are the same.
+        # A vocabulary table belongs to one encoder: shared encoders are identical.
         misfit = _text_misfit(header.tensors, next(iter(models.values())), naming)
         if misfit is not None:
             return replace(unknown, note=f"It would be {name}, but {misfit}")
@@ -246,7 +246,7 @@ def _text_encoder(path: Path, header: WeightHeader) -> Recognised | None:
 
 
 def _text_layers(tensors: Tensors, named: Callable[[str], str]) -> int:
-    """Count the layers of an encoder from its first one on."""
+    """Count the consecutive layers of an encoder, starting at the first."""
     queries = "encoder.block.{}.layer.0.SelfAttention.q.weight"
     return next(index for index in count() if named(queries.format(index)) not in tensors)
 
@@ -256,19 +256,19 @@ def _text_table(text: TextEncoderShape) -> tuple[int, int]:
 
 
 def _text_misfit(tensors: Tensors, text: TextEncoderShape, naming: Naming) -> str | None:
-    """Return which tensor lacks, is built otherwise, or has no place in the encoder; None where all are right."""
+    """Describe the first missing, misshapen or unexpected tensor; None if all fit."""
     expected = {_TEXT_NAMES[naming](name): shape for name, shape in text.shapes().items()}
     for name, shape in expected.items():
         if name not in tensors:
             return f"{name} is missing"
         if tensors[name].shape != shape:
             return f"{name} has the shape {list(tensors[name].shape)}, not {list(shape)}"
-    # Files under transformers' names may hold the decoder too, which is left where it is.
+    # Files with transformers' names may include the decoder, which is ignored.
     left = sorted(tensors.keys() - expected.keys()) if naming is not Naming.DIFFUSERS else []
     return f"{left[0][:120]} has no place in an encoder" if left else None
 
 
-#: Where the names of CLIP's half for images begin: as transformers wrote them before version 5, and since.
+#: Name prefixes of CLIP's image half: as written by transformers before version 5, and since.
 _IMAGE_PREFIXES: Final = ("vision_model.", "")
 
 

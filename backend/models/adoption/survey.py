@@ -21,7 +21,7 @@ from backend.models.download.hub import MODEL_INDEX, is_needed
 from backend.models.download.local_files import Walk, content_name
 from backend.models.folder.integrity import digest_of
 
-#: Where ComfyUI keeps what is of interest here, and Wan2GP, in their folders.
+#: Relevant subfolders of ComfyUI and of Wan2GP.
 _PROGRAMS: Final = ("ComfyUI", "comfyui", "Wan2GP")
 _THEIR_FOLDERS: Final = (
     *(
@@ -34,7 +34,7 @@ _THEIR_FOLDERS: Final = (
 _PICKLES: Final = (".pt", ".pth", ".ckpt", ".bin")
 _OURS = re.compile(r"wan|t5", re.IGNORECASE)
 _TOKENIZER: Final = ("tokenizer_config.json", "spiece.model", "tokenizer.json", "special_tokens_map.json")
-#: `spiece.model` of google/umt5-xxl, which all models of Wan use: bytes and SHA-256.
+#: `spiece.model` of google/umt5-xxl, which all Wan models use: bytes and SHA-256.
 _UMT5_WORDS: Final = (4_548_313, "e3909a67b780650b35cf529ac782ad2b6b26e6d1f849d3fbb6a872905f452458")
 
 
@@ -42,15 +42,15 @@ _UMT5_WORDS: Final = (4_548_313, "e3909a67b780650b35cf529ac782ad2b6b26e6d1f849d3
 class Survey:
     """The result of a scan."""
 
-    snapshots: dict[str, Parts] = field(default_factory=dict)  #: by model: the best copy of what the hub has
-    weights: list[Recognised] = field(default_factory=list)  #: every file or set of shards once
-    tokenizer: tuple[Path, ...] = ()  #: the files of one that fits every published model
+    snapshots: dict[str, Parts] = field(default_factory=dict)  #: by model: the best copy of the published files
+    weights: list[Recognised] = field(default_factory=list)  #: each file or set of shards once
+    tokenizer: tuple[Path, ...] = ()  #: the files of a tokenizer that fits every published model
     unreadable: list[Path] = field(default_factory=list)
     cut_short: bool = False
 
 
 def usual_roots(user: Path) -> list[Path]:
-    """Return the folders of ComfyUI and Wan2GP in a user's home folder, as far as they are there."""
+    """Return the existing folders of ComfyUI and Wan2GP in a user's home folder."""
     folders = [user / program / folder for program in _PROGRAMS for folder in _THEIR_FOLDERS]
     return [folder for folder in folders if folder.is_dir()]
 

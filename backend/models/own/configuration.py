@@ -1,7 +1,7 @@
 """The model table of one home folder: the built-in models with the user's overrides, and the user's own models.
 
-Reads section `models` of config.json and puts the table in force in this process. Every entry is judged alone: one
-that cannot be used is left out and said, and never stops anything. Opens no model and looks at no model's files.
+Reads section `models` of config.json and activates the table in this process. Entries are validated one by one: an
+invalid one is skipped and logged, and never blocks the others. Opens no model files.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ class ModelConfigurationManager:
     """Keeps this process's table in step with config.json; thread-safe."""
 
     def __init__(self, home: Home) -> None:
-        """Prepare; the file is read by the first `refresh`."""
+        """Do not read the file yet; the first `refresh` does."""
         self._file = ConfigFile(home.config_file)
         self._mark: tuple[int, int] | None = None
         self._table: ModelTable | None = None
         self._lock = threading.Lock()
 
     def refresh(self) -> ModelTable:
-        """Apply the file's current table; costs one `stat` if nothing has changed."""
+        """Activate the file's current table; costs one `stat` if nothing has changed."""
         with self._lock:
-            mark = self._file.mark  # before reading: later changes are read the next time
+            mark = self._file.mark  # taken before reading, so that later changes are picked up next time
             if self._table is None or mark != self._mark:
                 self._table, self._mark = self._read(), mark
                 for fault in self._table.faults:
@@ -46,7 +46,7 @@ class ModelConfigurationManager:
             return self._table
 
     def has(self, model_id: str) -> bool:
-        """Whether there is an entry with exactly this id, one that was left out included.
+        """Whether an entry with exactly this id exists, including skipped ones.
 
         Raises:
             BadSettings: the file cannot be read.
@@ -54,10 +54,10 @@ class ModelConfigurationManager:
         return model_id in self._file.section(SECTION)
 
     def add(self, model_id: str, entry: ModelEntry) -> ModelSpec:
-        """Write a new entry, put the table with it in force, and return its spec.
+        """Write a new entry, activate the extended table, and return the spec.
 
         Raises:
-            BadSettings: it cannot be used, or the file cannot be read; nothing was written.
+            BadSettings: the entry is invalid, or the file cannot be read; nothing was written.
         """
 
         def added(section: dict[str, Any]) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class ModelConfigurationManager:
         return spec
 
     def remove(self, model_id: str) -> None:
-        """Take an entry out, if it is there, and put the table without it in force.
+        """Remove an entry if present, and activate the reduced table.
 
         Raises:
             BadSettings: the file cannot be read.
@@ -91,12 +91,12 @@ class ModelConfigurationManager:
         try:
             return table_of(self._file.section(SECTION))
         except BadSettings as error:
-            # The file may be in the middle of an edit: keep the last known table.
+            # The file may be mid-edit: keep the last known table.
             return ModelTable((self._table or BUILT_IN).specs, (error.message,))
 
 
 def table_of(section: dict[str, Any]) -> ModelTable:
-    """Return the section's table, with a sentence for each skipped entry."""
+    """Return the section's table, with one fault sentence per skipped entry."""
     faults: list[str] = []
     found: dict[str, ModelSpec] = {spec.id: spec for spec in BUILT_IN.specs}
     for model_id, value in section.items():

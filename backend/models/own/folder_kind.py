@@ -1,6 +1,6 @@
 """Determines which kind of model a folder in diffusers' layout holds, and whether it fits a spec.
 
-Reads configuration files and weight headers, so that a wrong kind is rejected at registration and not by a task hours
+Reads configuration files and weight headers, so that a wrong kind is rejected at registration, not by a task hours
 later. Reads no tensors; knows nothing about entries or where folders belong.
 """
 
@@ -28,7 +28,7 @@ _BOUNDARY_TOLERANCE = 1e-9
 class FolderKind:
     """The properties that decide whether a folder can run as a model."""
 
-    pipeline: str  #: the class that its index names
+    pipeline: str  #: class named in its index
     experts: int
     boundary_ratio: float | None
     expands_time: bool  #: whether every token has its own timestep (TI2V)
@@ -41,7 +41,7 @@ class FolderKind:
         """Read it from a folder.
 
         Raises:
-            ModelMismatch: it is no folder in diffusers' layout, lacks files, or its parts contradict each other.
+            ModelMismatch: it is not in diffusers' layout, lacks files, or its parts contradict each other.
         """
         if not (folder / INDEX_FILE).is_file():
             raise ModelMismatch(
@@ -67,7 +67,7 @@ class FolderKind:
         )
 
     def why_not(self, spec: ModelSpec) -> str | None:
-        """Return the first difference from the model in words; None if the folder fits."""
+        """Describe the first difference from the model; None if the folder fits."""
         wanted = architecture_of(spec)
         shape, expected = self.transformer, wanted.transformer
         boundary, at = self.boundary_ratio, spec.boundary_ratio
@@ -91,10 +91,10 @@ class FolderKind:
 
 
 def check_folder(folder: Path, spec: ModelSpec) -> None:
-    """Check that a folder holds a model with the structure of the spec.
+    """Verify that a folder holds a model with the structure of the spec.
 
     Raises:
-        ModelMismatch: it does not; the message says what it is and what was expected.
+        ModelMismatch: it does not; the message names the detected and the expected kind.
     """
     kind = FolderKind.of(folder)
     reason = kind.why_not(spec)

@@ -1,7 +1,7 @@
 """Matches a user's files to the components of a model, and finds the missing ones in other installed models.
 
-A file of another kind is rejected with what it is. If the tensors are ambiguous the user's choice decides, and a note
-says so. Reads headers only and creates no folder.
+A file of the wrong kind is rejected, naming its actual kind. If the tensors are ambiguous, the user's choice decides,
+with a note. Reads headers only and creates no folder.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Placed:
 
     files: tuple[PartFile, ...]
     components: frozenset[str]
-    notes: tuple[str, ...]  #: what was doubtful or comes from elsewhere, in sentences
+    notes: tuple[str, ...]  #: sentences about ambiguous files and parts taken from other models
 
 
 def place_files(spec: ModelSpec, named: Mapping[str, Path], others: Iterable[Path] = ()) -> Placed:
-    """Find the place of every file: of `named`, by component, it is given; of the others it follows from their content.
+    """Assign every file to a component: `named` files by their key, the others by their content.
 
     Raises:
-        ModelMismatch: a file is something else than such a model has in that place, or a place is taken twice.
+        ModelMismatch: a file does not fit its component, or two files claim the same one.
     """
     placed: dict[str, Recognised] = {}
     notes: list[str] = []
@@ -66,7 +66,7 @@ def place_files(spec: ModelSpec, named: Mapping[str, Path], others: Iterable[Pat
 
 
 def with_the_rest(spec: ModelSpec, given: Placed, models: ModelManager) -> Placed:
-    """Add what the given files lack and another model here has in the same form: its base, or one with equal parts."""
+    """Fill missing components from installed models with the same structure, the base first."""
     base = models_in_force().get(spec.structure)
     files, notes = list(given.files), list(given.notes)
     components = set(given.components)
@@ -83,7 +83,7 @@ def with_the_rest(spec: ModelSpec, given: Placed, models: ModelManager) -> Place
 
 
 def _has(donor: ModelSpec | None, part: str, spec: ModelSpec) -> bool:
-    """Whether a model's part can be that of another one: an expert only of the very model, other parts by structure."""
+    """Whether a model's part can serve another: experts only from its base, other parts by equal structure."""
     if donor is None or donor.id == spec.id:
         return False
     if part in (HIGH_PART, LOW_PART):
@@ -107,7 +107,7 @@ def _place_of(spec: ModelSpec, found: Recognised) -> str:
 
 
 def _mismatch(spec: ModelSpec, found: Recognised, component: str | None) -> ModelMismatch:
-    """Say what a file is and what was expected."""
+    """Build the error that names the detected and the expected kind."""
     name = found.path.name
     names = " or ".join(one.name for one in found.identities)
     if found.kind is Kind.REFUSED:

@@ -1,6 +1,6 @@
-"""One entry of section `models` in config.json: a model of the user's own, or other defaults for a built-in one.
+"""One entry of section `models` in config.json: a user's own model, or overridden defaults of a built-in one.
 
-Turns an entry into a spec, or says in a sentence what is wrong with it. Knows no files and no other entries.
+Turns an entry into a spec, or explains in one sentence why it is invalid. Knows no files and no other entries.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from backend.core.catalogue.table import AUTO, BUILT_IN, ModelSpec, ModelTable, 
 from backend.core.errors import BadSettings, InvalidRequest, UnknownModel
 from backend.core.requests import ImageRef, RequestDraft, resolve_request
 
-#: A name that is safe as a folder's name on every system and in every path of the API.
+#: Names that are safe as a folder name on every system and in every API path.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-#: Endings of folders and files beside the models' own (`core.paths.Home`).
+#: Suffixes of auxiliary folders and files next to the models (`core.paths.Home`).
 _RESERVED_ENDINGS = (".", ".partial", ".lock", ".removed")
-#: Names that mean something else: to requests, in the folder of the models, or in the paths of the API.
+#: Names with another meaning in requests, in the models folder, or in API paths.
 _RESERVED = frozenset({AUTO, "quarantine", "con", "nul", "aux", "prn", "detailed", "status", "health", "download"})
 
 _Name = Annotated[str, StringConstraints(pattern=_NAME)]
@@ -28,7 +28,7 @@ _Line = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r
 
 
 class ModelDefaults(BaseModel):
-    """What a request gets that does not say it; None = as the base has it. Limits are those of a request."""
+    """Defaults of unset request fields; None = inherited from the base. Limits are those of a request."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -45,7 +45,7 @@ class ModelDefaults(BaseModel):
 
 
 class ModelEntry(BaseModel):
-    """An entry as it stands in the file; with `base` it is a model of its own."""
+    """An entry as stored in the file; with `base` it defines a separate model."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -62,10 +62,10 @@ class ModelEntry(BaseModel):
 
     @classmethod
     def read(cls, value: Any) -> ModelEntry:
-        """Check the shape of an entry.
+        """Validate and parse an entry.
 
         Raises:
-            BadSettings: a key is unknown, or its value is of the wrong kind; the first such key is named.
+            BadSettings: a key is unknown or has an invalid value; the message names the first.
         """
         try:
             return cls.model_validate(value)
@@ -77,14 +77,14 @@ class ModelEntry(BaseModel):
             raise BadSettings(f"{key}: {first['msg']}" if key else "it must be an object") from None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the entry as it is written, without what it leaves to its base."""
+        """Return the entry as stored, without inherited values."""
         return self.model_dump(exclude_none=True, exclude_defaults=True)
 
     def applied_to(self, model_id: str, table: ModelTable) -> ModelSpec:
-        """Return the spec that this entry makes under this id, which joins `table` or takes the place of one there.
+        """Return the spec of this entry under this id, to be added to `table` or to replace a spec in it.
 
         Raises:
-            BadSettings: the id or an alias is taken or cannot be one, the base is unknown, or a default is out of the
+            BadSettings: the id or an alias is taken or invalid, the base is unknown, or a default exceeds the
                 base's limits.
         """
         base = self._base(model_id)
@@ -128,7 +128,7 @@ class ModelEntry(BaseModel):
             raise BadSettings(f"base must be one of {', '.join(BUILT_IN.ids)}") from None
 
     def _overrides(self, base: ModelSpec) -> dict[str, Any]:
-        """Return the defaults that differ, after a request with them was held against the base's limits."""
+        """Return the overridden defaults, validated with a request against the base's limits."""
         given = self.defaults.model_dump(exclude_none=True)
         width, height = given.get("width", base.width), given.get("height", base.height)
         image = ImageRef("", width, height) if base.needs_image else None
@@ -144,10 +144,10 @@ class ModelEntry(BaseModel):
 
 
 def check_name(model_id: str) -> None:
-    """Refuse an id that cannot name a folder or means something else.
+    """Validate an id: usable as a folder name and not reserved.
 
     Raises:
-        BadSettings: it is none.
+        BadSettings: it is invalid or reserved.
     """
     if not re.fullmatch(_NAME, model_id) or model_id.lower().endswith(_RESERVED_ENDINGS):
         raise BadSettings(

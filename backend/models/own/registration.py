@@ -1,8 +1,7 @@
-"""Registers a user's own model and removes it again: checks its files, optionally copies them, writes its entry.
+"""Registers and removes a user's own model: checks its files, optionally copies them, writes its entry.
 
-The user's files stay where they are and as they are: a model is known by the folder that its entry names, by a copy, or
-by links to single files in the home folder. What is removed is the entry and what this made, never the files that it
-was made from.
+The user's files are never moved, changed or deleted: a model refers to an external folder, or is a copy or a set of
+links in the home folder. Removal deletes the entry and only what registration created.
 """
 
 from __future__ import annotations
@@ -32,14 +31,14 @@ class OwnModels:
         self._configuration = configuration
 
     def add(self, model_id: str, entry: ModelEntry, folder: Path | None = None, *, copy: bool = False) -> ModelSpec:
-        """Enter a model, with its files in `folder` (diffusers' layout) or still to be fetched from its repository.
+        """Register a model, with files in `folder` (diffusers' layout) or to be downloaded from its repository.
 
         Raises:
-            BadSettings: the entry cannot be used.
-            ModelMismatch: the folder holds something else than a model that is built like the entry's base.
-            StateConflict: the home folder has files of this name already.
-            ModelUnavailable: another process changes the model's folder.
-            StorageFull: there is no room for the copy.
+            BadSettings: the entry is invalid.
+            ModelMismatch: the folder does not hold a model with the structure of the entry's base.
+            StateConflict: the home folder already has files of this name.
+            ModelUnavailable: another process is changing the model's folder.
+            StorageFull: the disk has no room for the copy.
         """
         if folder is not None and not copy:
             entry = entry.model_copy(update={"folder": str(folder.resolve())})
@@ -63,14 +62,14 @@ class OwnModels:
         copy: bool = False,
         on_read: OnRead = lambda _name, _count: None,
     ) -> tuple[ModelSpec, tuple[str, ...]]:
-        """Enter a model that is made of single files, `named` by component, and of what the models here have already.
+        """Register a model made of single files, `named` by component, and of parts of installed models.
 
-        Return its spec and what there is to say about it. What is not here at all comes with `wan22 models download`
-        from the repository of its base.
+        Return its spec and notes about it. `wan22 models download` adds the remaining parts from the repository of
+        its base.
 
         Raises:
             BadSettings, StorageFull, ModelMismatch: as `add`.
-            ModelUnavailable: the home folder has files of this name already.
+            ModelUnavailable: the home folder already has files of this name.
             ModelDamaged: a file cannot be read.
         """
         spec = self._checked(model_id, entry)
@@ -91,17 +90,17 @@ class OwnModels:
         return added, notes
 
     def _checked(self, model_id: str, entry: ModelEntry) -> ModelSpec:
-        """Return the spec that an entry will make, before any file is looked at."""
+        """Return the spec of an entry, before any file is read."""
         spec = entry.applied_to(model_id, self._configuration.refresh())
         if spec.base is None:
             raise BadSettings(f"{model_id} is built in", suggestions=("Choose another name.",))
         return spec
 
     def remove(self, spec: ModelSpec) -> int:
-        """Take a model out, with what lies under its name in the home folder; return how many bytes that were.
+        """Remove a model and its files in the home folder; return the number of bytes freed.
 
         Raises:
-            ModelUnavailable: it is being downloaded just now.
+            ModelUnavailable: it is being downloaded.
         """
         places = (self._home.model_of(spec.id), self._home.partial_model_of(spec.id), self._home.quarantine_of(spec.id))
         ours = spec.folder is None and any(place.exists() or place.is_symlink() for place in places)

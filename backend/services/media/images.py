@@ -1,7 +1,7 @@
-"""Images that requests start from, kept under the SHA-256 of their pixels.
+"""Stores the input images of requests under the SHA-256 of their pixels.
 
-Clients send files and get ids; nothing here opens a path or an address from a request. Pillow and NumPy are
-loaded by the first image, not by the start of the server.
+Clients send files and get ids; no path or URL from a request is ever opened. Pillow and NumPy are loaded
+with the first image, not at server start.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
     from backend.services.media.pictures import Pixels
 
 MAX_IMAGE_BYTES = 10 * 1024**2
-#: An image that no task or video names is kept this long, in seconds: its request may be on its way.
+#: How long an unreferenced image is kept, in seconds: its request may be about to arrive.
 SPARE_SECONDS = 3600.0
 
 _ID = re.compile(r"[0-9a-f]{64}")
-#: A PNG begins with 8 bytes of signature, length and name of the first chunk, then width and height.
+#: A PNG starts with an 8-byte signature, the length and name of the first chunk, then width and height.
 _PNG_START = struct.Struct(">8s4s4sII")
 
 
 class InputStore:
-    """Keeps images by content: storing one twice keeps it once."""
+    """Stores images by content; duplicates are stored once."""
 
     def __init__(self, home: Home) -> None:
         self._home = home
 
     def store(self, raw: bytes, field: str = "image") -> ImageRef:
-        """Check an image file as it was sent and keep it, upright and without transparency.
+        """Validate an uploaded image file and store it, upright and opaque.
 
         Raises:
-            InvalidImage: it is no image that can be used.
+            InvalidImage: it is not a usable image.
             BodyTooLarge: the file is too large.
             StorageFull: the disk is full.
         """
@@ -51,7 +51,7 @@ class InputStore:
         return self.keep(read_picture(raw, field))
 
     def keep(self, pixels: Pixels) -> ImageRef:
-        """Keep a picture, uint8 RGB [height, width, 3].
+        """Store a picture, uint8 RGB [height, width, 3].
 
         Raises:
             StorageFull: the disk is full.
@@ -61,32 +61,32 @@ class InputStore:
         stored = ImageRef(name_of(pixels), width=pixels.shape[1], height=pixels.shape[0])
         path = self._home.input_of(stored.id)
         if path.is_file():
-            path.touch()  # young again: `prune` leaves it alone
+            path.touch()  # resets its age, so that `prune` keeps it
             return stored
         with storage_errors():
             write_bytes(path, to_png(pixels))
         return stored
 
     def find(self, image_id: str) -> ImageRef:
-        """Return what is kept under an id.
+        """Return the stored image with an id.
 
         Raises:
-            InputMissing: nothing is, or the id is none.
+            InputMissing: the id is malformed or unknown.
         """
         path = self.path(image_id)
         with path.open("rb") as file:
             start = file.read(_PNG_START.size)
         if len(start) < _PNG_START.size:
             raise InputMissing
-        path.touch()  # a request is about to name it: `prune` leaves it alone
+        path.touch()  # a request is about to reference it: `prune` must keep it
         width, height = _PNG_START.unpack(start)[3:]
         return ImageRef(image_id, width, height)
 
     def path(self, image_id: str) -> Path:
-        """Return where an image is kept.
+        """Return the path of a stored image.
 
         Raises:
-            InputMissing: nothing is kept under this id, or the id is none.
+            InputMissing: the id is malformed or unknown.
         """
         if not _ID.fullmatch(image_id) or not (path := self._home.input_of(image_id)).is_file():
             raise InputMissing
@@ -96,7 +96,7 @@ class InputStore:
         """Return an image as uint8 RGB [height, width, 3].
 
         Raises:
-            InputMissing: it is not here, or not what it was when it was stored.
+            InputMissing: it is unknown, damaged or was changed on disk.
         """
         from backend.services.media.pictures import name_of, read_picture
 
@@ -109,7 +109,7 @@ class InputStore:
         return pixels
 
     def prune(self, used: Set[str]) -> int:
-        """Delete the images that are not in `used` and were not stored just now; return how many."""
+        """Delete images that are not in `used` and not recent; return the number deleted."""
         deadline = time.time() - SPARE_SECONDS
         spare = [
             path

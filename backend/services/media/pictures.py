@@ -1,6 +1,6 @@
-"""Single images: read from what a client sent, made upright and opaque, and brought to a size.
+"""Decodes client images into upright, opaque pixels and fits them to a size.
 
-Pure work on pixels; knows nothing of requests or where images are kept.
+Pure pixel work; knows nothing about requests or storage.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from backend.core.requests import Fit
 MIN_SIDE = 64  #: pixels
 MAX_SIDE = 4096  #: pixels
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-#: What shows through where an image is transparent.
+#: Colour behind transparent pixels.
 BACKGROUND = (255, 255, 255)
-#: What stands beside an image that is padded.
+#: Colour of the bars around a padded image.
 BARS = (0, 0, 0)
 
 Pixels = npt.NDArray[np.uint8]
 
 
 def read_picture(raw: bytes, field: str) -> Pixels:
-    """Read an image file as uint8 RGB [height, width, 3]: EXIF rotation applied, white behind transparency.
+    """Read an image file as uint8 RGB [height, width, 3]: EXIF rotation applied, transparency on white.
 
     Args:
-        raw: a JPEG, PNG, WebP, BMP or TIFF; of an animation the first picture counts.
-        field: its name in the request, for the message.
+        raw: a JPEG, PNG, WebP, BMP or TIFF; the first frame of an animation is used.
+        field: its name in the request, for error details.
 
     Raises:
-        InvalidImage: it is none of these, cut off, or too small or large.
+        InvalidImage: unsupported format, truncated, too small or too large.
     """
     details = {"field": field}
     try:
         with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
             width, height = image.size
-            # Before anything is decoded: a small file may claim to be an enormous picture.
+            # Checked before decoding: a small file may declare enormous dimensions.
             if min(width, height) < MIN_SIDE or max(width, height) > MAX_SIDE:
                 raise InvalidImage(
                     f"The image has {width}x{height} pixels; sides of {MIN_SIDE} to {MAX_SIDE} can be used",
@@ -59,22 +59,22 @@ def read_picture(raw: bytes, field: str) -> Pixels:
 
 
 def name_of(pixels: Pixels) -> str:
-    """Name a picture by its pixels (SHA-256, hexadecimal), so that no version of a file format renames it."""
+    """Name a picture by its pixels (SHA-256, hexadecimal), so that the name does not depend on the encoder version."""
     height, width = pixels.shape[:2]
     return hashlib.sha256(f"{width}x{height}\n".encode() + pixels.tobytes()).hexdigest()
 
 
 def to_png(pixels: Pixels) -> bytes:
-    """Write a picture as PNG."""
+    """Encode a picture as PNG."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
 def fit_image(pixels: Pixels, width: int, height: int, fit: Fit) -> Pixels:
-    """Bring an image, uint8 RGB [h, w, 3], to a size; returns uint8 RGB [height, width, 3].
+    """Resize an image, uint8 RGB [h, w, 3], to uint8 RGB [height, width, 3].
 
-    `crop` fills the frame around the middle, `pad` shows all of it between black bars, `stretch` distorts it.
+    `crop` fills the frame from the centre, `pad` adds black bars, `stretch` ignores the aspect ratio.
     """
     image, size = Image.fromarray(pixels), (width, height)
     if image.size == size:
@@ -89,7 +89,7 @@ def fit_image(pixels: Pixels, width: int, height: int, fit: Fit) -> Pixels:
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    """Return the image as 8-bit RGB, with white behind whatever is transparent."""
+    """Return the image as 8-bit RGB, with transparency on white."""
     if image.mode in ("I", "I;16", "I;16B", "F"):  # 16-bit grey; a plain conversion would clip it to white
         levels = np.asarray(image, np.float64)
         image = Image.fromarray(np.clip(levels / 257 if levels.max() > 255 else levels, 0, 255).astype(np.uint8))

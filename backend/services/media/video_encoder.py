@@ -1,11 +1,7 @@
-"""Frames to an H.264 MP4 that any browser plays, with its whole history inside.
+"""Encodes frames to an H.264 MP4 that any browser plays, with its full history embedded, and reads videos back.
 
-Encoding runs in a thread of its own, so that it overlaps with decoding latents. Equal frames and metadata give
-equal bytes. Writes the file it is told to write and gives it no final name; knows nothing about tasks.
-
-Frames out of a finished video file.
-
-Reads what `VideoEncoder` wrote, or any other video that FFmpeg knows; writes nothing.
+Encoding runs in its own thread, to overlap with decoding latents; equal frames and metadata give equal bytes.
+Writes to the given path without choosing a final name, and reads any video FFmpeg supports; knows nothing about tasks.
 """
 
 from __future__ import annotations
@@ -34,21 +30,20 @@ from backend.core.files import storage_errors
 from backend.core.requests import DEFAULT_CRF
 
 METADATA_KEY = "wan22"
-#: What makes the bytes of a file depend on its frames alone:
-#: The macroblock tree is off, because x264's AVX-512 code for it (`mbtree_propagate_list`) takes eight blocks at a
-#: time and does not stop at the end of a row: where the width is no multiple of 128, it reads memory that nobody
-#: wrote, and now and then the picture changes with it. Price at 832x480: a quarter more bytes, the same time.
-#: The number of threads is fixed, because x264 decides differently with another number; by itself it takes one and a
-#: half for each core.
+#: Settings that make the bytes of a file depend on its frames alone.
+#: Macroblock tree off: x264's AVX-512 code for it (`mbtree_propagate_list`) processes eight blocks at a time and
+#: runs past the end of a row; unless the width is a multiple of 128, it reads uninitialised memory, which
+#: occasionally changes the picture. Cost at 832x480: 25 % more bytes, the same time.
+#: Thread count fixed: x264's decisions depend on it, and its default is 1.5 threads per core.
 _X264 = {"preset": "medium", "mbtree": "0", "threads": "4"}
-#: One frame is scaled in one thread: more gave the same pixels and took longer at 832x480.
+#: Threads that scale one frame: more gave the same pixels and took longer at 832x480.
 _SCALING_THREADS = 1
-#: Chunks of frames that may wait; more would only hold memory.
+#: Queue length in chunks of frames; more would only hold memory.
 _WAITING_CHUNKS = 2
 _POLL_SECONDS = 0.1
 _THUMBNAIL_SIDE = 512
 _THUMBNAIL_QUALITY = 88
-#: Exact rounding and all chroma samples: saturated colours come back within three levels.
+#: Exact rounding and all chroma samples: saturated colours survive within three levels.
 _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
 
 Frames = npt.NDArray[np.uint8]
@@ -56,10 +51,10 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class VideoEncoder:
-    """Writes one MP4: H.264, yuv420p, BT.709 in TV range, index in front, metadata as JSON under `wan22`.
+    """Writes one MP4: H.264, yuv420p, BT.709 in TV range, index first, metadata as JSON under `wan22`.
 
-    A context manager. `write` takes frames, `finish` ends the file and returns when it is on disk; leaving
-    the block without `finish` gives the file up, and whoever named it removes it.
+    A context manager. `write` queues frames, `finish` completes the file and returns once it is on disk; leaving
+    the block without `finish` abandons the file, and the caller removes it.
     """
 
     def __init__(
@@ -76,10 +71,10 @@ class VideoEncoder:
 
         Args:
             path: the file.
-            width: of the frames, in pixels.
-            height: of the frames, in pixels.
+            width: frame width in pixels.
+            height: frame height in pixels.
             fps: frames per second.
-            metadata: may also be given to `finish`, when more is known.
+            metadata: may be passed to `finish` instead, once complete.
             crf: x264's constant quality, from 1 (best) to 51; 17 is visually lossless for generated clips.
         """
         self._path = path
@@ -107,10 +102,10 @@ class VideoEncoder:
             self._thread.join()
 
     def write(self, frames: Frames) -> None:
-        """Queue frames, uint8 RGB [n, height, width, 3]; waits while the encoder is behind.
+        """Queue frames, uint8 RGB [n, height, width, 3]; blocks while the encoder is behind.
 
         Raises:
-            EncodingFailed: the encoder gave up, or the frames have another shape.
+            EncodingFailed: the encoder failed, or the frames have the wrong shape.
             StorageFull: the disk is full.
         """
         if frames.dtype != np.uint8 or frames.shape[1:] != (self._height, self._width, 3):
@@ -118,7 +113,7 @@ class VideoEncoder:
         self._put(frames)
 
     def finish(self, metadata: dict[str, Any] | None = None) -> None:
-        """Encode what waits, write the file and flush it to disk. Raises like `write`."""
+        """Encode the queued frames, write the file and flush it to disk. Raises like `write`."""
         if metadata is not None:
             self._metadata = metadata
         self._put(None)
@@ -163,8 +158,8 @@ class VideoEncoder:
             context.color_range = ColorRange.MPEG
             context.color_primaries = ColorPrimaries.BT709
             context.color_trc = ColorTrc.BT709
-            # Packets are kept (they are small) until the end: the header that carries the metadata is written
-            # before the first of them, and the metadata tells how the run went.
+            # Packets are small and are kept until the end: the header with the metadata precedes the first of
+            # them, and the metadata describes how the run went.
             packets = []
             while (chunk := self._next()) is not None:
                 for frame in chunk:
@@ -188,7 +183,7 @@ class VideoEncoder:
         return None
 
     def _picture(self, frame: Frames) -> Any:
-        """Turn one RGB frame into a yuv420p picture with the time of its turn."""
+        """Convert one RGB frame to a yuv420p picture with its timestamp."""
         # 4:2:0 needs even sides; repeat the last row or column rather than scale the whole picture.
         padded = np.pad(frame, ((0, self._height % 2), (0, self._width % 2), (0, 0)), mode="edge")
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(padded), format="rgb24").reformat(
@@ -213,7 +208,7 @@ class VideoEncoder:
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:
-    """Return the JSON record inside a video, or None when the file is no video of ours."""
+    """Return the JSON record inside a video, or None if the file is not one of our videos."""
     try:
         with av.open(str(path)) as container:
             record = json.loads(container.metadata.get(METADATA_KEY, "null"))
@@ -223,7 +218,7 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
 
 
 def thumbnail(frame: Frames) -> bytes:
-    """Turn one RGB frame [H, W, 3] into a JPEG of at most 512 pixels on its long side."""
+    """Encode one RGB frame [H, W, 3] as a JPEG of at most 512 pixels on its long side."""
     image = Image.fromarray(frame)
     image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
@@ -232,10 +227,10 @@ def thumbnail(frame: Frames) -> bytes:
 
 
 def read_frames(path: Path) -> Iterator[Pixels]:
-    """Yield the pictures of a video in their order, uint8 RGB [height, width, 3].
+    """Yield the frames of a video in order, uint8 RGB [height, width, 3].
 
     Raises:
-        OutputFileMissing: the file is gone or no video.
+        OutputFileMissing: the file is gone or not a video.
     """
     try:
         with av.open(str(path)) as container:
@@ -246,10 +241,10 @@ def read_frames(path: Path) -> Iterator[Pixels]:
 
 
 def last_frame(path: Path) -> Pixels:
-    """Return the last picture of a video.
+    """Return the last frame of a video.
 
     Raises:
-        OutputFileMissing: the file is gone, no video, or has no picture.
+        OutputFileMissing: the file is gone, not a video, or has no frames.
     """
     newest = deque(read_frames(path), maxlen=1)
     if not newest:

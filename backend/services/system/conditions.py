@@ -1,6 +1,6 @@
-"""The parts of the web process as components: how each is started, asked and stopped, in this order.
+"""The components of the web process, in start order: how each is started, checked and stopped.
 
-What one of them says of itself is looked up now, never remembered; nothing is called ready that was not asked.
+Conditions are measured on every call, never cached; nothing is reported ready without a check.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from backend.services.system.container import DATABASE, HOME, WORKERS, Services
 from backend.store.engine import Database
 from backend.store.workers import WorkerState
 
-#: Above these the machine is short of room; in percent.
+#: Usage above which the machine is short of space, in percent.
 DISK_WARNING_PERCENT = 95.0
 MEMORY_WARNING_PERCENT = 95.0
 
 log = structlog.get_logger(__name__)
 
 
-#: Told the state before a change and the download after it.
+#: Called with the state before a change and the download after it.
 Publish = Callable[[DownloadState | None, Download], None]
 
 
 def web_components(
     services: Services, database: Database, profile: HardwareProfile, publish: Publish
 ) -> tuple[Component, ...]:
-    """Return the components of a web process, in the order in which they start.
+    """Return the components of a web process, in start order.
 
     Args:
-        services: what they are made of.
+        services: the parts that the components wrap.
         database: opened when its component starts, closed when it stops.
-        profile: this machine, as it was found just now.
-        publish: sends a change of a download to WebSocket clients; any thread may call it.
+        profile: this machine, as just detected.
+        publish: sends a download change to WebSocket clients; callable from any thread.
     """
     sockets, supervisor, grace = services.sockets, services.supervisor, services.settings.stop_grace_seconds
 
-    def go_on_downloading() -> None:
+    def resume_downloads() -> None:
         services.downloads.subscribe(publish)
         services.downloads.restore()
 
@@ -75,7 +75,7 @@ def web_components(
         Component(
             "downloads",
             partial(_downloads, services),
-            _in_thread(go_on_downloading),
+            _in_thread(resume_downloads),
             _in_thread(services.downloads.stop),
         ),
         workers,
@@ -89,7 +89,7 @@ def web_components(
 
 
 def _in_thread(work: Callable[[], object]) -> Callable[[], Awaitable[None]]:
-    """Keep the event loop free of what talks to the disk or to other processes."""
+    """Keep disk and process I/O off the event loop."""
 
     async def run() -> None:
         await asyncio.to_thread(work)
@@ -132,7 +132,7 @@ def _configuration(services: Services) -> Condition:
 
 
 def _open(database: Database) -> None:
-    """Bring the schema up to date; a database that cannot be used is closed again."""
+    """Migrate the schema; close the database again if that fails."""
     try:
         database.migrate()
     except WanError:
@@ -150,7 +150,7 @@ def _database(services: Services) -> Condition:
 
 
 def _note(services: Services, profile: HardwareProfile) -> None:
-    """Write the machine down and tell the log what is another than at the last start."""
+    """Record the hardware and log what changed since the last start."""
     for change in remember(services.home.hardware_file, profile):
         log.warning("hardware.changed", change=change)
     for finding in profile.findings:
@@ -218,8 +218,8 @@ def _workers(services: Services) -> Condition:
     )
     if not working:
         return Condition(ComponentStatus.STARTING, words)
-    told = dict.fromkeys(text for worker in alive if worker.equipment for text in worker.equipment.warnings)
-    return _degraded("; ".join(told)) if told else _ready(words)
+    warnings = dict.fromkeys(text for worker in alive if worker.equipment for text in worker.equipment.warnings)
+    return _degraded("; ".join(warnings)) if warnings else _ready(words)
 
 
 def _without_worker(services: Services) -> Condition:

@@ -1,6 +1,6 @@
-"""Everything that a web process is made of, as one value.
+"""All parts of a web process in one value.
 
-Made once by `backend.wiring`; what the API adds to it is known here by protocol alone.
+Built once by `backend.wiring`; parts that the API contributes are known here only as protocols.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from backend.store.outputs import OutputStore, UsageStore
 from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerInfo, WorkerStore
 
-#: Names of components that others ask about.
+#: Names of components that other modules query.
 DATABASE, HOME, WORKERS = "database", "home", "workers"
 
 
@@ -48,23 +48,23 @@ class Sockets(Protocol):
 
     @property
     def active_connections(self) -> int:
-        """How many clients are connected."""
+        """Number of connected clients."""
 
     def subscription_counts(self) -> dict[str, int]:
-        """Return how many clients listen to each topic."""
+        """Return the number of subscribers of each topic."""
 
     async def start(self) -> None:
-        """Begin to follow the event log."""
+        """Start following the event log."""
 
     async def stop(self) -> None:
         """Close every connection."""
 
     def publish(self, topic: str, kind: str, data: dict[str, Any]) -> None:
-        """Send a message to whoever listens to a topic; any thread may call."""
+        """Send a message to the subscribers of a topic; callable from any thread."""
 
 
 class LocalWorkerState(Protocol):
-    """How the local worker is doing."""
+    """State of the local worker."""
 
     @property
     def status(self) -> str:
@@ -76,22 +76,22 @@ class LocalWorkerState(Protocol):
 
 
 class LocalWorker(Protocol):
-    """Whoever keeps a local worker alive; the web process starts and stops it and asks how it is."""
+    """The supervisor of a local worker; the web process starts, stops and queries it."""
 
     @property
     def state(self) -> LocalWorkerState:
-        """How the worker is doing."""
+        """Current state of the worker."""
 
     def start(self) -> None:
         """Start the worker."""
 
     def stop(self, grace: float) -> None:
-        """Stop the worker; after `grace` seconds by force."""
+        """Stop the worker; kill it after `grace` seconds."""
 
 
 @dataclass(frozen=True)
 class Services:
-    """Everything that routes and components may use."""
+    """Everything available to routes and components."""
 
     settings: Settings
     home: Home
@@ -124,14 +124,14 @@ class Services:
 
     @property
     def uptime(self) -> float:
-        """Seconds since this process started to serve."""
+        """Seconds since this process started serving."""
         return time.monotonic() - self.started
 
     def living_workers(self) -> list[WorkerInfo]:
-        """Return the workers that were heard of within a lease and whose processes are not known to be gone."""
+        """Return the workers with a heartbeat within one lease whose processes are not known to be dead."""
         return [one for one in self.workers.alive(self.settings.lease_seconds) if not one.is_dead()]
 
     def check_resources(self) -> ResourceCheck:
-        """Measure what is in use, and compare it with the limits in force."""
+        """Measure resource usage and compare it with the limits in force."""
         no_worker = self.system.snapshot()[WORKERS].sentence
         return check_resources(self.stats.usage(), self.living_workers(), self.limits.current(), no_worker)

@@ -1,6 +1,6 @@
-"""How busy this machine is: processor, memory, disk, GPUs. Never waits for a measurement.
+"""Load of this machine: CPU, memory, disk, GPUs. Never blocks on a measurement.
 
-The processor's load is the average since the reading before, so readings are shared for a moment.
+The CPU load is the average since the previous reading, so readings are cached briefly.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from backend.services.planning.resource_check import ResourceUsage
 SHARED_SECONDS = 0.4
 GIB = 1024**3
 MIB = 1024**2
-#: Below the first a LoRA has a low impact on memory, below the second a medium one; in MiB.
+#: Upper limits of a low and of a medium memory impact of a LoRA, in MiB.
 LOW_IMPACT_MB, MEDIUM_IMPACT_MB = 100.0, 300.0
-#: A LoRA counts as loadable while it takes less than this share of the free memory.
+#: A LoRA counts as loadable if it needs less than this share of the free memory.
 SAFE_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class HostReading:
-    """One look at the machine. Loads in percent; the GPU numbers add up all cards and are 0 without one."""
+    """One snapshot of the machine. Loads in percent; the GPU memory figures sum all cards and are 0 without one."""
 
     cpu_percent: float
     ram_used_gb: float
@@ -36,44 +36,44 @@ class HostReading:
     disk_percent: float
     gpus: tuple[Gpu, ...]
     disk_free_gb: float
-    findings: tuple[str, ...] = ()  #: what could not be asked this time
+    findings: tuple[str, ...] = ()  #: what could not be measured
 
     @property
     def gpu_percent(self) -> float:
-        """The load of the busiest card."""
+        """Load of the busiest card."""
         return max((gpu.utilisation or 0.0 for gpu in self.gpus), default=0.0)
 
     @property
     def vram_used_mb(self) -> float:
-        """Memory in use on all cards."""
+        """Memory in use on all cards, in MiB."""
         return round(sum(gpu.memory_used or 0 for gpu in self.gpus) / MIB, 1)
 
     @property
     def vram_total_mb(self) -> float:
-        """Memory of all cards."""
+        """Total memory of all cards, in MiB."""
         return round(sum(gpu.memory_total or 0 for gpu in self.gpus) / MIB, 1)
 
     @property
     def vram_percent(self) -> float:
-        """How full the cards' memory is."""
+        """Share of GPU memory in use."""
         return round(100 * self.vram_used_mb / self.vram_total_mb, 1) if self.vram_total_mb else 0.0
 
 
 class HostStats:
-    """Takes readings; safe to use from many threads."""
+    """Takes readings; thread-safe."""
 
     def __init__(self, folder: Path) -> None:
-        """Watch the disk that holds `folder`, or that would hold it."""
+        """Monitor the disk that holds `folder`, or would hold it once created."""
         self._folder = folder
         self._lock = threading.Lock()
         self._reading: HostReading | None = None
         self._taken = 0.0
-        # Cards do not appear while a server runs, so a machine without one is asked once.
+        # Cards do not appear while a server runs, so a machine without one is probed once.
         self.has_gpu = bool(detect_hardware().gpus)
         psutil.cpu_percent(interval=None)  # the first call only starts the measurement
 
     def read(self) -> HostReading:
-        """Return a reading that is at most a moment old."""
+        """Return a reading that is at most `SHARED_SECONDS` old."""
         with self._lock:
             if self._reading is None or time.monotonic() - self._taken > SHARED_SECONDS:
                 self._reading = self._take()
@@ -81,7 +81,7 @@ class HostStats:
             return self._reading
 
     def usage(self) -> ResourceUsage:
-        """Return what is in use, as the check of resources takes it: memory as this process may use it."""
+        """Return the usage for the resource check; memory as available to this process."""
         reading, machine = self.read(), detect_hardware()
         available = machine.memory_available or 0
         cards = bool(reading.gpus) and reading.vram_total_mb > 0
@@ -113,29 +113,29 @@ class HostStats:
 
 @dataclass(frozen=True, slots=True)
 class MemoryImpact:
-    """The memory that a LoRA would take beside its model; in MiB."""
+    """Memory that a LoRA needs in addition to its model, in MiB."""
 
     needed_mb: float
-    free_mb: float  #: of the GPUs, or of the machine where there is none
+    free_mb: float  #: of the GPUs, or of the machine if it has none
     on_gpu: bool
 
     @property
     def fits(self) -> bool:
-        """Whether it can be loaded with a margin."""
+        """Whether it fits with a safety margin."""
         return self.needed_mb < SAFE_SHARE * self.free_mb
 
     @property
     def impact(self) -> str:
-        """How much it adds: low, medium or high."""
+        """Size class: low, medium or high."""
         return "low" if self.needed_mb < LOW_IMPACT_MB else "medium" if self.needed_mb < MEDIUM_IMPACT_MB else "high"
 
 
 def memory_impact_of(lora: Lora, reading: HostReading) -> MemoryImpact:
-    """Estimate what a LoRA takes: its numbers, once for each expert that gets them."""
+    """Estimate the memory of a LoRA: its values, once per expert that loads them."""
     on_gpu = bool(reading.gpus)
-    # A file that nothing assigns to one expert is loaded for both.
+    # A file not assigned to one expert is loaded for both.
     copies = 2 if not lora.is_pair and lora.files[0].expert is None else 1
-    # Two bytes for each number in bfloat16 on a GPU, four in float32 on a CPU.
+    # Two bytes per value in bfloat16 on a GPU, four in float32 on a CPU.
     needed = round(lora.values * copies * (2 if on_gpu else 4) / MIB, 3)
     free = reading.vram_total_mb - reading.vram_used_mb
     return MemoryImpact(needed, free if on_gpu else (reading.ram_total_gb - reading.ram_used_gb) * 1024, on_gpu)
