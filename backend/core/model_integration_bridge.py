@@ -1,9 +1,6 @@
-"""Who brings models here, as the domain sees it: how a fetch is asked for, and how far it is.
+"""Keeps one model warm, between the domain and the engine: downloads and loads the model that serves a request.
 
-Between the domain and the engine: which model serves a request, is it loaded, and what came out of it.
-
-Keeps one model warm. Knows the engine only through the protocols below, so it can be read, imported
-and tested without torch.
+Knows the engine and the downloader only through the protocols below, so it can be imported and tested without torch.
 """
 
 from __future__ import annotations
@@ -27,10 +24,10 @@ _PLAN = PLANS[0]
 
 
 class ModelFetcher(Protocol):
-    """Who brings models here (`models.downloader.ModelDownloader`)."""
+    """Downloads models (`models.download.downloader.ModelDownloader`)."""
 
     def fetch(self, spec: ModelSpec, *, check: Callable[[], None], on_progress: OnProgress) -> Path:
-        """Bring the model here, verified, or mend what is damaged; `check` raises to stop, and the bytes stay."""
+        """Download the model, verified, or repair its files; `check` raises to stop, and the bytes are kept."""
 
 
 class ModelFolders(Protocol):
@@ -127,7 +124,7 @@ class ModelIntegrationBridge(Generic[LoadedT]):
         return self._loaded_id
 
     def availability(self, model_id: str) -> Availability:
-        """Say whether the model could be loaded, without loading it.
+        """Return whether the model could be loaded, without loading it.
 
         Raises:
             UnknownModel: no model has this name.
@@ -140,24 +137,24 @@ class ModelIntegrationBridge(Generic[LoadedT]):
         return Availability(spec, available=True, loaded=self._loaded_id == spec.id, reason=None)
 
     def would_fetch(self, model_id: str) -> bool:
-        """Whether `ensure` would fetch something. Raises UnknownModel."""
+        """Whether `ensure` would download something. Raises UnknownModel."""
         here = self.availability(model_id)
         return self._fetcher is not None and not here.available and not here.spec.embedded
 
     def ensure(self, model_id: str, *, check: Callable[[], None], on_progress: OnProgress) -> Path:
-        """Return the folder of a model that is here and whole; fetch it, or its damaged files, where it is not.
+        """Return the folder of a complete model; download what is missing or damaged first.
 
         Loads nothing, so another thread may call it while this bridge has a model in memory.
 
         Args:
             model_id: any of the model's names.
-            check: asked often while bytes move; what it raises ends the wait, and what has arrived is kept.
-            on_progress: told how far the fetch is; never called for a model that is here.
+            check: called often during a download; what it raises ends the download, and the bytes are kept.
+            on_progress: receives the progress; never called for a complete model.
 
         Raises:
             UnknownModel: no model has this name.
-            ModelUnavailable, ModelDamaged: it cannot be used, and nobody fetches it.
-            WanError: the fetch failed, as its error says.
+            ModelUnavailable, ModelDamaged: it cannot be used, and this bridge downloads nothing.
+            WanError: the download failed, as its error says.
         """
         spec = find_model(model_id)
         try:
