@@ -125,7 +125,7 @@ class GenerationService:
 
         Raises:
             InvalidRequest: the request does not fit the model or the machine; nothing was queued.
-            ModelUnavailable, ModelDamaged: the model's files are not installed, and automatic download is off.
+            ModelUnavailable, ModelDamaged: the model's files are not installed, and no task would download them.
             StorageFull: the disk has no room for the download.
             IdempotencyConflict: the key belongs to a different request.
             OutputNotFound, OutputFileMissing: the video to extend is unknown, or its file is gone.

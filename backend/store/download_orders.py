@@ -1,6 +1,7 @@
-"""Which models somebody wants to have here, in which order, and whose download is paused, whoever runs it.
+"""The orders of model downloads: which models are wanted, in which order, and which downloads are paused.
 
-A row lives until its download has ended. Says nothing of bytes: those lie on the disk. Knows no process.
+A row lives until its download has ended, whichever process runs it. The bytes are on the disk and no concern of this
+module.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from backend.store.tables import download_orders, tasks
 
 
 class Urgency(StrEnum):
-    """Which download goes first; within one urgency the oldest does."""
+    """Which download runs first; within one urgency the oldest does."""
 
     CRITICAL = "critical"
     HIGH = "high"
@@ -26,7 +27,7 @@ class Urgency(StrEnum):
 
 
 class OrderState(StrEnum):
-    """Whether a download may go on."""
+    """Whether a download may run."""
 
     WANTED = "wanted"
     PAUSED = "paused"
@@ -40,38 +41,38 @@ class Order:
     state: OrderState
     urgency: Urgency
     number: int  #: order of arrival
-    wished: bool  #: False: nobody asked for the model; only what tasks fetch of it is paused
-    needed: bool  #: whether a task that has not ended is for this model
+    wished: bool  #: False: nobody ordered the model; only its download for tasks is paused
+    needed: bool  #: whether an unfinished task is for this model
 
     @property
     def paused(self) -> bool:
-        """Whether nobody may fetch this model now."""
+        """Whether no process may download this model now."""
         return self.state is OrderState.PAUSED
 
 
 class DownloadOrders:
-    """Keeps the orders. Each call is one transaction; every write leaves at most one order for a model."""
+    """The table of orders. Each call is one transaction; every write leaves at most one order for a model."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def want(self, model: str) -> Order:
-        """Order a model, or let a paused order go on; a model that is ordered keeps its place and urgency."""
+        """Order a model, or resume its paused order; a model that is ordered already keeps its place and urgency."""
         with self._database.begin() as connection:
             values = {"state": OrderState.WANTED, "wished": True}
             return _put(connection, model, values)
 
     def pause(self, model: str, *, wished: bool) -> Order:
-        """Let nobody fetch this model until further notice.
+        """Keep every process from downloading this model until it is resumed.
 
-        `wished` says whether it was ordered, in case the row is not here; one that is here keeps what it says.
+        `wished` says whether the model was ordered; it counts only where there is no row yet.
         """
         with self._database.begin() as connection:
             values: dict[str, Any] = {"state": OrderState.PAUSED}
             return _put(connection, model, values | ({} if _found(connection, model) else {"wished": wished}))
 
     def resume(self, model: str) -> Order | None:
-        """Let a paused download go on; return its order, or None when there was none or it only held tasks up."""
+        """Resume a paused download; return its order, or None when there was none or it only blocked tasks."""
         with self._database.begin() as connection:
             found = _found(connection, model)
             if found is None:
@@ -82,13 +83,13 @@ class DownloadOrders:
             return _put(connection, model, {"state": OrderState.WANTED})
 
     def rank(self, model: str, urgency: Urgency) -> None:
-        """Change when an order gets its turn; does nothing for one that is not here any more."""
+        """Change the urgency of an order; does nothing when it is gone."""
         with self._database.begin() as connection:
             changed = update(download_orders).where(download_orders.c.model == model)
             connection.execute(changed.values(urgency=urgency))
 
     def remove(self, model: str) -> None:
-        """Strike an order out: it was carried out, has failed, or was given up."""
+        """Strike an order: it was carried out, has failed, was given up, or is pointless."""
         with self._database.begin() as connection:
             connection.execute(delete(download_orders).where(download_orders.c.model == model))
 
@@ -99,12 +100,12 @@ class DownloadOrders:
             return None if found is None else _order(found)
 
     def list(self) -> list[Order]:
-        """Return all orders in the order of their arrival."""
+        """Return all orders, oldest first."""
         with self._database.read() as connection:
             return [_order(row) for row in connection.execute(_ORDERS.order_by(download_orders.c.number))]
 
     def is_paused(self, model: str) -> bool:
-        """Whether nobody may fetch this model now."""
+        """Whether no process may download this model now."""
         with self._database.read() as connection:
             found = _found(connection, model)
             return found is not None and found.state == OrderState.PAUSED
@@ -122,7 +123,7 @@ def _found(connection: Connection, model: str) -> Row[Any] | None:
 
 
 def _put(connection: Connection, model: str, values: dict[str, Any]) -> Order:
-    """Change the row of a model, or write a new one; the caller is the only writer while its transaction lasts."""
+    """Update or insert the row of a model; the caller is the only writer while its transaction lasts."""
     known = connection.execute(update(download_orders).where(download_orders.c.model == model).values(values))
     if known.rowcount == 0:
         connection.execute(insert(download_orders).values({"model": model, "urgency": Urgency.MEDIUM} | values))

@@ -1,6 +1,6 @@
-"""What WebSocket clients hear of model downloads: how far they are, and when they change their state.
+"""WebSocket messages about model downloads: their progress, and their changes of state.
 
-The same messages for a download that this server was asked for and for one that a task's worker runs.
+The same messages for a download that was ordered from this server and for one that a worker runs for a task.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def publish_download(sockets: Sockets, before: DownloadState | None, download: D
 
 
 def download_message(before: DownloadState | None, download: Download) -> tuple[str, dict[str, Any]]:
-    """Return the message that says how a download is now: its type and its data."""
+    """Return the type and the data of the message about a download."""
     data = download_view(download).model_dump(exclude_none=True)
     if "progress" in data:
         data["progress_percent"] = data["progress"]
@@ -35,7 +35,7 @@ def download_message(before: DownloadState | None, download: Download) -> tuple[
 
 
 def fetch_of_task(model: str | None, fetch: dict[str, Any] | None, moment: datetime) -> Download | None:
-    """Return the download that a task's progress tells of; None when the task fetches nothing, or only waits."""
+    """Return the download in a task's progress event; None when the task downloads nothing, or only waits for one."""
     spec, progress = models_in_force().get(model or ""), DownloadProgress.from_json(fetch) if fetch else None
     if spec is None or progress is None or progress.phase is DownloadPhase.WAITING:
         return None

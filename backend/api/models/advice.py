@@ -1,7 +1,4 @@
-"""The shapes of the models' use and of suggestions for one that cannot be used. What is not known is absent.
-
-Routes that say what the models were used for, and what to do when one of them cannot be used.
-"""
+"""Routes about the use of the models, and what to do when one of them cannot be used. Unknown values are absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The route that frees disk space of models, and its shapes: first what could go, then, when asked again, the deed."""
+"""The route that frees disk space of models: lists what can be deleted, and deletes it on request."""
 
 from __future__ import annotations
 

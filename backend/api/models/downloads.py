@@ -1,7 +1,4 @@
-"""The shapes of the routes that fetch, check and delete model files; what is not known is absent.
-
-Routes that bring model files here, look after them, and take them away.
-"""
+"""Routes that download, verify and delete the files of models. Unknown values are absent."""
 
 from __future__ import annotations
 

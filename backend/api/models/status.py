@@ -222,7 +222,7 @@ class ModelsHealth(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ModelContext:
-    """What surrounds the models: which workers hold them, which tasks need them, what they made."""
+    """What is known about models besides their files: workers that hold them, tasks that need them, their videos."""
 
     workers: Sequence[WorkerInfo]
     needed: frozenset[str]  #: ids of models that a waiting or running task names
@@ -252,7 +252,7 @@ def model_status(state: ModelState, scene: ModelContext) -> ModelStatus:
 
 
 def folder_of(state: ModelState) -> str:
-    """Name where a model lies, without the server's paths."""
+    """Name a model's location without paths of the server."""
     return "embedded" if state.spec.embedded else folder_hint(state)
 
 
@@ -284,7 +284,7 @@ def model_totals(states: Sequence[ModelState], scene: ModelContext) -> ModelTota
 
 
 def model_health(state: ModelState, suggestions: Sequence[str]) -> ModelHealth:
-    """Show whether one model can be relied on; `suggestions` say what to do if not."""
+    """Show the health of one model; `suggestions` say what to do if it is damaged."""
     manifest = read_manifest(state.folder)
     seen = None if manifest is None else read_last_seen(state.folder).oldest(manifest)
     return ModelHealth(
@@ -398,7 +398,7 @@ def _context(services: Services) -> ModelContext:
 
 
 def _advice(services: Services, state: ModelState) -> tuple[str, ...]:
-    """Return what the error says that a task for this model would get."""
+    """Return the advice of the error that a task for this model would get."""
     try:
         services.models.folder(state.spec)
     except (ModelUnavailable, ModelDamaged) as error:

@@ -1,4 +1,4 @@
-"""`wan22 models add`: a model of the user's own, from a folder, from single files, or from a repository."""
+"""`wan22 models add`: adds a model of the user's own, from a folder, single files, or a repository."""
 
 from __future__ import annotations
 
@@ -19,35 +19,36 @@ if TYPE_CHECKING:
 
 
 def add(
-    model_id: Annotated[str, typer.Argument(metavar="ID", help="Name of the model; requests say it.")],
-    base: Annotated[str, typer.Option(help="The built-in model that it is built like, such as TI2V-5B.")],
+    model_id: Annotated[str, typer.Argument(metavar="ID", help="Name of the model in requests.")],
+    base: Annotated[str, typer.Option(help="The built-in model with the same structure, such as TI2V-5B.")],
     path: Annotated[
         Path | None,
-        typer.Argument(help="Its folder in diffusers' layout, or its only transformer as a file.", exists=True),
+        typer.Argument(help="Its folder in diffusers' layout, or the file of its only transformer.", exists=True),
     ] = None,
     high: Annotated[
         Path | None, typer.Option(help="The expert for high noise: safetensors, their index, or GGUF.", exists=True)
     ] = None,
     low: Annotated[Path | None, typer.Option(help="The expert for low noise, likewise.", exists=True)] = None,
     part: Annotated[
-        list[Path] | None, typer.Option(help="Its autoencoder or text encoder as a file; repeated.", exists=True)
+        list[Path] | None,
+        typer.Option(help="The file of its autoencoder or text encoder; may be repeated.", exists=True),
     ] = None,
     repository: Annotated[
-        str | None, typer.Option(metavar="OWNER/NAME", help="Where the hub has it, in place of a folder.")
+        str | None, typer.Option(metavar="OWNER/NAME", help="Its repository on the hub, instead of a folder.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
-    title: Annotated[str | None, typer.Option(help="What people call it.")] = None,
+    title: Annotated[str | None, typer.Option(help="Its name for display.")] = None,
     licence: Annotated[str | None, typer.Option(help="Its licence.")] = None,
     alias: Annotated[list[str] | None, typer.Option(help="Another name for it; may be repeated.")] = None,
     default: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A default of its own, such as steps=8; repeated.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Its own default, such as steps=8; may be repeated.")
     ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy the files into the home folder.")] = False,
 ) -> None:
-    """Add a model of your own, built like one of the built-in ones. A running server knows it at once.
+    """Add a model of your own with the structure of a built-in one. A running server knows it at once.
 
-    Its files stay where they are. Of single files a folder of links is made; what they lack is taken from the models
-    that are here, or fetched later.
+    Its files stay where they are. Single files are linked into one folder; missing parts are taken from installed
+    models, or downloaded later.
     """
     from backend.commands.progress_bar import byte_bar
     from backend.models.folder.manager import ModelManager
@@ -89,7 +90,7 @@ def add(
 
 
 class _Reading:
-    """Shows how much of the files was read."""
+    """Shows how many bytes of the files were read."""
 
     def __init__(self, bar: ShowBytes) -> None:
         self._bar = bar
@@ -112,7 +113,7 @@ def _only_transformer(path: Path, high: Path | None, entry: ModelEntry) -> Path:
 
 
 def _setting(text: str) -> tuple[str, object]:
-    """Read `KEY=VALUE`; a value that is no JSON is a text."""
+    """Read `KEY=VALUE`; a value that is not JSON is a string."""
     key, equals, value = text.partition("=")
     if not equals:
         raise BadSettings(f"--default {key}: say KEY=VALUE, such as steps=8", suggestions=("Correct the option.",))

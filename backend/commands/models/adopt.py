@@ -1,4 +1,4 @@
-"""`wan22 models adopt`: use the files that other programs have on this machine, after saying which and for what."""
+"""`wan22 models adopt`: lists the model files of other programs on this machine, and uses them."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _GB = 1e9
 
 def adopt(
     roots: Annotated[
-        list[Path] | None, typer.Option("--from", help="Look through this folder too; it is only read.")
+        list[Path] | None, typer.Option("--from", help="Search this folder, too; it is only read.")
     ] = None,
     use: Annotated[
-        list[str] | None, typer.Option("--use", help="Say what a file is: MODEL/COMPONENT=FILE. May be repeated.")
+        list[str] | None, typer.Option("--use", help="Name the use of a file: MODEL/COMPONENT=FILE. May be repeated.")
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", help="Adopt this model even where its transformers have still to be fetched."),
+        typer.Option("--model", help="Adopt this model even if its transformers still have to be downloaded."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what was found.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what was found.")] = False,
     copy: Annotated[bool, typer.Option("--copy", help="Copy a model's files instead of linking them.")] = False,
     loras: Annotated[bool, typer.Option(help="Link the LoRAs that fit a model here, too.")] = True,
 ) -> None:
@@ -100,7 +100,7 @@ def _adopt(home: Home, plan: Plan, *, copy: bool) -> None:
 
 
 def _adopt_loras(home: Home, survey: Survey, *, dry_run: bool) -> None:
-    """Link the LoRAs that are not here yet; one that is refused keeps no other one out."""
+    """Link the LoRAs that are not in the library yet; a rejected one does not stop the others."""
     from backend.models.adoption.structure import Kind
     from backend.models.lora.library import LoraLibrary
 
@@ -142,7 +142,7 @@ def _show_files(survey: Survey) -> None:
         what = " or ".join(identity.name for identity in found.identities) or found.kind.value
         uses = ", ".join(f"{use.model}/{use.component}" for use in found.uses)
         numbers = found.precision[0] if found.precision else ""
-        # Who has to say what a file is needs its whole name; the others are named again where they are used.
+        # The user has to name an ambiguous file by its full path; the others are named again where they are used.
         name = str(found.path) if found.ambiguous else "/".join(found.path.parts[-2:])
         row = (_clean(name), what, numbers, f"{found.size / _GB:,.2f}", uses, _note(found))
         table.add_row(*(escape(text) for text in row))
@@ -186,5 +186,5 @@ def _show_plans(plans: list[Plan]) -> None:
 
 
 def _clean(text: str) -> str:
-    """Make a name of others fit one line of a terminal."""
+    """Make a foreign name fit one line of a terminal."""
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,4 +1,4 @@
-"""`wan22 models`: list, add, fetch, adopt, check and remove models. Works on the home folder; no server has to run."""
+"""`wan22 models`: lists, downloads, verifies and removes models. Works on the home folder; needs no server."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from backend.models.folder.integrity import FileFinding
     from backend.models.folder.manager import ModelManager, ModelState
 
-app = typer.Typer(help="List, add, fetch, adopt, check and remove models.", no_args_is_help=True)
+app = typer.Typer(help="List, add, download, adopt, verify and remove models.", no_args_is_help=True)
 app.command("add")(add)
 
-Name = Annotated[str, typer.Argument(help="Name of the model, as the list has it.")]
-Limit = Annotated[float | None, typer.Option("--limit", min=0.01, help="At most so many MB per second.")]
+Name = Annotated[str, typer.Argument(help="Name of the model, as in the list.")]
+Limit = Annotated[float | None, typer.Option("--limit", min=0.01, help="Speed limit in MB per second.")]
 _MB = 1e6
 
 app.command("adopt")(adopt)
@@ -39,7 +39,7 @@ app.command("cleanup")(cleanup)
 
 @app.command("list")
 def list_models() -> None:
-    """List the models and what the disk has of them."""
+    """List the models and their state on the disk."""
     table = Table("name", "makes video from", "status", "MB on disk", "why not", box=None)
     for state in _manager(own_home()).states():
         images = "an image and text" if state.spec.needs_image else "text, perhaps an image"
@@ -54,7 +54,7 @@ def list_models() -> None:
 
 @app.command("show")
 def show(name: Name) -> None:
-    """Show what is known of a model and its files, as JSON."""
+    """Show a model and its files, as JSON."""
     home = own_home()
     out.print_json(json.dumps(_described(_manager(home).state(find_model(name)))))
 
@@ -65,7 +65,7 @@ def download(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
     limit: Limit = None,
 ) -> None:
-    """Fetch a model, or what is missing of it. Stop it at any time: the next call goes on from there."""
+    """Download a model, or its missing files. Can be stopped at any time: the next call resumes."""
     from backend.commands.progress_bar import byte_bar
 
     home, spec = own_home(), find_model(name)
@@ -81,8 +81,8 @@ def download(
 @app.command("verify")
 def verify(
     name: Name,
-    quick: Annotated[bool, typer.Option("--quick", help="Only sizes and headers; reads no contents.")] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Fetch again what is wrong, and only that.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Check sizes and headers only.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Download the wrong files, and only those, again.")] = False,
     limit: Limit = None,
 ) -> None:
     """Check a model's files against what was downloaded, without the network."""
@@ -113,9 +113,9 @@ def verify(
 
 @app.command("remove")
 def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
-    """Delete a model's files, also unfinished ones; a model of your own is taken out, and its folder stays.
+    """Delete a model's files, unfinished ones included; a model of your own is unregistered, and its folder stays.
 
-    Not one that a task waits for or a worker holds, also while a server runs.
+    Refuses a model that a task waits for or a worker holds; safe while a server runs.
     """
     from backend.models.folder.storage import remove_model
     from backend.models.own.configuration import ModelConfigurationManager
@@ -128,7 +128,7 @@ def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do
         configuration = ModelConfigurationManager(home)
         if not configuration.has(name):
             raise
-        configuration.remove(name)  # one that was left out because something is wrong with it
+        configuration.remove(name)  # an entry that was ignored because it is invalid
         out.print("The entry was taken out of config.json")
         return
     if not (yes or spec.embedded):
@@ -162,7 +162,7 @@ def _shown(bar: ShowBytes) -> OnProgress:
 
 
 def _examined(home: Home, spec: ModelSpec, *, quick: bool) -> list[FileFinding]:
-    """Check the files of a model; none are returned for a folder that was not downloaded by wan22 but looks whole."""
+    """Check the files of a model; returns nothing for a complete folder that was not downloaded by wan22."""
     from backend.commands.progress_bar import byte_bar
     from backend.models.folder.integrity import check_full, check_quick
     from backend.models.folder.manifest import read_manifest
@@ -171,7 +171,7 @@ def _examined(home: Home, spec: ModelSpec, *, quick: bool) -> list[FileFinding]:
     folder = manager.state(spec).folder
     manifest = read_manifest(folder)
     if manifest is None:
-        manager.folder(spec)  # says what is wrong with it
+        manager.folder(spec)  # raises: explains what is wrong
         out.print(f"{spec.id} was not downloaded by wan22: its files are all there, their contents cannot be compared")
         return []
     if quick:

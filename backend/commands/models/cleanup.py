@@ -1,4 +1,4 @@
-"""`wan22 models cleanup`: what the models take on the disk, what of it could go, and the deed when told to."""
+"""`wan22 models cleanup`: lists what can be deleted, and deletes it on request."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ _GB = 1e9
 
 
 def cleanup(
-    keep_days: Annotated[int, typer.Option("--keep-days", min=0, help="Models used within so many days stay.")] = 30,
+    keep_days: Annotated[
+        int, typer.Option("--keep-days", min=0, help="Keep models used within this number of days.")
+    ] = 30,
     free: Annotated[
-        float | None, typer.Option("--free", min=0, help="Stop when so many GB are free; else all that can go goes.")
+        float | None,
+        typer.Option("--free", min=0, help="Stop when this many GB are free; default: delete everything listed."),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete; without it, nothing is.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete; without it, only list.")] = False,
 ) -> None:
-    """Show what the models take on the disk and what could go: leftovers, and models that are not used any more."""
+    """Show the disk space of the models and what can be deleted: leftovers, and models no longer used."""
     with _opened() as care:
         report = care.report()
         target = None if free is None else round(free * _GB)

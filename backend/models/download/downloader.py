@@ -1,7 +1,7 @@
-"""Fetches a model from the hub into the home folder: once, whoever asks; resumed after anything; visible when complete.
+"""Downloads a model from the hub into the home folder: once for all callers, resumable, visible only when complete.
 
-Everything grows in `models/ID.partial`, under a lock, and is renamed to `models/ID` when every file was verified.
-Moves nothing over the network itself (`transfer`) and knows no hub protocol (`hub`).
+The files grow in `models/ID.partial`, under a lock; the folder is renamed to `models/ID` when every file is verified.
+Transfers no bytes itself (`transfer`) and knows no hub protocol (`hub`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from backend.models.folder.manager import ModelManager
 from backend.models.folder.manifest import FileRecord, Manifest, read_manifest
 from backend.models.folder.progress import ProgressMeter, RateLimiter
 
-#: How often a file is fetched whose content is wrong.
+#: Number of downloads of one file whose content is wrong, before giving up.
 CONTENT_ATTEMPTS = 3
 
 Check = Callable[[], None]
@@ -49,7 +49,7 @@ def _nothing() -> None:
 
 
 class ModelDownloader:
-    """Fetches and repairs models; any number of threads and processes may ask at once."""
+    """Downloads and repairs models; any number of threads and processes may call at once."""
 
     def __init__(
         self,
@@ -68,14 +68,14 @@ class ModelDownloader:
 
         Args:
             home: where the models are.
-            manager: says what is complete.
-            hub: where files are fetched from.
-            policy: how often is tried again.
-            pause: waits between tries.
-            limit: asked while bytes move how fast they may.
-            stall_seconds: a connection without a byte for so long is given up and continued.
-            free_bytes: the room on the disk of a folder.
-            local: files of other programs, which are linked instead of fetched where their content is the wanted one.
+            manager: judges what is complete.
+            hub: where files are downloaded from.
+            policy: number and length of the retries.
+            pause: waits between retries.
+            limit: called during a transfer; returns the allowed bytes per second.
+            stall_seconds: a connection without a byte for this long is dropped, and the file resumed.
+            free_bytes: free space on the disk of a folder.
+            local: files of other programs, linked instead of downloaded where their content is the same.
         """
         self._home = home
         self._manager = manager
@@ -95,17 +95,17 @@ class ModelDownloader:
         on_progress: OnProgress = lambda _progress: None,
         revision: str | None = None,
     ) -> Path:
-        """Make the model available and return its folder; at once when it is complete already.
+        """Make the model available and return its folder; immediately when it is complete already.
 
-        `revision` is a branch, tag or commit of the repository, None the one in the table.
+        `revision` is a branch, tag or commit of the repository; None = the one in the table.
 
-        `check` is asked between chunks and while waiting; it raises to stop, and what has arrived is kept. A folder
-        that is damaged is completed: its good files stay, its bad ones go to the quarantine.
+        `check` is called between chunks and while waiting; it raises to stop, and the bytes are kept. A damaged folder
+        is completed: its good files stay, its bad ones go to the quarantine.
 
         Raises:
-            HubUnreachable, HubRateLimited, ModelGated, RepositoryNotFound, UnsafeRepository: the hub does not give it.
-            StorageFull: there is not enough room; told before the first byte where the sizes say so.
-            ModelDamaged: the hub gives other bytes than it promised, or the folder is a link.
+            HubUnreachable, HubRateLimited, ModelGated, RepositoryNotFound, UnsafeRepository: the hub does not serve it.
+            StorageFull: there is not enough space; raised before the first byte when the sizes show it.
+            ModelDamaged: the hub serves other bytes than it announced, or the folder is a link.
             ModelUnavailable: the model ships with the package, or is the user's own without a repository.
         """
         if spec.repo_id is None:
@@ -141,9 +141,9 @@ class ModelDownloader:
         check: Check = _nothing,
         on_progress: OnProgress = lambda _progress: None,
     ) -> Path:
-        """Put the files that were found to be wrong into the quarantine and fetch them, and only them, again.
+        """Move the wrong files into the quarantine and download those files, and no others, again.
 
-        They come from the commit that the folder was downloaded at, whatever is newest now.
+        They come from the commit that the folder was downloaded at, not from the newest one.
 
         Raises:
             WanError: as `download`.
@@ -166,9 +166,9 @@ class ModelDownloader:
         check: Check = _nothing,
         on_progress: OnProgress = lambda _progress: None,
     ) -> Path:
-        """Make the model available whatever the disk has of it; what is damaged is mended from its own commit.
+        """Make the model available whatever its state on the disk; damaged files are replaced from their own commit.
 
-        Only sizes and headers are looked at: that decides within moments whether a task can begin.
+        Only sizes and headers are checked, so that a task can start within moments.
 
         Raises:
             WanError: as `download`.
@@ -195,7 +195,7 @@ class ModelDownloader:
     def _fill(
         self, spec: ModelSpec, folder: Path, listing: Listing, meter: ProgressMeter, check: Check, retries: Retries
     ) -> None:
-        """Bring every file of the listing into the folder, verified."""
+        """Get every file of the listing into the folder, verified."""
         known = read_manifest(folder)
         manifest = Manifest(spec.id, listing.repository, listing.commit, dict(known.files) if known else {})
         if known is not None and spec.base is not None:
@@ -234,7 +234,7 @@ class ModelDownloader:
     def _taken_over(
         self, folder: Path, file: RemoteFile, manifest: Manifest, meter: ProgressMeter, check: Check
     ) -> bool:
-        """Link a file that another program has fetched already, when it has the very bytes of this one."""
+        """Link a file of another program when it has exactly the bytes of this one."""
         target = inside(folder, file)
         for path in self._local.candidates(file):
             meter.at(DownloadPhase.VERIFYING, file.name)
@@ -246,11 +246,11 @@ class ModelDownloader:
                 read += count
                 meter.add(count, network=False)
 
-            with suppress(OSError):  # what belongs to others may go away while it is read
+            with suppress(OSError):  # files of other programs may vanish while they are read
                 if file.sha256 is None:
                     sha256 = content_of(path, file, check, on_read)
                 else:
-                    # Files of one model are often equally long: each is read once, whichever of them is wanted.
+                    # Files of one model often have the same size: each is read once, whichever of them is wanted.
                     found = self._local.digest(path, on_read)
                     sha256 = found if found == file.sha256 else None
                 if sha256 is not None:
@@ -272,7 +272,7 @@ class ModelDownloader:
         meter: ProgressMeter,
         check: Check,
     ) -> FileRecord | None:
-        """Return the record of a file that is here and right; a wrong one goes to the quarantine."""
+        """Return the record of a file that is present and correct; a wrong one goes to the quarantine."""
         path = inside(folder, file)
         state = quick_state(path, file.size)
         if state is FileState.MISSING and not path.is_symlink():
@@ -330,9 +330,9 @@ def downloader_into(
     bytes_per_second: float | None = None,
     policy: RetryPolicy | None = None,
 ) -> ModelDownloader:
-    """Return a downloader from the hub that links what the Hugging Face cache and the folders `roots` have already.
+    """Return a downloader that links files which the Hugging Face cache or the folders `roots` have already.
 
-    It keeps to the limit that the home's config.json has at each moment, and to `bytes_per_second`.
+    It obeys the limit in the home's config.json, also when that changes during a download, and `bytes_per_second`.
     """
     local = LocalFiles(roots, hugging_face_cache())
     limit = bandwidth_limit(ConfigFile(home.config_file), bytes_per_second)
@@ -340,7 +340,7 @@ def downloader_into(
 
 
 def _keep_own(spec: ModelSpec, manifest: Manifest, lost: list[str]) -> None:
-    """Refuse to put files of the base's repository into the places of files that the user gave for an own model.
+    """Refuse to replace files that the user gave for an own model with files of the base's repository.
 
     Raises:
         ModelDamaged: such a file is lost.

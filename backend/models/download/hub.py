@@ -1,7 +1,6 @@
-"""The model hub as the downloader sees it: which files a repository has at which commit, and how to ask for one.
+"""The model hub: which files a repository has at which commit, and how to request one.
 
-Metadata, addresses, endpoint and token are the business of huggingface_hub; its errors become ours here. Files are
-not transferred here.
+Metadata, addresses, endpoint and token come from huggingface_hub; its errors become ours here. Transfers no files.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ COMPONENTS = frozenset(
         "vae",
     }
 )
-#: What is fetched of them. Formats that can run code when they are opened (.bin, .pt, .ckpt, .py) are not among these.
+#: File types that are downloaded from them. Formats that can run code when opened (.bin, .pt, .ckpt, .py) are not.
 SUFFIXES = frozenset({".safetensors", ".json", ".model", ".txt"})
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -52,13 +51,13 @@ class RemoteFile:
 
     @property
     def etag(self) -> str:
-        """How the hub names this content."""
+        """The hub's name for this content."""
         return self.sha256 or self.blob_id
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a repository has at one commit, as far as the loader needs it."""
+    """The files of a repository at one commit that the loader needs."""
 
     repository: str
     commit: str
@@ -71,35 +70,35 @@ class Listing:
 
 
 class Reach(StrEnum):
-    """Whether a hub can be asked from here."""
+    """Whether the hub can be reached from this machine."""
 
     REACHABLE = "reachable"
-    OFFLINE = "offline"  #: there is no way to it, or HF_HUB_OFFLINE forbids to ask
-    BLOCKED = "blocked"  #: something in between, or the hub itself, refuses
+    OFFLINE = "offline"  #: there is no route to it, or HF_HUB_OFFLINE is set
+    BLOCKED = "blocked"  #: a proxy or the hub itself refuses
 
 
 class Hub:
-    """A hub at one address, asked with one token (or none)."""
+    """A hub at one address, with one token or none."""
 
     def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
-        """Without arguments the address is `HF_ENDPOINT` and the token `HF_TOKEN`, as huggingface_hub finds them."""
+        """The defaults are `HF_ENDPOINT` and `HF_TOKEN`, as huggingface_hub resolves them."""
         self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
         self._token = token or get_token()
 
     @property
     def host(self) -> str:
-        """Its name, for people: without what an address may hold beside it."""
+        """The host name, for display: an address may contain more, such as credentials."""
         return httpx2.URL(self.endpoint).host
 
     def listing(
         self, repository: str, revision: str = "main", *, wanted: Callable[[str], bool] | None = None
     ) -> Listing:
-        """Ask what a repository has: of a model what the loader opens, or the files whose names are `wanted`.
+        """List the files of a repository that the loader opens, or those whose names are `wanted`.
 
         Raises:
-            Transient: the hub is busy or cannot be reached; it may be asked again.
-            HubUnreachable: it must not be asked.
-            ModelGated, RepositoryNotFound: it will not answer otherwise.
+            Transient: the hub is busy or unreachable; a retry may succeed.
+            HubUnreachable: offline mode forbids the request.
+            ModelGated, RepositoryNotFound: a retry would not help.
             UnsafeRepository: it lists a name that leads out of the folder, or files that cannot be verified.
         """
         api = HfApi(endpoint=self.endpoint, token=self._token or False)
@@ -137,7 +136,7 @@ class Hub:
         return Listing(repository, str(info.sha), tuple(sorted(files, key=lambda file: (file.size, file.name))))
 
     def reach(self, seconds: float = REACH_SECONDS) -> tuple[Reach, str]:
-        """Knock once, and say whether the hub can be asked, and how that was found out; nothing secret is sent."""
+        """Probe the hub once; return whether it can be reached, and the evidence in words. Sends no token."""
         if constants.HF_HUB_OFFLINE:
             return Reach.OFFLINE, "HF_HUB_OFFLINE is set, so it is not asked"
         try:
@@ -146,11 +145,11 @@ class Hub:
             return Reach.BLOCKED, f"no answer within {seconds:g} s or a proxy that refuses ({type(error).__name__})"
         except (httpx2.TransportError, httpx2.InvalidURL) as error:
             return Reach.OFFLINE, f"there is no way to it ({type(error).__name__})"
-        refuses = status >= 400 and status not in (404, 405)  # those come from a hub that only lacks such a page
+        refuses = status >= 400 and status not in (404, 405)  # a hub may simply lack this page
         return (Reach.BLOCKED if refuses else Reach.REACHABLE), f"it answers {status}"
 
     def address(self, listing: Listing, file: RemoteFile) -> str:
-        """Where a file can be had, at the listing's very commit."""
+        """The address of a file at the commit of the listing."""
         return hf_hub_url(listing.repository, file.name, revision=listing.commit, endpoint=self.endpoint)
 
     def owns(self, url: httpx2.URL) -> bool:
@@ -159,11 +158,11 @@ class Hub:
         return (url.scheme, url.host, url.port) == (home.scheme, home.host, home.port)
 
     def authorization(self, url: httpx2.URL) -> dict[str, str]:
-        """The header that proves who asks: for the hub's own origin alone, never for where it redirects to."""
+        """The header with the token: for the hub's own origin only, never for where it redirects to."""
         return {"Authorization": f"Bearer {self._token}"} if self._token is not None and self.owns(url) else {}
 
     def refuse(self, status: int, headers: httpx2.Headers, subject: str, cause: Exception | None = None) -> NoReturn:
-        """Raise what an error answer means; the message never repeats what was sent."""
+        """Raise the error for an error status; the message never repeats what was sent."""
         if status == 429:
             raise Transient(HubRateLimited(), retry_after(headers)) from cause
         if status in _BUSY:
@@ -177,7 +176,7 @@ class Hub:
 
 
 def is_offline() -> bool:
-    """Whether the operator forbids to ask the hub (`HF_HUB_OFFLINE`)."""
+    """Whether the operator forbids requests to the hub (`HF_HUB_OFFLINE`)."""
     return bool(constants.HF_HUB_OFFLINE)
 
 
@@ -190,5 +189,5 @@ def is_needed(name: str) -> bool:
 
 
 def unreachable(error: Exception) -> Transient:
-    """Make the error for a failed connection; the cause is named by its kind, since its text may hold an address."""
+    """Return the error for a failed connection; names only the type of the cause: its text may contain an address."""
     return Transient(HubUnreachable(f"The model hub cannot be reached ({type(error).__name__})"))

@@ -1,4 +1,4 @@
-"""One file under a second name: a hard link, a symbolic link where another disk forbids that, a copy on wish."""
+"""Gives a file a second name: a hard link, a symbolic link across disks, or a copy on request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def link_file(source: Path, target: Path, *, copy: bool = False) -> Link:
     try:
         os.link(real, target)
     except OSError:
-        # Another device, a file of somebody else, a file system without such links.
+        # Another device, a file of another user, a file system without hard links.
         target.symlink_to(real)
         return Link.SYMBOLIC
     return Link.HARD

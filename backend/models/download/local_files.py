@@ -1,7 +1,7 @@
-"""Files that other programs already have on this machine: walked with bounds, and found by the content that is wanted.
+"""Finds files of other programs on this machine by the content that is wanted.
 
-Knows the Hugging Face cache's way of naming contents and folders that hold anything. Reads, never writes. A link is
-followed once; circles, devices and folders that may not be read are no obstacle.
+Searches the Hugging Face cache, which names files by content, and arbitrary folders within bounds. Reads, never writes.
+A link is followed once; cycles, devices and unreadable folders are skipped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from backend.models.folder.integrity import digest_of
 
 MAX_DEPTH = 12
 MAX_ENTRIES = 500_000
-#: Smaller files are fetched sooner than they are looked for.
+#: Smaller files are downloaded faster than they are found.
 _WORTH_BYTES = 2**20
 _CACHED_REPOSITORY, _BLOBS = "models--", "blobs"
 _CONTENT_NAME = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -28,16 +28,16 @@ _CONTENT_NAME = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 @dataclass
 class Walk:
-    """One look through some folders: the regular files in them, and what could not be looked at."""
+    """One walk through folders: their regular files, and which folders could not be read."""
 
     roots: tuple[Path, ...]
     unreadable: list[Path] = field(default_factory=list)
-    cut_short: bool = False  #: the folders hold more, or go deeper, than is looked at
+    cut_short: bool = False  #: the folders hold more, or go deeper, than the bounds allow
     _seen: set[tuple[int, int]] = field(default_factory=set)
     _entries: int = 0
 
     def files(self) -> Iterator[Path]:
-        """Yield every regular file by each of its names; links that lead to nothing are left out."""
+        """Yield every regular file by each of its names; dangling links are skipped."""
         for root in self.roots:
             yield from self._folder(root, 0)
 
@@ -76,18 +76,18 @@ class Walk:
 
 
 def content_name(path: Path) -> str:
-    """Return how the Hugging Face cache that a file is in names its content (SHA-256 or git's blob id), or nothing."""
+    """Return the content name (SHA-256 or git's blob id) of a file in a Hugging Face cache; else an empty string."""
     real = path.resolve()
     return real.name if real.parent.name == _BLOBS and _CONTENT_NAME.fullmatch(real.name) else ""
 
 
 def hugging_face_cache() -> Path:
-    """Return where huggingface_hub keeps what it has fetched (`HF_HUB_CACHE`, `HF_HOME`)."""
+    """Return the cache folder of huggingface_hub (`HF_HUB_CACHE`, `HF_HOME`)."""
     return Path(constants.HF_HUB_CACHE)
 
 
 class LocalFiles:
-    """Looks for wanted contents in a Hugging Face cache and in further folders."""
+    """Finds wanted contents in a Hugging Face cache and in further folders."""
 
     def __init__(self, roots: Iterable[Path] = (), cache: Path | None = None) -> None:
         self._roots = tuple(roots)
@@ -95,13 +95,13 @@ class LocalFiles:
         self._digests: dict[tuple[Path, int, int], str | None] = {}
 
     def candidates(self, file: RemoteFile) -> Iterator[Path]:
-        """Yield files that may have this content, the likeliest first; whoever takes one has to read it."""
+        """Yield files that may have this content, likeliest first; the caller has to verify them."""
         yield from self._cached(file)
         if file.size >= _WORTH_BYTES:
             yield from self._by_size.get(file.size, ())
 
     def digest(self, path: Path, on_read: Callable[[int], None]) -> str | None:
-        """Return a file's SHA-256, reading it the first time only; None when it cannot be read."""
+        """Return a file's SHA-256, read once and cached; None when it cannot be read."""
         try:
             status = path.stat()
         except OSError:

@@ -1,4 +1,4 @@
-"""The folder in which a model grows until it is complete: opened with what is there, kept inside itself, tidied."""
+"""The folder in which a model grows until it is complete: opens it, keeps file names inside it, tidies it up."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from backend.models.folder.progress import STATUS_FILE
 
 
 def open_partial(home: Home, spec: ModelSpec) -> Path:
-    """Return the folder in which the model grows; a damaged one goes on there with what it has.
+    """Return the folder in which the model grows; a damaged model continues there with the files that it has.
 
     Raises:
-        ModelDamaged: one of the folders is a link, behind which nothing is changed.
+        ModelDamaged: one of the folders is a link; files behind a link are never changed.
     """
     target, folder = home.model_of(spec.id), home.partial_model_of(spec.id)
     if target.is_symlink() or folder.is_symlink():
@@ -40,7 +40,7 @@ def inside(folder: Path, file: RemoteFile) -> Path:
     """Join a listed name to the folder.
 
     Raises:
-        UnsafeRepository: a link on the disk would lead it out of there.
+        UnsafeRepository: a link on the disk leads out of it.
     """
     path = folder / file.name
     if not path.parent.resolve().is_relative_to(folder.resolve()):
@@ -49,9 +49,9 @@ def inside(folder: Path, file: RemoteFile) -> Path:
 
 
 def whole_adopted(folder: Path, manifest: Manifest) -> list[str]:
-    """Return the adopted components whose files are all still there; the rest of the others is taken away.
+    """Return the adopted components whose files are all still there; the other components' files are deleted.
 
-    A component that lost a file is fetched as it was published: its parts would not go together with the hub's.
+    A component that lost a file is downloaded as published: its remaining files would not match the hub's.
     """
     whole = []
     for component in manifest.adopted:
@@ -66,7 +66,7 @@ def whole_adopted(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def tidy(folder: Path) -> None:
-    """Delete the status, and what processes that were killed left beside the finished files."""
+    """Delete the status file, and what killed processes left beside the finished files."""
     for pattern in (STATUS_FILE, f"*{PART_SUFFIX}", f"*{NOTE_SUFFIX}"):
         for path in folder.rglob(pattern):
             path.unlink()

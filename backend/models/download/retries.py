@@ -1,6 +1,6 @@
-"""How often and how long a download tries again: growing pauses with jitter, or as long as the server asks for.
+"""Retries of a download: growing pauses with jitter, or as long as the server asks for.
 
-Knows no network: it is told what failed and whether anything arrived in between.
+Knows no network: callers report each failure, and whether any bytes arrived in between.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from email.utils import parsedate_to_datetime
 
 from backend.core.errors import HubRateLimited, WanError
 
-_LOOK_SECONDS = 0.2  # how soon a wish to stop is noticed while waiting
+_CHECK_SECONDS = 0.2  # longest delay before a request to stop is noticed while waiting
 
 
 class Transient(Exception):
-    """Something that may go away by itself; `final` is what it becomes when it does not."""
+    """A failure that may pass; `final` is the error when it does not."""
 
     def __init__(self, final: WanError, retry_after: float | None = None) -> None:
         self.final = final
@@ -30,18 +30,18 @@ class Transient(Exception):
 class RetryPolicy:
     """When to give up."""
 
-    attempts: int = 7  #: failures in a row without a single byte in between
+    attempts: int = 7  #: consecutive failures without a single byte in between
     first_seconds: float = 1.0  #: mean of the first pause; it doubles
     longest_seconds: float = 60.0
-    longest_asked_seconds: float = 600.0  #: a server that asks for more than this is not waited for
+    longest_asked_seconds: float = 600.0  #: a server that asks for a longer pause is given up
 
 
-#: For what goes on by itself after a power cut: about half an hour, which is more than a router takes to come back.
+#: For downloads that resume automatically after a power cut: about half an hour, more than a router takes to restart.
 PATIENT = RetryPolicy(attempts=40)
 
 
 class Retries:
-    """The failures of one download in a row."""
+    """The consecutive failures of one download."""
 
     def __init__(
         self,
@@ -49,21 +49,21 @@ class Retries:
         check: Callable[[], None],
         pause: Callable[[float, Callable[[], None]], None] | None = None,
     ) -> None:
-        """`check` is asked while waiting and may raise; `pause` waits, and is replaced by tests of the waiting."""
+        """`check` is called while waiting and may raise; `pause` waits, and can be replaced in tests."""
         self._policy = policy
         self._check = check
         self._pause = pause or wait_checking
         self._failures = 0
 
     def progressed(self) -> None:
-        """Bytes arrived: the count starts again."""
+        """Reset the count: bytes arrived."""
         self._failures = 0
 
     def failed(self, error: Transient) -> None:
         """Wait before the next try.
 
         Raises:
-            WanError: what `error` becomes when it was one time too many.
+            WanError: the final form of `error`, after the last try.
         """
         self._failures += 1
         if self._failures >= self._policy.attempts:
@@ -76,21 +76,21 @@ class Retries:
             self._pause(error.retry_after, self._check)
             return
         longest = min(self._policy.longest_seconds, self._policy.first_seconds * 2 ** (self._failures - 1))
-        # Half of the pause is left to chance, so that many machines do not come back at the same moment.
+        # Half of the pause is random, so that many machines do not return at the same moment.
         self._pause(longest * (0.5 + random.random()), self._check)  # noqa: S311 - spreads load, guards nothing
 
 
 def wait_checking(seconds: float, check: Callable[[], None]) -> None:
-    """Wait, and ask `check` several times a second whether to go on."""
+    """Wait, and call `check` several times a second; it raises to stop."""
     until = time.monotonic() + seconds
     check()
     while (left := until - time.monotonic()) > 0:
-        time.sleep(min(left, _LOOK_SECONDS))
+        time.sleep(min(left, _CHECK_SECONDS))
         check()
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read `Retry-After` (RFC 9110, 10.2.3: seconds or a date) as seconds from now; None when it is not there."""
+    """Read `Retry-After` (RFC 9110, 10.2.3: seconds or a date) as seconds from now; None when absent."""
     value = headers.get("Retry-After", "").strip()
     if value.isdecimal() and value.isascii():
         return float(value)

@@ -1,6 +1,6 @@
-"""One file from the hub to the disk: goes on from the bytes that are there, ends with the right digest or not at all.
+"""Transfers one file from the hub to the disk: resumes from existing bytes, and succeeds only with the right digest.
 
-The bytes grow in `NAME.part`, beside a note that says which content they belong to. Both survive `kill -9`.
+The bytes grow in `NAME.part`, beside a note that identifies their content. Both survive `kill -9`.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from backend.models.download.hub import Hub, RemoteFile, unreachable
 from backend.models.download.retries import Retries, Transient
 from backend.models.folder.integrity import header_reads
 
-#: Said where the disk is full.
+#: Error message for a full disk.
 KEPT = "The disk is full; what has arrived of the model is kept"
 NOTE_SUFFIX = ".part.json"
 MAX_REDIRECTS = 5
-MAX_RESTARTS = 3  # of one file, with a server that cannot continue it
+MAX_RESTARTS = 3  # of one file, with a server that cannot resume it
 _READ_BYTES = 4 * 2**20
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 CONNECT_SECONDS = 15.0
-STALL_SECONDS = 30.0  # without a byte, on a connection that stands
+STALL_SECONDS = 30.0  # without a byte, on an open connection
 
 
 class WrongContent(Exception):
-    """All bytes arrived and they are not the ones that the hub promised; they lie in the part file."""
+    """All bytes arrived, but not those that the hub announced; they are in the part file."""
 
 
 class FileTransfer:
-    """Fetches files over one pool of connections."""
+    """Transfers files over one pool of connections."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class FileTransfer:
         pace: Callable[[int], None],
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
-        """`check` is asked between chunks and raises to stop; `pace` is told their sizes and may wait."""
+        """`check` is called between chunks and raises to stop; `pace` receives their sizes and may wait."""
         self._hub = hub
         self._retries = retries
         self._check = check
@@ -61,14 +61,14 @@ class FileTransfer:
         self._client.close()
 
     def fetch(self, file: RemoteFile, url: str, target: Path, on_bytes: Callable[[int, bool], None]) -> str:
-        """Bring a file into its place and return its SHA-256.
+        """Transfer a file to `target` and return its SHA-256.
 
-        `on_bytes` is told how many bytes were added and whether they came over the network just now.
+        `on_bytes` receives the number of bytes added, and whether they came over the network just now.
 
         Raises:
-            WrongContent: the bytes have another digest than the hub says.
+            WrongContent: the digest of the bytes is not the hub's.
             StorageFull: the disk is full.
-            WanError: the hub refuses, or fails for too long; what `check` raises. What has arrived is kept.
+            WanError: the hub refuses, or fails for too long; or what `check` raises. The bytes are kept.
         """
         part, note = target.with_name(target.name + PART_SUFFIX), target.with_name(target.name + NOTE_SUFFIX)
         with storage_errors(KEPT):
@@ -112,7 +112,7 @@ class FileTransfer:
         digest: _Digest,
         on_bytes: Callable[[int, bool], None],
     ) -> None:
-        """Take what one connection gives, from where the file ends now."""
+        """Append what one connection delivers to the file."""
         with self._answer(file, url, digest.length) as response:
             try:
                 for chunk in response.iter_raw():
@@ -134,7 +134,7 @@ class FileTransfer:
 
     @contextmanager
     def _answer(self, file: RemoteFile, url: str, start: int) -> Iterator[httpx2.Response]:
-        """Ask for a file from a byte on, following redirects by hand: our token goes to the hub alone."""
+        """Request a file from a byte offset, following redirects by hand: our token goes to the hub alone."""
         here = httpx2.URL(url)
         for _ in range(MAX_REDIRECTS + 1):
             self._check()
@@ -174,22 +174,22 @@ class FileTransfer:
             return
         if status == 200:
             if start:
-                raise _StartAnew  # this server does not know ranges
+                raise _StartAnew  # this server does not support ranges
             return
         if status == 416 and start:
             raise _StartAnew
         if status in {401, 403, 404} and not self._hub.owns(response.url):
-            # An address of the delivery network that has run out; the hub gives a new one.
+            # An expired address of the delivery network; the hub gives a new one.
             raise Transient(HubUnreachable(f"The delivery network of the model hub refuses {file.name} ({status})"))
         self._hub.refuse(status, response.headers, file.name)
 
 
 class _StartAnew(Exception):
-    """The bytes on the disk cannot be continued with this answer."""
+    """This answer cannot resume the bytes on the disk."""
 
 
 class _Digest:
-    """The digests of the bytes so far: SHA-256 for us, and git's blob id where the hub knows nothing else."""
+    """The digests of the bytes so far: SHA-256, and git's blob id where the hub has no SHA-256."""
 
     def __init__(self, file: RemoteFile) -> None:
         self._file = file
@@ -199,7 +199,7 @@ class _Digest:
         self.length = 0
 
     def update(self, chunk: bytes | memoryview) -> None:
-        """Take the next bytes."""
+        """Add the next bytes."""
         self._sha256.update(chunk)
         if self._git is not None:
             self._git.update(chunk)
@@ -211,7 +211,7 @@ class _Digest:
         return self._sha256.hexdigest()
 
     def fits(self) -> bool:
-        """Whether these are the bytes that the hub promised."""
+        """Whether these are the bytes that the hub announced."""
         if self.length != self._file.size:
             return False
         return (self._file.sha256 or self._file.blob_id) == (
@@ -220,7 +220,7 @@ class _Digest:
 
 
 def content_of(path: Path, file: RemoteFile, check: Callable[[], None], on_read: Callable[[int], None]) -> str | None:
-    """Return the SHA-256 of a file on disk when it is the one that the hub promises, else None."""
+    """Return the SHA-256 of a file on disk when its content is what the hub announces, else None."""
     digest = _Digest(file)
     with path.open("rb") as source:
         while chunk := source.read(_READ_BYTES):
@@ -231,13 +231,13 @@ def content_of(path: Path, file: RemoteFile, check: Callable[[], None], on_read:
 
 
 def part_size(target: Path, file: RemoteFile) -> int:
-    """How many bytes of a file are here and can be continued."""
+    """Number of bytes of a file that are on the disk and can be resumed."""
     part, note = target.with_name(target.name + PART_SUFFIX), target.with_name(target.name + NOTE_SUFFIX)
     return part.stat().st_size if _belongs(part, note, file) else 0
 
 
 def _belongs(part: Path, note: Path, file: RemoteFile) -> bool:
-    """Whether the bytes on the disk are the beginning of this very content."""
+    """Whether the bytes on the disk are the beginning of this content."""
     try:
         value = json.loads(note.read_text(encoding="utf-8"))
         return value == {"etag": file.etag, "size": file.size} and part.stat().st_size <= file.size
@@ -246,7 +246,7 @@ def _belongs(part: Path, note: Path, file: RemoteFile) -> bool:
 
 
 def discard_part(target: Path) -> None:
-    """Forget what has arrived of a file."""
+    """Delete the partial bytes of a file."""
     for suffix in (PART_SUFFIX, NOTE_SUFFIX):
         with suppress(FileNotFoundError):
             target.with_name(target.name + suffix).unlink()

@@ -1,6 +1,6 @@
-"""How many bytes a folder has, and how many of them deleting it would free: files can have names elsewhere too.
+"""Disk space: what a folder occupies, what deleting it would free, and whether the rest of a model fits.
 
-Whether the disk has room for what is still to come of a model.
+Deleting a file frees nothing while the file has further names elsewhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 from backend.core.catalogue.table import ModelSpec
 from backend.core.errors import StorageFull
 
-#: Left free beside the model, for the database and the videos.
+#: Bytes that stay free beside a model, for the database and the videos.
 RESERVE_BYTES: Final = 512 * 2**20
 _GB: Final = 1e9
 
@@ -24,8 +24,8 @@ class DiskUsage:
 
     size: int = 0
     own: int = 0  #: what deleting the folder would free
-    shared: int = 0  #: of files that have further names elsewhere
-    elsewhere: int = 0  #: of files on other disks that are only linked to
+    shared: int = 0  #: of files with further names (hard links) elsewhere
+    elsewhere: int = 0  #: of files behind symbolic links
 
 
 def usage_of(folder: Path) -> DiskUsage:
@@ -44,7 +44,7 @@ def usage_of(folder: Path) -> DiskUsage:
 
 
 def require_room(spec: ModelSpec, needed: int, free: int) -> None:
-    """Check that `needed` bytes and a reserve go into the `free` ones.
+    """Check that `needed` bytes and a reserve fit into the `free` bytes.
 
     Raises:
         StorageFull: they do not.

@@ -1,6 +1,6 @@
-"""Whether a model folder still holds what its manifest says: offline, file by file.
+"""Checks a model folder against its manifest: offline, file by file.
 
-Knows digests, sizes and the headers of safetensors files; does not know what the weights mean, nor the hub.
+Knows digests, sizes and the headers of safetensors files; knows neither the meaning of the weights nor the hub.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CHUNK_BYTES = 4 * 2**20
 
 
 class FileState(StrEnum):
-    """What is the matter with one file."""
+    """The condition of one file."""
 
     OK = "ok"
     MISSING = "missing"
@@ -34,15 +34,15 @@ class FileFinding:
 
     name: str
     state: FileState
-    size: int  #: bytes that it should have
+    size: int  #: expected, in bytes
 
 
-#: Told the file and the bytes of it that were read since the last call; may raise to stop the check.
+#: Receives a file name and the bytes of it that were read since the last call; may raise to stop the check.
 OnRead = Callable[[str, int], None]
 
 
 def check_quick(folder: Path, manifest: Manifest) -> list[FileFinding]:
-    """Compare sizes and read the headers of the weights; wrong bytes of the right length are not noticed."""
+    """Compare sizes and read the headers of the weights; wrong bytes of the right length go unnoticed."""
     return [
         FileFinding(name, quick_state(folder / name, record.size), record.size)
         for name, record in sorted(manifest.files.items())
@@ -73,7 +73,7 @@ def size_state(path: Path, size: int) -> FileState:
 
 
 def quick_state(path: Path, size: int) -> FileState:
-    """Judge one file by its size, and by its header where it is a safetensors file."""
+    """Judge one file by its size, and a safetensors file by its header, too."""
     state = size_state(path, size)
     if state is FileState.OK and path.suffix == SAFETENSORS_SUFFIX and not header_reads(path):
         return FileState.CORRUPTED
@@ -81,7 +81,7 @@ def quick_state(path: Path, size: int) -> FileState:
 
 
 def header_reads(path: Path) -> bool:
-    """Whether a safetensors file's header can be read and fits the file's length."""
+    """Whether a safetensors file's header is readable and matches the file's length."""
     try:
         read_header(path)
     except UnreadableWeights:
@@ -90,7 +90,7 @@ def header_reads(path: Path) -> bool:
 
 
 def digest_of(path: Path, on_read: Callable[[int], None] = lambda _count: None) -> str | None:
-    """Return the SHA-256 of a file, read in chunks; None when it cannot be read to its end."""
+    """Return the SHA-256 of a file, read in chunks; None when the file cannot be read completely."""
     total = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -103,7 +103,7 @@ def digest_of(path: Path, on_read: Callable[[int], None] = lambda _count: None) 
 
 
 def move_to_quarantine(folder: Path, name: str, quarantine: Path) -> None:
-    """Take a file out of a model folder and keep it, in the place of an earlier one of the same name."""
+    """Move a file from a model folder into the quarantine, replacing an earlier one of the same name."""
     target = quarantine / name
     target.parent.mkdir(parents=True, exist_ok=True)
     (folder / name).replace(target)

@@ -1,10 +1,7 @@
-"""Keeps queuing a task for a model and removing that model apart, over all threads and processes of one home.
+"""Two locks for each model, over all threads and processes of one home.
 
-Both are short. The lock of the model's folder is another one: a download holds that for hours, while tasks are queued.
-
-Who changes a model's folder: one at a time, over all threads and processes; the others wait and say how far it is.
-
-Knows nothing of what is done in the turn.
+The removal lock keeps queuing a task for a model and removing that model apart; it is held for moments. The folder lock
+admits one process at a time to the model's folder; a download holds it for hours, while tasks are queued.
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ from backend.core.errors import ModelUnavailable
 from backend.core.paths import Home
 from backend.models.folder.progress import read_status
 
-#: How long the other side is waited for: removing a large model from a slow disk takes seconds.
+#: Longest wait for the removal lock, in seconds: removing a large model from a slow disk takes seconds.
 WAIT_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.01
 _FOLDER_POLL_SECONDS = 0.2
@@ -30,12 +27,12 @@ _FOLDER_POLL_SECONDS = 0.2
 
 @contextmanager
 def removal_lock(home: Home, spec: ModelSpec) -> Iterator[None]:
-    """Within the block nobody else on this home queues a task for the model or removes it.
+    """Keep everybody else of this home from queuing a task for the model or removing it within the block.
 
-    A model that ships with the package is never removed, and neither is one from a folder that nobody can write.
+    Takes no lock for a model that ships with the package or is in a folder that cannot be written: it is never removed.
 
     Raises:
-        ModelUnavailable: somebody else holds it for too long.
+        ModelUnavailable: another process holds the lock for too long.
     """
     if spec.embedded or not (home.models.is_dir() and os.access(home.models, os.W_OK)):
         yield
@@ -55,9 +52,9 @@ def removal_lock(home: Home, spec: ModelSpec) -> Iterator[None]:
 
 @contextmanager
 def folder_lock(home: Home, spec: ModelSpec, check: Callable[[], None], on_progress: OnProgress) -> Iterator[None]:
-    """Wait until nobody else changes this model's folder, and keep others out within the block.
+    """Wait until no other process changes this model's folder, and keep others out within the block.
 
-    `check` is asked while waiting and raises to stop; `on_progress` is told what the download that is waited for noted.
+    `check` is called while waiting and raises to stop; `on_progress` receives the progress of the other download.
     """
     lock = FileLock(home.model_lock_of(spec.id), thread_local=False)
     while True:

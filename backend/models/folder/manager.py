@@ -1,12 +1,8 @@
-"""Which models have experts in GGUF on this disk, and what of them stays quantised in memory.
+"""Which models are installed, where, and in what condition.
 
-Reads headers and nothing else; what cannot be read, or is something else, is said to save nothing.
-
-Which models are on this machine, and where.
-
-Decides by the files alone and opens no weights but for their headers. A model is a folder in diffusers' layout, either
-inside this package (the tiny family), where the user says that it is, or in the home folder under the model's id, put
-there by the user or by `ModelDownloader`, whose unfinished folders are told apart from missing ones.
+Judges by the files alone and reads no more of the weights than their headers. A model is a folder in diffusers' layout:
+inside this package (the tiny family), where the user says, or in the home folder under the model's id, put there by the
+user or by `ModelDownloader`. An unfinished download is not the same as a missing model.
 """
 
 from __future__ import annotations
@@ -40,12 +36,12 @@ INDEX_FILE = "model_index.json"
 
 
 def packed_experts(folder: Path, spec: ModelSpec) -> PackedMatrices | None:
-    """Return what stays packed of each expert in a model's folder; None where one of them is in another form."""
+    """Return what stays packed of each expert in a model's folder; None when one of them is in another format."""
     return PackedMatrices.of_all([_packed(folder / name) for name in _EXPERTS[: spec.experts]])
 
 
 def _packed(place: Path) -> PackedMatrices | None:
-    """Look at the weights of one expert: they are packed where all of them are one GGUF file."""
+    """Inspect the weights of one expert: they stay packed when all of them are in one GGUF file."""
     try:
         files = [path for path in place.iterdir() if path.name.endswith((*WEIGHT_SUFFIXES, SHARD_INDEX))]
         if len(files) != 1 or files[0].suffix != f".{Container.GGUF}":
@@ -56,7 +52,7 @@ def _packed(place: Path) -> PackedMatrices | None:
         return None
 
 
-@lru_cache(maxsize=32)  # it is asked at every estimate
+@lru_cache(maxsize=32)  # every estimate asks for it
 def _read(path: Path, _state: tuple[int, int]) -> PackedMatrices | None:
     try:
         return PackedMatrices.of(read_gguf_header(path))
@@ -69,10 +65,10 @@ class Presence(StrEnum):
 
     AVAILABLE = "available"
     MISSING = "missing"
-    PARTIAL = "partial"  # a download that was not finished and does not run
+    PARTIAL = "partial"  # a download that is unfinished and not running
     DOWNLOADING = "downloading"
-    VERIFYING = "verifying"  # a download that reads what is on the disk
-    CORRUPTED = "corrupted"  # files are missing, or not what they were
+    VERIFYING = "verifying"  # a running download that reads what is on the disk
+    CORRUPTED = "corrupted"  # files are missing or have changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +80,11 @@ class ModelState:
     folder: Path
     reason: str | None  #: why it cannot be used, in one sentence; None when it can
     size_bytes: int = 0
-    missing_bytes: int | None = None  #: what is still to be fetched; None = not known before the hub is asked
+    missing_bytes: int | None = None  #: still to be downloaded; None = unknown until the hub was asked
 
     @property
     def available(self) -> bool:
-        """Whether a task can be made with it."""
+        """Whether a task can use it."""
         return self.presence is Presence.AVAILABLE
 
 
@@ -109,16 +105,16 @@ class Verification:
 
 
 class ModelManager:
-    """Answers what is here; a missing model is an answer, not an exception, until somebody needs it."""
+    """Inspects the models of one home; a missing model is an error only for callers that need its folder."""
 
     def __init__(self, home: Home, *, has_gpu: bool | Callable[[], bool], embedded: Path = EMBEDDED_MODELS) -> None:
-        """Look into `home`; `has_gpu` says whether a GPU computes here, or is asked whenever that matters."""
+        """`has_gpu` says whether a GPU computes here; a callable is asked whenever that matters."""
         self._home = home
         self._has_gpu = has_gpu
         self._embedded = embedded
 
     def state(self, spec: ModelSpec) -> ModelState:
-        """Look at the model's folder."""
+        """Inspect the model's folder."""
         folder = self._place(spec)
         manifest = read_manifest(folder)
         if manifest is None and not (folder / INDEX_FILE).is_file():
@@ -158,11 +154,11 @@ class ModelManager:
     def _place(self, spec: ModelSpec) -> Path:
         """Return where the model's files belong."""
         if spec.folder is not None:
-            return self._home.root / spec.folder  # an absolute folder stays what it is
+            return self._home.root / spec.folder  # an absolute folder stays as it is
         return self._embedded / spec.id if spec.embedded else self._home.model_of(spec.id)
 
     def _unfinished(self, spec: ModelSpec, folder: Path) -> ModelState:
-        """Say what there is of a model that is not in its place."""
+        """Describe a model that has no finished folder."""
         partial = None if spec.embedded else self._home.partial_model_of(spec.id)
         if partial is None or not partial.is_dir():
             return ModelState(spec, Presence.MISSING, folder, _missing_reason(spec))
@@ -175,11 +171,11 @@ class ModelManager:
         return ModelState(spec, Presence.DOWNLOADING, folder, "it is being downloaded", size, missing)
 
     def packed(self, spec: ModelSpec) -> PackedMatrices | None:
-        """Return what of each expert stays quantised in memory, told by headers; None where the files say no such."""
+        """Return what of each expert stays quantised in memory, judged by headers; None when nothing does."""
         return packed_experts(self._place(spec), spec)
 
     def states(self) -> list[ModelState]:
-        """Look at every model of the table."""
+        """Inspect every model of the table."""
         return [self.state(spec) for spec in models_in_force().specs]
 
     def folder(self, spec: ModelSpec) -> Path:
@@ -187,11 +183,11 @@ class ModelManager:
         return self.folder_of(self.state(spec))
 
     def folder_of(self, state: ModelState) -> Path:
-        """Return the folder of a model that was looked at and can be used.
+        """Return the folder of an inspected model.
 
         Raises:
-            ModelUnavailable: its files are not here.
-            ModelDamaged: some of them are not here.
+            ModelUnavailable: its files are missing.
+            ModelDamaged: some of its files are missing or have changed.
         """
         spec = state.spec
         if state.presence is Presence.CORRUPTED:
@@ -211,11 +207,11 @@ class ModelManager:
         return state.folder
 
     def fitting(self, *, image: bool = False, end_image: bool = False) -> list[ModelSpec]:
-        """List the models here that can serve a request with these images, the best one for this machine first.
+        """List the installed models that can serve a request with these images, the best one for this machine first.
 
-        The larger model goes first. Without a GPU the tiny ones do, even where the files of a large one are
-        here: hours are no default. Models of one size are listed in the table's order, so
-        that a user's own model never takes the place of the built-in one that it is based on, where both are here.
+        Larger models come first. Without a GPU the tiny ones do, even if a large one is installed: nobody wants to wait
+        for hours by default. Models of one size keep the table's order, so that a user's own model never replaces the
+        built-in one that it is based on.
         """
         able = [
             state.spec
@@ -228,10 +224,10 @@ class ModelManager:
         return sorted(able, key=lambda spec: (spec.miniature is not has_gpu, spec.weights_gb), reverse=True)
 
     def default(self) -> ModelSpec:
-        """Return the model for requests that name none and bring no image.
+        """Return the model for requests that name none and have no image.
 
         Raises:
-            ModelUnavailable: there is no model at all that makes video from text.
+            ModelUnavailable: no installed model makes video from text.
         """
         fitting = self.fitting()
         if not fitting:
@@ -248,7 +244,7 @@ def _missing_reason(spec: ModelSpec) -> str:
 
 
 def _how_to_get(state: ModelState) -> str:
-    """Say how a model that is not here gets here."""
+    """Explain how to install a missing model."""
     spec = state.spec
     if spec.folder is not None:
         return f"Bring its folder back, or take {spec.id} out with `wan22 models remove` and add it again."
@@ -262,12 +258,12 @@ def _how_to_get(state: ModelState) -> str:
 
 
 def folder_hint(state: ModelState) -> str:
-    """Name the model's folder without where it is on the server: no answer shows a server path."""
+    """Name the model's folder without its location: no answer shows a path of the server."""
     return f"models/{state.spec.id}" if state.spec.folder is None else state.folder.name
 
 
 def _size(folder: Path) -> int:
-    """Add up the files of a folder, which may change while it is read."""
+    """Add up the file sizes of a folder, which may change meanwhile."""
     total = 0
     for path in folder.rglob("*"):
         with suppress(FileNotFoundError):
@@ -276,7 +272,7 @@ def _size(folder: Path) -> int:
 
 
 def _is_held(lock: Path) -> bool:
-    """Whether another process or thread holds the lock now."""
+    """Whether another process or thread holds the lock."""
     if not lock.exists():
         return False
     try:
@@ -287,9 +283,9 @@ def _is_held(lock: Path) -> bool:
 
 
 def _changed(folder: Path, manifest: Manifest | None, quarantine: Path) -> tuple[str | None, int | None]:
-    """Find files that are not as long as they were when they were downloaded; contents are not read.
+    """Find files whose size has changed since their download; contents are not read.
 
-    Returns the first one in words, and the bytes of all of them; None where there is none.
+    Returns the first one in words, and the bytes of all of them; None when there are none.
     """
     first, size = None, 0
     for name, record in sorted(manifest.files.items()) if manifest is not None else ():
@@ -303,7 +299,7 @@ def _changed(folder: Path, manifest: Manifest | None, quarantine: Path) -> tuple
 
 
 def damage_of(folder: Path) -> str | None:
-    """Return what is missing from a model folder, or None when every listed part has its files."""
+    """Describe what is missing from a model folder; None when every listed component has its files."""
     try:
         index = json.loads((folder / INDEX_FILE).read_text())
     except (OSError, ValueError):

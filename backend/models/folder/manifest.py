@@ -1,9 +1,7 @@
-"""What a downloaded model folder holds, as a file inside it: names, sizes and digests of verified files.
+"""Two records inside a model folder: the manifest of verified files, and when each of them was last seen whole.
 
-Grows while a download lasts, so that the next process knows what is finished, and stays afterwards, so that the
-folder can be checked without the hub. Folders of adopted files have one too; one that a user put there has none.
-
-When each file of a model was last seen whole, as a file beside the manifest, and which files are due again.
+The manifest grows during a download, so that the next process knows what is finished, and stays afterwards, so that
+the folder can be checked without the hub. Folders of adopted files have one, too; a folder from elsewhere has none.
 """
 
 from __future__ import annotations
@@ -25,11 +23,11 @@ LAST_SEEN_FILE = "wan22-last-seen.json"
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """One file whose content was verified."""
+    """A file whose content was verified."""
 
     size: int  #: bytes
     sha256: str
-    etag: str  #: how the hub names this content: SHA-256 of large files, git's blob id of small ones
+    etag: str  #: the hub's name for this content: SHA-256 of large files, git's blob id of small ones
 
 
 @dataclass(slots=True)
@@ -38,9 +36,9 @@ class Manifest:
 
     model: str
     repository: str
-    commit: str  #: empty for a folder of adopted files that the hub has never completed
+    commit: str  #: empty for adopted files that were never completed from the hub
     files: dict[str, FileRecord] = field(default_factory=dict)
-    #: Components whose files are the user's own and not those of the repository; the hub is not asked for them.
+    #: Components whose files are the user's own instead of the repository's; they are not requested from the hub.
     adopted: list[str] = field(default_factory=list)
 
     def files_of(self, component: str) -> dict[str, FileRecord]:
@@ -53,12 +51,12 @@ class Manifest:
         return sum(record.size for record in self.files.values())
 
     def write(self, folder: Path) -> None:
-        """Put it into the folder, whole or not at all."""
+        """Write it into the folder, atomically."""
         write_json(folder / MANIFEST_FILE, asdict(self))
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """Return a folder's manifest, or None when it has none that can be trusted in form."""
+    """Return a folder's manifest, or None when it is missing or malformed."""
     try:
         value = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
         files = {str(name): FileRecord(**entry) for name, entry in value["files"].items()}
@@ -86,32 +84,32 @@ def is_inside(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class LastSeen:
-    """The moments of one model folder, by file name."""
+    """When the files of one model folder were last seen whole, by file name."""
 
     folder: Path
     moments: dict[str, datetime]
 
     def of(self, name: str) -> datetime:
-        """Return when a file was last seen whole: when it was checked, or else when it was brought here."""
+        """Return when a file was last seen whole: at its last check, or else when it was downloaded."""
         return self.moments.get(name, _written(self.folder / MANIFEST_FILE))
 
     def oldest(self, manifest: Manifest) -> datetime | None:
-        """Return the moment since which every file has been seen whole; None without files."""
+        """Return the oldest of these moments over all files; None without files."""
         return min((self.of(name) for name in manifest.files), default=None)
 
     def due(self, manifest: Manifest, now: datetime, days: float) -> list[str]:
-        """Return the files that were last seen whole at least so many days ago, the longest ago first."""
+        """Return the files that were last seen whole at least `days` days ago, oldest first."""
         old = [name for name in manifest.files if self.of(name) <= now - timedelta(days=days)]
         return sorted(old, key=lambda name: (self.of(name), name))
 
     def saw(self, name: str, moment: datetime) -> None:
-        """Write down that a file is whole."""
+        """Record that a file is whole."""
         self.moments[name] = moment
         write_json(self.folder / LAST_SEEN_FILE, {name: at.isoformat() for name, at in sorted(self.moments.items())})
 
 
 def read_last_seen(folder: Path) -> LastSeen:
-    """Read the moments of a folder; those from before its manifest was written, and what cannot be read, count not."""
+    """Read the record of a folder; malformed records, and entries older than the manifest, are ignored."""
     since = _written(folder / MANIFEST_FILE)
     try:
         entries = json.loads((folder / LAST_SEEN_FILE).read_text(encoding="utf-8"))

@@ -1,6 +1,6 @@
-"""How far a download is: true bytes, speed over the last seconds, time to the end; told to the asker and to the disk.
+"""Measures a download (true bytes, speed over the last seconds, time to the end) and keeps it below a speed limit.
 
-The status file lets other processes see a download that they only wait for. What is not known is None.
+A status file in the folder lets other processes follow a download that they only wait for.
 """
 
 from __future__ import annotations
@@ -18,52 +18,52 @@ from backend.core.domain import DownloadPhase, DownloadProgress, OnProgress
 from backend.core.files import write_json
 
 STATUS_FILE = "wan22-download.json"
-_TELL_SECONDS = 0.2
+_REPORT_SECONDS = 0.2
 _STATUS_SECONDS = 1.0
 _WINDOW_SECONDS = 10.0
 
 
 class ProgressMeter:
-    """Adds up what arrives and tells it a few times a second."""
+    """Adds up the bytes that arrive and reports them a few times a second."""
 
     def __init__(self, on_progress: OnProgress, folder: Path, total_bytes: int) -> None:
-        """`folder` is where the status file goes."""
+        """`folder` is where the status file is written."""
         self._on_progress = on_progress
         self._status = folder / STATUS_FILE
         self._total = total_bytes
         self._done = 0
         self._received = 0
         self._window: deque[tuple[float, int]] = deque()
-        self._told = self._noted = float("-inf")
+        self._reported = self._noted = float("-inf")
         self._phase, self._file = DownloadPhase.VERIFYING, ""
 
     def at(self, phase: DownloadPhase, file: str) -> None:
-        """Say what is done from now on."""
+        """Set what the download does from now on."""
         changed = phase is not self._phase
         self._phase, self._file = phase, file
-        self._tell(note=changed)
+        self._send(note=changed)
 
     def add(self, count: int, network: bool) -> None:
-        """Count bytes of the model that are here; fewer than none when some had to be given up."""
+        """Count bytes of the model on the disk; negative when some had to be discarded."""
         self._done += count
         if network:
             self._received += count
             self._window.append((time.monotonic(), self._received))
-        if time.monotonic() - self._told >= _TELL_SECONDS:
-            self._tell()
+        if time.monotonic() - self._reported >= _REPORT_SECONDS:
+            self._send()
 
     def close(self) -> None:
-        """Tell the last state; it stays in the folder, so that others know how much is still to come."""
+        """Report the last state; it stays in the folder, so that others know how much is missing."""
         self._window.clear()
-        self._tell(note=True)
+        self._send(note=True)
 
-    def _tell(self, *, note: bool = False) -> None:
+    def _send(self, *, note: bool = False) -> None:
         now = time.monotonic()
-        self._told = now
+        self._reported = now
         progress = self._progress(now)
         if note or now - self._noted >= _STATUS_SECONDS:
             self._noted = now
-            # Only news for others: a full disk is reported by the transfer itself.
+            # Only information for others: the transfer itself reports a full disk.
             with suppress(OSError):
                 write_json(self._status, asdict(progress))
         self._on_progress(progress)
@@ -72,7 +72,7 @@ class ProgressMeter:
         while self._window and now - self._window[0][0] > _WINDOW_SECONDS:
             self._window.popleft()
         speed = None
-        if len(self._window) > 1 and (elapsed := now - self._window[0][0]) > _TELL_SECONDS:
+        if len(self._window) > 1 and (elapsed := now - self._window[0][0]) > _REPORT_SECONDS:
             speed = (self._received - self._window[0][1]) / elapsed
         left = self._total - self._done
         return DownloadProgress(
@@ -81,7 +81,7 @@ class ProgressMeter:
 
 
 def read_status(folder: Path) -> DownloadProgress | None:
-    """Return what a running download last noted in its folder."""
+    """Return the progress that a download last wrote into its folder; None when there is none."""
     try:
         value = json.loads((folder / STATUS_FILE).read_text(encoding="utf-8"))
         return DownloadProgress(**value | {"phase": DownloadPhase(value["phase"])})
@@ -97,19 +97,19 @@ class RateLimiter:
         self._limit = limit
         self._wait = wait
         self._now = now
-        self._owed = 0.0  # bytes that came and whose time is not over yet
+        self._owed = 0.0  # bytes that arrived ahead of the limit
         self._at = now()
 
     def __call__(self, count: int) -> None:
-        """Wait until the next bytes may come."""
+        """Account for `count` bytes, and wait until the limit allows the next ones."""
         before, self._at = self._at, self._now()
         limit = self._limit()
         if limit is None:
             self._owed = 0.0
             return
         self._owed = max(0.0, self._owed - (self._at - before) * limit) + count
-        waited = 0.0  # in bytes of the limit that was in force
-        # In short waits, so that another limit counts for what is owed already.
+        waited = 0.0  # in bytes, at the limit then in force
+        # In short waits, so that a new limit applies to bytes already owed.
         while limit is not None and (left := self._owed - waited) >= 1.0:
             seconds = min(left / limit, LOOK_SECONDS)
             self._wait(seconds)

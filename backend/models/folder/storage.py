@@ -1,9 +1,8 @@
-"""What the models take on the disk, and what of it could go: unfinished and quarantined files, models nobody uses.
+"""Disk space of the models: reports it, suggests what to delete (leftovers, unused models), and deletes.
 
-Suggests and deletes whole folders only, and never files that a user put there or that other programs share. Does not
-know tasks and videos: who asks says when a model was last used and which ones are needed.
-
-Deletes a model's files: finished, unfinished and quarantined ones; never those of the package or behind a link.
+Suggests whole folders only, and never files that a user put there or that other programs share. Never deletes files of
+the package or behind a link. Knows neither tasks nor videos: callers say when a model was last used and which are in
+use.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _BUSY = frozenset({Presence.DOWNLOADING, Presence.VERIFYING})
 class Leaving(StrEnum):
     """What can be deleted."""
 
-    UNFINISHED = "unfinished"  # what arrived of a download, or was being put together
+    UNFINISHED = "unfinished"  # the bytes of a download or an adoption that did not finish
     QUARANTINE = "quarantine"  # files whose content was wrong
     MODEL = "model"
 
@@ -45,8 +44,8 @@ class ModelStorage:
     usage: DiskUsage
     unfinished: int  #: bytes
     quarantine: int  #: bytes
-    managed: bool  #: whether wan22 brought it here; what a user put there is never suggested
-    last_used: datetime | None  #: the last video
+    managed: bool  #: whether wan22 downloaded it; files that a user put there are never suggested
+    last_used: datetime | None  #: when its last video was made
     arrived: datetime | None
 
 
@@ -69,7 +68,7 @@ class Suggestion:
 
 
 def storage_report(home: Home, manager: ModelManager, last_used: Mapping[str, datetime]) -> StorageReport:
-    """Look at every model that does not ship with the package."""
+    """Measure every model that does not ship with the package."""
     found = []
     for spec in models_in_force().specs:
         if spec.embedded:
@@ -99,10 +98,10 @@ def suggest(
     target_free: int | None = None,
     needed: Collection[str] = (),
 ) -> list[Suggestion]:
-    """Say what could go, the least missed first: leftovers, then models that made nothing for `keep_days` days.
+    """Suggest what to delete, least valuable first: leftovers, then models that made no video for `keep_days` days.
 
-    `needed` are the ids of models that a task or a download waits for, or a worker holds. With `target_free`, no more
-    is suggested than brings the free space to so many bytes.
+    `needed` are the ids of models that a task or a download waits for, or a worker holds. With `target_free`, only as
+    much is suggested as brings the free space to that many bytes.
     """
     found: list[Suggestion] = []
     for one in report.models:
@@ -129,10 +128,10 @@ def suggest(
 
 
 def clear(home: Home, suggestion: Suggestion) -> int:
-    """Delete what a suggestion says and return how many bytes that freed; nothing while another process is at it.
+    """Carry out a suggestion and return the bytes that it freed; does nothing while another process uses the folder.
 
     Raises:
-        ModelUnavailable: the model is not here any more, or somebody is changing its folder.
+        ModelUnavailable: the model is gone, or another process is changing its folder.
     """
     spec = suggestion.spec
     if suggestion.what is Leaving.MODEL:
@@ -152,7 +151,7 @@ def clear(home: Home, suggestion: Suggestion) -> int:
 
 
 def _remains(home: Home, spec: ModelSpec) -> list[Path]:
-    """Return what processes that were killed left of a folder that was being made or deleted."""
+    """Return what killed processes may leave of a folder that was being assembled or deleted."""
     model = home.models / spec.id
     quarantine = home.quarantine_of(spec.id)
     return [model.with_name(f"{spec.id}.assembling")] + [
@@ -181,13 +180,13 @@ def _moment(path: Path) -> datetime | None:
 
 
 def remove_model(home: Home, spec: ModelSpec) -> int:
-    """Delete a model's files, also unfinished and quarantined ones, and return how many bytes that frees.
+    """Delete a model's files, unfinished and quarantined ones included, and return the bytes that this frees.
 
-    Files that were adopted stay where they came from, under the names that they have there.
+    Adopted files stay where they came from, under the names that they have there.
 
     Raises:
-        ModelUnavailable: the model ships with the package, lies in a folder of the user's, is not here, or is being
-            downloaded just now.
+        ModelUnavailable: the model ships with the package, is in a folder of the user's, is not installed, or is
+            being downloaded.
     """
     if spec.embedded:
         raise ModelUnavailable(f"{spec.id} ships with wan22 and is not removed", suggestions=("Nothing to do.",))
@@ -212,13 +211,13 @@ def remove_model(home: Home, spec: ModelSpec) -> int:
 
 
 def discard_unfinished(home: Home, spec: ModelSpec) -> None:
-    """Throw away what has arrived of a model whose download is given up; does nothing while another one runs."""
+    """Delete the unfinished files of a model whose download is given up; does nothing while a download uses them."""
     with suppress(Timeout), FileLock(home.model_lock_of(spec.id), timeout=0, thread_local=False):
         _delete([home.partial_model_of(spec.id)])
 
 
 def _delete(folders: list[Path]) -> int:
-    """Delete the folders that are there and return how many bytes that were."""
+    """Delete the folders that exist and return how many bytes they had."""
     freed = 0
     for folder in folders:
         if not (folder.exists() or folder.is_symlink()):
@@ -227,7 +226,7 @@ def _delete(folders: list[Path]) -> int:
             folder.unlink()  # the files behind a link are not ours
             continue
         freed += usage_of(folder).own
-        # Out of sight first: a model is never half there.
+        # Renamed first: a model is never half deleted under its own name.
         going = folder.with_name(f"{folder.name}.removed")
         if going.exists():
             shutil.rmtree(going)

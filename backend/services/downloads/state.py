@@ -1,6 +1,6 @@
-"""One download of a model as it is now: where it stands, who runs it, and what can be done with it.
+"""One download of a model: its state, who runs it, and what can be done with it; and which orders are in force.
 
-Starts and stops nothing; strikes orders that have no purpose any more.
+Starts and stops nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 class DownloadState(StrEnum):
-    """Where a download stands."""
+    """The state of a download."""
 
     QUEUED = "queued"
     DOWNLOADING = "downloading"
@@ -38,7 +38,7 @@ ENDED: Final = frozenset({DownloadState.COMPLETED, DownloadState.FAILED, Downloa
 
 
 def waits_for_resume(model: str) -> str:
-    """Say to a task's owner why the task does not run."""
+    """Explain to a task's owner why the task does not run."""
     return f"Somebody paused the download of {model}: this task waits until it is resumed"
 
 
@@ -70,16 +70,16 @@ def _is_needless(order: Order, models: ModelManager) -> bool:
 
 
 class Runner(StrEnum):
-    """Who carries a download out."""
+    """Who runs a download."""
 
-    SERVER = "server"  # a server's list of orders
+    SERVER = "server"  # a server, because it was ordered
     TASK = "task"  # a worker, for a task that needs the model
-    OTHER = "other"  # a command line, or the server of another database: it can be watched, and nothing more
+    OTHER = "other"  # a command line, or the server of another database: it can be watched, not changed
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """One download; what is not known is None."""
+    """One download; unknown values are None."""
 
     spec: ModelSpec
     state: DownloadState
@@ -89,11 +89,11 @@ class Download:
     progress: DownloadProgress | None = None
     error: WanError | None = None
     runner: Runner = Runner.SERVER
-    needed: bool = False  #: whether a task that has not ended is for this model
+    needed: bool = False  #: whether an unfinished task is for this model
 
     @property
     def can_pause(self) -> bool:
-        """Whether it goes on now, and would stop when it is paused."""
+        """Whether a pause would stop it."""
         going = self.state in RUNNING or self.state is DownloadState.QUEUED
         return going and self.runner is not Runner.OTHER
 
@@ -104,5 +104,5 @@ class Download:
 
     @property
     def can_cancel(self) -> bool:
-        """Whether it may be given up with what has arrived: nobody's task waits for it."""
+        """Whether it may be given up with its bytes: no task waits for it."""
         return self.state not in ENDED and self.runner is Runner.SERVER and not self.needed

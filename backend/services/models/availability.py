@@ -1,10 +1,6 @@
-"""Whether a task's model is here, or will be fetched when the task runs; looked at before the task is queued.
+"""Whether a task's model is installed or would be downloaded, and who is using a model.
 
-Fetches nothing and asks no hub: what is known of a model that is not here is what the disk tells.
-
-Who needs a model: tasks that have not ended, workers that hold it. Nobody begins to while it is being removed.
-
-Removes nothing itself.
+Judges by the disk and the database: downloads nothing, asks no hub, removes nothing.
 """
 
 from __future__ import annotations
@@ -31,15 +27,15 @@ from backend.store.workers import WorkerStore
 
 @dataclass(frozen=True, slots=True)
 class FetchFirst:
-    """What a task waits for before it can run."""
+    """The model that has to be downloaded before a task can run."""
 
     spec: ModelSpec
-    presence: Presence  #: what the disk has of it now
-    missing_bytes: int | None  #: what is still to be fetched; None until the hub was asked
+    presence: Presence  #: its state on the disk
+    missing_bytes: int | None  #: still to be downloaded; None until the hub was asked
 
 
 class ModelAvailability:
-    """Answers for this home folder."""
+    """Which models of a home folder tasks can use."""
 
     def __init__(
         self,
@@ -49,7 +45,7 @@ class ModelAvailability:
         fetches: bool,
         free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
     ) -> None:
-        """Take what is here; `fetches` says that workers fetch what is not, `free_bytes` the room beside a folder."""
+        """`fetches`: whether workers download missing models; `free_bytes`: free space on the disk of a folder."""
         self._home = home
         self._models = models
         self._fetches = fetches
@@ -58,53 +54,53 @@ class ModelAvailability:
 
     @contextmanager
     def hold(self, spec: ModelSpec) -> Iterator[None]:
-        """Keep a model as it is: within the block nobody else of this home queues a task for it or removes it.
+        """Within the block, keep everybody else of this home from queuing a task for the model or removing it.
 
         Raises:
-            ModelUnavailable: another process removes it just now, and takes long.
+            ModelUnavailable: another process is removing it, and takes long.
         """
-        # The threads of this process wait for each other here, which is fair and polls nothing.
+        # The threads of this process wait for each other here, which is fair and needs no polling.
         with self._locks[spec.id], removal_lock(self._home, spec):
             yield
 
     def inspect(self, spec: ModelSpec) -> tuple[ModelState, FetchFirst | None]:
-        """Return what the disk has of a model, and what has to be fetched before it can be used.
+        """Return the state of a model, and what has to be downloaded before it can be used.
 
         Raises:
-            ModelUnavailable, ModelDamaged: it cannot be used, and no task would fetch it.
-            StorageFull: there is no room for what is known to be missing.
+            ModelUnavailable, ModelDamaged: it cannot be used, and no task would download it.
+            StorageFull: there is no space for the known missing bytes.
         """
         state = self._models.state(spec)
         if state.available:
             return state, None
         if not self._would_fetch(state):
-            self._models.folder_of(state)  # says why not, and what to do
+            self._models.folder_of(state)  # raises: explains why, and what to do
         if state.missing_bytes is not None:
             require_room(spec, state.missing_bytes, self._free_bytes(state.folder.parent))
         return state, FetchFirst(spec, state.presence, state.missing_bytes)
 
     def foresee(self, spec: ModelSpec) -> tuple[bool, FetchFirst | None]:
-        """Say whether a model is here, and what a task would fetch first; None also where none would."""
+        """Return whether a model is installed, and what a task would download first; None also when it would not."""
         state = self._models.state(spec)
         fetched = not state.available and self._would_fetch(state)
         return state.available, FetchFirst(spec, state.presence, state.missing_bytes) if fetched else None
 
     def _would_fetch(self, state: ModelState) -> bool:
-        # A damaged folder behind a link is the user's own, and is not mended.
+        # A damaged folder behind a link is the user's own, and is not repaired.
         if not self._fetches or state.spec.embedded or state.folder.is_symlink():
             return False
-        from backend.models.download.hub import is_offline  # the hub's library is loaded when it is needed
+        from backend.models.download.hub import is_offline  # loads the hub's library, so only when it is needed
 
         return not is_offline()
 
 
 class ModelUsage:
-    """Answers for one home and its database, in whichever process."""
+    """Who is using the models of one home: unfinished tasks, workers that hold one in memory, orders."""
 
     def __init__(
         self, home: Home, tasks: TaskStore, workers: WorkerStore, orders: DownloadOrders, lease_seconds: float
     ) -> None:
-        """`lease_seconds` is how long a worker counts that was not heard of."""
+        """`lease_seconds` is how long a worker counts as alive after its last heartbeat."""
         self._home = home
         self._tasks = tasks
         self._workers = workers
@@ -112,17 +108,17 @@ class ModelUsage:
         self._lease_seconds = lease_seconds
 
     def models(self) -> frozenset[str]:
-        """Return the ids of all models that somebody needs, or whose download is ordered or paused."""
+        """Return the ids of all models that are in use, or whose download is ordered or paused."""
         waiting = {task.model for state in TaskStatus if state not in TERMINAL for task in self._tasks.list(state)}
         return frozenset(waiting | self._held() | {order.model for order in self._orders.list()})
 
     @contextmanager
     def exclusive(self, spec: ModelSpec) -> Iterator[None]:
-        """Make sure that nobody needs a model, and that nobody queues a task for it before the block ends.
+        """Require that a model is not in use, and keep everybody from queuing a task for it within the block.
 
         Raises:
-            StateConflict: somebody needs it.
-            ModelUnavailable: another process removes it just now.
+            StateConflict: it is in use.
+            ModelUnavailable: another process is removing it.
         """
         with removal_lock(self._home, spec):
             if self._tasks.needing(spec.id):

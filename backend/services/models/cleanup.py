@@ -1,6 +1,6 @@
-"""Frees disk space of models that nobody needs: what the gallery and the queue say, put to what the disk says.
+"""Frees disk space: combines what the disk holds with what the gallery and the queue know about the use of models.
 
-Suggests first and deletes only when told to; a model that a task waits for or a worker holds is never among it.
+Suggests first and deletes on request only; never a model that a task waits for or a worker holds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from backend.store.outputs import OutputStore
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """One suggestion that was carried out, or could not be."""
+    """The outcome of one suggestion."""
 
     suggestion: Suggestion
     freed: int  #: bytes
@@ -36,16 +36,16 @@ class StorageCleanup:
         self._outputs = outputs
 
     def report(self) -> StorageReport:
-        """Say what the models take on the disk and when each was used."""
+        """Return the disk space of the models and when each was last used."""
         last = {model: use.last for model, use in self._outputs.uses().items()}
         return storage_report(self._home, self._manager, last)
 
     def suggestions(self, report: StorageReport, *, keep_days: int, target_free: int | None) -> list[Suggestion]:
-        """Say what could go; see `models.storage.suggest`."""
+        """Suggest what to delete; see `models.folder.storage.suggest`."""
         return suggest(report, now=utcnow(), keep_days=keep_days, target_free=target_free, needed=self._need.models())
 
     def carry_out(self, suggestions: list[Suggestion]) -> list[Done]:
-        """Delete, one after the other; what is needed by now, or being changed by somebody, stays."""
+        """Delete one after the other; models that have come into use, or are being changed, stay."""
         done = []
         for suggestion in suggestions:
             whole = suggestion.what is Leaving.MODEL
@@ -53,7 +53,7 @@ class StorageCleanup:
                 with self._need.exclusive(suggestion.spec) if whole else nullcontext():
                     done.append(Done(suggestion, clear(self._home, suggestion)))
             except StateConflict:
-                continue  # somebody needs it by now
+                continue  # it has come into use
             except WanError as error:
                 done.append(Done(suggestion, 0, error))
         return done

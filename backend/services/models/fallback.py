@@ -1,4 +1,4 @@
-"""What to do when the model that somebody wants is not here or does not fit: another one, wait, or ask for less.
+"""Suggests what to do when a model is not installed or does not fit: use another one, wait, or reduce the request.
 
 Knows the files, the planner and the downloads. Starts nothing and queues nothing.
 """
@@ -20,13 +20,13 @@ from backend.services.planning.forecast import Forecast
 
 
 class Strategy(StrEnum):
-    """What is suggested; the words of older clients. There is none for pretended videos."""
+    """The kind of suggestion, in the words of older clients."""
 
-    QUEUE_AND_WAIT = "queue_and_wait"  #: send the request, or wait for the download that runs
+    QUEUE_AND_WAIT = "queue_and_wait"  #: submit the request, or wait for the running download
     ALTERNATIVE_MODEL = "alternative_model"
     DOWNLOAD_AND_RETRY = "download_and_retry"
     REDUCE_REQUIREMENTS = "reduce_requirements"
-    HYBRID_APPROACH = "hybrid_approach"  #: the other model now, the wanted one when it has come
+    HYBRID_APPROACH = "hybrid_approach"  #: the other model now, the wanted one after its download
 
 
 class Level(StrEnum):
@@ -39,7 +39,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """What somebody wants to make."""
+    """The request that cannot be served as it is."""
 
     spec: ModelSpec
     size: tuple[int, int] | None = None  #: width and height; None = the model's own
@@ -50,20 +50,20 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """Another model that is here and fits."""
+    """Another model that is installed and fits."""
 
     spec: ModelSpec
-    same_size: bool  #: whether it makes the size that was asked for
-    time_ratio: float | None  #: of its time to that of the wanted model, both estimated; None = not known
+    same_size: bool  #: whether it makes the requested size
+    time_ratio: float | None  #: its estimated time as a multiple of the wanted model's; None = unknown
 
     @property
     def compatibility(self) -> float:
-        """Which share of three facts holds: it takes the same inputs (always), makes the same size, is of full size."""
+        """The share of three that holds: takes the same inputs (always), makes the same size, is a full-size model."""
         return round((1 + self.same_size + (not self.spec.embedded)) / 3, 2)
 
     @property
     def reason(self) -> str:
-        """Why it is suggested, and what it cannot do."""
+        """Why it is suggested, and its limits."""
         words = f"{self.spec.id} is here, takes the same inputs and fits this machine"
         if self.spec.embedded:
             words += "; it is a miniature that knows a small world of moving shapes"
@@ -79,13 +79,13 @@ class FallbackSuggestion:
     strategy: Strategy
     action: str  #: what to call
     message: str
-    can_queue: bool  #: whether the request would be taken as it is
+    can_queue: bool  #: whether the request would be accepted as it is
     alternative: Alternative | None = None
-    wait_seconds: float | None = None  #: until the download that runs has ended; None = none runs, or not known
+    wait_seconds: float | None = None  #: until the running download ends; None = none runs, or unknown
 
 
 class FallbackAdvisor:
-    """Suggests for one server."""
+    """Makes the suggestions for one server."""
 
     def __init__(
         self, models: ModelManager, forecast: Forecast, downloads: ModelDownloads, supply: ModelAvailability
@@ -96,7 +96,7 @@ class FallbackAdvisor:
         self._supply = supply
 
     def suggest(self, want: Want) -> FallbackSuggestion:
-        """Say what to do.
+        """Suggest what to do.
 
         Raises:
             InvalidRequest: the model cannot make this size on any machine.
@@ -117,7 +117,7 @@ class FallbackAdvisor:
         return self._absent(want, state, other)
 
     def _absent(self, want: Want, state: ModelState, other: Alternative | None) -> FallbackSuggestion:
-        """Suggest for a model that would fit and is not here."""
+        """Suggest for a model that would fit but is not installed."""
         spec, download = want.spec, self._downloads.get(want.spec)
         queues = self._supply.foresee(spec)[1] is not None
         comes = state.presence in (Presence.DOWNLOADING, Presence.VERIFYING) or (
@@ -152,10 +152,10 @@ class FallbackAdvisor:
         )
 
     def _alternative(self, want: Want, wanted: Decision) -> Alternative | None:
-        """Return the best other model that is here, serves such a request and fits."""
+        """Return the best other installed model that serves such a request and fits."""
         size = want.size or (want.spec.width, want.spec.height)
         cuda = self._forecast.machine.cuda
-        # On a card the full-size models go first; on a processor they take hours, so there the miniatures do.
+        # With a GPU the full-size models come first; on a CPU they take hours, so there the miniatures do.
         able = sorted(self._models.fitting(image=want.spec.needs_image), key=lambda spec: spec.embedded is cuda)
         for spec in able:
             if spec.id == want.spec.id:
@@ -168,7 +168,7 @@ class FallbackAdvisor:
 
 
 def _too_large(decision: Decision, other: Alternative | None) -> FallbackSuggestion:
-    """Suggest for what does not fit this machine, whether or not its files are here."""
+    """Suggest for a request that does not fit this machine, whether or not the model is installed."""
     smaller = f"{decision.would_fit}."
     smaller_helps = decision.instead is not None and decision.instead.model == decision.work.model
     if other is not None and not smaller_helps:

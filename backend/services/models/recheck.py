@@ -1,6 +1,6 @@
-"""Reads the files of complete models again, slowly and in the background, to find what the disk has changed unasked.
+"""Re-reads the files of complete models, slowly and in the background, to find silent disk corruption.
 
-Never while a task runs; stops at once. A changed file goes to the quarantine, so that no task is made with it.
+Never while a task runs; stops immediately. A changed file goes to the quarantine, so that no task uses it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from backend.models.folder.progress import RateLimiter
 
 log = structlog.get_logger(__name__)
 
-#: Slow enough that nobody notices: a model of 70 GB takes forty minutes.
+#: Slow enough to go unnoticed: a model of 70 GB takes forty minutes.
 BYTES_PER_SECOND: Final = 30e6
-#: How often is looked for files that are due, and how soon a paused reading looks whether the machine is idle again.
-LOOK_SECONDS: Final = 60.0
+#: Interval between scans for files due for a re-read, in seconds.
+SCAN_SECONDS: Final = 60.0
+#: Interval between checks whether the machine is idle again, in seconds.
 _PAUSE_SECONDS: Final = 5.0
 
 
@@ -37,7 +38,7 @@ class _Stopped(Exception):
 
 
 class Recheck:
-    """One thread, started and stopped with the server."""
+    """The thread that re-reads files; started and stopped with the server."""
 
     def __init__(
         self,
@@ -48,18 +49,18 @@ class Recheck:
         *,
         now: Callable[[], datetime] = utcnow,
         bytes_per_second: float | None = BYTES_PER_SECOND,
-        look_seconds: float = LOOK_SECONDS,
+        scan_seconds: float = SCAN_SECONDS,
     ) -> None:
         """Prepare.
 
         Args:
             home: where the models are.
-            manager: says which of them are complete.
+            manager: judges which of them are complete.
             busy: whether a task runs.
-            days: after how many days a file is read again; 0 = never.
+            days: interval between two reads of a file, in days; 0 = never.
             now: the clock.
-            bytes_per_second: how fast is read; None = as fast as it goes.
-            look_seconds: how often is looked for files that are due.
+            bytes_per_second: reading speed; None = unlimited.
+            scan_seconds: interval between scans for files that are due.
         """
         self._home = home
         self._manager = manager
@@ -67,11 +68,11 @@ class Recheck:
         self._days = days
         self._now = now
         self._pace = RateLimiter(lambda: bytes_per_second, self._stop_waiting)
-        self._thread = Repeating("recheck", self.poll, look_seconds)
+        self._thread = Repeating("recheck", self.poll, scan_seconds)
         self._stopping = self._thread.stopping
 
     def start(self) -> None:
-        """Begin to look, if that is wanted at all."""
+        """Start the thread, unless re-reading is turned off."""
         if self._days > 0:
             self._thread.start()
 
@@ -80,7 +81,7 @@ class Recheck:
         self._thread.stop()
 
     def poll(self) -> list[str]:
-        """Read every file that is due now and return those that have changed, as `MODEL/FILE`."""
+        """Read every file that is due and return those that have changed, as `MODEL/FILE`."""
         changed = []
         try:
             for state, name, record in self._due():
@@ -96,19 +97,19 @@ class Recheck:
             if not state.available or manifest is None or not self._ours(state):
                 continue
             for name in read_last_seen(state.folder).due(manifest, self._now(), self._days):
-                if os.access(state.folder / name, os.R_OK):  # what may not be read has not changed for that
+                if os.access(state.folder / name, os.R_OK):  # an unreadable file is not a changed file
                     yield state, name, manifest.files[name]
 
     @staticmethod
     def _ours(state: ModelState) -> bool:
-        """Whether the folder is the home's: nothing is written into one that the user keeps elsewhere."""
+        """Whether the folder belongs to the home: nothing is written into a folder that the user keeps elsewhere."""
         return state.spec.folder is None and not state.folder.is_symlink()
 
     def _whole(self, state: ModelState, name: str, record: FileRecord) -> bool:
-        """Read one file; one that differs twice is put into the quarantine."""
+        """Read one file; a file that differs twice goes to the quarantine."""
         path = state.folder / name
         if self._same(path, record):
-            with suppress(OSError):  # the folder was moved away meanwhile
+            with suppress(OSError):  # the folder was moved meanwhile
                 read_last_seen(state.folder).saw(name, self._now())
             return True
         if self._same(path, record):  # not the disk, then, but what lies between it and here
@@ -123,7 +124,7 @@ class Recheck:
         return quick_state(path, record.size) is FileState.OK and digest_of(path, self._on_read) == record.sha256
 
     def _put_away(self, state: ModelState, name: str, record: FileRecord) -> bool:
-        """Move a changed file out of the folder, unless somebody else is changing or has changed the folder."""
+        """Move a changed file out of the folder, unless another process is changing or has changed the folder."""
         try:
             with FileLock(self._home.model_lock_of(state.spec.id), timeout=0, thread_local=False):
                 manifest = read_manifest(state.folder)

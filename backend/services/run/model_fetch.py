@@ -1,7 +1,7 @@
-"""Brings a task's model here before the task needs it, and says how far that is; gives up when that is paused.
+"""Downloads a task's model before the task needs it, and reports the progress; stops when the download is paused.
 
-The bytes move in a thread of their own, so that a task that is to stop does so within a second even where the line
-has gone quiet. Knows neither the hub nor the database: the bridge fetches, and the report hears.
+The bytes move in a thread of their own, so that a task stops within a second even when the connection is silent. Knows
+neither the hub nor the database: the bridge downloads, and the report publishes.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from backend.services.downloads.state import waits_for_resume
 from backend.services.run.clock import DOWNLOAD_PARTS
 from backend.services.run.report import RunReport
 
-#: How often the world is told, and asked whether the task is to stop or the download is paused.
-TELL_SECONDS: Final = 1.0
-#: How long a thread that was told to stop is waited for; one that hangs on a quiet line ends when the line does.
-_LET_GO_SECONDS: Final = 0.5
+#: Interval between progress reports, each with a check whether the task stops or the download is paused, in seconds.
+REPORT_SECONDS: Final = 1.0
+#: Longest wait for the thread to stop, in seconds; one that hangs on a silent connection ends with the connection.
+_STOP_SECONDS: Final = 0.5
 _GB: Final = 1e9
 
 log = structlog.get_logger(__name__)
 
-#: Asked once how many bytes a model has, before the first one is fetched; raises DoesNotFit.
+#: Receives the size of a model in bytes, once, before the first byte is downloaded; raises DoesNotFit.
 Admit = Callable[[GenerationRequest, int], None]
-#: Asked whether somebody paused the download of a model; StoreUnavailable and StorageFull mean that nobody knows.
+#: Whether the download of a model is paused; raises StoreUnavailable or StorageFull when that is unknown.
 Paused = Callable[[str], bool]
 
 
 def never_paused(_model: str) -> bool:
-    """Say that nobody can pause anything."""
+    """Return False: where there are no orders, nothing can be paused."""
     return False
 
 
 class ModelFetch:
-    """One wait for the model of one request."""
+    """Waits for the model of one request."""
 
     def __init__(
         self,
@@ -57,28 +57,28 @@ class ModelFetch:
         self._admit = admit
         self._paused = paused
         self._admitted = False
-        self._seen: DownloadProgress | None = None
-        self._told_parts = 0
+        self._progress: DownloadProgress | None = None
+        self._parts = 0
 
     def run(self) -> None:
-        """Return when the model is here and verified.
+        """Return when the model is installed and verified.
 
         Raises:
-            Interrupted: the report asked to stop; as DownloadPaused: somebody paused it. What has arrived is kept.
-            DoesNotFit: the machine could not run it; nothing was fetched.
-            WanError: the fetch failed, as its error says.
+            Interrupted: the report asked to stop; as DownloadPaused: the download was paused. The bytes are kept.
+            DoesNotFit: the machine could not run it; nothing was downloaded.
+            WanError: the download failed, as its error says.
         """
         self._stop_where_paused()
         self._report.begin(Phase.DOWNLOAD, f"Fetching {self._request.model}")
         fetch = _Fetch(self._ensure)
         try:
-            while not fetch.ended(TELL_SECONDS):
-                self._tell()
+            while not fetch.ended(REPORT_SECONDS):
+                self._publish()
                 self._stop_where_paused()
         finally:
             fetch.stop()
-        if self._seen is not None:
-            self._tell()
+        if self._progress is not None:
+            self._publish()
 
     # --- in the task's thread ----------------------------------------------------------------------------
 
@@ -86,24 +86,24 @@ class ModelFetch:
         try:
             paused = self._paused(self._request.model)
         except StoreFailed as error:
-            # Nobody knows whether it is paused, so it goes on.
+            # Whether it is paused is unknown, so it continues.
             log.warning("model_fetch.orders_not_read", error=error.code)
             return
         if paused:
             raise DownloadPaused(waits_for_resume(self._request.model))
 
-    def _tell(self) -> None:
-        seen = self._seen
-        if seen is None:
+    def _publish(self) -> None:
+        progress = self._progress
+        if progress is None:
             self._report.update(Stage.DOWNLOADING_MODEL, f"Asking the hub for {self._request.model}")
             return
         clock = self._report.clock
-        if seen.total_bytes:
-            parts = DOWNLOAD_PARTS * seen.done_bytes // seen.total_bytes
-            clock.advance(max(0, parts - self._told_parts))
-            self._told_parts = max(parts, self._told_parts)
-        clock.expect(seen.eta_seconds)
-        self._report.update(Stage.DOWNLOADING_MODEL, _in_words(self._request.model, seen), seen)
+        if progress.total_bytes:
+            parts = DOWNLOAD_PARTS * progress.done_bytes // progress.total_bytes
+            clock.advance(max(0, parts - self._parts))
+            self._parts = max(parts, self._parts)
+        clock.expect(progress.eta_seconds)
+        self._report.update(Stage.DOWNLOADING_MODEL, _in_words(self._request.model, progress), progress)
 
     # --- in the thread of a fetch ------------------------------------------------------------------------
 
@@ -111,14 +111,14 @@ class ModelFetch:
         self._bridge.ensure(self._request.model, check=check, on_progress=self._note)
 
     def _note(self, progress: DownloadProgress) -> None:
-        self._seen = progress
+        self._progress = progress
         if progress.total_bytes is not None and not self._admitted:
             self._admitted = True
             self._admit(self._request, progress.total_bytes)
 
 
 class _Fetch:
-    """One thread that fetches until it is done or told to stop."""
+    """The thread of one download."""
 
     def __init__(self, ensure: Callable[[Callable[[], None]], None]) -> None:
         self._ensure = ensure
@@ -129,7 +129,7 @@ class _Fetch:
         self._thread.start()
 
     def ended(self, seconds: float) -> bool:
-        """Wait so long for the end; raise what it ended with, if that was no success."""
+        """Wait up to `seconds` for the end; raise the error of a download that failed."""
         if not self._done.wait(seconds):
             return False
         if self._error is not None:
@@ -137,9 +137,9 @@ class _Fetch:
         return True
 
     def stop(self) -> None:
-        """Let go of the line and of the folder, at the next byte at the latest."""
+        """Ask the thread to release the connection and the folder; it does so with the next byte at the latest."""
         self._stopped.set()
-        self._thread.join(_LET_GO_SECONDS)
+        self._thread.join(_STOP_SECONDS)
 
     def _run(self) -> None:
         try:

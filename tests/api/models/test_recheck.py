@@ -147,7 +147,7 @@ def test_it_waits_for_the_task_and_ends_when_told_to(home: Home, clock: Clock) -
         asked.set()
         return running.is_set()
 
-    recheck = _recheck(home, clock, busy, look_seconds=0.01)
+    recheck = _recheck(home, clock, busy, scan_seconds=0.01)
     recheck.start()
     assert asked.wait(DEADLINE)
     stopped = threading.Thread(target=recheck.stop)
@@ -166,7 +166,7 @@ def test_a_slow_reading_is_ended_in_the_middle_of_a_file(home: Home, clock: Cloc
         asked.set()
         return False
 
-    recheck = _recheck(home, clock, busy, look_seconds=0.01, bytes_per_second=1.0)
+    recheck = _recheck(home, clock, busy, scan_seconds=0.01, bytes_per_second=1.0)
     recheck.start()
     assert asked.wait(DEADLINE)
     stopped = threading.Thread(target=recheck.stop)

@@ -201,7 +201,7 @@ def test_the_world_is_told_now_and_then_and_not_with_every_chunk(
     make: Make, hub: StandIn, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One word at the beginning and one at the end; the chunks are many more."""
-    monkeypatch.setattr(model_fetch, "TELL_SECONDS", 3600.0)
+    monkeypatch.setattr(model_fetch, "REPORT_SECONDS", 3600.0)
     told = run(make())
     assert len([one for one in told if one.stage is Stage.DOWNLOADING_MODEL]) == 2
 
@@ -209,7 +209,7 @@ def test_the_world_is_told_now_and_then_and_not_with_every_chunk(
 def test_a_stop_lets_the_line_go_at_its_next_byte_and_keeps_what_came(
     make: Make, hub: StandIn, home: Home, published: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_fetch, "TELL_SECONDS", 0.02)
+    monkeypatch.setattr(model_fetch, "REPORT_SECONDS", 0.02)
     hub.hold(sum(map(len, published.values())) // 2)
 
     def report(progress: Progress) -> None:
@@ -250,7 +250,7 @@ def test_a_paused_download_hands_the_task_back_before_the_hub_is_asked(make: Mak
 def test_a_pause_in_the_middle_lets_the_line_go_and_keeps_what_came(
     make: Make, hub: StandIn, home: Home, published: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_fetch, "TELL_SECONDS", 0.02)
+    monkeypatch.setattr(model_fetch, "REPORT_SECONDS", 0.02)
     hub.hold(sum(map(len, published.values())) // 2)
     with pytest.raises(DownloadPaused):
         run(make(paused=lambda _model: hub.held.is_set()))
@@ -265,7 +265,7 @@ def test_a_pause_in_the_middle_lets_the_line_go_and_keeps_what_came(
 
 
 def test_a_database_that_fails_ends_no_fetch(make: Make, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_fetch, "TELL_SECONDS", 0.02)
+    monkeypatch.setattr(model_fetch, "REPORT_SECONDS", 0.02)
 
     def broken(_model: str) -> bool:
         raise StoreUnavailable
