@@ -18,7 +18,7 @@ from backend.store.tables import download_orders, tasks
 
 
 class Urgency(StrEnum):
-    """Which download runs first; within one urgency the oldest does."""
+    """Which download goes first; within one urgency the oldest does."""
 
     CRITICAL = "critical"
     HIGH = "high"
