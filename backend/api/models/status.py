@@ -1,10 +1,7 @@
-"""The shapes of the model status routes, as clients of the earlier application expect them.
+"""Routes about the models: which are installed, loaded and in use, what the others need, what each accepts.
 
-A value that is not known is absent: nothing here is estimated to fill a field.
-
-How the models' state on this machine looks to a client: from folders, workers and tasks to `model_schemas.py`.
-
-Routes about the models: which are here, loaded and in use, what the others need, what each accepts.
+The shapes are those that clients of the earlier application expect. An unknown value is absent: nothing is estimated to
+fill a field.
 """
 
 from __future__ import annotations
@@ -222,7 +219,7 @@ class ModelsHealth(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ModelContext:
-    """What is known about models besides their files: workers that hold them, tasks that need them, their videos."""
+    """What is known about the models besides their files: workers, tasks, videos."""
 
     workers: Sequence[WorkerInfo]
     needed: frozenset[str]  #: ids of models that a waiting or running task names

@@ -31,7 +31,7 @@ def add(
     low: Annotated[Path | None, typer.Option(help="The expert for low noise, likewise.", exists=True)] = None,
     part: Annotated[
         list[Path] | None,
-        typer.Option(help="The file of its autoencoder or text encoder; may be repeated.", exists=True),
+        typer.Option(help="Its autoencoder or text encoder as a file; may be repeated.", exists=True),
     ] = None,
     repository: Annotated[
         str | None, typer.Option(metavar="OWNER/NAME", help="Its repository on the hub, instead of a folder.")

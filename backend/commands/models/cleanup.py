@@ -20,12 +20,10 @@ _GB = 1e9
 
 
 def cleanup(
-    keep_days: Annotated[
-        int, typer.Option("--keep-days", min=0, help="Keep models used within this number of days.")
-    ] = 30,
+    keep_days: Annotated[int, typer.Option("--keep-days", min=0, help="Keep models used within these days.")] = 30,
     free: Annotated[
         float | None,
-        typer.Option("--free", min=0, help="Stop when this many GB are free; default: delete everything listed."),
+        typer.Option("--free", min=0, help="Stop when this many GB are free; default: delete all."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete; without it, only list.")] = False,
 ) -> None:

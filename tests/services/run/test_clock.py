@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.catalogue.table import MODELS
 from backend.core.domain import Phase
 from backend.core.planning.cost_model import Basis, Seconds
-from backend.core.requests import HIGH, LOW, RequestDraft, resolve_request
+from backend.core.requests import RequestDraft, resolve_request
 from backend.services.run.clock import DOWNLOAD_PARTS, PhaseClock, PhasePlan, passes_of, plan_phases
 
 COSTS = {

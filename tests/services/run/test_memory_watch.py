@@ -239,16 +239,17 @@ def test_the_peak_of_this_process_is_measured_and_begins_anew() -> None:
     (reading,) = memory.readings()
     assert reading.place is Place.RAM
     assert 0 < reading.used < reading.total
+    memory.release()  # what earlier tests left in this process must not go while it is measured
     memory.begin()
     before = memory.peaks()
     assert before.vram is None
     assert before.ram is not None
-    block = torch.ones(200 * 1024**2, dtype=torch.uint8)
+    block = torch.ones(400 * 1024**2, dtype=torch.uint8)
     del block
     memory.release()
     after = memory.peaks().ram
     assert after is not None
-    assert after - before.ram > 150 * 1024**2
+    assert after - before.ram > 300 * 1024**2
     memory.begin()
     again = memory.peaks().ram
     assert again is not None
