@@ -1,10 +1,6 @@
-"""How fast the disk of a folder reads, by reading a part of its largest file for a moment. Changes nothing.
+"""The findings behind `wan22 doctor`: what is installed, what works, and why the rest does not. Changes nothing.
 
-Model files are read from end to end, so it is reading in a row that counts.
-
-What is here, what is usable and why not: the findings behind `wan22 doctor`. Looks and tries, never changes.
-
-Imports no torch: what only the engine knows is asked of a process of its own.
+Imports no torch: a separate process asks the engine. The disk test reads sequentially, as model files are read.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""The record inside a video of ours: what to ask for to get the same video again, and what may have changed since.
+"""`wan22 replay`: make a video again from the record inside it, and compare the two.
 
-Knows the record's shape, an older one's too; talks to no server and looks at no frames.
-
-`wan22 replay`: make a video again from the record inside it, and say whether it became the same one.
+Reads records of older versions too, and names every factor that has changed since.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How the bodies of the LoRA routes are read: a file in a form, and a prompt in JSON or in a form.
+"""Reads the bodies of the LoRA routes: a file in a form, and a prompt in JSON or a form.
 
-Accepts what older clients send, and says clearly what cannot be read.
+Accepts what older clients send and refuses the rest with a clear message.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""The shapes of the LoRA routes: what older clients expect, and what a LoRA really is beside it.
+"""Routes of the LoRAs: list, upload, inspect, delete. Which LoRA a task uses is part of its request.
 
-Older clients know a LoRA as a name, a file and a path; `path` is its id, because clients name no paths here.
-
-Routes of the LoRAs: list, take in, look at, delete. Which LoRA a task uses is part of its request.
+Older clients know a LoRA by name, file and path. Clients never see paths, so `path` is the LoRA's id.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The shapes of the status of the whole system: its components, its machine, what plans keep to.
-
-Routes of the system as a whole: every component with its state, and the machine below them.
-"""
+"""Routes of the system as a whole: the state of every component, the machine, and the constraints on plans."""
 
 from __future__ import annotations
 

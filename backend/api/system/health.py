@@ -1,8 +1,6 @@
-"""The shapes of the health and statistics routes.
+"""Routes about the server itself: health, statistics, liveness, readiness.
 
-Whether this server works, in the words of the health routes: one look at the components that all of them share.
-
-Routes about the server itself: health, statistics, liveness, readiness.
+All of them are answered from one diagnosis of the components.
 """
 
 from __future__ import annotations
