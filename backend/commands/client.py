@@ -1,4 +1,4 @@
-"""The command line's view of a running server: find it or start it, submit, follow, save. HTTP only.
+"""The command line's HTTP client: find or start a server, submit, follow, save.
 
 Everything goes through the public API, so what works here works for any other client.
 """
@@ -35,7 +35,7 @@ class ServerUnreachable(WanError):
 
 
 class ApiClient:
-    """A few calls of the API with its errors turned back into exceptions."""
+    """The API calls of the command line; error answers become exceptions."""
 
     def __init__(self, url: str, settings: Settings) -> None:
         headers = {}
@@ -71,29 +71,29 @@ class ApiClient:
             details=body.get("details"),
         )
 
-    def submit(self, wish: dict[str, Any], **images: Path | None) -> dict[str, Any]:
-        """Queue a task; fields that are None are left to the model's defaults.
+    def submit(self, fields: dict[str, Any], **images: Path | None) -> dict[str, Any]:
+        """Queue a task; fields that are None take the model's defaults.
 
         Args:
-            wish: the fields of the API.
+            fields: the fields of the API.
             images: files to send with it, by field (`image`, `end_image`).
 
         Raises:
             BadSettings: a file cannot be read.
             WanError: as `call`.
         """
-        return self._post("/api/v1/generation/submit", wish, images)
+        return self._post("/api/v1/generation/submit", fields, images)
 
-    def extend(self, output_id: str, wish: dict[str, Any], **images: Path | None) -> dict[str, Any]:
-        """Queue a video that goes on from this one. Raises like `submit`."""
-        return self._post(f"/api/v1/outputs/{quote(output_id, safe='')}/extend", wish, images)
+    def extend(self, output_id: str, fields: dict[str, Any], **images: Path | None) -> dict[str, Any]:
+        """Queue a video that continues this one. Raises like `submit`."""
+        return self._post(f"/api/v1/outputs/{quote(output_id, safe='')}/extend", fields, images)
 
-    def redecode(self, output_id: str, wish: dict[str, Any]) -> dict[str, Any]:
+    def redecode(self, output_id: str, fields: dict[str, Any]) -> dict[str, Any]:
         """Queue another file from the kept latents of this video. Raises like `submit`."""
-        return self._post(f"/api/v1/outputs/{quote(output_id, safe='')}/redecode", wish, {})
+        return self._post(f"/api/v1/outputs/{quote(output_id, safe='')}/redecode", fields, {})
 
     def keep_image(self, image: Path) -> str:
-        """Send an image and return its id. Raises like `submit`."""
+        """Upload an image and return its id. Raises like `submit`."""
         return str(self._post("/api/v1/inputs", {}, {"image": image})["id"])
 
     def has_image(self, image_id: str) -> bool:
@@ -110,15 +110,15 @@ class ApiClient:
         except httpx2.TransportError as error:
             raise ServerUnreachable(f"No server answers at {self.url}: {error}") from error
 
-    def _post(self, path: str, wish: dict[str, Any], images: dict[str, Path | None]) -> dict[str, Any]:
-        body = {key: value for key, value in wish.items() if value is not None}
+    def _post(self, path: str, fields: dict[str, Any], images: dict[str, Path | None]) -> dict[str, Any]:
+        body = {key: value for key, value in fields.items() if value is not None}
         files = {field: (image.name, _read(image)) for field, image in images.items() if image is not None}
         options = {"data": _as_form(body), "files": files} if files else {"json": body}
         answer: dict[str, Any] = self.call("POST", path, **options)
         return answer
 
     def follow(self, task_id: str) -> Iterator[dict[str, Any]]:
-        """Yield the task as it changes, until it is finished; a server that restarts meanwhile is waited for."""
+        """Yield the task at each change until it ends; wait for a server that restarts."""
         lost_since: float | None = None
         while True:
             try:
@@ -135,7 +135,7 @@ class ApiClient:
             time.sleep(POLL_SECONDS)
 
     def save_video(self, task_id: str, target: Path) -> None:
-        """Download the finished video to a file, which appears complete or not at all.
+        """Download the finished video; the file appears complete or not at all.
 
         Raises:
             ServerUnreachable: the download broke off; the server still has the video.
@@ -158,7 +158,7 @@ class ApiClient:
 
 
 def _as_form(body: dict[str, Any]) -> dict[str, str]:
-    """Write the fields as text, the way a form carries them; lists and truth values as JSON."""
+    """Encode the fields as form text; lists and booleans as JSON."""
     return {
         key: json.dumps(value) if isinstance(value, list | dict | bool) else str(value) for key, value in body.items()
     }
@@ -185,7 +185,7 @@ def find_server(settings: Settings) -> str | None:
 
 @contextmanager
 def own_server(settings: Settings) -> Iterator[str]:
-    """Start a server of our own on a free port, yield its address when it is ready, and stop it at the end.
+    """Start a temporary server on a free port, yield its address once it is ready, and stop it at the end.
 
     Raises:
         GenerationFailed: it did not come up; the message has the end of its log.

@@ -1,4 +1,4 @@
-"""How far two video files are apart, over the frames that a player shows. Knows pixels, not what made them."""
+"""Measures the distance of two video files over the frames that a player shows. Compares pixels only."""
 
 from __future__ import annotations
 

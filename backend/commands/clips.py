@@ -1,4 +1,4 @@
-"""From submitted tasks to files: follow each with its bar, save the video, say what made it.
+"""From submitted tasks to files: follow each with a progress bar, save the video, report how it was made.
 
 Shared by every command that makes videos. A task that fails does not keep the others of its request from being saved.
 """

@@ -46,7 +46,7 @@ Grade = Literal["ok", "note", "bad"]
 
 
 def read_speed(folder: Path, *, clock: Callable[[], float] = time.perf_counter) -> float | None:
-    """Return bytes per second; None where there is nothing to read or it cannot be read."""
+    """Return bytes per second, or None if nothing can be read."""
     with suppress(OSError):
         sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
         largest = max(sizes, key=lambda path: sizes[path], default=None)
@@ -82,7 +82,7 @@ Ask = Callable[[str, AttentionSetting], EngineAnswer]
 
 
 def examine(settings: Settings, *, offline: bool = False, ask: Ask = ask_engine) -> list[Finding]:
-    """Look at the machine, the libraries, the home folder, the hub and the models, and let the engine try the device.
+    """Inspect the machine, the libraries, the home folder, the hub and the models, and let the engine try the device.
 
     Args:
         settings: the ones in force.
@@ -125,7 +125,7 @@ def examine(settings: Settings, *, offline: bool = False, ask: Ask = ask_engine)
         kept.read()
     except WanError as error:
         findings.append(Finding("bad", "config.json", f"{error.message}; the defaults are in force"))
-    wishes = kept.current()
+    constraints = kept.current()
     manager = ModelManager(settings.paths, has_gpu=bool(hardware.gpus) and machine.cuda)
     table = ModelConfigurationManager(settings.paths).refresh()
     findings += [Finding("bad", "config.json", fault) for fault in table.faults]
@@ -140,7 +140,7 @@ def examine(settings: Settings, *, offline: bool = False, ask: Ask = ask_engine)
         findings.append(Finding(grade, spec.id, text))
         if not spec.miniature:
             work = replace(Workload.native(spec), packed=manager.packed(spec))
-            findings.append(_fit(work, machine, wishes, settings.oom_policy))
+            findings.append(_fit(work, machine, constraints, settings.oom_policy))
     try:
         findings.append(Finding("ok", "default model", manager.default().id))
     except WanError as error:
@@ -148,16 +148,16 @@ def examine(settings: Settings, *, offline: bool = False, ask: Ask = ask_engine)
     return findings
 
 
-def _fit(work: Workload, machine: Machine, wishes: OptimizationSettings, policy: OomPolicy) -> Finding:
-    """Say whether this machine can hold a model at its own size; by estimate."""
-    decision = WAN22SystemOptimizer(machine, constraints=wishes).decide(work, policy)
+def _fit(work: Workload, machine: Machine, constraints: OptimizationSettings, policy: OomPolicy) -> Finding:
+    """Estimate whether this machine can hold a model at its default size."""
+    decision = WAN22SystemOptimizer(machine, constraints=constraints).decide(work, policy)
     if decision.fits:
         return Finding("ok", f"{work.model} plan", f"{decision.reason}, estimated")
     return Finding("note", f"{work.model} plan", f"{decision.reason}. {decision.would_fit} (estimated)")
 
 
-def _engine(answer: EngineAnswer, wish: AttentionSetting) -> list[Finding]:
-    """Say what the engine told: build, device, precision, attention."""
+def _engine(answer: EngineAnswer, setting: AttentionSetting) -> list[Finding]:
+    """Report the engine's answer: build, device, precision, attention."""
     facts, findings = answer.facts, []
     if "torch" in facts:
         cuda = "without CUDA" if facts["cuda"] is None else f"CUDA {facts['cuda']}"
@@ -173,8 +173,8 @@ def _engine(answer: EngineAnswer, wish: AttentionSetting) -> list[Finding]:
     if answer.precision is not None:
         findings.append(Finding("ok", "precision", f"{answer.precision.precision}: {answer.precision.reason}"))
     if answer.kernels:
-        chosen, warnings = choose_kernel(wish, answer.kernels.values())
-        findings.append(Finding("ok", "attention", f"{chosen} is used (WAN22_ATTENTION is {wish})"))
+        chosen, warnings = choose_kernel(setting, answer.kernels.values())
+        findings.append(Finding("ok", "attention", f"{chosen} is used (WAN22_ATTENTION is {setting})"))
         findings += [Finding("note", "attention", warning) for warning in warnings]
     for found in answer.kernels.values():
         measured = "" if found.seconds is None else f", {1000 * found.seconds:.2f} ms"

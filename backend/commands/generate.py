@@ -32,13 +32,13 @@ CrfOption = Annotated[
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """What a video shall be: the options that `generate` and `extend` share, in the order of their help."""
+    """The options that `generate` and `extend` share, in the order of their help."""
 
     image_fit: Annotated[
         Fit | None,
         typer.Option(
             "--image-fit",
-            help="What happens to an image of another shape than the video [default: crop].",
+            help="How an image with another aspect than the video is fitted [default: crop].",
             rich_help_panel=_LOOK,
         ),
     ] = None
@@ -74,9 +74,7 @@ class VideoOptions:
     ] = None
     variations: Annotated[
         int | None,
-        typer.Option(
-            "--variations", min=1, help="Make so many, with seeds that follow each other.", rich_help_panel=_LOOK
-        ),
+        typer.Option("--variations", min=1, help="Number of videos, with consecutive seeds.", rich_help_panel=_LOOK),
     ] = None
     steps: Annotated[int | None, typer.Option("--steps", help="Denoising steps.", rich_help_panel=_LOOK)] = None
     guidance_scale: Annotated[
@@ -116,12 +114,12 @@ class VideoOptions:
     ] = False
 
     def as_request(self) -> dict[str, Any]:
-        """Return the fields of the API; None leaves a field to the model."""
+        """Return the API fields; None means the model's default."""
         return vars(self) | {"loras": parse_loras(self.loras), "keep_latents": self.keep_latents or None}
 
 
 def with_video_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `VideoOptions`, in place of its parameter `video`."""
+    """Replace a command's parameter `video` by the options of `VideoOptions`."""
     hints, shared_hints = (get_type_hints(of, include_extras=True) for of in (command, VideoOptions))
     kind = inspect.Parameter.KEYWORD_ONLY
     shared = [
@@ -179,7 +177,7 @@ def generate(
         bool, typer.Option("--standalone", help="Start a server for this run even if one is running elsewhere.")
     ] = False,
 ) -> None:
-    """Generate a video through a running server, or by itself when there is none."""
+    """Generate a video with a running server, or with a temporary one."""
     request = {"prompt": prompt} | video.as_request()
     check_target(output)
     check_file(image, "--image")
@@ -190,7 +188,7 @@ def generate(
 
 @with_video_options
 def extend(
-    output_id: Annotated[str, typer.Argument(help="Id of the video to go on from.")],
+    output_id: Annotated[str, typer.Argument(help="Id of the video to continue.")],
     prompt: Annotated[str | None, typer.Argument(help="What happens next [default: the same prompt].")] = None,
     output: OutputOption = None,
     end_image: EndImageOption = None,
@@ -198,7 +196,7 @@ def extend(
     video: VideoOptions,
     server: ServerOption = None,
 ) -> None:
-    """Make a video that starts with the last frame of an earlier one. What is left out is as in that one."""
+    """Make a video that starts with the last frame of an earlier one and inherits its settings."""
     request = {"prompt": prompt} | video.as_request()
     check_target(output)
     check_file(end_image, "--end-image")
@@ -207,13 +205,13 @@ def extend(
 
 
 def redecode(
-    output_id: Annotated[str, typer.Argument(help="Id of a video that was made with --keep-latents.")],
+    output_id: Annotated[str, typer.Argument(help="Id of a video made with --keep-latents.")],
     fps: FpsOption = None,
     crf: CrfOption = None,
     output: OutputOption = None,
     server: ServerOption = None,
 ) -> None:
-    """Make another file from the kept latents of a video, without generating again."""
+    """Encode another file from a video's kept latents, without denoising again."""
     check_target(output)
     with any_server(server) as client:
         fetch_clips(client, client.redecode(output_id, {"fps": fps, "crf": crf}), output)

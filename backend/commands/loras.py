@@ -1,4 +1,4 @@
-"""`wan22 loras`: the LoRAs of this machine. Works on the home folder itself, so no server has to run."""
+"""`wan22 loras`: the LoRAs of this machine. Works on the home folder; needs no running server."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from backend.models.lora.catalogue import Lora
     from backend.models.lora.library import LoraLibrary
 
-app = typer.Typer(help="List, add, fetch, remove and look at LoRAs.", no_args_is_help=True)
+app = typer.Typer(help="List, show, add, download and remove LoRAs.", no_args_is_help=True)
 
-LoraId = Annotated[str, typer.Argument(help="Id of the LoRA, as the list has it.")]
+LoraId = Annotated[str, typer.Argument(help="Id of the LoRA, as listed.")]
 _MIB = 1024**2
 
 
 @app.command("list")
 def list_loras() -> None:
-    """List the LoRAs and the models that they fit."""
+    """List the LoRAs and the models they fit."""
     table = Table("id", "files", "fits", "MiB", "trigger words", box=None)
     problems = []
     for lora in _library().all():
@@ -41,13 +41,13 @@ def list_loras() -> None:
 
 @app.command("show")
 def show(lora_id: LoraId) -> None:
-    """Show everything that is known of a LoRA, as JSON."""
+    """Show all details of a LoRA as JSON."""
     out.print_json(json.dumps(_described(_library().get(lora_id))))
 
 
 @app.command("add")
 def add(
-    files: Annotated[list[Path], typer.Argument(help="Safetensors files; both of a pair for two experts.")],
+    files: Annotated[list[Path], typer.Argument(help="Safetensors files; both files of a pair for two experts.")],
     name: Annotated[str | None, typer.Option(help="Keep it under another name.")] = None,
     link: Annotated[bool, typer.Option("--link", help="Link the files instead of copying them.")] = False,
 ) -> None:
@@ -67,9 +67,9 @@ def add(
 
 @app.command("fetch")
 def fetch(
-    lora_id: Annotated[str | None, typer.Argument(help="Name of a published LoRA; they are listed without.")] = None,
+    lora_id: Annotated[str | None, typer.Argument(help="Name of a published LoRA; without it, list them.")] = None,
 ) -> None:
-    """Fetch a well-known LoRA from the hub: four steps instead of forty for the A14B models."""
+    """Download a well-known LoRA from the hub: four steps instead of forty for the A14B models."""
     from backend.commands.progress_bar import byte_bar
     from backend.models.download.hub import Hub
     from backend.models.lora.published import PUBLISHED_LORAS, LoraFetcher, published_lora
@@ -88,7 +88,7 @@ def fetch(
 
 @app.command("remove")
 def remove(lora_id: LoraId) -> None:
-    """Delete a LoRA's files, both of a pair; of a linked one only the link."""
+    """Delete a LoRA's files; of a linked one, only the link."""
     _library().delete(lora_id)
     out.print(f"{escape(lora_id)} was deleted")
 

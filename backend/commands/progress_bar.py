@@ -15,7 +15,7 @@ LINE_EVERY = 10  # percent
 
 
 def follow_with_bar(tasks: Iterable[dict[str, Any]], console: Console, label: str = "") -> dict[str, Any]:
-    """Show every state of the task until the stream ends, and return the last one; `label` stands before each."""
+    """Show every state of the task until the stream ends, prefixed with `label`; return the last one."""
     return _bar(tasks, console, label) if console.is_terminal else _lines(tasks, console, label)
 
 
@@ -67,7 +67,7 @@ def _eta(task: dict[str, Any]) -> str:
 
 
 class ShowBytes(Protocol):
-    """Shows one moment of something that is counted in bytes; what is not known is None."""
+    """Shows progress in bytes; unknown values are None."""
 
     def __call__(
         self, label: str, done: int, total: int | None, speed: float | None = None, eta: float | None = None
@@ -77,7 +77,7 @@ class ShowBytes(Protocol):
 
 @contextmanager
 def byte_bar(console: Console) -> Iterator[ShowBytes]:
-    """Give a function that shows bytes while the block lasts."""
+    """Yield a function that shows progress in bytes while the block runs."""
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=32), TextColumn("[dim]{task.fields[figures]}"))
     if console.is_terminal:
         with Progress(*columns, console=console) as progress:

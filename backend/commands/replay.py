@@ -29,7 +29,7 @@ _SHOWN_CHARS = 40  # of a value in the table
 
 
 class NoRecord(WanError):
-    """This file does not say what made it."""
+    """This file has no record of how it was made."""
 
     code = "no_record"
     category = "input_validation"
@@ -40,7 +40,7 @@ class NoRecord(WanError):
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """One thing that decides the frames, as it was and as it is."""
+    """One factor that determines the frames, then and now."""
 
     name: str
     then: str
@@ -54,7 +54,7 @@ class Factor:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a video says about itself."""
+    """The record inside a video."""
 
     request: GenerationRequest
     run: RunRecord  #: the whole record
@@ -86,17 +86,17 @@ class Record:
 
     @property
     def frames_sha256(self) -> str | None:
-        """The hash of the frames before they were encoded; None in records that are older than it."""
+        """The hash of the frames before encoding; None in older records."""
         return self._result.frames_sha256
 
     @property
     def images(self) -> dict[str, str]:
-        """The ids of the images it started from, by field."""
+        """The ids of its start and end images, by field."""
         named = {"image": self.request.image, "end_image": self.request.end_image}
         return {field: image for field, image in named.items() if image is not None}
 
-    def wish(self) -> dict[str, Any]:
-        """Return the fields of the API that ask for exactly this video, nothing left to defaults."""
+    def fields(self) -> dict[str, Any]:
+        """Return the API fields that request exactly this video, with nothing left to defaults."""
         values = {name: value for name, value in self.request.to_json().items() if name not in _LEFT_OUT}
         del values["width"], values["height"], values["model"], values["image"], values["end_image"]
         return values | {
@@ -117,7 +117,7 @@ class Record:
         }
 
     def factors(self, again: Record) -> list[Factor]:
-        """Name everything that decides the frames, as it was here and as it is in the other record."""
+        """List every factor that determines the frames, in this record and in the other."""
         mine, other = self.run, again.run
         return [
             *self._request_factors(again),
@@ -135,7 +135,7 @@ class Record:
         return self.run.result or RunResult()
 
     def _request_factors(self, again: Record) -> list[Factor]:
-        """Name each value of the request that is another one; one line where all are the same."""
+        """List each value of the request that differs; one line if none does."""
         left_out = {*AFTER_DENOISING, "loras"}  # LoRAs are compared by what they are
         mine, others = self.request.to_json(), again.request.to_json()
         changed = [name for name in mine if name not in left_out and mine[name] != others[name]]
@@ -144,7 +144,7 @@ class Record:
         return [Factor(f"request: {name}", str(mine[name]), str(others[name])) for name in changed]
 
     def _loras(self) -> dict[str, str]:
-        """Describe each LoRA by what it is, not by its name: files, places, strengths, and whether it was applied."""
+        """Describe each LoRA by content, not name: files, experts, strengths, and whether it was applied."""
         receipts = {receipt["id"]: receipt for receipt in self._result.loras}
         described = {}
         for use in self.request.loras:
@@ -164,12 +164,10 @@ def _compare_values(then: dict[str, str], now: dict[str, str], prefix: str = "")
 
 def replay(
     file: Annotated[Path, typer.Argument(metavar="FILE.mp4", help="A video that wan22 made.")],
-    check: Annotated[
-        bool, typer.Option("--check", help="Say whether the frames are the same; ends with 1 when they are not.")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Compare the frames; exit status 1 if they differ.")] = False,
     output: OutputOption = None,
     image: Annotated[
-        Path | None, typer.Option("--image", help="The start image, where the server does not have it any more.")
+        Path | None, typer.Option("--image", help="The start image, if the server no longer has it.")
     ] = None,
     end_image: Annotated[Path | None, typer.Option("--end-image", help="The same for the end image.")] = None,
     server: ServerOption = None,
@@ -184,14 +182,14 @@ def replay(
     check_file(image, "--image")
     check_file(end_image, "--end-image")
     with any_server(server) as client:
-        wish = record.wish() | _images(client, record, {"image": image, "end_image": end_image})
-        (saved,) = fetch_clips(client, client.submit(wish), target)
+        fields = record.fields() | _images(client, record, {"image": image, "end_image": end_image})
+        (saved,) = fetch_clips(client, client.submit(fields), target)
     if check and not _compare(file, record, saved):
         raise typer.Exit(1)
 
 
 def _images(client: ApiClient, record: Record, given: dict[str, Path | None]) -> dict[str, Any]:
-    """Return the ids of the images on this server, sending those that are given here.
+    """Return the ids of the images on this server, uploading those given here.
 
     Raises:
         InputMissing: one is neither there nor given.
@@ -212,7 +210,7 @@ def _images(client: ApiClient, record: Record, given: dict[str, Path | None]) ->
 
 
 def _compare(file: Path, record: Record, saved: Path) -> bool:
-    """Print what came out of the comparison and return whether the frames are the same."""
+    """Print the comparison and return whether the frames are identical."""
     from backend.commands.clip_distance import measure_distance
 
     again = Record.read(saved)

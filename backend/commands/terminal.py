@@ -1,4 +1,4 @@
-"""What all commands share: where they print, which server they talk to, and options that several of them take."""
+"""Shared by all commands: output, the server they use, and common options."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ out = Console()
 err = Console(stderr=True)
 
 ServerOption = Annotated[
-    str | None, typer.Option("--server", help="Address of a running server; default is this home's own.")
+    str | None, typer.Option("--server", help="Address of a running server [default: this home's server].")
 ]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Where to save the MP4.")]
 
 
 def own_home() -> Home:
-    """Return this machine's home folder, with its models in force; for commands that work on it themselves."""
+    """Return this machine's home folder with its models loaded; for commands that need no server."""
     from backend.models.own.configuration import ModelConfigurationManager
 
     home = load_settings().paths.create()
@@ -39,7 +39,7 @@ def own_home() -> Home:
 
 @contextmanager
 def own_database() -> Iterator[Database]:
-    """Open this home's database, also beside a server that works on it.
+    """Open this home's database, even while a server uses it.
 
     Raises:
         StoreUnavailable, StorageFull: it cannot be used.
@@ -56,7 +56,7 @@ def own_database() -> Iterator[Database]:
 
 
 def own_need(home: Home, database: Database) -> ModelUsage:
-    """Return who needs the models of this home."""
+    """Return which models of this home are in use."""
     from backend.services.models.availability import ModelUsage
     from backend.store.download_orders import DownloadOrders
     from backend.store.tasks import TaskStore
@@ -68,7 +68,7 @@ def own_need(home: Home, database: Database) -> ModelUsage:
 
 @contextmanager
 def running_server(server: str | None) -> Iterator[ApiClient]:
-    """Connect to a server that runs already.
+    """Connect to a running server.
 
     Raises:
         ServerUnreachable: none runs.
@@ -88,7 +88,7 @@ def running_server(server: str | None) -> Iterator[ApiClient]:
 
 @contextmanager
 def any_server(server: str | None, *, standalone: bool = False) -> Iterator[ApiClient]:
-    """Connect to a running server, or to one of our own where none runs or `standalone` asks for it."""
+    """Connect to a running server, or to a temporary one if none runs or `standalone` asks for it."""
     from backend.commands.client import ApiClient, find_server, own_server
 
     settings = load_settings()
@@ -104,7 +104,7 @@ def any_server(server: str | None, *, standalone: bool = False) -> Iterator[ApiC
 
 
 def check_target(output: Path | None) -> None:
-    """Refuse a place where nothing can be saved before the work is done, not after it.
+    """Refuse a target that cannot be written before the work starts.
 
     Raises:
         BadSettings: the folder does not exist, or the place is a folder.
@@ -120,7 +120,7 @@ def check_target(output: Path | None) -> None:
 
 
 def check_file(path: Path | None, option: str) -> None:
-    """Refuse a file that cannot be read, before anything is started.
+    """Refuse an unreadable file before anything starts.
 
     Raises:
         BadSettings: it cannot.

@@ -22,15 +22,15 @@ _PROMPT_FIELDS = ("prompt", "base_prompt")
 
 @dataclass(frozen=True, slots=True)
 class LoraUpload:
-    """A file that was sent; it is gone when the answer is."""
+    """An uploaded file; it is closed when the request ends."""
 
     stream: BinaryIO
     filename: str
-    name: str | None  #: the name that was wished for it
+    name: str | None  #: the requested name
 
 
 async def read_upload(request: Request) -> AsyncIterator[LoraUpload]:
-    """Read the form of an upload: the file in `file`, and `name` if it shall have another one.
+    """Read the form of an upload: the file in `file`, and optionally a new `name`.
 
     Raises:
         InvalidRequest: there is no file in it, or several.

@@ -152,7 +152,7 @@ class Ready(BaseModel):
 
 
 class Health(StrEnum):
-    """How well the server is; the words of the start-up check."""
+    """The condition of the server, in the words of the start-up check."""
 
     HEALTHY = "healthy"
     DEGRADED = "degraded"  # answers and keeps tasks, but something is missing
@@ -166,7 +166,7 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What one look found."""
+    """The result of one inspection."""
 
     health: Health
     database_connected: bool
@@ -188,7 +188,7 @@ class Diagnosis:
 
 
 def diagnose(services: Services, system: SystemState | None = None) -> Diagnosis:
-    """Judge the components, as `system` has them or as they are known now: a probe reads no folder."""
+    """Judge the components from `system`, or from the last inspection: a probe reads no folder."""
     system = system or services.system.snapshot()
     database_connected = system[DATABASE].ready
     workers, active = _workers_and_tasks(services) if database_connected else ([], None)
@@ -276,21 +276,21 @@ def ready(services: ServicesDep, request: Request) -> Ready | Response:
 
 
 def worker_view(worker: WorkerInfo) -> WorkerView:
-    """Show one worker."""
-    told = {} if worker.equipment is None else asdict(worker.equipment)
-    told.pop("machine", None)  # estimates show it, where it counts
+    """Describe a worker."""
+    equipment = {} if worker.equipment is None else asdict(worker.equipment)
+    equipment.pop("machine", None)  # estimates show it, where it counts
     return WorkerView(
         worker_id=worker.id,
         device=worker.device,
         state=worker.state,
         detail=worker.detail,
         seen_at=iso(worker.seen_at),
-        **told,
+        **equipment,
     )
 
 
 def health_answer(services: Services, *, indicator_words: bool = False) -> SystemHealth:
-    """Build the health answer; the health indicator knows other words for what is not fine."""
+    """Build the health answer; the health indicator uses other words for a problem."""
     found = diagnose(services)
     settings = services.settings
     reading = found.reading

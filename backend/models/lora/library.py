@@ -78,7 +78,7 @@ class LoraLibrary:
             LoraExists: another LoRA has this name.
             BodyTooLarge: it is larger than 500 MiB.
             StorageFull: the disk is full.
-            InvalidRequest: the wished name is no name.
+            InvalidRequest: the requested name is invalid.
         """
         kept_as = target_name(filename, name)
         if (self._embedded / kept_as).exists():
@@ -110,7 +110,7 @@ class LoraLibrary:
             LoraNotFound: it cannot be read.
             StorageFull: the disk is full.
             BadSettings: config.json cannot be written.
-            InvalidRequest: the wished name is no name.
+            InvalidRequest: the requested name is invalid.
         """
         names = [target_name(path.name, name)]
         if name is None:
