@@ -30,8 +30,8 @@ def fetch_clips(client: ApiClient, submitted: dict[str, Any], output: Path | Non
     for note in submitted.get("adjustments") or []:
         err.print(f"note: {escape(note)}", style="yellow")
     if (first := submitted.get("download")) is not None:
-        still = f", {first['bytes'] / 1e9:.2f} GB still to come" if "bytes" in first else ""
-        err.print(f"model: {escape(first['repository'])} is fetched first{still}", style="yellow")
+        still = f", {first['bytes'] / 1e9:.2f} GB to go" if "bytes" in first else ""
+        err.print(f"model: {escape(first['repository'])} is downloaded first{still}", style="yellow")
     task_ids: list[str] = submitted.get("task_ids") or [submitted["task_id"]]
     saved: list[Path] = []
     failure: WanError | None = None

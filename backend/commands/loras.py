@@ -28,7 +28,7 @@ def list_loras() -> None:
     table = Table("id", "files", "fits", "MiB", "trigger words", box=None)
     problems = []
     for lora in _library().all():
-        fits = ", ".join(lora.models) or ("[red]cannot be used[/]" if lora.problem else "no model of ours")
+        fits = ", ".join(lora.models) or ("[red]cannot be used[/]" if lora.problem else "no known model")
         kind = "high + low" if lora.is_pair else lora.files[0].expert or "both"
         words = escape(", ".join(lora.trigger_words))
         table.add_row(escape(lora.id), kind, fits, f"{lora.size_bytes / _MIB:.1f}", words)
@@ -61,7 +61,7 @@ def add(
         else:
             with path.open("rb") as stream:
                 lora = library.add(stream, path.name, name)
-        fits = ", ".join(lora.models) or "no model of ours"
+        fits = ", ".join(lora.models) or "no known model"
         out.print(f"{escape(lora.id)}: fits {fits}{'; complete pair' if lora.is_pair else ''}")
 
 
@@ -83,7 +83,7 @@ def fetch(
     lora, home = published_lora(lora_id), own_home()
     with byte_bar(err) as bar:
         LoraFetcher(home, Hub()).fetch(lora, lambda name, done, total: bar(f"downloading {name}", done, total))
-    out.print(f"{lora.id} is here: use it with `--preset {lora.id}`", highlight=False)
+    out.print(f"{lora.id} is installed: use it with `--preset {lora.id}`", highlight=False)
 
 
 @app.command("remove")

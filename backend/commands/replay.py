@@ -33,9 +33,7 @@ class NoRecord(WanError):
 
     code = "no_record"
     category = "input_validation"
-    suggestions = (
-        "Give an MP4 that wan22 made. A file that was converted or sent through a chat has lost its record.",
-    )
+    suggestions = ("Choose an MP4 made by wan22. Converting a file, or sending it through a chat, removes the record.",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +161,7 @@ def _compare_values(then: dict[str, str], now: dict[str, str], prefix: str = "")
 
 
 def replay(
-    file: Annotated[Path, typer.Argument(metavar="FILE.mp4", help="A video that wan22 made.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.mp4", help="A video made by wan22.")],
     check: Annotated[bool, typer.Option("--check", help="Compare the frames; exit status 1 if they differ.")] = False,
     output: OutputOption = None,
     image: Annotated[
@@ -203,8 +201,8 @@ def _images(client: ApiClient, record: Record, given: dict[str, Path | None]) ->
                 err.print(f"warning: {option} is not the picture that the video was made from", style="yellow")
         elif not client.has_image(recorded):
             raise InputMissing(
-                f"The {field.replace('_', ' ')} of this video is not on the server any more",
-                suggestions=(f"Give the file with {option}; it is known by its pixels ({recorded[:12]}…).",),
+                f"The {field.replace('_', ' ')} of this video is no longer on the server",
+                suggestions=(f"Give the file with {option}; it is recognised by its pixels ({recorded[:12]}…).",),
             )
     return found
 

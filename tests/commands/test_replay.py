@@ -107,7 +107,7 @@ def test_images_are_taken_from_the_server_or_from_a_file(maker: LiveServer, tmp_
     (maker.home / "inputs" / f"{record_of(path)['request']['image']}.png").unlink()
     missing = invoke(*check)
     assert missing.returncode == 1
-    assert "not on the server any more" in missing.stderr
+    assert "no longer on the server" in missing.stderr
     assert "--image" in missing.stderr
     other = invoke(*check, "--image", str(picture(tmp_path / "other.png", (0, 0, 0))))
     assert other.returncode == 1
