@@ -75,7 +75,7 @@ def add(
         path = None
     files = {component: file for component, file in named.items() if file is not None}
     if path is not None and (files or part):
-        raise BadSettings("Give a folder or single files, not both", suggestions=("Leave one of them out.",))
+        raise BadSettings("Say a folder or single files, not both", suggestions=("Leave one of them out.",))
     notes: tuple[str, ...] = ()
     if files or part:
         with byte_bar(err) as bar:
@@ -116,7 +116,7 @@ def _setting(text: str) -> tuple[str, object]:
     """Read `KEY=VALUE`; a value that is not JSON is a string."""
     key, equals, value = text.partition("=")
     if not equals:
-        raise BadSettings(f"--default {key}: write KEY=VALUE, such as steps=8", suggestions=("Correct the option.",))
+        raise BadSettings(f"--default {key}: say KEY=VALUE, such as steps=8", suggestions=("Correct the option.",))
     try:
         return key.strip(), json.loads(value)
     except ValueError:

@@ -58,7 +58,7 @@ def adopt(
     for plan in made:
         if plan.presence in ("partial", "corrupted") and plan.parts.files:
             name = plan.spec.id
-            out.print(f"{name}: wan22 models download {name} continues and links what was found", markup=False)
+            out.print(f"{name}: wan22 models download {name} goes on and links what was found", markup=False)
     if loras:
         _adopt_loras(home, survey, dry_run=dry_run)
     failures: list[WanError] = []
@@ -88,13 +88,11 @@ def _adopt(home: Home, plan: Plan, *, copy: bool) -> None:
         result = assemble(home, plan.spec, plan.parts, copy=copy, on_read=on_read)
     name = plan.spec.id
     for refused in result.refused:
-        out.print(
-            f"{name}: {_clean(refused)} does not have the content that the cache states and was left out", markup=False
-        )
+        out.print(f"{name}: {_clean(refused)} has other bytes than the cache says and was left out", markup=False)
     symbolic = sum(link is Link.SYMBOLIC for link in result.links.values())
     if symbolic:
         out.print(f"{name}: {symbolic} files are on another disk and stay there; do not delete them", markup=False)
-    saved = f"{result.spared_bytes / _GB:,.2f} GB were neither downloaded nor copied"
+    saved = f"{result.spared_bytes / _GB:,.2f} GB were neither fetched nor copied"
     if result.complete:
         out.print(f"{name} is adopted and verified; {saved}", markup=False)
     else:
@@ -112,7 +110,7 @@ def _adopt_loras(home: Home, survey: Survey, *, dry_run: bool) -> None:
         if file is None or library.has(path):
             continue
         if not file.models:
-            out.print(f"LoRA {_clean(path.name)} fits no known model. {file.problem or ''}".rstrip(), markup=False)
+            out.print(f"LoRA {_clean(path.name)} fits no model here. {file.problem or ''}".rstrip(), markup=False)
             continue
         if dry_run:
             out.print(f"LoRA {_clean(path.name)} would be linked; it fits {', '.join(file.models)}", markup=False)
@@ -151,11 +149,11 @@ def _show_files(survey: Survey) -> None:
     if table.row_count:
         out.print(table)
     if others:
-        out.print(f"{others} other files are not used by wan22")
+        out.print(f"{others} other files are nothing that is used here")
     for folder in survey.unreadable:
         out.print(f"The folder {_clean(str(folder))} cannot be read", markup=False)
     if survey.cut_short:
-        out.print("The search stopped at its limit; name the folder itself with --from")
+        out.print("The folders hold more than is looked at; name the folder itself with --from")
 
 
 def _worth_a_line(found: Recognised) -> bool:
@@ -166,12 +164,12 @@ def _worth_a_line(found: Recognised) -> bool:
 
 def _note(found: Recognised) -> str:
     if found.ambiguous:
-        return f"{found.note}; choose with --use"
+        return f"{found.note}; say it with --use"
     return found.note
 
 
 def _show_plans(plans: list[Plan]) -> None:
-    table = Table("model", "here", "GB found", "missing", box=None)
+    table = Table("model", "here", "GB found", "lacking", box=None)
     for plan in plans:
         lacking = ", ".join(plan.lacking) if plan.parts.files else "everything"
         table.add_row(plan.spec.id, str(plan.presence), f"{plan.size_bytes / _GB:,.2f}", lacking or "nothing")

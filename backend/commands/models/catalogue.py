@@ -96,12 +96,12 @@ def verify(
         out.print(f"{finding.name}: {finding.state}", markup=False, highlight=False)
     if not wrong:
         if findings:
-            out.print(f"{spec.id}: all {len(findings)} files are {'present' if quick else 'intact'}")
+            out.print(f"{spec.id}: all {len(findings)} files are {'there' if quick else 'intact'}")
         return
     if not repair:
         raise ModelDamaged(
             f"{spec.id} is damaged: {len(wrong)} of {len(findings)} files are wrong",
-            suggestions=(f"Run `wan22 models verify {spec.id} --repair`: only these are downloaded again.",),
+            suggestions=(f"Run `wan22 models verify {spec.id} --repair`: only these are fetched again.",),
         )
     try:
         with byte_bar(err) as bar:
@@ -129,15 +129,15 @@ def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do
         if not configuration.has(name):
             raise
         configuration.remove(name)  # an entry that was ignored because it is invalid
-        out.print("The entry was removed from config.json")
+        out.print("The entry was taken out of config.json")
         return
     if not (yes or spec.embedded):
-        what = f"Unregister {spec.id}" if spec.folder else f"Delete the files of {spec.id}"
+        what = f"Take {spec.id} out" if spec.folder else f"Delete the files of {spec.id}"
         typer.confirm(f"{what}?", abort=True)
     own = OwnModels(home, ModelConfigurationManager(home))
     with own_database() as database, own_need(home, database).exclusive(spec):
         freed = remove_model(home, spec) if spec.base is None else own.remove(spec)
-    out.print(f"{spec.id} was removed, {freed / _MB:,.1f} MB were freed")
+    out.print(f"{spec.id} was removed, {freed / _MB:,.1f} MB are free again")
 
 
 def _manager(home: Home) -> ModelManager:
@@ -172,9 +172,7 @@ def _examined(home: Home, spec: ModelSpec, *, quick: bool) -> list[FileFinding]:
     manifest = read_manifest(folder)
     if manifest is None:
         manager.folder(spec)  # raises: explains what is wrong
-        out.print(
-            f"{spec.id} was not downloaded by wan22: all its files are present, but their contents cannot be checked"
-        )
+        out.print(f"{spec.id} was not downloaded by wan22: its files are all there, their contents cannot be compared")
         return []
     if quick:
         return check_quick(folder, manifest)

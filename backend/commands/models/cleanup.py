@@ -34,18 +34,18 @@ def cleanup(
         found = care.suggestions(report, keep_days=keep_days, target_free=target)
         _show(report)
         if not found:
-            out.print("Nothing can be deleted")
+            out.print("Nothing has to go")
             return
         for one in found:
             line = f"{one.what} of {one.spec.id}: {one.frees / _GB:,.2f} GB; {one.reason}"
-            out.print(f"{'' if yes else 'can be deleted: '}{line}", markup=False, highlight=False)
+            out.print(f"{'' if yes else 'could go: '}{line}", markup=False, highlight=False)
         if not yes:
-            out.print("Nothing was deleted. Add --yes to delete.")
+            out.print("Nothing was deleted; --yes does it")
             return
         done = care.carry_out(found)
         for failed in (one for one in done if one.error is not None):
-            out.print(f"{failed.suggestion.spec.id} was kept: {failed.error}", markup=False)
-        out.print(f"{sum(one.freed for one in done) / _GB:,.2f} GB were freed")
+            out.print(f"{failed.suggestion.spec.id} stays: {failed.error}", markup=False)
+        out.print(f"{sum(one.freed for one in done) / _GB:,.2f} GB are free again")
 
 
 def _show(report: StorageReport) -> None:

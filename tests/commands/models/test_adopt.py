@@ -165,10 +165,10 @@ def test_disk_space_is_freed_only_on_yes(tmp_path: Path) -> None:
     partial.mkdir(parents=True)
     (partial / "x").write_bytes(bytes(1000))
     shown = invoke("models", "cleanup", home=home)
-    assert "can be deleted: unfinished of T2V-A14B" in shown.stdout
-    assert "Add --yes" in shown.stdout
+    assert "could go: unfinished of T2V-A14B" in shown.stdout
+    assert "--yes does it" in shown.stdout
     assert partial.is_dir()
     done = invoke("models", "cleanup", "--yes", home=home)
-    assert "were freed" in done.stdout
+    assert "are free again" in done.stdout
     assert not partial.exists()
-    assert "Nothing can be deleted" in invoke("models", "cleanup", "--yes", home=home).stdout
+    assert "Nothing has to go" in invoke("models", "cleanup", "--yes", home=home).stdout

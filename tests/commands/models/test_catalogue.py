@@ -59,7 +59,7 @@ def test_a_model_is_fetched_shown_checked_repaired_and_removed(tmp_path: Path, h
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    assert "files are present" in invoke("models", "verify", "T2V-A14B", "--quick", home=home).stdout
+    assert "files are there" in invoke("models", "verify", "T2V-A14B", "--quick", home=home).stdout
     found = invoke("models", "verify", "T2V-A14B", home=home)
     assert found.returncode == 1
     assert f"{VAE}: corrupted" in found.stdout
@@ -232,7 +232,7 @@ def test_what_cannot_be_added_is_refused_in_a_sentence(tmp_path: Path) -> None:
         ("mine", tiny, "--base", "tiny-t2v"): "It is built like tiny-ti2v-5b, not like tiny-t2v-a14b",
         ("mine", tiny, "--base", "sora"): "base must be one of",
         ("mine", tiny, "--base", "tiny-ti2v", "--default", "steps=1000"): "Steps must be between 1 and 100",
-        ("mine", tiny, "--base", "tiny-ti2v", "--default", "steps"): "write KEY=VALUE",
+        ("mine", tiny, "--base", "tiny-ti2v", "--default", "steps"): "say KEY=VALUE",
         ("mine", tiny, "--base", "tiny-ti2v", "--default", "title=x"): "defaults.title is no key",
     }
     for arguments, sentence in refused.items():
