@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.terminal import out, own_home
+from backend.commands.terminal import finite, out, own_home
 from backend.core.catalogue.table import BUILT_IN, ModelSpec, find_model, models_in_force
 from backend.core.config.file import ConfigFile
 from backend.core.frame_size import parse_resolution
@@ -33,6 +33,7 @@ _RAM = (16, 32, 64, 128)
 #: GB of VRAM and of RAM in the overview.
 _OVERVIEW_CARDS, _OVERVIEW_RAM = (8, 12, 16, 24, 48, 80), 64
 _IMAGINED = "an imagined card"
+_MOST_VRAM, _MOST_RAM = 4096, 65536  # GiB
 _INTRODUCTION = """# Which model fits which card
 
 What the planner decides for every full-size model at its native size, steps and guidance. All numbers on this page are
@@ -64,9 +65,18 @@ def plan(
     steps: Annotated[int | None, typer.Option("--steps", help="Denoising steps [default: the model's own].")] = None,
     vram: Annotated[
         float | None,
-        typer.Option("--vram", min=0, help="VRAM of an imagined card in GiB; 0 = no card [default: this machine's]."),
+        typer.Option(
+            "--vram",
+            min=0,
+            max=_MOST_VRAM,
+            callback=finite,
+            help="VRAM of an imagined card in GiB; 0 = no card [default: this machine's].",
+        ),
     ] = None,
-    ram: Annotated[float | None, typer.Option("--ram", min=1, help="RAM in GiB [default: this machine's].")] = None,
+    ram: Annotated[
+        float | None,
+        typer.Option("--ram", min=1, max=_MOST_RAM, callback=finite, help="RAM in GiB [default: this machine's]."),
+    ] = None,
     card: Annotated[
         str | None, typer.Option("--card", help="Name of the card, which sets its speed, such as H100.")
     ] = None,

@@ -212,11 +212,17 @@ class GenerationService:
         return Prepared(
             tuple(replace(first, seed=seed) for seed in seeds),
             choice,
-            (*notes, *more, *adjusted),
+            (*notes, *more, *adjusted, *self._unknown_words(choice.spec, first.prompt)),
             _fingerprint(choice.spec, asked),
             asked.priority,
             asked.idempotency_key,
         )
+
+    def _unknown_words(self, spec: ModelSpec, prompt: str) -> tuple[str, ...]:
+        """Return a sentence about words that a model with a small world does not know."""
+        vocabulary = self._models.vocabulary(spec)
+        note = None if vocabulary is None else vocabulary.note(spec.id, prompt)
+        return () if note is None else (note,)
 
     def _with_loras(self, spec: ModelSpec, asked: SubmitRequest) -> tuple[RequestDraft, list[str]]:
         """Fill in the preset and the LoRAs, which must be installed and fit the model."""

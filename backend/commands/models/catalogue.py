@@ -12,7 +12,7 @@ from rich.table import Table
 from backend.commands.models.add import add
 from backend.commands.models.adopt import adopt
 from backend.commands.models.cleanup import cleanup
-from backend.commands.terminal import err, out, own_database, own_home, own_need
+from backend.commands.terminal import err, finite, out, own_database, own_home, own_need
 from backend.core.catalogue.table import ModelSpec, find_model, models_in_force
 from backend.core.errors import DownloadStopped, ModelDamaged, UnknownModel
 from backend.core.paths import Home
@@ -30,7 +30,9 @@ app = typer.Typer(help="List, add, download, adopt, verify and remove models.", 
 app.command("add")(add)
 
 Name = Annotated[str, typer.Argument(help="Name of the model, as in the list.")]
-Limit = Annotated[float | None, typer.Option("--limit", min=0.01, help="Speed limit in MB per second.")]
+Limit = Annotated[
+    float | None, typer.Option("--limit", min=0.01, callback=finite, help="Speed limit in MB per second.")
+]
 _MB = 1e6
 
 app.command("adopt")(adopt)

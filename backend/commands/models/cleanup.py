@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.terminal import out, own_database, own_home, own_need
+from backend.commands.terminal import finite, out, own_database, own_home, own_need
 
 if TYPE_CHECKING:
     from backend.models.folder.storage import StorageReport
@@ -23,7 +23,7 @@ def cleanup(
     keep_days: Annotated[int, typer.Option("--keep-days", min=0, help="Keep models used within these days.")] = 30,
     free: Annotated[
         float | None,
-        typer.Option("--free", min=0, help="Stop when this many GB are free; default: delete all."),
+        typer.Option("--free", min=0, callback=finite, help="Stop when this many GB are free; default: delete all."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete; without it, only list.")] = False,
 ) -> None:

@@ -29,6 +29,7 @@ from backend.core.paths import Home
 from backend.models.folder.integrity import FileFinding, FileState, check_full, check_quick, size_state
 from backend.models.folder.manifest import Manifest, read_manifest
 from backend.models.folder.progress import read_status
+from backend.models.folder.vocabulary import Vocabulary, read_vocabulary
 
 _EXPERTS: Final = ("transformer", "transformer_2")
 EMBEDDED_MODELS = Path(__file__).parents[2] / "assets" / "tiny"
@@ -173,6 +174,10 @@ class ModelManager:
     def packed(self, spec: ModelSpec) -> PackedMatrices | None:
         """Return what of each expert stays quantised in memory, judged by headers; None when nothing does."""
         return packed_experts(self._place(spec), spec)
+
+    def vocabulary(self, spec: ModelSpec) -> Vocabulary | None:
+        """Return the words that a model with a small world knows; None for a model that reads any text."""
+        return read_vocabulary(self._place(spec))
 
     def states(self) -> list[ModelState]:
         """Inspect every model of the table."""
