@@ -42,7 +42,7 @@ class Vocabulary:
         if not unknown and self.knows_any(text):
             return None
         more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
-        missing = f"does not know: {', '.join(unknown[:_NAMED])}{more}" if unknown else "finds nothing to show in this"
+        missing = f"does not know: {', '.join(unknown[:_NAMED])}{more}" if unknown else "finds nothing in it to show"
         chance = "it ignores these words" if self.knows_any(text) else "what the clip shows is left to chance"
         groups = "; ".join(f"{name}: {', '.join(words)}" for name, words in self.words.items())
         return f"{model} {missing}; {chance}. It knows: {self.sentence}. {groups}"
