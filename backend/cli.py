@@ -142,7 +142,7 @@ def _status() -> int:
         _tell(unforeseen(error))
         return FAILED
     if status == CANCELLED:
-        _tell(TaskCancelled("Cancelled."))
+        _tell(TaskCancelled("Cancelled.", suggestions=()))
     return status if isinstance(status, int) else 0
 
 

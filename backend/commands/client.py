@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 from urllib.parse import quote
+from urllib.request import getproxies
 
 import httpx2
 import psutil
@@ -37,7 +38,7 @@ from backend.core.paths import Home
 from backend.core.settings import Settings
 
 POLL_SECONDS = 0.15
-_READY_SECONDS = 3.0  # between questions whether a waiting task can be expected to start
+_READY_SECONDS = 2.0  # between questions whether a waiting task can be expected to start
 START_TIMEOUT = 120.0  # seconds; the first start of a cold disk imports torch and loads a model
 _FINISHED = {"completed", "failed", "cancelled"}
 #: The word for the newest task or video.
@@ -56,8 +57,10 @@ class ServerUnreachable(WanError):
 class ApiClient:
     """The API calls of the command line; error answers become exceptions."""
 
-    def __init__(self, url: str, settings: Settings) -> None:
+    def __init__(self, url: str, settings: Settings, *, temporary: bool = False) -> None:
         """Prepare to call the server; nothing is sent yet.
+
+        A `temporary` server ends with this command: nobody will mend a worker that cannot start.
 
         Raises:
             BadSettings: the address is not one of HTTP, or a proxy variable for it cannot be used.
@@ -66,6 +69,7 @@ class ApiClient:
         if settings.api_key is not None:
             headers["Authorization"] = f"Bearer {settings.api_key.get_secret_value()}"
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
+        self._temporary = temporary
         self._http = _open_client(self.url, headers)
 
     def close(self) -> None:
@@ -179,6 +183,10 @@ class ApiClient:
         """Yield the task at each change until it ends; wait for a server that restarts.
 
         `notify` gets a sentence when nothing can be expected to happen: the server is gone, or no worker runs.
+
+        Raises:
+            ServerUnreachable: the server has been gone for minutes.
+            GenerationFailed: the worker of a temporary server cannot start.
         """
         lost_since: float | None = None
         asked, told = 0.0, ""
@@ -205,6 +213,8 @@ class ApiClient:
                 if task["status"] == "pending" and time.monotonic() - asked > _READY_SECONDS:
                     asked = time.monotonic()
                     if (reason := self.not_ready()) is not None:
+                        if self._temporary and not task["attempt"]:
+                            raise _cannot_generate(reason)
                         tell(f"{reason}. The task is safe and waits; Ctrl-C cancels it.")
             time.sleep(POLL_SECONDS)
 
@@ -276,7 +286,10 @@ def unreachable(url: str, error: httpx2.HTTPError) -> ServerUnreachable:
             suggestions=("Correct HTTP_PROXY and HTTPS_PROXY, or add the server's name to NO_PROXY.",),
         )
     if isinstance(error, httpx2.ConnectTimeout | httpx2.ConnectError):
-        return ServerUnreachable(f"No server answers at {url}")
+        steps = ["Start one with `wan22 serve`, or check the address in --server."]
+        if not is_this_machine(httpx2.URL(url).host) and getproxies():
+            steps.append("A proxy is set in the environment; NO_PROXY names the servers that are reached without it.")
+        return ServerUnreachable(f"No server answers at {url}", suggestions=tuple(steps))
     if isinstance(error, httpx2.TimeoutException):
         return ServerUnreachable(f"The server at {url} did not answer in time", suggestions=("Try again.",))
     return ServerUnreachable(f"The connection to {url} broke off", suggestions=("Try again.",))
@@ -422,7 +435,11 @@ def _refuse_without_worker(url: str, settings: Settings) -> None:
     finally:
         client.close()
     if reason is not None:
-        raise GenerationFailed(f"The video cannot be generated: {reason}", suggestions=("Run `wan22 doctor`.",))
+        raise _cannot_generate(reason)
+
+
+def _cannot_generate(reason: str) -> GenerationFailed:
+    return GenerationFailed(f"The video cannot be generated: {reason}", suggestions=("Run `wan22 doctor`.",))
 
 
 def _last_sentence(log_file: Path) -> str:

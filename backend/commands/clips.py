@@ -48,6 +48,7 @@ class Extras:
     show: bool = False
     upscale: int | None = None
     as_json: bool = False
+    quiet: bool = False  #: whether the caller reports the result itself
 
 
 def fetch_clips(
@@ -76,7 +77,7 @@ def fetch_clips(
             task = follow_with_bar(client.follow(task_id, _notify), err, label)
         except KeyboardInterrupt:
             _cancel(client, task_ids[number - 1 :])
-            raise TaskCancelled("Cancelled.") from None
+            raise TaskCancelled("Cancelled.", suggestions=()) from None
         ended = _ended_badly(task)
         if ended is not None:
             failure = failure or ended
@@ -88,7 +89,7 @@ def fetch_clips(
         saved.append(target)
         video = client.call("GET", f"/api/v1/outputs/{task_id}")
         videos.append(video | {"file": str(target)} | _add(extras, target))
-        if not extras.as_json:
+        if not (extras.as_json or extras.quiet):
             _report(videos[-1], set(submitted.get("adjustments") or []))
     if extras.as_json:
         print_json(videos)
@@ -143,7 +144,7 @@ def target_of(output: Path | None, task_id: str, number: int, count: int) -> Pat
 
 def _ended_badly(task: dict[str, Any]) -> WanError | None:
     if task["status"] == "cancelled":
-        return TaskCancelled("The task was cancelled.")
+        return TaskCancelled("The task was cancelled.", suggestions=())
     if task["status"] == "failed":
         return GenerationFailed(
             task.get("error_message") or "The task failed.", suggestions=tuple(task.get("suggestions") or ())

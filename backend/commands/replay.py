@@ -13,8 +13,18 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.clips import fetch_clips
-from backend.commands.terminal import OutputOption, ServerOption, any_server, check_file, check_target, err, out
+from backend.commands.clips import Extras, fetch_clips
+from backend.commands.terminal import (
+    JsonOption,
+    OutputOption,
+    ServerOption,
+    any_server,
+    check_file,
+    check_target,
+    err,
+    out,
+    print_json,
+)
 from backend.core.errors import BadSettings, InputMissing, WanError
 from backend.core.record import METADATA_FORMAT, PRODUCT, RunRecord, RunResult
 from backend.core.requests import AFTER_DENOISING, GenerationRequest
@@ -168,10 +178,10 @@ def replay(
         Path | None, typer.Option("--image", help="The start image, if the server no longer has it.")
     ] = None,
     end_image: Annotated[Path | None, typer.Option("--end-image", help="The same for the end image.")] = None,
+    as_json: JsonOption = False,
     server: ServerOption = None,
 ) -> None:
     """Make a video again, exactly as the record inside the file says."""
-
     record = Record.read(file)
     target = output or Path(f"{file.stem}-replay{file.suffix}")
     check_target(target)
@@ -181,8 +191,10 @@ def replay(
     check_file(end_image, "--end-image")
     with any_server(server) as client:
         fields = record.fields() | _images(client, record, {"image": image, "end_image": end_image})
-        (saved,) = fetch_clips(client, client.submit(fields), target)
-    if check and not _compare(file, record, saved):
+        (saved,) = fetch_clips(
+            client, client.submit(fields), target, Extras(as_json=as_json and not check, quiet=as_json)
+        )
+    if check and not _compare(file, record, saved, as_json=as_json):
         raise typer.Exit(1)
 
 
@@ -207,7 +219,7 @@ def _images(client: ApiClient, record: Record, given: dict[str, Path | None]) ->
     return found
 
 
-def _compare(file: Path, record: Record, saved: Path) -> bool:
+def _compare(file: Path, record: Record, saved: Path, *, as_json: bool = False) -> bool:
     """Print the comparison and return whether the frames are identical."""
     from backend.commands.clip_distance import measure_distance
 
@@ -216,7 +228,12 @@ def _compare(file: Path, record: Record, saved: Path) -> bool:
         identical, basis = record.frames_sha256 == again.frames_sha256, "the frames before encoding"
     else:
         identical, basis = measure_distance(file, saved).equal, "the decoded frames; the file's record has no hash"
-    out.print(_table(record.factors(again)))
+    factors = record.factors(again)
+    if as_json:
+        changed = [factor.name for factor in factors if not factor.same]
+        print_json({"file": str(saved), "identical": identical, "compared": basis, "changed": changed})
+        return identical
+    out.print(_table(factors))
     if identical:
         out.print(f"[bold green]identical[/] ({basis})")
         return True
@@ -229,7 +246,7 @@ def _compare(file: Path, record: Record, saved: Path) -> bool:
             f"PSNR {distance.psnr:.2f} dB over {distance.frames} decoded frames, "
             f"worst {distance.worst_psnr:.2f} dB (frame {distance.worst_frame})"
         )
-    changed = [factor.name for factor in record.factors(again) if not factor.same]
+    changed = [factor.name for factor in factors if not factor.same]
     out.print(escape("changed since: " + ", ".join(changed) if changed else "No recorded factor has changed."))
     return False
 

@@ -133,7 +133,7 @@ def any_server(
         if worker:
             err.print("No server is running: starting one for this video.", style="dim")
     with nullcontext(address) if address else own_server(settings, worker=worker) as url:
-        client = ApiClient(url, settings)
+        client = ApiClient(url, settings, temporary=address is None)
         try:
             yield client
         finally:

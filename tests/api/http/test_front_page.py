@@ -23,9 +23,7 @@ def page(shared: Served) -> str:
 
 
 @pytest.mark.parametrize("tag", ["script", "style"])
-def test_the_policy_allows_the_inline_code_by_its_digest_and_nothing_else(
-    shared: Served, page: str, tag: str
-) -> None:
+def test_the_policy_allows_the_inline_code_by_its_digest_and_nothing_else(shared: Served, page: str, tag: str) -> None:
     policy = shared.client.get("/").headers["content-security-policy"]
     (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()

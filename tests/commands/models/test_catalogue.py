@@ -45,7 +45,13 @@ def test_a_model_is_fetched_shown_checked_repaired_and_removed(tmp_path: Path, h
     home = tmp_path / "home"
     listed = invoke("models", "list", home=home).stdout
     assert listed.count("available") == 3
-    assert listed.count("missing") == 8
+    assert listed.count("not installed: ") == 1
+    assert "T2V-A14B" in next(line for line in listed.splitlines() if line.startswith("not installed: "))
+    every = invoke("models", "list", "--all", home=home).stdout.splitlines()
+    rows = [line.split()[0] for line in every if "available" in line or "missing" in line]
+    assert [name.startswith("tiny-") for name in rows] == [True] * 3 + [False] * 8, "usable ones first"
+    states = json.loads(invoke("models", "list", "--json", home=home).stdout)
+    assert [state["status"] for state in states].count("missing") == 8
     done = wan22("models", "download", "t2v", home=home)
     assert done.returncode == 0, done.stderr
     assert "T2V-A14B is complete and verified" in done.stdout
@@ -248,7 +254,7 @@ def test_an_entry_that_was_left_out_is_told_and_can_be_taken_out(tmp_path: Path)
     (home / "config.json").write_text(json.dumps({"models": {"mine": {"base": "sora"}}}))
     listed = invoke("models", "list", home=home)
     assert listed.returncode == 0
-    assert "left out: config.json, models.mine: base must be one of" in listed.stderr
+    assert "ignored: config.json, models.mine: base must be one of" in listed.stderr
     doctor = " ".join(invoke("doctor", home=home).stdout.split())
     assert "models.mine: base must be one of" in doctor
     assert invoke("models", "remove", "mine", home=home).returncode == 0
