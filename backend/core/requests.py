@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
-from backend.core.catalogue.spec import LOW, ModelSpec
+from backend.core.catalogue.spec import AUTO, LOW, ModelSpec
+from backend.core.domain import Priority
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
 from backend.core.frame_size import same_aspect, size_for_aspect, snap_frames, snap_size
 
@@ -99,10 +100,21 @@ class LoraUse:
 
 
 @dataclass(frozen=True, slots=True)
+class LoraChoice:
+    """A LoRA as a user names it."""
+
+    id: str
+    strength: float = 1.0  #: on the high-noise expert, or the only one
+    strength_2: float | None = None  #: on the low-noise expert; None = the same
+    expert: str | None = None  #: "high", "low" or "both"; None = derived from its files
+
+
+@dataclass(frozen=True, slots=True)
 class RequestDraft:
     """What a user asked for; None means "the model's default"."""
 
     prompt: str
+    model: str = AUTO  #: a name, or "auto"
     negative_prompt: str | None = None
     width: int | None = None
     height: int | None = None
@@ -118,7 +130,7 @@ class RequestDraft:
     image: ImageRef | None = None
     end_image: ImageRef | None = None
     image_fit: Fit | None = None
-    loras: tuple[LoraUse, ...] = ()
+    loras: tuple[LoraChoice, ...] = ()
     on_lora_failure: OnLoraFailure = OnLoraFailure.SKIP
     guidance_start: float | None = None
     guidance_end: float | None = None
@@ -126,6 +138,9 @@ class RequestDraft:
     keep_latents: bool = False
     extends: str | None = None
     preset: str | None = None
+    variations: int = 1  #: number of tasks, with consecutive seeds
+    priority: Priority = Priority.NORMAL
+    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +218,12 @@ def _digest(values: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def resolve_request(spec: ModelSpec, draft: RequestDraft) -> tuple[GenerationRequest, tuple[str, ...]]:
+def resolve_request(
+    spec: ModelSpec, draft: RequestDraft, loras: tuple[LoraUse, ...] = ()
+) -> tuple[GenerationRequest, tuple[str, ...]]:
     """Turn a draft into a complete request for this model, with one sentence for each changed value.
+
+    `loras` are the files and strengths that the draft's choices stand for.
 
     Raises:
         InvalidRequest: a value is out of range; the message names the nearest legal one.
@@ -223,9 +242,11 @@ def resolve_request(spec: ModelSpec, draft: RequestDraft) -> tuple[GenerationReq
         "scheduler": Scheduler.DMD if spec.renoise_at else Scheduler.UNIPC,
         "seed": secrets.randbelow(MAX_SEED + 1),
     }
-    given = {field.name: getattr(draft, field.name) for field in fields(draft)}
+    names = {field.name for field in fields(GenerationRequest)} & {field.name for field in fields(draft)}
+    given = {name: getattr(draft, name) for name in names}
     settled = {
         "model": spec.id,
+        "loras": loras,
         "width": width,
         "height": height,
         "num_frames": frames,

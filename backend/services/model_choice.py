@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backend.core.catalogue.table import AUTO, ModelSpec, find_model
+from backend.core.catalogue.spec import AUTO
+from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
 from backend.core.frame_size import snap_size
 from backend.core.requests import RequestDraft, check_images
@@ -23,13 +24,12 @@ class Choice:
     alternatives: tuple[ModelSpec, ...]  #: other installed models that could serve it
 
 
-def choose_model(models: ModelManager, name: str, draft: RequestDraft, *, before: ModelSpec | None = None) -> Choice:
+def choose_model(models: ModelManager, draft: RequestDraft, *, before: ModelSpec | None = None) -> Choice:
     """Find the model for a request.
 
     Args:
         models: the installed models.
-        name: the name in the request, or `auto`.
-        draft: the request.
+        draft: the request; its model may be `auto`.
         before: the model of the video being extended; preferred if it can make this request.
 
     Raises:
@@ -38,8 +38,8 @@ def choose_model(models: ModelManager, name: str, draft: RequestDraft, *, before
         ModelUnavailable: no text-to-video model is installed.
     """
     image, end_image = draft.image is not None, draft.end_image is not None
-    if name.strip().lower() != AUTO:
-        spec = find_model(name)
+    if draft.model.strip().lower() != AUTO:
+        spec = find_model(draft.model)
         check_images(spec, image=image, end_image=end_image)
         return Choice(spec, (), ())
     if end_image and not image:
