@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from backend.core.catalogue.spec import AUTO
 from backend.core.catalogue.table import ModelSpec, find_model
-from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
-from backend.core.frame_size import snap_size
+from backend.core.errors import ImageNotAccepted, ImageRequired
+from backend.core.frame_size import makes_exactly
 from backend.core.requests import RequestDraft, check_images
 from backend.models.folder.manager import ModelManager
 
@@ -53,32 +53,16 @@ def choose_model(models: ModelManager, draft: RequestDraft, *, before: ModelSpec
         )
     if not fitting:
         return Choice(models.default(), (), ())  # raises if there is none
-    able = [spec for spec in fitting if _can_make(spec, draft)] or fitting
+    able = [spec for spec in fitting if makes_exactly(spec, draft.width, draft.height)] or fitting
     spec = before if before in able and before is not None else able[0]
-    return Choice(spec, _reasons(spec, draft, able, fitting, before), tuple(one for one in fitting if one is not spec))
-
-
-def _can_make(spec: ModelSpec, draft: RequestDraft) -> bool:
-    """Whether the model can make the requested size exactly."""
-    if draft.width is None or draft.height is None:
-        return True
-    try:
-        return not snap_size(spec, draft.width, draft.height)[2]
-    except InvalidRequest:
-        return False
-
-
-def _reasons(
-    spec: ModelSpec, draft: RequestDraft, able: list[ModelSpec], fitting: list[ModelSpec], before: ModelSpec | None
-) -> tuple[str, ...]:
-    given = "a start and an end image were given" if draft.end_image else "an image was given"
-    reasons = [given if draft.image else "no image was given"]
+    given = "a start and an end image were given" if end_image else "an image was given"
+    reasons = [given if image else "no image was given"]
     if spec is before:
-        reasons.append(f"{spec.id} made the clip that this one goes on from")
+        reasons.append(f"{spec.id} made the clip that this one continues")
     elif len(fitting) == 1:
-        reasons.append(f"{spec.id} is the only model here for that")
+        reasons.append(f"{spec.id} is the only installed model for that")
     else:
-        reasons.append(f"{spec.id} is the best of the {len(fitting)} models here for that on this machine")
+        reasons.append(f"{spec.id} is the best of the {len(fitting)} installed models for that on this machine")
     if len(able) < len(fitting):
         reasons.append(f"it can make {draft.width}x{draft.height} as it is")
-    return tuple(reasons)
+    return Choice(spec, tuple(reasons), tuple(one for one in fitting if one is not spec))
