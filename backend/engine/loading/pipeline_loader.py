@@ -31,7 +31,6 @@ from backend.core.planning.memory_ladder import MemoryUse
 from backend.core.planning.memory_plan import MemoryPlan
 from backend.engine.device.attention import use_kernel
 from backend.engine.failures import device_errors
-from backend.engine.frames.preview import PreviewMap
 from backend.engine.loading.component_loader import Fitting, build_component, fill, fit
 from backend.engine.loading.model_files import ModelFiles, check_model_files, read_structure
 from backend.engine.loading.weight_files import damaged
@@ -61,7 +60,6 @@ class WanComponents:
     layout: ModelLayout = field(repr=False)  #: where the weights are now
     attention: str = NATIVE  #: the experts' attention kernel
     precision: str = "float32"  #: the dtype in which the experts compute
-    preview_map: PreviewMap | None = None  #: for pictures of unfinished latents, where the folder has one
 
     @property
     def tokenizer(self) -> Any:
@@ -249,7 +247,6 @@ class WanPipelineLoader:
             layout=layout,
             attention=self._attention,
             precision=self._precision,
-            preview_map=PreviewMap.read(folder),
         )
 
     @staticmethod

@@ -16,7 +16,7 @@ from backend.core.domain import Phase, Stage
 from backend.core.errors import OutOfMemory, StateMismatch, StorageFull, WorkerStopping
 from backend.core.planning.memory_ladder import MemoryUse
 from backend.core.requests import GenerationRequest, LoraFileRef
-from backend.engine.frames.preview import render_preview
+from backend.engine.frames.preview import PreviewMap, render_preview
 from backend.engine.loading.pipeline_loader import WanComponents
 from backend.engine.lora.stack import LoraStack, build_stack
 from backend.engine.sampling.conditioning import Picture
@@ -58,6 +58,7 @@ class DenoisingRun:
         self._rungs = rungs
         self._open_lora = open_lora
         self._state_seconds = state_seconds
+        self._preview_map = PreviewMap.read(components.folder)
         self._saved_at = time.monotonic()
         self._preview_time = float("-inf")
         self.resumed_from: int | None = None  #: steps that earlier attempts had done
@@ -169,6 +170,6 @@ class DenoisingRun:
         if now - self._preview_time < PREVIEW_SECONDS:
             return
         size = (self._request.width, self._request.height)
-        self._files.write_preview(render_preview(job.estimate, self._components.preview_map, size))
+        self._files.write_preview(render_preview(job.estimate, self._preview_map, size))
         self._preview_time = now
         self._report.preview_step = job.index
