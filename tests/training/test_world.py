@@ -56,7 +56,7 @@ def test_most_captions_are_canonical_and_free_phrasings_name_the_same_things() -
     rng = np.random.default_rng(0)
     scene = Scene("orange", "ring", "growing", "teal")
     phrases = [scene.phrase(rng) for _ in range(400)]
-    assert scene.caption == "a orange ring growing on a teal background"
+    assert scene.caption == "an orange ring growing on a teal background"
     assert 0.7 < phrases.count(scene.caption) / len(phrases) < 0.9
     assert all(word in text for text in phrases for word in ("orange", "ring", "teal", "background"))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +100,7 @@ class Scene:
     @property
     def caption(self) -> str:
         """The canonical sentence, which is the one that is judged."""
-        return f"a {self.colour} {self.shape} {self.motion} on a {self.background} background"
+        return with_articles(f"a {self.colour} {self.shape} {self.motion} on a {self.background} background")
 
     def phrase(self, rng: np.random.Generator) -> str:
         """Describe the scene, usually in the canonical sentence, sometimes in a free phrasing."""
@@ -113,10 +114,15 @@ class Scene:
             background=self.background,
             synonym=synonyms[int(rng.integers(len(synonyms)))],
         )
-        words = text.replace("a orange", "an orange").split()
+        words = with_articles(text).split()
         if rng.random() < 0.3:
             words.insert(int(rng.integers(len(words) + 1)), str(rng.choice(FILLERS)))
         return " ".join(words)
+
+
+def with_articles(text: str) -> str:
+    """Return a caption with "an" before a vowel."""
+    return re.sub(r"\ba (?=[aeiou])", "an ", text)
 
 
 def all_scenes() -> list[Scene]:
