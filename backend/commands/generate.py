@@ -326,13 +326,14 @@ def check_request(
     some = ImageRef("", 1, 1)
     draft = RequestDraft(
         **values,
+        model=request["model_type"],
         width=width,
         height=height,
         image=some if image else None,
         end_image=some if end_image else None,
     )
     models = ModelManager(home, has_gpu=lambda: bool(detect_hardware(settings.paths.root).gpus))
-    spec = choose_model(models, request["model_type"], draft).spec
+    spec = choose_model(models, draft).spec
     if not (settings.auto_download or spec.embedded):
         models.folder(spec)
     if image is not None:

@@ -1,11 +1,14 @@
-"""`wan22 replay`: make a video again from the record inside it, and compare the two.
+"""`wan22 replay`: make a video again from the record inside it, and compare the two clips, frame by frame.
 
 Reads records of older versions too, and names every factor that has changed since.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,12 +33,16 @@ from backend.core.record import METADATA_FORMAT, PRODUCT, RunRecord, RunResult
 from backend.core.requests import AFTER_DENOISING, GenerationRequest
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from backend.commands.client import ApiClient
 
 #: Values that a repeated request leaves out: it is a new one, and what they stand for is in its other values.
 _LEFT_OUT = {"latents_of", "extends", "preset"}
 _ABSENT = "-"
 _SHOWN_CHARS = 40  # of a value in the table
+_PEAK = 255.0  # of 8-bit samples
 
 
 class NoRecord(WanError):
@@ -44,6 +51,14 @@ class NoRecord(WanError):
     code = "no_record"
     category = "input_validation"
     suggestions = ("Choose an MP4 made by wan22. Converting a file, or sending it through a chat, removes the record.",)
+
+
+class NotComparable(WanError):
+    """The two videos cannot be compared frame by frame."""
+
+    code = "not_comparable"
+    category = "input_validation"
+    suggestions = ("Look at the table of what has changed.",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,10 +234,62 @@ def _images(client: ApiClient, record: Record, given: dict[str, Path | None]) ->
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class ClipDistance:
+    """The distance of two clips; PSNR = 10 log10(255² / mean squared error) in dB, infinite for equal pixels."""
+
+    frames: int
+    psnr: float  #: dB, over all samples of all frames
+    worst_psnr: float  #: dB, of the frame that is furthest off
+    worst_frame: int  #: its number, from 0
+
+    @property
+    def equal(self) -> bool:
+        """Whether every pixel is the same."""
+        return math.isinf(self.psnr)
+
+
+def measure_distance(one: Path, other: Path) -> ClipDistance:
+    """Compare two video files frame by frame, as RGB.
+
+    Raises:
+        NotComparable: a file cannot be decoded, or they differ in size or length.
+    """
+    import av  # FFmpeg and NumPy are loaded only when two files are compared
+    import numpy as np
+
+    errors: list[float] = []
+    try:
+        for first, second in zip_longest(_frames(one), _frames(other)):
+            if first is None or second is None:
+                raise NotComparable("The two videos have different numbers of frames")
+            if first.shape != second.shape:
+                raise NotComparable("The two videos have different sizes")
+            errors.append(float(np.square(first.astype(np.int32) - second).mean()))
+    except (av.FFmpegError, OSError) as error:
+        raise NotComparable(f"A video cannot be decoded: {error}") from error
+    if not errors:
+        raise NotComparable("There are no frames to compare")
+    worst = max(range(len(errors)), key=errors.__getitem__)
+    return ClipDistance(len(errors), _psnr(sum(errors) / len(errors)), _psnr(errors[worst]), worst)
+
+
+def _frames(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
+    import av
+
+    with av.open(str(path)) as container:
+        if not container.streams.video:
+            raise NotComparable(f"{path} has no pictures")
+        for frame in container.decode(video=0):
+            yield frame.to_ndarray(format="rgb24")
+
+
+def _psnr(error: float) -> float:
+    return math.inf if error == 0 else 10 * math.log10(_PEAK**2 / error)
+
+
 def _compare(file: Path, record: Record, saved: Path, *, as_json: bool = False) -> bool:
     """Print the comparison and return whether the frames are identical."""
-    from backend.commands.clip_distance import measure_distance
-
     again = Record.read(saved)
     if record.frames_sha256 is not None and again.frames_sha256 is not None:
         identical, basis = record.frames_sha256 == again.frames_sha256, "the frames before encoding"

@@ -95,7 +95,8 @@ def running_server(server: str | None) -> Iterator[ApiClient]:
     Raises:
         ServerUnreachable: none runs.
     """
-    from backend.commands.client import ApiClient, ServerUnreachable, find_server
+    from backend.commands.client import ApiClient, ServerUnreachable
+    from backend.commands.temporary_server import find_server
 
     settings: Settings = load_settings()
     address = server or find_server(settings)
@@ -124,7 +125,8 @@ def any_server(
         worker: whether the temporary one can generate.
         check: raises what would be refused, before a server is started for it.
     """
-    from backend.commands.client import ApiClient, find_server, own_server
+    from backend.commands.client import ApiClient
+    from backend.commands.temporary_server import find_server, own_server
 
     settings = load_settings()
     address = server or (None if standalone else find_server(settings))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,8 @@ def test_the_held_out_scenes_are_fixed_and_training_still_covers_every_word() ->
     hidden, visible = held_out(), training_scenes()
     assert len(hidden) >= 200
     assert hidden == held_out()
+    words = "\n".join(f"{one.colour} {one.shape} {one.motion} {one.background}" for one in hidden)
+    assert hashlib.sha256(words.encode()).hexdigest()[:16] == "42759a8f79a7e390", "the scores are of these scenes"
     assert hidden[0].caption == "a purple triangle spinning on a teal background"
     assert not set(hidden) & set(visible)
     assert set(hidden) | set(visible) == set(all_scenes())

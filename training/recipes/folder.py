@@ -70,8 +70,7 @@ def save(
 
 def vocabulary_file() -> str:
     """Return the declaration of what the model knows, from which the server tells users of words that it ignores."""
-    sentence = CANONICAL.replace("{article}", "a")
-    return json.dumps({"sentence": sentence, "words": world_words()}, indent=1) + "\n"
+    return json.dumps({"sentence": CANONICAL, "words": world_words()}, indent=1) + "\n"
 
 
 def _name_tokenizer_portably(folder: Path) -> None:

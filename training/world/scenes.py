@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,14 +75,14 @@ _SYNONYMS = {
     "spinning": ("spins", "rotating"),
     "staying still": ("stays still", "standing still"),
 }
-#: The canonical sentence of a caption.
-CANONICAL = "{article} {colour} {shape} {motion} on a {background} background"
+#: The canonical sentence of a caption, with the right article once its places are filled.
+CANONICAL = "a {colour} {shape} {motion} on a {background} background"
 _PHRASINGS = (
     "{colour} {shape} {motion}, {background} background",
     "the {colour} {shape} is {motion}, the background is {background}",
-    "on a {background} background, {article} {colour} {shape} {motion}",
-    "{article} {colour} {shape} {synonym} on a {background} background",
-    "a {background} background with {article} {colour} {shape} {synonym}",
+    "on a {background} background, a {colour} {shape} {motion}",
+    "a {colour} {shape} {synonym} on a {background} background",
+    "a {background} background with a {colour} {shape} {synonym}",
 )
 #: Words outside the vocabulary that free phrasings sometimes contain: unknown words must do no harm.
 FILLERS = ("shiny", "nice", "big", "please", "video", "slowly")
@@ -101,13 +102,8 @@ class Scene:
     @property
     def caption(self) -> str:
         """The canonical sentence, which is the one that is judged."""
-        return CANONICAL.format(
-            article=_article(self.colour),
-            colour=self.colour,
-            shape=self.shape,
-            motion=self.motion,
-            background=self.background,
-        )
+        words = {"colour": self.colour, "shape": self.shape, "motion": self.motion, "background": self.background}
+        return with_articles(CANONICAL.format(**words))
 
     def phrase(self, rng: np.random.Generator) -> str:
         """Describe the scene, usually in the canonical sentence, sometimes in a free phrasing."""
@@ -115,21 +111,21 @@ class Scene:
             return self.caption
         synonyms = _SYNONYMS[self.motion]
         text = str(rng.choice(_PHRASINGS)).format(
-            article=_article(self.colour),
             colour=self.colour,
             shape=self.shape,
             motion=self.motion,
             background=self.background,
             synonym=synonyms[int(rng.integers(len(synonyms)))],
         )
-        words = text.split()
+        words = with_articles(text).split()
         if rng.random() < 0.3:
             words.insert(int(rng.integers(len(words) + 1)), str(rng.choice(FILLERS)))
         return " ".join(words)
 
 
-def _article(word: str) -> str:
-    return "an" if word[0] in "aeiou" else "a"
+def with_articles(text: str) -> str:
+    """Return a caption with "an" before a vowel."""
+    return re.sub(r"\ba (?=[aeiou])", "an ", text)
 
 
 def world_words() -> dict[str, list[str]]:

@@ -47,7 +47,7 @@ class SceneSource:
 
 
 def _rank(scene: Scene) -> str:
-    # A hash rather than a seeded shuffle: the split must not change with a library version. Of words rather than the
-    # caption, whose grammar may change: "a" stands before every colour here.
+    # A hash rather than a seeded shuffle: the split must not change with a library version. Of the words rather than
+    # the caption: its grammar may change ("an orange"), what was never seen may not.
     words = f"a {scene.colour} {scene.shape} {scene.motion} on a {scene.background} background"
     return hashlib.sha256(f"{SPLIT_SEED}|{words}".encode()).hexdigest()

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from backend.core.catalogue.builtin import MODELS
-from backend.core.catalogue.spec import Mode, ModelSpec
+from backend.core.catalogue.spec import AUTO, Mode, ModelSpec
 from backend.core.errors import UnknownModel
 
 __all__ = [
-    "AUTO",
     "BUILT_IN",
     "MODELS",
     "Mode",
@@ -30,8 +29,6 @@ __all__ = [
     "put_in_force",
 ]
 
-#: The name that requests any suitable, available model.
-AUTO = "auto"
 #: Minimum length of an abbreviated name.
 SHORTEST_PREFIX = 3
 

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from backend.core.catalogue.table import AUTO, BUILT_IN, ModelSpec, ModelTable, fold_name
+from backend.core.catalogue.spec import AUTO
+from backend.core.catalogue.table import BUILT_IN, ModelSpec, ModelTable, fold_name
 from backend.core.errors import BadSettings, InvalidRequest, UnknownModel
 from backend.core.requests import ImageRef, RequestDraft, resolve_request
 
