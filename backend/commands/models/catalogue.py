@@ -40,21 +40,21 @@ app.command("cleanup")(cleanup)
 @app.command("list")
 def list_models() -> None:
     """List the models and their state on the disk."""
-    table = Table("name", "makes video from", "status", "MB on disk", "why not", box=None)
+    table = Table("name", "input", "status", "MB on disk", "why not", box=None)
     for state in _manager(own_home()).states():
-        images = "an image and text" if state.spec.needs_image else "text, perhaps an image"
+        images = "image and text" if state.spec.needs_image else "text, optional image"
         sources = images if state.spec.takes_image else "text"
         size = f"{state.size_bytes / _MB:,.1f}" if state.size_bytes else ""
         colour = "green" if state.available else "yellow"
         table.add_row(state.spec.id, sources, f"[{colour}]{state.presence}[/]", size, escape(state.reason or ""))
     out.print(table)
     for fault in models_in_force().faults:
-        err.print(f"left out: {fault}", style="yellow", markup=False, highlight=False)
+        err.print(f"ignored: {fault}", style="yellow", markup=False, highlight=False)
 
 
 @app.command("show")
 def show(name: Name) -> None:
-    """Show a model and its files, as JSON."""
+    """Show a model and its files as JSON."""
     home = own_home()
     out.print_json(json.dumps(_described(_manager(home).state(find_model(name)))))
 
@@ -65,7 +65,7 @@ def download(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
     limit: Limit = None,
 ) -> None:
-    """Download a model, or its missing files. Can be stopped at any time: the next call resumes."""
+    """Download a model, or its missing files. Can be stopped at any time; the next call resumes it."""
     from backend.commands.progress_bar import byte_bar
 
     home, spec = own_home(), find_model(name)
@@ -82,7 +82,7 @@ def download(
 def verify(
     name: Name,
     quick: Annotated[bool, typer.Option("--quick", help="Check sizes and headers only.")] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Download the wrong files, and only those, again.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Download only the damaged files again.")] = False,
     limit: Limit = None,
 ) -> None:
     """Check a model's files against what was downloaded, without the network."""
@@ -96,12 +96,12 @@ def verify(
         out.print(f"{finding.name}: {finding.state}", markup=False, highlight=False)
     if not wrong:
         if findings:
-            out.print(f"{spec.id}: all {len(findings)} files are {'there' if quick else 'intact'}")
+            out.print(f"{spec.id}: all {len(findings)} files are {'present' if quick else 'intact'}")
         return
     if not repair:
         raise ModelDamaged(
-            f"{spec.id} is damaged: {len(wrong)} of {len(findings)} files are wrong",
-            suggestions=(f"Run `wan22 models verify {spec.id} --repair`: only these are fetched again.",),
+            f"{spec.id} is damaged: {len(wrong)} of {len(findings)} files are damaged",
+            suggestions=(f"Run `wan22 models verify {spec.id} --repair`: only these files are downloaded again.",),
         )
     try:
         with byte_bar(err) as bar:
@@ -115,7 +115,7 @@ def verify(
 def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
     """Delete a model's files, unfinished ones included; a model of your own is unregistered, and its folder stays.
 
-    Refuses a model that a task waits for or a worker holds; safe while a server runs.
+    A model that a task needs or a worker has loaded is not removed. Safe while a server runs.
     """
     from backend.models.folder.storage import remove_model
     from backend.models.own.configuration import ModelConfigurationManager
@@ -129,15 +129,15 @@ def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do
         if not configuration.has(name):
             raise
         configuration.remove(name)  # an entry that was ignored because it is invalid
-        out.print("The entry was taken out of config.json")
+        out.print("The entry was removed from config.json")
         return
     if not (yes or spec.embedded):
-        what = f"Take {spec.id} out" if spec.folder else f"Delete the files of {spec.id}"
+        what = f"Unregister {spec.id}" if spec.folder else f"Delete the files of {spec.id}"
         typer.confirm(f"{what}?", abort=True)
     own = OwnModels(home, ModelConfigurationManager(home))
     with own_database() as database, own_need(home, database).exclusive(spec):
         freed = remove_model(home, spec) if spec.base is None else own.remove(spec)
-    out.print(f"{spec.id} was removed, {freed / _MB:,.1f} MB are free again")
+    out.print(f"{spec.id} was removed, {freed / _MB:,.1f} MB were freed")
 
 
 def _manager(home: Home) -> ModelManager:
@@ -172,7 +172,9 @@ def _examined(home: Home, spec: ModelSpec, *, quick: bool) -> list[FileFinding]:
     manifest = read_manifest(folder)
     if manifest is None:
         manager.folder(spec)  # raises: explains what is wrong
-        out.print(f"{spec.id} was not downloaded by wan22: its files are all there, their contents cannot be compared")
+        out.print(
+            f"{spec.id} was not downloaded by wan22: all files are present, but there are no checksums to compare with"
+        )
         return []
     if quick:
         return check_quick(folder, manifest)

@@ -55,12 +55,12 @@ def parse_choices(texts: list[str]) -> dict[Use, Path]:
         spec = find_model(model)
         if not file or component not in components_of(spec) or component == "tokenizer":
             raise InvalidRequest(
-                f"`{text}` does not say which file is to be what",
+                f"`{text}` does not assign a file to a component",
                 suggestions=(f"Write it as {spec.id}/transformer=PATH; `--dry-run` lists the files.",),
             )
         use, path = Use(spec.id, component), Path(file).expanduser().absolute()
         if any(other.model == spec.id and path == taken for other, taken in choices.items()):
-            raise InvalidRequest(f"One file cannot be two parts of {spec.id}")
+            raise InvalidRequest(f"One file cannot be two components of {spec.id}")
         choices[use] = path
     return choices
 
@@ -74,10 +74,10 @@ def plans(survey: Survey, manager: ModelManager, choices: Mapping[Use, Path]) ->
     for use, path in choices.items():
         found = _chosen(survey, path)
         if found is None or found.choose(use) is None:
-            what = "was not found in the folders" if found is None else "is something else"
+            what = "was not found in the folders" if found is None else "is of another kind"
             raise InvalidRequest(
                 f"The file for {use.model}/{use.component} {what}",
-                suggestions=("Add its folder with `--from`.", "`--dry-run` lists the files and what they are."),
+                suggestions=("Add its folder with `--from`.", "`--dry-run` lists the files and their kinds."),
             )
     return [_plan(spec, survey, manager.state(spec).presence, choices) for spec in MODELS.values() if not spec.embedded]
 

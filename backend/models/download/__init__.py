@@ -1,1 +1,1 @@
-"""Bringing model files here: from the hub, or from what other programs already have."""
+"""Downloads model files from the hub, or links files of other programs."""
