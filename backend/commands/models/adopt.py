@@ -180,8 +180,13 @@ def _show_plans(plans: list[Plan]) -> None:
         for part in plan.parts.files:
             component = part.name.partition("/")[0]
             rivals = plan.rivals.get(component)
-            more = f" (the largest of {rivals}; --use takes another)" if rivals else ""
+            more = f" (one of {rivals} files that fit; --use takes another)" if rivals else ""
             line = f"{plan.spec.id}/{component} <- {_clean(str(part.source))}{more}"
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
+        if plan.question:
+            name = plan.spec.id
+            choice = f"choose both with --use {name}/transformer=FILE --use {name}/transformer_2=FILE"
+            line = f"{name}: {_clean(plan.question)}; {choice}"
             out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
