@@ -22,7 +22,7 @@ from backend.core.requests import AFTER_DENOISING, GenerationRequest
 if TYPE_CHECKING:
     from backend.commands.client import ApiClient
 
-#: Values that a repeated request leaves out: it is a new one, and what they stand for is in its other values.
+#: Fields that a repeated request omits: their effect is already in its other fields.
 _LEFT_OUT = {"latents_of", "extends", "preset"}
 _ABSENT = "-"
 _SHOWN_CHARS = 40  # of a value in the table
@@ -33,9 +33,7 @@ class NoRecord(WanError):
 
     code = "no_record"
     category = "input_validation"
-    suggestions = (
-        "Give an MP4 that wan22 made. A file that was converted or sent through a chat has lost its record.",
-    )
+    suggestions = ("Give a video that wan22 made. Conversion and chat programs remove the record.",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +62,7 @@ class Record:
         """Read the record of a video file.
 
         Raises:
-            NoRecord: it is not there, no video, not ours, or made by a newer version.
+            NoRecord: the file is missing, not a video, not made by wan22, or made by a newer version.
         """
         from backend.services.media.video_encoder import read_metadata
 
@@ -72,7 +70,7 @@ class Record:
             raise NoRecord(f"There is no file {path}", suggestions=("Correct the path.",))
         values = read_metadata(path)
         if values is None or values.get("product") != PRODUCT:
-            raise NoRecord(f"{path} has no record of wan22 inside")
+            raise NoRecord(f"{path} has no record of how it was made")
         run = RunRecord.from_json(values)
         if run.format > METADATA_FORMAT:
             raise NoRecord(f"{path} was made by a newer version", suggestions=("Update wan22.",))
@@ -109,7 +107,7 @@ class Record:
                     "id": use.id,
                     "strength": use.strength,
                     "strength_2": use.strength_2,
-                    # Where one file alone went was decided then; of a pair, each has its own place.
+                    # A single file keeps the expert it was applied to; the files of a pair have their own.
                     "expert": use.files[0].expert if len(use.files) == 1 else None,
                 }
                 for use in self.request.loras
@@ -192,7 +190,7 @@ def _images(client: ApiClient, record: Record, given: dict[str, Path | None]) ->
     """Return the ids of the images on this server, uploading those given here.
 
     Raises:
-        InputMissing: one is neither there nor given.
+        InputMissing: an image is neither on the server nor given.
     """
     found = {}
     for field, recorded in record.images.items():
@@ -203,8 +201,10 @@ def _images(client: ApiClient, record: Record, given: dict[str, Path | None]) ->
                 err.print(f"warning: {option} is not the picture that the video was made from", style="yellow")
         elif not client.has_image(recorded):
             raise InputMissing(
-                f"The {field.replace('_', ' ')} of this video is not on the server any more",
-                suggestions=(f"Give the file with {option}; it is known by its pixels ({recorded[:12]}…).",),
+                f"The {field.replace('_', ' ')} of this video is no longer on the server",
+                suggestions=(
+                    f"Give the file with {option}; the record has the hash of its pixels ({recorded[:12]}…).",
+                ),
             )
     return found
 
@@ -217,7 +217,7 @@ def _compare(file: Path, record: Record, saved: Path) -> bool:
     if record.frames_sha256 is not None and again.frames_sha256 is not None:
         identical, basis = record.frames_sha256 == again.frames_sha256, "the frames before encoding"
     else:
-        identical, basis = measure_distance(file, saved).equal, "the decoded frames; the file's record has no hash"
+        identical, basis = measure_distance(file, saved).equal, "the decoded frames; the record has no hash"
     out.print(_table(record.factors(again)))
     if identical:
         out.print(f"[bold green]identical[/] ({basis})")
@@ -225,7 +225,7 @@ def _compare(file: Path, record: Record, saved: Path) -> bool:
     out.print(f"[bold red]different[/] ({basis})")
     distance = measure_distance(file, saved)
     if distance.equal:
-        out.print("The decoded frames are the same: the difference is lost in the file.")
+        out.print("The decoded frames are identical: encoding removed the difference.")
     else:
         out.print(
             f"PSNR {distance.psnr:.2f} dB over {distance.frames} decoded frames, "
