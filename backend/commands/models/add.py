@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ import typer
 from backend.commands.terminal import err, out, own_home
 from backend.core.catalogue.table import BUILT_IN
 from backend.core.errors import BadSettings
+from backend.core.files import parse_json
 from backend.core.planning.hardware import detect_hardware
 
 if TYPE_CHECKING:
@@ -120,6 +120,6 @@ def _setting(text: str) -> tuple[str, object]:
     if not equals:
         raise BadSettings(f"--default {key}: say KEY=VALUE, such as steps=8", suggestions=("Correct the option.",))
     try:
-        return key.strip(), json.loads(value)
+        return key.strip(), parse_json(value)
     except ValueError:
         return key.strip(), value

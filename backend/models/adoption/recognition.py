@@ -14,6 +14,7 @@ from typing import Final
 
 from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.catalogue.table import MODELS
+from backend.core.files import decode_json
 from backend.core.formats.tensors import UnreadableWeights
 from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, read_weights
 from backend.core.lora.experts import hint_of
@@ -148,7 +149,7 @@ def _vae_by_name(path: Path, identities: tuple[Identity, ...]) -> tuple[tuple[Id
         return identities, ""
     own, other = identities
     try:
-        config = (path.parent / "config.json").read_text(encoding="utf-8")
+        config = decode_json((path.parent / "config.json").read_bytes())
     except (OSError, ValueError):
         config = ""
     if "qwen" in path.name.lower() or _CLASS_OF_QWEN in config:

@@ -7,7 +7,6 @@ user or by `ModelDownloader`. An unfinished download is not the same as a missin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from filelock import FileLock, Timeout
 from backend.core.catalogue.table import ModelSpec, models_in_force
 from backend.core.domain import DownloadPhase
 from backend.core.errors import ModelDamaged, ModelUnavailable
+from backend.core.files import read_json
 from backend.core.formats.gguf import read_gguf_header
 from backend.core.formats.packed_matrices import PackedMatrices
 from backend.core.formats.tensors import UnreadableWeights
@@ -308,9 +308,13 @@ def _changed(folder: Path, manifest: Manifest | None, quarantine: Path) -> tuple
 def damage_of(folder: Path) -> str | None:
     """Describe what is missing from a model folder; None when every listed component has its files."""
     try:
-        index = json.loads((folder / INDEX_FILE).read_text())
-    except (OSError, ValueError):
+        index = read_json(folder / INDEX_FILE)
+    except OSError:
         return f"{INDEX_FILE} cannot be read"
+    except ValueError as error:
+        return f"{INDEX_FILE} {error}"
+    if not isinstance(index, dict):
+        return f"{INDEX_FILE} is not a JSON object"
     parts = [name for name, value in index.items() if isinstance(value, list) and len(value) == 2 and value[0]]
     for part in parts:
         if not (folder / part).is_dir() or not any((folder / part).iterdir()):
