@@ -251,7 +251,7 @@ def _two_frames(folder: Path) -> None:
         (_no_entry, "no usable entry for image_encoder"),
         (_no_processor, "image_processor/preprocessor_config.json is missing"),
         (_no_tokens, "its transformer reads image tokens of width None; the model has width 32"),
-        (_two_frames, "made for a first and a last frame"),
+        (_two_frames, "takes a first and a last frame"),
     ],
 )
 def test_what_lacks_or_does_not_belong_is_said(
