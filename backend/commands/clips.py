@@ -57,7 +57,7 @@ def fetch_clips(
     """Wait for every task of a submit, save its video and report it; return the files.
 
     Raises:
-        TaskCancelled: the user stopped it here (what has not finished is cancelled), or somebody cancelled it.
+        TaskCancelled: the user stopped it here (unfinished tasks are cancelled), or somebody cancelled it.
         GenerationFailed: a task failed; the videos of the others are saved.
     """
     for reason in submitted.get("reasons") or []:
@@ -65,7 +65,7 @@ def fetch_clips(
     for note in submitted.get("adjustments") or []:
         err.print(f"note: {escape(note)}", style="yellow", soft_wrap=True)
     if (first := submitted.get("download")) is not None:
-        still = f", {first['bytes'] / 1e9:.2f} GB to go" if "bytes" in first else ""
+        still = f", {first['bytes'] / 1e9:.2f} GB remaining" if "bytes" in first else ""
         err.print(f"model: {escape(first['repository'])} is downloaded first{still}", style="yellow")
     task_ids: list[str] = submitted.get("task_ids") or [submitted["task_id"]]
     saved: list[Path] = []
@@ -156,7 +156,7 @@ def _cancel(client: ApiClient, task_ids: list[str]) -> None:
     for task_id in task_ids:
         try:
             client.call("POST", f"/api/v1/queue/{task_id}/cancel", json={})
-        except WanError as error:  # it finished just now, or the server is gone: the next one is still tried
+        except WanError as error:  # it has just finished, or the server is gone; try the next one
             err.print(f"{task_id}: {escape(error.message)}", style="dim")
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from backend.commands.client import ApiClient
 
-#: Values that a repeated request leaves out: it is a new one, and what they stand for is in its other values.
+#: Fields that a repeated request omits: their effect is already in its other fields.
 _LEFT_OUT = {"latents_of", "extends", "preset"}
 _ABSENT = "-"
 _SHOWN_CHARS = 40  # of a value in the table
@@ -50,7 +50,9 @@ class NoRecord(WanError):
 
     code = "no_record"
     category = "input_validation"
-    suggestions = ("Choose an MP4 made by wan22. Converting a file, or sending it through a chat, removes the record.",)
+    suggestions = (
+        "Choose a video made by wan22. Converting a file, or sending it through a chat, removes the record.",
+    )
 
 
 class NotComparable(WanError):
@@ -87,7 +89,7 @@ class Record:
         """Read the record of a video file.
 
         Raises:
-            NoRecord: it is not there, no video, not ours, or made by a newer version.
+            NoRecord: the file is missing, not a video, not made by wan22, or made by a newer version.
         """
         from backend.services.media.video_encoder import read_metadata
 
@@ -95,7 +97,7 @@ class Record:
             raise NoRecord(f"There is no file {path}", suggestions=("Correct the path.",))
         values = read_metadata(path)
         if values is None or values.get("product") != PRODUCT:
-            raise NoRecord(f"{path} has no record of wan22 inside")
+            raise NoRecord(f"{path} has no record of how it was made")
         run = RunRecord.from_json(values)
         if run.format > METADATA_FORMAT:
             raise NoRecord(f"{path} was made by a newer version", suggestions=("Update wan22.",))
@@ -132,7 +134,7 @@ class Record:
                     "id": use.id,
                     "strength": use.strength,
                     "strength_2": use.strength_2,
-                    # Where one file alone went was decided then; of a pair, each has its own place.
+                    # A single file keeps the expert it was applied to; the files of a pair have their own.
                     "expert": use.files[0].expert if len(use.files) == 1 else None,
                 }
                 for use in self.request.loras
@@ -217,7 +219,7 @@ def _images(client: ApiClient, record: Record, given: dict[str, Path | None]) ->
     """Return the ids of the images on this server, uploading those given here.
 
     Raises:
-        InputMissing: one is neither there nor given.
+        InputMissing: an image is neither on the server nor given.
     """
     found = {}
     for field, recorded in record.images.items():
@@ -229,7 +231,9 @@ def _images(client: ApiClient, record: Record, given: dict[str, Path | None]) ->
         elif not client.has_image(recorded):
             raise InputMissing(
                 f"The {field.replace('_', ' ')} of this video is no longer on the server",
-                suggestions=(f"Give the file with {option}; it is recognised by its pixels ({recorded[:12]}…).",),
+                suggestions=(
+                    f"Give the file with {option}; the record has the hash of its pixels ({recorded[:12]}…).",
+                ),
             )
     return found
 
@@ -294,7 +298,7 @@ def _compare(file: Path, record: Record, saved: Path, *, as_json: bool = False) 
     if record.frames_sha256 is not None and again.frames_sha256 is not None:
         identical, basis = record.frames_sha256 == again.frames_sha256, "the frames before encoding"
     else:
-        identical, basis = measure_distance(file, saved).equal, "the decoded frames; the file's record has no hash"
+        identical, basis = measure_distance(file, saved).equal, "the decoded frames; the record has no hash"
     factors = record.factors(again)
     if as_json:
         changed = [factor.name for factor in factors if not factor.same]
@@ -307,7 +311,7 @@ def _compare(file: Path, record: Record, saved: Path, *, as_json: bool = False) 
     out.print(f"[bold red]different[/] ({basis})")
     distance = measure_distance(file, saved)
     if distance.equal:
-        out.print("The decoded frames are the same: the difference is lost in the file.")
+        out.print("The decoded frames are identical: encoding removed the difference.")
     else:
         out.print(
             f"PSNR {distance.psnr:.2f} dB over {distance.frames} decoded frames, "

@@ -5,12 +5,12 @@ Headers are untrusted: only short, printable words and numbers in range are acce
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from backend.core.errors import LoraInvalid
+from backend.core.files import parse_json
 from backend.core.requests import MAX_GUIDANCE, MAX_STEPS, Scheduler
 
 TRIGGER_METADATA = ("wan22.trigger_words", "modelspec.trigger_phrase", "trigger_words", "trigger_word")
@@ -59,8 +59,8 @@ def preset_in(metadata: Mapping[str, str]) -> Preset | None:
     if text is None:
         return None
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
+        values = parse_json(text)
+    except ValueError:
         raise LoraInvalid(f"The header field {PRESET_METADATA} is not JSON") from None
     known = {"steps", "scheduler", *_NUMBERS}
     if not isinstance(values, dict) or not values.keys() <= known:
@@ -85,8 +85,8 @@ def _number(name: str, value: object) -> float | None:
 
 def _listed(text: str) -> list[str]:
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError):
+        values = parse_json(text)
+    except ValueError:
         return text.split(",")
     return [str(value) for value in values] if isinstance(values, list) else [text]
 
