@@ -14,12 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import httpx2
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "first-evening.md"
@@ -182,17 +183,19 @@ class Session:
         announced, deadline = self._home / "server.json", time.monotonic() + _SECONDS
         while time.monotonic() < deadline:
             try:
-                with urllib.request.urlopen(json.loads(announced.read_text())["url"] + "/ready", timeout=5):
+                url = json.loads(announced.read_text())["url"]
+                if httpx2.get(f"{url}/ready", timeout=5, trust_env=False).is_success:
                     return process
-            except (OSError, ValueError):  # not yet announced, not yet ready
-                time.sleep(0.2)
+            except (OSError, ValueError, httpx2.HTTPError):
+                pass
+            time.sleep(0.2)
         process.kill()
         raise TimeoutError("the server did not come up")
 
 
 def interrupted(session: Session) -> str:
     """Record Ctrl-C, and a server that dies and comes back while a command waits for it."""
-    slow = f"wan22 generate {CIRCLE} --steps 100 --frames 65 -o long.mp4"
+    slow = f"wan22 generate {CIRCLE} --steps 100 --frames 33 -o long.mp4"
     parts = []
     with session.server():
         process = session.start(slow)

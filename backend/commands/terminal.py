@@ -50,6 +50,17 @@ def print_json(answer: Any) -> None:
     typer.echo(json.dumps(answer, indent=2, ensure_ascii=False, default=str))
 
 
+@contextmanager
+def only_json_on_stdout(as_json: bool) -> Iterator[None]:
+    """While the block runs, print what is meant for people on standard error, if the answer is JSON."""
+    before = out.stderr
+    out.stderr = before or as_json
+    try:
+        yield
+    finally:
+        out.stderr = before
+
+
 def own_home() -> Home:
     """Return this machine's home folder with its models loaded; for commands that need no server."""
     from backend.models.own.configuration import ModelConfigurationManager
