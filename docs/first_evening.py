@@ -80,7 +80,7 @@ LIVE: Final = (
         (
             f"wan22 generate {CIRCLE} --seed 7 --show --gif --upscale 4 -o circle.mp4",
             'wan22 generate "a cat riding a bicycle" --seed 7 -o cat.mp4',
-            "wan22 replay cat.mp4 --check | tail -1",
+            "wan22 replay cat.mp4 --check 2>/dev/null | tail -1",
         ),
         needs_server=True,
     ),
@@ -195,14 +195,16 @@ class Session:
 
 def interrupted(session: Session) -> str:
     """Record Ctrl-C, and a server that dies and comes back while a command waits for it."""
-    slow = f"wan22 generate {CIRCLE} --steps 100 --frames 33 -o long.mp4"
+    slow = f"wan22 generate {CIRCLE} --steps 100 -o long.mp4"
     parts = []
     with session.server():
         process = session.start(slow)
         lines = _until(process, "Step ")
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=60)
-        parts.append(session.shown(f"{slow}   # and Ctrl-C", lines[-1] + rest, process.returncode))
+        parts.append(
+            session.shown(f"{slow}   # and Ctrl-C", lines[-1] + rest.removeprefix(lines[-1]), process.returncode)
+        )
     server = session.serve()
     process = session.start(slow.replace("100", "60"))
     lines = _until(process, "Step ")
@@ -217,7 +219,7 @@ def interrupted(session: Session) -> str:
     )
     again.send_signal(signal.SIGTERM)
     again.wait(60)
-    return _page_section("Ctrl-C, and a server that dies", parts)
+    return _fenced("Ctrl-C, and a server that dies", parts)
 
 
 def _until(process: subprocess.Popen[str], word: str) -> list[str]:
@@ -230,33 +232,25 @@ def _until(process: subprocess.Popen[str], word: str) -> list[str]:
     raise ValueError(f"{word!r} was not printed: {''.join(lines)}")
 
 
-def _page_section(title: str, parts: list[str]) -> str:
+def page_section(section: Section, session: Session) -> str:
+    """Run the commands of a section and return it as the page shows it."""
+    return _fenced(section.title, [session.run(command) for command in section.commands])
+
+
+def _fenced(title: str, parts: list[str]) -> str:
     return f"\n## {title}\n\n```\n" + "\n\n".join(parts) + "\n```\n"
-
-
-def steady_page(session: Session) -> dict[str, str]:
-    """Return the sections whose output is the same everywhere, by title."""
-    return {
-        section.title: _page_section(section.title, [session.run(command) for command in section.commands])
-        for section in STEADY
-    }
 
 
 def main() -> None:
     """Record the page."""
     with tempfile.TemporaryDirectory(prefix="first-evening-") as folder:
         session = Session(Path(folder))
-        steady = steady_page(session)
-        live = []
+        steady = [page_section(section, session) for section in STEADY]
         with session.server():
-            for section in LIVE:
-                if section.needs_server:
-                    live.append(_page_section(section.title, [session.run(command) for command in section.commands]))
+            live = [page_section(section, session) for section in LIVE if section.needs_server]
         live.append(interrupted(session))
-        for section in LIVE:
-            if not section.needs_server:
-                live.append(_page_section(section.title, [session.run(command) for command in section.commands]))
-    PAGE.write_text(_INTRODUCTION + "".join([*live, *steady.values()]), encoding="utf-8")
+        live += [page_section(section, session) for section in LIVE if not section.needs_server]
+    PAGE.write_text(_INTRODUCTION + "".join([*live, *steady]), encoding="utf-8")
 
 
 if __name__ == "__main__":

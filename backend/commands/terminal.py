@@ -146,7 +146,8 @@ def any_server(
         if worker:
             err.print("No server is running: starting one for this video.", style="dim")
     with nullcontext(address) if address else own_server(settings, worker=worker) as url:
-        client = ApiClient(url, settings, temporary=address is None)
+        again = (lambda: find_server(settings)) if address is not None and server is None else (lambda: None)
+        client = ApiClient(url, settings, temporary=address is None, find=again)
         try:
             yield client
         finally:
