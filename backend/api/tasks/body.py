@@ -246,7 +246,7 @@ async def _read(request: Request, shape: type[SubmitBody], idempotency_key: str 
     try:
         body = shape.model_validate(values)
     except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        faults = error.errors(include_url=False, include_input=False)
         raise RequestValidationError([fault | {"loc": ("body", *fault["loc"])} for fault in faults]) from None
     body._images = images
     body.client_request_id = _one_key(idempotency_key, body.client_request_id)
