@@ -12,7 +12,7 @@ import json
 import math
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -77,6 +77,7 @@ class ImageRef:
     id: str  #: SHA-256 of the stored file
     width: int  #: pixels
     height: int  #: pixels
+    notes: tuple[str, ...] = field(default=(), compare=False)  #: what was changed or chosen when it was read
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +213,7 @@ def resolve_request(spec: ModelSpec, draft: RequestDraft) -> tuple[GenerationReq
     """
     check_images(spec, image=draft.image is not None, end_image=draft.end_image is not None)
     width, height, notes = _size(spec, draft)
+    notes = tuple(note for one in (draft.image, draft.end_image) if one is not None for note in one.notes) + notes
     frames, frame_notes = snap_frames(spec, int(_or(draft.num_frames, spec.num_frames)))
     if draft.end_image is not None and frames < 2:
         raise InvalidRequest("A clip with an end image needs at least 5 frames", details={"field": "num_frames"})
