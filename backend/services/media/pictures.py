@@ -117,11 +117,11 @@ def read_picture(raw: bytes, field: str) -> Picture:
             f"The image is too large; at most {MAX_PIXELS // 10**6} megapixels can be read", details=details
         ) from error
     except UnidentifiedImageError as error:
-        raise InvalidImage(_unidentified(raw), details=details) from error
+        raise InvalidImage(_unreadable(raw), details=details) from error
     except MemoryError:
         raise
     except Exception as error:  # boundary: decoders of foreign bytes raise whatever their parsers trip over
-        raise InvalidImage("Invalid image file: it is damaged or cut off", details=details) from error
+        raise InvalidImage(_unreadable(raw), details=details) from error
 
 
 def name_of(pixels: Pixels) -> str:
@@ -173,15 +173,15 @@ def _reduced(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _unidentified(raw: bytes) -> str:
-    """Say what the file is, as far as its first bytes tell."""
+def _unreadable(raw: bytes) -> str:
+    """Say what the file is, as far as its first bytes tell, and what to do."""
     for offset, start, name in _OTHER_FORMATS:
         if raw.startswith(start, offset):
             return f"This is a {name} file, which cannot be read. Use {ACCEPTED}"
     for offset, start, name in _OWN_FORMATS:
         if raw.startswith(start, offset):
             return (
-                f"This {name} file cannot be read: it is damaged, or of a variant that is not supported. "
+                f"This {name} file cannot be read: it is damaged, cut off, or of a variant that is not supported. "
                 "Save it as PNG or JPEG, with 8 bits per channel"
             )
     return f"Invalid image file. Use {ACCEPTED}"
@@ -195,6 +195,7 @@ def _decoded(image: Image.Image, raw: bytes, png: PngFile | None, notes: list[st
     colour = _in_srgb(colour, image, raw, png, notes)
     if alpha is not None:
         colour = Image.composite(colour, Image.new("RGB", colour.size, BACKGROUND), alpha)
+    colour.info = {}  # the metadata of the file, which may be damaged
     colour.getexif()[ExifTags.Base.Orientation] = _orientation(image)
     upright = ImageOps.exif_transpose(colour)
     size = _reduced(upright.size)
@@ -304,20 +305,20 @@ def _range(tags: dict[int, Any]) -> tuple[float, float]:
 
 
 def _bounded(levels: npt.NDArray[np.float32], notes: list[str]) -> npt.NDArray[np.float32]:
-    """Replace what is no number by black, and report values beyond white.
+    """Replace what is no number by black, and report values beyond black and white.
 
     Raises:
-        InvalidImage: most of the picture lies beyond white, so its scale is another one.
+        InvalidImage: most of the picture lies beyond them, so its scale is another one.
     """
     levels = np.nan_to_num(levels, nan=0.0, posinf=1.0, neginf=0.0)
-    beyond = float((levels > 1.001).mean())
+    beyond = float((np.abs(levels - 0.5) > 0.501).mean())
     if beyond > 0.5:
         raise InvalidImage(
-            f"This TIFF stores floating-point values up to {levels.max():g} and does not declare which value is white. "
-            "Save it with values from 0 to 1, or with 8 or 16 bits per channel"
+            f"This TIFF stores floating-point values from {levels.min():g} to {levels.max():g} and does not declare "
+            "which are black and white. Save it with values from 0 to 1, or with 8 or 16 bits per channel"
         )
     if beyond:
-        notes.append(f"is brighter than white in {max(beyond, 0.001):.1%} of its pixels; they became white")
+        notes.append(f"exceeds black or white in {max(beyond, 0.001):.1%} of its pixels; they were cut")
     return levels
 
 

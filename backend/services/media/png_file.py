@@ -60,14 +60,14 @@ def read_png(raw: bytes) -> PngFile | None:
     if len(header) < 13:
         return None
     depth, colour_type = _HEADER.unpack_from(header)[2:]
-    profile = _profile(found.get(b"iCCP"))
+    profile, animation = _profile(found.get(b"iCCP")), found.get(b"acTL", b"")
     cicp, gamma, chromaticities = found.get(b"cICP", b""), found.get(b"gAMA", b""), found.get(b"cHRM", b"")
     return PngFile(
         b"".join(kept),
         depth,
         colour_type,
         _transparent(found.get(b"tRNS", b""), depth, colour_type),
-        frames=int.from_bytes(found.get(b"acTL", b"")[:4]),
+        frames=int.from_bytes(animation[:4]) if len(animation) >= 8 else 0,
         still_apart=b"frame" not in found,
         profile=profile,
         profile_damaged=profile is None and b"iCCP" in found,
