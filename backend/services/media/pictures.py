@@ -272,7 +272,7 @@ def _to_8_bits(image: Image.Image, png: PngFile | None, notes: list[str]) -> Ima
     tags = _tags(image)
     values = np.asarray(image)
     black, white = (0.0, float(2**png.depth - 1)) if png is not None else _range(tags)
-    if white > 2**31:
+    if image.mode == "I" and white == 2**32 - 1:  # the decoder has no unsigned mode
         values = values.view(np.uint32)
     levels = (values.astype(np.float32) - np.float32(black)) / np.float32(white - black)
     if image.mode == "F":
@@ -290,7 +290,7 @@ def _range(tags: dict[int, Any]) -> tuple[float, float]:
     """
     kind, bits = _first(tags, _SAMPLE_FORMAT, 1), int(_first(tags, _BITS, 16))
     low, high = _first(tags, _SMALLEST, None), _first(tags, _LARGEST, None)
-    declared = low is not None and high is not None and high > low
+    declared = low is not None and high is not None and low < high and np.isfinite((low, high)).all()
     if kind == _FLOAT:
         # Extremes within 0 to 1 describe this picture, not its scale.
         return (float(low), float(high)) if declared and (low < 0 or high > 1) else (0.0, 1.0)

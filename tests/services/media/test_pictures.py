@@ -230,6 +230,16 @@ def tiff_depths() -> Iterator[Sample]:
     part = patches(4, 0, 1000, 1) / 1000
     yield Sample("float", tiff(part.astype(np.float32), 1, 3), part * 255)
     yield Sample("16 bits", tiff((part * 65535).astype(np.uint16), 1, 1), part * 255)
+    for low, high in ((0.0, 5e9), (-1e-3, 2.0**32 - 1)):
+        extra = [(340, "f", [low]), (341, "f", [high])]
+        raw = tiff((part * (high - low) + low).astype(np.float32), 1, 3, extra=extra)
+        yield Sample(f"from {low} to {high}", raw, part * 255)
+    for low, high in ((float("nan"), 1.0), (0.0, float("inf")), (3.0, 2.0), (0.2, 0.7)):
+        extra = [(340, "f", [low]), (341, "f", [high])]
+        yield Sample(f"no range {low}", tiff(part.astype(np.float32), 1, 3, extra=extra), part * 255)
+    signed = [(340, "i", [-10000]), (341, "i", [10000])]
+    yield Sample("signed", tiff((part * 20000 - 10000).astype(np.int32), 1, 2, extra=signed), part * 255)
+    yield Sample("32 bits", tiff((part * (2**32 - 1)).astype(np.uint32), 1, 1), part * 255)
     part[:16] = 1.5
     part[16:32, :16] = np.nan
     expected = np.nan_to_num(np.clip(part, 0, 1)) * 255
