@@ -1,18 +1,20 @@
-"""Atomic, durable file writes: after a crash a file has its old or its new content, never a mix.
+"""Atomic, durable file writes, and the one reader of JSON.
 
-A file is written next to its target and renamed over it. All forms of "disk full" become `StorageFull`.
+A file is written next to its target and renamed over it: after a crash it has its old or its new content, never a
+mix. All forms of "disk full" become `StorageFull`. JSON is read as strictly as it is defined, in any encoding.
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NoReturn
 
 from backend.core.errors import StorageFull
 
@@ -62,6 +64,79 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: object) -> None:
     """Write a value as JSON, atomically and durably."""
     write_bytes(path, json.dumps(value, indent=1).encode())
+
+
+def read_json(path: Path) -> Any:
+    """Return the value in a JSON file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: as `parse_json`.
+    """
+    return parse_json(path.read_bytes())
+
+
+def parse_json(content: bytes | str) -> Any:
+    """Return a JSON value from text in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+
+    Raises:
+        ValueError: it is not JSON. The message completes the sentence "The file ..." and, where there is one, names
+            the place. Refused as well: NaN and infinities, numbers out of range, half of a surrogate pair, and nesting
+            that exhausts the stack.
+    """
+    text = decode_json(content)
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not valid JSON at line {error.lineno}, column {error.colno}") from None
+    except UnicodeEncodeError:
+        raise ValueError("has an incomplete Unicode escape") from None
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    except _NotJson as error:
+        raise ValueError(str(error)) from None
+    except ValueError:  # an integer of thousands of digits
+        raise ValueError(_OUT_OF_RANGE) from None
+    return value
+
+
+def decode_json(content: bytes | str) -> str:
+    """Return the text of JSON in any Unicode encoding, without its byte order mark.
+
+    Raises:
+        ValueError: it is not text; the message is as in `parse_json`.
+    """
+    if isinstance(content, str):
+        return content.removeprefix("\ufeff")
+    try:
+        return content.decode(json.detect_encoding(content)).removeprefix("\ufeff")
+    except UnicodeDecodeError:
+        raise ValueError("is neither UTF-8 nor UTF-16 text") from None
+
+
+def is_plain_json(content: bytes) -> bool:
+    """Whether a JSON text is in UTF-8 without a byte order mark, the only form that other libraries read."""
+    return json.detect_encoding(content) == "utf-8"  # "utf-8-sig" with the mark
+
+
+class _NotJson(ValueError):
+    pass
+
+
+_OUT_OF_RANGE: Final = "has a number out of range"
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _NotJson(f"has the value {name}, which is not JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise _NotJson(_OUT_OF_RANGE)
+    return value
 
 
 def sync_folder(folder: Path) -> None:

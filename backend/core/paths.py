@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from contextlib import suppress
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.core.errors import BadSettings, NotFound
+from backend.core.files import read_json
 
 _SAFE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,126}$")
 
@@ -135,7 +135,7 @@ class Home:
     def announced_server(self) -> tuple[str, int] | None:
         """Return the address and process id of this home's server, if one has announced itself."""
         try:
-            value = json.loads(self.server_file.read_text())
+            value = read_json(self.server_file)
             return str(value["url"]), int(value["pid"])
         except (OSError, ValueError, KeyError, TypeError):
             return None

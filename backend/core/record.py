@@ -25,8 +25,8 @@ class RunResult:
     frames: int | None = None
     frames_sha256: str | None = None  #: over the decoded frames before encoding, uint8 RGB
     quality: str | None = None  #: "ok", or what is wrong with the clip
-    seconds: dict[Phase, float] | None = None  #: for each phase that was over when the record was written
-    expert_steps: dict[str, int] | None = None  #: steps that each expert made
+    seconds: dict[Phase, float] | None = None  #: of each phase that had ended when the record was written
+    expert_steps: dict[str, int] | None = None  #: number of steps of each expert
     warnings: tuple[str, ...] = ()
     loras: tuple[dict[str, Any], ...] = ()  #: their receipts, as plain JSON values
     resumed_from_step: int | None = None  #: the step after which this attempt resumed; None = from the start
@@ -73,7 +73,7 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """Everything that a video says about its making."""
+    """Everything that a video says about how it was made."""
 
     request: dict[str, Any]  #: as recorded; `requested` parses it
     model: str | None

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from backend.core.config.plain_words import in_plain_words
 from backend.core.errors import BadSettings
 from backend.core.paths import Home
 from backend.core.planning.abilities import AttentionSetting
 from backend.core.planning.memory_ladder import OomPolicy
 
 ENV_PREFIX = "WAN22_"
+_DEVICE = re.compile(r"auto|cpu|cuda(?::\d{1,3})?")
+
+
+def _default_home() -> Path:
+    """Return `~/.wan22`.
+
+    Raises:
+        BadSettings: the user has no home folder, as in a container without an account.
+    """
+    try:
+        return Path.home() / ".wan22"
+    except RuntimeError:
+        raise BadSettings(
+            "This user has no home folder", suggestions=("Set WAN22_HOME to a folder that can be written to.",)
+        ) from None
 
 
 class Settings(BaseSettings):
@@ -20,7 +37,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True)
 
-    home: Path = Field(default_factory=lambda: Path.home() / ".wan22", description="Folder for everything kept on disk")
+    home: Path = Field(default_factory=_default_home, description="Folder for everything kept on disk")
     database_url: str | None = Field(
         default=None, description="SQLAlchemy URL; the default is SQLite in the home folder"
     )
@@ -82,10 +99,27 @@ class Settings(BaseSettings):
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads of the engine; 0 leaves the choice to torch")
     log_json: bool = Field(default=False, description="Write the log as JSON lines")
 
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if _DEVICE.fullmatch(device) is None:
+            raise ValueError("must be auto, cpu, cuda or cuda:N")
+        return device
+
     @property
     def paths(self) -> Home:
-        """The home folder, absolute."""
-        return Home(self.home.expanduser().resolve())
+        """The home folder, absolute.
+
+        Raises:
+            BadSettings: `~` in it names no home folder.
+        """
+        try:
+            return Home(self.home.expanduser().resolve())
+        except RuntimeError:
+            raise BadSettings(
+                "WAN22_HOME begins with ~, but that user has no home folder",
+                suggestions=("Set WAN22_HOME to a full path.",),
+            ) from None
 
     @property
     def database(self) -> str:
@@ -102,5 +136,8 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        faults = [f"{ENV_PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+        faults = [f"{ENV_PREFIX}{'.'.join(map(str, e['loc'])).upper()} {in_plain_words(e)}" for e in error.errors()]
         raise BadSettings("; ".join(faults)) from None
+    except SettingsError as error:  # only lists are parsed as JSON; the library's sentence names the field
+        named = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "settings")
+        raise BadSettings(f'{ENV_PREFIX}{named.upper()} must be a JSON list, such as ["value"]') from None

@@ -1,7 +1,7 @@
 """Connections to the database: SQLite by default, PostgreSQL when one machine is not enough.
 
 Owns transactions, pragmas, the translation of driver errors, checkpoints and migrations. Both databases
-have one writer at a time, so the queue does not change inside `begin()`. Knows nothing of tasks.
+have one writer at a time, so the queue does not change inside `begin()`. Knows nothing about tasks.
 """
 
 from __future__ import annotations

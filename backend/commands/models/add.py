@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ import typer
 from backend.commands.terminal import err, out, own_home
 from backend.core.catalogue.table import BUILT_IN
 from backend.core.errors import BadSettings
+from backend.core.files import parse_json
 from backend.core.planning.hardware import detect_hardware
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ def add(
     high: Annotated[
         Path | None, typer.Option(help="The expert for high noise: safetensors, their index, or GGUF.", exists=True)
     ] = None,
-    low: Annotated[Path | None, typer.Option(help="The expert for low noise, likewise.", exists=True)] = None,
+    low: Annotated[
+        Path | None, typer.Option(help="The expert for low noise, in the same formats.", exists=True)
+    ] = None,
     part: Annotated[
         list[Path] | None,
         typer.Option(help="Its autoencoder or text encoder as a file; may be repeated.", exists=True),
@@ -45,7 +47,7 @@ def add(
     ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy the files into the home folder.")] = False,
 ) -> None:
-    """Add a model of your own with the structure of a built-in one. A running server knows it at once.
+    """Add a model of your own with the structure of a built-in one. A running server picks it up at once.
 
     Its files stay where they are. Single files are linked into one folder; missing parts are taken from installed
     models, or downloaded later.
@@ -75,7 +77,7 @@ def add(
         path = None
     files = {component: file for component, file in named.items() if file is not None}
     if path is not None and (files or part):
-        raise BadSettings("Say a folder or single files, not both", suggestions=("Leave one of them out.",))
+        raise BadSettings("Give a folder or single files, not both", suggestions=("Leave one of them out.",))
     notes: tuple[str, ...] = ()
     if files or part:
         with byte_bar(err) as bar:
@@ -86,7 +88,7 @@ def add(
     for note in notes:
         out.print(note, highlight=False)
     state = models.state(spec)
-    out.print(f"{spec.id} is added, built like {spec.structure}: {state.reason or 'ready'}", highlight=False)
+    out.print(f"{spec.id} is added, with the structure of {spec.structure}: {state.reason or 'ready'}", highlight=False)
 
 
 class _Reading:
@@ -118,6 +120,6 @@ def _setting(text: str) -> tuple[str, object]:
     if not equals:
         raise BadSettings(f"--default {key}: say KEY=VALUE, such as steps=8", suggestions=("Correct the option.",))
     try:
-        return key.strip(), json.loads(value)
+        return key.strip(), parse_json(value)
     except ValueError:
         return key.strip(), value

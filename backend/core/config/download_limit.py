@@ -50,7 +50,7 @@ class DownloadSettings:
         """Build the settings from JSON values; missing ones take their default.
 
         Raises:
-            InvalidRequest: a value is no rate above zero, or there is a name that means nothing.
+            InvalidRequest: a value is not a rate above zero, or a name is unknown.
         """
         check_names(values, [BANDWIDTH], "setting")
         limit = values.get(BANDWIDTH)

@@ -6,7 +6,6 @@ content, never by suffix, and names the kind of a file it rejects. Reads no valu
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,6 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Final
 
+from backend.core.files import read_json
 from backend.core.formats.gguf import MAGIC, read_gguf_header
 from backend.core.formats.safetensors import read_header
 from backend.core.formats.tensors import TensorInfo, UnreadableWeights
@@ -146,8 +146,8 @@ def shard_names(index: Path) -> list[str]:
     try:
         if index.stat().st_size > _MAX_INDEX_BYTES:
             raise UnreadableWeights("The index of the shards is too large to be one")
-        names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        names = sorted({str(name) for name in read_json(index)["weight_map"].values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise UnreadableWeights("The index of the shards cannot be read") from None
     # A name that leads out of the folder would make us open any file on this machine.
     if not names or any(Path(name).name != name or not name.endswith(SAFETENSORS_SUFFIX) for name in names):

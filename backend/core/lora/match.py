@@ -6,7 +6,6 @@ from its tensors. Nothing is dropped silently: every tensor is either matched or
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.catalogue.transformer import WanShape
 from backend.core.errors import LoraInvalid
+from backend.core.files import parse_json
 from backend.core.formats.safetensors import SafetensorsHeader, read_header
 from backend.core.formats.tensors import FLOAT_TYPES, TensorInfo, UnreadableWeights
 from backend.core.lora.keys import Key, Part, Style, read_key
@@ -227,8 +227,8 @@ class _Alphas:
         if text is None:
             return cls({})
         try:
-            settings = json.loads(text)
-        except (ValueError, RecursionError):
+            settings = parse_json(text)
+        except ValueError:
             raise ValueError(f"the header field {ADAPTER_METADATA} is not JSON") from None
         if not isinstance(settings, dict):
             raise ValueError(f"the header field {ADAPTER_METADATA} is not an object")

@@ -6,7 +6,6 @@ server start is kept in a JSON file, so that a missing card or a lower limit is 
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -19,7 +18,7 @@ from typing import Any, TypeVar
 import psutil
 import pynvml
 
-from backend.core.files import write_json
+from backend.core.files import read_json, write_json
 
 GIB = 1024**3
 #: A cgroup of version 1 without a limit reports a number near 2^63.
@@ -252,7 +251,7 @@ def _pair(values: Any) -> tuple[int, int] | None:
 def last_profile(path: Path) -> HardwareProfile | None:
     """Return the profile of the last start; None if there is none, or another version wrote it."""
     try:
-        return HardwareProfile.from_json(json.loads(path.read_text()))
+        return HardwareProfile.from_json(read_json(path))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -7,7 +7,6 @@ there is one, else the three principal components of the latents.
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import torch
 from PIL import Image
 
 from backend.core.errors import ModelDamaged
+from backend.core.files import read_json
 
 PREVIEW_FILE = "preview.json"
 #: Previews are sent to every browser several times a second.
@@ -41,7 +41,7 @@ class PreviewMap:
         """
         path = folder / PREVIEW_FILE
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path)
             latent_rgb = np.asarray(values["latent_rgb"], dtype=np.float32)
             bias = np.asarray(values["bias"], dtype=np.float32)
         except FileNotFoundError:

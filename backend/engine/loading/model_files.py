@@ -7,13 +7,16 @@ Independent of the form of a component's weights.
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from backend.core.catalogue.spec import DMD_PIPELINE, PIPELINES, Mode, ModelSpec
 from backend.core.errors import ModelUnavailable
+from backend.core.files import decode_json, is_plain_json, read_json
 from backend.core.formats.tensors import UnreadableWeights
 from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, shard_names
 from backend.engine.loading.component_loader import CLASSES
@@ -136,6 +139,27 @@ def read_structure(folder: Path, spec: ModelSpec) -> dict[str, dict[str, Any]]:
     return configs
 
 
+@contextmanager
+def plain_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder with the model's index, tokenizer, scheduler and image processor, for the libraries to read.
+
+    They read UTF-8 without a byte order mark. Where a file is in another form, as editors and shells of Windows write
+    it, this is a temporary copy in theirs.
+    """
+    inside = (path for component in _PLAIN if (folder / component).is_dir() for path in (folder / component).iterdir())
+    contents = {path: path.read_bytes() for path in (folder / MODEL_INDEX, *inside) if path.is_file()}
+    if all(is_plain_json(content) for path, content in contents.items() if path.suffix == ".json"):
+        yield folder
+        return
+    with TemporaryDirectory(prefix="wan22-") as name:
+        copy = Path(name)
+        for path, content in contents.items():
+            target = copy / path.relative_to(folder)
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(decode_json(content).encode() if path.suffix == ".json" else content)
+        yield copy
+
+
 def _has(spec: ModelSpec, component: str) -> bool:
     """Whether models of this spec have a component."""
     if component == "transformer_2":
@@ -144,7 +168,8 @@ def _has(spec: ModelSpec, component: str) -> bool:
 
 
 def _check_against_spec(index: dict[str, Any], spec: ModelSpec) -> None:
-    has_second = (index.get("transformer_2") or [None])[0] is not None
+    second = index.get("transformer_2")
+    has_second = isinstance(second, list) and second[:1] not in ([], [None])
     if has_second != (spec.experts == 2):
         raise damaged(spec, f"{MODEL_INDEX} has {'two experts' if has_second else 'one expert'}, not {spec.experts}")
     boundary = index.get("boundary_ratio")
@@ -164,7 +189,8 @@ def _check_channels(spec: ModelSpec, configs: dict[str, dict[str, Any]]) -> None
     vae = configs["vae"]
     latent = vae.get("z_dim", 16)
     _check_latent_channels(spec, latent)
-    pixels = 2 * vae.get("scale_factor_spatial", 8)
+    scale = vae.get("scale_factor_spatial", 8)
+    pixels = 2 * scale if isinstance(scale, int) else scale
     if pixels != spec.size_multiple:
         raise damaged(spec, f"its vae and patches make tokens of {pixels} pixels a side, not {spec.size_multiple}")
     for component, config in configs.items():
@@ -182,7 +208,7 @@ def _check_image_tokens(spec: ModelSpec, configs: dict[str, dict[str, Any]]) -> 
         if width != expected:
             raise damaged(spec, f"its {component} reads image tokens of width {width}; the model has width {expected}")
         if config.get("pos_embed_seq_len") is not None:
-            raise damaged(spec, f"its {component} is made for a first and a last frame, which is another model")
+            raise damaged(spec, f"its {component} takes a first and a last frame, which is another model")
 
 
 def _check_stored_channels(spec: ModelSpec, files: ModelFiles) -> None:
@@ -231,7 +257,7 @@ def _weight_names(spec: ModelSpec, folder: Path, component: str, usual_name: str
         inside = place.iterdir() if place.is_dir() else ()
         others = sorted(path.name for path in inside if path.suffix in WEIGHT_SUFFIXES)
         if len(others) > 1:
-            raise damaged(spec, f"{component} has several weight files; leave one: {', '.join(others)}")
+            raise damaged(spec, f"{component} has several weight files; keep only one: {', '.join(others)}")
         if others:
             return (f"{component}/{others[0]}",)
     return (f"{component}/{usual_name}",)
@@ -246,11 +272,13 @@ def _shards(spec: ModelSpec, folder: Path, index: str) -> list[str]:
 
 def _read_json(spec: ModelSpec, folder: Path, name: str) -> dict[str, Any]:
     try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
+        content = read_json(folder / name)
     except FileNotFoundError:
         raise damaged(spec, f"{name} is missing") from None
-    except (OSError, ValueError) as error:
-        raise damaged(spec, f"{name} cannot be read as JSON") from error
+    except OSError as error:
+        raise damaged(spec, f"{name} cannot be read") from error
+    except ValueError as error:
+        raise damaged(spec, f"{name} {error}") from error
     if not isinstance(content, dict):
         raise damaged(spec, f"{name} is not a JSON object")
     return content

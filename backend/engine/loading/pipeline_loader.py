@@ -32,7 +32,7 @@ from backend.core.planning.memory_plan import MemoryPlan
 from backend.engine.device.attention import use_kernel
 from backend.engine.failures import device_errors
 from backend.engine.loading.component_loader import Fitting, build_component, fill, fit
-from backend.engine.loading.model_files import ModelFiles, check_model_files, read_structure
+from backend.engine.loading.model_files import ModelFiles, check_model_files, plain_folder, read_structure
 from backend.engine.loading.weight_files import damaged
 from backend.engine.loading.weights_digest import WeightsDigest
 from backend.engine.memory.offload import RESIDENT, ModelLayout, reading_place, settle
@@ -269,9 +269,9 @@ class WanPipelineLoader:
     @staticmethod
     def _assemble(folder: Path, spec: ModelSpec, components: dict[str, nn.Module | None]) -> Any:
         """Build diffusers' pipeline from the loaded components and the folder's tokenizer and scheduler."""
-        with _misfits(spec):
+        with _misfits(spec), plain_folder(folder) as readable:
             return getattr(diffusers, PIPELINES[spec.mode]).from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, **components
+                readable, local_files_only=True, use_safetensors=True, **components
             )
 
 

@@ -6,7 +6,6 @@ The bytes grow in `NAME.part`, beside a note that identifies their content. Both
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +14,7 @@ from pathlib import Path
 import httpx2
 
 from backend.core.errors import HubUnreachable
-from backend.core.files import PART_SUFFIX, storage_errors, sync_folder, write_json
+from backend.core.files import PART_SUFFIX, read_json, storage_errors, sync_folder, write_json
 from backend.core.formats.weights import SAFETENSORS_SUFFIX
 from backend.models.download.hub import Hub, RemoteFile, unreachable
 from backend.models.download.retries import Retries, Transient
@@ -161,7 +160,7 @@ class FileTransfer:
         try:
             there = here.join(location)
         except httpx2.InvalidURL:
-            raise HubUnreachable("The model hub redirects to something that is no address") from None
+            raise HubUnreachable("The model hub redirects to an invalid address") from None
         if there.scheme not in {"http", "https"} or (here.scheme == "https" and there.scheme != "https"):
             raise HubUnreachable("The model hub redirects to a connection that is not encrypted")
         return there
@@ -239,7 +238,7 @@ def part_size(target: Path, file: RemoteFile) -> int:
 def _belongs(part: Path, note: Path, file: RemoteFile) -> bool:
     """Whether the bytes on the disk are the beginning of this content."""
     try:
-        value = json.loads(note.read_text(encoding="utf-8"))
+        value = read_json(note)
         return value == {"etag": file.etag, "size": file.size} and part.stat().st_size <= file.size
     except (OSError, ValueError):
         return False

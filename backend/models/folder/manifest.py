@@ -6,13 +6,12 @@ the folder can be checked without the hub. Folders of adopted files have one, to
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
-from backend.core.files import write_json
+from backend.core.files import read_json, write_json
 
 MANIFEST_FILE = "wan22-manifest.json"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -58,7 +57,7 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest | None:
     """Return a folder's manifest, or None when it is missing or malformed."""
     try:
-        value = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+        value = read_json(folder / MANIFEST_FILE)
         files = {str(name): FileRecord(**entry) for name, entry in value["files"].items()}
         adopted = [str(component) for component in value.get("adopted", [])]
         manifest = Manifest(str(value["model"]), str(value["repository"]), str(value["commit"]), files, adopted)
@@ -112,7 +111,7 @@ def read_last_seen(folder: Path) -> LastSeen:
     """Read the record of a folder; malformed records, and entries older than the manifest, are ignored."""
     since = _written(folder / MANIFEST_FILE)
     try:
-        entries = json.loads((folder / LAST_SEEN_FILE).read_text(encoding="utf-8"))
+        entries = read_json(folder / LAST_SEEN_FILE)
         moments = {str(name): datetime.fromisoformat(text) for name, text in entries.items()}
         return LastSeen(folder, {name: at for name, at in moments.items() if at >= since})
     except (OSError, ValueError, TypeError, AttributeError):

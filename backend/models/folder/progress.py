@@ -5,7 +5,6 @@ A status file in the folder lets other processes follow a download that they onl
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from backend.core.config.download_limit import LOOK_SECONDS, Limit
 from backend.core.domain import DownloadPhase, DownloadProgress, OnProgress
-from backend.core.files import write_json
+from backend.core.files import read_json, write_json
 
 STATUS_FILE = "wan22-download.json"
 _REPORT_SECONDS = 0.2
@@ -83,7 +82,7 @@ class ProgressMeter:
 def read_status(folder: Path) -> DownloadProgress | None:
     """Return the progress that a download last wrote into its folder; None when there is none."""
     try:
-        value = json.loads((folder / STATUS_FILE).read_text(encoding="utf-8"))
+        value = read_json(folder / STATUS_FILE)
         return DownloadProgress(**value | {"phase": DownloadPhase(value["phase"])})
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -20,11 +20,11 @@ from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.catalogue.table import BUILT_IN, ModelSpec, models_in_force
 from backend.core.catalogue.transformer import PUBLISHED, WanShape
 from backend.core.errors import LoraInvalid, LoraNotFound
-from backend.core.files import replacing
+from backend.core.files import read_json, replacing
 from backend.core.lora.experts import UNKNOWN, Hint, expert_in_metadata, fitting_bases, hint_of
-from backend.core.lora.header_fields import Preset, preset_in, trigger_words
 from backend.core.lora.keys import BOTH
 from backend.core.lora.match import match_tensors, read_lora
+from backend.core.lora.presets import Preset, preset_in, trigger_words
 
 
 class DigestCache:
@@ -69,7 +69,7 @@ class DigestCache:
         with self._lock:
             if self._known is None:
                 try:
-                    values = json.loads(self._file.read_text())
+                    values = read_json(self._file)
                 except (OSError, ValueError):
                     values = {}
                 self._known = {
@@ -133,9 +133,7 @@ class ModelShapes:
         if spec.structure in PUBLISHED:
             return PUBLISHED[spec.structure]
         try:
-            return WanShape.from_config(
-                json.loads((self._embedded / spec.structure / "transformer" / "config.json").read_text())
-            )
+            return WanShape.from_config(read_json(self._embedded / spec.structure / "transformer" / "config.json"))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

@@ -6,7 +6,6 @@ later. Reads no tensors; knows nothing about entries or where folders belong.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from backend.core.catalogue.spec import DMD_PIPELINE, PIPELINES
 from backend.core.catalogue.table import BUILT_IN, Mode, ModelSpec
 from backend.core.catalogue.transformer import WanShape
 from backend.core.errors import ModelMismatch
+from backend.core.files import read_json
 from backend.core.formats.tensors import UnreadableWeights
 from backend.core.formats.weights import WEIGHT_SUFFIXES, read_weights
 from backend.core.lora.keys import parameter_name
@@ -45,14 +45,14 @@ class FolderKind:
         """
         if not (folder / INDEX_FILE).is_file():
             raise ModelMismatch(
-                f"There is no {INDEX_FILE} in {folder.name}: it is no model folder in diffusers' layout",
-                suggestions=("Name the folder that has model_index.json, transformer, vae, text_encoder in it.",),
+                f"There is no {INDEX_FILE} in {folder.name}: it is not a model folder in diffusers' layout",
+                suggestions=("Give the folder that contains model_index.json, transformer, vae and text_encoder.",),
             )
         damage = damage_of(folder)
         if damage is not None:
-            raise ModelMismatch(f"The folder is not whole: {damage}", suggestions=("Bring the missing files first.",))
+            raise ModelMismatch(f"The folder is incomplete: {damage}", suggestions=("Add the missing files first.",))
         index = _json(folder / INDEX_FILE)
-        parts = [part for part in ("transformer", "transformer_2") if (index.get(part) or [None])[0] is not None]
+        parts = [part for part in ("transformer", "transformer_2") if _has(index, part)]
         shapes = {part: _transformer(folder / part) for part in parts}
         if len(set(shapes.values())) != 1:
             raise ModelMismatch("Its transformers are not of one kind" if shapes else "It has no transformer")
@@ -63,7 +63,7 @@ class FolderKind:
             expands_time=bool(index.get("expand_timesteps", False)),
             transformer=next(iter(shapes.values())),
             latent_channels=_json(folder / "vae" / "config.json").get("z_dim", 16),
-            image_encoder=(index.get("image_encoder") or [None])[0] is not None,
+            image_encoder=_has(index, "image_encoder"),
         )
 
     def why_not(self, spec: ModelSpec) -> str | None:
@@ -101,7 +101,7 @@ def check_folder(folder: Path, spec: ModelSpec) -> None:
     if reason is None:
         return
     like = [one.id for one in BUILT_IN.specs if kind.why_not(one) is None]
-    found = f"It is built like {' and '.join(like)}" if like else "It is built like no model that is known here"
+    found = f"It has the structure of {' and '.join(like)}" if like else "Its structure matches no known model"
     raise ModelMismatch(
         f"{found}, not like {spec.structure} ({reason})",
         suggestions=tuple(f"Add it with `--base {name}`." for name in like) or ModelMismatch.suggestions,
@@ -129,11 +129,19 @@ def _transformer(folder: Path) -> WanShape:
     return shape
 
 
+def _has(index: dict[str, Any], component: str) -> bool:
+    """Whether an index lists a component: as library and class, both null where the model has none."""
+    entry = index.get(component)
+    return isinstance(entry, list) and len(entry) == 2 and entry[0] is not None
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        value = read_json(path)
+    except OSError:
         raise ModelMismatch(f"{path.parent.name}/{path.name} cannot be read") from None
+    except ValueError as error:
+        raise ModelMismatch(f"{path.parent.name}/{path.name} {error}") from None
     if not isinstance(value, dict):
-        raise ModelMismatch(f"{path.parent.name}/{path.name} is no JSON object")
+        raise ModelMismatch(f"{path.parent.name}/{path.name} is not a JSON object")
     return value

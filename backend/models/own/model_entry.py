@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from backend.core.catalogue.table import AUTO, BUILT_IN, ModelSpec, ModelTable, fold_name
+from backend.core.catalogue.spec import AUTO
+from backend.core.catalogue.table import BUILT_IN, ModelSpec, ModelTable, fold_name
 from backend.core.errors import BadSettings, InvalidRequest, UnknownModel
 from backend.core.requests import ImageRef, RequestDraft, resolve_request
 
@@ -73,7 +74,7 @@ class ModelEntry(BaseModel):
             first = error.errors(include_url=False, include_input=False)[0]
             key = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
-                raise BadSettings(f"{key} is no key of a model") from None
+                raise BadSettings(f"{key} is not a key of a model entry") from None
             raise BadSettings(f"{key}: {first['msg']}" if key else "it must be an object") from None
 
     def to_json(self) -> dict[str, Any]:
@@ -91,9 +92,9 @@ class ModelEntry(BaseModel):
         own = self.base is not None
         taken = table.holder((model_id, *self.aliases) if own else self.aliases)
         if taken is not None and (own or taken.id != model_id):
-            raise BadSettings(f"a name of it belongs to {taken.id} already", suggestions=("Choose another name.",))
+            raise BadSettings(f"one of its names already belongs to {taken.id}", suggestions=("Choose another name.",))
         if any(fold_name(alias) in _RESERVED for alias in self.aliases):
-            raise BadSettings("aliases: one of them means something else here", suggestions=("Choose another name.",))
+            raise BadSettings("aliases: one of them is reserved", suggestions=("Choose another name.",))
         overrides = self._overrides(base)
         if not own:
             return replace(base, aliases=(*base.aliases, *self.aliases), **overrides)
@@ -105,7 +106,7 @@ class ModelEntry(BaseModel):
             repo_id=self.repository,
             revision=self.revision or "main",
             folder=None if self.folder is None else Path(self.folder).expanduser(),
-            licence=self.licence or "not said",
+            licence=self.licence or "unknown",
             aliases=tuple(self.aliases),
             **overrides,
         )
@@ -138,7 +139,7 @@ class ModelEntry(BaseModel):
         except InvalidRequest as error:
             raise BadSettings(f"defaults: {error.message}", suggestions=error.next_steps) from None
         if changes:
-            raise BadSettings(f"defaults: {base.id} cannot make this as it is: {changes[0]}")
+            raise BadSettings(f"defaults: {base.id} does not support these values: {changes[0]}")
         known = {field.name for field in fields(ModelSpec)}
         return {name: value for name, value in given.items() if name in known}
 
@@ -154,4 +155,4 @@ def check_name(model_id: str) -> None:
             "an id has at most 64 letters, digits, dots, hyphens and underscores, and begins with a letter or digit"
         )
     if fold_name(model_id) in _RESERVED:
-        raise BadSettings("this id means something else here", suggestions=("Choose another one.",))
+        raise BadSettings("this id is reserved", suggestions=("Choose another one.",))

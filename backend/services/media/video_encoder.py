@@ -26,7 +26,7 @@ from PIL import Image
 
 from backend.core.errors import EncodingFailed, OutputFileMissing, StorageFull, WanError
 from backend.core.faults import fault_point
-from backend.core.files import storage_errors
+from backend.core.files import parse_json, storage_errors
 from backend.core.requests import DEFAULT_CRF
 
 METADATA_KEY = "wan22"
@@ -211,7 +211,7 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
     """Return the JSON record inside a video, or None if the file is not one of our videos."""
     try:
         with av.open(str(path)) as container:
-            record = json.loads(container.metadata.get(METADATA_KEY, "null"))
+            record = parse_json(container.metadata.get(METADATA_KEY, "null"))
     except (av.FFmpegError, OSError, ValueError):
         return None
     return record if isinstance(record, dict) else None

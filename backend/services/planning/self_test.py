@@ -6,7 +6,6 @@ kernel, and another process continues with the next one.
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
-from backend.core.files import write_json
+from backend.core.files import parse_json, read_json, write_json
 from backend.core.planning.abilities import (
     NATIVE,
     Abilities,
@@ -63,7 +62,7 @@ class EngineAnswer:
     def read(self, line: str) -> None:
         """Read one line of the engine's output; other lines are skipped (libraries print too)."""
         try:
-            reported = json.loads(line)
+            reported = parse_json(line)
         except ValueError:
             return
         if not isinstance(reported, dict):
@@ -167,7 +166,7 @@ def find_abilities(
 def recorded_abilities(file: Path, device_name: str, driver: str | None, wish: AttentionSetting) -> Abilities | None:
     """Return the recorded result for a device, if nothing has changed since; None = unknown."""
     try:
-        record = json.loads(file.read_text())
+        record = read_json(file)
         same = record["key"] == _key(device_name, driver, wish)
         return Abilities.from_json(record["abilities"]) if same else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -123,6 +123,16 @@ def test_a_json_file_that_is_none_is_named(folder: Path, spec: ModelSpec, name: 
         WanPipelineLoader("cpu").load(folder, spec)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+def test_json_saved_by_editors_of_windows_is_read_everywhere(folder: Path, spec: ModelSpec, encoding: str) -> None:
+    plain = WanPipelineLoader("cpu").load(folder, spec).pipeline
+    for path in folder.rglob("*.json"):
+        path.write_bytes(path.read_text().replace("\n", "\r\n").encode(encoding))
+    pipeline = WanPipelineLoader("cpu").load(folder, spec).pipeline
+    assert dict(pipeline.scheduler.config) == dict(plain.scheduler.config)
+    assert pipeline.tokenizer("a red circle").input_ids == plain.tokenizer("a red circle").input_ids
+
+
 def test_a_tensor_that_is_missing_is_not_filled_at_random(folder: Path, spec: ModelSpec) -> None:
     tensors = load_file(folder / EXPERT_FILE)
     del tensors["blocks.1.ffn.net.2.weight"]

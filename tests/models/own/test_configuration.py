@@ -61,8 +61,8 @@ def test_a_built_in_model_may_get_other_defaults_and_names(home: Home) -> None:
 
 BROKEN: dict[str, tuple[str, Any, str]] = {
     "no object": ("mine", [], "must be an object"),
-    "unknown key": ("mine", {"base": "TI2V-5B", "stepz": 1}, "stepz is no key"),
-    "unknown default": ("mine", {"base": "TI2V-5B", "defaults": {"stepz": 1}}, "defaults.stepz is no key"),
+    "unknown key": ("mine", {"base": "TI2V-5B", "stepz": 1}, "stepz is not a key"),
+    "unknown default": ("mine", {"base": "TI2V-5B", "defaults": {"stepz": 1}}, "defaults.stepz is not a key"),
     "a text for a number": ("mine", {"base": "TI2V-5B", "defaults": {"steps": "8"}}, "defaults.steps"),
     "no base": ("mine", {"title": "x"}, "base is missing"),
     "unknown base": ("mine", {"base": "sora"}, "base must be one of"),
@@ -76,8 +76,8 @@ BROKEN: dict[str, tuple[str, Any, str]] = {
     "alias of a built-in": ("image2video", {"base": "TI2V-5B"}, "belongs to I2V-A14B"),
     "own alias taken": ("mine", {"base": "TI2V-5B", "aliases": ["tiny"]}, "belongs to tiny-t2v-a14b"),
     "another entry's name": ("GOOD", {"base": "TI2V-5B"}, "belongs to good"),
-    "auto": ("auto", {"base": "TI2V-5B"}, "means something else"),
-    "alias auto": ("mine", {"base": "TI2V-5B", "aliases": ["Auto"]}, "means something else"),
+    "auto": ("auto", {"base": "TI2V-5B"}, "is reserved"),
+    "alias auto": ("mine", {"base": "TI2V-5B", "aliases": ["Auto"]}, "is reserved"),
     "a path": ("../mine", {"base": "TI2V-5B"}, "an id has"),
     "a lock's name": ("mine.lock", {"base": "TI2V-5B"}, "an id has"),
     "control characters": ("mine\x1b[2J", {"base": "TI2V-5B"}, "an id has"),
