@@ -123,7 +123,9 @@ class InvalidImage(InvalidRequest):
     """The image cannot be used."""
 
     code = "invalid_image"
-    suggestions = ("Send a JPEG, PNG, WebP, BMP or TIFF of 64 to 4096 pixels a side and at most 10 MiB.",)
+    suggestions = (
+        "Send a JPEG, PNG, WebP, AVIF, HEIC, BMP or TIFF with at least 64 pixels a side and at most 10 MiB.",
+    )
 
 
 class LoraNotFound(InvalidRequest):

@@ -12,7 +12,7 @@ import json
 import math
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -78,6 +78,7 @@ class ImageRef:
     id: str  #: SHA-256 of the stored file
     width: int  #: pixels
     height: int  #: pixels
+    notes: tuple[str, ...] = field(default=(), compare=False)  #: what was changed or chosen when it was read
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +352,7 @@ def check_fps(fps: float) -> float:
 
 
 def _size(spec: ModelSpec, draft: RequestDraft) -> tuple[int, int, tuple[str, ...]]:
-    """Return width and height: as requested, or from the shape of the image, or the model's default."""
+    """Return width and height as requested, by the image or by default, and what was changed in them and the images."""
     image = draft.image
     if draft.width is None and draft.height is None and image is not None:
         width, height = size_for_aspect(spec, image.width / image.height)
@@ -365,7 +366,7 @@ def _size(spec: ModelSpec, draft: RequestDraft) -> tuple[int, int, tuple[str, ..
             done = {Fit.CROP: "cropped", Fit.PAD: "padded with black", Fit.STRETCH: "stretched"}
             how = done[draft.image_fit or Fit.CROP]
             notes += (f"{name} of {one.width}x{one.height} is {how} to the shape of {width}x{height}",)
-    return width, height, notes
+    return width, height, sum((one.notes for one in (image, draft.end_image) if one), notes)
 
 
 def _guidance_scale_2(spec: ModelSpec, draft: RequestDraft) -> float | None:

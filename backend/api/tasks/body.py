@@ -107,13 +107,13 @@ class SubmitBody(BaseModel):
         1.0, ge=0.0, le=2.0, allow_inf_nan=False, validation_alias=AliasChoices("lora_strength", "loraStrength")
     )
     image_id: Annotated[str | None, BeforeValidator(_optional_text)] = Field(
-        None, max_length=64, description="A start image that is on the server already, instead of the file `image`"
+        None, max_length=64, description="A start image stored on the server, instead of the file `image`"
     )
     end_image_id: Annotated[str | None, BeforeValidator(_optional_text)] = Field(
         None, max_length=64, description="The same for `end_image`"
     )
     image_fit: Annotated[Fit | None, BeforeValidator(_optional_text)] = Field(
-        None, description="What happens to an image of another shape: crop (default), pad or stretch"
+        None, description="How an image of another aspect ratio is fitted: crop (default), pad or stretch"
     )
     loras: Annotated[list[LoraBody], BeforeValidator(_json_text)] = Field(
         [], max_length=8, description="LoRAs, several at once; in a form as JSON text"
@@ -285,7 +285,7 @@ async def _from_form(form: FormData) -> tuple[dict[str, Any], dict[str, bytes]]:
                 raise InvalidRequest("Only `image` and `end_image` may be files")
             if (value.size or 0) > MAX_IMAGE_BYTES:
                 raise BodyTooLarge("Image file too large. Maximum size is 10MB")
-            if value.size:  # browsers send an empty file for an empty input
+            if value.size or value.filename:  # browsers send an unnamed empty file for an empty input
                 images[name] = await value.read()
         elif name in IMAGE_FIELDS:
             if value.strip():
@@ -321,7 +321,7 @@ def request_body_docs(shape: type[SubmitBody] = SubmitBody) -> dict[str, Any]:
     definitions = schema.pop("$defs", {})
     fields = {name: _inlined(field, definitions) for name, field in schema["properties"].items()}
     json_schema = schema | {"properties": fields}
-    binary = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, BMP or TIFF"}
+    binary = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, AVIF, HEIC, BMP or TIFF"}
     form_schema = json_schema | {"properties": fields | dict.fromkeys(IMAGE_FIELDS, binary)}
     content = {"application/json": {"schema": json_schema}, "multipart/form-data": {"schema": form_schema}}
     return {"requestBody": {"required": True, "content": content}}

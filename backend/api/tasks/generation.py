@@ -159,15 +159,21 @@ def _message(queued: Submission) -> str:
 
 @image_routes.post("", summary="Store an image")
 def store_input(
-    services: ServicesDep, image: Annotated[UploadFile, File(description="JPEG, PNG, WebP, BMP or TIFF")]
+    services: ServicesDep, image: Annotated[UploadFile, File(description="JPEG, PNG, WebP, AVIF, HEIC, BMP or TIFF")]
 ) -> StoredInput:
-    """Keep an image and return its id, for `image_id` of a request; the same image has the same id.
+    """Store an image and return its id, for `image_id` of a request; the same image has the same id.
 
-    It is turned upright, and white shows through where it is transparent. An image that no request names is
-    deleted after a while.
+    It is stored upright, in sRGB, with transparency on white, and reduced to 4096 pixels a side. An image that no
+    request uses is deleted after an hour.
     """
     stored = services.inputs.store(image.file.read())
-    return StoredInput(id=stored.id, width=stored.width, height=stored.height, url=f"/api/v1/inputs/{stored.id}")
+    return StoredInput(
+        id=stored.id,
+        width=stored.width,
+        height=stored.height,
+        url=f"/api/v1/inputs/{stored.id}",
+        adjustments=list(stored.notes),
+    )
 
 
 @image_routes.get(

@@ -27,6 +27,7 @@ class StoredInput(BaseModel):
     width: int
     height: int
     url: str
+    adjustments: list[str] = Field(description="One sentence for each thing that was changed or chosen in the file")
 
 
 class TaskMessage(Message):

@@ -103,11 +103,12 @@ def test_what_is_no_usable_image_is_refused_with_a_reason(store: InputStore, tmp
     bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4)
     cases = {
         "text": (b"<svg onload=alert(1)>", "Use JPEG"),
-        "empty": (b"", "Use JPEG"),
-        "gif": (as_file(two_halves(), "GIF"), "Use JPEG"),
+        "empty": (b"", r"`end_image` is empty \(0 bytes\)"),
+        "gif": (as_file(two_halves(), "GIF"), "a GIF file, which cannot be read. Use JPEG"),
         "cut off": (png[: len(png) // 2], "damaged"),
         "too small": (as_file(two_halves(64, 63), "PNG"), "64x63"),
-        "too large": (as_file(Image.new("L", (4098, 64)), "PNG"), "4098x64"),
+        "too narrow": (as_file(Image.new("L", (9000, 64)), "PNG"), "9000x64"),
+        "too large": (as_file(Image.new("1", (9000, 9000)), "PNG"), "9000x9000"),
         "a bomb": (bytes(bomb), "too large"),
     }
     for name, (raw, says) in cases.items():
