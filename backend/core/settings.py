@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from backend.core.config.section import nearest, printable
 from backend.core.errors import BadSettings
+from backend.core.faults import VARIABLE as FAULTS
 from backend.core.paths import Home
 from backend.core.planning.abilities import AttentionSetting
 from backend.core.planning.memory_ladder import OomPolicy
 
 ENV_PREFIX = "WAN22_"
+#: Beginnings of names that are meant for this product, also with the separator in the wrong place.
+_OWN_NAME: Final = re.compile(r"WAN_?22_?", re.IGNORECASE)
+
+
+def _default_home() -> Path:
+    try:
+        return Path.home() / ".wan22"
+    except RuntimeError:  # no HOME, and no account of this number
+        raise BadSettings(
+            "This user has no home folder",
+            suggestions=("Set WAN22_HOME to a folder for models, videos and the queue.",),
+        ) from None
 
 
 class Settings(BaseSettings):
@@ -20,7 +38,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="ignore", frozen=True)
 
-    home: Path = Field(default_factory=lambda: Path.home() / ".wan22", description="Folder for everything kept on disk")
+    home: Path = Field(default_factory=_default_home, description="Folder for everything kept on disk")
     database_url: str | None = Field(
         default=None, description="SQLAlchemy URL; the default is SQLite in the home folder"
     )
@@ -84,13 +102,23 @@ class Settings(BaseSettings):
 
     @property
     def paths(self) -> Home:
-        """The home folder, absolute."""
-        return Home(self.home.expanduser().resolve())
+        """The home folder, absolute.
+
+        Raises:
+            BadSettings: it begins with the home folder of a user who has none.
+        """
+        try:
+            return Home(self.home.expanduser().resolve())
+        except RuntimeError:
+            raise BadSettings(
+                f"WAN22_HOME: {self.home} begins with `~`, and this user has no home folder",
+                suggestions=("Set WAN22_HOME to a full path.",),
+            ) from None
 
     @property
-    def database(self) -> str:
-        """The SQLAlchemy URL in use."""
-        return self.database_url or f"sqlite:///{self.paths.database}"
+    def database(self) -> str | Path:
+        """The SQLAlchemy URL of the database in use, or the path of the SQLite file in the home folder."""
+        return self.database_url or self.paths.database
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -104,3 +132,17 @@ def load_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         faults = [f"{ENV_PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
         raise BadSettings("; ".join(faults)) from None
+
+
+def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Return a sentence about each environment variable that looks like a setting but is not one."""
+    known = {*Settings.model_fields, FAULTS.removeprefix(ENV_PREFIX).lower()}
+    faults = []
+    for name in sorted(environment):
+        beginning = _OWN_NAME.match(name)
+        if beginning is None or (name.upper().startswith(ENV_PREFIX) and name[len(ENV_PREFIX) :].lower() in known):
+            continue
+        close = nearest(name[beginning.end() :], Settings.model_fields)
+        meant = "" if close is None else f"; did you mean {ENV_PREFIX}{close.upper()}?"
+        faults.append(printable(f"The environment variable {name} is not a setting and is ignored{meant}"))
+    return faults

@@ -13,7 +13,7 @@ from backend.commands.models.add import add
 from backend.commands.models.adopt import adopt
 from backend.commands.models.cleanup import cleanup
 from backend.commands.terminal import err, out, own_database, own_home, own_need
-from backend.core.catalogue.table import ModelSpec, find_model, models_in_force
+from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.errors import DownloadStopped, ModelDamaged, UnknownModel
 from backend.core.paths import Home
 from backend.core.planning.hardware import detect_hardware
@@ -48,8 +48,6 @@ def list_models() -> None:
         colour = "green" if state.available else "yellow"
         table.add_row(state.spec.id, sources, f"[{colour}]{state.presence}[/]", size, escape(state.reason or ""))
     out.print(table)
-    for fault in models_in_force().faults:
-        err.print(f"left out: {fault}", style="yellow", markup=False, highlight=False)
 
 
 @app.command("show")

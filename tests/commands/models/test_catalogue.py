@@ -233,7 +233,7 @@ def test_what_cannot_be_added_is_refused_in_a_sentence(tmp_path: Path) -> None:
         ("mine", tiny, "--base", "sora"): "base must be one of",
         ("mine", tiny, "--base", "tiny-ti2v", "--default", "steps=1000"): "Steps must be between 1 and 100",
         ("mine", tiny, "--base", "tiny-ti2v", "--default", "steps"): "say KEY=VALUE",
-        ("mine", tiny, "--base", "tiny-ti2v", "--default", "title=x"): "defaults.title is no key",
+        ("mine", tiny, "--base", "tiny-ti2v", "--default", "title=x"): "defaults.title is not a key",
     }
     for arguments, sentence in refused.items():
         done = invoke("models", "add", *arguments, home=home)
@@ -248,9 +248,10 @@ def test_an_entry_that_was_left_out_is_told_and_can_be_taken_out(tmp_path: Path)
     (home / "config.json").write_text(json.dumps({"models": {"mine": {"base": "sora"}}}))
     listed = invoke("models", "list", home=home)
     assert listed.returncode == 0
-    assert "left out: config.json, models.mine: base must be one of" in listed.stderr
+    told = "config.json, line 1, column 13: `models.mine` is ignored: base must be one of"
+    assert f"warning: {told}" in listed.stderr
     doctor = " ".join(invoke("doctor", home=home).stdout.split())
-    assert "models.mine: base must be one of" in doctor
+    assert "`models.mine` is ignored: base must be one of" in doctor
     assert invoke("models", "remove", "mine", home=home).returncode == 0
     assert json.loads((home / "config.json").read_text()) == {"models": {}}
     assert invoke("models", "remove", "mine", home=home).returncode == 1
