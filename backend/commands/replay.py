@@ -143,7 +143,7 @@ class Record:
 
     def _loras(self) -> dict[str, str]:
         """Describe each LoRA by content, not name: files, experts, strengths, and whether it was applied."""
-        receipts = {receipt["id"]: receipt for receipt in self._result.loras}
+        receipts = {receipt.get("id"): receipt for receipt in self._result.loras if isinstance(receipt.get("id"), str)}
         described = {}
         for use in self.request.loras:
             files = ", ".join(f"{file.sha256[:12]} on {file.expert}" for file in use.files)
@@ -161,7 +161,7 @@ def _compare_values(then: dict[str, str], now: dict[str, str], prefix: str = "")
 
 
 def replay(
-    file: Annotated[Path, typer.Argument(metavar="FILE.mp4", help="A video that wan22 made.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A video that wan22 made.")],
     check: Annotated[bool, typer.Option("--check", help="Compare the frames; exit status 1 if they differ.")] = False,
     output: OutputOption = None,
     image: Annotated[
@@ -173,7 +173,7 @@ def replay(
     """Make a video again, exactly as the record inside the file says."""
 
     record = Record.read(file)
-    target = output or Path(f"{file.stem}-replay{file.suffix}")
+    target = output or Path(f"{file.stem}-replay.mp4")
     check_target(target)
     if target.resolve() == file.resolve():
         raise BadSettings(f"{target} is the video to be made again", suggestions=("Choose another -o.",))
