@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from backend import __version__
+from backend.api.http import front_page
 from backend.api.http.docs_page import install_docs
 from backend.api.http.errors import install_error_handlers
 from backend.api.http.gate import Gate
@@ -102,6 +103,7 @@ def create_app(
         api.include_router(router)
     for router in (api, health.probes, gallery.thumbnails, websocket.router, paths.router):
         app.include_router(router)
+    app.include_router(front_page.router)
     install_docs(app)
     return app
 

@@ -1,36 +1,45 @@
 """The `wan22` command, assembled from its groups. Only parses, calls and prints.
 
-Heavy modules are imported inside the commands that need them, so that `wan22 --help` starts instantly.
+Heavy modules are imported inside the commands that need them, so that `wan22 --help` starts instantly. `main` is the
+last boundary: whatever goes wrong ends as a sentence and an exit status.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Final
 
 import structlog
 import typer
 from rich.markup import escape
 from rich.table import Table
+from typer.exceptions import TyperException
 
 from backend import __version__
 from backend.commands import loras, queue
+from backend.commands.advice import misused, steps_in_terminal, unforeseen
+from backend.commands.gallery import list_videos, open_video, remove_videos, show_video
 from backend.commands.generate import extend, generate, redecode
 from backend.commands.models import catalogue as models
 from backend.commands.plan import plan
 from backend.commands.replay import replay
-from backend.commands.terminal import err, out
-from backend.core.errors import Interrupted, WanError
+from backend.commands.terminal import JsonOption, err, out, print_json
+from backend.core.errors import Interrupted, TaskCancelled, WanError
 from backend.core.settings import Settings, load_settings, unknown_variables
 
 app = typer.Typer(
     help="Turn text and images into video with Wan2.2, on your own machine.",
     no_args_is_help=True,
-    pretty_exceptions_show_locals=False,
-    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # with "rich", `[default: …]` would be read as a style
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+#: Exit statuses besides 0: something failed, the command was called wrongly, the user stopped it.
+FAILED: Final = 1
+MISUSED: Final = 2
+CANCELLED: Final = 130
 
 
 #: Commands that report ignored settings in their own way: in the log, or among their findings.
@@ -45,7 +54,7 @@ def _root(
     if version:
         out.print(__version__)
         raise typer.Exit
-    if context.invoked_subcommand not in _REPORT_THEMSELVES and "--help" not in sys.argv:
+    if context.invoked_subcommand not in _REPORT_THEMSELVES and not {"-h", "--help"} & {*sys.argv}:
         for fault in _ignored(load_settings()):
             err.print(f"warning: {fault}", style="yellow", markup=False, highlight=False)
 
@@ -96,6 +105,10 @@ app.command()(generate)
 app.command()(extend)
 app.command()(redecode)
 app.command()(replay)
+app.command("list")(list_videos)
+app.command("show")(show_video)
+app.command("open")(open_video)
+app.command("rm")(remove_videos)
 app.command()(plan)
 app.add_typer(queue.app, name="queue")
 app.add_typer(loras.app, name="loras")
@@ -105,7 +118,7 @@ app.add_typer(models.app, name="models")
 @app.command()
 def doctor(
     offline: Annotated[bool, typer.Option("--offline", help="Do not contact the model hub.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check what is installed and usable, and explain what is not. Exit status 1 if something needs repair."""
     from backend.commands.doctor import examine
@@ -113,7 +126,7 @@ def doctor(
     findings = examine(load_settings(), offline=offline)
     bad = any(finding.grade == "bad" for finding in findings)
     if as_json:
-        typer.echo(json.dumps({"ok": not bad, "findings": [asdict(finding) for finding in findings]}, indent=2))
+        print_json({"ok": not bad, "findings": [asdict(finding) for finding in findings]})
         raise typer.Exit(int(bad))
     table = Table("", "what", "finding", box=None)
     for finding in findings:
@@ -129,14 +142,41 @@ def _given(**options: object) -> dict[str, object]:
 
 
 def main() -> None:
-    """Run the command; print an error as its message and next steps, never as a traceback."""
+    """Run the command and end the process; an error is printed as its message and next steps, never as a traceback."""
+    sys.exit(_status())
+
+
+def _status() -> int:
+    """Run the command and return the exit status."""
     try:
-        app()
+        # Not standalone: typer returns the status, and leaves errors to this boundary.
+        status = app(prog_name="wan22", standalone_mode=False)
     except WanError as error:
-        err.print(f"[bold red]error:[/] {escape(error.message)}")
-        for step in error.next_steps:
-            err.print(f"  → {escape(step)}")
-        sys.exit(130 if isinstance(error, Interrupted) else 1)
+        _tell(error)
+        return CANCELLED if isinstance(error, Interrupted) else FAILED
+    except TyperException as error:
+        return misused(error)
+    except typer.Abort:  # the user answered a question with no
+        err.print("Nothing was changed.")
+        return FAILED
+    except KeyboardInterrupt:
+        status = CANCELLED
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except Exception as error:  # the last boundary: what nobody foresaw is still a sentence
+        _tell(unforeseen(error))
+        return FAILED
+    if status == CANCELLED:
+        _tell(TaskCancelled("Cancelled.", suggestions=()))
+    return status if isinstance(status, int) else 0
+
+
+def _tell(error: WanError) -> None:
+    label = "" if isinstance(error, Interrupted) else "[bold red]error:[/] "
+    err.print(f"{label}{escape(error.message)}", highlight=False, soft_wrap=True)
+    for step in steps_in_terminal(error):
+        err.print(f"  → {escape(step)}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

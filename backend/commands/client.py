@@ -1,30 +1,44 @@
-"""The command line's HTTP client: find or start a server, submit, follow, save.
+"""The command line's HTTP client: submit, follow, save, and what an id or an error answer means.
 
 Everything goes through the public API, so what works here works for any other client.
 """
 
 from __future__ import annotations
 
+import difflib
+import ipaddress
 import json
-import os
-import subprocess
-import sys
+import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from urllib.request import getproxies
 
 import httpx2
+import psutil
 
-from backend.core.errors import BadSettings, GenerationFailed, WanError
-from backend.core.paths import Home
+from backend.core.errors import (
+    BadSettings,
+    GenerationFailed,
+    Interrupted,
+    InvalidRequest,
+    OutputNotFound,
+    TaskNotFound,
+    WanError,
+)
 from backend.core.settings import Settings
 
 POLL_SECONDS = 0.15
+_READY_SECONDS = 2.0  # between questions whether a waiting task can be expected to start
 START_TIMEOUT = 120.0  # seconds; the first start of a cold disk imports torch and loads a model
 _FINISHED = {"completed", "failed", "cancelled"}
+#: The word for the newest task or video.
+LAST = "last"
+_LISTED = 1000  # of the newest tasks or videos, among which a beginning of an id is looked up
+_FULL_ID = 36  # characters
 
 
 class ServerUnreachable(WanError):
@@ -37,12 +51,20 @@ class ServerUnreachable(WanError):
 class ApiClient:
     """The API calls of the command line; error answers become exceptions."""
 
-    def __init__(self, url: str, settings: Settings) -> None:
+    def __init__(self, url: str, settings: Settings, *, temporary: bool = False) -> None:
+        """Prepare to call the server; nothing is sent yet.
+
+        A `temporary` server ends with this command: nobody will mend a worker that cannot start.
+
+        Raises:
+            BadSettings: the address is not one of HTTP, or a proxy variable for it cannot be used.
+        """
         headers = {}
         if settings.api_key is not None:
             headers["Authorization"] = f"Bearer {settings.api_key.get_secret_value()}"
-        self.url = url.rstrip("/")
-        self._http = httpx2.Client(base_url=self.url, headers=headers, timeout=30.0)
+        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
+        self._temporary = temporary
+        self._http = _open_client(self.url, headers)
 
     def close(self) -> None:
         """Close the connections."""
@@ -57,19 +79,53 @@ class ApiClient:
         """
         try:
             response = self._http.request(method, path, **options)
-        except httpx2.TransportError as error:
-            raise ServerUnreachable(f"No server answers at {self.url}: {error}") from error
-        if response.is_success:
-            return response.json()
+        except httpx2.HTTPError as error:
+            raise unreachable(self.url, error) from error
         try:
             body = response.json()
         except ValueError:
-            body = {}
-        raise WanError(
-            body.get("message") or f"{self.url} answered {response.status_code}",
-            suggestions=tuple(body.get("suggestions") or ()),
-            details=body.get("details"),
-        )
+            body = None
+        if response.is_success and body is not None:
+            return body
+        raise _refusal(self.url, response.status_code, body if isinstance(body, dict) else {})
+
+    def task_id(self, text: str, *, unfinished: bool = False) -> str:
+        """Return the id of the task that a user means: its beginning, or `last` for the newest.
+
+        Raises:
+            TaskNotFound: there is none.
+            InvalidRequest: several ids begin like this.
+        """
+        tasks = self.call("GET", "/api/v1/queue", params={"limit": _LISTED})["tasks"]
+        wanted = [task["id"] for task in tasks if not (unfinished and task["status"] in _FINISHED)]
+        if text != LAST and not any(one.startswith(text) for one in wanted):
+            wanted = [task["id"] for task in tasks]
+        return _one_id(text, wanted, TaskNotFound)
+
+    def video_id(self, text: str) -> str:
+        """Return the id of the video that a user means: its beginning, or `last` for the newest.
+
+        Raises:
+            OutputNotFound: there is none.
+            InvalidRequest: several ids begin like this.
+        """
+        videos = self.call("GET", "/api/v1/outputs", params={"limit": _LISTED})["videos"]
+        return _one_id(text, [video["id"] for video in videos], OutputNotFound)
+
+    def not_ready(self) -> str | None:
+        """Return why the server cannot run tasks, in its own words; None when it can or cannot be asked."""
+        with suppress(WanError):
+            components = self.call("GET", "/api/v1/models/integration/status")["components"]
+            faults = [one["message"] for one in components.values() if one["status"] in ("failed", "not_started")]
+            if faults and not self._is_ready():
+                return "; ".join(faults)
+        return None
+
+    def _is_ready(self) -> bool:
+        try:
+            return self._http.get("/ready").is_success
+        except httpx2.HTTPError:
+            return False
 
     def submit(self, fields: dict[str, Any], **images: Path | None) -> dict[str, Any]:
         """Queue a task; fields that are None take the model's defaults.
@@ -107,8 +163,8 @@ class ApiClient:
                 if response.status_code not in (httpx2.codes.OK, httpx2.codes.NOT_FOUND):
                     raise WanError(f"{self.url} answered {response.status_code}")
                 return response.is_success
-        except httpx2.TransportError as error:
-            raise ServerUnreachable(f"No server answers at {self.url}: {error}") from error
+        except httpx2.HTTPError as error:
+            raise unreachable(self.url, error) from error
 
     def _post(self, path: str, fields: dict[str, Any], images: dict[str, Path | None]) -> dict[str, Any]:
         body = {key: value for key, value in fields.items() if value is not None}
@@ -117,9 +173,24 @@ class ApiClient:
         answer: dict[str, Any] = self.call("POST", path, **options)
         return answer
 
-    def follow(self, task_id: str) -> Iterator[dict[str, Any]]:
-        """Yield the task at each change until it ends; wait for a server that restarts."""
+    def follow(self, task_id: str, notify: Callable[[str], None] | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the task at each change until it ends; wait for a server that restarts.
+
+        `notify` gets a sentence when nothing can be expected to happen: the server is gone, or no worker runs.
+
+        Raises:
+            ServerUnreachable: the server has been gone for minutes.
+            GenerationFailed: the worker of a temporary server cannot start.
+        """
         lost_since: float | None = None
+        asked, told = 0.0, ""
+
+        def tell(sentence: str) -> None:
+            nonlocal told
+            if notify is not None and sentence != told:
+                notify(sentence)
+            told = sentence
+
         while True:
             try:
                 task: dict[str, Any] = self.call("GET", f"/api/v1/queue/{task_id}")
@@ -127,11 +198,18 @@ class ApiClient:
                 lost_since = lost_since or time.monotonic()
                 if time.monotonic() - lost_since > START_TIMEOUT:
                     raise
+                tell("The server is gone. The task is safe; waiting for the server to come back.")
             else:
                 lost_since = None
                 yield task
                 if task["status"] in _FINISHED:
                     return
+                if task["status"] == "pending" and time.monotonic() - asked > _READY_SECONDS:
+                    asked = time.monotonic()
+                    if (reason := self.not_ready()) is not None:
+                        if self._temporary and not task["attempt"]:
+                            raise cannot_generate(reason)
+                        tell(f"{reason}. The task is safe and waits; Ctrl-C cancels it.")
             time.sleep(POLL_SECONDS)
 
     def save_video(self, task_id: str, target: Path) -> None:
@@ -150,7 +228,10 @@ class ApiClient:
                         file.write(chunk)
             part.replace(target)
         except httpx2.HTTPError as error:
-            raise ServerUnreachable(f"The video {task_id} could not be downloaded: {error}") from error
+            raise ServerUnreachable(
+                f"The video {task_id[:8]} could not be downloaded completely; the server still has it",
+                suggestions=(f"Save it with `wan22 show {task_id[:8]} -o FILE.mp4`.",),
+            ) from error
         except OSError as error:
             raise BadSettings(f"{target} cannot be written: {error.strerror}") from error
         finally:
@@ -171,62 +252,100 @@ def _read(path: Path) -> bytes:
         raise BadSettings(f"{path} cannot be read: {error.strerror}") from error
 
 
-def find_server(settings: Settings) -> str | None:
-    """Return the address of this home's running server, if it answers."""
-    announced = settings.paths.announced_server()
-    if announced is None:
-        return None
-    try:
-        httpx2.get(f"{announced[0]}/live", timeout=5.0).raise_for_status()
-    except httpx2.HTTPError:
-        return None
-    return announced[0]
-
-
-@contextmanager
-def own_server(settings: Settings) -> Iterator[str]:
-    """Start a temporary server on a free port, yield its address once it is ready, and stop it at the end.
-
-    Raises:
-        GenerationFailed: it did not come up; the message has the end of its log.
-    """
-    home = settings.paths.create()
-    log_file = home.logs / "server.log"
-    command = [sys.executable, "-m", "backend.cli", "serve", "--port", "0"]
-    with log_file.open("ab") as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=os.environ | {"WAN22_HOME": str(home.root)},
+def _one_id(text: str, ids: list[str], missing: type[WanError]) -> str:
+    """Find the one id that begins with this text; the newest is first."""
+    text = text.strip().lower()
+    if text == LAST and ids:
+        return ids[0]
+    begun = [one for one in ids if one.startswith(text)] if text else []
+    if text in begun or len(begun) == 1:
+        return text if text in begun else begun[0]
+    if begun:
+        some = ", ".join(one[: max(8, len(text) + 2)] for one in begun[:4])
+        raise InvalidRequest(
+            f"{len(begun)} ids begin with {text}: {some}{' …' if len(begun) > 4 else ''}",
+            suggestions=("Write more of the id.",),
         )
+    if len(text) == _FULL_ID:
+        return text  # perhaps older than all that are listed
+    close = difflib.get_close_matches(text, [one[: len(text)] for one in ids], 1) if text else []
+    raise missing(suggestions=(f"Did you mean {close[0]}?",) if close else None)
+
+
+def unreachable(url: str, error: httpx2.HTTPError) -> ServerUnreachable:
+    """Describe a request that got no answer, in plain words."""
+    if isinstance(error, httpx2.ProxyError):
+        return ServerUnreachable(
+            f"The proxy in the environment does not reach {url}",
+            suggestions=("Correct HTTP_PROXY and HTTPS_PROXY, or add the server's name to NO_PROXY.",),
+        )
+    if isinstance(error, httpx2.ConnectTimeout | httpx2.ConnectError):
+        steps = ["Start one with `wan22 serve`, or check the address in --server."]
+        if not is_this_machine(httpx2.URL(url).host) and getproxies():
+            steps.append("A proxy is set in the environment; NO_PROXY names the servers that are reached without it.")
+        return ServerUnreachable(f"No server answers at {url}", suggestions=tuple(steps))
+    if isinstance(error, httpx2.TimeoutException):
+        return ServerUnreachable(f"The server at {url} did not answer in time", suggestions=("Try again.",))
+    return ServerUnreachable(f"The connection to {url} broke off", suggestions=("Try again.",))
+
+
+def _refusal(url: str, status: int, body: dict[str, Any]) -> WanError:
+    """Turn an error answer into the exception that has its code here."""
+    message = body.get("message")
+    if not isinstance(message, str):
+        return ServerUnreachable(
+            f"{url} answers, but not like a server of wan22 (status {status})",
+            suggestions=("Check the address in --server.",),
+        )
+    steps = tuple(str(step) for step in body.get("suggestions") or ())
+    kind = _kinds().get(str(body.get("error")), WanError)
+    return kind(message, suggestions=steps, details=body.get("details"))
+
+
+def _kinds() -> dict[str, type[WanError]]:
+    """Return the errors that an answer can be, by code."""
+    found: dict[str, type[WanError]] = {}
+    waiting = [WanError]
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        if kind.__init__ is WanError.__init__ and not issubclass(kind, Interrupted):
+            found.setdefault(kind.code, kind)
+    return found
+
+
+def _open_client(url: str, headers: dict[str, str]) -> httpx2.Client:
     try:
-        yield _wait_until_ready(process, home, log_file)
-    finally:
-        process.terminate()
-        try:
-            process.wait(settings.stop_grace_seconds + 10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        host = httpx2.URL(url).host
+        if not url.startswith(("http://", "https://")) or not host:
+            raise httpx2.InvalidURL(url)
+        return httpx2.Client(base_url=url, headers=headers, timeout=30.0, trust_env=not is_this_machine(host))
+    except httpx2.InvalidURL:
+        raise BadSettings(
+            f"{url} is not the address of a server", suggestions=("Write it like http://192.168.1.5:8000.",)
+        ) from None
+    except (ImportError, ValueError) as error:  # a SOCKS proxy, or a variable that is no address
+        raise BadSettings(
+            "A proxy variable of the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY or NO_PROXY) cannot be used",
+            suggestions=("Name an HTTP proxy in it, or add the server's name to NO_PROXY.",),
+        ) from error
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], home: Home, log_file: Path) -> str:
-    deadline = time.monotonic() + START_TIMEOUT
-    while time.monotonic() < deadline and process.poll() is None:
-        announced = home.announced_server()
-        if announced is not None and announced[1] == process.pid and _is_ready(announced[0]):
-            return announced[0]
-        time.sleep(POLL_SECONDS)
-    tail = "\n".join(log_file.read_text(errors="replace").splitlines()[-8:])
-    raise GenerationFailed(
-        f"The server did not start. The end of {log_file}:\n{tail}", suggestions=("Run `wan22 doctor`.",)
-    )
-
-
-def _is_ready(url: str) -> bool:
+def is_this_machine(host: str) -> bool:
+    """Whether a host name or address is this machine, which no proxy can reach better."""
+    name = host.strip("[]").rstrip(".").lower()
+    if name in ("localhost", socket.gethostname().lower()) or name.endswith(".localhost"):
+        return True
     try:
-        return httpx2.get(f"{url}/ready", timeout=5.0).is_success
-    except httpx2.HTTPError:
+        address = ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
         return False
+    if address.is_loopback or address.is_unspecified:
+        return True
+    own = {one.address.partition("%")[0] for card in psutil.net_if_addrs().values() for one in card}
+    return str(address) in own
+
+
+def cannot_generate(reason: str) -> GenerationFailed:
+    """Describe a server whose worker cannot start."""
+    return GenerationFailed(f"The video cannot be generated: {reason}", suggestions=("Run `wan22 doctor`.",))

@@ -87,7 +87,7 @@ def examine(settings: Settings, *, offline: bool = False, ask: Ask = ask_engine)
 
     Args:
         settings: the ones in force.
-        offline: leaves the hub in peace.
+        offline: do not contact the hub.
         ask: asks the engine; takes as long as importing torch does.
     """
     hardware = detect_hardware(settings.paths.root)
@@ -133,7 +133,7 @@ def examine(settings: Settings, *, offline: bool = False, ask: Ask = ask_engine)
         text = (
             f"ready: {spec.width}x{spec.height}, {spec.num_frames} frames"
             if state.available
-            else f"{'not here' if state.presence is Presence.MISSING else state.presence}: {state.reason}"
+            else f"{'not installed' if state.presence is Presence.MISSING else state.presence}: {state.reason}"
         )
         findings.append(Finding(grade, spec.id, text))
         if not spec.miniature:
@@ -188,16 +188,16 @@ def _engine(answer: EngineAnswer, setting: AttentionSetting) -> list[Finding]:
 def _read_speed(settings: Settings) -> Finding:
     speed = read_speed(settings.paths.models)
     if speed is None:
-        return Finding("ok", "disk", "reading was not measured: the models' folder has nothing to read")
-    return Finding("ok", "disk", f"the models' folder reads {speed / 1e9:.2f} GB/s, measured")
+        return Finding("ok", "disk", "reading was not measured: the models folder is empty")
+    return Finding("ok", "disk", f"the models folder reads {speed / 1e9:.2f} GB/s, measured")
 
 
 def _hub(offline: bool) -> Finding:
     if offline:
-        return Finding("ok", "model hub", "not asked (--offline)")
+        return Finding("ok", "model hub", "not contacted (--offline)")
     hub = Hub()
     reach, how = hub.reach()
-    needed = "" if reach is Reach.REACHABLE else "; models that are here work all the same"
+    needed = "" if reach is Reach.REACHABLE else "; installed models work without it"
     return Finding("ok" if reach is Reach.REACHABLE else "note", "model hub", f"{hub.host} is {reach}: {how}{needed}")
 
 

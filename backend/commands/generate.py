@@ -6,27 +6,46 @@ The options that describe a video are one class, whose fields have the names of 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from backend.commands.clips import fetch_clips
-from backend.commands.terminal import OutputOption, ServerOption, any_server, check_file, check_target
-from backend.core.requests import Fit, OnLoraFailure
+from backend.commands.clips import Extras, GifOption, ShowOption, UpscaleOption, fetch_clips
+from backend.commands.gallery import VideoId
+from backend.commands.terminal import (
+    JsonOption,
+    OutputOption,
+    ServerOption,
+    any_server,
+    check_file,
+    check_target,
+    finite,
+    own_home,
+)
+from backend.core.requests import Fit, OnLoraFailure, Scheduler
+from backend.core.settings import Settings
 
 _MODEL = "Model"
 _LOOK = "What the model does"
 _FILE = "The file"
 
 EndImageOption = Annotated[Path | None, typer.Option("--end-image", help="Picture the video ends with.")]
-FpsOption = Annotated[float | None, typer.Option("--fps", help="Frames per second.", rich_help_panel=_FILE)]
+FpsOption = Annotated[
+    float | None,
+    typer.Option("--fps", callback=finite, help="Frames per second [default: the model's own].", rich_help_panel=_FILE),
+]
 CrfOption = Annotated[
     int | None,
-    typer.Option("--crf", help="Quality of the file; a lower number is better and larger.", rich_help_panel=_FILE),
+    typer.Option(
+        "--crf",
+        help="Quality of the file, 1 to 51; a lower number is better and larger [default: 17].",
+        rich_help_panel=_FILE,
+    ),
 ]
 
 
@@ -74,38 +93,84 @@ class VideoOptions:
     ] = None
     variations: Annotated[
         int | None,
-        typer.Option("--variations", min=1, help="Number of videos, with consecutive seeds.", rich_help_panel=_LOOK),
+        typer.Option(
+            "--variations",
+            min=1,
+            max=16,
+            help="Number of videos, with consecutive seeds [default: 1].",
+            rich_help_panel=_LOOK,
+        ),
     ] = None
-    steps: Annotated[int | None, typer.Option("--steps", help="Denoising steps.", rich_help_panel=_LOOK)] = None
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Denoising steps [default: the model's own].", rich_help_panel=_LOOK)
+    ] = None
     guidance_scale: Annotated[
-        float | None, typer.Option("--guidance", help="Guidance scale (high-noise expert).", rich_help_panel=_LOOK)
+        float | None,
+        typer.Option(
+            "--guidance",
+            callback=finite,
+            help="Guidance scale (high-noise expert) [default: the model's own].",
+            rich_help_panel=_LOOK,
+        ),
     ] = None
     guidance_scale_2: Annotated[
         float | None,
-        typer.Option("--guidance-2", help="Guidance scale of the low-noise expert.", rich_help_panel=_LOOK),
+        typer.Option(
+            "--guidance-2",
+            callback=finite,
+            help="Guidance scale of the low-noise expert [default: the model's own].",
+            rich_help_panel=_LOOK,
+        ),
     ] = None
     guidance_start: Annotated[
         float | None,
-        typer.Option("--guidance-start", help="Guide from this share of the steps on, 0 to 1.", rich_help_panel=_LOOK),
+        typer.Option(
+            "--guidance-start",
+            callback=finite,
+            help="Guide from this share of the steps on, 0 to 1 [default: 0].",
+            rich_help_panel=_LOOK,
+        ),
     ] = None
     guidance_end: Annotated[
         float | None,
-        typer.Option("--guidance-end", help="Stop guiding at this share of the steps, 0 to 1.", rich_help_panel=_LOOK),
+        typer.Option(
+            "--guidance-end",
+            callback=finite,
+            help="Stop guiding at this share of the steps, 0 to 1 [default: 1].",
+            rich_help_panel=_LOOK,
+        ),
     ] = None
     flow_shift: Annotated[
-        float | None, typer.Option("--flow-shift", help="Shift of the noise schedule.", rich_help_panel=_LOOK)
+        float | None,
+        typer.Option(
+            "--flow-shift",
+            callback=finite,
+            help="Shift of the noise schedule [default: the model's own].",
+            rich_help_panel=_LOOK,
+        ),
     ] = None
     scheduler: Annotated[
-        str | None, typer.Option("--scheduler", help="unipc or euler; dmd for FastWan.", rich_help_panel=_LOOK)
+        Scheduler | None,
+        typer.Option(
+            "--scheduler", help="The sampler; dmd is for FastWan alone [default: unipc].", rich_help_panel=_LOOK
+        ),
     ] = None
     negative_prompt: Annotated[
-        str | None, typer.Option("--negative", help="What not to show.", rich_help_panel=_LOOK)
+        str | None,
+        typer.Option("--negative", help="What not to show [default: the model's own].", rich_help_panel=_LOOK),
     ] = None
-    resolution: Annotated[str | None, typer.Option("--size", help="WIDTHxHEIGHT in pixels.", rich_help_panel=_FILE)] = (
-        None
-    )
+    resolution: Annotated[
+        str | None,
+        typer.Option(
+            "--size",
+            metavar="WxH",
+            help="Width and height in pixels [default: the model's own, or the shape of the image].",
+            rich_help_panel=_FILE,
+        ),
+    ] = None
     num_frames: Annotated[
-        int | None, typer.Option("--frames", help="Number of frames, 4k+1.", rich_help_panel=_FILE)
+        int | None,
+        typer.Option("--frames", help="Number of frames, 4k+1 [default: the model's own].", rich_help_panel=_FILE),
     ] = None
     fps: FpsOption = None
     crf: CrfOption = None
@@ -152,7 +217,7 @@ def parse_lora(text: str) -> dict[str, Any]:
         values = [float(strength) for strength in strengths]
     except ValueError:
         values = [0.0] * 3
-    if not name or len(values) > 2:
+    if not name or len(values) > 2 or not all(map(math.isfinite, values)):
         raise typer.BadParameter(f"{text!r} is not ID[:STRENGTH[:STRENGTH_2]]", param_hint="--lora")
     return {"id": name} | dict(zip(("strength", "strength_2"), values, strict=False))
 
@@ -172,6 +237,10 @@ def generate(
     end_image: EndImageOption = None,
     *,
     video: VideoOptions,
+    gif: GifOption = False,
+    show: ShowOption = False,
+    upscale: UpscaleOption = None,
+    as_json: JsonOption = False,
     server: ServerOption = None,
     standalone: Annotated[
         bool, typer.Option("--standalone", help="Start a server for this run even if one is running elsewhere.")
@@ -182,18 +251,27 @@ def generate(
     check_target(output)
     check_file(image, "--image")
     check_file(end_image, "--end-image")
-    with any_server(server, standalone=standalone) as client:
-        fetch_clips(client, client.submit(request, image=image, end_image=end_image), output)
+
+    def check(settings: Settings) -> None:
+        check_request(settings, request, image=image, end_image=end_image)
+
+    with any_server(server, standalone=standalone, check=check) as client:
+        submitted = client.submit(request, image=image, end_image=end_image)
+        fetch_clips(client, submitted, output, Extras(gif, show, upscale, as_json))
 
 
 @with_video_options
 def extend(
-    output_id: Annotated[str, typer.Argument(help="Id of the video to continue.")],
+    output_id: VideoId,
     prompt: Annotated[str | None, typer.Argument(help="What happens next [default: the same prompt].")] = None,
     output: OutputOption = None,
     end_image: EndImageOption = None,
     *,
     video: VideoOptions,
+    gif: GifOption = False,
+    show: ShowOption = False,
+    upscale: UpscaleOption = None,
+    as_json: JsonOption = False,
     server: ServerOption = None,
 ) -> None:
     """Make a video that starts with the last frame of an earlier one and inherits its settings."""
@@ -201,17 +279,63 @@ def extend(
     check_target(output)
     check_file(end_image, "--end-image")
     with any_server(server) as client:
-        fetch_clips(client, client.extend(output_id, request, end_image=end_image), output)
+        submitted = client.extend(client.video_id(output_id), request, end_image=end_image)
+        fetch_clips(client, submitted, output, Extras(gif, show, upscale, as_json))
 
 
 def redecode(
-    output_id: Annotated[str, typer.Argument(help="Id of a video made with --keep-latents.")],
+    output_id: VideoId,
     fps: FpsOption = None,
     crf: CrfOption = None,
     output: OutputOption = None,
+    gif: GifOption = False,
+    show: ShowOption = False,
+    upscale: UpscaleOption = None,
+    as_json: JsonOption = False,
     server: ServerOption = None,
 ) -> None:
     """Encode another file from a video's kept latents, without denoising again."""
     check_target(output)
     with any_server(server) as client:
-        fetch_clips(client, client.redecode(output_id, {"fps": fps, "crf": crf}), output)
+        submitted = client.redecode(client.video_id(output_id), {"fps": fps, "crf": crf})
+        fetch_clips(client, submitted, output, Extras(gif, show, upscale, as_json))
+
+
+def check_request(
+    settings: Settings, request: dict[str, Any], *, image: Path | None = None, end_image: Path | None = None
+) -> None:
+    """Refuse what the model cannot make, before a server is started for it.
+
+    The server decides again, with the images and the LoRAs.
+
+    Raises:
+        InvalidRequest: a value does not fit the model.
+        ModelUnavailable: no model is installed that could make it.
+    """
+    from backend.core.frame_size import parse_resolution
+    from backend.core.planning.hardware import detect_hardware
+    from backend.core.requests import ImageRef, RequestDraft, resolve_request
+    from backend.models.folder.manager import ModelManager
+    from backend.services.model_choice import choose_model
+
+    home = own_home()
+    known = {field.name for field in fields(RequestDraft)} - {"loras", "preset", "on_lora_failure"}
+    values = {name: value for name, value in request.items() if name in known and value is not None}
+    width, height = (None, None) if request["resolution"] is None else parse_resolution(request["resolution"])
+    # Only their presence matters here: an image without a size would decide the shape of the video.
+    some = ImageRef("", 1, 1)
+    draft = RequestDraft(
+        **values,
+        model=request["model_type"],
+        width=width,
+        height=height,
+        image=some if image else None,
+        end_image=some if end_image else None,
+    )
+    models = ModelManager(home, has_gpu=lambda: bool(detect_hardware(settings.paths.root).gpus))
+    spec = choose_model(models, draft).spec
+    if not (settings.auto_download or spec.embedded):
+        models.folder(spec)
+    if image is not None:
+        width, height = width or spec.width, height or spec.height
+    resolve_request(spec, replace(draft, width=width, height=height))

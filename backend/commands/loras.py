@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.terminal import check_file, err, out, own_home
+from backend.commands.terminal import JsonOption, check_file, err, out, own_home, print_json
 
 if TYPE_CHECKING:
     from backend.models.lora.catalogue import Lora
@@ -23,12 +23,15 @@ _MIB = 1024**2
 
 
 @app.command("list")
-def list_loras() -> None:
+def list_loras(as_json: JsonOption = False) -> None:
     """List the LoRAs and the models they fit."""
+    if as_json:
+        print_json([_described(lora) for lora in _library().all()])
+        return
     table = Table("id", "files", "fits", "MiB", "trigger words", box=None)
     problems = []
     for lora in _library().all():
-        fits = ", ".join(lora.models) or ("[red]cannot be used[/]" if lora.problem else "no model of ours")
+        fits = ", ".join(lora.models) or ("[red]cannot be used[/]" if lora.problem else "no known model")
         kind = "high + low" if lora.is_pair else lora.files[0].expert or "both"
         words = escape(", ".join(lora.trigger_words))
         table.add_row(escape(lora.id), kind, fits, f"{lora.size_bytes / _MIB:.1f}", words)
@@ -40,9 +43,9 @@ def list_loras() -> None:
 
 
 @app.command("show")
-def show(lora_id: LoraId) -> None:
-    """Show all details of a LoRA as JSON."""
-    out.print_json(json.dumps(_described(_library().get(lora_id))))
+def show(lora_id: LoraId, as_json: JsonOption = False) -> None:
+    """Show all details of a LoRA; always as JSON."""
+    print_json(_described(_library().get(lora_id)))
 
 
 @app.command("add")
@@ -50,30 +53,40 @@ def add(
     files: Annotated[list[Path], typer.Argument(help="Safetensors files; both files of a pair for two experts.")],
     name: Annotated[str | None, typer.Option(help="Keep it under another name.")] = None,
     link: Annotated[bool, typer.Option("--link", help="Link the files instead of copying them.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check LoRA files by their content, and copy or link them into the home folder."""
     for path in files:
         check_file(path, "FILES")
     library = _library()
+    added = []
     for path in files:
         if link:
             lora = library.adopt(path, name)
         else:
             with path.open("rb") as stream:
                 lora = library.add(stream, path.name, name)
-        fits = ", ".join(lora.models) or "no model of ours"
-        out.print(f"{escape(lora.id)}: fits {fits}{'; complete pair' if lora.is_pair else ''}")
+        added.append(lora.id)
+        fits = ", ".join(lora.models) or "no known model"
+        if not as_json:
+            out.print(f"{escape(lora.id)}: fits {fits}{'; complete pair' if lora.is_pair else ''}")
+    if as_json:
+        print_json([_described(library.get(one)) for one in dict.fromkeys(added)])
 
 
 @app.command("fetch")
 def fetch(
     lora_id: Annotated[str | None, typer.Argument(help="Name of a published LoRA; without it, list them.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Download a well-known LoRA from the hub: four steps instead of forty for the A14B models."""
     from backend.commands.progress_bar import byte_bar
     from backend.models.download.hub import Hub
     from backend.models.lora.published import PUBLISHED_LORAS, LoraFetcher, published_lora
 
+    if lora_id is None and as_json:
+        print_json([asdict(one) for one in PUBLISHED_LORAS.values()])
+        return
     if lora_id is None:
         table = Table("name", "what it is", "repository", "licence", box=None)
         for one in PUBLISHED_LORAS.values():
@@ -83,14 +96,20 @@ def fetch(
     lora, home = published_lora(lora_id), own_home()
     with byte_bar(err) as bar:
         LoraFetcher(home, Hub()).fetch(lora, lambda name, done, total: bar(f"downloading {name}", done, total))
-    out.print(f"{lora.id} is here: use it with `--preset {lora.id}`", highlight=False)
+    if as_json:
+        print_json({"installed": lora.id})
+    else:
+        out.print(f"{lora.id} is installed: use it with `--preset {lora.id}`", highlight=False)
 
 
 @app.command("remove")
-def remove(lora_id: LoraId) -> None:
+def remove(lora_id: LoraId, as_json: JsonOption = False) -> None:
     """Delete a LoRA's files; of a linked one, only the link."""
     _library().delete(lora_id)
-    out.print(f"{escape(lora_id)} was deleted")
+    if as_json:
+        print_json({"deleted": lora_id})
+    else:
+        out.print(f"{escape(lora_id)} was deleted")
 
 
 def _library() -> LoraLibrary:

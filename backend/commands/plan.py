@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.terminal import out, own_home
+from backend.commands.terminal import JsonOption, finite, out, own_home, print_json
 from backend.core.catalogue.table import BUILT_IN, ModelSpec, find_model, models_in_force
 from backend.core.config.file import ConfigFile
 from backend.core.frame_size import parse_resolution
@@ -33,6 +33,7 @@ _RAM = (16, 32, 64, 128)
 #: GB of VRAM and of RAM in the overview.
 _OVERVIEW_CARDS, _OVERVIEW_RAM = (8, 12, 16, 24, 48, 80), 64
 _IMAGINED = "an imagined card"
+_MOST_VRAM, _MOST_RAM = 4096, 65536  # GiB
 _INTRODUCTION = """# Which model fits which card
 
 What the planner decides for every full-size model at its native size, steps and guidance. All numbers on this page are
@@ -64,21 +65,34 @@ def plan(
     steps: Annotated[int | None, typer.Option("--steps", help="Denoising steps [default: the model's own].")] = None,
     vram: Annotated[
         float | None,
-        typer.Option("--vram", min=0, help="VRAM of an imagined card in GiB; 0 = no card [default: this machine's]."),
+        typer.Option(
+            "--vram",
+            min=0,
+            max=_MOST_VRAM,
+            callback=finite,
+            help="VRAM of an imagined card in GiB; 0 = no card [default: this machine's].",
+        ),
     ] = None,
-    ram: Annotated[float | None, typer.Option("--ram", min=1, help="RAM in GiB [default: this machine's].")] = None,
+    ram: Annotated[
+        float | None,
+        typer.Option("--ram", min=1, max=_MOST_RAM, callback=finite, help="RAM in GiB [default: this machine's]."),
+    ] = None,
     card: Annotated[
         str | None, typer.Option("--card", help="Name of the card, which sets its speed, such as H100.")
     ] = None,
+    every: Annotated[bool, typer.Option("--all", help="List every plan, or every model, with its reason.")] = False,
+    as_json: JsonOption = False,
     table: Annotated[bool, typer.Option("--table", help="Print docs/planner.md, the table of common cards.")] = False,
 ) -> None:
-    """Show the memory plan that a video would get, its memory and time, and why it was chosen."""
+    """Show in five lines what a video takes on this machine: its memory plan, memory and time, and why.
+
+    Exit status 1 if the named model cannot make it here.
+    """
     if table:
         typer.echo(planner_table(), nl=False)
         return
     own_home()
     machine = _machine(vram, ram, card)
-    out.print(escape(_in_words(machine)), style="dim")
     specs = [find_model(model)] if model else list(models_in_force().specs)
     imagined = any(option is not None for option in (vram, ram, card))
     constraints = OptimizationSettings() if imagined else _stored_constraints()
@@ -86,12 +100,20 @@ def plan(
     models = ModelManager(load_settings().paths, has_gpu=machine.cuda)
     works = [replace(work_of(spec, size, frames, steps), packed=models.packed(spec)) for spec in specs]
     decisions = [optimizer.decide(work, policy) for work in works]
-    for decision in decisions:
-        out.print(escape(_answer(decision)), soft_wrap=True)
-    if model is None:
-        return
-    out.print(_options(decisions[0]))
-    if not decisions[0].fits:
+    installed = {spec.id for spec in specs if models.state(spec).available}
+    if as_json:
+        print_json([_described(decision, installed) for decision in decisions])
+    else:
+        out.print(escape(_in_words(machine)), style="dim", soft_wrap=True)
+        if every:
+            lines = [_answer(decision) for decision in decisions]
+        else:
+            lines = _overview(decisions, installed) if model is None else _brief_answer(decisions[0], installed)
+        for line in lines:
+            out.print(escape(line), highlight=False, soft_wrap=True)
+        if every and model is not None:
+            out.print(_options(decisions[0]))
+    if model is not None and not decisions[0].fits:
         raise typer.Exit(1)
 
 
@@ -132,6 +154,60 @@ def _answer(decision: Decision) -> str:
         return f"{decision.reason}. {decision.would_fit}."
     time = f", about {best.seconds.warm:,.0f} s" if decision.seconds_known else ", seconds unknown for this card"
     return f"{work.model} at {_size(work)}: {decision.reason}{time}"
+
+
+def _overview(decisions: list[Decision], installed: set[str]) -> list[str]:
+    """Return four lines about all models: what can be used now, after a download, and not here."""
+
+    def named(chosen: list[Decision]) -> str:
+        return ", ".join(decision.work.model + _about(decision) for decision in chosen) or "none"
+
+    fitting = [decision for decision in decisions if decision.fits]
+    return [
+        f"ready: {named([one for one in fitting if one.work.model in installed])}",
+        f"fits, after a download: {named([one for one in fitting if one.work.model not in installed])}",
+        f"does not fit: {', '.join(one.work.model for one in decisions if not one.fits) or 'none'}",
+        "`wan22 plan MODEL` explains one of them, `wan22 plan --all` all of them.",
+    ]
+
+
+def _brief_answer(decision: Decision, installed: set[str]) -> list[str]:
+    """Return four lines about one model."""
+    best, model = decision.chosen, decision.work.model
+    where = "installed" if model in installed else f"not installed: `wan22 models download {model}`"
+    more = f"`wan22 plan {model} --all` lists every plan with its reason."
+    if best is None:
+        return [f"{decision.reason}.", f"{decision.would_fit}.", f"{model} is {where}", more]
+    tiled = ", decoded in tiles" if best.plan.tiled_decode else ""
+    memory = f"{in_gib(best.needs.vram)} VRAM, " if decision.machine.cuda else ""
+    return [
+        _answer(decision),
+        f"plan {best.plan.name}{tiled}: {memory}{in_gib(best.needs.ram)} RAM",
+        f"{model} is {where}",
+        more,
+    ]
+
+
+def _about(decision: Decision) -> str:
+    return f" (about {_time(decision.chosen)})" if decision.chosen is not None and decision.seconds_known else ""
+
+
+def _described(decision: Decision, installed: set[str]) -> dict[str, object]:
+    """Return a decision for programs; what is unknown is null."""
+    best, work = decision.chosen, decision.work
+    return {
+        "model": work.model,
+        "installed": work.model in installed,
+        "resolution": f"{work.width}x{work.height}",
+        "num_frames": work.num_frames,
+        "fits": decision.fits,
+        "reason": decision.reason,
+        "would_fit": None if decision.fits else decision.would_fit,
+        "plan": None if best is None else best.plan.name,
+        "vram_bytes": None if best is None or not decision.machine.cuda else best.needs.vram,
+        "ram_bytes": None if best is None else best.needs.ram,
+        "seconds": round(best.seconds.warm, 1) if best is not None and decision.seconds_known else None,
+    }
 
 
 def _options(decision: Decision) -> Table:

@@ -1,11 +1,14 @@
-"""`wan22 replay`: make a video again from the record inside it, and compare the two.
+"""`wan22 replay`: make a video again from the record inside it, and compare the two clips, frame by frame.
 
 Reads records of older versions too, and names every factor that has changed since.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,19 +16,33 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.clips import fetch_clips
-from backend.commands.terminal import OutputOption, ServerOption, any_server, check_file, check_target, err, out
+from backend.commands.clips import Extras, fetch_clips
+from backend.commands.terminal import (
+    JsonOption,
+    OutputOption,
+    ServerOption,
+    any_server,
+    check_file,
+    check_target,
+    err,
+    out,
+    print_json,
+)
 from backend.core.errors import BadSettings, InputMissing, WanError
 from backend.core.record import METADATA_FORMAT, PRODUCT, RunRecord, RunResult
 from backend.core.requests import AFTER_DENOISING, GenerationRequest
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from backend.commands.client import ApiClient
 
 #: Fields that a repeated request omits: their effect is already in its other fields.
 _LEFT_OUT = {"latents_of", "extends", "preset"}
 _ABSENT = "-"
 _SHOWN_CHARS = 40  # of a value in the table
+_PEAK = 255.0  # of 8-bit samples
 
 
 class NoRecord(WanError):
@@ -33,7 +50,17 @@ class NoRecord(WanError):
 
     code = "no_record"
     category = "input_validation"
-    suggestions = ("Give a video that wan22 made. Conversion and chat programs remove the record.",)
+    suggestions = (
+        "Choose a video made by wan22. Converting a file, or sending it through a chat, removes the record.",
+    )
+
+
+class NotComparable(WanError):
+    """The two videos cannot be compared frame by frame."""
+
+    code = "not_comparable"
+    category = "input_validation"
+    suggestions = ("Look at the table of what has changed.",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,17 +188,17 @@ def _compare_values(then: dict[str, str], now: dict[str, str], prefix: str = "")
 
 
 def replay(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A video that wan22 made.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A video made by wan22.")],
     check: Annotated[bool, typer.Option("--check", help="Compare the frames; exit status 1 if they differ.")] = False,
     output: OutputOption = None,
     image: Annotated[
         Path | None, typer.Option("--image", help="The start image, if the server no longer has it.")
     ] = None,
     end_image: Annotated[Path | None, typer.Option("--end-image", help="The same for the end image.")] = None,
+    as_json: JsonOption = False,
     server: ServerOption = None,
 ) -> None:
     """Make a video again, exactly as the record inside the file says."""
-
     record = Record.read(file)
     target = output or Path(f"{file.stem}-replay.mp4")
     check_target(target)
@@ -181,8 +208,10 @@ def replay(
     check_file(end_image, "--end-image")
     with any_server(server) as client:
         fields = record.fields() | _images(client, record, {"image": image, "end_image": end_image})
-        (saved,) = fetch_clips(client, client.submit(fields), target)
-    if check and not _compare(file, record, saved):
+        (saved,) = fetch_clips(
+            client, client.submit(fields), target, Extras(as_json=as_json and not check, quiet=as_json)
+        )
+    if check and not _compare(file, record, saved, as_json=as_json):
         raise typer.Exit(1)
 
 
@@ -209,16 +238,73 @@ def _images(client: ApiClient, record: Record, given: dict[str, Path | None]) ->
     return found
 
 
-def _compare(file: Path, record: Record, saved: Path) -> bool:
-    """Print the comparison and return whether the frames are identical."""
-    from backend.commands.clip_distance import measure_distance
+@dataclass(frozen=True, slots=True)
+class ClipDistance:
+    """The distance of two clips; PSNR = 10 log10(255² / mean squared error) in dB, infinite for equal pixels."""
 
+    frames: int
+    psnr: float  #: dB, over all samples of all frames
+    worst_psnr: float  #: dB, of the frame that is furthest off
+    worst_frame: int  #: its number, from 0
+
+    @property
+    def equal(self) -> bool:
+        """Whether every pixel is the same."""
+        return math.isinf(self.psnr)
+
+
+def measure_distance(one: Path, other: Path) -> ClipDistance:
+    """Compare two video files frame by frame, as RGB.
+
+    Raises:
+        NotComparable: a file cannot be decoded, or they differ in size or length.
+    """
+    import av  # FFmpeg and NumPy are loaded only when two files are compared
+    import numpy as np
+
+    errors: list[float] = []
+    try:
+        for first, second in zip_longest(_frames(one), _frames(other)):
+            if first is None or second is None:
+                raise NotComparable("The two videos have different numbers of frames")
+            if first.shape != second.shape:
+                raise NotComparable("The two videos have different sizes")
+            errors.append(float(np.square(first.astype(np.int32) - second).mean()))
+    except (av.FFmpegError, OSError) as error:
+        raise NotComparable(f"A video cannot be decoded: {error}") from error
+    if not errors:
+        raise NotComparable("There are no frames to compare")
+    worst = max(range(len(errors)), key=errors.__getitem__)
+    return ClipDistance(len(errors), _psnr(sum(errors) / len(errors)), _psnr(errors[worst]), worst)
+
+
+def _frames(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
+    import av
+
+    with av.open(str(path)) as container:
+        if not container.streams.video:
+            raise NotComparable(f"{path} has no pictures")
+        for frame in container.decode(video=0):
+            yield frame.to_ndarray(format="rgb24")
+
+
+def _psnr(error: float) -> float:
+    return math.inf if error == 0 else 10 * math.log10(_PEAK**2 / error)
+
+
+def _compare(file: Path, record: Record, saved: Path, *, as_json: bool = False) -> bool:
+    """Print the comparison and return whether the frames are identical."""
     again = Record.read(saved)
     if record.frames_sha256 is not None and again.frames_sha256 is not None:
         identical, basis = record.frames_sha256 == again.frames_sha256, "the frames before encoding"
     else:
         identical, basis = measure_distance(file, saved).equal, "the decoded frames; the record has no hash"
-    out.print(_table(record.factors(again)))
+    factors = record.factors(again)
+    if as_json:
+        changed = [factor.name for factor in factors if not factor.same]
+        print_json({"file": str(saved), "identical": identical, "compared": basis, "changed": changed})
+        return identical
+    out.print(_table(factors))
     if identical:
         out.print(f"[bold green]identical[/] ({basis})")
         return True
@@ -231,7 +317,7 @@ def _compare(file: Path, record: Record, saved: Path) -> bool:
             f"PSNR {distance.psnr:.2f} dB over {distance.frames} decoded frames, "
             f"worst {distance.worst_psnr:.2f} dB (frame {distance.worst_frame})"
         )
-    changed = [factor.name for factor in record.factors(again) if not factor.same]
+    changed = [factor.name for factor in factors if not factor.same]
     out.print(escape("changed since: " + ", ".join(changed) if changed else "No recorded factor has changed."))
     return False
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -26,6 +29,25 @@ ServerOption = Annotated[
     str | None, typer.Option("--server", help="Address of a running server [default: this home's server].")
 ]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Where to save the MP4.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, for programs.")]
+VIDEO_SUFFIXES = ("", ".mp4", ".m4v")
+_LONGEST_NAME = 240  # bytes; most file systems allow 255, and an unfinished file has a longer name
+
+
+def finite(value: float | None) -> float | None:
+    """Refuse NaN and infinity, which Python reads as numbers; the callback of every option with a fraction.
+
+    Raises:
+        typer.BadParameter: it is one of them.
+    """
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter("must be a finite number")
+    return value
+
+
+def print_json(answer: Any) -> None:
+    """Print an answer for programs: JSON on standard output, not wrapped and not coloured."""
+    typer.echo(json.dumps(answer, indent=2, ensure_ascii=False, default=str))
 
 
 def own_home() -> Home:
@@ -73,12 +95,13 @@ def running_server(server: str | None) -> Iterator[ApiClient]:
     Raises:
         ServerUnreachable: none runs.
     """
-    from backend.commands.client import ApiClient, ServerUnreachable, find_server
+    from backend.commands.client import ApiClient, ServerUnreachable
+    from backend.commands.temporary_server import find_server
 
     settings: Settings = load_settings()
     address = server or find_server(settings)
     if address is None:
-        raise ServerUnreachable(f"No server is running for {settings.paths.root}.")
+        raise ServerUnreachable(f"No server is running for {settings.paths.root}")
     client = ApiClient(address, settings)
     try:
         yield client
@@ -87,16 +110,32 @@ def running_server(server: str | None) -> Iterator[ApiClient]:
 
 
 @contextmanager
-def any_server(server: str | None, *, standalone: bool = False) -> Iterator[ApiClient]:
-    """Connect to a running server, or to a temporary one if none runs or `standalone` asks for it."""
-    from backend.commands.client import ApiClient, find_server, own_server
+def any_server(
+    server: str | None,
+    *,
+    standalone: bool = False,
+    worker: bool = True,
+    check: Callable[[Settings], None] = lambda settings: None,
+) -> Iterator[ApiClient]:
+    """Connect to a running server, or to a temporary one if none runs or `standalone` asks for it.
+
+    Args:
+        server: the address that the user gave.
+        standalone: whether to start a server in any case.
+        worker: whether the temporary one can generate.
+        check: raises what would be refused, before a server is started for it.
+    """
+    from backend.commands.client import ApiClient
+    from backend.commands.temporary_server import find_server, own_server
 
     settings = load_settings()
     address = server or (None if standalone else find_server(settings))
     if address is None:
-        err.print("No server is running: starting one for this video.", style="dim")
-    with nullcontext(address) if address else own_server(settings) as url:
-        client = ApiClient(url, settings)
+        check(settings)
+        if worker:
+            err.print("No server is running: starting one for this video.", style="dim")
+    with nullcontext(address) if address else own_server(settings, worker=worker) as url:
+        client = ApiClient(url, settings, temporary=address is None)
         try:
             yield client
         finally:
@@ -104,19 +143,27 @@ def any_server(server: str | None, *, standalone: bool = False) -> Iterator[ApiC
 
 
 def check_target(output: Path | None) -> None:
-    """Refuse a target that cannot be written before the work starts.
+    """Refuse a target that cannot be written before the work starts; None is a file in the current folder.
 
     Raises:
-        BadSettings: the folder does not exist, or the place is a folder.
+        BadSettings: it is a folder, not a name for an MP4, or cannot be written.
     """
-    if output is None:
-        return
+    output = output or Path("wan22.mp4")
     if not output.parent.is_dir():
         raise BadSettings(
             f"The folder {output.parent} does not exist", suggestions=("Create it, or choose another -o.",)
         )
     if output.is_dir():
         raise BadSettings(f"{output} is a folder", suggestions=("Add the name of the file to -o.",))
+    if output.suffix.lower() not in VIDEO_SUFFIXES:
+        raise BadSettings(
+            f"{output.name} is not a name for an MP4", suggestions=("End it with .mp4; --gif saves a GIF beside it.",)
+        )
+    if len(os.fsencode(output.name)) > _LONGEST_NAME:
+        raise BadSettings("The name of the file is too long", suggestions=("Choose a shorter -o.",))
+    # An existing file is replaced by renaming another one over it, for which the folder counts.
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise BadSettings(f"The folder {output.parent} cannot be written", suggestions=("Choose another -o.",))
 
 
 def check_file(path: Path | None, option: str) -> None:

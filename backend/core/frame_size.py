@@ -33,6 +33,16 @@ def parse_resolution(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
+def makes_exactly(spec: ModelSpec, width: int | None, height: int | None) -> bool:
+    """Whether the model makes this size as it is; one that is not given counts as made."""
+    if width is None or height is None:
+        return True
+    try:
+        return not snap_size(spec, width, height)[2]
+    except InvalidRequest:
+        return False
+
+
 def snap_size(spec: ModelSpec, width: int, height: int) -> tuple[int, int, tuple[str, ...]]:
     """Return the nearest legal size, with a sentence when it differs.
 

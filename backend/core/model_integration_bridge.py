@@ -77,8 +77,9 @@ class Availability:
 
     spec: ModelSpec
     available: bool
-    loaded: bool
-    reason: str | None  #: why not, in one sentence
+    loaded: bool  #: whether it is in memory, and its files are unchanged
+    would_fetch: bool  #: whether `ensure` would download something
+    reason: str | None  #: why it is not available, in one sentence
 
 
 class ModelIntegrationBridge(Generic[LoadedT]):
@@ -105,15 +106,13 @@ class ModelIntegrationBridge(Generic[LoadedT]):
         """
         spec = find_model(model_id)
         try:
-            self._loader.fingerprint(self._models.folder(spec), spec)
+            fingerprint = self._loader.fingerprint(self._models.folder(spec), spec)
         except (ModelUnavailable, ModelDamaged) as error:
-            return Availability(spec, available=False, loaded=False, reason=error.message)
-        return Availability(spec, available=True, loaded=self._loaded_id == spec.id, reason=None)
-
-    def would_fetch(self, model_id: str) -> bool:
-        """Whether `ensure` would download something. Raises UnknownModel."""
-        here = self.availability(model_id)
-        return self._fetcher is not None and not here.available and not here.spec.embedded
+            would_fetch = self._fetcher is not None and not spec.embedded
+            return Availability(spec, available=False, loaded=False, would_fetch=would_fetch, reason=error.message)
+        loaded = self._loaded if self._loaded_id == spec.id else None
+        warm = loaded is not None and loaded.fingerprint == fingerprint
+        return Availability(spec, available=True, loaded=warm, would_fetch=False, reason=None)
 
     def ensure(self, model_id: str, *, check: Callable[[], None], on_progress: OnProgress) -> Path:
         """Return the folder of a complete model; download it, or its damaged files, where necessary.

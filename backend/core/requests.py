@@ -12,11 +12,12 @@ import json
 import math
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from typing import Any
 
-from backend.core.catalogue.spec import LOW, ModelSpec
+from backend.core.catalogue.spec import AUTO, LOW, ModelSpec
+from backend.core.domain import Priority
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
 from backend.core.frame_size import same_aspect, size_for_aspect, snap_frames, snap_size
 
@@ -99,10 +100,21 @@ class LoraUse:
 
 
 @dataclass(frozen=True, slots=True)
+class LoraChoice:
+    """A LoRA as a user names it."""
+
+    id: str
+    strength: float = 1.0  #: on the high-noise expert, or the only one
+    strength_2: float | None = None  #: on the low-noise expert; None = the same
+    expert: str | None = None  #: "high", "low" or "both"; None = derived from its files
+
+
+@dataclass(frozen=True, slots=True)
 class RequestDraft:
     """What a user asked for; None means "the model's default"."""
 
     prompt: str
+    model: str = AUTO  #: a name, or "auto"
     negative_prompt: str | None = None
     width: int | None = None
     height: int | None = None
@@ -118,7 +130,7 @@ class RequestDraft:
     image: ImageRef | None = None
     end_image: ImageRef | None = None
     image_fit: Fit | None = None
-    loras: tuple[LoraUse, ...] = ()
+    loras: tuple[LoraChoice, ...] = ()
     on_lora_failure: OnLoraFailure = OnLoraFailure.SKIP
     guidance_start: float | None = None
     guidance_end: float | None = None
@@ -126,6 +138,9 @@ class RequestDraft:
     keep_latents: bool = False
     extends: str | None = None
     preset: str | None = None
+    variations: int = 1  #: number of tasks, with consecutive seeds
+    priority: Priority = Priority.NORMAL
+    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,18 +218,18 @@ def _digest(values: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def resolve_request(spec: ModelSpec, draft: RequestDraft) -> tuple[GenerationRequest, tuple[str, ...]]:
+def resolve_request(
+    spec: ModelSpec, draft: RequestDraft, loras: tuple[LoraUse, ...] = ()
+) -> tuple[GenerationRequest, tuple[str, ...]]:
     """Turn a draft into a complete request for this model, with one sentence for each changed value.
+
+    `loras` are the files and strengths that the draft's choices stand for.
 
     Raises:
         InvalidRequest: a value is out of range; the message names the nearest legal one.
         ImageRequired, ImageNotAccepted: the model needs an image, or takes none.
     """
     check_images(spec, image=draft.image is not None, end_image=draft.end_image is not None)
-    width, height, notes = _size(spec, draft)
-    frames, frame_notes = snap_frames(spec, int(_or(draft.num_frames, spec.num_frames)))
-    if draft.end_image is not None and frames < 2:
-        raise InvalidRequest("A clip with an end image needs at least 5 frames", details={"field": "num_frames"})
     guidance_start = _in_range("guidance_start", _or(draft.guidance_start, 0.0), 0.0, 1.0)
     guidance_end = _in_range("guidance_end", _or(draft.guidance_end, 1.0), 0.0, 1.0)
     if guidance_start > guidance_end:
@@ -223,31 +238,32 @@ def resolve_request(spec: ModelSpec, draft: RequestDraft) -> tuple[GenerationReq
         "scheduler": Scheduler.DMD if spec.renoise_at else Scheduler.UNIPC,
         "seed": secrets.randbelow(MAX_SEED + 1),
     }
-    given = {field.name: getattr(draft, field.name) for field in fields(draft)}
-    settled = {
+    names = {field.name for field in fields(GenerationRequest)} & {field.name for field in fields(draft)}
+    given = {name: getattr(draft, name) for name in names}
+    values: dict[str, Any] = defaults | {name: one for name, one in given.items() if one is not None}
+    values |= {
         "model": spec.id,
-        "width": width,
-        "height": height,
-        "num_frames": frames,
+        "loras": loras,
         "image": None if draft.image is None else draft.image.id,
         "end_image": None if draft.end_image is None else draft.end_image.id,
+        "prompt": _text("prompt", values["prompt"], MAX_PROMPT_CHARS),
+        "negative_prompt": _text("negative_prompt", values["negative_prompt"], MAX_NEGATIVE_PROMPT_CHARS),
+        "fps": check_fps(values["fps"]),
+        "steps": int(_in_range("steps", values["steps"], 1, MAX_STEPS)),
+        "guidance_scale": _in_range("guidance_scale", values["guidance_scale"], 0.0, MAX_GUIDANCE),
+        "guidance_scale_2": _guidance_scale_2(spec, draft),
+        "flow_shift": _in_range("flow_shift", values["flow_shift"], 0.1, 30.0),
+        "seed": int(_in_range("seed", values["seed"], 0, MAX_SEED)),
+        "max_sequence_length": _prompt_tokens(spec, values["max_sequence_length"]),
+        "crf": check_crf(values.get("crf", DEFAULT_CRF)),
     }
-    request = GenerationRequest(**defaults | {name: one for name, one in given.items() if one is not None} | settled)
-    request = replace(
-        request,
-        prompt=_text("prompt", request.prompt, MAX_PROMPT_CHARS, required=True),
-        negative_prompt=_text("negative_prompt", request.negative_prompt, MAX_NEGATIVE_PROMPT_CHARS, required=False),
-        fps=check_fps(request.fps),
-        steps=int(_in_range("steps", request.steps, 1, MAX_STEPS)),
-        guidance_scale=_in_range("guidance_scale", request.guidance_scale, 0.0, MAX_GUIDANCE),
-        guidance_scale_2=_guidance_scale_2(spec, draft),
-        flow_shift=_in_range("flow_shift", request.flow_shift, 0.1, 30.0),
-        seed=int(_in_range("seed", request.seed, 0, MAX_SEED)),
-        max_sequence_length=_prompt_tokens(spec, request.max_sequence_length),
-        crf=check_crf(request.crf),
-    )
-    check_sampler(spec, request.scheduler)
-    request, distilled_notes = _as_distilled(spec, request)
+    check_sampler(spec, values["scheduler"])
+    values, distilled_notes = _as_distilled(spec, values)
+    width, height, notes = _size(spec, draft)
+    frames, frame_notes = snap_frames(spec, int(_or(draft.num_frames, spec.num_frames)))
+    if draft.end_image is not None and frames < 2:
+        raise InvalidRequest("A clip with an end image needs at least 5 frames", details={"field": "num_frames"})
+    request = GenerationRequest(**values | {"width": width, "height": height, "num_frames": frames})
     return request, notes + frame_notes + distilled_notes
 
 
@@ -271,21 +287,21 @@ def check_sampler(spec: ModelSpec, scheduler: Scheduler) -> None:
         )
 
 
-def _as_distilled(spec: ModelSpec, request: GenerationRequest) -> tuple[GenerationRequest, tuple[str, ...]]:
+def _as_distilled(spec: ModelSpec, values: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Set the values fixed by a model's distillation, with one sentence for each that differed."""
     if not spec.renoise_at:
-        return request, ()
+        return values, ()
     fixed = {
         "steps": len(spec.renoise_at),
         "guidance_scale": spec.guidance_scale,
         "flow_shift": spec.flow_shift,
     }
     notes = tuple(
-        f"{name} {getattr(request, name):g} became {value:g}, which {spec.id} was distilled for"
+        f"{name} {values[name]:g} became {value:g}, which {spec.id} was distilled for"
         for name, value in fixed.items()
-        if getattr(request, name) != value
+        if values[name] != value
     )
-    return replace(request, **fixed), notes  # type: ignore[arg-type]
+    return values | fixed, notes
 
 
 def _prompt_tokens(spec: ModelSpec, tokens: int) -> int:
@@ -367,9 +383,9 @@ def _or(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
-def _text(field: str, text: str, limit: int, *, required: bool) -> str:
+def _text(field: str, text: str, limit: int) -> str:
     text = text.strip()
-    if required and not text:
+    if field == "prompt" and not text:
         raise InvalidRequest(f"{field.capitalize()} cannot be empty", details={"field": field})
     if len(text) > limit:
         raise InvalidRequest(

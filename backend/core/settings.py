@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from backend.core.config.plain_words import in_plain_words
 from backend.core.config.section import nearest, printable
 from backend.core.errors import BadSettings
 from backend.core.faults import VARIABLE as FAULTS
@@ -21,15 +22,20 @@ from backend.core.planning.memory_ladder import OomPolicy
 ENV_PREFIX = "WAN22_"
 #: Beginnings of names that are meant for this product, also with the separator in the wrong place.
 _OWN_NAME: Final = re.compile(r"WAN_?22_?", re.IGNORECASE)
+_DEVICE = re.compile(r"auto|cpu|cuda(?::\d{1,3})?")
 
 
 def _default_home() -> Path:
+    """Return `~/.wan22`.
+
+    Raises:
+        BadSettings: the user has no home folder, as in a container without an account.
+    """
     try:
         return Path.home() / ".wan22"
-    except RuntimeError:  # no HOME, and no account of this number
+    except RuntimeError:
         raise BadSettings(
-            "This user has no home folder",
-            suggestions=("Set WAN22_HOME to a folder for models, videos and the queue.",),
+            "This user has no home folder", suggestions=("Set WAN22_HOME to a folder that can be written to.",)
         ) from None
 
 
@@ -100,18 +106,25 @@ class Settings(BaseSettings):
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads of the engine; 0 leaves the choice to torch")
     log_json: bool = Field(default=False, description="Write the log as JSON lines")
 
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, device: str) -> str:
+        if _DEVICE.fullmatch(device) is None:
+            raise ValueError("must be auto, cpu, cuda or cuda:N")
+        return device
+
     @property
     def paths(self) -> Home:
         """The home folder, absolute.
 
         Raises:
-            BadSettings: it begins with the home folder of a user who has none.
+            BadSettings: `~` in it names no home folder.
         """
         try:
             return Home(self.home.expanduser().resolve())
         except RuntimeError:
             raise BadSettings(
-                f"WAN22_HOME: {self.home} begins with `~`, and this user has no home folder",
+                "WAN22_HOME begins with ~, but that user has no home folder",
                 suggestions=("Set WAN22_HOME to a full path.",),
             ) from None
 
@@ -130,8 +143,11 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        faults = [f"{ENV_PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()]
+        faults = [f"{ENV_PREFIX}{'.'.join(map(str, e['loc'])).upper()} {in_plain_words(e)}" for e in error.errors()]
         raise BadSettings("; ".join(faults)) from None
+    except SettingsError as error:  # only lists are parsed as JSON; the library's sentence names the field
+        named = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "settings")
+        raise BadSettings(f'{ENV_PREFIX}{named.upper()} must be a JSON list, such as ["value"]') from None
 
 
 def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:

@@ -1,1 +1,1 @@
-"""Model files on this disk: what is here, how it gets here, and what it is."""
+"""Model and LoRA files on disk: download, verification, recognition."""

@@ -1,1 +1,1 @@
-"""Use cases: submit, generate, fetch, plan. `run/` is what only the worker runs."""
+"""Use cases: submit, generate, download, plan; `run/` is for the worker only."""

@@ -37,7 +37,7 @@ class Continuation:
         self._outputs = outputs
         self._inputs = inputs
 
-    def extension(self, output_id: str, asked: RequestDraft) -> Extension:
+    def extension(self, output_id: str, draft: RequestDraft) -> Extension:
         """Draft a clip that starts from the last frame of a video and inherits every unset option from it.
 
         Raises:
@@ -47,17 +47,16 @@ class Continuation:
         from backend.services.media.video_encoder import last_frame  # loads FFmpeg only when needed
 
         record = self._record(output_id)
-        if asked.image is not None:
+        if draft.image is not None:
             raise InvalidRequest("The image of an extension is the video's last frame", details={"field": "image"})
         draft = replace(
-            asked,
-            prompt=asked.prompt or record.prompt,
+            draft,
+            prompt=draft.prompt or record.prompt,
             image=self._inputs.keep(last_frame(self._outputs.video_path(output_id))),
-            width=record.width if asked.width is None else asked.width,
-            height=record.height if asked.height is None else asked.height,
-            fps=record.fps if asked.fps is None else asked.fps,
-            num_frames=max(record.num_frames, SHORTEST) if asked.num_frames is None else asked.num_frames,
-            extends=output_id,
+            width=record.width if draft.width is None else draft.width,
+            height=record.height if draft.height is None else draft.height,
+            fps=record.fps if draft.fps is None else draft.fps,
+            num_frames=max(record.num_frames, SHORTEST) if draft.num_frames is None else draft.num_frames,
         )
         notes = [f"the clip starts from the last frame of {output_id}"]
         if (links := self._links(output_id)) >= LONG_CHAIN:

@@ -11,11 +11,11 @@ import json
 from dataclasses import asdict, dataclass, replace
 
 from backend.core.catalogue.table import ModelSpec, find_model
-from backend.core.domain import Priority, Task, new_task_id
+from backend.core.domain import Task, new_task_id
 from backend.core.errors import InvalidRequest, LoraNotFound
 from backend.core.paths import Home
 from backend.core.planning.optimizer import Decision
-from backend.core.requests import MAX_SEED, GenerationRequest, LoraUse, RequestDraft, resolve_request
+from backend.core.requests import MAX_SEED, GenerationRequest, LoraChoice, LoraUse, RequestDraft, resolve_request
 from backend.core.settings import Settings
 from backend.models.folder.manager import ModelManager
 from backend.models.lora.library import LoraLibrary
@@ -29,29 +29,6 @@ from backend.store.tasks import TaskStore
 
 MAX_VARIATIONS = 16
 MAX_LORAS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class LoraChoice:
-    """A LoRA as a request names it."""
-
-    id: str
-    strength: float = 1.0  #: on the high-noise expert, or the only one
-    strength_2: float | None = None  #: on the low-noise expert; None = the same
-    expert: str | None = None  #: "high", "low" or "both"; None = derived from its files
-
-
-@dataclass(frozen=True, slots=True)
-class SubmitRequest:
-    """What a client asks for."""
-
-    model: str  #: a name, or "auto"
-    draft: RequestDraft
-    loras: tuple[LoraChoice, ...] = ()
-    preset: str | None = None
-    variations: int = 1  #: number of tasks, with consecutive seeds
-    priority: Priority = Priority.NORMAL
-    idempotency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +55,8 @@ class Prepared:
     requests: tuple[GenerationRequest, ...]  #: one per variation
     choice: Choice
     notes: tuple[str, ...]  #: one sentence per value adjusted to fit the model
-    fingerprint: str
-    priority: Priority = Priority.NORMAL
-    idempotency_key: str | None = None
+    draft: RequestDraft  #: what was asked for
+    fingerprint: str  #: of the draft
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +93,11 @@ class GenerationService:
         self._forecast = forecast
         self._continuation = Continuation(home, outputs, inputs)
 
-    def submit(self, asked: SubmitRequest, *, extends: str | None = None) -> Submission:
+    def submit(self, draft: RequestDraft) -> Submission:
         """Validate and queue a request; return its tasks once they are committed to disk.
 
-        A repeated `idempotency_key` returns the original tasks. `extends` names a finished video: the new clip starts
-        from its last frame and inherits prompt, size, frame rate and length unless the request sets them.
+        A repeated `idempotency_key` returns the original tasks. A clip that extends a finished video starts from its
+        last frame and inherits prompt, size, frame rate and length unless the request sets them.
 
         Raises:
             InvalidRequest: the request does not fit the model or the machine; nothing was queued.
@@ -130,16 +106,16 @@ class GenerationService:
             IdempotencyConflict: the key belongs to a different request.
             OutputNotFound, OutputFileMissing: the video to extend is unknown, or its file is gone.
         """
-        return self._queue(self._prepared(asked, extends))
+        return self._queue(self._prepared(draft))
 
-    def estimate(self, asked: SubmitRequest, *, extends: str | None = None) -> Estimate:
+    def estimate(self, draft: RequestDraft) -> Estimate:
         """Estimate what `submit` would queue and its cost, whether or not the model is installed.
 
         Raises:
             InvalidRequest: the request does not fit the model.
             OutputNotFound, OutputFileMissing: as `submit`.
         """
-        prepared = self._prepared(asked, extends)
+        prepared = self._prepared(draft)
         available, fetch = self._supply.foresee(prepared.choice.spec)
         return Estimate(prepared, self._forecast.decide(prepared.requests[0]), available, fetch)
 
@@ -157,13 +133,14 @@ class GenerationService:
         request = self._continuation.redecoding(output_id, fps=fps, crf=crf)
         notes = (f"the latents of {request.latents_of} are decoded again, without denoising",)
         choice = Choice(find_model(request.model), (), ())
-        return self._queue(Prepared((request,), choice, notes, request.digest, idempotency_key=key))
+        draft = RequestDraft(request.prompt, request.model, idempotency_key=key)
+        return self._queue(Prepared((request,), choice, notes, draft, request.digest))
 
-    def choice(self, prompt: str, *, model: str, draft: RequestDraft) -> Choice:
+    def choice(self, draft: RequestDraft) -> Choice:
         """Return the model for this request, and why it was chosen. Raises like `submit`."""
-        if not prompt.strip():
+        if not draft.prompt.strip():
             raise InvalidRequest("Prompt cannot be empty", details={"field": "prompt"})
-        return choose_model(self._models, model, draft)
+        return choose_model(self._models, draft)
 
     def delete(self, task_id: str) -> None:
         """Remove a finished task from the queue view; its video stays.
@@ -194,44 +171,49 @@ class GenerationService:
         """Delete stored images that no task or video references any more; return the number deleted."""
         return self._inputs.prune(self._tasks.image_ids())
 
-    def _prepared(self, asked: SubmitRequest, extends: str | None) -> Prepared:
-        notes: tuple[str, ...] = ()
+    def _prepared(self, asked: RequestDraft) -> Prepared:
+        draft = asked
         before: ModelSpec | None = None
-        if extends is not None:
-            extension = self._continuation.extension(extends, asked.draft)
-            asked, notes, before = replace(asked, draft=extension.draft), extension.notes, extension.before
-        choice = choose_model(self._models, asked.model, asked.draft, before=before)
+        notes: tuple[str, ...] = ()
+        if asked.extends is not None:
+            extension = self._continuation.extension(asked.extends, asked)
+            draft, before, notes = extension.draft, extension.before, extension.notes
+        choice = choose_model(self._models, draft, before=before)
         if not 1 <= asked.variations <= MAX_VARIATIONS:
             raise InvalidRequest(
                 f"variations must be between 1 and {MAX_VARIATIONS}",
                 details={"field": "variations", "minimum": 1, "maximum": MAX_VARIATIONS},
             )
-        draft, more = self._with_loras(choice.spec, asked)
-        first, adjusted = resolve_request(choice.spec, draft)
+        draft, loras, more = self._with_loras(choice.spec, draft)
+        first, adjusted = resolve_request(choice.spec, draft, loras)
         seeds = [(first.seed + index) % (MAX_SEED + 1) for index in range(asked.variations)]
-        return Prepared(
-            tuple(replace(first, seed=seed) for seed in seeds),
-            choice,
-            (*notes, *more, *adjusted),
-            _fingerprint(choice.spec, asked),
-            asked.priority,
-            asked.idempotency_key,
-        )
+        requests = tuple(replace(first, seed=seed) for seed in seeds)
+        # Hashed before the seed is drawn, so that a retried submit has the same hash.
+        values = asdict(replace(asked, model=choice.spec.id, idempotency_key=None))
+        fingerprint = hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        unknown = self._unknown_words(choice.spec, first.prompt)
+        return Prepared(requests, choice, (*notes, *more, *adjusted, *unknown), asked, fingerprint)
 
-    def _with_loras(self, spec: ModelSpec, asked: SubmitRequest) -> tuple[RequestDraft, list[str]]:
-        """Fill in the preset and the LoRAs, which must be installed and fit the model."""
-        draft, choices, notes = asked.draft, list(asked.loras), []
-        if asked.preset is not None:
-            preset = self._loras.preset(asked.preset)
+    def _unknown_words(self, spec: ModelSpec, prompt: str) -> tuple[str, ...]:
+        """Return a sentence about words that a model with a small world does not know."""
+        vocabulary = self._models.vocabulary(spec)
+        note = None if vocabulary is None else vocabulary.note(spec.id, prompt)
+        return () if note is None else (note,)
+
+    def _with_loras(self, spec: ModelSpec, draft: RequestDraft) -> tuple[RequestDraft, tuple[LoraUse, ...], list[str]]:
+        """Fill in the preset, and find the files of the LoRAs, which must be installed and fit the model."""
+        choices, notes = list(draft.loras), []
+        if draft.preset is not None:
+            preset = self._loras.preset(draft.preset)
             if preset is None:
                 raise LoraNotFound(
                     "There is no preset with this name", suggestions=("List the LoRAs; some of them are presets.",)
                 )
-            if all(one.id != asked.preset for one in choices):
-                choices.insert(0, LoraChoice(asked.preset))
+            if all(one.id != draft.preset for one in choices):
+                choices.insert(0, LoraChoice(draft.preset))
             filled = {name: value for name, value in preset.items() if getattr(draft, name) is None}
-            draft = replace(draft, preset=asked.preset, **filled)
-            notes.append(f"preset {asked.preset}: " + ", ".join(f"{name} {value}" for name, value in filled.items()))
+            draft = replace(draft, **filled)
+            notes.append(f"preset {draft.preset}: " + ", ".join(f"{name} {value}" for name, value in filled.items()))
         if len(choices) > MAX_LORAS:
             raise InvalidRequest(f"At most {MAX_LORAS} LoRAs can be used at once", details={"field": "loras"})
         uses: list[LoraUse] = []
@@ -246,7 +228,7 @@ class GenerationService:
             )
             uses.append(use)
             notes += adjusted
-        return replace(draft, loras=tuple(uses)), notes
+        return draft, tuple(uses), notes
 
     def _queue(self, prepared: Prepared) -> Submission:
         choice, first = prepared.choice, prepared.requests[0]
@@ -258,9 +240,9 @@ class GenerationService:
             tasks = self._tasks.insert_all(
                 [(new_task_id(), request) for request in prepared.requests],
                 adjustments=prepared.notes,
-                priority=prepared.priority,
+                priority=prepared.draft.priority,
                 max_attempts=self._settings.max_attempts,
-                idempotency_key=prepared.idempotency_key,
+                idempotency_key=prepared.draft.idempotency_key,
                 fingerprint=prepared.fingerprint,
             )
         position = self._tasks.queue_position(tasks[0].id)
@@ -268,9 +250,3 @@ class GenerationService:
         # Earlier videos do not predict the speed of the network.
         known = until_done if fetch is None else None
         return Submission(tuple(tasks), choice.spec, choice.reasons, position, known, fetch)
-
-
-def _fingerprint(spec: ModelSpec, asked: SubmitRequest) -> str:
-    """Hash the request before the seed is drawn, so that a retried submit has the same hash."""
-    values = asdict(replace(asked, model=spec.id, idempotency_key=None))
-    return hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backend.core.catalogue.table import AUTO, ModelSpec, find_model
-from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
-from backend.core.frame_size import snap_size
+from backend.core.catalogue.spec import AUTO
+from backend.core.catalogue.table import ModelSpec, find_model
+from backend.core.errors import ImageNotAccepted, ImageRequired
+from backend.core.frame_size import makes_exactly
 from backend.core.requests import RequestDraft, check_images
 from backend.models.folder.manager import ModelManager
 
@@ -23,13 +24,12 @@ class Choice:
     alternatives: tuple[ModelSpec, ...]  #: other installed models that could serve it
 
 
-def choose_model(models: ModelManager, name: str, draft: RequestDraft, *, before: ModelSpec | None = None) -> Choice:
+def choose_model(models: ModelManager, draft: RequestDraft, *, before: ModelSpec | None = None) -> Choice:
     """Find the model for a request.
 
     Args:
         models: the installed models.
-        name: the name in the request, or `auto`.
-        draft: the request.
+        draft: the request; its model may be `auto`.
         before: the model of the video being extended; preferred if it can make this request.
 
     Raises:
@@ -38,8 +38,8 @@ def choose_model(models: ModelManager, name: str, draft: RequestDraft, *, before
         ModelUnavailable: no text-to-video model is installed.
     """
     image, end_image = draft.image is not None, draft.end_image is not None
-    if name.strip().lower() != AUTO:
-        spec = find_model(name)
+    if draft.model.strip().lower() != AUTO:
+        spec = find_model(draft.model)
         check_images(spec, image=image, end_image=end_image)
         return Choice(spec, (), ())
     if end_image and not image:
@@ -53,32 +53,16 @@ def choose_model(models: ModelManager, name: str, draft: RequestDraft, *, before
         )
     if not fitting:
         return Choice(models.default(), (), ())  # raises if there is none
-    able = [spec for spec in fitting if _can_make(spec, draft)] or fitting
+    able = [spec for spec in fitting if makes_exactly(spec, draft.width, draft.height)] or fitting
     spec = before if before in able and before is not None else able[0]
-    return Choice(spec, _reasons(spec, draft, able, fitting, before), tuple(one for one in fitting if one is not spec))
-
-
-def _can_make(spec: ModelSpec, draft: RequestDraft) -> bool:
-    """Whether the model can make the requested size exactly."""
-    if draft.width is None or draft.height is None:
-        return True
-    try:
-        return not snap_size(spec, draft.width, draft.height)[2]
-    except InvalidRequest:
-        return False
-
-
-def _reasons(
-    spec: ModelSpec, draft: RequestDraft, able: list[ModelSpec], fitting: list[ModelSpec], before: ModelSpec | None
-) -> tuple[str, ...]:
-    given = "a start and an end image were given" if draft.end_image else "an image was given"
-    reasons = [given if draft.image else "no image was given"]
+    given = "a start and an end image were given" if end_image else "an image was given"
+    reasons = [given if image else "no image was given"]
     if spec is before:
-        reasons.append(f"{spec.id} made the clip that this one goes on from")
+        reasons.append(f"{spec.id} made the clip that this one continues")
     elif len(fitting) == 1:
-        reasons.append(f"{spec.id} is the only model here for that")
+        reasons.append(f"{spec.id} is the only installed model for that")
     else:
-        reasons.append(f"{spec.id} is the best of the {len(fitting)} models here for that on this machine")
+        reasons.append(f"{spec.id} is the best of the {len(fitting)} installed models for that on this machine")
     if len(able) < len(fitting):
         reasons.append(f"it can make {draft.width}x{draft.height} as it is")
-    return tuple(reasons)
+    return Choice(spec, tuple(reasons), tuple(one for one in fitting if one is not spec))

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from backend.core.catalogue.table import Mode, find_model
 from backend.core.domain import Output, Phase, Progress, Stage
 from backend.core.errors import InvalidRequest, LatentsNotKept, OutOfMemory
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
-from backend.core.planning.memory_ladder import MemoryLadder, MemoryUse, OomPolicy
+from backend.core.planning.memory_ladder import OomPolicy
 from backend.core.requests import GenerationRequest
 from backend.engine.loading.pipeline_loader import WanComponents
 from backend.engine.state.kept_latents import read_latents
@@ -22,10 +23,11 @@ from backend.services.run.clip_writer import Clip, ClipWriter
 from backend.services.run.clock import EXPERT_PHASE, PhaseClock, plan_phases
 from backend.services.run.denoising import DenoisingRun, OpenLora
 from backend.services.run.files import AttemptFiles
-from backend.services.run.memory_plans import Rungs, StartPlan, StartPlans
 from backend.services.run.memory_watch import Alerted, MemoryWatch, RunMemory
 from backend.services.run.model_fetch import Admit, ModelFetch, Paused, never_paused
+from backend.services.run.out_of_memory import Rungs
 from backend.services.run.report import Report, RunReport
+from backend.services.run.start_plans import StartPlan, StartPlans
 
 #: While steps are made, the state is saved at least this often.
 STATE_SECONDS = 30.0
@@ -94,10 +96,10 @@ class RealGenerationPipeline:
             memory.relieve()
 
         with AttemptFiles(self._home, task_id) as files:
-            fetch = self._bridge.would_fetch(request.model)
-            warm = not fetch and self._bridge.is_warm(request.model)
-            planned = plans.planned(request)
-            clock = PhaseClock(plan_phases(request, planned.seconds, warm=warm, fetch=fetch))
+            model = self._bridge.availability(request.model)
+            planned, fetch = plans.planned(request), model.would_fetch
+            phases = plan_phases(model.spec, request, planned.seconds, warm=model.loaded, fetch=fetch)
+            clock = PhaseClock(phases)
             progress = RunReport(clock, report_and_relieve, request.steps)
             progress.update(Stage.INITIALIZING, "Starting")
             if fetch:
@@ -110,9 +112,7 @@ class RealGenerationPipeline:
             except OutOfMemory:
                 self._bridge.unload()  # it may be halfway to another plan, and its memory is needed
                 raise
-            clock.finish()
-        components = clip.components
-        plans.learn(request, components.fingerprint, components.plan, clip.ladder.taken)
+        plans.learn(request, clip.components.fingerprint, clip.components.plan, clip.rungs.taken)
         return replace(output, generation_seconds=time.monotonic() - started)
 
     def generate_t2v(self, task_id: str, request: GenerationRequest, *, report: Report) -> Output:
@@ -138,9 +138,9 @@ class RealGenerationPipeline:
 
         Raises like `generate`.
         """
-        ladder = MemoryLadder(self._options.oom_policy, _side(request))
-        components = self._load(request, self._start(request), ladder)
-        self._options.start_plans.learn(request, components.fingerprint, components.plan, ladder.taken)
+        rungs = Rungs(self._options.oom_policy, request)
+        components = rungs.load(partial(self._bridge.prepare, request), self._start(request).plan)
+        self._options.start_plans.learn(request, components.fingerprint, components.plan, rungs.taken)
 
     def _start(self, request: GenerationRequest, planned: StartPlan | None = None) -> StartPlan:
         return self._options.start_plans.choose(request, self._bridge.fingerprint(request.model), planned)
@@ -148,11 +148,12 @@ class RealGenerationPipeline:
     def _latents(self, request: GenerationRequest, planned: StartPlan, files: AttemptFiles, report: RunReport) -> Clip:
         """Load the model and return the final latents, denoised now or kept by an earlier video."""
         source = request.latents_of
+        start = self._start(request, planned)
         what = request.model if source is None else f"the decoder of {request.model}"
         report.begin(Phase.LOAD, f"Loading {what}")
-        ladder = MemoryLadder(self._options.oom_policy, _side(request))
-        start = self._start(request, planned)
-        components = self._used = self._load(request, start, ladder, report)
+        rungs = Rungs(self._options.oom_policy, request, report)
+        load = self._bridge.prepare if source is None else self._bridge.decoder
+        components = self._used = rungs.load(partial(load, request), start.plan)
         if source is not None:
             kept = read_latents(self._home.latents_of(source), components, request)
             report.clock.advance()
@@ -163,7 +164,7 @@ class RealGenerationPipeline:
                 expert_steps=dict.fromkeys(EXPERT_PHASE, 0),
                 loras=kept.loras,
                 resumed_from_step=None,
-                ladder=ladder,
+                rungs=rungs,
                 plan_reason=start.reason,
             )
         report.clock.advance()
@@ -172,7 +173,7 @@ class RealGenerationPipeline:
             request,
             files,
             report,
-            Rungs(components, ladder, report),
+            rungs,
             open_lora=self._open_lora,
             state_seconds=self._options.state_seconds,
         )
@@ -184,30 +185,12 @@ class RealGenerationPipeline:
             expert_steps={expert: job.steps_of(expert) for expert in EXPERT_PHASE},
             loras=() if job.loras is None else tuple(receipt.to_json() for receipt in job.loras.receipts),
             resumed_from_step=run.resumed_from,
-            ladder=ladder,
+            rungs=rungs,
             plan_reason=start.reason,
         )
-
-    def _load(
-        self, request: GenerationRequest, start: StartPlan, ladder: MemoryLadder, report: RunReport | None = None
-    ) -> WanComponents:
-        """Load the model, or the decoder of a request that only decodes, under the first plan that fits."""
-        bridge, plan = self._bridge, start.plan
-        load = bridge.prepare if request.latents_of is None else bridge.decoder
-        while True:
-            try:
-                return load(request, plan)
-            except OutOfMemory as error:
-                plan = ladder.down(plan, error, MemoryUse.LOAD)
-            if report is not None:
-                report.update(Stage.LOADING_MODEL, ladder.taken[-1].sentence)
 
     def _unload_unused(self) -> tuple[str, ...]:
         """Unload a model that this run does not compute with; return its name."""
         # Until the run has its model, the loaded one may be it.
         unloaded = None if self._used is None else self._bridge.unload_unless(self._used)
         return () if unloaded is None else (unloaded,)
-
-
-def _side(request: GenerationRequest) -> int:
-    return max(request.width, request.height)

@@ -27,8 +27,8 @@ from backend.models.lora.library import LoraLibrary
 from backend.services.planning.forecast import Forecast
 from backend.services.planning.self_test import find_abilities
 from backend.services.real_generation_pipeline import RealGenerationPipeline, RunOptions
-from backend.services.run.memory_plans import StartPlans
 from backend.services.run.memory_watch import Alerted, MemoryWatch
+from backend.services.run.start_plans import StartPlans
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.outputs import OutputStore

@@ -236,7 +236,7 @@ def test_the_rule_above_sees_what_it_should(code: str, blocks: bool) -> None:
 
 def test_handlers_that_ask_stores_run_in_threads(shared: Served) -> None:
     """Every handler is a plain function unless it touches neither database nor disk."""
-    light = {"live", "ports", "socket_stats", "front_door", "interactive_docs", "openapi"}
+    light = {"live", "ports", "socket_stats", "interactive_docs", "openapi"}
     for route in iter_route_contexts(shared.app.routes):
         if route.methods and route.endpoint is not None and route.endpoint.__name__ not in light:
             assert not _is_async(route.endpoint), route.path

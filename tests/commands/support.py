@@ -22,9 +22,12 @@ QUICK = ["--size", "64x64", "--frames", "5", "--steps", "4", "--seed", "7"]
 PROMPT = "a red circle moving right on a navy background"
 
 
-def wan22(*arguments: str, home: Path | None = None, timeout: float = 110) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own."""
-    env = os.environ | ({"WAN22_HOME": str(home)} if home else {}) | {"COLUMNS": "160", "OMP_NUM_THREADS": "1"}
+def wan22(
+    *arguments: str, home: Path | None = None, timeout: float = 110, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own, with further variables if given."""
+    shown = {"COLUMNS": "160", "OMP_NUM_THREADS": "1"} | (env or {})
+    env = os.environ | ({"WAN22_HOME": str(home)} if home else {}) | shown
     return subprocess.run(
         [sys.executable, "-m", "backend.cli", *arguments], capture_output=True, text=True, env=env, timeout=timeout
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backend.commands.clip_distance import NotComparable, measure_distance
+from backend.commands.replay import NotComparable, measure_distance
 from tests.commands.support import frames_of
 from tests.services.media.test_video_encoder import encode, noise
 

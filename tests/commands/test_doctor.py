@@ -129,7 +129,7 @@ def test_the_command_asks_the_real_engine_and_speaks_json(tmp_path: Path) -> Non
     answer = json.loads(done.stdout)
     assert answer["ok"] is True
     found = {finding["subject"]: finding for finding in answer["findings"]}
-    assert found["model hub"]["text"] == "not asked (--offline)"
+    assert found["model hub"]["text"] == "not contacted (--offline)"
     for subject in ("torch build", "device", "precision", "attention", "attention native", "disk", "T2V-A14B plan"):
         assert found[subject]["text"], subject
     assert "engine" not in found

@@ -65,7 +65,7 @@ def test_errors_are_sentences_with_a_next_step(live_server: Callable[..., LiveSe
     assert "nearest size it can make is 256x256" in refused.stderr
     missing = wan22("generate", PROMPT, "--model", "T2V-A14B", home=server.home)
     assert missing.returncode == 1
-    assert "is not here" in missing.stderr
+    assert "is not installed" in missing.stderr
     assert "tiny-t2v-a14b" in missing.stderr
     unknown = wan22("queue", "cancel", "no-such-task", home=server.home)
     assert unknown.returncode == 1

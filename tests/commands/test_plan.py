@@ -35,7 +35,7 @@ def test_the_overview_names_a_plan_or_what_would_fit_for_every_model_and_card() 
 
 
 def test_a_plan_is_given_with_the_reason_of_every_other() -> None:
-    done = invoke("plan", "T2V-A14B", "--size", "832x480", "--vram", "24", "--ram", "64", "--card", "RTX 4090")
+    done = invoke("plan", "T2V-A14B", "--size", "832x480", "--vram", "24", "--ram", "64", "--card", "RTX 4090", "--all")
     assert done.returncode == 0, done.stderr
     assert "T2V-A14B at 832x480, 81 frames" in done.stdout
     assert "of the" in done.stdout
@@ -52,7 +52,7 @@ def test_what_does_not_fit_fails_and_names_what_would() -> None:
 
 
 def test_without_a_model_all_are_weighed() -> None:
-    done = invoke("plan", "--vram", "0", "--ram", "8")
+    done = invoke("plan", "--vram", "0", "--ram", "8", "--all")
     assert done.returncode == 0, done.stderr
     assert "tiny-t2v-a14b at 96x96, 17 frames: resident-bf16" in done.stdout
     assert "T2V-A14B at 1280x720, 81 frames does not fit" in done.stdout

@@ -254,13 +254,13 @@ def test_only_a_model_that_is_not_whole_is_fetched_and_never_one_of_the_package(
         checks[0] += 1
 
     bridge: ModelIntegrationBridge[Loaded] = ModelIntegrationBridge(Folders(), loader, fetcher)
-    assert not bridge.would_fetch(TINY)
+    assert not bridge.availability(TINY).would_fetch
     assert bridge.ensure("tiny", check=check, on_progress=print) == Path("/models") / TINY
-    assert bridge.would_fetch("t2v")
+    assert bridge.availability("t2v").would_fetch
     assert bridge.ensure("t2v", check=check, on_progress=print) == Path("/fetched/T2V-A14B")
     assert (fetcher.fetched, checks, loader.loads) == (["T2V-A14B"], [1], [])
     loader.damaged = True
-    assert not bridge.would_fetch(TINY)
+    assert not bridge.availability(TINY).would_fetch
     with pytest.raises(ModelDamaged):
         bridge.ensure(TINY, check=check, on_progress=print)
     with pytest.raises(UnknownModel):
@@ -276,6 +276,6 @@ def test_loading_never_fetches(loader: Loader) -> None:
 
 
 def test_without_a_fetcher_a_missing_model_stays_an_error(bridge: ModelIntegrationBridge[Loaded]) -> None:
-    assert not bridge.would_fetch("T2V-A14B")
+    assert not bridge.availability("T2V-A14B").would_fetch
     with pytest.raises(ModelUnavailable):
         bridge.ensure("T2V-A14B", check=lambda: None, on_progress=print)

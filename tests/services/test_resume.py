@@ -40,7 +40,7 @@ from backend.services.media.images import InputStore
 from backend.services.planning.forecast import Forecast
 from backend.services.real_generation_pipeline import RealGenerationPipeline, RunOptions
 from backend.services.run.files import StateFiles
-from backend.services.run.memory_plans import StartPlans
+from backend.services.run.start_plans import StartPlans
 from backend.store.engine import Database
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore

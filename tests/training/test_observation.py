@@ -9,7 +9,7 @@ import pytest
 
 from training.evaluation.scores import Scores, likeness
 from training.world.observation import UNCLEAR, Frames, ObservedScene, observe, saturation, travel
-from training.world.scenes import Scene, all_scenes, render
+from training.world.scenes import SHAPES, Scene, all_scenes, render
 
 STILL = Scene("red", "square", "staying still", "black")
 
@@ -27,6 +27,7 @@ def test_rendered_clips_are_recognised_in_every_aspect() -> None:
     assert scores.count > 100
     assert not scores.mistakes
     assert scores.share("everything") == 1.0
+    assert min(scores.outlines) > 0.93
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,19 @@ def test_a_clip_that_differs_in_one_aspect_is_wrong_in_that_aspect_alone(aspect:
 def test_an_empty_clip_has_a_background_and_no_shape() -> None:
     empty = np.full((17, 96, 96, 3), (12, 12, 16), dtype=np.uint8)
     assert observe(empty) == ObservedScene(UNCLEAR, UNCLEAR, UNCLEAR, "black")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_shape_with_a_dent_or_a_bulge_loses_its_outline(shape: str) -> None:
+    clip = frames_of(replace(STILL, shape=shape), seed=3)
+    rows, columns = np.nonzero((clip[0] == clip[0].reshape(-1, 3).max(axis=0)).all(axis=-1))
+    perfect, centre = observe(clip).outline, (int(rows.mean()), int(columns.mean()))
+    dented, bulging = clip.copy(), clip.copy()
+    dented[:, rows.min() : rows.min() + 14, centre[1] - 7 : centre[1] + 7] = clip[0, 0, 0]
+    bulging[:, centre[0] - 5 : centre[0] + 5, columns.max() : columns.max() + 12] = clip[0, rows[0], columns[0]]
+    assert perfect > 0.93
+    assert observe(dented).outline < min(0.9, perfect - 0.05)
+    assert observe(bulging).outline < perfect - 0.04
 
 
 def test_a_changing_background_is_unclear() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -56,7 +58,7 @@ def test_most_captions_are_canonical_and_free_phrasings_name_the_same_things() -
     rng = np.random.default_rng(0)
     scene = Scene("orange", "ring", "growing", "teal")
     phrases = [scene.phrase(rng) for _ in range(400)]
-    assert scene.caption == "a orange ring growing on a teal background"
+    assert scene.caption == "an orange ring growing on a teal background"
     assert 0.7 < phrases.count(scene.caption) / len(phrases) < 0.9
     assert all(word in text for text in phrases for word in ("orange", "ring", "teal", "background"))
 
@@ -65,6 +67,8 @@ def test_the_held_out_scenes_are_fixed_and_training_still_covers_every_word() ->
     hidden, visible = held_out(), training_scenes()
     assert len(hidden) >= 200
     assert hidden == held_out()
+    words = "\n".join(f"{one.colour} {one.shape} {one.motion} {one.background}" for one in hidden)
+    assert hashlib.sha256(words.encode()).hexdigest()[:16] == "42759a8f79a7e390", "the scores are of these scenes"
     assert hidden[0].caption == "a purple triangle spinning on a teal background"
     assert not set(hidden) & set(visible)
     assert set(hidden) | set(visible) == set(all_scenes())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from training.evaluation.card_words import WORDS, Words
-from training.evaluation.scores import ENOUGH
+from training.evaluation.scores import ENOUGH, SHARP
 from training.recipes import folder
 from training.recipes.models import TinyModel
 from training.world import scenes
@@ -68,6 +68,10 @@ def _score_section(use: str, scores: dict[str, Any], model: TinyModel) -> str:
         f"| {_NAMES.get(aspect, aspect)} | {right} / {count} | {right / count:.1%} |"
         for aspect, right in scores["right"].items()
     )
+    if "outline" in scores:
+        enough = scores["outline"]["enough"]
+        share = f"{enough} / {count} | {enough / count:.1%} |"
+        rows += f"\n| outline: overlap with a perfect shape of at least {SHARP} | {share}"
     for name, title in (("first_frame", "first"), ("last_frame", "last")):
         if name in scores:
             enough = scores[name]["enough"]
@@ -75,6 +79,10 @@ def _score_section(use: str, scores: dict[str, Any], model: TinyModel) -> str:
                 f"\n| {title} frame with a PSNR of at least {ENOUGH:.0f} dB | {enough} / {count} "
                 f"| {enough / count:.1%} |"
             )
+    outline = ""
+    if "outline" in scores:
+        outline = f"""The overlap of the shape with a perfect one of its kind, place, size and angle (intersection
+    over union) is {scores["outline"]["mean"]} on average and {scores["outline"]["least"]} at worst. """
     likenesses = "".join(
         f"The PSNR of the {title} frame against the input image is {scores[name]['mean_db']} dB on average and "
         f"{scores[name]['least_db']} dB at worst. "
@@ -93,7 +101,7 @@ def _score_section(use: str, scores: dict[str, Any], model: TinyModel) -> str:
     in training, with one clip each and no retries. {"" if use == "text" else _GIVEN} The decoded frames are judged by
     an image analysis that shares no drawing code with the training data; whatever it does not recognise counts as
     wrong."""
-    conditions = f"""{likenesses}Settings: {settings["steps"]} steps, {guidance}, prompts padded to
+    conditions = f"""{outline}{likenesses}Settings: {settings["steps"]} steps, {guidance}, prompts padded to
     {settings["max_sequence_length"]}, {settings["size"]}x{settings["size"]}, {settings["frames"]} frames, float32 on a
     CPU; seed 1000 + position in the held-out list. {scores["seconds_per_clip"]:.1f} s per clip on that machine.
     Most frequent mistakes: {wrong or "none"}."""

@@ -82,6 +82,7 @@ def judge(pipeline: Any, test_cases: Sequence[Case], settings: SamplingSettings)
 
 def _line(scores: Scores) -> str:
     parts = [f"{aspect} {scores.share(aspect):.1%}" for aspect in RIGHT]
+    parts.append(f"outline {np.mean(scores.outlines):.3f} (worst {min(scores.outlines):.3f})")
     for name, ratios in (("first frame", scores.first_frames), ("last frame", scores.last_frames)):
         if ratios:
             parts.append(f"{name} {np.mean(ratios):.1f} dB (worst {min(ratios):.1f})")

@@ -17,6 +17,8 @@ from training.world.scenes import Scene
 
 #: The judged aspects of a clip, in the order of the score table.
 ASPECTS = ("colour", "background", "motion", "shape")
+#: Overlap with a perfect shape from which a clip keeps its outline; rendered clips reach 0.95 to 1.
+SHARP = 0.9
 #: PSNR in dB from which a frame counts as a reproduction of the input image.
 ENOUGH = 24.0
 
@@ -32,6 +34,8 @@ class Scores:
     #: PSNR in dB of the first and last frame against the input images, per clip.
     first_frames: list[float] = field(default_factory=list)
     last_frames: list[float] = field(default_factory=list)
+    #: Overlap of the shape with a perfect one, per clip.
+    outlines: list[float] = field(default_factory=list)
 
     def add(self, scene: Scene, observed: ObservedScene) -> None:
         """Count one clip."""
@@ -39,6 +43,7 @@ class Scores:
         wrong = [aspect for aspect in ASPECTS if getattr(scene, aspect) != getattr(observed, aspect)]
         self.right.update(aspect for aspect in ASPECTS if aspect not in wrong)
         self.right.update([] if wrong else ["everything"])
+        self.outlines.append(observed.outline)
         self.mistakes.update((aspect, getattr(scene, aspect), getattr(observed, aspect)) for aspect in wrong)
 
     def share(self, aspect: str) -> float:
@@ -49,6 +54,12 @@ class Scores:
         """Return the scores as plain values, for the notes in the folder of the model."""
         plain: dict[str, Any] = {"count": self.count, "right": {name: self.right[name] for name in RIGHT}}
         plain["mistakes"] = [[*mistake, times] for mistake, times in self.mistakes.most_common()]
+        if self.outlines:
+            plain["outline"] = {
+                "mean": round(float(np.mean(self.outlines)), 3),
+                "least": round(min(self.outlines), 3),
+                "enough": sum(overlap >= SHARP for overlap in self.outlines),
+            }
         for name, ratios in (("first_frame", self.first_frames), ("last_frame", self.last_frames)):
             if ratios:
                 enough = sum(ratio >= ENOUGH for ratio in ratios)

@@ -1,1 +1,1 @@
-"""The networks and how they learn: data in latent space, losses, the optimizer and the resumable loop."""
+"""The networks and how they learn: latents, losses, the optimizer, the resumable loop."""

@@ -16,11 +16,13 @@ from diffusers import UniPCMultistepScheduler, WanImageToVideoPipeline, WanPipel
 from training.networks.flow import FLOW_SHIFT, TRAINING_TIMES
 from training.networks.latents import Normalisation
 from training.recipes.models import TinyModel
+from training.world.scenes import CANONICAL, world_words
 
 #: Training notes: steps, seconds and sizes, from which the model card is generated.
 NOTES = "training.json"
 PREVIEW = "preview.json"
 CARD = "README.md"
+VOCABULARY = "vocabulary.json"
 
 
 def save(
@@ -54,6 +56,7 @@ def save(
     shutil.rmtree(part, ignore_errors=True)
     pipeline.save_pretrained(part, safe_serialization=True)
     (part / PREVIEW).write_text(json.dumps(preview, indent=1) + "\n")
+    (part / VOCABULARY).write_text(vocabulary_file())
     write_notes(part, notes)
     _name_tokenizer_portably(part)
     _forget_origin(part)
@@ -63,6 +66,11 @@ def save(
     folder.parent.mkdir(parents=True, exist_ok=True)
     part.replace(folder)
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def vocabulary_file() -> str:
+    """Return the declaration of what the model knows, from which the server tells users of words that it ignores."""
+    return json.dumps({"sentence": CANONICAL, "words": world_words()}, indent=1) + "\n"
 
 
 def _name_tokenizer_portably(folder: Path) -> None:

@@ -1,1 +1,1 @@
-"""What the clips show: scenes and captions, the held-out split, the LoRA effects, and the analysis of frames."""
+"""What the clips show: scenes, captions, the held-out split, LoRA effects, image analysis."""

@@ -1,4 +1,4 @@
-"""Recognises the content of a clip: colour, background, shape and motion.
+"""Recognises the content of a clip: colour, background, shape and motion, and how well the shape keeps its outline.
 
 Plain image analysis on uint8 frames. It shares the colour tables and the vocabulary with the renderer, but
 no drawing code; whatever it cannot recognise it reports as unclear, which the judge counts as wrong.
@@ -36,7 +36,7 @@ _TRIANGLE, _SQUARE = 0.25, 0.11
 _ELONGATED = 0.15
 #: Travel over the clip as a share of the width: below the first value the shape stays, above the second it moves.
 _STAYS, _MOVES = 0.08, 0.15
-#: AdapterSet of the area over the clip: below the first value the size is constant, above the second it changes.
+#: Ratio of the area over the clip: below the first value the size is constant, above the second it changes.
 _SAME_SIZE, _OTHER_SIZE = 1.5, 2.5
 #: Rotation over the clip in degrees: below the first value the shape rests, above the second it spins.
 _RESTS, _SPINS = 20.0, 60.0
@@ -50,12 +50,16 @@ class ObservedScene:
     shape: str
     motion: str
     background: str
+    #: Overlap of the shape with a perfect one of its kind, place, size and angle: intersection over union, 0 to 1,
+    #: averaged over the frames. 0 where the shape was not recognised.
+    outline: float = 0.0
 
 
 @dataclass(frozen=True)
 class _Outline:
-    """The shape in one frame: filled area, share of the hole, centre, and complex n-fold symmetry moments."""
+    """The shape in one frame: its pixels, filled area, share of the hole, centre, and n-fold symmetry moments."""
 
+    covered: _Mask
     area: float
     hole: float
     centre: complex
@@ -82,7 +86,8 @@ def observe(frames: Frames) -> ObservedScene:
             return ObservedScene(UNCLEAR, UNCLEAR, UNCLEAR, background)
         outlines.append(_outline(covered))
     shape = _shape(outlines)
-    return ObservedScene(_agree(colours), shape, _motion(outlines, shape, frames.shape[2]), background)
+    overlap = 0.0 if shape == UNCLEAR else float(np.mean([_overlap(outline, shape) for outline in outlines]))
+    return ObservedScene(_agree(colours), shape, _motion(outlines, shape, frames.shape[2]), background, overlap)
 
 
 def travel(frames: Frames) -> complex:
@@ -126,7 +131,26 @@ def _outline(covered: _Mask) -> _Outline:
     turns = np.exp(1j * np.angle(arms))
     folds = {n: complex((weights * turns**n).sum() / weights.sum()) for n in (2, 3, 4)}
     hole = 1.0 - float((covered & filled).sum()) / len(points)
-    return _Outline(float(len(points)), hole, complex(centre), folds)
+    return _Outline(covered, float(len(points)), hole, complex(centre), folds)
+
+
+def _overlap(outline: _Outline, shape: str) -> float:
+    """Return the intersection over union of a shape with the perfect one of the same centre, area and angle."""
+    rows, columns = np.indices(outline.covered.shape)
+    arms: NDArray[np.complex128] = np.asarray(columns + 1j * rows - outline.centre)
+    if shape in ("circle", "ring"):
+        size = np.abs(arms) ** 2 * math.pi
+        perfect = size <= outline.area
+        if shape == "ring":
+            perfect &= size >= outline.area * outline.hole
+    else:
+        # A regular polygon is where the arms reach no further along any side's normal than its inradius.
+        corners = {"triangle": 3, "square": 4}[shape]
+        inradius = math.sqrt(outline.area / (corners * math.tan(math.pi / corners)))
+        first = np.angle(outline.folds[corners]) / corners + math.pi / corners
+        normals = np.exp(1j * (first + 2 * math.pi * np.arange(corners) / corners))
+        perfect = (arms[..., None] * normals.conj()).real.max(axis=-1) <= inradius
+    return float((perfect & outline.covered).sum() / (perfect | outline.covered).sum())
 
 
 def _reached_from_outside(empty: _Mask) -> _Mask:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +75,8 @@ _SYNONYMS = {
     "spinning": ("spins", "rotating"),
     "staying still": ("stays still", "standing still"),
 }
+#: The canonical sentence of a caption, with the right article once its places are filled.
+CANONICAL = "a {colour} {shape} {motion} on a {background} background"
 _PHRASINGS = (
     "{colour} {shape} {motion}, {background} background",
     "the {colour} {shape} is {motion}, the background is {background}",
@@ -99,7 +102,8 @@ class Scene:
     @property
     def caption(self) -> str:
         """The canonical sentence, which is the one that is judged."""
-        return f"a {self.colour} {self.shape} {self.motion} on a {self.background} background"
+        words = {"colour": self.colour, "shape": self.shape, "motion": self.motion, "background": self.background}
+        return with_articles(CANONICAL.format(**words))
 
     def phrase(self, rng: np.random.Generator) -> str:
         """Describe the scene, usually in the canonical sentence, sometimes in a free phrasing."""
@@ -113,10 +117,25 @@ class Scene:
             background=self.background,
             synonym=synonyms[int(rng.integers(len(synonyms)))],
         )
-        words = text.replace("a orange", "an orange").split()
+        words = with_articles(text).split()
         if rng.random() < 0.3:
             words.insert(int(rng.integers(len(words) + 1)), str(rng.choice(FILLERS)))
         return " ".join(words)
+
+
+def with_articles(text: str) -> str:
+    """Return a caption with "an" before a vowel."""
+    return re.sub(r"\ba (?=[aeiou])", "an ", text)
+
+
+def world_words() -> dict[str, list[str]]:
+    """Return what may stand in each place of the canonical sentence."""
+    return {
+        "colour": list(COLOURS),
+        "shape": list(SHAPES),
+        "motion": list(MOTIONS),
+        "background": list(BACKGROUNDS),
+    }
 
 
 def all_scenes() -> list[Scene]:

@@ -9,7 +9,7 @@ from importlib.resources import files
 
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.responses import HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 ASSETS = "/docs/assets"
@@ -18,12 +18,6 @@ _POLICY = (
 )
 
 router = APIRouter(include_in_schema=False)
-
-
-@router.get("/")
-def front_door() -> RedirectResponse:
-    """Redirect the root address to the documentation."""
-    return RedirectResponse("/docs")
 
 
 @router.get("/docs")

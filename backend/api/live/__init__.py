@@ -1,1 +1,1 @@
-"""News over WebSocket: progress of tasks and downloads."""
+"""Live updates over WebSocket: progress of tasks and downloads."""

@@ -1,1 +1,1 @@
-"""The LoRAs of this server."""
+"""The LoRA routes: list, upload, download, delete."""

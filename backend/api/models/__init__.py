@@ -1,1 +1,1 @@
-"""The models of this server: which are here, fetching them, advice, cleaning up."""
+"""The model routes: status, downloads, advice, cleanup."""

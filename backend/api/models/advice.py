@@ -1,4 +1,4 @@
-"""Routes about the use of the models, and what to do when one of them cannot be used. Unknown values are absent."""
+"""Routes about the use of the models, and advice when one of them cannot be used. Unknown values are absent."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from backend.services.models.fallback import Alternative, Level, Want
 
 router = Routes(prefix="/models", tags=["models"])
 
-Days = Annotated[int, Query(description="How many days back are counted", ge=1, le=3650)]
+Days = Annotated[int, Query(description="Days to look back", ge=1, le=3650)]
 
 
 class Period(BaseModel):
-    """The time that was counted."""
+    """The counted period."""
 
     start_date: Timestamp
     end_date: Timestamp
@@ -35,7 +35,9 @@ class SystemUse(BaseModel):
     average_uses_per_day: float
     most_used_model: str | None = None
     active_models: int = Field(description="Models that a task ended with")
-    success_rate: float | None = Field(None, description="Share of the tasks, but cancelled ones, that became a video")
+    success_rate: float | None = Field(
+        None, description="Share of the tasks that completed; cancelled ones do not count"
+    )
 
 
 class ModelUseView(BaseModel):
@@ -46,13 +48,13 @@ class ModelUseView(BaseModel):
     failed: int
     cancelled: int
     success_rate: float | None = None
-    average_generation_time: float | None = Field(None, description="Seconds, over the videos that are still here")
+    average_generation_time: float | None = Field(None, description="Seconds, over the videos still in the gallery")
     uses_per_day: float
     last_used: Timestamp
 
 
 class ModelAnalytics(BaseModel):
-    """What the models were used for."""
+    """The use of the models."""
 
     time_period: Period
     system_analytics: SystemUse
@@ -61,19 +63,19 @@ class ModelAnalytics(BaseModel):
 
 
 class FallbackAsked(BaseModel):
-    """What somebody wants to make, and how long they would wait."""
+    """The intended request, and how long the client would wait."""
 
     model_config = ConfigDict(extra="forbid")
 
     requested_model: str = Field(description="A model's id or one of its aliases", max_length=128)
-    quality: Level = Field(Level.MEDIUM, description="high: rather wait than take another model")
-    speed: Level = Field(Level.MEDIUM, description="high: rather take another model than wait")
+    quality: Level = Field(Level.MEDIUM, description="high: prefer waiting to another model")
+    speed: Level = Field(Level.MEDIUM, description="high: prefer another model to waiting")
     resolution: str | None = Field(None, description="WIDTHxHEIGHT; the model's own when left out", max_length=32)
-    max_wait_minutes: float | None = Field(None, ge=0, le=100_000, description="How long waiting is all right")
+    max_wait_minutes: float | None = Field(None, ge=0, le=100_000, description="Longest acceptable wait")
 
 
 class AlternativeView(BaseModel):
-    """Another model that is here, takes the same inputs and fits."""
+    """Another installed model that takes the same inputs and fits."""
 
     suggested_model: str
     compatibility_score: float = Field(description="Share of: takes the same inputs, makes the size, is of full size")
@@ -90,9 +92,9 @@ class StrategyView(BaseModel):
     )
     recommended_action: str
     alternative_model: str | None = None
-    estimated_wait_time: float | None = Field(None, description="Seconds until the download that runs has ended")
+    estimated_wait_time: float | None = Field(None, description="Seconds until the running download ends")
     user_message: str
-    can_queue_request: bool = Field(description="Whether the request would be taken as it is")
+    can_queue_request: bool = Field(description="Whether the request would be accepted unchanged")
 
 
 class WaitView(BaseModel):
@@ -112,7 +114,7 @@ class FallbackAnswer(BaseModel):
     timestamp: Timestamp
 
 
-@router.get("/analytics", summary="What the models were used for")
+@router.get("/analytics", summary="Use of the models")
 def analytics(services: ServicesDep, time_period_days: Days = 30) -> ModelAnalytics:
     """Count the tasks that ended, by model: how many, how many became a video, how long those took."""
     usage = services.usage.of_last(time_period_days)
@@ -146,9 +148,9 @@ def analytics(services: ServicesDep, time_period_days: Days = 30) -> ModelAnalyt
     )
 
 
-@router.post("/fallback/suggest", response_model_exclude_none=False, summary="What to do without a model")
+@router.post("/fallback/suggest", response_model_exclude_none=False, summary="Advice for a model that cannot be used")
 def suggest(asked: FallbackAsked, services: ServicesDep) -> FallbackAnswer:
-    """Say what serves a request whose model is not here or does not fit; nothing is queued, fetched or pretended."""
+    """Suggest what to do when the requested model is not installed or does not fit; queues and downloads nothing."""
     spec = find_model(asked.requested_model)
     found = services.fallbacks.suggest(
         Want(

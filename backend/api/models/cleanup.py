@@ -16,17 +16,17 @@ router = Routes(prefix="/models", tags=["models"])
 
 
 class CleanupAsked(BaseModel):
-    """What is to be freed, and whether for real."""
+    """How much to free, and whether to delete or only list."""
 
     target_space_gb: float | None = Field(
-        None, ge=0, le=1e6, description="Free no more than brings the free space to so many GB; absent: all that can go"
+        None, ge=0, le=1e6, description="Stop when this many GB are free; absent: delete everything suggested"
     )
-    keep_recent_days: int = Field(30, ge=0, le=36500, description="Models that made a video since then stay")
-    dry_run: bool = Field(True, description="Only say what would be deleted")
+    keep_recent_days: int = Field(30, ge=0, le=36500, description="Keep models used within this many days")
+    dry_run: bool = Field(True, description="Only list what would be deleted")
 
 
 class CleanupAction(BaseModel):
-    """One thing that could go, or went."""
+    """One deletion, suggested or done."""
 
     action: str = Field(description="delete_model, delete_unfinished or delete_quarantine")
     model_id: str
@@ -35,7 +35,7 @@ class CleanupAction(BaseModel):
 
 
 class CleanupPlan(BaseModel):
-    """What could go."""
+    """The suggestions."""
 
     total_space_available_gb: float = Field(description="Free space of the disk now")
     target_space_gb: float | None = None
@@ -44,7 +44,7 @@ class CleanupPlan(BaseModel):
 
 
 class Cleanup(BaseModel):
-    """What could go, and what went."""
+    """The suggestions, and what was deleted."""
 
     dry_run: bool
     recommendations: CleanupPlan
@@ -55,7 +55,7 @@ class Cleanup(BaseModel):
 
 @router.post("/cleanup", response_model_exclude_none=False, summary="Free disk space")
 def cleanup(asked: CleanupAsked, services: ServicesDep) -> Cleanup:
-    """Say what could go: leftovers, and models unused for a while; deletes them only with `dry_run` false.
+    """Say what can be deleted: leftovers, and models unused for a while; deletes them only with `dry_run` false.
 
     Models that a task waits for or a worker holds stay, and so do files that a user put there.
     """

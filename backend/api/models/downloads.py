@@ -25,7 +25,7 @@ router = Routes(prefix="/models", tags=["models"])
 
 
 class DownloadAsked(BaseModel):
-    """Which model is wanted."""
+    """The requested model."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -33,7 +33,7 @@ class DownloadAsked(BaseModel):
 
 
 class DownloadAnswer(BaseModel):
-    """What became of the wish."""
+    """The result of the request."""
 
     message: str
     model_type: str
@@ -42,12 +42,12 @@ class DownloadAnswer(BaseModel):
 
 
 class DownloadView(BaseModel):
-    """One download; what is not known is absent."""
+    """One download; unknown values are absent."""
 
     model_id: str
     model_type: str
     status: str = Field(description="queued, downloading, verifying, paused, completed, failed or cancelled")
-    progress: float | None = Field(None, description="Percent of the model's bytes that are here")
+    progress: float | None = Field(None, description="Percent of the model's bytes that have arrived")
     downloaded_mb: float | None = None
     total_mb: float | None = None
     speed_mbps: float | None = Field(None, description="Megabytes per second, over the last seconds")
@@ -88,7 +88,7 @@ class Manage(BaseModel):
 
 
 class Managed(BaseModel):
-    """What the change led to."""
+    """The result of the change."""
 
     success: bool
     message: str
@@ -100,14 +100,14 @@ class Managed(BaseModel):
 
 
 class FileFault(BaseModel):
-    """One file that is not as it was when it was verified."""
+    """One file that differs from its verified content."""
 
     name: str
     state: str = Field(description="missing, truncated or corrupted")
 
 
 class Verified(BaseModel):
-    """Whether a model's files are as they were when they were downloaded."""
+    """Whether a model's files match their download."""
 
     model_type: str
     is_valid: bool
@@ -127,16 +127,16 @@ class Removed(BaseModel):
     freed_mb: float
 
 
-@router.post("/download", summary="Fetch a model")
+@router.post("/download", summary="Download a model")
 def download(asked: DownloadAsked, services: ServicesDep) -> DownloadAnswer:
-    """Fetch a model from the hub, in the background; asked for twice, it is fetched once."""
+    """Download a model from the hub in the background; a second request joins the running download."""
     spec = find_model(asked.model_type)
     if services.control.start(spec) is None:
         return DownloadAnswer(
-            message=f"{spec.id} is here", model_type=spec.id, status="already_available", download_required=False
+            message=f"{spec.id} is installed", model_type=spec.id, status="already_available", download_required=False
         )
     return DownloadAnswer(
-        message=f"{spec.id} is being fetched; GET /api/v1/models/download/progress/{spec.id} says how far it is",
+        message=f"{spec.id} is being downloaded; GET /api/v1/models/download/progress/{spec.id} shows its progress",
         model_type=spec.id,
         status="download_started",
         download_required=True,
@@ -145,20 +145,20 @@ def download(asked: DownloadAsked, services: ServicesDep) -> DownloadAnswer:
 
 @router.get("/download/progress", summary="All downloads")
 def all_progress(services: ServicesDep) -> dict[str, DownloadView]:
-    """Return by model what this server was asked for and what became of it, and what workers and commands fetch."""
+    """Return the downloads ordered from this server and those of workers and commands, by model."""
     return {name: download_view(one) for name, one in services.control.all().items()}
 
 
 @router.get("/download/progress/{model_type}", summary="One download")
 def progress(model_type: ModelName, services: ServicesDep) -> DownloadView | None:
-    """Return how far a download is; null when this server was not asked for one and no worker runs one."""
+    """Return a download's progress; null when there is none."""
     found = services.control.snapshot(find_model(model_type))
     return None if found is None else download_view(found)
 
 
 @router.post("/download/manage", response_model_exclude_none=False, summary="Pause, resume, cancel, prioritise, limit")
 def manage(wish: Manage, services: ServicesDep) -> Managed:
-    """Change a download, whoever runs it. A cancelled one loses what has arrived; a paused one keeps it.
+    """Change a download, whoever runs it. A cancelled download discards its bytes; a paused one keeps them.
 
     What a task needs is paused and resumed like any other; it cannot be cancelled, and the order of tasks decides.
     """
@@ -174,7 +174,7 @@ def manage(wish: Manage, services: ServicesDep) -> Managed:
     else:
         change = {Action.PAUSE: control.pause, Action.RESUME: control.resume, Action.CANCEL: control.cancel}
         found = change[wish.action](spec)
-        message = f"The download of {spec.id} is {'not paused any more' if found is None else found.state}"
+        message = f"The download of {spec.id} is {'no longer paused' if found is None else found.state}"
     view = None if found is None else download_view(found)
     return Managed(
         success=True,
@@ -194,7 +194,7 @@ def verify(
     services: ServicesDep,
     full: bool = Query(False, description="Read every byte and compare its SHA-256; else sizes and headers only"),
 ) -> Verified:
-    """Compare a model's files with what was downloaded, without the network. A folder from elsewhere has no record."""
+    """Compare a model's files with their checksums, offline. A folder that wan22 did not download has none."""
     spec = find_model(model_type)
     found = services.models.verify(spec, full=full)
     return Verified(
@@ -211,7 +211,7 @@ def verify(
 
 @router.delete("/{model_type}", summary="Delete a model's files")
 def remove(model_type: ModelName, services: ServicesDep) -> Removed:
-    """Delete a model that nobody needs: not one that ships with wan22, waits in a task, or is loaded."""
+    """Delete a model; refused if it ships with wan22, a task needs it, or a worker has loaded it."""
     spec = find_model(model_type)
     with services.need.exclusive(spec):
         freed = remove_model(services.home, spec)

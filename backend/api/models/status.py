@@ -37,7 +37,7 @@ ModelName = Annotated[str, Path(description="A model's id or one of its aliases"
 
 
 def model_info(state: ModelState) -> ModelInfo:
-    """Show one model: whether it is here, what it needs, what it takes."""
+    """Show one model: whether it is installed, its requirements and its inputs."""
     spec = state.spec
     defaults = {
         "steps": spec.steps,
@@ -93,7 +93,7 @@ def max_resolution(spec: ModelSpec) -> str:
 
 
 class ModelInfo(BaseModel):
-    """One model: whether it is here, what it needs, what it takes."""
+    """One model: whether it is installed, its requirements and its inputs."""
 
     id: str
     title: str
@@ -107,7 +107,9 @@ class ModelInfo(BaseModel):
     weights_gb: float
     size_mb: float | None = None
     embedded: bool
-    base: str | None = Field(None, description="The built-in model that one of the user's own is built like")
+    base: str | None = Field(
+        None, description="The built-in model with the same structure, for a model of the user's own"
+    )
     experts: int
     defaults: dict[str, Any]
     limits: dict[str, Any]
@@ -124,7 +126,7 @@ class ModelList(BaseModel):
 
 
 class ModelStatus(BaseModel):
-    """One model as it is on this machine now."""
+    """The current state of one model on this machine."""
 
     model_id: str
     model_type: str = Field(description="The same as `model_id`, for older clients")
@@ -132,7 +134,7 @@ class ModelStatus(BaseModel):
     is_available: bool
     is_loaded: bool
     loaded_by: list[str] = Field(description="Ids of the workers that have it in memory")
-    is_valid: bool = Field(description="Whether every file that its layout names is here")
+    is_valid: bool = Field(description="Whether every file is present and of a supported type")
     in_use: bool = Field(description="Whether a task that waits or runs needs it")
     size_mb: float | None = None
     model_path: str | None = Field(None, description="Its folder, relative to the home folder")
@@ -145,16 +147,16 @@ class ModelStatuses(BaseModel):
     models: dict[str, ModelStatus]
     total_models: int
     available_models: int
-    configuration_faults: list[str] | None = Field(None, description="Entries of config.json that were left out")
+    configuration_faults: list[str] | None = Field(None, description="Entries of config.json that were ignored")
     timestamp: Timestamp
 
 
 class ModelDetails(ModelStatus):
-    """One model, and what it has been used for."""
+    """One model and its use."""
 
     availability_status: str = Field(description="available, missing or corrupted")
     corruption_detected: bool
-    usage_frequency: int = Field(description="Videos in the gallery that it made")
+    usage_frequency: int = Field(description="Its videos in the gallery")
     last_used: Timestamp | None = None
     average_generation_time: float | None = Field(None, description="Seconds, over these videos")
 
@@ -167,7 +169,7 @@ class ModelTotals(BaseModel):
     loaded_models: int
     missing_models: int
     corrupted_models: int
-    total_size_gb: float = Field(description="Of the files that are here")
+    total_size_gb: float = Field(description="Of the installed files")
     last_updated: Timestamp
 
 
@@ -180,7 +182,7 @@ class DetailedStatuses(BaseModel):
 
 
 class ModelsSummary(BaseModel):
-    """The totals first, then a line for each model."""
+    """The totals, then a line for each model."""
 
     models_summary: ModelTotals
     models: dict[str, ModelStatus]
@@ -188,13 +190,13 @@ class ModelsSummary(BaseModel):
 
 
 class ModelHealth(BaseModel):
-    """Whether one model can be relied on, and what to do if not."""
+    """The health of one model, and how to repair it."""
 
     model_id: str
     health_status: str = Field(description="healthy, corrupted or missing")
     is_healthy: bool
     issues: list[str]
-    last_check: Timestamp | None = Field(None, description="Since when every file of it has been read whole")
+    last_check: Timestamp | None = Field(None, description="When the oldest of its files was last verified")
     repair_suggestions: list[str]
 
 
@@ -300,7 +302,7 @@ def _count(states: Iterable[ModelState], presence: Presence) -> int:
 
 @router.get("", summary="All models")
 def list_models(services: ServicesDep) -> ModelList:
-    """List every model with its defaults and limits; what is not here says what it needs."""
+    """List every model with its defaults and limits; models that are not installed say what they need."""
     states = services.models.states()
     try:
         default: str | None = services.models.default().id
@@ -315,9 +317,9 @@ def list_models(services: ServicesDep) -> ModelList:
     )
 
 
-@router.get("/status/detailed", summary="All models, and their use")
+@router.get("/status/detailed", summary="Status and use of all models")
 def detailed_statuses(services: ServicesDep) -> DetailedStatuses:
-    """Say of every model where it stands and what it has been used for."""
+    """Return the status and the use of every model."""
     states, scene = services.models.states(), _context(services)
     totals = model_totals(states, scene)
     return DetailedStatuses(
@@ -327,9 +329,9 @@ def detailed_statuses(services: ServicesDep) -> DetailedStatuses:
     )
 
 
-@router.get("/status", summary="Where every model stands")
+@router.get("/status", summary="Status of all models")
 def statuses(services: ServicesDep) -> ModelStatuses:
-    """Say of every model whether it is here, loaded and in use."""
+    """Return whether each model is installed, loaded and in use."""
     states, scene = services.models.states(), _context(services)
     return ModelStatuses(
         models={state.spec.id: model_status(state, scene) for state in states},
@@ -340,15 +342,15 @@ def statuses(services: ServicesDep) -> ModelStatuses:
     )
 
 
-@router.get("/status/{model_type}", summary="Where one model stands")
+@router.get("/status/{model_type}", summary="Status of one model")
 def status(model_type: ModelName, services: ServicesDep) -> ModelStatus:
-    """Say whether a model is here, loaded and in use. An unknown name is refused."""
+    """Return whether a model is installed, loaded and in use. An unknown name is rejected."""
     return model_status(services.models.state(find_model(model_type)), _context(services))
 
 
-@router.get("/summary", summary="The models in numbers")
+@router.get("/summary", summary="Model totals")
 def summary(services: ServicesDep) -> ModelsSummary:
-    """Count the models, and say in brief where each stands."""
+    """Return the totals and a short status of each model."""
     states, scene = services.models.states(), _context(services)
     totals = model_totals(states, scene)
     return ModelsSummary(
@@ -358,9 +360,9 @@ def summary(services: ServicesDep) -> ModelsSummary:
     )
 
 
-@router.get("/health", summary="Whether the models can be relied on")
+@router.get("/health", summary="Health of the models")
 def health(services: ServicesDep) -> ModelsHealth:
-    """Say of every model what is wrong with it and how that is mended. A model that was never fetched is no fault."""
+    """Return the problems of each model and how to repair them. A model that was never downloaded is not a problem."""
     states = services.models.states()
     found = {state.spec.id: model_health(state, _advice(services, state)) for state in states}
     words = [one.health_status for one in found.values()]

@@ -1,1 +1,1 @@
-"""Estimates, optimization settings, and resource limits."""
+"""The planning routes: estimates, optimization settings, resource limits."""

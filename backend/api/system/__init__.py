@@ -1,1 +1,1 @@
-"""Health, statistics, and components of this server."""
+"""The system routes: health, statistics, components."""

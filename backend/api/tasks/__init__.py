@@ -1,1 +1,1 @@
-"""Submitting, the queue, and the gallery."""
+"""The task routes: submit, queue, gallery."""

@@ -19,8 +19,7 @@ from starlette.datastructures import FormData, UploadFile
 from backend.core.domain import Priority
 from backend.core.errors import BodyTooLarge, InvalidRequest, LoraNotFound, MalformedBody
 from backend.core.frame_size import parse_resolution
-from backend.core.requests import Fit, ImageRef, OnLoraFailure, RequestDraft, Scheduler
-from backend.services.generation_service import LoraChoice, SubmitRequest
+from backend.core.requests import Fit, ImageRef, LoraChoice, OnLoraFailure, RequestDraft, Scheduler
 from backend.services.media.images import MAX_IMAGE_BYTES, InputStore
 
 #: JSON clients round integers beyond this, so they are rejected.
@@ -146,7 +145,7 @@ class SubmitBody(BaseModel):
 
     _images: dict[str, bytes] = PrivateAttr(default_factory=dict)  # the files of the form, by field
 
-    def submit_request(self, inputs: InputStore) -> SubmitRequest:
+    def draft(self, inputs: InputStore) -> RequestDraft:
         """Convert the body to a domain request and store its images.
 
         Raises:
@@ -156,21 +155,15 @@ class SubmitBody(BaseModel):
             LoraNotFound: `lora_path` is not a valid LoRA name.
         """
         width, height = (None, None) if self.resolution is None else parse_resolution(self.resolution)
-        draft = RequestDraft(
+        return RequestDraft(
             **self.model_dump(include=_DRAFT_FIELDS),
+            model=self.model_type,
             width=width,
             height=height,
             image=self._image("image", self.image_id, inputs),
             end_image=self._image("end_image", self.end_image_id, inputs),
-        )
-        return SubmitRequest(
-            self.model_type,
-            draft,
-            self._lora_choices(),
-            self.preset,
-            self.variations,
-            self.priority,
-            self.client_request_id,
+            loras=self._lora_choices(),
+            idempotency_key=self.client_request_id,
         )
 
     def _image(self, field: str, image_id: str | None, inputs: InputStore) -> ImageRef | None:
@@ -211,7 +204,7 @@ class RedecodeBody(BaseModel):
 
 
 #: Fields that a body and a draft share by name; LoRAs and the preset are resolved later.
-_DRAFT_FIELDS = SubmitBody.model_fields.keys() & {field.name for field in fields(RequestDraft)} - {"loras", "preset"}
+_DRAFT_FIELDS = SubmitBody.model_fields.keys() & {field.name for field in fields(RequestDraft)} - {"loras"}
 
 
 KeyHeader = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Path, Query
@@ -143,10 +144,10 @@ def extend(output_id: OutputId, body: ExtensionDep, services: ServicesDep) -> Su
 
     With `dry_run` the answer is an estimate, and nothing is queued.
     """
-    asked = body.submit_request(services.inputs)
+    draft = replace(body.draft(services.inputs), extends=output_id)
     if body.dry_run:
-        return estimated(services.generation.estimate(asked, extends=output_id))
-    return submitted(services.generation.submit(asked, extends=output_id), body)
+        return estimated(services.generation.estimate(draft))
+    return submitted(services.generation.submit(draft), body)
 
 
 @router.post("/{output_id}/redecode", summary="Decode a video again")

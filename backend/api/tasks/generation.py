@@ -27,7 +27,6 @@ from backend.api.tasks.shapes import (
     requirements,
     task_info,
 )
-from backend.core.catalogue.table import AUTO
 from backend.core.domain import TaskStatus
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
 from backend.core.requests import ImageRef, RequestDraft
@@ -50,7 +49,7 @@ def submit(body: BodyDep, services: ServicesDep) -> Submitted | Estimated:
     """
     if body.dry_run:
         return estimate(body, services)
-    return submitted(services.generation.submit(body.submit_request(services.inputs)), body)
+    return submitted(services.generation.submit(body.draft(services.inputs)), body)
 
 
 @router.post("/generation/estimate", summary="What a video would take", openapi_extra=request_body_docs())
@@ -59,7 +58,7 @@ def estimate(body: BodyDep, services: ServicesDep) -> Estimated:
 
     The body is that of submit. A request that does not fit this machine is answered too, with one that would.
     """
-    return estimated(services.generation.estimate(body.submit_request(services.inputs)))
+    return estimated(services.generation.estimate(body.draft(services.inputs)))
 
 
 def submitted(queued: Submission, body: SubmitBody | None = None) -> Submitted:
@@ -103,7 +102,7 @@ def detect_model(
     draft = RequestDraft(
         prompt, image=some if has_image or has_end_image else None, end_image=some if has_end_image else None
     )
-    choice = services.generation.choice(prompt, model=AUTO, draft=draft)
+    choice = services.generation.choice(draft)
     return Detected(
         detected_model_type=choice.spec.id,
         confidence=1.0,
@@ -125,11 +124,11 @@ def generate(body: BodyDep, services: ServicesDep, request: Request) -> Generate
         raise InvalidRequest("dry_run belongs to /api/v1/generation/submit", details={"field": "dry_run"})
     blank = bool(body.prompt) and not body.prompt.strip()
     try:
-        asked = body.submit_request(services.inputs)
+        draft = body.draft(services.inputs)
     except InvalidRequest as error:
         return answer_to(error, request.scope, status=400)
     try:
-        queued = services.generation.submit(asked)
+        queued = services.generation.submit(draft)
     except (ImageNotAccepted, ImageRequired) as error:
         return answer_to(error, request.scope, status=400)
     except InvalidRequest as error:

@@ -28,7 +28,9 @@ def add(
     high: Annotated[
         Path | None, typer.Option(help="The expert for high noise: safetensors, their index, or GGUF.", exists=True)
     ] = None,
-    low: Annotated[Path | None, typer.Option(help="The expert for low noise, likewise.", exists=True)] = None,
+    low: Annotated[
+        Path | None, typer.Option(help="The expert for low noise, in the same formats.", exists=True)
+    ] = None,
     part: Annotated[
         list[Path] | None,
         typer.Option(help="Its autoencoder or text encoder as a file; may be repeated.", exists=True),
@@ -45,7 +47,7 @@ def add(
     ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy the files into the home folder.")] = False,
 ) -> None:
-    """Add a model of your own with the structure of a built-in one. A running server knows it at once.
+    """Add a model of your own with the structure of a built-in one. A running server picks it up at once.
 
     Its files stay where they are. Single files are linked into one folder; missing parts are taken from installed
     models, or downloaded later.
@@ -75,7 +77,7 @@ def add(
         path = None
     files = {component: file for component, file in named.items() if file is not None}
     if path is not None and (files or part):
-        raise BadSettings("Say a folder or single files, not both", suggestions=("Leave one of them out.",))
+        raise BadSettings("Give a folder or single files, not both", suggestions=("Leave one of them out.",))
     notes: tuple[str, ...] = ()
     if files or part:
         with byte_bar(err) as bar:
@@ -86,7 +88,7 @@ def add(
     for note in notes:
         out.print(note, highlight=False)
     state = models.state(spec)
-    out.print(f"{spec.id} is added, built like {spec.structure}: {state.reason or 'ready'}", highlight=False)
+    out.print(f"{spec.id} is added, with the structure of {spec.structure}: {state.reason or 'ready'}", highlight=False)
 
 
 class _Reading:

@@ -25,9 +25,7 @@ _GB = 1e9
 
 
 def adopt(
-    roots: Annotated[
-        list[Path] | None, typer.Option("--from", help="Search this folder, too; it is only read.")
-    ] = None,
+    roots: Annotated[list[Path] | None, typer.Option("--from", help="Search this folder too; it is only read.")] = None,
     use: Annotated[
         list[str] | None, typer.Option("--use", help="Name the use of a file: MODEL/COMPONENT=FILE. May be repeated.")
     ] = None,
@@ -35,9 +33,9 @@ def adopt(
         list[str] | None,
         typer.Option("--model", help="Adopt this model even if its transformers still have to be downloaded."),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what was found.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what was found and change nothing.")] = False,
     copy: Annotated[bool, typer.Option("--copy", help="Copy a model's files instead of linking them.")] = False,
-    loras: Annotated[bool, typer.Option(help="Link the LoRAs that fit a model here, too.")] = True,
+    loras: Annotated[bool, typer.Option(help="Also link the LoRAs that fit a supported model.")] = True,
 ) -> None:
     """Use models and LoRAs of the Hugging Face cache, ComfyUI, Wan2GP and other folders without copying them."""
     from backend.models.adoption.plans import parse_choices, plans
@@ -58,7 +56,9 @@ def adopt(
     for plan in made:
         if plan.presence in ("partial", "corrupted") and plan.parts.files:
             name = plan.spec.id
-            out.print(f"{name}: wan22 models download {name} goes on and links what was found", markup=False)
+            out.print(
+                f"{name}: wan22 models download {name} resumes the download and links the files found", markup=False
+            )
     if loras:
         _adopt_loras(home, survey, dry_run=dry_run)
     failures: list[WanError] = []
@@ -88,15 +88,15 @@ def _adopt(home: Home, plan: Plan, *, copy: bool) -> None:
         result = assemble(home, plan.spec, plan.parts, copy=copy, on_read=on_read)
     name = plan.spec.id
     for refused in result.refused:
-        out.print(f"{name}: {_clean(refused)} has other bytes than the cache says and was left out", markup=False)
+        out.print(f"{name}: {_clean(refused)} does not match its checksum in the cache and was skipped", markup=False)
     symbolic = sum(link is Link.SYMBOLIC for link in result.links.values())
     if symbolic:
-        out.print(f"{name}: {symbolic} files are on another disk and stay there; do not delete them", markup=False)
-    saved = f"{result.spared_bytes / _GB:,.2f} GB were neither fetched nor copied"
+        out.print(f"{name}: {symbolic} files are on another disk and only linked; do not delete them", markup=False)
+    saved = f"{result.spared_bytes / _GB:,.2f} GB were neither downloaded nor copied"
     if result.complete:
         out.print(f"{name} is adopted and verified; {saved}", markup=False)
     else:
-        out.print(f"{name} is adopted in part; {saved}. The rest: wan22 models download {name}", markup=False)
+        out.print(f"{name} is partly adopted; {saved}. The rest: wan22 models download {name}", markup=False)
 
 
 def _adopt_loras(home: Home, survey: Survey, *, dry_run: bool) -> None:
@@ -110,7 +110,7 @@ def _adopt_loras(home: Home, survey: Survey, *, dry_run: bool) -> None:
         if file is None or library.has(path):
             continue
         if not file.models:
-            out.print(f"LoRA {_clean(path.name)} fits no model here. {file.problem or ''}".rstrip(), markup=False)
+            out.print(f"LoRA {_clean(path.name)} fits no supported model. {file.problem or ''}".rstrip(), markup=False)
             continue
         if dry_run:
             out.print(f"LoRA {_clean(path.name)} would be linked; it fits {', '.join(file.models)}", markup=False)
@@ -121,7 +121,7 @@ def _adopt_loras(home: Home, survey: Survey, *, dry_run: bool) -> None:
             out.print(f"LoRA {_clean(path.name)} was left out. {error.message}", markup=False)
             continue
         away = any(one.path.is_symlink() for one in lora.files)
-        where = "is on another disk and stays there; do not delete it" if away else "is linked"
+        where = "is on another disk and only linked; do not delete it" if away else "is linked"
         out.print(f"LoRA {lora.id}: {_clean(path.name)} {where}; it fits {', '.join(lora.models)}", markup=False)
 
 
@@ -149,11 +149,11 @@ def _show_files(survey: Survey) -> None:
     if table.row_count:
         out.print(table)
     if others:
-        out.print(f"{others} other files are nothing that is used here")
+        out.print(f"{others} other files are not used")
     for folder in survey.unreadable:
         out.print(f"The folder {_clean(str(folder))} cannot be read", markup=False)
     if survey.cut_short:
-        out.print("The folders hold more than is looked at; name the folder itself with --from")
+        out.print("The folders hold too many files to search; name the exact folder with --from")
 
 
 def _worth_a_line(found: Recognised) -> bool:
@@ -164,12 +164,12 @@ def _worth_a_line(found: Recognised) -> bool:
 
 def _note(found: Recognised) -> str:
     if found.ambiguous:
-        return f"{found.note}; say it with --use"
+        return f"{found.note}; choose with --use"
     return found.note
 
 
 def _show_plans(plans: list[Plan]) -> None:
-    table = Table("model", "here", "GB found", "lacking", box=None)
+    table = Table("model", "status", "GB found", "missing", box=None)
     for plan in plans:
         lacking = ", ".join(plan.lacking) if plan.parts.files else "everything"
         table.add_row(plan.spec.id, str(plan.presence), f"{plan.size_bytes / _GB:,.2f}", lacking or "nothing")
@@ -180,8 +180,13 @@ def _show_plans(plans: list[Plan]) -> None:
         for part in plan.parts.files:
             component = part.name.partition("/")[0]
             rivals = plan.rivals.get(component)
-            more = f" (the largest of {rivals}; --use takes another)" if rivals else ""
+            more = f" (one of {rivals} files that fit; --use takes another)" if rivals else ""
             line = f"{plan.spec.id}/{component} <- {_clean(str(part.source))}{more}"
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
+        if plan.question:
+            name = plan.spec.id
+            choice = f"choose both with --use {name}/transformer=FILE --use {name}/transformer_2=FILE"
+            line = f"{name}: {_clean(plan.question)}; {choice}"
             out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from backend.commands.models.add import add
 from backend.commands.models.adopt import adopt
 from backend.commands.models.cleanup import cleanup
-from backend.commands.terminal import err, out, own_database, own_home, own_need
+from backend.commands.terminal import JsonOption, err, finite, out, own_database, own_home, own_need, print_json
 from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.errors import DownloadStopped, ModelDamaged, UnknownModel
 from backend.core.paths import Home
@@ -30,7 +30,9 @@ app = typer.Typer(help="List, add, download, adopt, verify and remove models.", 
 app.command("add")(add)
 
 Name = Annotated[str, typer.Argument(help="Name of the model, as in the list.")]
-Limit = Annotated[float | None, typer.Option("--limit", min=0.01, help="Speed limit in MB per second.")]
+Limit = Annotated[
+    float | None, typer.Option("--limit", min=0.01, callback=finite, help="Speed limit in MB per second.")
+]
 _MB = 1e6
 
 app.command("adopt")(adopt)
@@ -38,16 +40,34 @@ app.command("cleanup")(cleanup)
 
 
 @app.command("list")
-def list_models() -> None:
-    """List the models and their state on the disk."""
-    table = Table("name", "makes video from", "status", "MB on disk", "why not", box=None)
-    for state in _manager(own_home()).states():
-        images = "an image and text" if state.spec.needs_image else "text, perhaps an image"
+def list_models(
+    every: Annotated[bool, typer.Option("--all", help="List the models that cannot be used yet, too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the models that can be used, and name the others."""
+    states = _manager(own_home()).states()
+    if as_json:
+        print_json([_described(state) for state in states])
+        return
+    shown = sorted((state for state in states if every or state.available), key=lambda state: not state.available)
+    table = Table("name", "input", "status", "MB on disk", *(["why not"] if every else []), box=None)
+    for state in shown:
+        images = "image and text" if state.spec.needs_image else "text, optional image"
         sources = images if state.spec.takes_image else "text"
         size = f"{state.size_bytes / _MB:,.1f}" if state.size_bytes else ""
         colour = "green" if state.available else "yellow"
-        table.add_row(state.spec.id, sources, f"[{colour}]{state.presence}[/]", size, escape(state.reason or ""))
+        reason = [escape(state.reason or "")] if every else []
+        table.add_row(state.spec.id, sources, f"[{colour}]{state.presence}[/]", size, *reason)
     out.print(table)
+    others = [state.spec.id + _progress(state) for state in states if state not in shown]
+    if others:
+        out.print(f"not installed: {', '.join(others)}", highlight=False, soft_wrap=True)
+        out.print("`wan22 models download NAME` installs one; --all says why each cannot be used.", style="dim")
+
+
+def _progress(state: ModelState) -> str:
+    """Return a remark about a model that is neither usable nor simply missing."""
+    return "" if state.presence == "missing" else f" ({state.presence})"
 
 
 @app.command("show")

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.terminal import out, own_database, own_home, own_need
+from backend.commands.terminal import finite, out, own_database, own_home, own_need
 
 if TYPE_CHECKING:
     from backend.models.folder.storage import StorageReport
@@ -23,7 +23,7 @@ def cleanup(
     keep_days: Annotated[int, typer.Option("--keep-days", min=0, help="Keep models used within these days.")] = 30,
     free: Annotated[
         float | None,
-        typer.Option("--free", min=0, help="Stop when this many GB are free; default: delete all."),
+        typer.Option("--free", min=0, callback=finite, help="Stop when this many GB are free; default: delete all."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete; without it, only list.")] = False,
 ) -> None:
@@ -34,22 +34,22 @@ def cleanup(
         found = care.suggestions(report, keep_days=keep_days, target_free=target)
         _show(report)
         if not found:
-            out.print("Nothing has to go")
+            out.print("Nothing to delete")
             return
         for one in found:
             line = f"{one.what} of {one.spec.id}: {one.frees / _GB:,.2f} GB; {one.reason}"
-            out.print(f"{'' if yes else 'could go: '}{line}", markup=False, highlight=False)
+            out.print(f"{'' if yes else 'can be deleted: '}{line}", markup=False, highlight=False)
         if not yes:
-            out.print("Nothing was deleted; --yes does it")
+            out.print("Nothing was deleted; add --yes to delete")
             return
         done = care.carry_out(found)
         for failed in (one for one in done if one.error is not None):
-            out.print(f"{failed.suggestion.spec.id} stays: {failed.error}", markup=False)
-        out.print(f"{sum(one.freed for one in done) / _GB:,.2f} GB are free again")
+            out.print(f"{failed.suggestion.spec.id} was kept: {failed.error}", markup=False)
+        out.print(f"{sum(one.freed for one in done) / _GB:,.2f} GB were freed")
 
 
 def _show(report: StorageReport) -> None:
-    table = Table("model", "here", "GB", "shared", "elsewhere", "unfinished", "quarantine", "last video", box=None)
+    table = Table("model", "status", "GB", "shared", "elsewhere", "unfinished", "quarantine", "last video", box=None)
     for one in report.models:
         sizes = (one.usage.size, one.usage.shared, one.usage.elsewhere, one.unfinished, one.quarantine)
         last = f"{one.last_used:%Y-%m-%d}" if one.last_used else ""

@@ -1,1 +1,1 @@
-"""The models that exist, what each is made of, and the table that is in force."""
+"""The supported models, what each is made of, and the table in force."""

@@ -14,6 +14,8 @@ DMD_PIPELINE = "WanDMDPipeline"
 #: The experts of a model that has two: for steps with much noise, and for the rest.
 HIGH = "high"
 LOW = "low"
+#: The name that requests any suitable, available model.
+AUTO = "auto"
 
 
 class Mode(StrEnum):

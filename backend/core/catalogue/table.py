@@ -7,17 +7,17 @@ so the holder of one sees the same models throughout.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from backend.core.catalogue.builtin import MODELS
-from backend.core.catalogue.spec import Mode, ModelSpec
+from backend.core.catalogue.spec import AUTO, Mode, ModelSpec
 from backend.core.errors import UnknownModel
 
 __all__ = [
-    "AUTO",
     "BUILT_IN",
     "MODELS",
     "Mode",
@@ -29,8 +29,6 @@ __all__ = [
     "put_in_force",
 ]
 
-#: The name that requests any suitable, available model.
-AUTO = "auto"
 #: Minimum length of an abbreviated name.
 SHORTEST_PREFIX = 3
 
@@ -77,7 +75,12 @@ class ModelTable:
         if len(key) >= SHORTEST_PREFIX and len(begun) == 1:
             return next(iter(begun.values()))
         known = [*self.ids, AUTO]
-        raise UnknownModel(f"Invalid model type. Must be one of: {', '.join(known)}", details={"known_models": known})
+        close = difflib.get_close_matches(key, self._by_key, 1)
+        raise UnknownModel(
+            f"Invalid model type. Must be one of: {', '.join(known)}",
+            suggestions=(f"Did you mean {self._by_key[close[0]].id}?",) if close else None,
+            details={"known_models": known},
+        )
 
     def names_of(self, spec: ModelSpec) -> set[str]:
         """Return the normalised names of this model."""

@@ -1,1 +1,1 @@
-"""The headers of weight files: safetensors and GGUF."""
+"""Headers of weight files: safetensors and GGUF."""

@@ -63,12 +63,12 @@ class _Walk:
 
     def header(self) -> GgufHeader:
         if self._bytes(4) != MAGIC:
-            raise UnreadableWeights("The file is no GGUF file")
+            raise UnreadableWeights("The file is not a GGUF file")
         if self._number("I") not in _VERSIONS:
-            raise UnreadableWeights("The file is a GGUF file of another version than 2 or 3")
+            raise UnreadableWeights("The file is a GGUF file of an unsupported version; 2 and 3 are supported")
         tensors, fields = self._number("Q"), self._number("Q")
         if tensors > _MAX_TENSORS or fields > _MAX_FIELDS:
-            raise UnreadableWeights("The file's header is damaged: it counts more than a model has")
+            raise UnreadableWeights("The file's header is damaged: it claims more tensors than any model has")
         kept: dict[str, object] = {}
         for _ in range(int(fields)):
             name = self._text()
@@ -101,7 +101,7 @@ class _Walk:
             found[name] = TensorInfo(dtype.name, _shape(stored, fields.get(_ORIGINAL_SHAPE + name)))
         alignment = fields.get("general.alignment", GGUF_DEFAULT_ALIGNMENT)
         if not isinstance(alignment, int) or not 1 <= alignment <= 2**20:
-            raise UnreadableWeights("The file's header is damaged: it has no proper alignment")
+            raise UnreadableWeights("The file's header is damaged: its alignment is invalid")
         start = -(-self._file.tell() // alignment) * alignment
         end = start + max((last for _, last in places.values()), default=0)
         if end > self._size:
@@ -116,7 +116,7 @@ class _Walk:
         of, length = int(self._number("I")), int(self._number("Q"))
         if of == _TEXT:
             if length > _MAX_ELEMENTS:
-                raise UnreadableWeights("The file's header is damaged: it lists more texts than a model has")
+                raise UnreadableWeights("The file's header is damaged: it lists more strings than any model has")
             for _ in range(length):
                 self._skip(int(self._number("Q")))
             return None
@@ -129,13 +129,13 @@ class _Walk:
     @staticmethod
     def _letter(kind: int) -> str:
         if kind not in _NUMBERS:
-            raise UnreadableWeights("The file's header is damaged: it has a value of no known type")
+            raise UnreadableWeights("The file's header is damaged: it has a value of an unknown type")
         return _NUMBERS[kind]
 
     def _text(self) -> str:
         length = int(self._number("Q"))
         if length > _MAX_TEXT_BYTES:
-            raise UnreadableWeights("The file's header is damaged: it has a text without end")
+            raise UnreadableWeights("The file's header is damaged: it has an overlong string")
         return self._bytes(length).decode("utf-8")
 
     def _number(self, letter: str) -> int | float:

@@ -67,22 +67,22 @@ def read_header(path: Path) -> SafetensorsHeader:
 
 def _what_it_is(start: bytes, length: int, size: int) -> str:
     if start == _LFS_POINTER:
-        return "The file is only git's pointer to the file, which was not fetched (`git lfs pull`)"
+        return "The file is only git's pointer to the file, which was never downloaded (run `git lfs pull`)"
     for beginning, name in _DISGUISES:
         if start.startswith(beginning):
             return f"The file is {name}; only safetensors files are read, because the others can run code"
     if MAX_HEADER_BYTES >= length > size - 8:
         return "The file is cut off: its header is longer than the file"
-    return "The file is no safetensors file"
+    return "The file is not a safetensors file"
 
 
 def _parsed(raw: bytes) -> dict[str, Any]:
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_refuse)
     except (ValueError, RecursionError):
-        raise UnreadableWeights("The file is no safetensors file: its header is not JSON") from None
+        raise UnreadableWeights("The file is not a safetensors file: its header is not JSON") from None
     if not isinstance(header, dict):
-        raise UnreadableWeights("The file is no safetensors file: its header is not an object")
+        raise UnreadableWeights("The file is not a safetensors file: its header is not an object")
     return header
 
 
@@ -100,14 +100,14 @@ def _refuse(_: str) -> object:
 def _checked(header: dict[str, Any], data: int, size: int) -> SafetensorsHeader:
     metadata = header.pop(METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise UnreadableWeights("The file's metadata are no texts")
+        raise UnreadableWeights("The file's metadata contains values that are not strings")
     if len(header) > MAX_TENSORS:
         raise UnreadableWeights(f"The file has more than {MAX_TENSORS} tensors")
     tensors: dict[str, TensorInfo] = {}
     spans: dict[str, tuple[int, int]] = {}
     for name, entry in header.items():
         if _CONTROL.search(name) or len(name) > 500:
-            raise UnreadableWeights("The file has a tensor whose name is no name")
+            raise UnreadableWeights("The file has a tensor with an invalid name")
         info, span = _entry(entry)
         tensors[name] = info
         spans[name] = (data + span[0], data + span[1])
@@ -131,9 +131,9 @@ def _entry(entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
         raise UnreadableWeights("The file has a tensor of an unknown type")
     shape, span = _whole_numbers(fields.get("shape")), _whole_numbers(fields.get("data_offsets"))
     if shape is None or len(shape) > MAX_DIMENSIONS or span is None or len(span) != 2:
-        raise UnreadableWeights("The file's header is damaged: a tensor has no proper shape or place")
+        raise UnreadableWeights("The file's header is damaged: a tensor has an invalid shape or offset")
     if span[1] - span[0] != prod(shape) * DTYPE_BYTES[dtype]:
-        raise UnreadableWeights("The file's header is damaged: a tensor's shape and its bytes differ")
+        raise UnreadableWeights("The file's header is damaged: a tensor's size does not match its shape")
     return TensorInfo(dtype, tuple(shape)), (span[0], span[1])
 
 

@@ -1,1 +1,1 @@
-"""What the tensors of a LoRA file mean, by name and shape."""
+"""LoRA files by name and shape: keys, base model, expert, presets, receipts."""

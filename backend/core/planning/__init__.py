@@ -1,1 +1,1 @@
-"""What a machine can run: memory plans, sizes, seconds, and the choice among them."""
+"""What a machine can run: memory plans, the next plan after out-of-memory, seconds, attention kernel."""

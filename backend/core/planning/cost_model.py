@@ -99,8 +99,7 @@ class Workload:
     ) -> Workload:
         """Derive the workload of a full request; `spec` is its model, looked up by name if None."""
         spec = spec or find_model(request.model)
-        scales = guidance_plan(request, experts_of_steps(spec, request))
-        passes = sum(1 if scale is None else 2 for scale in scales)
+        passes = sum(forwards for _, forwards in forwards_of_steps(spec, request))
         encoded = 0
         if request.image is not None:
             encoded = request.num_frames if spec.needs_image else 1
@@ -155,6 +154,13 @@ class Workload:
         """Return the same workload for a clip of another size."""
         encoded = min(self.encoded_frames, num_frames)
         return replace(self, width=width, height=height, num_frames=num_frames, encoded_frames=encoded)
+
+
+def forwards_of_steps(spec: ModelSpec, request: GenerationRequest) -> list[tuple[str, int]]:
+    """Return the expert of every step and the number of its forwards: 2 where guidance applies, else 1."""
+    experts = experts_of_steps(spec, request)
+    scales = guidance_plan(request, experts)
+    return [(expert, 1 if scale is None else 2) for expert, scale in zip(experts, scales, strict=True)]
 
 
 def experts_of_steps(spec: ModelSpec, request: GenerationRequest) -> list[str]:

@@ -1,1 +1,1 @@
-"""Chooses the device, its attention kernel and its precision."""
+"""Probes the device and applies the chosen precision and attention kernel."""

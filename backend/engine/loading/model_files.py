@@ -208,7 +208,7 @@ def _check_image_tokens(spec: ModelSpec, configs: dict[str, dict[str, Any]]) -> 
         if width != expected:
             raise damaged(spec, f"its {component} reads image tokens of width {width}; the model has width {expected}")
         if config.get("pos_embed_seq_len") is not None:
-            raise damaged(spec, f"its {component} is made for a first and a last frame, which is another model")
+            raise damaged(spec, f"its {component} takes a first and a last frame, which is another model")
 
 
 def _check_stored_channels(spec: ModelSpec, files: ModelFiles) -> None:
@@ -257,7 +257,7 @@ def _weight_names(spec: ModelSpec, folder: Path, component: str, usual_name: str
         inside = place.iterdir() if place.is_dir() else ()
         others = sorted(path.name for path in inside if path.suffix in WEIGHT_SUFFIXES)
         if len(others) > 1:
-            raise damaged(spec, f"{component} has several weight files; leave one: {', '.join(others)}")
+            raise damaged(spec, f"{component} has several weight files; keep only one: {', '.join(others)}")
         if others:
             return (f"{component}/{others[0]}",)
     return (f"{component}/{usual_name}",)

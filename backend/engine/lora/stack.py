@@ -20,9 +20,9 @@ from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.catalogue.transformer import WanShape
 from backend.core.errors import LoraIncompatible, LoraInvalid, LoraNotApplied, LoraNotFound
 from backend.core.lora.experts import base_name
-from backend.core.lora.header_fields import trigger_words
 from backend.core.lora.keys import BOTH
 from backend.core.lora.match import Change, Match, match_tensors, read_lora
+from backend.core.lora.presets import trigger_words
 from backend.core.lora.receipt import APPLIED, SHOWN_KEYS, SKIPPED, FileReceipt, KeyCount, LoraReceipt
 from backend.core.requests import LoraFileRef, LoraUse, OnLoraFailure
 from backend.engine.loading.pipeline_loader import WanComponents

@@ -1,1 +1,1 @@
-"""Where weights live while a job runs, and how full memory is."""
+"""Placement of weights during a job, and memory readings."""

@@ -140,6 +140,11 @@ class DenoiseJob:
         """The expert of the next step, or of the last one once done: "high" or "low"."""
         return self.plan[min(self.index, self.total_steps - 1)]
 
+    @property
+    def forwards(self) -> list[tuple[str, int]]:
+        """The expert of every step and the number of its forwards."""
+        return [(expert, 1 if scale is None else 2) for expert, scale in zip(self.plan, self.scales, strict=True)]
+
     def steps_of(self, expert: str) -> int:
         """Return the number of steps of the whole run that use an expert."""
         return self.plan.count(expert)

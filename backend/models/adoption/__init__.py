@@ -1,1 +1,1 @@
-"""Recognising files of other programs and making models of them."""
+"""Recognises other programs' files (ComfyUI, Wan2GP) and makes models of them."""

@@ -131,7 +131,7 @@ def assemble(
         for folder in (target, partial):
             if folder.exists() or folder.is_symlink():
                 raise ModelUnavailable(
-                    f"{spec.id} has a folder here already",
+                    f"{spec.id} already has a folder in the home folder",
                     suggestions=(
                         f"`wan22 models download {spec.id}` completes it; `wan22 models remove {spec.id}` makes room.",
                     ),
@@ -180,7 +180,7 @@ def _fill(folder: Path, spec: ModelSpec, parts: Parts, *, copy: bool, on_read: O
         manifest.files[part.name] = record
     missing = lacking(spec, manifest.files)
     if not manifest.files or len(missing) == len(components_of(spec)):
-        raise ModelDamaged(f"Of {spec.id} there is no file here that could be used", suggestions=("Download it.",))
+        raise ModelDamaged(f"None of the files can be used for {spec.id}", suggestions=("Download it.",))
     if not parts.repository:
         manifest.adopted = [component for component in components_of(spec) if component not in missing]
         _add_configurations(folder, spec, manifest, whole=not missing)

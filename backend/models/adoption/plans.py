@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from backend.core.catalogue.table import MODELS, ModelSpec, find_model
 from backend.core.errors import InvalidRequest
 from backend.models.adoption.assembly import PartFile, Parts, components_of, lacking, part_files
+from backend.models.adoption.pairing import EXPERTS, Pairing, pair
 from backend.models.adoption.structure import Recognised, Use
 from backend.models.adoption.survey import Survey
 from backend.models.folder.manager import ModelManager, Presence
-
-_EXPERTS: Final = ("transformer", "transformer_2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +27,7 @@ class Plan:
     parts: Parts
     lacking: tuple[str, ...]  #: components without any file
     rivals: Mapping[str, int]  #: by component: the number of files that fit, if more than one
+    question: str = ""  #: what the user has to decide before its experts can be used, in one sentence
 
     @property
     def size_bytes(self) -> int:
@@ -38,7 +37,7 @@ class Plan:
     @property
     def worthwhile(self) -> bool:
         """Whether it is adopted automatically: it is not installed, and all its transformers were found."""
-        return self.presence is Presence.MISSING and bool(self.parts.files) and not set(_EXPERTS) & set(self.lacking)
+        return self.presence is Presence.MISSING and bool(self.parts.files) and not set(EXPERTS) & set(self.lacking)
 
 
 def parse_choices(texts: list[str]) -> dict[Use, Path]:
@@ -55,12 +54,12 @@ def parse_choices(texts: list[str]) -> dict[Use, Path]:
         spec = find_model(model)
         if not file or component not in components_of(spec) or component == "tokenizer":
             raise InvalidRequest(
-                f"`{text}` does not say which file is to be what",
+                f"`{text}` does not assign a file to a component",
                 suggestions=(f"Write it as {spec.id}/transformer=PATH; `--dry-run` lists the files.",),
             )
         use, path = Use(spec.id, component), Path(file).expanduser().absolute()
         if any(other.model == spec.id and path == taken for other, taken in choices.items()):
-            raise InvalidRequest(f"One file cannot be two parts of {spec.id}")
+            raise InvalidRequest(f"One file cannot be two components of {spec.id}")
         choices[use] = path
     return choices
 
@@ -74,44 +73,50 @@ def plans(survey: Survey, manager: ModelManager, choices: Mapping[Use, Path]) ->
     for use, path in choices.items():
         found = _chosen(survey, path)
         if found is None or found.choose(use) is None:
-            what = "was not found in the folders" if found is None else "is something else"
+            what = "was not found in the folders" if found is None else "is of another kind"
             raise InvalidRequest(
                 f"The file for {use.model}/{use.component} {what}",
-                suggestions=("Add its folder with `--from`.", "`--dry-run` lists the files and what they are."),
+                suggestions=("Add its folder with `--from`.", "`--dry-run` lists the files and their kinds."),
             )
     return [_plan(spec, survey, manager.state(spec).presence, choices) for spec in MODELS.values() if not spec.embedded]
 
 
 def _plan(spec: ModelSpec, survey: Survey, presence: Presence, choices: Mapping[Use, Path]) -> Plan:
-    loose = _loose(spec, survey, choices)
+    loose, question = _loose(spec, survey, choices)
     published = survey.snapshots.get(spec.id)
     missing = lacking(spec, (part.name for part in loose.files))
     if published is not None and not any(use.model == spec.id for use in choices):
         less = lacking(spec, (part.name for part in published.files))
         if len(less) <= len(missing):
-            loose, missing = published, less
+            loose, missing, question = published, less, ""
     rivals: dict[str, int] = {}
     if not loose.repository:
         counts = {it: len(_candidates(Use(spec.id, it), survey, choices)) for it in components_of(spec)}
         rivals = {component: count for component, count in counts.items() if count > 1}
-    return Plan(spec, presence, loose, tuple(missing), rivals)
+    return Plan(spec, presence, loose, tuple(missing), rivals, question)
 
 
-def _loose(spec: ModelSpec, survey: Survey, choices: Mapping[Use, Path]) -> Parts:
+def _loose(spec: ModelSpec, survey: Survey, choices: Mapping[Use, Path]) -> tuple[Parts, str]:
+    """Return the single files for a model, and the question that its experts leave open."""
     taken = {
         component: found
         for component in components_of(spec)
         if (found := _best(Use(spec.id, component), survey, choices)) is not None
     }
-    high, low = (taken.get(component) for component in _EXPERTS)
-    if high is not None and low is not None and high.precision[:1] != low.precision[:1]:
-        taken |= _pair(spec, survey, choices)
+    question = ""
+    if spec.experts == 2:
+        pairing = _pair(spec, survey, choices)
+        question = pairing.question
+        for component, expert in zip(EXPERTS, (pairing.high, pairing.low), strict=True):
+            taken.pop(component, None)
+            if expert is not None:
+                taken[component] = expert
     files: list[PartFile] = []
     for component, found in taken.items():
         files += part_files(component, found)
     if survey.tokenizer:
         files += [PartFile(path, f"tokenizer/{path.name}") for path in survey.tokenizer]
-    return Parts(tuple(files))
+    return Parts(tuple(files)), question
 
 
 def _candidates(use: Use, survey: Survey, choices: Mapping[Use, Path]) -> list[Recognised]:
@@ -127,14 +132,10 @@ def _best(use: Use, survey: Survey, choices: Mapping[Use, Path]) -> Recognised |
     return next(iter(_candidates(use, survey, choices)), None)
 
 
-def _pair(spec: ModelSpec, survey: Survey, choices: Mapping[Use, Path]) -> dict[str, Recognised]:
-    """Return the largest pair of experts of one precision; empty if there is none."""
-    highs, lows = (_candidates(Use(spec.id, component), survey, choices) for component in _EXPERTS)
-    pairs = [(high, low) for high in highs for low in lows if high.precision[:1] == low.precision[:1]]
-    if not pairs:
-        return {}
-    high, low = max(pairs, key=lambda pair: pair[0].size + pair[1].size)
-    return {_EXPERTS[0]: high, _EXPERTS[1]: low}
+def _pair(spec: ModelSpec, survey: Survey, choices: Mapping[Use, Path]) -> Pairing:
+    uses = [Use(spec.id, component) for component in EXPERTS]
+    highs, lows = (_candidates(use, survey, choices) for use in uses)
+    return pair(highs, lows, high_chosen=uses[0] in choices, low_chosen=uses[1] in choices)
 
 
 def _chosen(survey: Survey, path: Path) -> Recognised | None:

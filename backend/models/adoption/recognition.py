@@ -35,7 +35,7 @@ KNOWN_FILES: Final[dict[str, tuple[int, str]]] = {
 _CLASS_OF_QWEN, _CLASS_OF_WAN = "AutoencoderKLQwenImage", "AutoencoderKLWan"
 #: Folders in diffusers' layout, for models with two experts.
 _EXPERT_FOLDERS: Final = {"transformer": HIGH, "transformer_2": LOW}
-_UNDECIDED = "Its name does not say which of these it is, and its tensors cannot"
+_UNDECIDED = "Neither its name nor its tensors say which of these it is"
 _RELEASE_1 = re.compile(r"(?<![0-9])2[ ._-]?1(?![0-9])")
 _RELEASE_2 = re.compile(r"(?<![0-9])2[ ._-]?2(?![0-9])|a14b", re.IGNORECASE)
 #: Related models with the structure of T2V or I2V, and their file name patterns.
@@ -96,9 +96,9 @@ def _by_name(path: Path, identities: tuple[Identity, ...]) -> tuple[tuple[Identi
         words = {word.lower() for word in _WORD.findall(called)}
         relative = next((word for word in sorted(words) if _RELATIVES.fullmatch(word)), None)
         if relative is not None:
-            return (), f"Its name says that it is a relative of Wan2.2 ({relative}) that is not run here"
+            return (), f"Its name says that it is a variant of Wan2.2 ({relative}) that is not supported"
     if _contradicts(called, identities):
-        return (), "Its name says another kind of model than its tensors"
+        return (), "Its name and its tensors disagree about the kind of model"
     distilled = _DISTILLED in called.lower()
     identities = tuple(it for it in identities if (_DISTILLED in it.name.lower()) == distilled) or identities
     ends = {identity: match[0].lower() for identity in identities if (match := _TRAINED_FOR.search(identity.name))}

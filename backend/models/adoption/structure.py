@@ -111,7 +111,7 @@ def by_structure(path: Path, header: WeightHeader) -> Recognised:
         found = judge(path, header)
         if found is not None:
             return found
-    return Recognised(path, Kind.UNKNOWN, header.size, header=header, note="Its tensors belong to no model known here")
+    return Recognised(path, Kind.UNKNOWN, header.size, header=header, note="Its tensors belong to no known model")
 
 
 def _transformer(path: Path, header: WeightHeader) -> Recognised | None:
@@ -138,7 +138,8 @@ def _transformer(path: Path, header: WeightHeader) -> Recognised | None:
     models = [model for model, structure in structures.items() if structure == shape]
     if not models:
         return replace(
-            unknown, note=f"A Wan transformer of {shape.layers} blocks of width {shape.dim}, of no model here"
+            unknown,
+            note=f"A Wan transformer of {shape.layers} blocks of width {shape.dim}, which is no supported model",
         )
     identities = tuple(identity for model in models for identity in _identities(model))
     return Recognised(path, Kind.TRANSFORMER, header.size, identities, naming, header)
@@ -199,7 +200,9 @@ def _vae(path: Path, header: WeightHeader) -> Recognised | None:
         and numbers == architecture.vae.parameters
     }
     if not fitting:
-        note = f"An autoencoder for latents of {decoder.shape[1]} channels that no model here uses, or a part of one"
+        note = (
+            f"An autoencoder for latents of {decoder.shape[1]} channels that no supported model uses, or a part of one"
+        )
         return Recognised(path, Kind.UNKNOWN, header.size, (), naming, header, note)
     name = _vae_name(next(iter(fitting.values())))
     own = Identity(name, tuple(Use(model, "vae") for model in fitting))
@@ -232,7 +235,7 @@ def _text_encoder(path: Path, header: WeightHeader) -> Recognised | None:
         models = {model: it.text for model, it in ARCHITECTURES.items() if _text_table(it.text) == table.shape}
         unknown = Recognised(path, Kind.UNKNOWN, header.size, (), naming, header)
         if not models:
-            words = f"A T5 encoder of {layers} layers with {table.shape[0]} words that no model here uses"
+            words = f"A T5 encoder of {layers} layers with {table.shape[0]} words that no supported model uses"
             return replace(unknown, note=f"{words}, or a part of one")
         name = "UMT5-XXL" if "T2V-A14B" in models else "tiny text encoder"
         # A vocabulary table belongs to one encoder: shared encoders are identical.
@@ -287,7 +290,7 @@ def _image_encoder(path: Path, header: WeightHeader) -> Recognised | None:
         shape = ImageEncoderShape(len(layers), patches.shape[0], max(inside, default=0), side, patches.shape[2])
         models = [model for model, it in ARCHITECTURES.items() if it.image == shape and len(inside) == 1]
         if not models:
-            note = f"An image encoder of {len(layers)} layers of width {shape.dim} that no model here uses"
+            note = f"An image encoder of {len(layers)} layers of width {shape.dim} that no supported model uses"
             return Recognised(path, Kind.UNKNOWN, header.size, (), Naming.DIFFUSERS, header, note)
         identity = Identity("CLIP ViT-H/14", tuple(Use(model, "image_encoder") for model in models))
         return Recognised(path, Kind.IMAGE_ENCODER, header.size, (identity,), Naming.DIFFUSERS, header)

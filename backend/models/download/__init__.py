@@ -1,1 +1,1 @@
-"""Bringing model files here: from the hub, or from what other programs already have."""
+"""Downloads from the hub; reuses files that are already on disk."""

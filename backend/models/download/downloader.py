@@ -112,7 +112,7 @@ class ModelDownloader:
             why, step = (
                 ("ships with wan22", "Install it again.") if spec.embedded else ("has no repository", "Add one.")
             )
-            raise ModelUnavailable(f"{spec.id} {why} and is not fetched", suggestions=(step,))
+            raise ModelUnavailable(f"{spec.id} {why} and cannot be downloaded", suggestions=(step,))
         self._home.models.mkdir(parents=True, exist_ok=True)
         with folder_lock(self._home, spec, check, on_progress), storage_errors():
             target = self._home.model_of(spec.id)
@@ -313,7 +313,7 @@ class ModelDownloader:
                 discard_part(target)
                 meter.add(-file.size, network=False)
         raise ModelDamaged(
-            f"The hub gave {file.name} of {listing.repository} {CONTENT_ATTEMPTS} times with other bytes than promised",
+            f"The hub served {file.name} of {listing.repository} with a wrong checksum {CONTENT_ATTEMPTS} times",
             suggestions=("Try again later, or check the proxy between this machine and the hub.",),
         )
 
@@ -349,6 +349,8 @@ def _keep_own(spec: ModelSpec, manifest: Manifest, lost: list[str]) -> None:
     own = [name for name in lost if name.startswith(given)] if spec.base is not None and given else []
     if own:
         raise ModelDamaged(
-            f"{spec.id} is damaged: {own[0]} is a file that you gave, and the hub has no other",
-            suggestions=(f"Take {spec.id} out with `wan22 models remove {spec.id}` and add it again.",),
+            f"{spec.id} is damaged: {own[0]} is your own file, so it cannot be downloaded",
+            suggestions=(
+                f"Remove {spec.id} with `wan22 models remove {spec.id}` and add it again with an intact file.",
+            ),
         )

@@ -114,7 +114,7 @@ class Hub:
         except httpx2.TransportError as error:
             raise unreachable(error) from error
         except HFValidationError as error:
-            raise RepositoryNotFound(f"{repository} is no name of a repository") from error
+            raise RepositoryNotFound(f"{repository} is not a repository name") from error
         except (ValueError, KeyError, TypeError) as error:
             raise UnsafeRepository(f"The answer of the hub about {repository} cannot be read") from error
         files: list[RemoteFile] = []
@@ -144,7 +144,7 @@ class Hub:
         except (httpx2.ProxyError, httpx2.TimeoutException) as error:
             return Reach.BLOCKED, f"no answer within {seconds:g} s or a proxy that refuses ({type(error).__name__})"
         except (httpx2.TransportError, httpx2.InvalidURL) as error:
-            return Reach.OFFLINE, f"there is no way to it ({type(error).__name__})"
+            return Reach.OFFLINE, f"it cannot be reached ({type(error).__name__})"
         refuses = status >= 400 and status not in (404, 405)  # a hub may simply lack this page
         return (Reach.BLOCKED if refuses else Reach.REACHABLE), f"it answers {status}"
 

@@ -71,7 +71,7 @@ class Retries:
         if error.retry_after is not None:
             if error.retry_after > self._policy.longest_asked_seconds:
                 raise HubRateLimited(
-                    f"The model hub asks to wait {error.retry_after:.0f} s before more is fetched"
+                    f"The model hub asks to wait {error.retry_after:.0f} s before the next request"
                 ) from error
             self._pause(error.retry_after, self._check)
             return

@@ -160,7 +160,7 @@ class FileTransfer:
         try:
             there = here.join(location)
         except httpx2.InvalidURL:
-            raise HubUnreachable("The model hub redirects to something that is no address") from None
+            raise HubUnreachable("The model hub redirects to an invalid address") from None
         if there.scheme not in {"http", "https"} or (here.scheme == "https" and there.scheme != "https"):
             raise HubUnreachable("The model hub redirects to a connection that is not encrypted")
         return there

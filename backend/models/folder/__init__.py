@@ -1,1 +1,1 @@
-"""One model's folder: its manifest, its state, its locks, and what it takes on the disk."""
+"""A model's folder: manifest, integrity and quarantine, state, locks, disk usage."""

@@ -52,7 +52,7 @@ def require_room(spec: ModelSpec, needed: int, free: int) -> None:
     if needed and needed + RESERVE_BYTES > free:
         raise StorageFull(
             f"{spec.id} needs {needed / _GB:.1f} GB more and {RESERVE_BYTES / _GB:.1f} GB in reserve, and "
-            f"{free / _GB:.1f} GB are free; nothing was fetched",
+            f"{free / _GB:.1f} GB are free; nothing was downloaded",
             suggestions=("Free some disk space, or set WAN22_HOME to a folder on a larger disk.",),
             details={"needed_bytes": needed, "free_bytes": free},
         )

@@ -29,6 +29,7 @@ from backend.core.paths import Home
 from backend.models.folder.integrity import FileFinding, FileState, check_full, check_quick, size_state
 from backend.models.folder.manifest import Manifest, read_manifest
 from backend.models.folder.progress import read_status
+from backend.models.folder.vocabulary import Vocabulary, read_vocabulary
 
 _EXPERTS: Final = ("transformer", "transformer_2")
 EMBEDDED_MODELS = Path(__file__).parents[2] / "assets" / "tiny"
@@ -140,13 +141,13 @@ class ModelManager:
         state = self.state(spec)
         manifest = read_manifest(state.folder)
         if manifest is None:
-            words = ("unknown", "Its files are all here; no record says what their contents should be")
-            status, message = words if state.available else ("not_available", state.reason or "It is not here")
+            words = ("unknown", "All files are present; there is no record of their contents to compare with")
+            status, message = words if state.available else ("not_available", state.reason or "It is not installed")
             return Verification(state.available, status, message, "nothing")
         findings = tuple(check_full(state.folder, manifest) if full else check_quick(state.folder, manifest))
         wrong = sum(one.state is not FileState.OK for one in findings)
         message = (
-            f"{wrong} of {len(findings)} files are wrong" if wrong else f"All {len(findings)} files are as they were"
+            f"{wrong} of {len(findings)} files are damaged" if wrong else f"All {len(findings)} files are as they were"
         )
         status, checked = "corrupted" if wrong else "valid", "contents" if full else "sizes"
         return Verification(not wrong, status, message, checked, findings)
@@ -174,6 +175,10 @@ class ModelManager:
         """Return what of each expert stays quantised in memory, judged by headers; None when nothing does."""
         return packed_experts(self._place(spec), spec)
 
+    def vocabulary(self, spec: ModelSpec) -> Vocabulary | None:
+        """Return the words that a model with a small world knows; None for a model that reads any text."""
+        return read_vocabulary(self._place(spec))
+
     def states(self) -> list[ModelState]:
         """Inspect every model of the table."""
         return [self.state(spec) for spec in models_in_force().specs]
@@ -191,16 +196,16 @@ class ModelManager:
         """
         spec = state.spec
         if state.presence is Presence.CORRUPTED:
-            mending = f"Run `wan22 models verify {spec.id} --repair`: only what is wrong is fetched again."
+            mending = f"Run `wan22 models verify {spec.id} --repair`: only the damaged files are downloaded again."
             managed = read_manifest(state.folder) is not None
             raise ModelDamaged(f"{spec.id} is damaged: {state.reason}", suggestions=(mending,) if managed else None)
         if not state.available:
             here = [other.spec.id for other in self.states() if other.available]
-            suggestions = tuple(f"Use `{name}`, which is here." for name in here)
+            suggestions = tuple(f"Use `{name}`, which is installed." for name in here)
             if state.presence in {Presence.MISSING, Presence.PARTIAL} and not spec.embedded:
                 suggestions += (_how_to_get(state),)
             raise ModelUnavailable(
-                f"{spec.id} is not here: {state.reason}",
+                f"{spec.id} is not installed: {state.reason}",
                 suggestions=suggestions,
                 details={"model": spec.id, "repository": spec.repo_id, "weights_gb": spec.weights_gb},
             )
@@ -231,7 +236,9 @@ class ModelManager:
         """
         fitting = self.fitting()
         if not fitting:
-            raise ModelUnavailable("No model is here that makes video from text.", suggestions=("Run `wan22 doctor`.",))
+            raise ModelUnavailable(
+                "No installed model generates video from text.", suggestions=("Run `wan22 doctor`.",)
+            )
         return fitting[0]
 
 
@@ -239,7 +246,7 @@ def _missing_reason(spec: ModelSpec) -> str:
     if spec.embedded:
         return "its weights are not part of this release"
     if spec.repo_id is None:
-        return "it has no files yet" if spec.folder is None else "its folder is not there"
+        return "it has no files yet" if spec.folder is None else "its folder does not exist"
     return f"it needs the files of {spec.repo_id} ({spec.weights_gb:g} GB of weights in 16 bit)"
 
 
@@ -247,12 +254,12 @@ def _how_to_get(state: ModelState) -> str:
     """Explain how to install a missing model."""
     spec = state.spec
     if spec.folder is not None:
-        return f"Bring its folder back, or take {spec.id} out with `wan22 models remove` and add it again."
+        return f"Restore its folder, or remove {spec.id} with `wan22 models remove` and add it again."
     if spec.repo_id is None:
         return f"Put its files in the folder {folder_hint(state)} of the server."
     adopting = "use what ComfyUI, Wan2GP or the Hugging Face cache have of it with `wan22 models adopt`, "
     return (
-        f"Fetch it with `wan22 models download {spec.id}`, {adopting if spec.base is None else ''}"
+        f"Download it with `wan22 models download {spec.id}`, {adopting if spec.base is None else ''}"
         f"or put a copy of {spec.repo_id} in the folder {folder_hint(state)} of the server."
     )
 

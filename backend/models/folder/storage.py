@@ -111,11 +111,11 @@ def suggest(
             reason = "what is left of a download that was not finished"
             found.append(Suggestion(one.spec, Leaving.UNFINISHED, one.unfinished, reason))
         if one.quarantine:
-            reason = "files whose content was wrong; good ones took their places or can be fetched"
+            reason = "files with wrong content; intact copies replaced them or can be downloaded"
             found.append(Suggestion(one.spec, Leaving.QUARANTINE, one.quarantine, reason))
     unused = [one for one in report.models if _unused(one, now, keep_days) and one.spec.id not in needed]
     for one in sorted(unused, key=_last_need):
-        words = "it made no video here" if one.last_used is None else f"its last video is of {one.last_used:%Y-%m-%d}"
+        words = "it was never used" if one.last_used is None else f"its last video is from {one.last_used:%Y-%m-%d}"
         found.append(Suggestion(one.spec, Leaving.MODEL, one.usage.own, words))
     if target_free is None:
         return found
@@ -201,7 +201,7 @@ def remove_model(home: Home, spec: ModelSpec) -> int:
             folders = [home.model_of(spec.id), home.partial_model_of(spec.id), home.quarantine_of(spec.id)]
             if not any(folder.exists() or folder.is_symlink() for folder in folders):
                 raise ModelUnavailable(
-                    f"{spec.id} is not here", suggestions=("`wan22 models list` shows what is here.",)
+                    f"{spec.id} is not installed", suggestions=("`wan22 models list` shows what is installed.",)
                 )
             return _delete(folders)
     except Timeout:

@@ -1,1 +1,1 @@
-"""The LoRA files of this machine: taken in, listed, checked, and routed to experts."""
+"""LoRA files on disk: upload, catalogue, base model, assignment to experts at submit."""

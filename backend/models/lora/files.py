@@ -22,9 +22,9 @@ from backend.core.catalogue.transformer import PUBLISHED, WanShape
 from backend.core.errors import LoraInvalid, LoraNotFound
 from backend.core.files import read_json, replacing
 from backend.core.lora.experts import UNKNOWN, Hint, expert_in_metadata, fitting_bases, hint_of
-from backend.core.lora.header_fields import Preset, preset_in, trigger_words
 from backend.core.lora.keys import BOTH
 from backend.core.lora.match import match_tensors, read_lora
+from backend.core.lora.presets import Preset, preset_in, trigger_words
 
 
 class DigestCache:

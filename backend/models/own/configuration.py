@@ -65,8 +65,8 @@ class ModelConfigurationManager:
         def added(section: dict[str, Any]) -> dict[str, Any]:
             if model_id in section:
                 raise BadSettings(
-                    f"There is an entry {model_id} already",
-                    suggestions=(f"Take it out with `wan22 models remove {model_id}`, or choose another name.",),
+                    f"An entry {model_id} already exists",
+                    suggestions=(f"Remove it with `wan22 models remove {model_id}`, or choose another name.",),
                 )
             try:
                 entry.applied_to(model_id, table_of(section))
@@ -77,7 +77,7 @@ class ModelConfigurationManager:
         self._file.update(SECTION, added)
         spec = self.refresh().get(model_id)
         if spec is None:
-            raise BadSettings(f"{model_id} was changed by somebody else just now")
+            raise BadSettings(f"{model_id} was changed by another process at the same time")
         return spec
 
     def remove(self, model_id: str) -> None:

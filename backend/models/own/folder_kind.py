@@ -45,12 +45,12 @@ class FolderKind:
         """
         if not (folder / INDEX_FILE).is_file():
             raise ModelMismatch(
-                f"There is no {INDEX_FILE} in {folder.name}: it is no model folder in diffusers' layout",
-                suggestions=("Name the folder that has model_index.json, transformer, vae, text_encoder in it.",),
+                f"There is no {INDEX_FILE} in {folder.name}: it is not a model folder in diffusers' layout",
+                suggestions=("Give the folder that contains model_index.json, transformer, vae and text_encoder.",),
             )
         damage = damage_of(folder)
         if damage is not None:
-            raise ModelMismatch(f"The folder is not whole: {damage}", suggestions=("Bring the missing files first.",))
+            raise ModelMismatch(f"The folder is incomplete: {damage}", suggestions=("Add the missing files first.",))
         index = _json(folder / INDEX_FILE)
         parts = [part for part in ("transformer", "transformer_2") if _has(index, part)]
         shapes = {part: _transformer(folder / part) for part in parts}
@@ -101,7 +101,7 @@ def check_folder(folder: Path, spec: ModelSpec) -> None:
     if reason is None:
         return
     like = [one.id for one in BUILT_IN.specs if kind.why_not(one) is None]
-    found = f"It is built like {' and '.join(like)}" if like else "It is built like no model that is known here"
+    found = f"It has the structure of {' and '.join(like)}" if like else "Its structure matches no known model"
     raise ModelMismatch(
         f"{found}, not like {spec.structure} ({reason})",
         suggestions=tuple(f"Add it with `--base {name}`." for name in like) or ModelMismatch.suggestions,

@@ -54,11 +54,13 @@ def place_files(spec: ModelSpec, named: Mapping[str, Path], others: Iterable[Pat
         if chosen is None:
             raise _mismatch(spec, found, place)
         if place in placed:
-            raise ModelMismatch(f"{path.name} and {placed[place].path.name} are both {_ROLES[place]}")
+            raise ModelMismatch(f"{path.name} and {placed[place].path.name} are both given as {_ROLES[place]}")
         placed[place] = chosen
         if found.ambiguous:
             doubts = " or ".join(one.name for one in found.identities if one != chosen.identities[0])
-            notes.append(f"{path.name} is taken for {chosen.identities[0].name}, as you say; it could be {doubts} too")
+            notes.append(
+                f"{path.name} is used as {chosen.identities[0].name}, as you chose; its tensors also fit {doubts}"
+            )
         elif found.note:
             notes.append(f"{path.name}: {found.note}")
     files = tuple(file for component, found in placed.items() for file in part_files(component, found))
@@ -78,7 +80,7 @@ def with_the_rest(spec: ModelSpec, given: Placed, models: ModelManager) -> Place
         for part in lacking:
             files += [PartFile(path, f"{part}/{path.name}") for path in sorted((folder / part).iterdir())]
         components.update(lacking)
-        notes.append(f"{', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} that of {donor.id}")
+        notes.append(f"{', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} taken from {donor.id}")
     return Placed(tuple(files), frozenset(components), tuple(notes))
 
 
@@ -99,7 +101,7 @@ def _place_of(spec: ModelSpec, found: Recognised) -> str:
     if len(uses) > 1:
         raise ModelMismatch(
             f"{found.path.name} can be either expert of {spec.structure}",
-            suggestions=("Give it with `--high` or with `--low`.",),
+            suggestions=("Name its expert with `--high` or `--low`.",),
         )
     if not uses:
         raise _mismatch(spec, found, None)
@@ -111,7 +113,9 @@ def _mismatch(spec: ModelSpec, found: Recognised, component: str | None) -> Mode
     name = found.path.name
     names = " or ".join(one.name for one in found.identities)
     if found.kind is Kind.REFUSED:
-        return ModelMismatch(f"{name} cannot be used. {found.note}", suggestions=("Bring the file itself.",))
+        return ModelMismatch(
+            f"{name} cannot be used. {found.note}", suggestions=("Use a safetensors or GGUF version of the file.",)
+        )
     if component is None:
         expected = f"a part of {spec.structure}"
     elif spec.experts == 1 and component == HIGH_PART:

@@ -14,7 +14,8 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic_core import ErrorDetails
 
-from backend.core.catalogue.table import AUTO, BUILT_IN, ModelSpec, ModelTable, fold_name
+from backend.core.catalogue.spec import AUTO
+from backend.core.catalogue.table import BUILT_IN, ModelSpec, ModelTable, fold_name
 from backend.core.errors import BadSettings, InvalidRequest, UnknownModel
 from backend.core.requests import ImageRef, RequestDraft, resolve_request
 
@@ -112,9 +113,9 @@ class ModelEntry(BaseModel):
         own = self.base is not None
         taken = table.holder((model_id, *self.aliases) if own else self.aliases)
         if taken is not None and (own or taken.id != model_id):
-            raise BadSettings(f"a name of it belongs to {taken.id} already", suggestions=("Choose another name.",))
+            raise BadSettings(f"one of its names already belongs to {taken.id}", suggestions=("Choose another name.",))
         if any(fold_name(alias) in _RESERVED for alias in self.aliases):
-            raise BadSettings("aliases: one of them means something else here", suggestions=("Choose another name.",))
+            raise BadSettings("aliases: one of them is reserved", suggestions=("Choose another name.",))
         overrides = self._overrides(base)
         if not own:
             return replace(base, aliases=(*base.aliases, *self.aliases), **overrides)
@@ -126,7 +127,7 @@ class ModelEntry(BaseModel):
             repo_id=self.repository,
             revision=self.revision or "main",
             folder=None if self.folder is None else Path(self.folder).expanduser(),
-            licence=self.licence or "not said",
+            licence=self.licence or "unknown",
             aliases=tuple(self.aliases),
             **overrides,
         )
@@ -183,7 +184,7 @@ class ModelEntry(BaseModel):
         except InvalidRequest as error:
             raise BadSettings(f"defaults: {error.message}", suggestions=error.next_steps) from None
         if changes:
-            raise BadSettings(f"defaults: {base.id} cannot make this as it is: {changes[0]}")
+            raise BadSettings(f"defaults: {base.id} does not support these values: {changes[0]}")
         known = {field.name for field in fields(ModelSpec)}
         return {name: value for name, value in given.items() if name in known}
 
@@ -197,7 +198,7 @@ def _reason(error: ValidationError) -> str:
     first = _first(error)
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"{key} is not a key of a model"
+        return f"{key} is not a key of a model entry"
     return f"{key}: {first['msg']}" if key else "it must be an object"
 
 
@@ -212,4 +213,4 @@ def check_name(model_id: str) -> None:
             "an id has at most 64 letters, digits, dots, hyphens and underscores, and begins with a letter or digit"
         )
     if fold_name(model_id) in _RESERVED:
-        raise BadSettings("this id means something else here", suggestions=("Choose another one.",))
+        raise BadSettings("this id is reserved", suggestions=("Choose another one.",))

@@ -112,7 +112,7 @@ class OwnModels:
         partial, target = self._home.partial_model_of(model_id), self._home.model_of(model_id)
         if target.exists() or target.is_symlink():
             raise StateConflict(
-                f"There is a folder models/{model_id} already", suggestions=("Choose another name, or remove it.",)
+                f"The folder models/{model_id} already exists", suggestions=("Choose another name, or remove it.",)
             )
         shutil.rmtree(partial, ignore_errors=True)
         try:

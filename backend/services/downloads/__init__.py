@@ -1,1 +1,1 @@
-"""The downloads of models: what was asked for, how each stands, and what people may change."""
+"""Model downloads: orders, state, and pause, resume, cancel."""

@@ -1,1 +1,1 @@
-"""Images in, videos out."""
+"""Reads images and writes videos."""

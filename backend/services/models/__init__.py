@@ -1,1 +1,1 @@
-"""Whether a model is here and in use, what to do without it, and what to clean up."""
+"""Model availability, fallback, cleanup, and the background re-check of files."""

@@ -1,1 +1,1 @@
-"""What a request will take on the machine that runs it, and what finished runs say about that."""
+"""Forecasts for this machine, and what finished runs teach them."""

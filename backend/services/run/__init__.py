@@ -1,1 +1,1 @@
-"""One attempt at a task, in the worker: latents, clip, progress, memory."""
+"""One attempt at a task, in the worker: latents, clip, progress, out-of-memory recovery."""

@@ -15,17 +15,18 @@ from typing import Any
 from backend.core.domain import Output, Phase, Stage, utcnow
 from backend.core.faults import fault_point
 from backend.core.files import storage_errors
-from backend.core.planning.memory_ladder import MemoryLadder, MemoryUse
+from backend.core.planning.memory_ladder import MemoryUse
 from backend.core.record import RunRecord, RunResult
 from backend.core.requests import GenerationRequest
 from backend.engine.frames.decode import Frames, Latents, count_chunks, stream_frames, tile_grid
 from backend.engine.frames.sentinel import ClipSentinel
 from backend.engine.loading.pipeline_loader import WanComponents, library_versions
 from backend.engine.state.kept_latents import KeptLatents, write_latents
+from backend.models.folder.vocabulary import read_vocabulary
 from backend.services.media.video_encoder import VideoEncoder, thumbnail
 from backend.services.run.files import AttemptFiles
-from backend.services.run.memory_plans import Rungs
 from backend.services.run.memory_watch import RunMemory
+from backend.services.run.out_of_memory import Rungs
 from backend.services.run.report import RunReport
 
 #: How tiles change a picture, for the warning.
@@ -42,7 +43,7 @@ class Clip:
     expert_steps: dict[str, int]  #: steps that each expert made
     loras: tuple[dict[str, Any], ...]  #: receipts, as plain JSON values
     resumed_from_step: int | None
-    ladder: MemoryLadder  #: what happened when memory ran out, so far
+    rungs: Rungs  #: what happened when memory ran out, so far
     plan_reason: str  #: why the run started with the plan that it started with
 
 
@@ -59,6 +60,13 @@ class _Written:
     warnings: tuple[str, ...]
     weights_sha256: str
     record: RunRecord
+
+
+def _unknown_words(components: WanComponents, request: GenerationRequest) -> tuple[str, ...]:
+    """Return a sentence about words of the prompt that a model with a small world does not know."""
+    vocabulary = read_vocabulary(components.folder)
+    note = None if vocabulary is None else vocabulary.note(components.spec.id, request.prompt)
+    return () if note is None else (note,)
 
 
 class ClipWriter:
@@ -87,8 +95,8 @@ class ClipWriter:
         """
         request = self._request
         self._report.begin(Phase.DECODE, f"Decoding {request.num_frames} frames")
-        rungs = Rungs(clip.components, clip.ladder, self._report)
-        written = rungs.until_done(partial(self._write, clip), MemoryUse.DECODE, Stage.POST_PROCESSING)
+        write = partial(self._write, clip)
+        written = clip.rungs.until_done(write, clip.components, MemoryUse.DECODE, Stage.POST_PROCESSING)
         size_bytes, sha256 = _measure(self._files.part)
         kept = KeptLatents(clip.latents, written.weights_sha256, clip.loras)
         self._put_in_place(kept, clip.components, written.decoded.still)
@@ -115,11 +123,11 @@ class ClipWriter:
         with encoder:
             decoded = self._decode(clip, sentinel, encoder)
             self._report.begin(Phase.MUX, "Saving the video")
-            fallbacks = clip.ladder.taken
+            fallbacks = clip.rungs.taken
             warnings = sentinel.warnings() + _left_out(clip.loras) + tuple(one.sentence for one in fallbacks)
             if tile_grid(clip.components, clip.latents) is not None:
                 warnings += (f"Decoded in tiles of {plan.tile_size} px; {TILES}",)
-            warnings += tuple(self._memory.warnings)
+            warnings += tuple(self._memory.warnings) + _unknown_words(clip.components, request)
             peaks = self._memory.peaks
             weights = clip.weights_sha256 or clip.components.weights_digest  # may wait for it
             result = RunResult(
@@ -192,7 +200,7 @@ class ClipWriter:
         fault_point("output.before_rename")
         self._files.publish()
         fault_point("output.after_rename")
-        self._report.clock.advance()
+        self._report.clock.finish()
 
 
 def _left_out(loras: tuple[dict[str, Any], ...]) -> tuple[str, ...]:

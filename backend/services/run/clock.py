@@ -10,11 +10,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from backend.core.catalogue.spec import HIGH, LOW
-from backend.core.catalogue.table import find_model
+from backend.core.catalogue.spec import HIGH, LOW, ModelSpec
 from backend.core.domain import Phase
-from backend.core.planning.cost_model import Basis, Seconds, experts_of_steps
-from backend.core.requests import GenerationRequest, guidance_plan
+from backend.core.planning.cost_model import Basis, Seconds, forwards_of_steps
+from backend.core.requests import GenerationRequest
 from backend.engine.frames.decode import count_chunks
 
 #: Units of `Phase.DOWNLOAD`: thousandths of the model's bytes. Their seconds depend on the network alone.
@@ -55,11 +54,11 @@ class PhaseClock:
         """Replace the plans of phases that have not begun."""
         self._plan |= plan
 
-    def split_steps(self, passes: Mapping[Phase, Sequence[int]]) -> None:
-        """Distribute the expected denoising over the steps, given the forwards of every step."""
+    def split_steps(self, forwards: Sequence[tuple[str, int]]) -> None:
+        """Distribute the expected denoising over the steps, given the expert and the forwards of every step."""
         plans = [self._plan[phase] for phase in _STEPS]
         expected = sum(plan.units * plan.seconds for plan in plans)
-        self.replan(_plan_steps(passes, expected, known=all(plan.known for plan in plans)))
+        self.replan(_plan_steps(forwards, expected, known=all(plan.known for plan in plans)))
 
     def skip(self, phase: Phase, units: int) -> None:
         """Count units of a phase that has not begun as done: an earlier attempt did them, and they take no time."""
@@ -158,11 +157,12 @@ class PhaseClock:
 
 
 def plan_phases(
-    request: GenerationRequest, forecast: Seconds | None, *, warm: bool, fetch: bool = False
+    spec: ModelSpec, request: GenerationRequest, forecast: Seconds | None, *, warm: bool, fetch: bool = False
 ) -> dict[Phase, PhasePlan]:
     """Plan a run.
 
     Args:
+        spec: the model of the request.
         request: what is generated.
         forecast: the planner's seconds for this request on this machine; None = typical shares.
         warm: whether the model is in memory.
@@ -179,29 +179,21 @@ def plan_phases(
     step = denoise / steps if steps else forecast.decode / chunks / _TYPICAL_CHUNK
     # A forecast is about the whole model; a request that only decodes loads the decoder alone.
     load = forecast.load if denoises else None
-    experts = experts_of_steps(find_model(request.model), request)[:steps]
+    forwards = forwards_of_steps(spec, request)[:steps]
     return {
         Phase.DOWNLOAD: PhasePlan(DOWNLOAD_PARTS if fetch else 0, _TYPICAL_DOWNLOAD * step),
         Phase.LOAD: PhasePlan(int(not warm), _TYPICAL_LOAD * step if load is None else load, load is not None),
         Phase.ENCODE: PhasePlan(int(denoises), forecast.encode, known),
-        **_plan_steps(passes_of(request, experts), denoise, known=known),
+        **_plan_steps(forwards, denoise, known=known),
         Phase.DECODE: PhasePlan(chunks, forecast.decode / chunks, known),
         Phase.MUX: PhasePlan(1, forecast.finish, known),
     }
 
 
-def passes_of(request: GenerationRequest, experts: Sequence[str]) -> dict[Phase, list[int]]:
-    """Return the forwards of every step by phase, given the expert of every step; a guided step makes two."""
-    passes: dict[Phase, list[int]] = {phase: [] for phase in _STEPS}
-    scales = guidance_plan(request, experts) if experts else []
-    for expert, scale in zip(experts, scales, strict=True):
-        passes[EXPERT_PHASE[expert]].append(1 if scale is None else 2)
-    return passes
-
-
-def _plan_steps(passes: Mapping[Phase, Sequence[int]], seconds: float, *, known: bool) -> dict[Phase, PhasePlan]:
-    one = seconds / max(1, sum(map(sum, passes.values())))
-    return {
-        phase: PhasePlan(len(counts), one * sum(counts) / max(1, len(counts)), known)
-        for phase, counts in passes.items()
-    }
+def _plan_steps(forwards: Sequence[tuple[str, int]], seconds: float, *, known: bool) -> dict[Phase, PhasePlan]:
+    one = seconds / max(1, sum(count for _, count in forwards))
+    plans = {}
+    for expert, phase in EXPERT_PHASE.items():
+        counts = [count for name, count in forwards if name == expert]
+        plans[phase] = PhasePlan(len(counts), one * sum(counts) / max(1, len(counts)), known)
+    return plans

@@ -24,9 +24,9 @@ from backend.engine.sampling.denoise import DenoiseJob
 from backend.engine.state.job import restore_state, write_state
 from backend.services.media.images import InputStore
 from backend.services.media.pictures import fit_image
-from backend.services.run.clock import EXPERT_PHASE, passes_of
+from backend.services.run.clock import EXPERT_PHASE
 from backend.services.run.files import AttemptFiles
-from backend.services.run.memory_plans import Rungs
+from backend.services.run.out_of_memory import Rungs
 from backend.services.run.report import RunReport
 
 OpenLora = Callable[[LoraFileRef], Path]
@@ -58,6 +58,7 @@ class DenoisingRun:
         self._rungs = rungs
         self._open_lora = open_lora
         self._state_seconds = state_seconds
+        self._preview_map = PreviewMap.read(components.folder)
         self._saved_at = time.monotonic()
         self._preview_time = float("-inf")
         self.resumed_from: int | None = None  #: steps that earlier attempts had done
@@ -73,10 +74,9 @@ class DenoisingRun:
             NonFiniteLatents, OutOfMemory: as they say.
         """
         job = self._start()
-        preview_map = PreviewMap.read(self._components.folder)
         self._saved_at = time.monotonic()
         try:
-            self._steps(job, preview_map)
+            self._steps(job)
         except WorkerStopping:
             if 0 < job.index < job.total_steps:
                 self._save(job)
@@ -86,18 +86,18 @@ class DenoisingRun:
     def _start(self) -> DenoiseJob:
         request, report = self._request, self._report
         report.begin(Phase.ENCODE, "Encoding the prompt" if request.image is None else "Encoding prompt and image")
+        image, end_image = (self._picture(one) for one in (request.image, request.end_image))
         # Also without LoRAs: an empty stack removes what another job left on the experts.
         self.loras = build_stack(self._components, request.loras, self._open_lora, request.on_lora_failure)
         for receipt in self.loras.receipts:
             if not receipt.applied:
                 log.warning("lora.skipped", lora=receipt.id, reason=receipt.reason)
                 report.update(Stage.PREPARING_INPUTS, f"Without the LoRA {receipt.id}: {receipt.reason}")
-        image, end_image = self._picture(request.image), self._picture(request.end_image)
         start = partial(DenoiseJob.start, self._components, request, image=image, end_image=end_image, loras=self.loras)
-        job = self._rungs.until_done(start, MemoryUse.TEXT, Stage.PREPARING_INPUTS)
+        job = self._rungs.until_done(start, self._components, MemoryUse.TEXT, Stage.PREPARING_INPUTS)
         self._resume(job)
         report.clock.advance()
-        report.clock.split_steps(passes_of(request, job.plan))
+        report.clock.split_steps(job.forwards)
         for expert, phase in EXPERT_PHASE.items():
             report.clock.skip(phase, job.plan[: job.index].count(expert))
         return job
@@ -121,7 +121,7 @@ class DenoisingRun:
             self.resumed_from = job.index
             return
 
-    def _steps(self, job: DenoiseJob, preview_map: PreviewMap | None) -> None:
+    def _steps(self, job: DenoiseJob) -> None:
         report = self._report
         if self.resumed_from is not None:
             report.step = job.index
@@ -136,7 +136,7 @@ class DenoisingRun:
             self._step(job)
             report.step = job.index
             report.clock.advance()
-            self._preview(job, preview_map)
+            self._preview(job)
             # Report first: it finds out whether the task, and so its states, still belong to this attempt.
             report.update(Stage.GENERATING, f"Step {job.index} of {job.total_steps} ({expert}-noise expert)")
             due = time.monotonic() - self._saved_at >= self._state_seconds
@@ -155,7 +155,7 @@ class DenoisingRun:
                 raise
 
         at = f"step {job.index + 1} ({job.expert}-noise expert)"
-        self._rungs.until_done(attempt, MemoryUse.STEP, Stage.GENERATING, at)
+        self._rungs.until_done(attempt, self._components, MemoryUse.STEP, Stage.GENERATING, at)
 
     def _save(self, job: DenoiseJob) -> None:
         try:
@@ -165,11 +165,11 @@ class DenoisingRun:
             log.warning("state.not_saved", step=job.index, reason="the disk is full")
         self._saved_at = time.monotonic()
 
-    def _preview(self, job: DenoiseJob, preview_map: PreviewMap | None) -> None:
+    def _preview(self, job: DenoiseJob) -> None:
         now = time.monotonic()
         if now - self._preview_time < PREVIEW_SECONDS:
             return
         size = (self._request.width, self._request.height)
-        self._files.write_preview(render_preview(job.estimate, preview_map, size))
+        self._files.write_preview(render_preview(job.estimate, self._preview_map, size))
         self._preview_time = now
         self._report.preview_step = job.index

@@ -1,1 +1,1 @@
-"""The web process as a whole: its parts, how each of them is, and how busy the machine is."""
+"""The web process as a whole: its components, their health, and host statistics."""

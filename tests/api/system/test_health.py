@@ -159,11 +159,6 @@ def test_every_model_is_listed_with_what_it_needs(shared: Served) -> None:
     assert str(shared.services.home.root) not in str(answer)
 
 
-def test_the_bare_address_leads_to_the_documentation(shared: Served) -> None:
-    response = shared.client.get("/", follow_redirects=False)
-    assert (response.status_code, response.headers["location"]) == (307, "/docs")
-
-
 def test_the_documentation_page_loads_nothing_from_elsewhere(shared: Served) -> None:
     page = shared.client.get("/docs")
     assert page.headers["content-type"].startswith("text/html")

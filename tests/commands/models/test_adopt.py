@@ -111,7 +111,7 @@ def test_a_gguf_text_encoder_is_added_and_encodes_what_its_numbers_say(tmp_path:
     assert done.returncode == 0, done.stderr
     told = " ".join(done.stdout.split())
     assert "The tokenizer inside it is not used: the model's own is" in told
-    assert "mine is added, built like tiny-t2v-a14b: ready" in told
+    assert "mine is added, with the structure of tiny-t2v-a14b: ready" in told
     encoder = WanPipelineLoader("cpu", threads=1).load(home / "models" / "mine", MODELS["tiny-t2v-a14b"]).text_encoder
     assert all(torch.equal(encoder.state_dict()[name], value) for name, value in held.items())
 
@@ -165,10 +165,10 @@ def test_disk_space_is_freed_only_on_yes(tmp_path: Path) -> None:
     partial.mkdir(parents=True)
     (partial / "x").write_bytes(bytes(1000))
     shown = invoke("models", "cleanup", home=home)
-    assert "could go: unfinished of T2V-A14B" in shown.stdout
-    assert "--yes does it" in shown.stdout
+    assert "can be deleted: unfinished of T2V-A14B" in shown.stdout
+    assert "add --yes to delete" in shown.stdout
     assert partial.is_dir()
     done = invoke("models", "cleanup", "--yes", home=home)
-    assert "are free again" in done.stdout
+    assert "were freed" in done.stdout
     assert not partial.exists()
-    assert "Nothing has to go" in invoke("models", "cleanup", "--yes", home=home).stdout
+    assert "Nothing to delete" in invoke("models", "cleanup", "--yes", home=home).stdout

@@ -45,7 +45,13 @@ def test_a_model_is_fetched_shown_checked_repaired_and_removed(tmp_path: Path, h
     home = tmp_path / "home"
     listed = invoke("models", "list", home=home).stdout
     assert listed.count("available") == 3
-    assert listed.count("missing") == 8
+    assert listed.count("not installed: ") == 1
+    assert "T2V-A14B" in next(line for line in listed.splitlines() if line.startswith("not installed: "))
+    every = invoke("models", "list", "--all", home=home).stdout.splitlines()
+    rows = [line.split()[0] for line in every if "available" in line or "missing" in line]
+    assert [name.startswith("tiny-") for name in rows] == [True] * 3 + [False] * 8, "usable ones first"
+    states = json.loads(invoke("models", "list", "--json", home=home).stdout)
+    assert [state["status"] for state in states].count("missing") == 8
     done = wan22("models", "download", "t2v", home=home)
     assert done.returncode == 0, done.stderr
     assert "T2V-A14B is complete and verified" in done.stdout
@@ -59,7 +65,7 @@ def test_a_model_is_fetched_shown_checked_repaired_and_removed(tmp_path: Path, h
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    assert "files are there" in invoke("models", "verify", "T2V-A14B", "--quick", home=home).stdout
+    assert "files are present" in invoke("models", "verify", "T2V-A14B", "--quick", home=home).stdout
     found = invoke("models", "verify", "T2V-A14B", home=home)
     assert found.returncode == 1
     assert f"{VAE}: corrupted" in found.stdout
@@ -170,7 +176,7 @@ def test_errors_are_sentences_with_a_next_step(tmp_path: Path, hub: StandIn) -> 
         (["download", "tiny-t2v-a14b"], "ships with wan22"),
         (["download", "nobody"], "Must be one of"),
         (["verify", "T2V-A14B"], "wan22 models download T2V-A14B"),
-        (["remove", "T2V-A14B", "--yes"], "is not here"),
+        (["remove", "T2V-A14B", "--yes"], "is not installed"),
     ):
         done = invoke("models", *arguments, home=home)
         assert done.returncode == 1
@@ -212,7 +218,7 @@ def test_a_model_of_ones_own_is_added_listed_and_taken_out(tmp_path: Path) -> No
     ]
     added = invoke("models", "add", "mine", str(tiny), *options, home=home)
     assert added.returncode == 0, added.stderr
-    assert "mine is added, built like tiny-ti2v-5b: ready" in added.stdout
+    assert "mine is added, with the structure of tiny-ti2v-5b: ready" in added.stdout
     shown = json.loads(invoke("models", "show", "my_own", home=home).stdout)
     assert (shown["title"], shown["licence"], shown["base"]) == ("Mine", "MIT", "tiny-ti2v-5b")
     (line,) = [line for line in invoke("models", "list", home=home).stdout.splitlines() if line.startswith(" mine ")]
@@ -229,7 +235,7 @@ def test_what_cannot_be_added_is_refused_in_a_sentence(tmp_path: Path) -> None:
     home, tiny = tmp_path / "home", str(EMBEDDED_MODELS / "tiny-ti2v-5b")
     refused = {
         ("t2v", tiny, "--base", "tiny-ti2v"): "belongs to T2V-A14B",
-        ("mine", tiny, "--base", "tiny-t2v"): "It is built like tiny-ti2v-5b, not like tiny-t2v-a14b",
+        ("mine", tiny, "--base", "tiny-t2v"): "It has the structure of tiny-ti2v-5b, not like tiny-t2v-a14b",
         ("mine", tiny, "--base", "sora"): "base must be one of",
         ("mine", tiny, "--base", "tiny-ti2v", "--default", "steps=1000"): "Steps must be between 1 and 100",
         ("mine", tiny, "--base", "tiny-ti2v", "--default", "steps"): "say KEY=VALUE",

@@ -18,6 +18,7 @@ from backend.core.planning.cost_model import (
     denoise_flops,
     experts_of_steps,
     forward_flops,
+    forwards_of_steps,
     rates_of,
     seconds,
 )
@@ -90,6 +91,15 @@ def test_only_guided_steps_make_two_passes() -> None:
     high = experts_of_steps(find_model("T2V-A14B"), resolve_request(find_model("T2V-A14B"), RequestDraft("a"))[0])
     assert workload("T2V-A14B", guidance_scale_2=1.0).passes == 40 + high.count("high")
     assert workload("tiny-ti2v-5b").passes == 40
+
+
+def test_forwards_are_counted_for_the_expert_of_every_step() -> None:
+    spec = find_model("tiny-t2v-a14b")
+    draft = RequestDraft("a", steps=10, guidance_scale=4.0, guidance_scale_2=1.0, guidance_start=0.1)
+    forwards = forwards_of_steps(spec, resolve_request(spec, draft)[0])
+    high = sum(expert == "high" for expert, _ in forwards)
+    assert 1 < high < 10
+    assert forwards == [("high", 1)] + [("high", 2)] * (high - 1) + [("low", 1)] * (10 - high)
 
 
 def test_work_grows_as_it_is_known_to() -> None:

@@ -367,7 +367,7 @@ def test_without_a_usual_name_one_file_must_be_alone(plain: Sample, trained: Pat
     write_original(trained, "transformer")
     (path,) = (trained / "transformer").glob("*.safetensors")
     shutil.copy(path, path.with_name("another.safetensors"))
-    with pytest.raises(ModelDamaged, match=r"leave one: another\.safetensors, wan_transformer\.safetensors"):
+    with pytest.raises(ModelDamaged, match=r"keep only one: another\.safetensors, wan_transformer\.safetensors"):
         opened(plain, trained, device)
 
 
@@ -436,7 +436,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 28577
         (b"<!doctype html><title>404</title>", "a web page"),
         (b"", "empty or cut off"),
         (b"GGUF", "The file is cut off inside its header"),
-        (b"GGUF" + b"\x03\0\0\0" + b"\xff" * 16, "header is damaged: it counts more than a model has"),
+        (b"GGUF" + b"\x03\0\0\0" + b"\xff" * 16, "header is damaged: it claims more tensors than any model has"),
     ],
     ids=["lfs pointer", "zip", "pickle", "page", "empty", "gguf without header", "gguf with absurd counts"],
 )
@@ -460,7 +460,7 @@ def test_a_gguf_file_that_is_cut_off_is_named(plain: Sample, trained: Path) -> N
         with pytest.raises(ModelDamaged, match=r"transformer/wan-Q8_0\.gguf cannot be used"):
             check_model_files(trained, plain.components.spec)
     path.write_bytes(b"no gguf")
-    with pytest.raises(UnreadableWeights, match="no GGUF file"):
+    with pytest.raises(UnreadableWeights, match="not a GGUF file"):
         GgufFile(path)
 
 

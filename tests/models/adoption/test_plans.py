@@ -128,6 +128,81 @@ def test_two_experts_of_one_precision_go_together(comfy: Path, home: Home) -> No
     assert {"transformer_2/wan2.2_t2v_low_noise_14B_fp16.safetensors"} < names
 
 
+def _experts(root: Path, *names: str) -> Path:
+    """Write experts of T2V-A14B; the size of each differs by its position, as those of real files do."""
+    for number, name in enumerate(names):
+        sparse(root / f"{name}.safetensors", a14b(), "F8_E4M3", {"number": "x" * (number % 3)})
+    return root
+
+
+def _taken(root: Path, home: Home, choices: dict[Use, Path] | None = None) -> tuple[list[str], str]:
+    plan = _plan(scan_folders([root]), home, choices=choices)
+    return [part.source.relative_to(root).as_posix().removesuffix(".safetensors") for part in plan.parts.files], (
+        plan.question
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        # A fine-tune whose high expert is larger, beside the published model whose low expert is.
+        (
+            ("wan2.2_t2v_high_noise_14B_fp8", "boreal_t2v_low_fp8", "wan2.2_t2v_low_noise_14B_fp8", "boreal_t2v_H"),
+            ["wan2.2_t2v_high_noise_14B_fp8", "wan2.2_t2v_low_noise_14B_fp8"],
+        ),
+        (
+            ("Dawn_Wan22_T2V_HIGH_v2", "Dawn_Wan22_T2V_HIGH_v1", "Dawn_Wan22_T2V_LOW_v1"),
+            ["Dawn_Wan22_T2V_HIGH_v1", "Dawn_Wan22_T2V_LOW_v1"],
+        ),
+        # Two spellings of the published model, and two roundings of another.
+        (
+            ("wan2.2_t2v_high_noise_14B_fp8_scaled", "Wan2_2-T2V-A14B-LOW_fp8_e4m3fn_scaled_KJ"),
+            ["wan2.2_t2v_high_noise_14B_fp8_scaled", "Wan2_2-T2V-A14B-LOW_fp8_e4m3fn_scaled_KJ"],
+        ),
+        (("dusk_t2v_high_fp8_e5m2", "dusk_t2v_low_bf16"), ["dusk_t2v_high_fp8_e5m2", "dusk_t2v_low_bf16"]),
+        # The folder names the expert or the model.
+        (
+            ("dusk/high_noise/wan22_t2v", "dawn/high_noise/wan22_t2v", "dawn/low_noise/wan22_t2v"),
+            ["dawn/high_noise/wan22_t2v", "dawn/low_noise/wan22_t2v"],
+        ),
+        (
+            ("a_t2v_wan22/high_noise", "b_t2v_wan22/high_noise", "b_t2v_wan22/low_noise"),
+            ["b_t2v_wan22/high_noise", "b_t2v_wan22/low_noise"],
+        ),
+    ],
+)
+def test_experts_of_one_family_go_together(
+    tmp_path: Path, home: Home, names: tuple[str, ...], expected: list[str]
+) -> None:
+    assert _taken(_experts(tmp_path / "root", *names), home) == (expected, "")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("dawn_t2v_wan22_high", "dusk_t2v_wan22_low"),
+        ("Dawn_Wan22_T2V_HIGH_v2", "Dawn_Wan22_T2V_LOW_v1"),
+        ("a/high_noise/wan22_t2v_dawn", "a/low_noise/wan22_t2v_dusk"),
+    ],
+)
+def test_what_no_name_links_is_asked(tmp_path: Path, home: Home, names: tuple[str, str]) -> None:
+    root = _experts(tmp_path / "root", *names)
+    taken, question = _taken(root, home)
+    assert taken == []
+    assert "do not show which belong together" in question
+    high, low = (Use("T2V-A14B", component) for component in ("transformer", "transformer_2"))
+    paths = [root / f"{name}.safetensors" for name in names]
+    assert _taken(root, home, {high: paths[0]})[0] == [names[0]], "the chosen one alone"
+    assert _taken(root, home, dict(zip((high, low), paths, strict=True))) == (list(names), "")
+
+
+def test_one_expert_of_another_model_is_not_completed_with_the_published_one(tmp_path: Path, home: Home) -> None:
+    taken, question = _taken(_experts(tmp_path / "root", "dawn_t2v_wan22_high_fp8"), home)
+    assert (taken, "other expert was not found" in question) == ([], True)
+    published = "wan2.2_t2v_low_noise_14B_fp16"
+    assert _taken(_experts(tmp_path / "there", published), home) == ([published], "")
+
+
 def test_an_ambiguous_file_is_used_only_when_the_user_says_what_it_is(tmp_path: Path, home: Home) -> None:
     a, b = (sparse(tmp_path / "root" / f"{name}.safetensors", a14b()) for name in "ab")
     survey = scan_folders([tmp_path / "root"])

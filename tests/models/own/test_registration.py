@@ -103,7 +103,7 @@ def test_a_model_may_wait_for_its_files(home: Home, own: OwnModels) -> None:
 def test_a_folder_that_went_away_is_said(home: Home, own: OwnModels, folder: Path) -> None:
     spec = own.add("mine", _entry(), folder)
     shutil.rmtree(folder)
-    with pytest.raises(ModelUnavailable, match="its folder is not there") as caught:
+    with pytest.raises(ModelUnavailable, match="its folder does not exist") as caught:
         ModelManager(home, has_gpu=False).folder(spec)
     assert not any(str(folder) in step for step in (caught.value.message, *caught.value.next_steps))
 
@@ -170,8 +170,8 @@ def _no_configuration(folder: Path) -> None:
         (_image_encoder, "the weights are not what config.json says"),
         (_cut_off, "cannot be used"),
         (_pickle, "zip archive"),
-        (_no_index, "no model folder in diffusers' layout"),
-        (_no_vae, "not whole: the folder vae has no safetensors or GGUF file"),
+        (_no_index, "not a model folder in diffusers' layout"),
+        (_no_vae, "incomplete: the folder vae has no safetensors or GGUF file"),
         (_no_configuration, "not that of a Wan transformer"),
     ],
 )
@@ -197,7 +197,7 @@ def test_a_wrong_kind_is_refused_and_nothing_is_written(
     ],
 )
 def test_a_wrong_base_is_refused_with_the_right_one(own: OwnModels, base: str, given: Path, really: str) -> None:
-    with pytest.raises(ModelMismatch, match=f"built like {really}, not like {base}") as caught:
+    with pytest.raises(ModelMismatch, match=f"has the structure of {really}, not like {base}") as caught:
         own.add("mine", _entry(base), given)
     assert caught.value.next_steps == (f"Add it with `--base {really}`.",)
 
@@ -258,7 +258,7 @@ def test_single_files_become_a_model_with_what_the_base_has(home: Home, own: Own
     before = {path: path.read_bytes() for path in loose.values()}
     named = {"transformer": loose["high"], "transformer_2": loose["low"]}
     spec, notes = own.add_files("mine", _entry("tiny"), named, models=manager)
-    assert notes == ("vae, text_encoder, tokenizer are that of tiny-t2v-a14b",)
+    assert notes == ("vae, text_encoder, tokenizer are taken from tiny-t2v-a14b",)
     folder = manager.folder(spec)
     assert (folder / "transformer" / loose["high"].name).samefile(loose["high"])
     check_folder(folder, spec)
@@ -281,7 +281,7 @@ def test_a_text_encoder_with_names_of_llama_goes_with_the_tokenizer_of_the_base(
     spec, notes = own.add_files("mine", _entry("tiny"), named, [file], models=manager)
     assert notes == (
         f"{file.name}: The tokenizer inside it is not used: the model's own is",
-        "vae, tokenizer are that of tiny-t2v-a14b",
+        "vae, tokenizer are taken from tiny-t2v-a14b",
     )
     made = manager.folder(spec)
     assert (made / "text_encoder" / file.name).samefile(file)
@@ -302,7 +302,7 @@ _HIGH = "the expert for high noise"
         ("tiny-i2v-a14b", "high", (), f"is tiny-t2v-a14b high noise, and {_HIGH} of tiny-i2v-a14b"),
         ("tiny-t2v-a14b", "image_high", (), f"is tiny-i2v-a14b high noise, and {_HIGH} of tiny-t2v-a14b"),
         ("TI2V-5B", "five", (), "is tiny-ti2v-5b, and the transformer of TI2V-5B"),
-        ("tiny-t2v-a14b", "high", ("high",), f"are both {_HIGH}"),
+        ("tiny-t2v-a14b", "high", ("high",), f"are both given as {_HIGH}"),
     ],
 )
 def test_a_file_in_the_wrong_place_is_refused_with_what_it_is(
@@ -323,11 +323,11 @@ def test_where_tensors_leave_a_doubt_the_base_decides_and_it_is_said(tmp_path: P
     old = place_files(table.find("old"), {"transformer": file})
     assert [part.name for part in old.files] == ["transformer/model.safetensors"]
     assert old.notes == (
-        "model.safetensors is taken for Wan2.1-T2V-14B, as you say; "
-        "it could be T2V-A14B high noise or T2V-A14B low noise too",
+        "model.safetensors is used as Wan2.1-T2V-14B, as you chose; "
+        "its tensors also fit T2V-A14B high noise or T2V-A14B low noise",
     )
     new = place_files(table.find("new"), {"transformer_2": file})
-    assert "is taken for T2V-A14B low noise, as you say" in new.notes[0]
+    assert "is used as T2V-A14B low noise, as you chose" in new.notes[0]
     with pytest.raises(ModelMismatch, match="can be either expert of T2V-A14B") as caught:
         place_files(table.find("new"), {}, [file])
     assert "--high" in caught.value.next_steps[0]
@@ -371,10 +371,10 @@ def test_a_lost_file_of_the_users_own_is_never_replaced_by_the_bases(
         downloader = ModelDownloader(home, models, Hub(hub.endpoint))
         manifest = read_manifest(home.model_of("mine"))
         assert manifest is not None
-        with pytest.raises(ModelDamaged, match="is a file that you gave") as caught:
+        with pytest.raises(ModelDamaged, match="is your own file, so it cannot be downloaded") as caught:
             downloader.repair(spec, check_quick(home.model_of("mine"), manifest))
         assert "add it again" in caught.value.next_steps[0]
-        with pytest.raises(ModelDamaged, match="is a file that you gave"):
+        with pytest.raises(ModelDamaged, match="is your own file, so it cannot be downloaded"):
             downloader.download(spec)
         assert hub.fetched() == Counter()
     assert not lost.exists()

@@ -14,7 +14,7 @@ from backend.core.catalogue.table import MODELS
 from backend.core.domain import Phase
 from backend.core.planning.cost_model import Basis, Seconds
 from backend.core.requests import RequestDraft, resolve_request
-from backend.services.run.clock import DOWNLOAD_PARTS, PhaseClock, PhasePlan, passes_of, plan_phases
+from backend.services.run.clock import DOWNLOAD_PARTS, PhaseClock, PhasePlan, plan_phases
 
 COSTS = {
     Phase.LOAD: 8.0,
@@ -55,7 +55,7 @@ def run(
     for phase in COSTS:
         if phase is Phase.DENOISE_HIGH and high is not None:
             low = units[Phase.DENOISE_HIGH] + units[Phase.DENOISE_LOW] - high
-            clock.split_steps({Phase.DENOISE_HIGH: [2] * high, Phase.DENOISE_LOW: [1] * low})
+            clock.split_steps([(HIGH, 2)] * high + [(LOW, 1)] * low)
             units |= {Phase.DENOISE_HIGH: high, Phase.DENOISE_LOW: low}
         clock.begin(phase)
         fractions.append(clock.fraction)
@@ -112,13 +112,16 @@ def test_a_step_that_was_measured_corrects_the_forecast_of_both_experts() -> Non
     assert etas[2][1] == pytest.approx(9 * 3 + 5 * 0.5 + 1)
 
 
-REQUEST = resolve_request(MODELS["tiny-t2v-a14b"], RequestDraft("a", steps=10, num_frames=17, seed=1))[0]
+SPEC = MODELS["tiny-t2v-a14b"]
+REQUEST = resolve_request(SPEC, RequestDraft("a", steps=10, num_frames=17, seed=1))[0]
 FORECAST = Seconds(8.0, 1.0, 18.0, 2.0, 2.5, 1.0, Basis.MEASURED)
 
 
 def test_the_planners_seconds_are_the_first_estimate_of_a_run() -> None:
-    assert PhaseClock(plan_phases(REQUEST, FORECAST, warm=False)).eta_seconds == pytest.approx(8.0 + FORECAST.warm)
-    assert PhaseClock(plan_phases(REQUEST, FORECAST, warm=True)).eta_seconds == pytest.approx(FORECAST.warm)
+    assert PhaseClock(plan_phases(SPEC, REQUEST, FORECAST, warm=False)).eta_seconds == pytest.approx(
+        8.0 + FORECAST.warm
+    )
+    assert PhaseClock(plan_phases(SPEC, REQUEST, FORECAST, warm=True)).eta_seconds == pytest.approx(FORECAST.warm)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +135,7 @@ def test_the_planners_seconds_are_the_first_estimate_of_a_run() -> None:
 )
 def test_a_forecast_that_nothing_was_measured_for_gives_shares_but_no_time(forecast: Seconds | None) -> None:
     now = Clock()
-    clock = PhaseClock(plan_phases(REQUEST, forecast, warm=False), now)
+    clock = PhaseClock(plan_phases(SPEC, REQUEST, forecast, warm=False), now)
     assert clock.eta_seconds is None
     clock.begin(Phase.LOAD)
     now.time += 8.0
@@ -141,23 +144,20 @@ def test_a_forecast_that_nothing_was_measured_for_gives_shares_but_no_time(forec
 
 
 def test_a_request_that_only_decodes_does_not_wait_for_the_whole_model() -> None:
-    plans = plan_phases(replace(REQUEST, latents_of="one"), replace(FORECAST, denoise=0.0, transfer=0.0), warm=False)
+    plans = plan_phases(
+        SPEC, replace(REQUEST, latents_of="one"), replace(FORECAST, denoise=0.0, transfer=0.0), warm=False
+    )
     assert [phase for phase, one in plans.items() if one.units] == [Phase.LOAD, Phase.DECODE, Phase.MUX]
     assert not plans[Phase.LOAD].known
     assert plans[Phase.DECODE].known
 
 
 def test_an_unguided_step_is_half_a_guided_one() -> None:
-    passes = {Phase.DENOISE_HIGH: [2, 2, 2, 2], Phase.DENOISE_LOW: [1] * 6}
     clock = PhaseClock(plan(load=0, known=COSTS), Clock())
-    clock.split_steps(passes)
+    clock.split_steps([(HIGH, 2)] * 4 + [(LOW, 1)] * 6)
     assert clock.eta_seconds == pytest.approx(1 + 10 * 2 + 5 * 0.5 + 1), "the whole takes as long"
     clock.skip(Phase.DENOISE_HIGH, 4)
     assert clock.eta_seconds == pytest.approx(1 + 20 * 6 / 14 + 5 * 0.5 + 1)
-
-
-def test_forwards_are_counted_for_the_expert_of_every_step() -> None:
-    assert passes_of(REQUEST, [HIGH] * 4 + [LOW] * 6) == {Phase.DENOISE_HIGH: [2] * 4, Phase.DENOISE_LOW: [2] * 6}
 
 
 def test_the_estimate_shrinks_while_a_step_runs_and_waits_for_one_that_takes_longer() -> None:

@@ -14,7 +14,7 @@ from backend.core.planning.memory_plan import Placement, Storage
 from backend.core.requests import native_request
 from backend.models.lora.library import LoraLibrary
 from backend.services.planning.forecast import Forecast
-from backend.services.run.memory_plans import StartPlans
+from backend.services.run.start_plans import StartPlans
 from backend.store.engine import Database
 from backend.store.outputs import OutputStore
 

@@ -23,7 +23,7 @@ from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoa
 from backend.services.media.images import InputStore
 from backend.services.media.video_encoder import last_frame
 from backend.services.real_generation_pipeline import RealGenerationPipeline, RunOptions
-from backend.services.run.memory_plans import StartPlan, StartPlans
+from backend.services.run.start_plans import StartPlan, StartPlans
 from tests.services.attempt_process import FixedFolder
 from tests.support.random_model import build_random_i2v, build_random_model
 

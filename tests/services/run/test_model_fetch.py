@@ -276,6 +276,6 @@ def test_a_database_that_fails_ends_no_fetch(make: Make, home: Home, monkeypatch
 
 def test_nobody_fetches_where_no_fetcher_is_given(home: Home, loader: WanPipelineLoader, hub: StandIn) -> None:
     bridge: ModelIntegrationBridge[WanComponents] = ModelIntegrationBridge(ModelManager(home, has_gpu=False), loader)
-    with pytest.raises(ModelUnavailable, match="is not here"):
+    with pytest.raises(ModelUnavailable, match="is not installed"):
         run(RealGenerationPipeline(bridge, home))
     assert hub.requests == []

@@ -18,7 +18,7 @@ from backend.core.requests import GenerationRequest, RequestDraft, native_reques
 from backend.core.settings import load_settings
 from backend.models.lora.library import LoraLibrary
 from backend.services.planning.forecast import Forecast
-from backend.services.run.memory_plans import StartPlan, StartPlans
+from backend.services.run.start_plans import StartPlan, StartPlans
 from backend.store.engine import Database
 from backend.store.outputs import OutputStore
 

@@ -1,32 +1,25 @@
-"""The memory plan of a run: the planner's, lowered by what earlier runs needed, and again when memory runs out.
+"""The memory plan that a run starts with: the planner's, lowered by what earlier runs of this worker needed.
 
-A lesson is forgotten when the model's files change or when others have freed memory. The rungs are the ladder's; how a
-plan is carried out is the engine's matter.
+A lesson is forgotten when the model's files change or when others have freed memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import structlog
 
-from backend.core.domain import Stage
-from backend.core.errors import OutOfMemory, StoreFailed
+from backend.core.errors import StoreFailed
 from backend.core.planning.cost_model import Seconds
 from backend.core.planning.hardware import GIB
-from backend.core.planning.memory_ladder import Fallback, MemoryLadder, MemoryUse
+from backend.core.planning.memory_ladder import Fallback, MemoryUse
 from backend.core.planning.memory_plan import PLANS, MemoryPlan
 from backend.core.requests import GenerationRequest
-from backend.engine.loading.pipeline_loader import WanComponents
 from backend.services.planning.forecast import Forecast
-from backend.services.run.report import RunReport
 
 #: With this much more free memory than when a run had to step down, the lesson no longer holds; less is fluctuation.
 _SIGNIFICANT = GIB
-
-T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -135,36 +128,3 @@ def _resident(request: GenerationRequest) -> StartPlan:
 
 def _unknown() -> int | None:
     return None
-
-
-class Rungs:
-    """Steps one attempt down the ladder on a loaded model."""
-
-    def __init__(self, components: WanComponents, ladder: MemoryLadder, report: RunReport) -> None:
-        self._components = components
-        self._ladder = ladder
-        self._report = report
-
-    def until_done(self, part: Callable[[], T], use: MemoryUse, stage: Stage, at: str | None = None) -> T:
-        """Run a part of the run; each time that it runs out of memory, run it again one rung lower.
-
-        Args:
-            part: starts over when it is called again after it ran out of memory.
-            use: what it wants memory for, where the error does not say.
-            stage: the stage of the task under which rungs are reported.
-            at: what is being done, in words, for the record.
-
-        Raises:
-            OutOfMemory: there is no rung left.
-            Interrupted: the report asked to stop.
-        """
-        while True:
-            try:
-                return part()
-            except OutOfMemory as error:
-                plan = self._ladder.down(self._components.plan, error, use, at)
-            # Only after the error is gone: its traceback keeps alive what did not fit.
-            self._components.arrange(plan)
-            rung = self._ladder.taken[-1]
-            log.warning("memory.fallback", at=rung.at, plan=rung.after)
-            self._report.update(stage, rung.sentence)

@@ -1,0 +1,70 @@
+"""Says in the product's own words what a validation library found wrong with a value.
+
+Owns the sentences, not the rules; knows neither settings nor requests, and never repeats the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_Context = Mapping[str, Any]
+
+_WORDS: Mapping[str, Callable[[_Context], str]] = {
+    "missing": lambda _: "is missing",
+    "extra_forbidden": lambda _: "is not a known name",
+    "int_from_float": lambda _: "must be a whole number",
+    "int_parsing_size": lambda _: "is too large a number",
+    "finite_number": lambda _: "must be a finite number",
+    "greater_than_equal": lambda context: f"must be at least {_number(context['ge'])}",
+    "greater_than": lambda context: f"must be greater than {_number(context['gt'])}",
+    "less_than_equal": lambda context: f"must be at most {_number(context['le'])}",
+    "less_than": lambda context: f"must be less than {_number(context['lt'])}",
+    "enum": lambda context: f"must be {_choices(context['expected'])}",
+    "literal_error": lambda context: f"must be {_choices(context['expected'])}",
+    "string_too_long": lambda context: f"may have at most {context['max_length']} characters",
+    "string_too_short": lambda context: f"must have at least {context['min_length']} characters",
+    "string_pattern_mismatch": lambda _: "has a form that is not accepted",
+    "too_long": lambda context: f"may have at most {context['max_length']} entries",
+    "path_not_file": lambda _: "is not a file",
+    "path_not_directory": lambda _: "is not a folder",
+    "path_not_exists": lambda _: "does not exist",
+    "value_error": lambda context: str(context["error"]),
+}
+#: First part of an error type -> what such a value must be.
+_KINDS: Mapping[str, str] = {
+    "int": "a whole number",
+    "float": "a number",
+    "decimal": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "an object",
+    "model": "an object",
+    "datetime": "a date and time",
+    "date": "a date",
+    "path": "a path",
+}
+
+
+def in_plain_words(fault: Mapping[str, Any]) -> str:
+    """Return what is wrong, such as "must be a whole number", of one entry of `ValidationError.errors()`."""
+    kind, context = str(fault["type"]), fault.get("ctx") or {}
+    words = _WORDS.get(kind)
+    if words is not None:
+        try:
+            return words(context)
+        except KeyError:  # the context was left out by the caller
+            return str(fault["msg"]).removeprefix("Value error, ")
+    needed = _KINDS.get(kind.partition("_")[0])
+    return f"must be {needed}" if needed else str(fault["msg"]).removeprefix("Value error, ")
+
+
+def _number(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) and abs(value) < 1e6 else str(value)
+
+
+def _choices(expected: object) -> str:
+    """Turn `'crop', 'pad' or 'stretch'` into the same without the quotes."""
+    return str(expected).replace("'", "")

@@ -1,0 +1,1 @@
+"""What a person at a terminal reads: errors, help, ids and lists."""
