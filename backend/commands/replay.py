@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 #: Fields that a repeated request omits: their effect is already in its other fields.
 _LEFT_OUT = {"latents_of", "extends", "preset"}
+_VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".gif"})
+_NAME_A_VIDEO = ("Give the id of a video, which `wan22 list` shows, or a file that wan22 made.",)
 _ABSENT = "-"
 _SHOWN_CHARS = 40  # of a value in the table
 _PEAK = 255.0  # of 8-bit samples
@@ -185,6 +187,26 @@ def _factor(name: str, then: str | None, now: str | None) -> Factor:
 
 def _compare_values(then: dict[str, str], now: dict[str, str], prefix: str = "") -> list[Factor]:
     return [_factor(prefix + name, then.get(name), now.get(name)) for name in dict.fromkeys([*then, *now])]
+
+
+def named_video(text: str) -> str:
+    """Return the id of the video that a user means by an id or by a file that wan22 made.
+
+    Raises:
+        BadSettings: it is another file, or a path without a file.
+    """
+    path = Path(text)
+    if not path.is_file():
+        if path.name == text and path.suffix.lower() not in _VIDEO_SUFFIXES:
+            return text
+        raise BadSettings(f"There is no file {text}", suggestions=_NAME_A_VIDEO)
+    try:
+        task_id = Record.read(path).run.task_id
+    except NoRecord as error:
+        raise BadSettings(f"{error.message}, so it names no video of the server", suggestions=_NAME_A_VIDEO) from None
+    if task_id is None:
+        raise BadSettings(f"The record in {path} has no id of a video", suggestions=_NAME_A_VIDEO)
+    return task_id
 
 
 def replay(
