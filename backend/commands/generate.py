@@ -17,6 +17,7 @@ import typer
 
 from backend.commands.clips import Extras, GifOption, ShowOption, UpscaleOption, fetch_clips
 from backend.commands.gallery import VideoId
+from backend.commands.replay import named_video
 from backend.commands.terminal import (
     JsonOption,
     OutputOption,
@@ -278,8 +279,9 @@ def extend(
     request = {"prompt": prompt} | video.as_request()
     check_target(output)
     check_file(end_image, "--end-image")
+    name = named_video(output_id)
     with any_server(server) as client:
-        submitted = client.extend(client.video_id(output_id), request, end_image=end_image)
+        submitted = client.extend(client.video_id(name), request, end_image=end_image)
         fetch_clips(client, submitted, output, Extras(gif, show, upscale, as_json))
 
 
@@ -296,8 +298,9 @@ def redecode(
 ) -> None:
     """Encode another file from a video's kept latents, without denoising again."""
     check_target(output)
+    name = named_video(output_id)
     with any_server(server) as client:
-        submitted = client.redecode(client.video_id(output_id), {"fps": fps, "crf": crf})
+        submitted = client.redecode(client.video_id(name), {"fps": fps, "crf": crf})
         fetch_clips(client, submitted, output, Extras(gif, show, upscale, as_json))
 
 

@@ -44,6 +44,21 @@ def sqlite(sqlite_path: Path) -> Iterator[Database]:
     database.close()
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["50%20off", "what?now", "a#b;c&d", "a:b@c", 'it\'s "here"', "Grüße 🎬", "file:x", "two\nlines", "%", "?x=1"],
+)
+def test_a_path_is_not_a_url(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    database = Database(folder / "wan22.db")
+    database.migrate()
+    database.checkpoint()
+    assert {path.name for path in folder.iterdir()} >= {"wan22.db"}
+    database.close()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_migrating_gives_exactly_the_tables_of_the_code(database: Database) -> None:
     with database.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})

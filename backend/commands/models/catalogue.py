@@ -12,7 +12,7 @@ from backend.commands.models.add import add
 from backend.commands.models.adopt import adopt
 from backend.commands.models.cleanup import cleanup
 from backend.commands.terminal import JsonOption, err, finite, out, own_database, own_home, own_need, print_json
-from backend.core.catalogue.table import ModelSpec, find_model, models_in_force
+from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.errors import DownloadStopped, ModelDamaged, UnknownModel
 from backend.core.paths import Home
 from backend.core.planning.hardware import detect_hardware
@@ -62,8 +62,6 @@ def list_models(
     if others:
         out.print(f"not installed: {', '.join(others)}", highlight=False, soft_wrap=True)
         out.print("`wan22 models download NAME` installs one; --all says why each cannot be used.", style="dim")
-    for fault in models_in_force().faults:
-        err.print(f"ignored: {fault}", style="yellow", markup=False, highlight=False)
 
 
 def _progress(state: ModelState) -> str:

@@ -14,11 +14,12 @@ import structlog
 
 from backend.core.catalogue.table import models_in_force
 from backend.core.domain import TaskStatus
-from backend.core.errors import BadSettings, WanError
+from backend.core.errors import WanError
 from backend.core.planning.hardware import HardwareProfile, in_gib, remember
 from backend.core.system_integration import Component, ComponentStatus, Condition
 from backend.models.folder.manager import Presence
 from backend.services.downloads.state import Download, DownloadState
+from backend.services.system.configuration import configuration_faults
 from backend.services.system.container import DATABASE, HOME, WORKERS, Services
 from backend.store.engine import Database
 from backend.store.workers import WorkerState
@@ -120,13 +121,8 @@ def _home(services: Services) -> Condition:
 
 
 def _configuration(services: Services) -> Condition:
-    try:
-        services.optimization.read()
-        services.limits.read()
-        services.pace.read()
-    except BadSettings as error:
-        return _degraded(f"{error.message}; the defaults are in force")
-    if faults := services.configuration.refresh().faults:
+    services.configuration.refresh()
+    if faults := configuration_faults(services.home):
         return _degraded("; ".join(faults))
     return _ready("Every section can be read")
 

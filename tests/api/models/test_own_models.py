@@ -83,10 +83,12 @@ def test_broken_entries_are_told_and_nothing_stops(served: Served) -> None:
     assert "configuration_faults" not in _get(served, "/models/status")
     served.services.home.config_file.write_text(json.dumps({"models": {"mine": {"base": "sora"}}}))
     (fault,) = _get(served, "/models/status")["configuration_faults"]
-    assert fault.startswith("config.json, models.mine: base must be one of")
+    assert fault.startswith("config.json, line 1, column 13: `models.mine` is ignored: base must be one of")
     assert served.client.post(SUBMIT, json=GOOD).status_code == 200
     served.services.home.config_file.write_text("{")
-    assert _get(served, "/models/status")["configuration_faults"] == ["config.json cannot be read: JSONDecodeError"]
+    assert _get(served, "/models/status")["configuration_faults"] == [
+        "config.json is not valid JSON at line 1, column 2"
+    ]
     assert served.client.post(SUBMIT, json=GOOD).status_code == 200
 
 
