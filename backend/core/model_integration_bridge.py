@@ -13,7 +13,7 @@ from typing import Generic, Protocol, TypeVar
 
 from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.domain import OnProgress
-from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, OutOfMemory
+from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, ModelUnsupported, OutOfMemory
 from backend.core.planning.memory_plan import PLANS, MemoryPlan
 from backend.core.requests import GenerationRequest, check_images
 
@@ -79,6 +79,7 @@ class Availability:
     available: bool
     loaded: bool
     reason: str | None  #: why not, in one sentence
+    supported: bool = True  #: False: its files are in a form that is not supported, so a download would not help
 
 
 class ModelIntegrationBridge(Generic[LoadedT]):
@@ -107,13 +108,14 @@ class ModelIntegrationBridge(Generic[LoadedT]):
         try:
             self._loader.fingerprint(self._models.folder(spec), spec)
         except (ModelUnavailable, ModelDamaged) as error:
-            return Availability(spec, available=False, loaded=False, reason=error.message)
+            supported = not isinstance(error, ModelUnsupported)
+            return Availability(spec, available=False, loaded=False, reason=error.message, supported=supported)
         return Availability(spec, available=True, loaded=self._loaded_id == spec.id, reason=None)
 
     def would_fetch(self, model_id: str) -> bool:
         """Whether `ensure` would download something. Raises UnknownModel."""
         here = self.availability(model_id)
-        return self._fetcher is not None and not here.available and not here.spec.embedded
+        return self._fetcher is not None and not here.available and here.supported and not here.spec.embedded
 
     def ensure(self, model_id: str, *, check: Callable[[], None], on_progress: OnProgress) -> Path:
         """Return the folder of a complete model; download it, or its damaged files, where necessary.
@@ -134,6 +136,8 @@ class ModelIntegrationBridge(Generic[LoadedT]):
         try:
             folder = self._models.folder(spec)
             self._loader.fingerprint(folder, spec)
+        except ModelUnsupported:
+            raise
         except (ModelUnavailable, ModelDamaged):
             if self._fetcher is None or spec.embedded:
                 raise
