@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from backend.core.catalogue.transformer import WanShape
-from backend.core.files import decode_json, read_json
+from backend.core.files import parse_json, read_json
 from backend.core.formats.compatibility import Fault, form_fault, shapes_fault
 from backend.core.formats.tensors import TensorInfo, UnreadableWeights, UnsupportedWeights
 from backend.core.formats.weights import USUAL_NAMES, component_files, read_weights, scaled_weight
@@ -103,7 +103,7 @@ def _config(place: Path) -> bytes:
 def _shape(config: bytes) -> WanShape | None:
     """Return the structure that a transformer's configuration describes; None where it describes none."""
     try:
-        values: Any = decode_json(config)
+        values: Any = parse_json(config)
         return WanShape.from_config(values)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
