@@ -173,6 +173,12 @@ class VideoOptions:
         int | None,
         typer.Option("--frames", help="Number of frames, 4k+1 [default: the model's own].", rich_help_panel=_FILE),
     ] = None
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--seconds", callback=finite, help="Length in seconds, instead of --frames.", rich_help_panel=_FILE
+        ),
+    ] = None
     fps: FpsOption = None
     crf: CrfOption = None
     keep_latents: Annotated[

@@ -26,7 +26,7 @@ least one next step. Any layer may raise them; `api/http/errors.py` renders them
     │   ├── LoraMissing              404 lora_missing
     │   ├── DownloadNotFound         404 download_not_found
     │   └── PresetNotFound           404 preset_not_found
-    ├── StateConflict                400 state_conflict
+    ├── StateConflict                409 state_conflict
     │   ├── IdempotencyConflict      409 idempotency_conflict
     │   ├── DownloadInUse            409 download_in_use
     │   ├── LoraExists               409 lora_exists
@@ -262,7 +262,7 @@ class StateConflict(WanError):
     """The task is in a state that does not allow this."""
 
     code = "state_conflict"
-    status = 400
+    status = 409
     category = "input_validation"
     suggestions = ("Check the task's status and choose an action that it allows.",)
 
@@ -271,7 +271,6 @@ class IdempotencyConflict(StateConflict):
     """This idempotency key was used before, for another request."""
 
     code = "idempotency_conflict"
-    status = 409
     suggestions = ("Use a new key for a new request.",)
 
 

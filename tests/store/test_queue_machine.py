@@ -145,6 +145,8 @@ class QueueMachine(RuleBasedStateMachine):
         if expected.deleted:
             with pytest.raises(TaskNotFound):
                 self.store.request_cancel(task_id)
+        elif expected.status is TaskStatus.CANCELLED:
+            assert self.store.request_cancel(task_id).status is TaskStatus.CANCELLED
         elif expected.status in TERMINAL:
             with pytest.raises(StateConflict):
                 self.store.request_cancel(task_id)

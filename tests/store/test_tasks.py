@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.exc import StatementError
 
 from backend.core.domain import EventType, Priority, TaskStatus
@@ -25,7 +26,8 @@ from backend.core.paths import Home
 from backend.store.engine import Database
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore
-from backend.store.tasks import TaskStore
+from backend.store.tables import tasks
+from backend.store.tasks import KEY_SECONDS, TaskStore
 from tests.store.samples import LEASE, at_step, claimed, output_of, submit
 
 DEADLINE_SECONDS = 30
@@ -58,9 +60,11 @@ def test_a_submitted_task_reads_back_as_it_was_sent(store: TaskStore) -> None:
 
 
 def test_an_unknown_task_is_not_found(store: TaskStore) -> None:
-    for call in (store.get, store.delete, store.request_cancel, store.queue_position, store.up_to):
+    for call in (store.get, store.delete, store.request_cancel):
         with pytest.raises(TaskNotFound):
             call("no-such-task")
+    assert store.queue_position("no-such-task") is None
+    assert store.up_to("no-such-task") == []
 
 
 def test_tasks_are_claimed_by_priority_then_age(store: TaskStore) -> None:
@@ -317,11 +321,21 @@ def test_the_same_key_gives_the_same_task(store: TaskStore) -> None:
     assert submit(store, "a red circle", key="k2").id != first.id
 
 
-def test_a_key_is_free_again_when_its_task_is_deleted(store: TaskStore) -> None:
+@pytest.mark.parametrize("tidy", ["delete", "clear"])
+def test_a_key_outlives_its_task_in_the_queue_for_a_day(store: TaskStore, database: Database, tidy: str) -> None:
     first = submit(store, "a red circle", key="k1")
     store.request_cancel(first.id)
-    store.delete(first.id)
-    assert submit(store, "another prompt", key="k1").id != first.id
+    if tidy == "delete":
+        store.delete(first.id)
+    else:
+        store.clear_finished()
+    assert submit(store, "a red circle", key="k1").id == first.id
+    with pytest.raises(IdempotencyConflict):
+        submit(store, "another prompt", key="k1")
+    for seconds, free in ((KEY_SECONDS - 60, False), (120, True)):
+        with database.begin() as connection:
+            connection.execute(update(tasks).values(deleted_at=tasks.c.deleted_at - seconds))
+        assert (submit(store, "a red circle", key="k1").id != first.id) is free
 
 
 def test_the_same_key_from_many_threads_makes_one_task(store: TaskStore) -> None:

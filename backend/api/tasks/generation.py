@@ -29,6 +29,7 @@ from backend.api.tasks.shapes import (
 )
 from backend.core.domain import TaskStatus
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
+from backend.core.prompts import LEGACY_PROMPT_CHARS, clean_prompt
 from backend.core.requests import ImageRef, RequestDraft
 from backend.services.downloads.state import waits_for_resume
 from backend.services.generation_service import Submission
@@ -123,6 +124,8 @@ def generate(body: BodyDep, services: ServicesDep, request: Request) -> Generate
     if body.dry_run:
         raise InvalidRequest("dry_run belongs to /api/v1/generation/submit", details={"field": "dry_run"})
     blank = bool(body.prompt) and not body.prompt.strip()
+    if not blank and body.prompt:
+        clean_prompt("prompt", body.prompt, LEGACY_PROMPT_CHARS)
     try:
         draft = body.draft(services.inputs)
     except InvalidRequest as error:

@@ -30,6 +30,7 @@ from backend.models.folder.condition import INDEX_FILE, fault_of
 from backend.models.folder.integrity import FileFinding, FileState, check_full, check_quick, size_state
 from backend.models.folder.manifest import Manifest, read_manifest
 from backend.models.folder.progress import read_status
+from backend.models.folder.prompt_length import measure_prompt
 from backend.models.folder.vocabulary import Vocabulary, read_vocabulary
 
 _EXPERTS: Final = ("transformer", "transformer_2")
@@ -183,6 +184,11 @@ class ModelManager:
     def vocabulary(self, spec: ModelSpec) -> Vocabulary | None:
         """Return the words that a model with a small world knows; None for a model that reads any text."""
         return read_vocabulary(self._place(spec))
+
+    def unread(self, spec: ModelSpec, field: str, text: str, tokens: int) -> str | None:
+        """Say what a model that reads so many tokens cuts off a prompt; None when nothing, or unknown."""
+        length = measure_prompt(self._place(spec), text, tokens)
+        return None if length is None else length.note(field)
 
     def states(self) -> list[ModelState]:
         """Inspect every model of the table."""

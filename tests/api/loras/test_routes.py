@@ -235,7 +235,7 @@ def test_what_ships_cannot_be_deleted(served: Served) -> None:
     for lora in served.client.get("/api/v1/lora").json()["loras"]:
         assert lora["embedded"]
         assert lora["problem"] is None if "problem" in lora else True
-        assert_error(served.client.delete(f"/api/v1/lora/{lora['id']}"), 400, "state_conflict")
+        assert_error(served.client.delete(f"/api/v1/lora/{lora['id']}"), 409, "state_conflict")
 
 
 def test_an_upload_may_be_as_large_as_a_lora_but_not_larger(served: Served) -> None:
