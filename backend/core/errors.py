@@ -11,6 +11,7 @@ least one next step. Any layer may raise them; `api/http/errors.py` renders them
     │   ├── InvalidImage             422 invalid_image
     │   ├── LoraNotFound             422 lora_not_found
     │   ├── LoraInvalid              422 lora_invalid
+    │   │   └── LoraUnsupported      422 lora_unsupported
     │   ├── LoraIncompatible         422 lora_incompatible
     │   ├── DoesNotFit               422 does_not_fit
     │   ├── ModelMismatch            422 model_mismatch
@@ -141,6 +142,13 @@ class LoraInvalid(InvalidRequest):
 
     code = "lora_invalid"
     suggestions = ("Download the file again; only complete safetensors files are read.",)
+
+
+class LoraUnsupported(LoraInvalid):
+    """The file is intact, but holds nothing that can be applied to a Wan model."""
+
+    code = "lora_unsupported"
+    suggestions = ("Choose a LoRA for a Wan model; the file itself is not damaged.",)
 
 
 class LoraIncompatible(InvalidRequest):

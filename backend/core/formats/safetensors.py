@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+from collections import Counter
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -89,7 +90,9 @@ def _parsed(raw: bytes) -> dict[str, Any]:
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) != len(pairs):
-        raise ValueError("repeated key")
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        shown = _CONTROL.sub("?", twice)[:120]
+        raise UnreadableWeights(f"The file's header is damaged: it names `{shown}` twice, so neither can be trusted")
     return values
 
 
@@ -128,7 +131,8 @@ def _entry(entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
     fields = entry if isinstance(entry, dict) else {}
     dtype = fields.get("dtype")
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        raise UnreadableWeights("The file has a tensor of an unknown type")
+        named = dtype[:20] if isinstance(dtype, str) and dtype.isidentifier() else "unknown"
+        raise UnreadableWeights(f"The file has a tensor of type {named}, which is not supported")
     shape, span = _whole_numbers(fields.get("shape")), _whole_numbers(fields.get("data_offsets"))
     if shape is None or len(shape) > MAX_DIMENSIONS or span is None or len(span) != 2:
         raise UnreadableWeights("The file's header is damaged: a tensor has an invalid shape or offset")
