@@ -11,6 +11,7 @@ least one next step. Any layer may raise them; `api/http/errors.py` renders them
     │   ├── InvalidImage             422 invalid_image
     │   ├── LoraNotFound             422 lora_not_found
     │   ├── LoraInvalid              422 lora_invalid
+    │   │   └── LoraUnsupported      422 lora_unsupported
     │   ├── LoraIncompatible         422 lora_incompatible
     │   ├── DoesNotFit               422 does_not_fit
     │   ├── ModelMismatch            422 model_mismatch
@@ -30,7 +31,7 @@ least one next step. Any layer may raise them; `api/http/errors.py` renders them
     │   ├── IdempotencyConflict      409 idempotency_conflict
     │   ├── DownloadInUse            409 download_in_use
     │   ├── LoraExists               409 lora_exists
-    │   └── PresetDoesNotFit         400 preset_does_not_fit
+    │   └── PresetDoesNotFit         409 preset_does_not_fit
     ├── Unauthorized                 401 unauthorized
     ├── Forbidden                    403 forbidden
     ├── ModelUnavailable             409 model_not_available
@@ -144,6 +145,13 @@ class LoraInvalid(InvalidRequest):
 
     code = "lora_invalid"
     suggestions = ("Download the file again; only complete safetensors files are read.",)
+
+
+class LoraUnsupported(LoraInvalid):
+    """The file is intact, but holds nothing that can be applied to a Wan model."""
+
+    code = "lora_unsupported"
+    suggestions = ("Choose a LoRA for a Wan model; the file itself is not damaged.",)
 
 
 class LoraIncompatible(InvalidRequest):
@@ -278,7 +286,6 @@ class DownloadInUse(StateConflict):
     """Somebody else needs or runs this download."""
 
     code = "download_in_use"
-    status = 409
     suggestions = ("GET /api/v1/models/download/progress lists the actions that each download allows.",)
 
 
@@ -286,7 +293,6 @@ class LoraExists(StateConflict):
     """A LoRA with this name is already here, with other content."""
 
     code = "lora_exists"
-    status = 409
     suggestions = ("Rename the file, or delete the installed LoRA first.",)
 
 

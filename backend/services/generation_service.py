@@ -23,6 +23,7 @@ from backend.core.requests import (
     GenerationRequest,
     LoraChoice,
     LoraUse,
+    OnLoraFailure,
     RequestDraft,
     resolve_request,
 )
@@ -215,13 +216,21 @@ class GenerationService:
         """Fill in the preset, and find the files of the LoRAs, which must be installed and fit the model."""
         choices, notes = list(draft.loras), []
         if draft.preset is not None:
-            preset = self._loras.preset(draft.preset)
-            if preset is None:
+            lora = self._loras.find(draft.preset)
+            preset = None if lora is None else self._loras.preset(lora.id)
+            if lora is None or preset is None:
                 raise LoraNotFound(
                     "There is no preset with this name", suggestions=("List the LoRAs; some of them are presets.",)
                 )
-            if all(one.id != draft.preset for one in choices):
-                choices.insert(0, LoraChoice(draft.preset))
+            draft = replace(draft, preset=lora.id)
+            choices = [replace(one, id=lora.id) if self._loras.find(one.id) == lora else one for one in choices]
+            own = [one for one in choices if one.id == lora.id]
+            if not own:
+                choices.insert(0, LoraChoice(lora.id))
+            elif all(not one.strength and not one.strength_2 for one in own):
+                raise InvalidRequest(
+                    f"The preset {lora.id} needs its LoRA, whose strength must not be 0", details={"field": "loras"}
+                )
             filled = {name: value for name, value in preset.items() if getattr(draft, name) is None}
             draft = replace(draft, **filled)
             notes.append(f"preset {draft.preset}: " + ", ".join(f"{name} {value}" for name, value in filled.items()))
@@ -235,7 +244,8 @@ class GenerationService:
                 strength=one.strength,
                 strength_2=one.strength_2,
                 expert=one.expert,
-                on_failure=draft.on_lora_failure,
+                # Its steps and guidance are of use only with it.
+                on_failure=OnLoraFailure.FAIL if one.id == draft.preset else draft.on_lora_failure,
             )
             uses.append(use)
             notes += adjusted

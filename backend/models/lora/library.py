@@ -18,7 +18,6 @@ from backend.core.errors import (
     InvalidRequest,
     LoraExists,
     LoraIncompatible,
-    LoraInvalid,
     LoraNotFound,
     StateConflict,
 )
@@ -196,8 +195,9 @@ class LoraLibrary:
             InvalidRequest: a strength is out of range, or the model has no such expert.
         """
         lora = self.get(lora_id)
-        if lora.problem is not None:
-            raise LoraInvalid(f"The LoRA {lora.id} cannot be used. {lora.problem}")
+        for unusable in lora.files:
+            if unusable.problem is not None:
+                raise unusable.error(f"The LoRA {lora.id} cannot be used. {unusable.problem}")
         second = strength if strength_2 is None else strength_2
         for field, value in (("strength", strength), ("strength_2", second)):
             if not math.isfinite(value) or abs(value) > MAX_STRENGTH:

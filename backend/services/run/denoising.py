@@ -70,7 +70,7 @@ class DenoisingRun:
         Raises:
             Interrupted: the report asked to stop. When the worker has to stop, the state is saved.
             InputMissing: an image was deleted.
-            LoraNotApplied: a LoRA could not be applied, and the request does not allow skipping it.
+            LoraNotApplied: a LoRA was not applied, and the request or its preset does not allow skipping it.
             NonFiniteLatents, OutOfMemory: as they say.
         """
         job = self._start()
@@ -88,7 +88,9 @@ class DenoisingRun:
         report.begin(Phase.ENCODE, "Encoding the prompt" if request.image is None else "Encoding prompt and image")
         image, end_image = (self._picture(one) for one in (request.image, request.end_image))
         # Also without LoRAs: an empty stack removes what another job left on the experts.
-        self.loras = build_stack(self._components, request.loras, self._open_lora, request.on_lora_failure)
+        self.loras = build_stack(
+            self._components, request.loras, self._open_lora, request.on_lora_failure, preset=request.preset
+        )
         for receipt in self.loras.receipts:
             if not receipt.applied:
                 log.warning("lora.skipped", lora=receipt.id, reason=receipt.reason)

@@ -152,7 +152,7 @@ def test_a_preset_that_no_model_fits_is_refused(serve: Callable[..., Served]) ->
     assert preset["compatible"] is False
     assert preset["min_vram_gb"] > 24
     refused = served.client.post("/api/v1/optimization/apply-preset/high_performance")
-    body = assert_error(refused, 400, "preset_does_not_fit")
+    body = assert_error(refused, 409, "preset_does_not_fit")
     assert body["detail"] == preset["compatibility_reason"]
     assert_error(served.client.post("/api/v1/optimization/apply-preset/turbo"), 404, "preset_not_found")
     assert served.client.get(SETTINGS).json() == DEFAULTS

@@ -476,6 +476,7 @@ def test_the_receipt_is_plain_json_and_says_what_was_done(
         ],
         "trigger_words": ["glowing shape"],
         "reason": None,
+        "warnings": [],
     }
 
 
