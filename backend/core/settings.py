@@ -68,13 +68,16 @@ class Settings(BaseSettings):
         description="Attention kernel: auto picks the fastest exact one, speed also allows an eight-bit one, or a name",
     )
     lease_seconds: float = Field(
-        default=30.0, gt=0, le=3600, description="How long a silent worker keeps its task, in seconds"
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="How long a silent worker keeps its task, in seconds; the same on every machine",
     )
     heartbeat_seconds: float = Field(
         default=5.0, gt=0, le=600, description="Interval between a worker's heartbeats, in seconds"
     )
     recovery_seconds: float = Field(
-        default=5.0, gt=0, le=600, description="Interval between scans for expired leases, in seconds"
+        default=5.0, gt=0, le=600, description="Interval between scans for silent workers, in seconds"
     )
     max_attempts: int = Field(default=3, ge=1, le=100, description="Attempts at a task whose worker dies")
     restart_limit: int = Field(
@@ -85,7 +88,13 @@ class Settings(BaseSettings):
         default=0.5, ge=0, le=60, description="First pause before a restart, in seconds; it doubles each time"
     )
     stop_grace_seconds: float = Field(
-        default=10.0, ge=0, le=600, description="How long a stop waits for the worker, in seconds"
+        default=6.0, ge=0, le=600, description="How long a stop waits for the worker, in seconds"
+    )
+    cancel_grace_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        le=600,
+        description="How long a worker may take to stop a cancelled task before it is replaced, in seconds",
     )
     poll_seconds: float = Field(
         default=0.1, gt=0, le=10, description="Interval between polls of the queue and the event log, in seconds"

@@ -6,16 +6,19 @@ Does not know the database: `report` is how others follow the run and stop it.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from backend.core.catalogue.table import Mode, find_model
 from backend.core.domain import Output, Phase, Progress, Stage
-from backend.core.errors import InvalidRequest, LatentsNotKept, OutOfMemory
+from backend.core.errors import Interrupted, InvalidRequest, LatentsNotKept, OutOfMemory
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
 from backend.core.planning.memory_ladder import OomPolicy
+from backend.core.planning.memory_plan import Placement
 from backend.core.requests import GenerationRequest
+from backend.engine.device.stop_points import stop_points
 from backend.engine.loading.pipeline_loader import WanComponents
 from backend.engine.state.kept_latents import read_latents
 from backend.models.lora.library import LoraLibrary
@@ -31,6 +34,10 @@ from backend.services.run.start_plans import StartPlan, StartPlans
 
 #: While steps are made, the state is saved at least this often.
 STATE_SECONDS = 30.0
+
+
+def _go_on() -> None:
+    pass
 
 
 def _admit_all(_request: GenerationRequest, _model_bytes: int) -> None:
@@ -63,7 +70,9 @@ class RealGenerationPipeline:
         self._open_lora = self._options.open_lora or LoraLibrary(home).open_file
         self._used: WanComponents | None = None  #: what the present run computes with
 
-    def generate(self, task_id: str, request: GenerationRequest, *, report: Report) -> Output:
+    def generate(
+        self, task_id: str, request: GenerationRequest, *, report: Report, poll: Callable[[], None] | None = None
+    ) -> Output:
         """Generate the video of a task and return its output.
 
         A request that names kept latents is decoded again without denoising. Saved states stay on disk until the task
@@ -73,6 +82,7 @@ class RealGenerationPipeline:
             task_id: names the files.
             request: every value that decides the pixels.
             report: called at every phase, step and chunk; what it raises stops the run (`Interrupted`).
+            poll: called before every layer of a model; what it raises stops the run as well.
 
         Raises:
             Interrupted: `report` asked to stop, or (DownloadPaused) somebody paused the download of the model; only
@@ -95,7 +105,7 @@ class RealGenerationPipeline:
             report(progress)
             memory.relieve()
 
-        with AttemptFiles(self._home, task_id) as files:
+        with stop_points(poll or _go_on), AttemptFiles(self._home, task_id) as files:
             model = self._bridge.availability(request.model)
             planned, fetch = plans.planned(request), model.would_fetch
             phases = plan_phases(model.spec, request, planned.seconds, warm=model.loaded, fetch=fetch)
@@ -111,6 +121,10 @@ class RealGenerationPipeline:
                 output = ClipWriter(files, task_id, request, progress, memory).write(clip)
             except OutOfMemory:
                 self._bridge.unload()  # it may be halfway to another plan, and its memory is needed
+                raise
+            except Interrupted:
+                if self._used is not None and self._used.plan.placement is not Placement.RESIDENT:
+                    self._bridge.unload()  # some of its blocks may be on their way to the device
                 raise
         plans.learn(request, clip.components.fingerprint, clip.components.plan, clip.rungs.taken)
         return replace(output, generation_seconds=time.monotonic() - started)

@@ -8,7 +8,7 @@ processes or models.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, NotRequired, TypedDict, Unpack
 
 from sqlalchemy import (
@@ -33,7 +33,7 @@ from backend.core.faults import fault_point
 from backend.core.requests import GenerationRequest
 from backend.store.download_orders import OrderState
 from backend.store.leases import RUNNING, UNTOUCHED, Leases
-from backend.store.rows import to_task
+from backend.store.rows import storable, to_task
 from backend.store.tables import database_now, download_orders, events, outputs, tasks
 from backend.store.transition import append, apply
 
@@ -169,15 +169,40 @@ class TaskStore(Leases):
             found = connection.execute(select(tasks).where(or_(running, waiting)).order_by(*order))
             return [to_task(one) for one in found]
 
-    def claim(self, worker_id: str, lease_seconds: float, *, downloads: bool = True) -> Task | None:
+    def explain(self, reason: str) -> None:
+        """Tell the owners of waiting tasks why no task runs; the first claim removes the message again."""
+        silent = (tasks.c.status == TaskStatus.PENDING) & tasks.c.message.is_distinct_from(storable(reason))
+        with self._database.read() as connection:
+            if connection.execute(select(tasks.c.id).where(silent).limit(1)).first() is None:
+                return
+        with self._database.begin() as connection:
+            connection.execute(update(tasks).where(silent).values(message=storable(reason)))
+
+    def explained(self, reason: str) -> None:
+        """Take back what `explain` said."""
+        with self._database.begin() as connection:
+            told = (tasks.c.status == TaskStatus.PENDING) & (tasks.c.message == storable(reason))
+            connection.execute(update(tasks).where(told).values(message=None))
+
+    def claim(
+        self,
+        worker_id: str,
+        lease_seconds: float,
+        *,
+        downloads: bool = True,
+        without: Collection[str] = (),
+    ) -> Task | None:
         """Give the first task that is ready to a worker, or return None. The attempt counts from here on.
 
         Counting at the claim, not at the end, keeps a task that kills its worker from running for ever.
 
         A task whose model's download is paused is passed over and keeps its place. A worker that never `downloads`
-        takes it all the same: no pause concerns it, and the attempt reports what is missing.
+        takes it all the same: no pause concerns it, and the attempt reports what is missing. Tasks of the models
+        `without` are passed over as well.
         """
         ready = _READY if downloads else tasks.c.status == TaskStatus.PENDING
+        if without:
+            ready = ready & tasks.c.model.not_in(without)
         first = select(tasks.c.id).where(ready).order_by(*_QUEUE_ORDER).limit(1)
         with self._database.read() as connection:
             if connection.execute(first).first() is None:

@@ -177,7 +177,8 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule()
     def leases_run_out(self) -> None:
-        self._lost(self.store.recover_expired(), lambda expected: expected.expired)
+        silent = [lease for lease in self.store.leases() if self.model[lease.task_id].expired]
+        self._lost(self.store.recover_silent(silent), lambda expected: expected.expired)
 
     def _lost(self, recovered: list[str], whose) -> None:  # type: ignore[no-untyped-def]
         lost = [key for key, e in self.model.items() if e.status is TaskStatus.PROCESSING and whose(e)]

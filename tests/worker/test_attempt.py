@@ -155,6 +155,7 @@ def test_a_database_that_stays_away_ends_the_attempt_not_the_worker(
     monkeypatch.setattr(attempt_module, "PERSIST_SECONDS", 0.0)
     store = FlakyStore(queue.database)
     store.failures_before = 1
+    stopping.set()  # as long as the worker may live, it waits for the database
     with pytest.raises(StoreUnavailable):
         begin(queue, store, stopping).complete(output_of("x"))
 

@@ -16,6 +16,7 @@ from backend.core.domain import EventType, TaskStatus
 from backend.core.errors import StoreUnavailable
 from backend.store.download_orders import DownloadOrders
 from backend.store.workers import WorkerState
+from backend.worker.silence import SilenceWatch
 from backend.worker.supervisor import Supervisor, SupervisorStatus, as_environment
 from tests.support.server import wait_for
 from tests.worker.conftest import START_SECONDS, Queue
@@ -171,6 +172,48 @@ def test_a_zombie_is_fenced(queue: Queue) -> None:
     assert queue.outputs.list() == [recorded]
     assert queue.outputs.video_path(task.id).stat().st_size == recorded.size_bytes
     assert queue.leftovers() == []
+
+
+def test_a_living_worker_that_was_frozen_keeps_its_task_and_its_attempt(queue: Queue, supervise: Supervise) -> None:
+    task = queue.submit(steps=100, frames=33)
+    supervisor = supervise(lease_seconds=1.0)
+    worker = queue.wait_denoising(task.id)
+    before = queue.worker(worker.id).seen_at
+    with queue.database.begin():  # it is in no transaction of its own
+        os.kill(worker.pid, signal.SIGSTOP)
+        wait_for(lambda: is_stopped(worker.pid), seconds=START_SECONDS, what="the stop of every thread")
+    observer = SilenceWatch(queue.tasks, 0.2)
+
+    def silent_for_long() -> bool:
+        observer.look()
+        return bool(observer.silent(5.0))  # more than the four leases after which a worker counts as hung
+
+    wait_for(silent_for_long, seconds=START_SECONDS, what="a long silence")
+    os.kill(worker.pid, signal.SIGCONT)
+    wait_for(lambda: queue.worker(worker.id).seen_at > before, seconds=START_SECONDS, what="a heartbeat")
+    queue.tasks.request_cancel(task.id)
+    queue.wait_status(task.id, TaskStatus.CANCELLED)
+    assert EventType.ATTEMPT_LOST not in queue.types(task.id)
+    assert supervisor.state.worker_id == worker.id
+    assert supervisor.state.restarts == 0
+
+
+def test_a_worker_that_does_not_obey_a_cancel_is_replaced(
+    queue: Queue, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = queue.submit()
+    monkeypatch.setenv("WAN22_FAULTS", "denoise.step:2=hang")
+    supervisor = supervise(cancel_grace_seconds=0.5, restart_limit=0)
+    worker = queue.wait_denoising(task.id)
+    wait_for(lambda: queue.tasks.get(task.id).step == 1, seconds=START_SECONDS, what="the step before it hangs")
+    queue.tasks.request_cancel(task.id)
+    queue.wait_status(task.id, TaskStatus.CANCELLED)
+    wait_for(lambda: is_gone(worker.pid), seconds=START_SECONDS, what="its end")
+    wait_for(
+        lambda: supervisor.state.worker_id != worker.id, seconds=START_SECONDS, what="the worker that takes its place"
+    )
+    assert supervisor.state.status is SupervisorStatus.RUNNING
+    assert supervisor.state.restarts == 0, "it is not the worker's fault"
 
 
 def test_a_pause_holds_up_no_task_for_which_nothing_would_be_fetched(queue: Queue) -> None:

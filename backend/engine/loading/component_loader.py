@@ -19,6 +19,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5Enco
 
 from backend.core.catalogue.table import ModelSpec
 from backend.core.formats.compatibility import form_fault, shape_fault
+from backend.engine.device.stop_points import stop_point
 from backend.engine.loading.original_names import name_tables
 from backend.engine.loading.weight_files import ComponentFiles, OpenWeights, StoredTensor, damaged, refused
 
@@ -118,6 +119,7 @@ def fill(fitting: Fitting, config_folder: Path, dtype: torch.dtype, device: torc
         if fitting.packed:
             return _fill_packed(fitting, weights, config_folder, dtype, device)
         for parameter in fitting.parameters:
+            stop_point()
             precision = torch.float32 if _in_float32(fitting.module, parameter.names[0], dtype) else dtype
             value = torch.empty(parameter.shape, dtype=precision, device=device)
             weights.copy(parameter.tensor, value)
@@ -134,6 +136,7 @@ def _fill_packed(
     """Have diffusers build the transformer around its quantised matrices."""
     state = {}
     for parameter in fitting.parameters:
+        stop_point()
         name = parameter.names[0]
         if name in fitting.packed:
             state[name] = weights.packed(parameter.tensor)

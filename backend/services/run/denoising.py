@@ -162,9 +162,9 @@ class DenoisingRun:
     def _save(self, job: DenoiseJob) -> None:
         try:
             self._states.save(job.index, lambda path: write_state(job, path))
-        except StorageFull:
+        except (StorageFull, OSError) as error:
             # A state only saves time after a crash; there may still be room for the video of this run.
-            log.warning("state.not_saved", step=job.index, reason="the disk is full")
+            log.warning("state.not_saved", step=job.index, reason=str(error))
         self._saved_at = time.monotonic()
 
     def _preview(self, job: DenoiseJob) -> None:
@@ -172,6 +172,10 @@ class DenoisingRun:
         if now - self._preview_time < PREVIEW_SECONDS:
             return
         size = (self._request.width, self._request.height)
-        self._files.write_preview(render_preview(job.estimate, self._preview_map, size))
         self._preview_time = now
+        try:
+            self._files.write_preview(render_preview(job.estimate, self._preview_map, size))
+        except (StorageFull, OSError) as error:
+            log.warning("preview.not_written", step=job.index, reason=str(error))
+            return
         self._report.preview_step = job.index

@@ -20,7 +20,7 @@ from backend.core.system_integration import Component, ComponentStatus, Conditio
 from backend.models.folder.manager import Presence
 from backend.services.downloads.state import Download, DownloadState
 from backend.services.system.configuration import configuration_faults
-from backend.services.system.container import DATABASE, HOME, WORKERS, Services
+from backend.services.system.container import DATABASE, HOME, STORAGE, WORKERS, Services
 from backend.store.engine import Database
 from backend.store.workers import WorkerState
 
@@ -58,6 +58,7 @@ def web_components(
         workers = Component(WORKERS, partial(_workers, services), start, stop)
     return (
         Component(HOME, partial(_home, services), _in_thread(services.home.create), essential=True, slow=True),
+        Component(STORAGE, partial(_storage, services)),
         Component(
             "configuration", partial(_configuration, services), _in_thread(services.configuration.refresh), slow=True
         ),
@@ -118,6 +119,13 @@ def _home(services: Services) -> Condition:
     if reading.disk_percent > DISK_WARNING_PERCENT:
         faults.append(f"The disk is {reading.disk_percent:.0f} % full")
     return _degraded("; ".join(faults)) if faults else _ready(f"{reading.disk_free_gb:.1f} GiB free")
+
+
+def _storage(services: Services) -> Condition:
+    fault = services.surroundings.fault()
+    if fault is not None:
+        return _failed(f"{fault}: tasks wait, and continue automatically once that is repaired")
+    return _ready("Videos can be kept")
 
 
 def _configuration(services: Services) -> Condition:
@@ -208,6 +216,10 @@ def _workers(services: Services) -> Condition:
     alive = services.living_workers()
     if not alive:
         return _without_worker(services)
+    waiting = [worker for worker in alive if worker.state is WorkerState.WAITING]
+    if len(waiting) == len(alive):
+        reasons = "; ".join(dict.fromkeys(worker.detail or "its surroundings" for worker in waiting))
+        return _failed(f"{reasons}: tasks wait, and continue automatically once that is repaired")
     working = [worker for worker in alive if worker.state is not WorkerState.LOADING]
     words = "; ".join(
         f"{worker.device} {worker.state}" + (f": {worker.detail}" if worker.detail else "") for worker in alive
