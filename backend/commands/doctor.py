@@ -124,7 +124,7 @@ def examine(settings: Settings, *, offline: bool = False, ask: Ask = ask_engine)
     try:
         kept.read()
     except WanError as error:
-        findings.append(Finding("bad", "config.json", f"{error.message}; the defaults are in force"))
+        findings.append(Finding("bad", "config.json", f"{error.message}; the defaults apply"))
     constraints = kept.current()
     manager = ModelManager(settings.paths, has_gpu=bool(hardware.gpus) and machine.cuda)
     table = ModelConfigurationManager(settings.paths).refresh()

@@ -50,7 +50,7 @@ def test_with_a_gpu_library_that_fails_videos_are_made(queue: Queue, tmp_path: P
     assert equipment is not None
     assert equipment.device_reason == "no card can be used, so videos are made on the processor"
     (warning,) = equipment.warnings
-    assert "NVIDIA's library does not start" in warning
+    assert "NVIDIA's library could not be started" in warning
 
 
 def test_the_whole_server_with_a_gpu_library_that_fails_starts_says_so_and_makes_a_video(
@@ -61,7 +61,7 @@ def test_the_whole_server_with_a_gpu_library_that_fails_starts_says_so_and_makes
     health = server.client.get("/api/v1/system/health").json()
     (worker,) = health["workers"]
     (warning,) = worker["warnings"]
-    assert "NVIDIA's library does not start" in warning
+    assert "NVIDIA's library could not be started" in warning
     assert (worker["device"], warning in health["system_info"]["warnings"]) == ("cpu", True)
     assert (health["database_connected"], health["worker_alive"]) == (True, True)
 

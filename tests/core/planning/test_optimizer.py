@@ -126,8 +126,8 @@ def test_weights_are_rounded_for_speed_and_otherwise_only_for_much() -> None:
                     gain = DEVIATION_GAIN * decision.chosen.seconds.warm
                     assert all(one.seconds.warm > gain for one in exact)
     assert rounded_for[OomPolicy.SPEED] > rounded_for[OomPolicy.QUALITY] == rounded_for[OomPolicy.NONE]
-    assert any("not by enough to round the weights" in reason for reason in reasons)
-    assert any("not by enough to decode in tiles" in reason for reason in reasons)
+    assert any("not by enough to justify rounding the weights" in reason for reason in reasons)
+    assert any("not by enough to justify decoding in tiles" in reason for reason in reasons)
     assert any("changes no pixel" in reason for reason in reasons)
 
 

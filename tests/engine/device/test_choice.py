@@ -107,7 +107,7 @@ def test_a_machine_without_a_card_is_nothing_to_warn_of(facts: Facts) -> None:
         ),
         (
             Facts(build="2.13.0+cpu", cuda=None),
-            replace(BARE, findings=("NVIDIA's library does not start: Driver Not Loaded",)),
+            replace(BARE, findings=("NVIDIA's library could not be started: Driver Not Loaded",)),
             "Driver Not Loaded",
             "repair the NVIDIA driver",
         ),
@@ -131,7 +131,7 @@ def test_a_machine_without_a_card_is_nothing_to_warn_of(facts: Facts) -> None:
         ),
         (
             Facts(is_available=False, start_fails=RuntimeError(NO_DRIVER)),
-            replace(BARE, findings=("NVIDIA's library does not start: Version mismatch",)),
+            replace(BARE, findings=("NVIDIA's library could not be started: Version mismatch",)),
             "Found no NVIDIA driver",
             "repair the NVIDIA driver",
         ),
