@@ -82,7 +82,7 @@ def test_every_option_that_fits_keeps_to_the_settings(
     assert all(allowed(option) for option in fitting)
     word = values.get("quantization")
     if word in ("fp16", "int8"):
-        assert f"{word} is {changed['quantization']} here" in changed["message"]
+        assert f"{word} is stored as {changed['quantization']}" in changed["message"]
 
 
 @pytest.mark.parametrize(
