@@ -52,19 +52,19 @@ _FROM_SPEC = (
 
 
 class Scheduler(StrEnum):
-    """The samplers on offer; the first two are exact copies of what diffusers does."""
+    """The available samplers; the first two reproduce diffusers exactly."""
 
     UNIPC = "unipc"
     EULER = "euler"
-    DMD = "dmd"  # only for models distilled for it
+    DMD = "dmd"  # only for models distilled with it
 
 
 class Fit(StrEnum):
-    """What happens to an image of another shape than the video."""
+    """How an image is fitted when its aspect ratio differs from the video's."""
 
-    CROP = "crop"  # fill the frame, cut what sticks out
-    PAD = "pad"  # show all of it, with black bars
-    STRETCH = "stretch"  # distort it
+    CROP = "crop"  # fill the frame, crop the rest
+    PAD = "pad"  # show the whole image, with black bars
+    STRETCH = "stretch"  # stretch it to the frame
 
 
 class OnLoraFailure(StrEnum):
@@ -323,8 +323,8 @@ def check_images(spec: ModelSpec, *, image: bool, end_image: bool) -> None:
     """Check the images of a request against the model.
 
     Raises:
-        ImageRequired: an image that it needs is not there.
-        ImageNotAccepted: an image is there that it cannot use.
+        ImageRequired: an image that it needs is missing.
+        ImageNotAccepted: an image was given that it cannot use.
     """
     if (image or end_image) and not spec.takes_image:
         raise ImageNotAccepted(f"{spec.id} makes video from text alone and takes no image")

@@ -63,7 +63,7 @@ class Prepared:
     requests: tuple[GenerationRequest, ...]  #: one per variation
     choice: Choice
     notes: tuple[str, ...]  #: one sentence per value adjusted to fit the model
-    draft: RequestDraft  #: what was asked for
+    draft: RequestDraft  #: the request as sent
     fingerprint: str  #: of the draft
 
 

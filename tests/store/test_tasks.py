@@ -48,7 +48,7 @@ def test_only_the_task_store_writes_the_tasks_table() -> None:
     assert appliers == {"tasks.py", "leases.py"}
 
 
-def test_a_submitted_task_reads_back_as_it_was_sent(store: TaskStore) -> None:
+def test_a_submitted_task_reads_back_unchanged(store: TaskStore) -> None:
     task = submit(store, "a teal star, naïve, 星 🌟", priority=Priority.HIGH)
     found = store.get(task.id)
     assert found == task
@@ -102,7 +102,7 @@ def test_a_claim_counts_the_attempt_and_gives_a_new_token(store: TaskStore) -> N
     assert other != token
 
 
-def test_a_zombie_can_write_nothing(store: TaskStore, database: Database) -> None:
+def test_a_zombie_cannot_write(store: TaskStore, database: Database) -> None:
     task = submit(store)
     _, old = claimed(store, "zombie")
     store.recover_worker("zombie")
@@ -124,7 +124,7 @@ def test_a_zombie_can_write_nothing(store: TaskStore, database: Database) -> Non
     assert store.get(task.id).status is TaskStatus.COMPLETED
 
 
-def test_nobody_writes_to_an_ended_task(store: TaskStore, database: Database) -> None:
+def test_an_ended_task_cannot_be_written_to(store: TaskStore, database: Database) -> None:
     task = submit(store)
     _, token = claimed(store)
     store.complete(task.id, token, output_of(task.id))
@@ -147,7 +147,7 @@ def test_completing_records_the_output_with_the_task(store: TaskStore, database:
     assert event.data["generation_seconds"] == 1.5
 
 
-def test_a_failure_keeps_code_sentence_and_advice(store: TaskStore, database: Database) -> None:
+def test_a_failure_keeps_code_message_and_advice(store: TaskStore, database: Database) -> None:
     task = submit(store)
     _, token = claimed(store)
     store.fail(task.id, token, OutOfMemory("no \x00 room \ud800 left", suggestions=("Fewer frames.",)))
@@ -261,7 +261,7 @@ def test_cancel_of_a_running_task_goes_through_its_worker(store: TaskStore, data
 
 
 @pytest.mark.parametrize("end", ["died", "stopped"])
-def test_a_cancelled_task_does_not_come_back_when_its_worker_goes(store: TaskStore, end: str) -> None:
+def test_a_cancelled_task_does_not_come_back_when_its_worker_dies(store: TaskStore, end: str) -> None:
     task = submit(store)
     _, token = claimed(store)
     store.request_cancel(task.id)
@@ -340,7 +340,7 @@ def test_a_key_outlives_its_task_in_the_queue_for_a_day(store: TaskStore, databa
         assert (submit(store, "a red circle", key="k1").id != first.id) is free
 
 
-def test_the_same_key_from_many_threads_makes_one_task(store: TaskStore) -> None:
+def test_the_same_key_from_many_threads_creates_one_task(store: TaskStore) -> None:
     barrier = threading.Barrier(4)
     ids: list[str] = []
 
@@ -357,7 +357,7 @@ def test_the_same_key_from_many_threads_makes_one_task(store: TaskStore) -> None
     assert len(set(ids)) == 1
 
 
-def test_cancel_racing_with_the_finish_gives_exactly_one_end(store: TaskStore, database: Database) -> None:
+def test_a_cancel_racing_with_the_finish_ends_the_task_exactly_once(store: TaskStore, database: Database) -> None:
     for _ in range(20):
         task = submit(store)
         _, token = claimed(store)

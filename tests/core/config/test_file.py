@@ -1,4 +1,4 @@
-"""The configuration file: sections, what is kept, what is refused, many writers."""
+"""The configuration file: sections, what is stored, what is refused, concurrent writers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from backend.core.config.file import ConfigFile
 from backend.core.errors import BadSettings
 
 
-def test_a_file_that_is_not_there_is_empty(tmp_path: Path) -> None:
+def test_a_missing_file_is_empty(tmp_path: Path) -> None:
     file = ConfigFile(tmp_path / "config.json")
     assert file.section("models") == {}
     assert file.mark is None
@@ -41,14 +41,14 @@ def test_a_change_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"models": 3}', b"\xff"])
-def test_what_is_no_configuration_is_refused_by_name(tmp_path: Path, content: str | bytes) -> None:
+def test_an_invalid_configuration_is_refused_by_name(tmp_path: Path, content: str | bytes) -> None:
     file = ConfigFile(tmp_path / "config.json")
     file.path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(BadSettings, match=r"config\.json"):
         file.section("models")
 
 
-def test_no_change_of_many_writers_is_lost(tmp_path: Path) -> None:
+def test_concurrent_writers_lose_no_change(tmp_path: Path) -> None:
     file = ConfigFile(tmp_path / "config.json")
 
     def write(number: int) -> None:
