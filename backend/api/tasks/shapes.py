@@ -200,9 +200,12 @@ def minutes(seconds: float | None) -> int | None:
 
 def _message(task: Task) -> str | None:
     """Return what a running task does, or why a waiting one does not run."""
+    pause = waits_for_resume(task.model)
     if task.download_paused:
-        return waits_for_resume(task.model)
-    return task.message if task.status in (TaskStatus.PROCESSING, TaskStatus.PENDING) else None
+        return pause
+    # The message of a task that was held back stays with it; that of a pause is over once the download is resumed.
+    shown = task.status in (TaskStatus.PROCESSING, TaskStatus.PENDING) and task.message != pause
+    return task.message if shown else None
 
 
 def _percent(task: Task) -> int:
