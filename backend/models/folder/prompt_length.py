@@ -8,12 +8,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from tokenizers import Tokenizer
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 TOKENIZER_FILE: Final = Path("tokenizer") / "tokenizer.json"
 _SHOWN_CHARS: Final = 40
+#: Tokens that may be added to those of the text: the end, and a blank at the start.
+_MARKS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +36,15 @@ class PromptLength:
 
 
 def measure_prompt(folder: Path, text: str, limit: int) -> PromptLength | None:
-    """Count the tokens of a prompt; None where the folder has no tokenizer that can be read (not installed yet).
+    """Count the tokens of a prompt; None where it is surely short enough, or the folder has no readable tokenizer.
 
     Args:
         folder: the model's folder.
         text: the prompt.
         limit: tokens that are read, with the end mark (`max_sequence_length`).
     """
+    if len(text.encode()) + _MARKS <= limit:  # a token stands for a byte at least
+        return None
     path = folder / TOKENIZER_FILE
     try:
         status = path.stat()
@@ -55,6 +60,8 @@ def measure_prompt(folder: Path, text: str, limit: int) -> PromptLength | None:
 
 @lru_cache(maxsize=2)  # UMT5's file is 16 MB
 def _tokenizer(path: Path, _size: int, _changed: int) -> Tokenizer:
+    from tokenizers import Tokenizer  # only long prompts need it
+
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_truncation()
     tokenizer.no_padding()

@@ -229,4 +229,4 @@ def test_where_no_model_takes_an_image_the_answer_says_what_is_here(
 ) -> None:
     monkeypatch.setattr(served.services.models, "_embedded", tmp_path)
     body = assert_error(send(served, GOOD | {"model_type": "auto"}, image=make_png(96, 96)), 422, "image_not_accepted")
-    assert "No model that takes an image" in body["detail"]
+    assert "No installed model takes an image" in body["detail"]
