@@ -35,6 +35,7 @@ least one next step. Any layer may raise them; `api/http/errors.py` renders them
     ├── Unauthorized                 401 unauthorized
     ├── Forbidden                    403 forbidden
     ├── ModelUnavailable             409 model_not_available
+    │   ├── ModelUnsupported         409 model_not_supported
     │   ├── HubUnreachable           503 hub_unreachable
     │   ├── HubRateLimited           503 hub_rate_limited
     │   ├── ModelGated               403 model_gated
@@ -332,6 +333,15 @@ class ModelUnavailable(WanError):
     status = 409
     category = "model_loading"
     suggestions: ClassVar[tuple[str, ...]] = ("Use `auto`, which picks an available model.",)
+
+
+class ModelUnsupported(ModelUnavailable):
+    """The model's files are intact, but in a form that this version does not read."""
+
+    code = "model_not_supported"
+    suggestions = (
+        "Use a version in bf16, fp16, fp32 or fp8 (one scale per matrix or row), or a GGUF file from Q2_K to Q8_0.",
+    )
 
 
 class HubUnreachable(ModelUnavailable):

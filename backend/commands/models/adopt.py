@@ -182,7 +182,7 @@ def _show_files(survey: Survey) -> None:
 def _worth_a_line(found: Recognised) -> bool:
     from backend.models.adoption.structure import Kind
 
-    return found.kind is Kind.LORA or "wan" in found.path.name.lower() or bool(found.identities)
+    return found.kind in (Kind.LORA, Kind.UNSUPPORTED) or "wan" in found.path.name.lower() or bool(found.identities)
 
 
 def _note(found: Recognised) -> str:

@@ -20,6 +20,7 @@ _ORIENTATION_TEXTS = (b"Raw profile type exif", b"XML:com.adobe.xmp")
 #: Largest colour profile and largest text with an orientation, in bytes after decompression.
 _MAX_PROFILE = 16 * 1024**2
 _MAX_TEXT = 512 * 1024
+_END = b"\0\0\0\0IEND\xaeB`\x82"
 _HEADER = struct.Struct(">IIBB")
 
 
@@ -56,6 +57,8 @@ def read_png(raw: bytes) -> PngFile | None:
         # Letter case in the name: capital for chunks that a decoder must know.
         if kind[:1].isupper() or (kind in _DECODED and first) or _tells_orientation(kind, body):
             kept.append(whole)
+    if b"IEND" not in found and int.from_bytes(kept[-1][:4]) + 12 == len(kept[-1]):
+        kept.append(_END)  # cut off, but not within a chunk of pixels
     header = found.get(b"IHDR", b"")
     if len(header) < 13:
         return None
@@ -81,12 +84,14 @@ def read_png(raw: bytes) -> PngFile | None:
 
 
 def _chunks(raw: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Yield the name, the content and the whole of each chunk, up to the end or the cut."""
+    """Yield the name, the content and the whole of each chunk; of chunks that are cut off, only pixels."""
     at = len(SIGNATURE)
     while at + 8 <= len(raw):
         length = int.from_bytes(raw[at : at + 4])
         kind = raw[at + 4 : at + 8]
         end = at + 12 + length
+        if end > len(raw) and kind != b"IDAT":
+            return
         yield kind, raw[at + 8 : end - 4], raw[at:end]
         if kind == b"IEND":
             return

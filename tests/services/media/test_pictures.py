@@ -297,6 +297,9 @@ def metadata() -> Iterator[Sample]:
     for name, part in parts.items():
         yield Sample(f"{name} before", png(pixels, 8, 2, part), pixels)
         yield Sample(f"{name} behind", png(pixels, 8, 2, after=part), pixels)
+    whole = png(pixels, 8, 2, after=chunk(b"tEXt", b"prompt\0" + b"w" * 100))
+    for left in (4, 11, 12, 60):
+        yield Sample(f"cut {left} bytes before the end", whole[:-left], pixels)
     padded = rgb_profile("Display P3") + bytes(3_000_000)
     p3 = in_srgb(pixels, *SPACES["Display P3"])
     yield Sample("a large profile", png(pixels, 8, 2, chunk(b"iCCP", b"p\0\0" + zlib.compress(padded))), p3, 4)
@@ -405,6 +408,14 @@ def test_a_photo_of_48_megapixels_is_reduced(kind: str) -> None:
     assert picture.pixels.shape == (3072, 4096, 3)
     assert np.abs(picture.pixels[100, 100].astype(int) - (200, 60, 40)).max() <= 2
     assert picture.notes == ("end_image of 8064x6048 was reduced to 4096x3072",)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_file_cut_within_its_pixels_is_refused(seed: int) -> None:
+    raw = png(patches(seed, side=1), 8, 2)
+    for left in (24, 30, 31, 40, 3000):
+        with pytest.raises(InvalidImage, match="cut off"):
+            read_picture(raw[:-left], "image")
 
 
 @pytest.mark.parametrize(("width", "height"), [(9000, 9000), (20000, 20000), (2**31 - 1, 64), (70000, 1200)])
