@@ -17,7 +17,8 @@ least one next step. Any layer may raise them; `api/http/errors.py` renders them
     │   ├── ModelMismatch            422 model_mismatch
     │   ├── MalformedBody            400 malformed_body
     │   ├── InvalidFilter            400 invalid_filter
-    │   └── BodyTooLarge             413 body_too_large
+    │   ├── BodyTooLarge             413 body_too_large
+    │   └── UnsupportedEncoding      415 unsupported_encoding
     ├── NotFound                     404 not_found
     │   ├── TaskNotFound             404 task_not_found
     │   ├── OutputNotFound           404 output_not_found
@@ -199,6 +200,14 @@ class BodyTooLarge(InvalidRequest):
     code = "body_too_large"
     status = 413
     suggestions = ("Send a smaller file; images may have at most 10 MiB.",)
+
+
+class UnsupportedEncoding(InvalidRequest):
+    """The body is compressed, which this server does not read."""
+
+    code = "unsupported_encoding"
+    status = 415
+    suggestions = ("Send the body without Content-Encoding.",)
 
 
 class NotFound(WanError):

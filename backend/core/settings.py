@@ -22,6 +22,8 @@ from backend.core.planning.memory_ladder import OomPolicy
 ENV_PREFIX = "WAN22_"
 #: Beginnings of names that are meant for this product, also with the separator in the wrong place.
 _OWN_NAME: Final = re.compile(r"WAN_?22_?", re.IGNORECASE)
+#: The form of a path under which a proxy publishes the server.
+ROOT_PATH = r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+"
 _DEVICE = re.compile(r"auto|cpu|cuda(?::\d{1,3})?")
 
 
@@ -56,6 +58,20 @@ class Settings(BaseSettings):
     )
     allowed_hosts: list[str] = Field(
         default_factory=list, description="Additional Host names the server answers to (JSON list)"
+    )
+    root_path: str = Field(
+        default="",
+        description="Path under which a proxy publishes the server, such as /wan22; `X-Forwarded-Prefix` wins",
+    )
+    trusted_proxies: list[str] = Field(
+        default_factory=lambda: ["127.0.0.1", "::1"],
+        description="Addresses or networks of proxies whose `X-Forwarded-*` headers are believed (JSON list); * is all",
+    )
+    keep_alive_seconds: int = Field(
+        default=75,
+        ge=1,
+        le=3600,
+        description="How long an idle connection stays open, in seconds; longer than a proxy's",
     )
     model_roots: list[Path] = Field(
         default_factory=list, description="Folders of other programs whose model files are used (JSON list), read-only"
@@ -121,6 +137,14 @@ class Settings(BaseSettings):
         if _DEVICE.fullmatch(device) is None:
             raise ValueError("must be auto, cpu, cuda or cuda:N")
         return device
+
+    @field_validator("root_path")
+    @classmethod
+    def _plain_path(cls, path: str) -> str:
+        plain = path.strip().rstrip("/")
+        if plain and re.fullmatch(ROOT_PATH, plain) is None:
+            raise ValueError("must be a path such as /wan22")
+        return plain
 
     @property
     def paths(self) -> Home:

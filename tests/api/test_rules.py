@@ -24,18 +24,23 @@ FUNCTIONS = """
     str sum super suppress type
     BodyTooLarge Forbidden HTTPException InvalidRequest MalformedBody RequestValidationError WanError kind
     HTTPStatus Headers MutableHeaders Response answer_to error_answer get_swagger_ui_html request_id_of
+    Links Response ValueError accepted_subprotocol cookie_parser current_links getattr in_plain_words int
+    ip_address route_path
     Alive Connection LoraUpload Ports SocketStats TaskFeed encode iso queue_counts system_stats utcnow write
 """
 #: Methods of texts, mappings and patterns; no store or service has one of these names.
 METHODS = """
     decode dumps encode endswith errors getlist isascii isdigit isfinite items join loads lower match model_dump
     model_validate multi_items partition removeprefix replace setdefault startswith strip values
+    fullmatch get_close_matches in_subprotocols is_key is_session keys lstrip opens rstrip split to to_media union
 """
 #: Methods whose names stores have too, with the objects that may be asked on the event loop.
 OWNED = {
-    "get": {"_MISSING", "_handlers", "data", "form", "headers", "known", "message", "scope", ""},
-    "pop": {"values"},
-    "set": {"_let_go", "_room", "_stats_wanted", "_stopping"},
+    "get": {"_MEANT", "_MISSING", "first", "_handlers", "data", "form", "headers", "known", "message", "scope", ""},
+    "pop": {"values", "waiting"},
+    "has": {"_trusted"},
+    "reset": {"_links"},
+    "set": {"_let_go", "_links", "_room", "_stats_wanted", "_stopping"},
     "clear": {"_room", "_stats_wanted"},
     "is_set": {"_stopping"},
     "wait": {"_stopping"},

@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import Depends, File, Path, Query, Request, UploadFile
 from fastapi.responses import Response
 
+from backend.api.http.addressing import current_links
 from backend.api.http.deps import ServicesDep, TaskId
 from backend.api.http.errors import answer_to
 from backend.api.http.media import MediaFile
@@ -174,7 +175,7 @@ def store_input(
         id=stored.id,
         width=stored.width,
         height=stored.height,
-        url=f"/api/v1/inputs/{stored.id}",
+        url=current_links().to_media(f"/api/v1/inputs/{stored.id}"),
         adjustments=list(stored.notes),
     )
 
