@@ -289,7 +289,7 @@ class DownloadInUse(StateConflict):
 
 
 class LoraExists(StateConflict):
-    """A LoRA with this name is already here, with other content."""
+    """A LoRA with this name is already installed, with other content."""
 
     code = "lora_exists"
     status = 409
