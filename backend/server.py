@@ -10,10 +10,11 @@ import json
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import structlog
 import uvicorn
@@ -26,7 +27,42 @@ from backend.core.settings import Settings
 from backend.store.engine import Database
 from backend.worker.supervisor import Supervisor
 
+#: How long running requests may take to end when the server stops, in seconds. The worker stops meanwhile.
+REQUEST_GRACE_SECONDS: Final = 2
+#: The server ends at most this long after the worker's grace, in seconds, whatever still runs: with the default grace
+#: that is before `docker stop` kills it.
+STOP_MARGIN_SECONDS: Final = 2.5
+
 log = structlog.get_logger(__name__)
+
+
+class _Server(uvicorn.Server):
+    """A web server that asks its worker to stop at once, not after the last request, and that always ends in time."""
+
+    def __init__(
+        self, config: uvicorn.Config, supervisor: Supervisor | None, home: Home, longest_stop_seconds: float
+    ) -> None:
+        super().__init__(config)
+        self._supervisor = supervisor
+        self._home = home
+        self._longest_stop_seconds = longest_stop_seconds
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop; uvicorn calls this when a signal has arrived."""
+        last = threading.Timer(self._longest_stop_seconds, self._end)
+        last.daemon = True
+        last.start()
+        if self._supervisor is not None:
+            self._supervisor.ask_to_stop()
+        await super().shutdown(sockets)
+
+    def _end(self) -> NoReturn:
+        """End the process; what it has not saved by now is saved nowhere, and is nobody's only copy."""
+        log.error("server.stopped_by_force", after_seconds=self._longest_stop_seconds)
+        if self._supervisor is not None:
+            self._supervisor.kill()
+        self._home.server_file.unlink(missing_ok=True)
+        os._exit(1)
 
 
 def serve(settings: Settings) -> None:
@@ -49,7 +85,7 @@ def serve(settings: Settings) -> None:
             create_app(settings, supervisor=supervisor),
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=5,
+            timeout_graceful_shutdown=REQUEST_GRACE_SECONDS,
             server_header=False,
             ws_max_size=64 * 1024,  # clients send short messages; the default accepts 16 MiB from anyone
         )
@@ -57,7 +93,7 @@ def serve(settings: Settings) -> None:
             # uvicorn shuts down gracefully on the signal and then re-raises it; the default handler would end the
             # process before the context managers could clean up.
             signal.signal(signal.SIGTERM, _leave)
-            uvicorn.Server(config).run(sockets=[listener])
+            _Server(config, supervisor, home, settings.stop_grace_seconds + STOP_MARGIN_SECONDS).run(sockets=[listener])
 
 
 def _check_database(settings: Settings) -> None:

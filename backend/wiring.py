@@ -34,6 +34,7 @@ from backend.services.planning.worker_machine import WorkingMachine
 from backend.services.system.conditions import web_components
 from backend.services.system.container import LocalWorker, Services
 from backend.services.system.host_stats import HostStats
+from backend.services.system.surroundings import Surroundings
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.events import EventLog
@@ -87,6 +88,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         cleanup=StorageCleanup(home, model_manager, need, outputs),
         recheck=Recheck(home, model_manager, lambda: tasks.counts()[TaskStatus.PROCESSING] > 0, settings.recheck_days),
         stats=stats,
+        surroundings=Surroundings(home),
         sockets=ConnectionManager(settings, tasks, events, stats),
         supervisor=supervisor,
         system=SystemIntegration(),

@@ -27,14 +27,15 @@ least one next step. Any layer may raise them; `api/http/errors.py` renders them
     │   ├── LoraMissing              404 lora_missing
     │   ├── DownloadNotFound         404 download_not_found
     │   └── PresetNotFound           404 preset_not_found
-    ├── StateConflict                400 state_conflict
+    ├── StateConflict                409 state_conflict
     │   ├── IdempotencyConflict      409 idempotency_conflict
     │   ├── DownloadInUse            409 download_in_use
     │   ├── LoraExists               409 lora_exists
-    │   └── PresetDoesNotFit         400 preset_does_not_fit
+    │   └── PresetDoesNotFit         409 preset_does_not_fit
     ├── Unauthorized                 401 unauthorized
     ├── Forbidden                    403 forbidden
     ├── ModelUnavailable             409 model_not_available
+    │   ├── ModelUnsupported         409 model_not_supported
     │   ├── HubUnreachable           503 hub_unreachable
     │   ├── HubRateLimited           503 hub_rate_limited
     │   ├── ModelGated               403 model_gated
@@ -91,7 +92,7 @@ class WanError(Exception):
 
 
 class InvalidRequest(WanError):
-    """The request does not fit what the model can do."""
+    """The request is not valid for this model."""
 
     code = "invalid_request"
     status = 422
@@ -124,13 +125,15 @@ class InvalidImage(InvalidRequest):
     """The image cannot be used."""
 
     code = "invalid_image"
-    suggestions = ("Send a JPEG, PNG, WebP, BMP or TIFF of 64 to 4096 pixels a side and at most 10 MiB.",)
+    suggestions = (
+        "Send a JPEG, PNG, WebP, AVIF, HEIC, BMP or TIFF with at least 64 pixels a side and at most 10 MiB.",
+    )
 
 
 class LoraNotFound(InvalidRequest):
     """No LoRA with this name is installed.
 
-    A body named it; a path that names none raises `LoraMissing`.
+    Raised for a name in a body; an unknown id in a path raises `LoraMissing`.
     """
 
     code = "lora_not_found"
@@ -138,7 +141,7 @@ class LoraNotFound(InvalidRequest):
 
 
 class LoraInvalid(InvalidRequest):
-    """The file is no LoRA that can be read."""
+    """The file is not a readable LoRA."""
 
     code = "lora_invalid"
     suggestions = ("Download the file again; only complete safetensors files are read.",)
@@ -152,14 +155,14 @@ class LoraUnsupported(LoraInvalid):
 
 
 class LoraIncompatible(InvalidRequest):
-    """The LoRA was made for another model."""
+    """The LoRA was trained for another model."""
 
     code = "lora_incompatible"
-    suggestions = ("Choose a LoRA for this model, or the model that it was made for.",)
+    suggestions = ("Choose a LoRA for this model, or the model that it was trained for.",)
 
 
 class DoesNotFit(InvalidRequest):
-    """This machine cannot hold what the request needs."""
+    """The request does not fit on this machine."""
 
     code = "does_not_fit"
     category = "vram_memory"
@@ -167,7 +170,7 @@ class DoesNotFit(InvalidRequest):
 
 
 class ModelMismatch(InvalidRequest):
-    """The files are not those of such a model."""
+    """The files do not belong to a model of this kind."""
 
     code = "model_mismatch"
     category = "model_loading"
@@ -199,7 +202,7 @@ class BodyTooLarge(InvalidRequest):
 
 
 class NotFound(WanError):
-    """There is nothing here."""
+    """There is nothing at this address."""
 
     code = "not_found"
     status = 404
@@ -229,7 +232,7 @@ class OutputFileMissing(NotFound):
 
 
 class InputMissing(NotFound):
-    """The image is not on this server any more"""
+    """The image is no longer on this server"""
 
     code = "input_not_found"
     suggestions = ("Send the image itself again.",)
@@ -250,7 +253,7 @@ class LoraMissing(NotFound):
 
 
 class DownloadNotFound(NotFound):
-    """Nobody asked this server for a download of this model."""
+    """No download of this model was requested."""
 
     code = "download_not_found"
     suggestions = ("Start it with POST /api/v1/models/download.",)
@@ -267,7 +270,7 @@ class StateConflict(WanError):
     """The task is in a state that does not allow this."""
 
     code = "state_conflict"
-    status = 400
+    status = 409
     category = "input_validation"
     suggestions = ("Check the task's status and choose an action that it allows.",)
 
@@ -276,28 +279,25 @@ class IdempotencyConflict(StateConflict):
     """This idempotency key was used before, for another request."""
 
     code = "idempotency_conflict"
-    status = 409
     suggestions = ("Use a new key for a new request.",)
 
 
 class DownloadInUse(StateConflict):
-    """Somebody else needs or runs this download."""
+    """Another task or process needs or runs this download."""
 
     code = "download_in_use"
-    status = 409
     suggestions = ("GET /api/v1/models/download/progress lists the actions that each download allows.",)
 
 
 class LoraExists(StateConflict):
-    """A LoRA with this name is already installed, with other content."""
+    """A LoRA with this name is already installed, with different content."""
 
     code = "lora_exists"
-    status = 409
     suggestions = ("Rename the file, or delete the installed LoRA first.",)
 
 
 class PresetDoesNotFit(StateConflict):
-    """With this preset no model could make a video on this machine."""
+    """With this preset, no model can run on this machine."""
 
     code = "preset_does_not_fit"
     category = "vram_memory"
@@ -314,7 +314,7 @@ class Unauthorized(WanError):
 
 
 class Forbidden(WanError):
-    """This request may not come from here."""
+    """Requests from this address are not allowed."""
 
     code = "forbidden"
     status = 403
@@ -331,6 +331,15 @@ class ModelUnavailable(WanError):
     suggestions: ClassVar[tuple[str, ...]] = ("Use `auto`, which picks an available model.",)
 
 
+class ModelUnsupported(ModelUnavailable):
+    """The model's files are intact, but in a form that this version does not read."""
+
+    code = "model_not_supported"
+    suggestions = (
+        "Use a version in bf16, fp16, fp32 or fp8 (one scale per matrix or row), or a GGUF file from Q2_K to Q8_0.",
+    )
+
+
 class HubUnreachable(ModelUnavailable):
     """The model hub cannot be reached."""
 
@@ -340,7 +349,7 @@ class HubUnreachable(ModelUnavailable):
 
 
 class HubRateLimited(ModelUnavailable):
-    """The model hub asks to wait before more is fetched."""
+    """The model hub limits the number of requests."""
 
     code = "hub_rate_limited"
     status = 503
@@ -348,7 +357,7 @@ class HubRateLimited(ModelUnavailable):
 
 
 class ModelGated(ModelUnavailable):
-    """The model hub gives this model only to people it knows."""
+    """The model hub provides this model only to authorized accounts."""
 
     code = "model_gated"
     status = 403
@@ -367,11 +376,11 @@ class RepositoryNotFound(ModelUnavailable):
 
 
 class UnsafeRepository(ModelUnavailable):
-    """The model's repository lists something that will not be fetched."""
+    """The model's repository lists a file that is not safe to download."""
 
     code = "unsafe_repository"
     status = 502
-    suggestions = ("Check HF_ENDPOINT: this is not what the model's makers published.",)
+    suggestions = ("Check HF_ENDPOINT: this is not what the model's authors published.",)
 
 
 class ModelDamaged(WanError):
@@ -383,7 +392,7 @@ class ModelDamaged(WanError):
 
 
 class StoreFailed(WanError):
-    """What was to be kept could not be written."""
+    """The data could not be stored."""
 
     code = "store_failed"
     status = 503
@@ -465,14 +474,14 @@ class EncodingFailed(GenerationFailed):
 
 
 class WorkerLost(GenerationFailed):
-    """The process that made this video died, as often as it was tried."""
+    """The worker process died on every attempt at this video."""
 
     code = "worker_lost"
-    suggestions = ("Choose a smaller size or fewer frames, then try again.", "Look at the server's log.")
+    suggestions = ("Choose a smaller size or fewer frames, then try again.", "Check the server's log.")
 
 
 class DeviceUnusable(WanError):
-    """The device that was asked for cannot compute."""
+    """The requested device cannot be used."""
 
     code = "device_unusable"
     status = 503
@@ -502,7 +511,7 @@ class BadSettings(WanError):
 
 
 class Interrupted(WanError):
-    """The attempt was stopped from outside."""
+    """The attempt was interrupted."""
 
 
 class TaskCancelled(Interrupted):
@@ -510,7 +519,7 @@ class TaskCancelled(Interrupted):
 
 
 class WorkerStopping(Interrupted):
-    """The operator stops this worker."""
+    """The operator is stopping this worker."""
 
 
 class DownloadStopped(Interrupted):
@@ -520,7 +529,7 @@ class DownloadStopped(Interrupted):
 
 
 class DownloadPaused(Interrupted):
-    """Somebody paused the download of the model that the task needs."""
+    """The download of the model that the task needs was paused."""
 
     suggestions = ("Resume the download, or cancel the task.",)
 

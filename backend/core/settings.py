@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from backend.core.config.plain_words import in_plain_words
+from backend.core.config.section import nearest, printable
 from backend.core.errors import BadSettings
+from backend.core.faults import VARIABLE as FAULTS
 from backend.core.paths import Home
 from backend.core.planning.abilities import AttentionSetting
 from backend.core.planning.memory_ladder import OomPolicy
 
 ENV_PREFIX = "WAN22_"
+#: Beginnings of names that are meant for this product, also with the separator in the wrong place.
+_OWN_NAME: Final = re.compile(r"WAN_?22_?", re.IGNORECASE)
 _DEVICE = re.compile(r"auto|cpu|cuda(?::\d{1,3})?")
 
 
@@ -61,13 +68,16 @@ class Settings(BaseSettings):
         description="Attention kernel: auto picks the fastest exact one, speed also allows an eight-bit one, or a name",
     )
     lease_seconds: float = Field(
-        default=30.0, gt=0, le=3600, description="How long a silent worker keeps its task, in seconds"
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="How long a silent worker keeps its task, in seconds; the same on every machine",
     )
     heartbeat_seconds: float = Field(
         default=5.0, gt=0, le=600, description="Interval between a worker's heartbeats, in seconds"
     )
     recovery_seconds: float = Field(
-        default=5.0, gt=0, le=600, description="Interval between scans for expired leases, in seconds"
+        default=5.0, gt=0, le=600, description="Interval between scans for silent workers, in seconds"
     )
     max_attempts: int = Field(default=3, ge=1, le=100, description="Attempts at a task whose worker dies")
     restart_limit: int = Field(
@@ -78,7 +88,13 @@ class Settings(BaseSettings):
         default=0.5, ge=0, le=60, description="First pause before a restart, in seconds; it doubles each time"
     )
     stop_grace_seconds: float = Field(
-        default=10.0, ge=0, le=600, description="How long a stop waits for the worker, in seconds"
+        default=6.0, ge=0, le=600, description="How long a stop waits for the worker, in seconds"
+    )
+    cancel_grace_seconds: float = Field(
+        default=10.0,
+        gt=0,
+        le=600,
+        description="How long a worker may take to stop a cancelled task before it is replaced, in seconds",
     )
     poll_seconds: float = Field(
         default=0.1, gt=0, le=10, description="Interval between polls of the queue and the event log, in seconds"
@@ -122,9 +138,9 @@ class Settings(BaseSettings):
             ) from None
 
     @property
-    def database(self) -> str:
-        """The SQLAlchemy URL in use."""
-        return self.database_url or f"sqlite:///{self.paths.database}"
+    def database(self) -> str | Path:
+        """The SQLAlchemy URL of the database in use, or the path of the SQLite file in the home folder."""
+        return self.database_url or self.paths.database
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -141,3 +157,17 @@ def load_settings(**overrides: object) -> Settings:
     except SettingsError as error:  # only lists are parsed as JSON; the library's sentence names the field
         named = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "settings")
         raise BadSettings(f'{ENV_PREFIX}{named.upper()} must be a JSON list, such as ["value"]') from None
+
+
+def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Return a sentence about each environment variable that looks like a setting but is not one."""
+    known = {*Settings.model_fields, FAULTS.removeprefix(ENV_PREFIX).lower()}
+    faults = []
+    for name in sorted(environment):
+        beginning = _OWN_NAME.match(name)
+        if beginning is None or (name.upper().startswith(ENV_PREFIX) and name[len(ENV_PREFIX) :].lower() in known):
+            continue
+        close = nearest(name[beginning.end() :], Settings.model_fields)
+        meant = "" if close is None else f"; did you mean {ENV_PREFIX}{close.upper()}?"
+        faults.append(printable(f"The environment variable {name} is not a setting and is ignored{meant}"))
+    return faults

@@ -15,8 +15,11 @@ from backend.core.domain import Task, new_task_id
 from backend.core.errors import InvalidRequest, LoraNotFound
 from backend.core.paths import Home
 from backend.core.planning.optimizer import Decision
+from backend.core.prompts import syntax_notes
 from backend.core.requests import (
+    MAX_LORAS,
     MAX_SEED,
+    MAX_VARIATIONS,
     GenerationRequest,
     LoraChoice,
     LoraUse,
@@ -34,9 +37,6 @@ from backend.services.models.availability import FetchFirst, ModelAvailability
 from backend.services.planning.forecast import Forecast, Span
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
-
-MAX_VARIATIONS = 16
-MAX_LORAS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Prepared:
     requests: tuple[GenerationRequest, ...]  #: one per variation
     choice: Choice
     notes: tuple[str, ...]  #: one sentence per value adjusted to fit the model
-    draft: RequestDraft  #: what was asked for
+    draft: RequestDraft  #: the request as sent
     fingerprint: str  #: of the draft
 
 
@@ -199,14 +199,18 @@ class GenerationService:
         # Hashed before the seed is drawn, so that a retried submit has the same hash.
         values = asdict(replace(asked, model=choice.spec.id, idempotency_key=None))
         fingerprint = hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-        unknown = self._unknown_words(choice.spec, first.prompt)
-        return Prepared(requests, choice, (*notes, *more, *adjusted, *unknown), asked, fingerprint)
+        read = self._prompt_notes(choice.spec, first)
+        return Prepared(requests, choice, (*notes, *more, *adjusted, *read), asked, fingerprint)
 
-    def _unknown_words(self, spec: ModelSpec, prompt: str) -> tuple[str, ...]:
-        """Return a sentence about words that a model with a small world does not know."""
+    def _prompt_notes(self, spec: ModelSpec, request: GenerationRequest) -> tuple[str, ...]:
+        """Say what the model does not read of the prompts: foreign syntax, unknown words, what is too long."""
         vocabulary = self._models.vocabulary(spec)
-        note = None if vocabulary is None else vocabulary.note(spec.id, prompt)
-        return () if note is None else (note,)
+        unknown = None if vocabulary is None else vocabulary.note(spec.id, request.prompt)
+        cut = (
+            self._models.unread(spec, field, getattr(request, field), request.max_sequence_length)
+            for field in ("prompt", "negative_prompt")
+        )
+        return (*syntax_notes(request.prompt), *(note for note in (*cut, unknown) if note is not None))
 
     def _with_loras(self, spec: ModelSpec, draft: RequestDraft) -> tuple[RequestDraft, tuple[LoraUse, ...], list[str]]:
         """Fill in the preset, and find the files of the LoRAs, which must be installed and fit the model."""

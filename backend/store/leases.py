@@ -5,10 +5,11 @@ Each write of a worker is fenced by the lease token it got at the claim. Knows n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, case, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, case, insert, or_, select, update
 
 from backend.core.domain import EventType, Output, Progress, TaskStatus
 from backend.core.errors import LeaseLost, WanError, WorkerLost
@@ -31,6 +32,17 @@ UNTOUCHED: Final[dict[str, Any]] = {
     "eta_seconds": None,
     "preview_step": None,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A worker's right to a running task, at one moment. Every heartbeat makes a new, unequal one."""
+
+    task_id: str
+    token: str
+    worker_id: str
+    mark: float  #: changes with every heartbeat; only good for comparison, as clocks can be set
+    cancel_requested: bool
 
 
 class Leases:
@@ -164,9 +176,22 @@ class Leases:
                 values=UNTOUCHED | data | {"attempt": tasks.c.attempt - 1},
             )
 
-    def recover_expired(self) -> list[str]:
-        """Take back the tasks whose leases have expired; return their ids."""
-        return self._recover(tasks.c.lease_expires_at < database_now(), "the worker stopped answering")
+    def leases(self) -> list[Lease]:
+        """Return the leases of all running tasks, oldest task first."""
+        columns = tasks.c.id, tasks.c.lease_token, tasks.c.worker_id, tasks.c.lease_expires_at, tasks.c.cancel_requested
+        running = select(*columns).where(tasks.c.status == TaskStatus.PROCESSING).order_by(tasks.c.number)
+        with self._database.read() as connection:
+            return [Lease(*row) for row in connection.execute(running)]
+
+    def recover_silent(self, silent: Collection[Lease]) -> list[str]:
+        """Take back the tasks of these leases, except those renewed meanwhile; return their ids.
+
+        Who calls this has seen each lease unchanged for long enough, by a clock of its own (`worker/silence.py`).
+        """
+        if not silent:
+            return []
+        unchanged = [(tasks.c.lease_token == one.token) & (tasks.c.lease_expires_at == one.mark) for one in silent]
+        return self._recover(or_(*unchanged), "the worker stopped answering")
 
     def recover_worker(self, worker_id: str) -> list[str]:
         """Take back the tasks of a worker that is known to be dead; return their ids."""

@@ -1,7 +1,7 @@
 """The current tables, for queries. `migrations/` creates them in a database; a test compares the two.
 
-Timestamps are seconds since 1970 by the database's own clock (`database_now`), so that leases never
-depend on whether two machines agree on the time.
+Timestamps are seconds since 1970 by the database's own clock (`database_now`), so that they are comparable whichever
+machine wrote them. Clocks can be set, so no decision about a lost worker rests on them.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ workers = Table(
     Column("id", String(128), primary_key=True),
     Column("host", String(255), nullable=False),
     Column("pid", Integer, nullable=False),
-    Column("process_started_at", Double, nullable=False),  # by the host's clock: detects a reused pid
+    Column("process_started_at", Double, nullable=False),  # seconds since the host's start: detects a reused pid
     Column("device", String(64), nullable=False),
     Column("state", String(16), nullable=False),
     Column("detail", Text),
@@ -148,7 +148,7 @@ workers = Table(
     Column("seen_at", Double, nullable=False),
     Column("model", String(64)),  # in the worker's memory
     Column("equipment", JSON),  # device, precision and attention, with reasons
-    CheckConstraint(_one_of("state", ("loading", "idle", "busy")), name="workers_state"),
+    CheckConstraint(_one_of("state", ("loading", "idle", "busy", "waiting")), name="workers_state"),
 )
 
 download_orders = Table(

@@ -8,7 +8,7 @@ processes or models.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, NotRequired, TypedDict, Unpack
 
 from sqlalchemy import (
@@ -24,6 +24,7 @@ from sqlalchemy import (
     or_,
     select,
     union_all,
+    update,
 )
 
 from backend.core.domain import TERMINAL, EventType, Priority, Task, TaskStatus
@@ -32,10 +33,12 @@ from backend.core.faults import fault_point
 from backend.core.requests import GenerationRequest
 from backend.store.download_orders import OrderState
 from backend.store.leases import RUNNING, UNTOUCHED, Leases
-from backend.store.rows import to_task
+from backend.store.rows import storable, to_task
 from backend.store.tables import database_now, download_orders, events, outputs, tasks
 from backend.store.transition import append, apply
 
+#: How long an idempotency key outlives its task in the queue view; a client that lost an answer has retried by then.
+KEY_SECONDS: Final = 86_400.0
 _WAITING: Final = (TaskStatus.PENDING, TaskStatus.PAUSED)
 _NEWEST_EVENT: Final = "newest event"  # stands beside the states in what `tally` reads
 #: In the class below, `list` is a method.
@@ -71,7 +74,8 @@ class TaskStore(Leases):
         """Queue new tasks, given as id and request, in one transaction; they are on disk when this returns.
 
         When the idempotency key is in use by an equal request (same `fingerprint`), the tasks of that request are
-        returned and nothing is queued: compare the ids. A key is in use while its task is in the queue view.
+        returned and nothing is queued: compare the ids. A key is in use while its task is in the queue view, and for a
+        day after it was removed from it.
 
         Raises:
             IdempotencyConflict: the key is in use by another request.
@@ -144,22 +148,20 @@ class TaskStore(Leases):
     def queue_position(self, task_id: str) -> int | None:
         """Return 1 for the task that runs next, 2 for the one after it ...; None when the task is not ready to run.
 
-        Tasks that wait for a paused download are not counted.
-
-        Raises:
-            TaskNotFound: there is no such task.
+        Tasks that wait for a paused download are not counted. None also when the task has left the queue view.
         """
         with self._database.read() as connection:
-            return _position(connection, _visible(connection, task_id))
+            row = _row(connection, task_id)
+            return None if row is None else _position(connection, row)
 
     def up_to(self, task_id: str) -> TaskList:
         """Return the running tasks, the tasks that run before this one in queue order, and this one.
 
-        Empty when this task is not ready to run. Raises like `queue_position`.
+        Empty when this task is not ready to run, or has left the queue view.
         """
         with self._database.read() as connection:
-            row = _visible(connection, task_id)
-            if row.status != TaskStatus.PENDING or row.download_paused:
+            row = _row(connection, task_id)
+            if row is None or row.status != TaskStatus.PENDING or row.download_paused:
                 return []
             waiting = _READY & (_before(row) | (tasks.c.id == row.id))
             running = tasks.c.status == TaskStatus.PROCESSING
@@ -167,15 +169,40 @@ class TaskStore(Leases):
             found = connection.execute(select(tasks).where(or_(running, waiting)).order_by(*order))
             return [to_task(one) for one in found]
 
-    def claim(self, worker_id: str, lease_seconds: float, *, downloads: bool = True) -> Task | None:
+    def explain(self, reason: str) -> None:
+        """Tell the owners of waiting tasks why no task runs; the first claim removes the message again."""
+        silent = (tasks.c.status == TaskStatus.PENDING) & tasks.c.message.is_distinct_from(storable(reason))
+        with self._database.read() as connection:
+            if connection.execute(select(tasks.c.id).where(silent).limit(1)).first() is None:
+                return
+        with self._database.begin() as connection:
+            connection.execute(update(tasks).where(silent).values(message=storable(reason)))
+
+    def explained(self, reason: str) -> None:
+        """Take back what `explain` said."""
+        with self._database.begin() as connection:
+            told = (tasks.c.status == TaskStatus.PENDING) & (tasks.c.message == storable(reason))
+            connection.execute(update(tasks).where(told).values(message=None))
+
+    def claim(
+        self,
+        worker_id: str,
+        lease_seconds: float,
+        *,
+        downloads: bool = True,
+        without: Collection[str] = (),
+    ) -> Task | None:
         """Give the first task that is ready to a worker, or return None. The attempt counts from here on.
 
         Counting at the claim, not at the end, keeps a task that kills its worker from running for ever.
 
         A task whose model's download is paused is passed over and keeps its place. A worker that never `downloads`
-        takes it all the same: no pause concerns it, and the attempt reports what is missing.
+        takes it all the same: no pause concerns it, and the attempt reports what is missing. Tasks of the models
+        `without` are passed over as well.
         """
         ready = _READY if downloads else tasks.c.status == TaskStatus.PENDING
+        if without:
+            ready = ready & tasks.c.model.not_in(without)
         first = select(tasks.c.id).where(ready).order_by(*_QUEUE_ORDER).limit(1)
         with self._database.read() as connection:
             if connection.execute(first).first() is None:
@@ -209,12 +236,12 @@ class TaskStore(Leases):
 
         Raises:
             TaskNotFound: there is no such task.
-            StateConflict: it has ended already.
+            StateConflict: it has completed or failed.
         """
         with self._database.begin() as connection:
             row = _visible(connection, task_id)
             status = TaskStatus(row.status)
-            if status in TERMINAL:
+            if status in TERMINAL and status is not TaskStatus.CANCELLED:
                 raise StateConflict(f"Cannot cancel task with status: {status}")
             if status in _WAITING:
                 cancelled = TaskStatus.CANCELLED, EventType.CANCELLED
@@ -247,20 +274,25 @@ class TaskStore(Leases):
         return [row.id for row in rows]
 
     def _hide(self, connection: Connection, row: Row[Any]) -> None:
-        gone = {"deleted_at": database_now(), "idempotency_key": None}
+        gone = {"deleted_at": database_now()}
         status = TaskStatus(row.status)
         apply(connection, row.id, (status,), status, EventType.DELETED, values=gone)
 
 
+def _row(connection: Connection, task_id: str) -> Row[Any] | None:
+    return connection.execute(_TASKS.where(tasks.c.id == task_id, tasks.c.deleted_at.is_(None))).one_or_none()
+
+
 def _visible(connection: Connection, task_id: str) -> Row[Any]:
-    query = _TASKS.where(tasks.c.id == task_id, tasks.c.deleted_at.is_(None))
-    row = connection.execute(query).one_or_none()
+    row = _row(connection, task_id)
     if row is None:
         raise TaskNotFound
     return row
 
 
 def _with_key(connection: Connection, key: str, fingerprint: str) -> Row[Any] | None:
+    expired = tasks.c.deleted_at < database_now() - KEY_SECONDS
+    connection.execute(update(tasks).where(tasks.c.idempotency_key == key, expired).values(idempotency_key=None))
     known = connection.execute(_TASKS.where(tasks.c.idempotency_key == key)).one_or_none()
     if known is not None and known.fingerprint != fingerprint:
         raise IdempotencyConflict

@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import psutil
 from sqlalchemy import Row, delete, insert, select, update
@@ -22,6 +22,9 @@ from backend.store.engine import Database
 from backend.store.rows import moment, storable
 from backend.store.tables import database_now, workers
 
+#: Two starts of processes with the same id that are closer than this are the same one, in seconds.
+_SAME_START_SECONDS: Final = 2.0
+
 
 class WorkerState(StrEnum):
     """What a worker is doing."""
@@ -29,6 +32,7 @@ class WorkerState(StrEnum):
     LOADING = "loading"  # starting, or loading a model
     IDLE = "idle"  # waiting for a task
     BUSY = "busy"  # running a task
+    WAITING = "waiting"  # takes no task until its surroundings are in order again; the detail says what is wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class WorkerInfo:
     id: str
     host: str
     pid: int
-    process_started_at: float  #: by the host's clock, in seconds since 1970
+    process_started_at: float  #: in seconds since the host's start, which no change of its clock moves
     device: str
     state: WorkerState
     detail: str | None
@@ -65,7 +69,7 @@ class WorkerInfo:
         try:
             process = psutil.Process(self.pid)
             ended = process.status() == psutil.STATUS_ZOMBIE
-            return ended or abs(process.create_time() - self.process_started_at) > 1.0
+            return ended or abs(_started_at(process) - self.process_started_at) > _SAME_START_SECONDS
         except psutil.NoSuchProcess:
             return True
 
@@ -105,12 +109,13 @@ class WorkerStore:
             if known.rowcount == 0:
                 process = psutil.Process()
                 who = {"id": worker_id, "host": socket.gethostname(), "pid": os.getpid()}
-                since = {"process_started_at": process.create_time(), "started_at": database_now()}
+                since = {"process_started_at": _started_at(process), "started_at": database_now()}
                 connection.execute(insert(workers).values(who | since | now))
 
     def alive(self, within_seconds: float) -> list[WorkerInfo]:
         """Return the workers with a heartbeat in the last `within_seconds` seconds."""
-        fresh = workers.c.seen_at > database_now() - within_seconds
+        # A heartbeat of the future is one from before the clock was set back.
+        fresh = workers.c.seen_at.between(database_now() - within_seconds, database_now() + within_seconds)
         with self._database.read() as connection:
             return [_info(row) for row in connection.execute(select(workers).where(fresh).order_by(workers.c.id))]
 
@@ -123,6 +128,11 @@ class WorkerStore:
         """Remove a worker from the register."""
         with self._database.begin() as connection:
             connection.execute(delete(workers).where(workers.c.id == worker_id))
+
+
+def _started_at(process: psutil.Process) -> float:
+    """Return when a process was started, in seconds since the host's start."""
+    return process.create_time() - psutil.boot_time()
 
 
 def _info(row: Row[Any]) -> WorkerInfo:

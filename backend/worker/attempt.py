@@ -25,8 +25,11 @@ from backend.store.tasks import TaskStore
 
 #: Progress is written at most this often, in seconds; changes of stage, last steps and last bytes always are.
 REPORT_SECONDS: Final = 0.2
-#: How long recording the end of an attempt is retried while the database does not answer, in seconds.
-PERSIST_SECONDS: Final = 120.0
+#: Shortest interval between two looks at the database from inside a layer of a model, in seconds.
+POLL_SECONDS: Final = 0.5
+#: How long recording the end of an attempt is retried once the worker has to stop, in seconds. Until then it is retried
+#: for as long as it takes: what was computed is not thrown away because the database is away.
+PERSIST_SECONDS: Final = 3.0
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +47,7 @@ class Attempt:
         self._stopping = stopping
         self._lost = threading.Event()
         self._cancelled = threading.Event()
+        self._polled_at = 0.0
         self._reported_at = 0.0
         self._reported_stage: Stage | None = None
 
@@ -80,6 +84,25 @@ class Attempt:
             log.warning("worker.progress_not_written", error=error.code)
             cancelled = False
         if cancelled or self._cancelled.is_set():
+            raise TaskCancelled
+
+    def poll(self) -> None:
+        """Stop the work here if it has to stop; cheap enough for every layer of a model. Raises like `report`."""
+        now = time.monotonic()
+        if now - self._polled_at >= POLL_SECONDS:
+            self._polled_at = now
+            try:
+                if self._tasks.check(self.task.id, self._token):
+                    self._cancelled.set()
+            except LeaseLost:
+                self._lost.set()
+            except StoreFailed as error:
+                log.warning("worker.request_not_read", error=error.code)
+        if self._lost.is_set():
+            raise LeaseLost
+        if self._stopping.is_set():
+            raise WorkerStopping
+        if self._cancelled.is_set():
             raise TaskCancelled
 
     def alert(self, alert: MemoryAlert, given_up: tuple[str, ...]) -> None:
@@ -121,19 +144,22 @@ class Attempt:
 
         Raises:
             LeaseLost: another worker has the task by now.
-            StoreUnavailable, StorageFull: nothing could be written for too long; the lease will expire.
+            StoreUnavailable, StorageFull: nothing could be written before the worker had to stop; the lease is lost.
         """
         self._persist(lambda: self._tasks.release(self.task.id, self._token, reason))
 
     def _persist(self, write: Callable[[], None]) -> None:
-        deadline = time.monotonic() + PERSIST_SECONDS
-        pause = 0.25
+        pause, stopping_for = 0.25, 0.0
         while True:
             try:
                 return write()
             except StoreFailed as error:
-                if time.monotonic() + pause > deadline:
+                if self._stopping.is_set() and stopping_for + pause > PERSIST_SECONDS:
                     raise
                 log.warning("worker.end_not_written", error=error.code, retry_seconds=pause)
-            time.sleep(pause)
-            pause = min(5.0, pause * 2)
+            if self._stopping.is_set():
+                time.sleep(pause)
+                stopping_for += pause
+            else:
+                self._stopping.wait(pause)
+                pause = min(5.0, pause * 2)

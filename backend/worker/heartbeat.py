@@ -16,6 +16,7 @@ from backend.core.settings import Settings
 from backend.store.tasks import TaskStore
 from backend.store.workers import Equipment, WorkerState, WorkerStore
 from backend.worker.attempt import Attempt
+from backend.worker.silence import SilenceWatch
 
 log = structlog.get_logger(__name__)
 
@@ -26,10 +27,11 @@ class Heartbeat:
     def __init__(self, settings: Settings, worker_id: str, tasks: TaskStore, workers: WorkerStore) -> None:
         # Three beats within one lease, whatever the settings say, so that one lost beat costs nothing.
         beat_seconds = min(settings.heartbeat_seconds, settings.lease_seconds / 3)
+        self._lease_seconds = settings.lease_seconds
         self._recovery_seconds = settings.recovery_seconds
         self._next_recovery = 0.0
+        self._watch = SilenceWatch(tasks, max(beat_seconds, settings.recovery_seconds))
         self._worker_id = worker_id
-        self._tasks = tasks
         self._workers = workers
         self._thread = Repeating("heartbeat", self._beat_and_recover, min(beat_seconds, self._recovery_seconds))
         self._shown: tuple[str, WorkerState, str | None] = (settings.device, WorkerState.LOADING, None)
@@ -82,9 +84,6 @@ class Heartbeat:
 
     def _recover(self) -> None:
         try:
-            recovered = self._tasks.recover_expired()
+            self._watch.recover(self._lease_seconds, except_of=self._worker_id)
         except StoreFailed as error:
             log.warning("worker.recovery_failed", error=error.code)
-            return
-        if recovered:
-            log.warning("worker.recovered_expired", tasks=recovered)

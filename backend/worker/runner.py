@@ -7,6 +7,7 @@ another worker. The engine is imported when the worker runs, never when this mod
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,8 +19,11 @@ from backend.core.domain import Task
 from backend.core.errors import (
     DownloadPaused,
     GenerationFailed,
+    HubRateLimited,
+    HubUnreachable,
     LeaseLost,
     OutOfMemory,
+    StorageFull,
     StoreFailed,
     TaskCancelled,
     TaskNotFound,
@@ -29,15 +33,18 @@ from backend.core.errors import (
 from backend.core.planning.memory_level import MemoryAlert, MemoryLevel
 from backend.core.requests import GenerationRequest, native_request
 from backend.core.settings import Settings
+from backend.models.download.hub import hub_is_forbidden
 from backend.models.folder.manager import ModelManager
 from backend.models.own.configuration import ModelConfigurationManager
 from backend.services.downloads.state import orders_in_force
 from backend.services.run.memory_watch import MemoryWatch
+from backend.services.system.surroundings import Surroundings
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerState, WorkerStore, new_worker_id
+from backend.worker.absent_hub import AbsentHub
 from backend.worker.attempt import Attempt
 from backend.worker.heartbeat import Heartbeat
 from backend.worker.leftovers import Leftovers
@@ -55,6 +62,12 @@ GRACE_OF_STEP = 0.7
 STORE_PAUSE_SECONDS = 1.0
 #: Shortest interval between two checks of the paused downloads against the disk: the queue is polled more often.
 PAUSE_CHECK_SECONDS: Final = 1.0
+#: How often a worker checks whether it could keep a video, in seconds.
+SURROUNDINGS_SECONDS: Final = 1.0
+#: How the engine's threads wait for each other, unless the operator says otherwise. Those of OpenMP spin by default; as
+#: soon as another process needs a core, each of the thousands of barriers of a step then waits for a thread that is not
+#: running. Must be set before torch is loaded. docs/benchmarks/other-load.md has the figures.
+WAIT_POLICY: Final = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +77,8 @@ def run_worker(settings: Settings, worker_id: str | None = None) -> int:
 
     A worker with a given id belongs to a supervisor and ends when the supervisor's end of its stdin pipe closes.
     """
+    for name, value in WAIT_POLICY.items():
+        os.environ.setdefault(name, value)
     return WorkerRunner(settings, worker_id or new_worker_id(), supervised=worker_id is not None).run()
 
 
@@ -88,7 +103,13 @@ class WorkerRunner:
             watch_parent=supervised,
             grace_seconds=settings.stop_grace_seconds * GRACE_OF_STEP,
             too_late=self._hand_back,
+            busy=lambda: self._in_hand.is_set(),
         )
+        self._in_hand = threading.Event()  # whether a task is being claimed, run or ended
+        self._surroundings = Surroundings(self._home)
+        self._surroundings_due = 0.0
+        self._waits_for: str | None = None  # why no task is claimed
+        self._hub = AbsentHub()
         self._device = settings.device
         self._bridge: ModelIntegrationBridge[WanComponents] | None = None
         self._orders = DownloadOrders(self._database)
@@ -119,6 +140,7 @@ class WorkerRunner:
         except Exception as error:  # the boundary of the process
             log.exception("worker.crashed")
             return self._give_up(f"{type(error).__name__}: {error}")
+        self._hub.stop()
         self._heartbeat.stop()
         if self._watch is not None:
             self._watch.stop()
@@ -137,12 +159,15 @@ class WorkerRunner:
         while not self._stop.wished.is_set():
             try:
                 self._database.migrate()
-                self._leftovers.sweep()
+                self._heartbeat.start()
             except StoreFailed as error:
                 log.warning("worker.waits_for_database", error=error.code, message=error.message)
                 self._stop.wished.wait(STORE_PAUSE_SECONDS)
                 continue
-            self._heartbeat.start()
+            while self._has_to_wait():
+                if self._stop.wished.wait(SURROUNDINGS_SECONDS):
+                    return False
+            self._tidy(self._leftovers.sweep)
             return True
         return False
 
@@ -176,16 +201,43 @@ class WorkerRunner:
     def _claim(self) -> Task | None:
         """Take the next task, or wait a moment."""
         pause = self._settings.poll_seconds
+        if self._has_to_wait():
+            self._stop.wished.wait(SURROUNDINGS_SECONDS)
+            return None
+        self._in_hand.set()
         try:
             self._strike_needless_pauses()
             downloads, lease = self._settings.auto_download, self._settings.lease_seconds
-            task = self._tasks.claim(self._worker_id, lease, downloads=downloads)
+            task = self._tasks.claim(self._worker_id, lease, downloads=downloads, without=self._hub.models())
         except StoreFailed as error:
             log.warning("worker.claim_failed", error=error.code)
             task, pause = None, STORE_PAUSE_SECONDS
         if task is None:
+            self._in_hand.clear()
             self._stop.wished.wait(pause)
         return task
+
+    def _has_to_wait(self) -> bool:
+        """Whether no task may be claimed, because its video could not be kept; publishes why, and when that ends."""
+        if self._waits_for is None and time.monotonic() < self._surroundings_due:
+            return False
+        self._surroundings_due = time.monotonic() + SURROUNDINGS_SECONDS
+        before, self._waits_for = self._waits_for, self._surroundings.refusal()
+        try:
+            if self._waits_for is not None:
+                self._tasks.explain(self._waits_for)
+            elif before is not None:
+                self._tasks.explained(before)
+        except StoreFailed as error:  # the database may be on the same disk
+            log.warning("worker.reason_not_published", error=error.code)
+        if self._waits_for != before:
+            if self._waits_for is None:
+                log.info("worker.continues", reason_gone=before)
+                self._heartbeat.show(self._device, WorkerState.IDLE)
+            else:
+                log.warning("worker.waits", reason=self._waits_for)
+                self._heartbeat.show(self._device, WorkerState.WAITING, self._waits_for)
+        return self._waits_for is not None
 
     def _strike_needless_pauses(self) -> None:
         """Keep forgotten pauses from blocking tasks whose model is complete by now."""
@@ -230,7 +282,8 @@ class WorkerRunner:
             log.info("task.started", model=task.model)
             self._record(self._generate(pipeline, attempt))
             self._heartbeat.attempt = None
-            self._tidy()
+            self._in_hand.clear()
+            self._tidy(self._leftovers.sweep_work)
             self._heartbeat.show(self._device, WorkerState.IDLE)
 
     def _generate(self, pipeline: RealGenerationPipeline, attempt: Attempt) -> Callable[[], None]:
@@ -239,7 +292,7 @@ class WorkerRunner:
         self._configuration.refresh()  # the task may be for a model that was added after this process started
         try:
             request = GenerationRequest.from_json(task.request)
-            output = pipeline.generate(task.id, request, report=attempt.report)
+            output = pipeline.generate(task.id, request, report=attempt.report, poll=attempt.poll)
         except TaskCancelled:
             log.info("task.cancelled")
             return attempt.acknowledge_cancel
@@ -253,17 +306,44 @@ class WorkerRunner:
             log.warning("task.lease_lost")
             # The files belong to the next attempt now, unless it has already ended and these were written after it.
             return partial(self._leftovers.remove, task.id)
+        except (HubUnreachable, HubRateLimited) as error:
+            return self._wait_for_hub(attempt, error)
+        except StorageFull as error:
+            self._surroundings.ran_out_of_room()
+            return self._hold(attempt, error.message)
         except WanError as error:
-            log.warning("task.failed", error=error.code, message=error.message)
-            return partial(attempt.fail, error)
+            return self._failed(attempt, error)
         except MemoryError:
             log.exception("task.failed", error=OutOfMemory.code)
             return partial(attempt.fail, OutOfMemory())
         except Exception as error:  # the boundary of an attempt: whatever happened, the next task must run
-            log.exception("task.failed", error=GenerationFailed.code)
-            return partial(attempt.fail, GenerationFailed(f"The video could not be generated: {type(error).__name__}"))
+            log.exception("task.unexpected")
+            failure = GenerationFailed(f"The video could not be generated: {type(error).__name__}")
+            return self._failed(attempt, failure)
+        self._surroundings.had_room()
+        self._hub.served(task.model)
         log.info("task.completed", seconds=output.generation_seconds, bytes=output.size_bytes)
         return partial(attempt.complete, output)
+
+    def _failed(self, attempt: Attempt, error: WanError) -> Callable[[], None]:
+        """Fail the task, unless its surroundings are to blame: then it waits for them."""
+        fault = self._surroundings.refusal()
+        if fault is not None:
+            return self._hold(attempt, fault)
+        log.warning("task.failed", error=error.code, message=error.message)
+        return partial(attempt.fail, error)
+
+    def _wait_for_hub(self, attempt: Attempt, error: WanError) -> Callable[[], None]:
+        """Let the task wait until the hub answers, and others run meanwhile; fail it where nobody may ask the hub."""
+        if hub_is_forbidden():
+            return self._failed(attempt, error)
+        self._hub.failed(attempt.task.model)
+        return self._hold(attempt, error.message)
+
+    @staticmethod
+    def _hold(attempt: Attempt, reason: str) -> Callable[[], None]:
+        log.warning("task.handed_back", reason=reason)
+        return partial(attempt.release, f"{reason.rstrip('.')}: this task waits, and continues automatically")
 
     @staticmethod
     def _record(end: Callable[[], None]) -> None:
@@ -274,16 +354,19 @@ class WorkerRunner:
         except StoreFailed as error:
             log.error("task.end_not_recorded", error=error.code, reason="the lease will run out and the task run again")
 
-    def _tidy(self) -> None:
-        """Remove the saved states of ended tasks: this one, and those that were cancelled while they waited."""
+    @staticmethod
+    def _tidy(sweep: Callable[[], None]) -> None:
+        """Remove what ended tasks left: this one's, and those of tasks that were cancelled while they waited."""
         try:
-            self._leftovers.sweep_work()
+            sweep()
         except StoreFailed as error:
             log.warning("worker.not_tidied", error=error.code)
+        except OSError as error:  # a disk that is gone or read-only; a later sweep finds the same files
+            log.warning("worker.not_tidied", error=str(error))
 
     def _hand_back(self) -> None:
         """Hand the task back while the engine is still inside a step; the process ends right after this."""
         attempt = self._heartbeat.attempt
         if attempt is not None:
             self._record(attempt.release)
-            self._leftovers.remove(attempt.task.id)
+            self._tidy(partial(self._leftovers.remove, attempt.task.id))

@@ -11,22 +11,35 @@ import signal
 import stat
 import threading
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 
 log = structlog.get_logger(__name__)
 
+#: How long a process without a task gets to end on its own, in seconds: it may be loading a large model.
+IDLE_SECONDS: Final = 1.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignal:
     """Watches for a request to stop; `wished` is set when one arrives."""
 
-    def __init__(self, *, watch_parent: bool, grace_seconds: float, too_late: Callable[[], None]) -> None:
-        """Prepare; `too_late` runs in the watching thread when the process is still alive after the grace period."""
+    def __init__(
+        self, *, watch_parent: bool, grace_seconds: float, too_late: Callable[[], None], busy: Callable[[], bool]
+    ) -> None:
+        """Prepare.
+
+        Args:
+            watch_parent: whether the end of the pipe on stdin is a request to stop.
+            grace_seconds: how long the process may take to end.
+            too_late: runs in the watching thread when the process is still alive after that.
+            busy: whether a task may be in hand; without one, there is nothing to wait for.
+        """
         self.wished = threading.Event()
         self._grace_seconds = grace_seconds
         self._too_late = too_late
+        self._busy = busy
         self._watched = [0] if watch_parent and stat.S_ISFIFO(os.fstat(0).st_mode) else []
 
     def watch(self) -> None:
@@ -50,7 +63,12 @@ class StopSignal:
             if ready[0] != signals and not text:
                 log.info("worker.stopping", reason="the server is gone")
                 self.wished.set()
-        threading.Event().wait(self._grace_seconds)
+        patience = threading.Event()
+        patience.wait(min(IDLE_SECONDS, self._grace_seconds))
+        if not self._busy():
+            log.info("worker.stopped", reason="it was loading, and has no task")
+            os._exit(0)
+        patience.wait(max(0.0, self._grace_seconds - IDLE_SECONDS))
         log.warning("worker.stopped_by_force", grace_seconds=self._grace_seconds)
         try:
             self._too_late()

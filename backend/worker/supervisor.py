@@ -14,9 +14,11 @@ import sys
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+import psutil
 import structlog
 
 from backend.core.errors import StoreFailed, StoreUnavailable
@@ -24,9 +26,13 @@ from backend.core.settings import ENV_PREFIX, Settings
 from backend.store.engine import Database
 from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerStore, new_worker_id
+from backend.worker.silence import SilenceWatch
 
 #: The longest pause before a restart, in seconds.
 MAX_BACKOFF_SECONDS = 30.0
+#: Leases that a worker of this process may miss before it counts as hung. Its process is known to exist, so what it
+#: misses is most likely time: on a loaded machine, or while it reads a large file.
+HUNG_LEASES = 4
 
 log = structlog.get_logger(__name__)
 
@@ -60,9 +66,12 @@ class Supervisor:
         self._database = Database(settings.database, checkpointer=False)
         self._tasks = TaskStore(self._database)
         self._workers = WorkerStore(self._database)
+        self._watch = SilenceWatch(self._tasks, settings.recovery_seconds)
         self._stopping = threading.Event()
         self._lock = threading.Lock()  # between starting a process and being asked to stop
         self._process: subprocess.Popen[bytes] | None = None
+        self._asked_at = 0.0  # to stop
+        self._replaced = False  #: whether the worker was ended because it did not answer a request to cancel
         self._deaths: deque[tuple[float, str]] = deque()  # when (monotonic), and what to blame
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
         self._state = SupervisorState()
@@ -76,18 +85,33 @@ class Supervisor:
         """Recover the tasks of dead workers of this machine, and start the worker. The schema must exist."""
         self._thread.start()
 
-    def stop(self, grace: float | None = None) -> None:
-        """Ask the worker to hand its task back and end; kill it after `grace` seconds. Idempotent."""
+    def ask_to_stop(self) -> None:
+        """Ask the worker to hand its task back and end; returns at once. Idempotent."""
         with self._lock:
-            self._stopping.set()
+            if not self._stopping.is_set():
+                self._asked_at = time.monotonic()
+                self._stopping.set()
             process = self._process
         if process is not None and process.poll() is None:
             process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the worker's process, whatever it does."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            log.warning("supervisor.worker_killed", pid=process.pid)
+            process.kill()
+
+    def stop(self, grace: float | None = None) -> None:
+        """Ask the worker to hand its task back and end; kill it `grace` seconds after the first request. Idempotent."""
+        self.ask_to_stop()
+        process = self._process
+        if process is not None and process.poll() is None:
+            seconds = self._settings.stop_grace_seconds if grace is None else grace
             try:
-                process.wait(self._settings.stop_grace_seconds if grace is None else grace)
+                process.wait(max(0.0, self._asked_at + seconds - time.monotonic()))
             except subprocess.TimeoutExpired:
-                log.warning("supervisor.worker_killed", pid=process.pid)
-                process.kill()
+                self.kill()
         if self._thread.ident is not None:
             self._thread.join()
         self._database.close()
@@ -97,9 +121,10 @@ class Supervisor:
         self._collect_dead_workers()
         while not self._stopping.is_set():
             worker_id = new_worker_id()
+            self._replaced = False
             reason = self._live(worker_id)
             blame, last_words = self._collect_dead(worker_id)
-            if not self._stopping.is_set():
+            if not self._stopping.is_set() and not self._replaced:
                 self._pause_before_restart(blame, f"{reason} ({last_words})" if last_words else reason)
 
     def _live(self, worker_id: str) -> str:
@@ -112,7 +137,7 @@ class Supervisor:
             try:
                 code = process.wait(self._settings.recovery_seconds)
             except subprocess.TimeoutExpired:
-                self._recover_expired()
+                self._look_after(process, worker_id)
                 continue
             if process.stdin is not None:
                 process.stdin.close()
@@ -149,7 +174,7 @@ class Supervisor:
             self._state = replace(self._state, status=SupervisorStatus.DEFUNCT, pid=None, reason=reason)
             log.error("supervisor.defunct", reason=reason, restarts=self._state.restarts)
             while not self._stopping.wait(self._settings.recovery_seconds):
-                self._recover_expired()
+                self._recover()
             return
         pause = min(MAX_BACKOFF_SECONDS, self._settings.restart_backoff_seconds * 2 ** (len(self._deaths) - 1))
         self._state = replace(
@@ -186,14 +211,44 @@ class Supervisor:
         for worker_id in dead:
             self._collect_dead(worker_id)
 
-    def _recover_expired(self) -> None:
+    def _recover(self, own: str | None = None) -> bool:
+        """Take back the tasks of silent workers other than `own`; return whether the database answered."""
         try:
-            recovered = self._tasks.recover_expired()
+            self._watch.recover(self._settings.lease_seconds, except_of=own)
         except StoreFailed as error:
             log.warning("supervisor.recovery_failed", error=error.code)
+            return False
+        return True
+
+    def _look_after(self, process: subprocess.Popen[bytes], worker_id: str) -> None:
+        """Recover other workers' tasks, and end the own worker when it does not answer any more.
+
+        As long as it lives and may answer, it keeps its task: only its end gives the task to somebody else.
+        """
+        if not self._recover(worker_id):
             return
-        if recovered:
-            log.warning("supervisor.recovered_expired", tasks=recovered)
+        if any(one.worker_id == worker_id for one in self._watch.deaf(self._settings.cancel_grace_seconds)):
+            # Its task ends as cancelled when its process is collected, and nobody has to wait for a new worker.
+            log.warning("supervisor.worker_replaced", pid=process.pid, reason="a cancelled task did not stop")
+            self._replaced = True
+            process.kill()
+            return
+        own = [
+            one for one in self._watch.silent(HUNG_LEASES * self._settings.lease_seconds) if one.worker_id == worker_id
+        ]
+        if own and not _is_suspended(process.pid):
+            with suppress(StoreFailed):  # where nothing can be written, silence proves nothing
+                if self._watch.take_back(own):
+                    log.warning("supervisor.worker_replaced", pid=process.pid, reason="it hangs")
+                    process.kill()
+
+
+def _is_suspended(pid: int) -> bool:
+    """Whether somebody stopped the process, for a debugger or to free the machine; it will continue."""
+    try:
+        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def as_environment(settings: Settings) -> dict[str, str]:

@@ -22,6 +22,7 @@ from backend.engine.device.facts import DeviceFacts, TorchDevices
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.engine.memory.readings import DeviceMemory
 from backend.models.download.downloader import downloader_into
+from backend.models.download.retries import RetryPolicy
 from backend.models.folder.manager import ModelManager
 from backend.models.lora.library import LoraLibrary
 from backend.services.planning.forecast import Forecast
@@ -33,6 +34,9 @@ from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.outputs import OutputStore
 from backend.store.workers import Equipment
+
+#: A task whose model the hub does not serve soon returns to the queue, so that others can run.
+_BRIEF = RetryPolicy(attempts=3)
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +74,7 @@ def assemble(
     home = settings.paths
     loader, equipment, machine = _equip(settings, devices, found_device)
     models = ModelManager(home, has_gpu=loader.device.type != "cpu")
-    fetcher = downloader_into(home, models, settings.model_roots) if settings.auto_download else None
+    fetcher = downloader_into(home, models, settings.model_roots, policy=_BRIEF) if settings.auto_download else None
     bridge = ModelIntegrationBridge(models, loader, fetcher)
     config = ConfigFile(home.config_file)
     watch = MemoryWatch(DeviceMemory(loader.device), limits=stored_limits(config).current)

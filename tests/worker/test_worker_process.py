@@ -1,4 +1,4 @@
-"""What becomes of tasks when worker processes die, hang or are told to stop. Real processes, real model."""
+"""What happens to tasks when worker processes die, hang or are stopped. Real processes, real model."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from backend.core.domain import EventType, TaskStatus
 from backend.core.errors import StoreUnavailable
 from backend.store.download_orders import DownloadOrders
 from backend.store.workers import WorkerState
+from backend.worker.silence import SilenceWatch
 from backend.worker.supervisor import Supervisor, SupervisorStatus, as_environment
 from tests.support.server import wait_for
 from tests.worker.conftest import START_SECONDS, Queue
@@ -26,7 +27,7 @@ HANG_WHILE_DENOISING = "denoise.step:1=hang"
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process has ended; a zombie has."""
+    """Whether a process has ended; a zombie counts as ended."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -34,7 +35,7 @@ def is_gone(pid: int) -> bool:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether every thread of a process stands still. A thread that waits for its turn on a core is not there yet."""
+    """Whether every thread of a process is stopped; a thread waiting for a core is not."""
     try:
         states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
     except OSError:
@@ -43,7 +44,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def freeze_between_writes(queue: Queue, process: subprocess.Popen[bytes]) -> None:
-    """Stop a process outside of its transactions: inside of one it would keep everybody else from writing."""
+    """Stop a process outside its transactions: inside one it would block all other writers."""
     while True:
         process.send_signal(signal.SIGSTOP)
         wait_for(lambda: is_stopped(process.pid), seconds=START_SECONDS, what="the stop of every thread")
@@ -54,7 +55,7 @@ def freeze_between_writes(queue: Queue, process: subprocess.Popen[bytes]) -> Non
             process.send_signal(signal.SIGCONT)
 
 
-def test_killed_while_denoising_the_task_goes_on_where_it_was(
+def test_a_task_killed_while_denoising_resumes_where_it_was(
     queue: Queue, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = queue.submit()
@@ -100,7 +101,7 @@ def test_a_task_that_always_kills_its_worker_fails_and_the_next_one_runs(
     assert supervisor.state.status is SupervisorStatus.RUNNING
 
 
-def test_killed_after_the_rename_there_is_still_one_output(queue: Queue, supervise: Supervise) -> None:
+def test_a_kill_after_the_rename_leaves_one_output(queue: Queue, supervise: Supervise) -> None:
     task = queue.submit()
     worker = queue.start_worker("first", WAN22_FAULTS="finish.before_commit:1=kill")
     assert worker.wait(START_SECONDS) == -signal.SIGKILL
@@ -114,8 +115,8 @@ def test_killed_after_the_rename_there_is_still_one_output(queue: Queue, supervi
     assert queue.videos() == [f"{task.id}.mp4"]
 
 
-def test_one_worker_is_cancelled_goes_on_and_is_stopped(queue: Queue) -> None:
-    """One worker's life: a task that the user cancels, one that completes, one that the operator interrupts."""
+def test_a_worker_handles_a_cancel_continues_and_is_stopped(queue: Queue) -> None:
+    """One worker runs a task that the user cancels, one that completes, and one that the operator interrupts."""
     cancelled = queue.submit(steps=100, frames=65)
     worker = queue.start_worker("first")
     queue.wait_denoising(cancelled.id)
@@ -141,7 +142,7 @@ def test_one_worker_is_cancelled_goes_on_and_is_stopped(queue: Queue) -> None:
     assert queue.workers.list() == []
 
 
-def test_a_hung_worker_that_is_stopped_gives_its_task_back_too(queue: Queue) -> None:
+def test_a_hung_worker_returns_its_task_when_stopped(queue: Queue) -> None:
     task = queue.submit()
     worker = queue.start_worker("first", WAN22_FAULTS=HANG_WHILE_DENOISING, WAN22_STOP_GRACE_SECONDS="0.5")
     queue.wait_denoising(task.id)
@@ -173,7 +174,49 @@ def test_a_zombie_is_fenced(queue: Queue) -> None:
     assert queue.leftovers() == []
 
 
-def test_a_pause_holds_up_no_task_for_which_nothing_would_be_fetched(queue: Queue) -> None:
+def test_a_living_worker_that_was_frozen_keeps_its_task_and_its_attempt(queue: Queue, supervise: Supervise) -> None:
+    task = queue.submit(steps=100, frames=33)
+    supervisor = supervise(lease_seconds=1.0)
+    worker = queue.wait_denoising(task.id)
+    before = queue.worker(worker.id).seen_at
+    with queue.database.begin():  # it is in no transaction of its own
+        os.kill(worker.pid, signal.SIGSTOP)
+        wait_for(lambda: is_stopped(worker.pid), seconds=START_SECONDS, what="the stop of every thread")
+    observer = SilenceWatch(queue.tasks, 0.2)
+
+    def silent_for_long() -> bool:
+        observer.look()
+        return bool(observer.silent(5.0))  # more than the four leases after which a worker counts as hung
+
+    wait_for(silent_for_long, seconds=START_SECONDS, what="a long silence")
+    os.kill(worker.pid, signal.SIGCONT)
+    wait_for(lambda: queue.worker(worker.id).seen_at > before, seconds=START_SECONDS, what="a heartbeat")
+    queue.tasks.request_cancel(task.id)
+    queue.wait_status(task.id, TaskStatus.CANCELLED)
+    assert EventType.ATTEMPT_LOST not in queue.types(task.id)
+    assert supervisor.state.worker_id == worker.id
+    assert supervisor.state.restarts == 0
+
+
+def test_a_worker_that_does_not_obey_a_cancel_is_replaced(
+    queue: Queue, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = queue.submit()
+    monkeypatch.setenv("WAN22_FAULTS", "denoise.step:2=hang")
+    supervisor = supervise(cancel_grace_seconds=0.5, restart_limit=0)
+    worker = queue.wait_denoising(task.id)
+    wait_for(lambda: queue.tasks.get(task.id).step == 1, seconds=START_SECONDS, what="the step before it hangs")
+    queue.tasks.request_cancel(task.id)
+    queue.wait_status(task.id, TaskStatus.CANCELLED)
+    wait_for(lambda: is_gone(worker.pid), seconds=START_SECONDS, what="its end")
+    wait_for(
+        lambda: supervisor.state.worker_id != worker.id, seconds=START_SECONDS, what="the worker that takes its place"
+    )
+    assert supervisor.state.status is SupervisorStatus.RUNNING
+    assert supervisor.state.restarts == 0, "it is not the worker's fault"
+
+
+def test_a_pause_holds_up_no_task_that_needs_no_download(queue: Queue) -> None:
     orders = DownloadOrders(queue.database)
     missing, gone, here = (queue.submit(model=model) for model in ("T2V-A14B", "taken-out", "tiny-t2v-a14b"))
     for task in (missing, gone, here):
@@ -218,7 +261,7 @@ def test_a_worker_does_not_outlive_its_server(queue: Queue) -> None:
     assert queue.leftovers() == []
 
 
-def test_a_worker_without_work_frees_its_model_and_loads_it_again(queue: Queue) -> None:
+def test_an_idle_worker_unloads_its_model_and_loads_it_again(queue: Queue) -> None:
     queue.start_worker("first", WAN22_IDLE_UNLOAD_SECONDS="0.3")
     wait_for(
         lambda: any("was unloaded: there was no work for 0.3 s" in (one.detail or "") for one in queue.workers.list()),

@@ -21,9 +21,9 @@ from backend.api.http.shapes import Timestamp
 from backend.core.domain import TaskStatus, iso, utcnow
 from backend.core.errors import WanError
 from backend.core.system_integration import ComponentStatus, SystemState
-from backend.services.system.container import DATABASE, WORKERS, Services
+from backend.services.system.container import DATABASE, STORAGE, WORKERS, Services
 from backend.services.system.host_stats import HostReading
-from backend.store.workers import WorkerInfo
+from backend.store.workers import WorkerInfo, WorkerState
 
 router = Routes(tags=["system"])
 probes = Routes(tags=["system"])
@@ -175,11 +175,16 @@ class Diagnosis:
     issues: tuple[str, ...]  #: what keeps the server from working
     warnings: tuple[str, ...]  #: what will, if nothing is done
     reading: HostReading
+    can_keep: bool  #: whether videos can be written
 
     @property
     def can_run(self) -> bool:
         """Whether tasks can be taken and run."""
-        return self.database_connected and bool(self.workers)
+        return (
+            self.database_connected
+            and self.can_keep
+            and any(worker.state is not WorkerState.WAITING for worker in self.workers)
+        )
 
     @property
     def message(self) -> str:
@@ -213,6 +218,7 @@ def diagnose(services: Services, system: SystemState | None = None) -> Diagnosis
         tuple(issues),
         tuple(warnings),
         services.stats.read(),
+        system[STORAGE].status is not ComponentStatus.FAILED,
     )
 
 

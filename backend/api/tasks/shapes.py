@@ -27,6 +27,7 @@ class StoredInput(BaseModel):
     width: int
     height: int
     url: str
+    adjustments: list[str] = Field(description="One sentence for each thing that was changed or chosen in the file")
 
 
 class TaskMessage(Message):
@@ -163,7 +164,7 @@ def task_info(
         started_at=iso_or_none(task.started_at),
         completed_at=iso_or_none(task.completed_at),
         stage=task.stage if processing else None,
-        message=task.message if processing else waits_for_resume(task.model) if task.download_paused else None,
+        message=_message(task),
         current_step=task.step if processing else None,
         total_steps=task.total_steps if processing else None,
         estimated_time_remaining=None if eta is None else round(eta, 1),
@@ -195,6 +196,16 @@ def requirements(spec: ModelSpec) -> Requirements:
 def minutes(seconds: float | None) -> int | None:
     """Round an estimate up to whole minutes."""
     return None if seconds is None else math.ceil(seconds / 60)
+
+
+def _message(task: Task) -> str | None:
+    """Return what a running task does, or why a waiting one does not run."""
+    pause = waits_for_resume(task.model)
+    if task.download_paused:
+        return pause
+    # The message of a task that was held back stays with it; that of a pause is over once the download is resumed.
+    shown = task.status in (TaskStatus.PROCESSING, TaskStatus.PENDING) and task.message != pause
+    return task.message if shown else None
 
 
 def _percent(task: Task) -> int:

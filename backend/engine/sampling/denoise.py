@@ -13,7 +13,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
 from backend.core.catalogue.spec import HIGH, LOW
-from backend.core.errors import NonFiniteLatents, OutOfMemory
+from backend.core.errors import Interrupted, NonFiniteLatents, OutOfMemory
 from backend.core.faults import fault_point
 from backend.core.planning.memory_ladder import MemoryUse
 from backend.core.requests import GenerationRequest, Scheduler, check_sampler, guidance_plan
@@ -161,13 +161,14 @@ class DenoiseJob:
         Raises:
             NonFiniteLatents: the step produced NaN or infinity; the job cannot continue.
             OutOfMemory: the transformer did not fit; the job is as before the step, which can be repeated.
+            Interrupted: the run was stopped between two layers; the job is as before the step, too.
         """
         memory, latents, estimate = scheduler_state(self.scheduler, self.index), self.latents, self._estimate
         try:
             with device_errors(f"denoising step {self.index + 1}", MemoryUse.STEP):
                 fault_point("denoise.step")
                 self._step()
-        except OutOfMemory:
+        except (OutOfMemory, Interrupted):
             # A scheduler stores its outputs one by one, so it may hold half a step.
             self.latents, self._estimate, self.index = latents, estimate, memory.index
             self.scheduler = _ready_scheduler(self.components, self.request)

@@ -77,6 +77,11 @@ class Reach(StrEnum):
     BLOCKED = "blocked"  #: a proxy or the hub itself refuses
 
 
+def hub_is_forbidden() -> bool:
+    """Whether the operator forbids every request to the hub (`HF_HUB_OFFLINE`)."""
+    return bool(constants.HF_HUB_OFFLINE)
+
+
 class Hub:
     """A hub at one address, with one token or none."""
 

@@ -7,6 +7,7 @@ rejected before anything is loaded.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
 import math
 import unicodedata
@@ -64,7 +65,9 @@ class LoraLibrary:
         """
         lora = self.find(lora_id)
         if lora is None:
-            raise LoraNotFound("There is no LoRA with this name", details={"field": "loras"})
+            close = difflib.get_close_matches(lora_id.lower(), [one.id for one in self.all()], 1)
+            steps = (f"Did you mean {close[0]}?",) if close else None
+            raise LoraNotFound("There is no LoRA with this name", suggestions=steps, details={"field": "loras"})
         return lora
 
     def preset(self, lora_id: str) -> dict[str, Any] | None:

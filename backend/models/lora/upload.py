@@ -235,7 +235,7 @@ def same_or_refuse(target: Path, sha256: str) -> None:
     """
     with target.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-            raise LoraExists(f"A LoRA file {target.name} is already installed, with other content")
+            raise LoraExists(f"A LoRA file {target.name} is already installed, with different content")
 
 
 def discard_dangling(target: Path) -> None:

@@ -30,7 +30,7 @@ from backend.services.run.out_of_memory import Rungs
 from backend.services.run.report import RunReport
 
 #: How tiles change a picture, for the warning.
-TILES = "pixels differ a little from a decode in one piece"
+TILES = "pixels differ slightly from those decoded in one piece"
 
 
 @dataclass(frozen=True, slots=True)

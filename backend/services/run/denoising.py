@@ -61,11 +61,11 @@ class DenoisingRun:
         self._preview_map = PreviewMap.read(components.folder)
         self._saved_at = time.monotonic()
         self._preview_time = float("-inf")
-        self.resumed_from: int | None = None  #: steps that earlier attempts had done
+        self.resumed_from: int | None = None  #: steps completed by earlier attempts
         self.loras: LoraStack | None = None
 
     def run(self) -> DenoiseJob:
-        """Make every step that is not done yet and return the finished job.
+        """Run the remaining steps and return the finished job.
 
         Raises:
             Interrupted: the report asked to stop. When the worker has to stop, the state is saved.
@@ -94,7 +94,7 @@ class DenoisingRun:
         for receipt in self.loras.receipts:
             if not receipt.applied:
                 log.warning("lora.skipped", lora=receipt.id, reason=receipt.reason)
-                report.update(Stage.PREPARING_INPUTS, f"Without the LoRA {receipt.id}: {receipt.reason}")
+                report.update(Stage.PREPARING_INPUTS, f"Continuing without the LoRA {receipt.id}: {receipt.reason}")
         start = partial(DenoiseJob.start, self._components, request, image=image, end_image=end_image, loras=self.loras)
         job = self._rungs.until_done(start, self._components, MemoryUse.TEXT, Stage.PREPARING_INPUTS)
         self._resume(job)
@@ -146,7 +146,7 @@ class DenoisingRun:
                 self._save(job)
 
     def _step(self, job: DenoiseJob) -> None:
-        """Make one step; when memory runs out, save the state and repeat it under a plan that needs less."""
+        """Run one step; when memory runs out, save the state and repeat it under a plan that needs less."""
 
         def attempt() -> None:
             try:
@@ -162,9 +162,9 @@ class DenoisingRun:
     def _save(self, job: DenoiseJob) -> None:
         try:
             self._states.save(job.index, lambda path: write_state(job, path))
-        except StorageFull:
+        except (StorageFull, OSError) as error:
             # A state only saves time after a crash; there may still be room for the video of this run.
-            log.warning("state.not_saved", step=job.index, reason="the disk is full")
+            log.warning("state.not_saved", step=job.index, reason=str(error))
         self._saved_at = time.monotonic()
 
     def _preview(self, job: DenoiseJob) -> None:
@@ -172,6 +172,10 @@ class DenoisingRun:
         if now - self._preview_time < PREVIEW_SECONDS:
             return
         size = (self._request.width, self._request.height)
-        self._files.write_preview(render_preview(job.estimate, self._preview_map, size))
         self._preview_time = now
+        try:
+            self._files.write_preview(render_preview(job.estimate, self._preview_map, size))
+        except (StorageFull, OSError) as error:
+            log.warning("preview.not_written", step=job.index, reason=str(error))
+            return
         self._report.preview_step = job.index

@@ -29,6 +29,7 @@ from backend.services.models.recheck import Recheck
 from backend.services.planning.advisor import OptimizationAdvisor
 from backend.services.planning.resource_check import ResourceCheck, check_resources
 from backend.services.system.host_stats import HostStats
+from backend.services.system.surroundings import Surroundings
 from backend.store.download_orders import DownloadOrders
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore, UsageStore
@@ -36,7 +37,7 @@ from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerInfo, WorkerStore
 
 #: Names of components that other modules query.
-DATABASE, HOME, WORKERS = "database", "home", "workers"
+DATABASE, HOME, STORAGE, WORKERS = "database", "home", "storage", "workers"
 
 
 class Sockets(Protocol):
@@ -120,6 +121,7 @@ class Services:
     advisor: OptimizationAdvisor
     usage: UsageStore
     fallbacks: FallbackAdvisor
+    surroundings: Surroundings
     started: float = field(default_factory=time.monotonic)
 
     @property
