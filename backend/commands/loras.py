@@ -34,7 +34,8 @@ def list_loras(as_json: JsonOption = False) -> None:
         fits = ", ".join(lora.models) or ("[red]cannot be used[/]" if lora.problem else "no known model")
         kind = "high + low" if lora.is_pair else lora.files[0].expert or "both"
         words = escape(", ".join(lora.trigger_words))
-        table.add_row(escape(lora.id), kind, fits, f"{lora.size_bytes / _MIB:.1f}", words)
+        name = lora.id if lora.title == lora.id else f"{lora.id} ({lora.title})"
+        table.add_row(escape(name), kind, fits, f"{lora.size_bytes / _MIB:.1f}", words)
         if lora.problem is not None:
             problems.append(f"{lora.id}: {lora.problem}")
     out.print(table)
@@ -121,6 +122,7 @@ def _library() -> LoraLibrary:
 def _described(lora: Lora) -> dict[str, object]:
     return {
         "id": lora.id,
+        "title": lora.title,
         "fits": list(lora.models),
         "made_for": list(lora.bases),
         "problem": lora.problem,

@@ -48,12 +48,12 @@ class LoraFileInfo(BaseModel):
 
     filename: str
     size_mb: float
-    expert: str | None = Field(None, description="high, low or both; absent where nothing says it")
+    expert: str | None = Field(None, description="high, low or both; absent if nothing indicates it")
     decided_by: str = Field(
-        description="What says so: metadata, keys (names of tensors), name (of the file) or nothing"
+        description="What indicates it: metadata, keys (tensor names), name (of the file) or nothing"
     )
-    format: str = Field(description="Who writes files like this")
-    ranks: list[int] = Field(description="Ranks that occur; empty for full differences only")
+    format: str = Field(description="The tools that write such files")
+    ranks: list[int] = Field(description="The ranks that occur; empty if there are only full differences")
     tensors: int
 
 
@@ -62,22 +62,23 @@ class LoraInfo(BaseModel):
 
     id: str = Field(description="What requests name")
     name: str = Field(description="The same as `id`")
+    title: str = Field(description="Its original name, in any script; accepted wherever the id is")
     filename: str = Field(description="Its file; of a pair, the one for the high-noise expert")
     path: str = Field(description="The same as `id`; older clients send it as `lora_path`")
     size_mb: float
     modified_time: Timestamp
     created_at: Timestamp
     compatible_models: list[str] = Field(description="Ids of the models that it fits")
-    base: str | None = Field(None, description="What it was made for, by its shapes")
+    base: str | None = Field(None, description="The models it was made for, by its shapes")
     is_pair: bool
     embedded: bool = Field(description="Ships with the package and cannot be deleted")
     files: list[LoraFileInfo]
-    trigger_words: list[str] = Field(description="Words that belong into the prompt, from the file's metadata")
+    trigger_words: list[str] = Field(description="Words to use in the prompt, from the file's metadata")
     preset: dict[str, Any] | None = Field(None, description="The settings that it needs, for the field `preset`")
     problem: str | None = Field(None, description="Why it cannot be used")
     is_loaded: bool = Field(description="Whether a running task has it in memory")
     is_applied: bool = Field(description="Whether a running task asked for it")
-    current_strength: float = Field(description="In that task; 0 in none")
+    current_strength: float = Field(description="In that task; 0 without one")
 
 
 class LoraList(BaseModel):
@@ -89,12 +90,13 @@ class LoraList(BaseModel):
 
 
 class LoraUploaded(BaseModel):
-    """A LoRA file that is in its place."""
+    """An uploaded LoRA file."""
 
     success: bool = True
     message: str
     id: str = Field(description="What requests name; for the second half of a pair, the pair")
     name: str
+    title: str = Field(description="Its original name, in any script; accepted wherever the id is")
     lora_name: str
     filename: str
     path: str
@@ -105,7 +107,7 @@ class LoraUploaded(BaseModel):
 
 
 class LoraStatus(BaseModel):
-    """Whether a LoRA is here and in use; an unknown name is an answer, not an error."""
+    """Whether a LoRA is installed and in use; for an unknown name, `exists` is false."""
 
     name: str
     exists: bool
@@ -129,12 +131,12 @@ class LoraPreview(BaseModel):
 
 
 class LoraMemory(BaseModel):
-    """How much memory a LoRA takes beside its model."""
+    """The memory that a LoRA needs in addition to its model."""
 
     lora_name: str
     name: str
     file_size_mb: float
-    estimated_memory_mb: float = Field(description="Its numbers in the precision of this machine, for every expert")
+    estimated_memory_mb: float = Field(description="Its values in the precision of this machine, for every expert")
     estimated_vram_increase_mb: float
     vram_available_mb: float = Field(description="Free memory of the GPUs, or of the machine where there is none")
     can_load: bool
@@ -151,7 +153,7 @@ class LoraDeleted(BaseModel):
 
 @router.get("", summary="All LoRAs")
 def list_loras(services: ServicesDep) -> LoraList:
-    """List every LoRA with the models that it fits; a file that cannot be used says why."""
+    """List every LoRA with the models that it fits; for a file that cannot be used, `problem` says why."""
     strengths = _strengths(services)
     infos = [_info(lora, strengths) for lora in services.loras.all()]
     return LoraList(loras=infos, total_count=len(infos), total_size_mb=round(sum(one.size_mb for one in infos), 3))
@@ -163,12 +165,12 @@ def list_loras_too(services: ServicesDep) -> LoraList:
     return list_loras(services)
 
 
-@router.post("/upload", summary="Take a LoRA file in", openapi_extra=UPLOAD_DOCS)
+@router.post("/upload", summary="Upload a LoRA file", openapi_extra=UPLOAD_DOCS)
 def upload(sent: UploadDep, services: ServicesDep) -> LoraUploaded:
-    """Keep a safetensors file after its content was checked; nothing in it is run.
+    """Store a safetensors file after checking its content; nothing in it is executed.
 
     Of a pair for two experts, send both files; they are one LoRA when their names differ only in `high_noise` and
-    `low_noise`. The same file twice is no error.
+    `low_noise`. Uploading the same file twice is not an error.
     """
     lora = services.loras.add(sent.stream, sent.filename, sent.name)
     message = "LoRA uploaded successfully"
@@ -178,6 +180,7 @@ def upload(sent: UploadDep, services: ServicesDep) -> LoraUploaded:
         message=message,
         id=lora.id,
         name=lora.id,
+        title=lora.title,
         lora_name=lora.id,
         filename=lora.files[0].name,
         path=lora.id,
@@ -190,13 +193,13 @@ def upload(sent: UploadDep, services: ServicesDep) -> LoraUploaded:
 
 @router.get("/{lora_id}", summary="One LoRA", responses=_ABSENT)
 def one_lora(lora: LoraInPath, services: ServicesDep) -> LoraInfo:
-    """Show everything that is known of a LoRA."""
+    """Show all details of a LoRA."""
     return _info(lora, _strengths(services))
 
 
 @router.get("/{lora_id}/status", summary="Whether a LoRA is in use")
 def status(lora_id: LoraId, services: ServicesDep) -> LoraStatus:
-    """Say whether a LoRA is here and whether a running task uses it."""
+    """Report whether a LoRA is installed and whether a running task uses it."""
     lora = services.loras.find(lora_id)
     strength = _strengths(services).get(lora_id if lora is None else lora.id)
     used = strength is not None
@@ -237,9 +240,9 @@ def preview(prompt: PromptDep, lora: LoraInPath) -> LoraPreview:
     )
 
 
-@router.get("/{lora_id}/memory-impact", summary="The memory that a LoRA takes", responses=_ABSENT)
+@router.get("/{lora_id}/memory-impact", summary="The memory that a LoRA needs", responses=_ABSENT)
 def memory_impact(lora: LoraInPath, services: ServicesDep) -> LoraMemory:
-    """Estimate the memory that a LoRA takes beside its model: its numbers, for each expert that it goes to."""
+    """Estimate the memory that a LoRA needs in addition to its model: its values, for each expert it applies to."""
     memory = memory_impact_of(lora, services.stats.read())
     where = "GPU memory" if memory.on_gpu else "memory"
     return LoraMemory(
@@ -258,7 +261,7 @@ def memory_impact(lora: LoraInPath, services: ServicesDep) -> LoraMemory:
 
 @router.delete("/{lora_id}", summary="Delete a LoRA", responses=_ABSENT)
 def delete(lora: LoraInPath, services: ServicesDep) -> LoraDeleted:
-    """Delete a LoRA's files, both of a pair. A task that already runs with it is not disturbed."""
+    """Delete a LoRA's files, both of a pair. A task that is already running with it is not affected."""
     services.loras.delete(lora.id)
     return LoraDeleted(message="LoRA deleted successfully")
 
@@ -275,6 +278,7 @@ def _info(lora: Lora, strengths: dict[str, float]) -> LoraInfo:
     return LoraInfo(
         id=lora.id,
         name=lora.id,
+        title=lora.title,
         filename=lora.files[0].name,
         path=lora.id,
         size_mb=_mb(lora.size_bytes),

@@ -6,6 +6,7 @@ Knows files that were already read, not folders.
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +24,15 @@ class Lora:
     id: str
     files: tuple[LoraFile, ...]  #: in a pair, the high-noise file first
     embedded: bool  #: whether it ships inside this package
+
+    @property
+    def title(self) -> str:
+        """The name that its owner knows it by, in any script; of a pair, what both names share."""
+        stem, hint = self.files[0].path.stem, self.files[0].hint
+        if self.is_pair and hint is not None:
+            stem = hint.family.strip("-._ ") or self.id
+        # A name that is not UTF-8 on disk must still be printable.
+        return unicodedata.normalize("NFC", stem).encode("utf-8", "replace").decode()
 
     @property
     def is_pair(self) -> bool:
@@ -80,7 +90,8 @@ def catalogue(files: Sequence[tuple[bool, LoraFile]]) -> tuple[list[Lora], dict[
     """
     halves = _pairs(files)
     by_id: dict[str, Lora] = {}
-    for embedded, file in files:
+    # A file whose name is an id keeps it, whatever else folds into that id.
+    for embedded, file in sorted(files, key=lambda entry: safe_stem(entry[1].path.stem) != entry[1].path.stem):
         lora_id = _free_id(safe_stem(file.path.stem), file.name, by_id)
         by_id[lora_id] = Lora(lora_id, (file,), embedded)
     paired = {half.path for _, high, low in halves for half in (high, low)}

@@ -52,7 +52,7 @@ class DigestCache:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise LoraNotFound(f"The file {path.name} is not here any more") from error
+            raise LoraNotFound(f"The file {path.name} is no longer there") from error
         self.remember(path, (stat.st_size, stat.st_mtime_ns), digest)
         return digest
 
@@ -113,8 +113,8 @@ class LoraFile:
 
     @property
     def family(self) -> str:
-        """The lower-case name without the word for the expert: equal for both files of a pair."""
-        return (self.path.stem if self.hint is None else self.hint.family).lower()
+        """The name without the word for the expert and without case: equal for both files of a pair."""
+        return (self.path.stem if self.hint is None else self.hint.family).casefold()
 
     @property
     def side(self) -> str | None:

@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import hashlib
 import math
+import unicodedata
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,8 +52,10 @@ class LoraLibrary:
         return sorted(catalogue(self._files())[0], key=lambda lora: lora.id.lower())
 
     def find(self, lora_id: str) -> Lora | None:
-        """Return a LoRA, or one half of a pair by its own name; None if there is none."""
-        return catalogue(self._files())[1].get(lora_id.removesuffix(SUFFIX))
+        """Return a LoRA, or one half of a pair, by its id or its title; None if there is none."""
+        name = unicodedata.normalize("NFC", lora_id).removesuffix(SUFFIX)
+        by_id = catalogue(self._files())[1]
+        return by_id.get(name) or next((lora for lora in by_id.values() if lora.title == name), None)
 
     def get(self, lora_id: str) -> Lora:
         """Return a LoRA.
@@ -139,7 +142,7 @@ class LoraLibrary:
         for lora in catalogue(self._files())[0]:
             if any(file.path == received.path for file in lora.files):
                 return lora
-        raise LoraNotFound(f"The file {received.path.name} was deleted while it was taken in")
+        raise LoraNotFound(f"The file {received.path.name} was deleted while it was being added")
 
     def delete(self, lora_id: str) -> None:
         """Delete a LoRA's files; of an adopted one only the link is removed, the other program's file stays.
@@ -152,7 +155,9 @@ class LoraLibrary:
         """
         lora = self.get(lora_id)
         if lora.embedded:
-            raise StateConflict("This LoRA ships with the package and stays", suggestions=("Just do not use it.",))
+            raise StateConflict(
+                "This LoRA ships with the package and cannot be deleted", suggestions=("Leave it unused.",)
+            )
         for file in lora.files:
             self._links.remove(file.path)
 
@@ -166,7 +171,7 @@ class LoraLibrary:
         for file in sorted(files, key=lambda one: one.name != ref.name):
             if self._digests.of(file.path) == ref.sha256:
                 return file.path
-        raise LoraNotFound(f"The file {ref.name} is not here any more, or was changed since the request was made")
+        raise LoraNotFound(f"The file {ref.name} is no longer there, or was changed after the request was made")
 
     def plan_use(
         self,
@@ -206,7 +211,7 @@ class LoraLibrary:
                 )
         shape = self._shapes.of(spec)
         if shape is None:
-            raise LoraIncompatible(f"The structure of {spec.id} is not known, because the model is not here")
+            raise LoraIncompatible(f"The structure of {spec.id} is not known, because the model is not installed")
         routed, notes = route(lora, spec, expert)
         for file, place in routed:
             notes += check_fit(lora.id, file, place, spec, shape, on_failure)

@@ -14,7 +14,7 @@ from backend.core.errors import BadSettings
 from backend.core.files import storage_errors
 from backend.core.paths import Home
 from backend.models.download.linking import Link, link_file
-from backend.models.lora.upload import Received, discard_dangling, same_or_refuse
+from backend.models.lora.upload import Received, discard_dangling, place_of, same_or_refuse
 
 SECTION: Final = "loras"
 _LINKED: Final = "linked"  # in the section: name in the folder -> where its file is
@@ -35,7 +35,7 @@ class LoraLinks:
             StorageFull: the disk is full.
             BadSettings: config.json cannot be written; nothing was linked.
         """
-        target = self._folder / name
+        target = place_of(self._folder, name)
         with storage_errors():
             discard_dangling(target)
             try:
@@ -45,7 +45,7 @@ class LoraLinks:
                 return Received(target, sha256, new=False)
         if link is Link.SYMBOLIC:
             try:
-                self._note(name, str(target.resolve()))
+                self._note(target.name, str(target.resolve()))
             except BaseException:
                 target.unlink()
                 raise

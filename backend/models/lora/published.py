@@ -108,7 +108,7 @@ class LoraFetcher:
                 return self._fetch(lora, on_bytes)
         except Timeout:
             raise StateConflict(
-                "Another process fetches LoRAs just now", suggestions=("Wait for its end, or stop it first.",)
+                "Another process is downloading LoRAs", suggestions=("Wait until it ends, or stop it first.",)
             ) from None
 
     def _fetch(self, lora: PublishedLora, on_bytes: OnBytes) -> list[Path]:
@@ -135,7 +135,9 @@ class LoraFetcher:
                     transfer.fetch(file, self._hub.address(listing, file), path, arrived)
                 except WrongContent:
                     discard_part(path)
-                    raise LoraInvalid(f"{path.name} did not arrive as the hub promised it; fetch it again") from None
+                    raise LoraInvalid(
+                        f"{path.name} is not the file that the hub announced; download it again"
+                    ) from None
         finally:
             transfer.close()
         return list(wanted)

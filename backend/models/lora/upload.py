@@ -33,7 +33,15 @@ MAX_NAME_CHARS = 100
 _PART_PREFIX = ".upload-"
 _STALE_SECONDS = 3600.0
 _CHUNK_BYTES = 2**20
+#: With the digest and the suffix, within the 255 bytes of most file systems.
+_MAX_NAME_BYTES = 220
+_DIGEST_CHARS = 8
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_FORBIDDEN = re.compile(r'[/\\:*?"<>|]')
+#: Unicode categories of control characters, invisible ones (such as those that reverse a name), and half characters.
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+#: The invisible characters inside emoji and in some scripts.
+_JOINERS = "\u200c\u200d"
 #: Device names reserved by Windows; a home folder may be on a disk that Windows also reads.
 _DEVICES = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 #: By type: the bits that are all set in NaN and infinity
@@ -59,15 +67,48 @@ class Received:
 
 
 def safe_stem(name: str) -> str:
-    """Return a name without folders, the suffix, and characters that are unsafe in a file name or URL."""
-    last = re.split(r"[/\\]", name)[-1]
-    stem = re.sub(rf"{re.escape(SUFFIX)}$", "", last.strip(), flags=re.IGNORECASE)
+    """Return a name without folders, the suffix, and characters that are unsafe in a URL.
+
+    A digest of the whole name follows when a character was dropped, so names in any script stay distinct.
+    """
+    stem = _own_stem(name)
     plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
-    safe = _UNSAFE.sub("-", plain).strip("-._")[:MAX_NAME_CHARS].rstrip("-._")
+    safe = _UNSAFE.sub("-", plain).strip("-._")
     if not safe or _DEVICES.match(safe):
-        # A digest keeps names in other scripts distinct.
-        safe = f"lora-{safe}{'-' if safe else ''}{hashlib.sha256(last.encode('utf-8', 'replace')).hexdigest()[:8]}"
-    return safe
+        return f"lora-{safe}{'-' if safe else ''}{_digest(stem)}"
+    if stem.isascii() and len(safe) <= MAX_NAME_CHARS:
+        return safe
+    return f"{safe[: MAX_NAME_CHARS - _DIGEST_CHARS - 1].rstrip('-._')}-{_digest(stem)}"
+
+
+def kept_stem(name: str) -> str:
+    """Return the name that a file is stored under: its own, without folders, the suffix, and what systems reject."""
+    stem = _own_stem(name)
+    visible = "".join(char for char in stem if unicodedata.category(char) not in _INVISIBLE or char in _JOINERS)
+    kept = _FORBIDDEN.sub("-", visible)
+    while len(kept) > MAX_NAME_CHARS or len(kept.encode()) > _MAX_NAME_BYTES:
+        kept = kept[:-1]
+    whole = kept == stem
+    kept = kept.strip().lstrip("-.").rstrip(". ")
+    if not kept or _DEVICES.match(kept):
+        return safe_stem(name)
+    return kept if whole else f"{kept}-{_digest(stem)}"
+
+
+def place_of(folder: Path, name: str) -> Path:
+    """Return the path of a file in a folder; an existing one may write the same name in another Unicode form."""
+    path = folder / name
+    same = (one for one in folder.glob(f"*{SUFFIX}") if unicodedata.normalize("NFC", one.name) == name)
+    return path if path.exists() else next(same, path)
+
+
+def _own_stem(name: str) -> str:
+    last = unicodedata.normalize("NFC", re.split(r"[/\\]", name)[-1].strip())
+    return re.sub(rf"{re.escape(SUFFIX)}$", "", last, flags=re.IGNORECASE)
+
+
+def _digest(stem: str) -> str:
+    return hashlib.sha256(stem.encode("utf-8", "replace")).hexdigest()[:_DIGEST_CHARS]
 
 
 def target_name(filename: str, name: str | None) -> str:
@@ -82,10 +123,10 @@ def target_name(filename: str, name: str | None) -> str:
     if not filename.lower().endswith(SUFFIX):
         raise LoraInvalid(f"Only {SUFFIX} files are read; files of other formats can run code when they are opened")
     if name is None or not name.strip():
-        return safe_stem(filename) + SUFFIX
+        return kept_stem(filename) + SUFFIX
     if len(name.strip()) > MAX_NAME_CHARS:
         raise InvalidRequest(f"name may have at most {MAX_NAME_CHARS} characters", details={"field": "name"})
-    stem, hint = safe_stem(name), hint_of(safe_stem(filename))
+    stem, hint = kept_stem(name), hint_of(kept_stem(filename))
     if hint is not None and hint.certain and hint_of(stem) is None:
         stem += "_high_noise" if hint.expert == HIGH else "_low_noise"
     return stem + SUFFIX
@@ -109,7 +150,8 @@ def receive(
         try:
             sha256 = _write(stream, part, limit)
             check_content(part, reader)
-            return Received(folder / name, sha256, _put(part, folder / name, sha256))
+            target = place_of(folder, name)
+            return Received(target, sha256, _put(part, target, sha256))
         finally:
             reader.forget(part)
             part.unlink(missing_ok=True)
@@ -193,7 +235,7 @@ def same_or_refuse(target: Path, sha256: str) -> None:
     """
     with target.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-            raise LoraExists(f"A LoRA file {target.name} is already here, with other content")
+            raise LoraExists(f"A LoRA file {target.name} is already installed, with different content")
 
 
 def discard_dangling(target: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import save
 
 from backend.core.catalogue.table import MODELS
@@ -199,6 +200,34 @@ def test_a_wrong_base_is_refused_before_anything_is_queued(served: Served) -> No
     assert "TI2V-5B" in error["detail"]
     assert_error(served.client.post(SUBMIT, json=GOOD | {"lora_path": "nobody"}), 422, "lora_not_found")
     assert served.count() == 0
+
+
+@pytest.mark.parametrize("name", ["夜景", "Été ✨"])
+def test_a_lora_is_known_by_its_original_name(served: Served, content: bytes, name: str) -> None:
+    body = upload(served, content, f"{name}.safetensors").json()
+    assert body["title"] == name
+    assert body["id"].isascii()
+    assert served.client.get(f"/api/v1/lora/{name}").json()["id"] == body["id"]
+    answer = served.client.post(SUBMIT, json=GOOD | {"loras": [{"id": name}]})
+    assert answer.json()["parameters"]["loras"][0]["id"] == body["id"]
+
+
+@pytest.mark.parametrize("spoiled", ["dora_scale", "lokr_w1"])
+def test_a_preset_is_refused_when_its_lora_will_not_be_applied(served: Served, shape: WanShape, spoiled: str) -> None:
+    tensors, metadata = comfyui_file(random_adapter(shape))
+    path = served.services.home.loras / "fast.safetensors"
+    preset = {"wan22.preset": json.dumps({"steps": 4, "guidance_scale": 1.0})}
+    path.write_bytes(save(tensors, metadata | preset))
+    wish = {name: value for name, value in GOOD.items() if name not in ("steps", "guidance_scale")} | {"preset": "fast"}
+    answer = served.client.post(SUBMIT, json=wish)
+    assert (answer.status_code, answer.json()["parameters"]["steps"]) == (200, 4)
+    silent = wish | {"loras": [{"id": "fast", "strength": 0}]}
+    assert "must not be 0" in assert_error(served.client.post(SUBMIT, json=silent), 422)["detail"]
+    path.write_bytes(save(tensors | {f"diffusion_model.blocks.0.ffn.0.{spoiled}": torch.ones(4)}, metadata | preset))
+    error = assert_error(served.client.post(SUBMIT, json=wish), 422, "lora_incompatible")
+    assert spoiled in error["detail"]
+    plain = {**GOOD, "loras": [{"id": "fast"}]}
+    assert served.client.post(SUBMIT, json=plain).status_code == 200
 
 
 def test_a_damaged_file_in_the_folder_is_listed_with_its_problem(served: Served, content: bytes) -> None:

@@ -163,6 +163,20 @@ def test_a_partial_kohya_file_is_complete_for_the_layers_it_has() -> None:
         ("lora_unet_text_embedding_0.alpha", "condition_embedder.text_embedder.linear_1.weight", "alpha", None),
         ("transformer.blocks.0.attn1.to_q.lora_B.bias", "blocks.0.attn1.to_q.weight", "up_bias", None),
         ("transformer.blocks.0.attn1.to_q.lora.down.weight", "blocks.0.attn1.to_q.weight", "down", None),
+        ("lora_unet_blocks_7.cross_attn.o.lora_up.weight", "blocks.7.attn2.to_out.0.weight", "up", None),
+        ("lora_unet_blocks_0_self_attn.q.lora_down.weight", "blocks.0.attn1.to_q.weight", "down", None),
+        ("lora_unet__blocks_12_ffn.2.alpha", "blocks.12.ffn.net.2.weight", "alpha", None),
+        ("lora_unet_blocks.3.ffn.0.lora_down.weight", "blocks.3.ffn.net.0.proj.weight", "down", None),
+        ("lora_unet_blocks_3.diff_m", "blocks.3.scale_shift_table", "diff", None),
+        ("diffusion_model.blocks.0.cross_attn.k.img.lora_A.weight", "blocks.0.attn2.add_k_proj.weight", "down", None),
+        ("diffusion_model.blocks.0.cross.attn.v.img.lora_B.weight", "blocks.0.attn2.add_v_proj.weight", "up", None),
+        ("diffusion_model.blocks.2.norm3.w_norm", "blocks.2.norm2.weight", "diff", None),
+        (
+            "diffusion_model.time.embedding.0.lora_A.weight",
+            "condition_embedder.time_embedder.linear_1.weight",
+            "down",
+            None,
+        ),
     ],
 )
 def test_known_names_map_to_their_parameters(name: str, parameter: str, part: str, expert: str | None) -> None:
@@ -218,6 +232,50 @@ def test_every_unmatched_key_is_named_with_its_reason() -> None:
     assert list(misfits(again).values()) == [Misfit.REPEATED]
 
 
+def test_parts_of_other_generations_leave_the_rest_in_place() -> None:
+    q = "diffusion_model.blocks.0.self_attn.q"
+    pair = {f"{q}.lora_A.weight": bf16(4, 5120), f"{q}.lora_B.weight": bf16(5120, 4)}
+    empty = "diffusion_model.blocks.1.ffn.0"
+    more = {
+        "diffusion_model.blocks.0.cross_attn.norm_k_img.diff": Misfit.ABSENT,
+        "diffusion_model.blocks.0.cross_attn.k.img.alpha": Misfit.ABSENT,
+        "diffusion_model.img_emb.proj.1.diff_b": Misfit.ABSENT,
+        "vace_blocks.0.before_proj.lora_A.weight": Misfit.UNKNOWN,
+        "lora_te2_text_model_encoder_layers_0_mlp_fc1.alpha": Misfit.TEXT_ENCODER,
+        "text_encoders.umt5xxl.transformer.shared.lora_A.weight": Misfit.TEXT_ENCODER,
+        "bundle_emb.word.string_to_param.*": Misfit.TEXT_ENCODER,
+        "diffusion_model.patch_embedding.diff": Misfit.CHANNELS,
+        "diffusion_model.head.head.diff": Misfit.CHANNELS,
+        f"{empty}.lora_A.weight": Misfit.EMPTY,
+        f"{empty}.lora_B.weight": Misfit.EMPTY,
+        f"{empty}.alpha": Misfit.EMPTY,
+        "diffusion_model.blocks.2.ffn.0.alpha": Misfit.EMPTY,
+    }
+    shapes = {
+        "diffusion_model.patch_embedding.diff": (5120, 36, 1, 2, 2),
+        "diffusion_model.head.head.diff": (192, 5120),
+        f"{empty}.lora_A.weight": (0, 5120),
+        f"{empty}.lora_B.weight": (13824, 0),
+    }
+    tensors = pair | {name: bf16(*shapes.get(name, (1,))) for name in more}
+    match = match_tensors(tensors, {}, PUBLISHED["T2V-A14B"])
+    assert dict(match.left_out) == more
+    assert (match.obstacles, match.other_model, match.matched) == ((), False, 2)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["self_attn.q.lokr_w1", "ffn.0.hada_w2_b", "cross_attn.o.dora_scale", "ffn.2.lora_mid.weight", "ffn.2.later"],
+)
+def test_another_method_at_a_known_layer_is_an_obstacle(name: str) -> None:
+    q = "diffusion_model.blocks.0.self_attn.k"
+    tensors = {f"{q}.lora_A.weight": bf16(4, 5120), f"{q}.lora_B.weight": bf16(5120, 4)}
+    for prefix in ("diffusion_model.blocks.3.", "lora_unet_blocks_3_"):
+        full = prefix + (name if prefix.endswith(".") else name.replace(".", "_", 1))
+        match = match_tensors(tensors | {full: bf16(4)}, {}, PUBLISHED["I2V-A14B"])
+        assert match.obstacles == ((full, Misfit.METHOD),)
+
+
 @pytest.mark.parametrize(
     ("settings", "scale"),
     [
@@ -265,6 +323,22 @@ def test_the_base_is_found_by_shapes() -> None:
     assert base_name({"a.b": bf16(1)}, {}) == "unknown"
 
 
+@pytest.mark.parametrize("image_name", ["cross_attn.k_img", "cross_attn.k.img"])
+def test_a_lora_with_parts_for_images_is_for_every_generation_that_reads_them(image_name: str) -> None:
+    images = ("I2V-A14B", "Wan2.1-I2V-14B-480P", "Wan2.1-I2V-14B-720P")
+    four_steps = FORMATS["comfyui down and up"](PUBLISHED["I2V-A14B"])
+    for index in range(40):
+        name = f"diffusion_model.blocks.{index}.{image_name}"
+        four_steps |= {f"{name}.lora_down.weight": bf16(RANK, 5120), f"{name}.lora_up.weight": bf16(5120, RANK)}
+    assert fitting_bases(four_steps, {}, PUBLISHED) == images
+    first_layer = {"diffusion_model.patch_embedding.diff": bf16(5120, 36, 1, 2, 2)}
+    assert fitting_bases(four_steps | first_layer, {}, PUBLISHED) == images
+    # Other leftovers say nothing about the base.
+    plain = FORMATS["kohya"](PUBLISHED["I2V-A14B"])
+    other = {"lora_te_text_model_encoder_layers_0_mlp_fc1.alpha": bf16()}
+    assert fitting_bases(plain | other, {}, PUBLISHED) == fitting_bases(plain, {}, PUBLISHED)
+
+
 @pytest.mark.parametrize(
     ("stem", "expert", "family"),
     [
@@ -279,6 +353,20 @@ def test_the_base_is_found_by_shapes() -> None:
         ("a_HN_v2", "high", "a_v2"),
         ("lora_low_000004000", "low", "lora_000004000"),
         ("high_quality_low_noise", "low", "high_quality"),
+        ("clay_hinoise", "high", "clay"),
+        ("lo_noise_clay", "low", "clay"),
+        ("clay_h_noise_v3", "high", "clay_v3"),
+        ("ClayLNoise", "low", "Clay"),
+        ("clay_hi", "high", "clay"),
+        ("CLAYI2VHIGHNOISE", "high", "CLAYI2V"),
+        ("WAN2214BLOWNOISECLAY", "low", "WAN2214B_CLAY"),
+        ("ClayT2VHIGH", "high", "ClayT2V"),
+        ("HIGHnoise_clay", "high", "clay"),
+        ("黏土_Low_v1", "low", "黏土_v1"),
+        ("глина-low", "low", "глина"),
+        ("🧱high🧱clay", "high", "🧱_🧱clay"),
+        ("argile_élan_H", "high", "argile_élan"),
+        ("ｃｌａｙ＿ＨＩＧＨ", "high", "ｃｌａｙ＿"),
         (
             "wan2.2_i2v_A14b_high_noise_lora_rank64_lightx2v_4step_1022",
             "high",
@@ -292,12 +380,29 @@ def test_common_names_of_the_experts(stem: str, expert: str, family: str) -> Non
     assert (hint.expert, hint.family, hint.certain) == (expert, family, True)
 
 
-@pytest.mark.parametrize("stem", ["my-lora", "hulk", "slow_motion", "below", "style_high_low", "highlander", ""])
+@pytest.mark.parametrize(
+    "stem",
+    [
+        "my-lora",
+        "hulk",
+        "slow_motion",
+        "below",
+        "style_high_low",
+        "highlander",
+        "peinture_chinoise",
+        "slownoise",
+        "Mélow",
+        "Großlow",
+        "",
+    ],
+)
 def test_names_that_do_not_identify_an_expert(stem: str) -> None:
     assert hint_of(stem) is None
 
 
-@pytest.mark.parametrize("stem", ["high_quality", "low_poly_style", "ultra-high-style", "girl_h"])
+@pytest.mark.parametrize(
+    "stem", ["high_quality", "low_poly_style", "ultra-high-style", "girl_h", "hi-fi", "say_hi", "黏土H"]
+)
 def test_ambiguous_words_are_uncertain(stem: str) -> None:
     hint = hint_of(stem)
     assert hint is not None

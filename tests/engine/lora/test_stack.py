@@ -417,6 +417,67 @@ def test_a_lora_that_cannot_be_applied_in_full_is_skipped_and_reported(
         build_stack(components, uses, opener(tmp_path), OnLoraFailure.FAIL)
 
 
+@pytest.mark.parametrize("failure", OnLoraFailure)
+def test_parts_that_the_model_lacks_are_named_and_the_rest_is_applied(
+    failure: OnLoraFailure, components: WanComponents, make_request: MakeRequest, shape: WanShape, tmp_path: Path
+) -> None:
+    tensors, metadata = comfyui_file(random_adapter(shape))
+    plain = write_lora(tmp_path / "plain.safetensors", (tensors, metadata))
+    more = {
+        f"diffusion_model.blocks.{index}.cross_attn.norm_k_img.diff": torch.ones(4) for index in range(shape.layers)
+    }
+    more["lora_te_text_model_encoder_layers_0_mlp_fc1.lora_up.weight"] = torch.ones(2, 2)
+    more["diffusion_model.patch_embedding.lora_A.weight"] = torch.ones(2, 48 * 4)
+    more["diffusion_model.patch_embedding.lora_B.weight"] = torch.ones(shape.dim, 2)
+    path = write_lora(tmp_path / "a.safetensors", (tensors | more, metadata))
+    stack = build_stack(components, [use((path, "both"))], opener(tmp_path), failure, preset="a")
+    request = make_request(**HIGH_FIRST)
+    alone = build_stack(components, [use((plain, "both"))], opener(tmp_path))
+    assert torch.equal(run(components, request, stack), run(components, request, alone))
+    receipt = stack.receipts[0]
+    assert (receipt.outcome, receipt.reason) == ("applied", None)
+    assert f"{len(more)} of {len(more) + len(tensors)} tensors" in receipt.warnings[0]
+    named = receipt.files[0].unmatched
+    assert all(any(word in one for one in named) for word in ("norm_k_img", "lora_te_", "patch_embedding"))
+    assert receipt.files[0].keys["high"].unmatched == len(more)
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_an_alpha_of_zero_is_a_warning(
+    everywhere: bool, components: WanComponents, shape: WanShape, tmp_path: Path
+) -> None:
+    tensors, metadata = comfyui_file(random_adapter(shape))
+    alphas = [name for name in tensors if name.endswith(".alpha")]
+    silent = alphas if everywhere else alphas[:3]
+    tensors |= {name: torch.tensor(0.0) for name in silent}
+    path = write_lora(tmp_path / "a.safetensors", (tensors, metadata))
+    stack = build_stack(components, [use((path, "high"), name="a")], opener(tmp_path))
+    assert stack.receipts[0].applied
+    assert stack.receipts[0].warnings == (
+        f"alpha is 0 in {len(silent)} of {len(alphas)} layers of a.safetensors: they change nothing",
+    )
+    assert stack.empty is everywhere
+    if everywhere:
+        with pytest.raises(LoraNotApplied, match=r"preset a needs its LoRA.*alpha is 0"):
+            build_stack(components, [use((path, "high"), name="a")], opener(tmp_path), preset="a")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"), [(_truncated, "cut off"), (_half_a_pair, "no place"), (_absent, "not here")]
+)
+def test_a_preset_never_goes_without_its_lora(
+    spoil: Callable[..., None], reason: str, components: WanComponents, shape: WanShape, tmp_path: Path
+) -> None:
+    good = write_lora(tmp_path / "good.safetensors", comfyui_file(random_adapter(shape, seed=5)))
+    bad = tmp_path / "bad.safetensors"
+    spoil(bad, comfyui_file(random_adapter(shape)))
+    uses = [use((bad, "both"), name="bad"), use((good, "both"), name="good")]
+    with pytest.raises(LoraNotApplied, match=f"preset bad needs its LoRA.*{reason}"):
+        build_stack(components, uses, opener(tmp_path), OnLoraFailure.SKIP, preset="bad")
+    stack = build_stack(components, uses, opener(tmp_path), OnLoraFailure.SKIP, preset="good")
+    assert [one.outcome for one in stack.receipts] == ["skipped", "applied"]
+
+
 def test_half_a_pair_is_not_applied_if_the_other_half_is_damaged(
     components: WanComponents, shape: WanShape, tmp_path: Path
 ) -> None:

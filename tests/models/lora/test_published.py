@@ -69,7 +69,7 @@ def test_a_busy_hub_and_a_broken_connection_are_waited_for(home: Home, repositor
 
 def test_wrong_bytes_are_no_lora(home: Home, repository: StandIn) -> None:
     repository.flip[NAMES["high"]] = 5
-    with pytest.raises(LoraInvalid, match="did not arrive as the hub promised"):
+    with pytest.raises(LoraInvalid, match="not the file that the hub announced"):
         _fetcher(home, repository).fetch(LORA)
     assert list(home.loras.glob("*.safetensors*")) == []
 
