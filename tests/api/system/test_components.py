@@ -23,6 +23,7 @@ OPTIMIZATION = "/api/v1/system/optimization/status"
 HEALTH = "/api/v1/system/health"
 ORDER = [
     "home",
+    "storage",
     "configuration",
     "database",
     "hardware",
