@@ -39,10 +39,11 @@ $(VENV)/.dev: $(VENV)/.installed
 install: $(VENV)/.installed ## Install everything needed to run into .venv/
 
 demo: $(VENV)/.installed ## Generate a real clip from a prompt through the public API: make demo PROMPT="..."
-	@WAN22_HOME="$(DEMO_HOME)" $(BIN)/wan22 generate --standalone --output "$(DEMO_FILE)" "$(PROMPT)"
+	@WAN22_HOME="$(DEMO_HOME)" $(BIN)/wan22 generate --standalone --show --gif --upscale 4 --output "$(DEMO_FILE)" "$(PROMPT)"
 	@echo
 	@echo "Next:  make demo PROMPT=\"a yellow triangle spinning on a teal background\""
-	@echo "       make serve                    then open http://127.0.0.1:8000/docs"
+	@echo "       make serve                    then open http://127.0.0.1:8000"
+	@echo "       $(BIN)/wan22 --help           all commands"
 	@echo "       $(BIN)/wan22 doctor           what works on this machine"
 
 serve: $(VENV)/.installed ## Start the server on http://127.0.0.1:8000

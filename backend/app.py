@@ -6,15 +6,19 @@ Imports neither the engine nor torch; generation runs in another process.
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from backend import __version__
 from backend.api.http import front_page
+from backend.api.http.addressing import Addressing
+from backend.api.http.content_type import JsonRecognition
 from backend.api.http.docs_page import install_docs
 from backend.api.http.errors import install_error_handlers
 from backend.api.http.gate import Gate
@@ -30,7 +34,7 @@ from backend.api.models import downloads as model_downloads
 from backend.api.models import status as model_status
 from backend.api.planning import resources
 from backend.api.planning import settings as settings_routes
-from backend.api.system import components, health
+from backend.api.system import components, health, session
 from backend.api.tasks import gallery, generation, queue
 from backend.core.planning.hardware import HardwareProfile
 from backend.core.settings import Settings
@@ -50,6 +54,7 @@ _ROUTERS = (
     loras.router,
     health.router,
     components.router,
+    session.router,
     settings_routes.router,
     resources.router,
 )
@@ -58,7 +63,7 @@ DESCRIPTION = """Text becomes video with Wan2.2, on this machine.
 
 `POST /api/v1/generation/submit` queues a video, `GET /api/v1/queue/{task_id}` says how far it is, and
 `GET /api/v1/outputs/{task_id}/download` has the file. Every error has the shape of `ErrorBody`. Where the server
-has an API key, send it as `Authorization: Bearer <key>`.
+has an API key, send it as `Authorization: Bearer <key>`; a browser starts a session with `POST /api/v1/session`.
 
 **Live news**: open the WebSocket `/ws`. Everybody is told of each change of a task's state (`task_update`). For
 more, send `{"type": "subscribe", "data": {"topic": "generation_progress"}}`; other topics are `queue_updates` and
@@ -68,12 +73,17 @@ carry an `event_id`; who comes back adds `"after_event": <the last event_id>` to
 
 
 def create_app(
-    settings: Settings, *, supervisor: LocalWorker | None = None, workers_on: HardwareProfile | None = None
+    settings: Settings,
+    *,
+    supervisor: LocalWorker | None = None,
+    workers_on: HardwareProfile | None = None,
+    instance: str | None = None,
 ) -> FastAPI:
     """Build the app; databases and the supervisor start with its lifespan, not here.
 
     `workers_on` is the hardware profile of the machine that runs the tasks, used until workers have tested it.
     Without it, this machine is assumed if the server has its own worker; otherwise the hardware is unknown.
+    `instance` identifies this run of the server in the answer of `/live`; None draws one.
     """
 
     @asynccontextmanager
@@ -97,6 +107,7 @@ def create_app(
         redirect_slashes=False,
         responses={422: {"model": ErrorBody, "description": "The request does not fit; nothing was done"}},
     )
+    app.state.instance = instance or uuid.uuid4().hex
     install_error_handlers(app)
     api = Routes(prefix="/api/v1")
     for router in _ROUTERS:
@@ -110,7 +121,11 @@ def create_app(
 
 def _layers(settings: Settings) -> list[Middleware]:
     """Return the middleware around every route, outermost first."""
-    layers = [Middleware(RequestContext)]
+    layers = [
+        Middleware(RequestContext),
+        Middleware(Addressing, settings=settings),
+        Middleware(ProxyHeadersMiddleware, trusted_hosts=settings.trusted_proxies),
+    ]
     if settings.cors_origins:
         # Outside the gate: browsers send preflight requests without the key.
         layers.append(
@@ -122,4 +137,4 @@ def _layers(settings: Settings) -> list[Middleware]:
                 expose_headers=["Content-Disposition", "Content-Range", "X-Request-ID"],
             )
         )
-    return [*layers, Middleware(Gate, settings=settings)]
+    return [*layers, Middleware(Gate, settings=settings), Middleware(JsonRecognition)]

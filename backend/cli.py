@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated, Final, NoReturn
 
+import structlog
 import typer
 from rich.markup import escape
 from rich.table import Table
@@ -28,7 +29,7 @@ from backend.commands.plan import plan
 from backend.commands.replay import replay
 from backend.commands.terminal import JsonOption, err, out, print_json
 from backend.core.errors import Interrupted, TaskCancelled, WanError
-from backend.core.settings import load_settings
+from backend.core.settings import Settings, load_settings, unknown_variables
 
 app = typer.Typer(
     help="Turn text and images into video with Wan2.2, on your own machine.",
@@ -43,11 +44,38 @@ MISUSED: Final = 2
 CANCELLED: Final = 130
 
 
+#: Commands that report ignored settings in their own way: in the log, or among their findings.
+_REPORT_THEMSELVES = frozenset({"serve", "worker", "doctor"})
+
+
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
     if version:
         out.print(__version__)
         raise typer.Exit
+    if context.invoked_subcommand not in _REPORT_THEMSELVES and not {"-h", "--help"} & {*sys.argv}:
+        for fault in _ignored(load_settings()):
+            err.print(f"warning: {fault}", style="yellow", markup=False, highlight=False)
+
+
+def _ignored(settings: Settings) -> list[str]:
+    """Return what has no effect in the environment and in config.json."""
+    if not settings.paths.config_file.exists():
+        return unknown_variables()
+    from backend.services.system.configuration import configuration_faults
+
+    return unknown_variables() + configuration_faults(settings.paths)
+
+
+def _start_log(settings: Settings) -> None:
+    from backend.core.logging import configure_logging
+
+    configure_logging(settings)
+    for fault in _ignored(settings):
+        structlog.get_logger(__name__).warning("settings.ignored", fault=fault)
 
 
 @app.command()
@@ -56,11 +84,10 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one [default: 8000].")] = None,
 ) -> None:
     """Start the server: API, live progress and one worker for this machine."""
-    from backend.core.logging import configure_logging
     from backend.server import serve as run_server
 
     settings = load_settings(**_given(host=host, port=port))
-    configure_logging(settings)
+    _start_log(settings)
     try:
         run_server(settings)
     except SystemExit as end:  # the signal that stopped it
@@ -73,11 +100,10 @@ def worker(
     worker_id: Annotated[str | None, typer.Option(help="Name of this worker; generated if omitted.")] = None,
 ) -> None:
     """Run one worker: take tasks from the queue and generate. `serve` starts one automatically."""
-    from backend.core.logging import configure_logging
     from backend.worker.runner import run_worker
 
     settings = load_settings()
-    configure_logging(settings)
+    _start_log(settings)
     _end(run_worker(settings, worker_id))
 
 

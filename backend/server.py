@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -80,16 +81,19 @@ def serve(settings: Settings) -> None:
         port = listener.getsockname()[1]
         settings = settings.model_copy(update={"port": port})
         _check_database(settings)
+        instance = uuid.uuid4().hex
         supervisor = Supervisor(settings) if settings.worker else None
         config = uvicorn.Config(
-            create_app(settings, supervisor=supervisor),
+            create_app(settings, supervisor=supervisor, instance=instance),
             log_config=None,
             access_log=False,
+            proxy_headers=False,  # the app reads them itself
+            timeout_keep_alive=settings.keep_alive_seconds,
             timeout_graceful_shutdown=REQUEST_GRACE_SECONDS,
             server_header=False,
             ws_max_size=64 * 1024,  # clients send short messages; the default accepts 16 MiB from anyone
         )
-        with _announced(home, settings.host, port):
+        with _announced(home, settings.host, port, instance):
             # uvicorn shuts down gracefully on the signal and then re-raises it; the default handler would end the
             # process before the context managers could clean up.
             signal.signal(signal.SIGTERM, _leave)
@@ -132,7 +136,7 @@ def _exclusive(home: Home) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         owner = home.announced_server()
-        whom = f" (process {owner[1]}, {owner[0]})" if owner else ""
+        whom = f" (process {owner.pid}, {owner.url})" if owner else ""
         raise HomeInUse(f"Another server{whom} uses {home.root}") from None
     try:
         yield
@@ -157,12 +161,15 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def _announced(home: Home, host: str, port: int) -> Iterator[None]:
-    """Publish the address in the file that the CLI reads; remove it on exit."""
+def _announced(home: Home, host: str, port: int, instance: str) -> Iterator[None]:
+    """Publish the address in the file that the CLI reads; remove it on exit.
+
+    `/live` answers with the same `instance`, so that nobody mistakes a later program on the port for this server.
+    """
     name = f"[{host}]" if ":" in host else {"0.0.0.0": "127.0.0.1"}.get(host, host)
     url = f"http://{name}:{port}"
     part = home.server_file.with_suffix(".part")
-    part.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+    part.write_text(json.dumps({"url": url, "pid": os.getpid(), "instance": instance}))
     part.replace(home.server_file)
     log.info("server.listening", url=url, docs=f"{url}/docs", home=str(home.root))
     try:

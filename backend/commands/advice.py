@@ -60,6 +60,7 @@ _REASONS: Final[Mapping[int, str]] = {
 _OPTIONS: Final[Mapping[str, str]] = {
     "resolution": "--size",
     "num_frames": "--frames",
+    "seconds": "--seconds",
     "guidance_scale_2": "--guidance-2",
     "guidance_scale": "--guidance",
     "negative_prompt": "--negative",

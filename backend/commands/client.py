@@ -51,20 +51,29 @@ class ServerUnreachable(WanError):
 class ApiClient:
     """The API calls of the command line; error answers become exceptions."""
 
-    def __init__(self, url: str, settings: Settings, *, temporary: bool = False) -> None:
+    def __init__(
+        self, url: str, settings: Settings, *, temporary: bool = False, find: Callable[[], str | None] = lambda: None
+    ) -> None:
         """Prepare to call the server; nothing is sent yet.
 
-        A `temporary` server ends with this command: nobody will mend a worker that cannot start.
+        A `temporary` server ends with this command: nobody will mend a worker that cannot start. `find` returns the
+        address of a server that was started again, perhaps on another port.
 
         Raises:
             BadSettings: the address is not one of HTTP, or a proxy variable for it cannot be used.
         """
-        headers = {}
+        self._find = find
+        headers = self._headers = dict[str, str]()
         if settings.api_key is not None:
             headers["Authorization"] = f"Bearer {settings.api_key.get_secret_value()}"
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
         self._temporary = temporary
         self._http = _open_client(self.url, headers)
+
+    def _move_to(self, url: str) -> None:
+        """Call another address from now on."""
+        self._http.close()
+        self.url, self._http = url, _open_client(url, self._headers)
 
     def close(self) -> None:
         """Close the connections."""
@@ -98,6 +107,9 @@ class ApiClient:
         """
         tasks = self.call("GET", "/api/v1/queue", params={"limit": _LISTED})["tasks"]
         wanted = [task["id"] for task in tasks if not (unfinished and task["status"] in _FINISHED)]
+        text = text.strip().lower()
+        if text == LAST and tasks and not wanted:
+            raise TaskNotFound("No task waits or runs", suggestions=("List the tasks with `wan22 queue`.",))
         if text != LAST and not any(one.startswith(text) for one in wanted):
             wanted = [task["id"] for task in tasks]
         return _one_id(text, wanted, TaskNotFound)
@@ -199,6 +211,8 @@ class ApiClient:
                 if time.monotonic() - lost_since > START_TIMEOUT:
                     raise
                 tell("The server is gone. The task is safe; waiting for the server to come back.")
+                if (found := self._find()) not in (None, self.url):
+                    self._move_to(str(found))
             else:
                 lost_since = None
                 yield task
@@ -255,7 +269,9 @@ def _read(path: Path) -> bytes:
 def _one_id(text: str, ids: list[str], missing: type[WanError]) -> str:
     """Find the one id that begins with this text; the newest is first."""
     text = text.strip().lower()
-    if text == LAST and ids:
+    if text == LAST:
+        if not ids:
+            raise missing("There is none yet", suggestions=("Make one with `wan22 generate`.",))
         return ids[0]
     begun = [one for one in ids if one.startswith(text)] if text else []
     if text in begun or len(begun) == 1:

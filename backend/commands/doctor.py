@@ -26,12 +26,13 @@ from backend.core.planning.hardware import GIB, detect_hardware, in_gib, last_pr
 from backend.core.planning.machine import Machine
 from backend.core.planning.memory_ladder import OomPolicy
 from backend.core.planning.optimizer import WAN22SystemOptimizer
-from backend.core.settings import Settings
+from backend.core.settings import Settings, unknown_variables
 from backend.models.download.hub import Hub, Reach
 from backend.models.folder.manager import ModelManager, Presence
 from backend.models.own.configuration import ModelConfigurationManager
 from backend.services.planning.self_test import EngineAnswer, ask_engine
 from backend.services.planning.worker_machine import machine_as_it_looks
+from backend.services.system.configuration import configuration_faults
 
 #: A smaller file says more about the start of a read than about its speed.
 SMALLEST: Final = 1024**2
@@ -121,14 +122,11 @@ def examine(settings: Settings, *, offline: bool = False, ask: Ask = ask_engine)
         else Machine.of(hardware, answer.device, precision)
     )
     kept = stored_optimization(ConfigFile(settings.paths.config_file))
-    try:
-        kept.read()
-    except WanError as error:
-        findings.append(Finding("bad", "config.json", f"{error.message}; the defaults are in force"))
+    findings += [Finding("note", "environment", fault) for fault in unknown_variables()]
+    findings += [Finding("bad", "config.json", fault) for fault in configuration_faults(settings.paths)]
     constraints = kept.current()
     manager = ModelManager(settings.paths, has_gpu=bool(hardware.gpus) and machine.cuda)
     table = ModelConfigurationManager(settings.paths).refresh()
-    findings += [Finding("bad", "config.json", fault) for fault in table.faults]
     for spec in table.specs:
         state = manager.state(spec)
         grade: Grade = "ok" if state.available else "note"

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,13 +47,13 @@ def list_videos(
         return
     table = Table("id", "made", "model", "size", "s", "prompt", box=None)
     for video in videos:
-        made = str(video.get("created_at") or "")[:16].replace("T", " ")
+        made = _local_time(video)
         words = (video["id"][:SHORT_ID], made, video["model_type"], video["resolution"], f"{video['duration']:.1f}")
         table.add_row(*(escape(word) for word in words), escape(video["prompt"]))
     out.print(table)
     count = answer["total_count"]
     more = "" if count == len(videos) else f"{len(videos)} of "
-    out.print(f"{more}{count} {'video' if count == 1 else 'videos'}, {answer['total_size_mb']:.1f} MB", style="dim")
+    out.print(f"{more}{count} {'video' if count == 1 else 'videos'}, {_size(answer['total_size_mb'])}", style="dim")
 
 
 def show_video(
@@ -118,6 +119,16 @@ def _has_player() -> bool:
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")) and shutil.which("xdg-open") is not None
 
 
+def _local_time(video: dict[str, Any]) -> str:
+    """Return when a video was made, in the time zone of this machine; empty where that is not recorded."""
+    created = video.get("created_at")
+    return f"{datetime.fromisoformat(created).astimezone():%Y-%m-%d %H:%M}" if created else ""
+
+
+def _size(megabytes: float) -> str:
+    return f"{megabytes:.1f} MB" if megabytes >= 1 else f"{1024 * megabytes:.0f} KB"
+
+
 def _facts(video: dict[str, Any]) -> dict[str, str]:
     made = video["generation_params"]
     guidance = f"{made['guidance_scale']:g}" + (
@@ -129,8 +140,8 @@ def _facts(video: dict[str, Any]) -> dict[str, str]:
         "model": video["model_type"],
         "picture": f"{video['resolution']}, {video['num_frames']} frames, {video['fps']:g} per second",
         "settings": f"seed {made['seed']}, {made['steps']} steps, {made['scheduler']}, guidance {guidance}",
-        "made": f"{str(video.get('created_at') or '')[:19]}, in {video['generation_seconds']:.1f} s",
-        "file": f"{video['file_size_mb']:.2f} MB" + (", latents kept" if video.get("has_latents") else ""),
+        "made": f"{_local_time(video)}, in {video['generation_seconds']:.1f} s",
+        "file": _size(video["file_size_mb"]) + (", latents kept" if video.get("has_latents") else ""),
         "quality": str(video.get("quality") or "not judged"),
     }
     loras = [f"{lora['id']} {lora['outcome']}" for lora in video.get("loras") or []]

@@ -17,6 +17,7 @@ import typer
 
 from backend.commands.clips import Extras, GifOption, ShowOption, UpscaleOption, fetch_clips
 from backend.commands.gallery import VideoId
+from backend.commands.replay import named_video
 from backend.commands.terminal import (
     JsonOption,
     OutputOption,
@@ -172,6 +173,12 @@ class VideoOptions:
         int | None,
         typer.Option("--frames", help="Number of frames, 4k+1 [default: the model's own].", rich_help_panel=_FILE),
     ] = None
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--seconds", callback=finite, help="Length in seconds, instead of --frames.", rich_help_panel=_FILE
+        ),
+    ] = None
     fps: FpsOption = None
     crf: CrfOption = None
     keep_latents: Annotated[
@@ -278,8 +285,9 @@ def extend(
     request = {"prompt": prompt} | video.as_request()
     check_target(output)
     check_file(end_image, "--end-image")
+    name = named_video(output_id)
     with any_server(server) as client:
-        submitted = client.extend(client.video_id(output_id), request, end_image=end_image)
+        submitted = client.extend(client.video_id(name), request, end_image=end_image)
         fetch_clips(client, submitted, output, Extras(gif, show, upscale, as_json))
 
 
@@ -296,8 +304,9 @@ def redecode(
 ) -> None:
     """Encode another file from a video's kept latents, without denoising again."""
     check_target(output)
+    name = named_video(output_id)
     with any_server(server) as client:
-        submitted = client.redecode(client.video_id(output_id), {"fps": fps, "crf": crf})
+        submitted = client.redecode(client.video_id(name), {"fps": fps, "crf": crf})
         fetch_clips(client, submitted, output, Extras(gif, show, upscale, as_json))
 
 

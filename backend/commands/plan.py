@@ -39,8 +39,8 @@ _INTRODUCTION = """# Which model fits which card
 What the planner decides for every full-size model at its native size, steps and guidance. All numbers on this page are
 estimated: memory from the model's structure and the size of the clip, times from published runs of that card, with the
 model already in memory. None was measured on such a machine; how close these estimates come on a processor is in
-[memory.md](benchmarks/memory.md) and [seconds.md](benchmarks/seconds.md). A server replaces them by what its own
-finished tasks took, and its worker plans with the memory that is free on the card at that moment.
+[memory.md](benchmarks/memory.md) and [seconds.md](benchmarks/seconds.md). A server replaces them with the times of its
+own finished tasks, and its worker plans with the memory that is free on the card at that moment.
 
 `wan22 plan MODEL --vram 24 --ram 64` answers for other sizes and machines. This page is the output of
 `wan22 plan --table`.

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 #: Fields that a repeated request omits: their effect is already in its other fields.
 _LEFT_OUT = {"latents_of", "extends", "preset"}
+_VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".gif"})
+_NAME_A_VIDEO = ("Give the id of a video, which `wan22 list` shows, or a file that wan22 made.",)
 _ABSENT = "-"
 _SHOWN_CHARS = 40  # of a value in the table
 _PEAK = 255.0  # of 8-bit samples
@@ -170,7 +172,7 @@ class Record:
 
     def _loras(self) -> dict[str, str]:
         """Describe each LoRA by content, not name: files, experts, strengths, and whether it was applied."""
-        receipts = {receipt["id"]: receipt for receipt in self._result.loras}
+        receipts = {receipt.get("id"): receipt for receipt in self._result.loras if isinstance(receipt.get("id"), str)}
         described = {}
         for use in self.request.loras:
             files = ", ".join(f"{file.sha256[:12]} on {file.expert}" for file in use.files)
@@ -187,8 +189,28 @@ def _compare_values(then: dict[str, str], now: dict[str, str], prefix: str = "")
     return [_factor(prefix + name, then.get(name), now.get(name)) for name in dict.fromkeys([*then, *now])]
 
 
+def named_video(text: str) -> str:
+    """Return the id of the video that a user means by an id or by a file that wan22 made.
+
+    Raises:
+        BadSettings: it is another file, or a path without a file.
+    """
+    path = Path(text)
+    if not path.is_file():
+        if path.name == text and path.suffix.lower() not in _VIDEO_SUFFIXES:
+            return text
+        raise BadSettings(f"There is no file {text}", suggestions=_NAME_A_VIDEO)
+    try:
+        task_id = Record.read(path).run.task_id
+    except NoRecord as error:
+        raise BadSettings(f"{error.message}, so it names no video of the server", suggestions=_NAME_A_VIDEO) from None
+    if task_id is None:
+        raise BadSettings(f"The record in {path} has no id of a video", suggestions=_NAME_A_VIDEO)
+    return task_id
+
+
 def replay(
-    file: Annotated[Path, typer.Argument(metavar="FILE.mp4", help="A video made by wan22.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A video made by wan22.")],
     check: Annotated[bool, typer.Option("--check", help="Compare the frames; exit status 1 if they differ.")] = False,
     output: OutputOption = None,
     image: Annotated[
@@ -200,7 +222,7 @@ def replay(
 ) -> None:
     """Make a video again, exactly as the record inside the file says."""
     record = Record.read(file)
-    target = output or Path(f"{file.stem}-replay{file.suffix}")
+    target = output or Path(f"{file.stem}-replay.mp4")
     check_target(target)
     if target.resolve() == file.resolve():
         raise BadSettings(f"{target} is the video to be made again", suggestions=("Choose another -o.",))

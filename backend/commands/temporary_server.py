@@ -17,7 +17,7 @@ import httpx2
 
 from backend.commands.client import POLL_SECONDS, START_TIMEOUT, ApiClient, cannot_generate
 from backend.core.errors import GenerationFailed
-from backend.core.paths import Home
+from backend.core.paths import Announcement, Home
 from backend.core.settings import Settings
 
 
@@ -26,7 +26,7 @@ def find_server(settings: Settings) -> str | None:
     announced = settings.paths.announced_server()
     if announced is None:
         return None
-    return announced[0] if _answers(f"{announced[0]}/live") else None
+    return announced.url if _is_ours(announced) else None
 
 
 @contextmanager
@@ -83,12 +83,12 @@ def _wait_until_ready(process: subprocess.Popen[bytes], home: Home, log_file: Pa
     deadline, asked = time.monotonic() + START_TIMEOUT, 0.0
     while time.monotonic() < deadline and process.poll() is None:
         announced = home.announced_server()
-        if announced is not None and announced[1] == process.pid:
-            if _answers(f"{announced[0]}/{'live' if settings is None else 'ready'}"):
-                return announced[0]
+        if announced is not None and announced.pid == process.pid:
+            if _is_ours(announced) and (settings is None or _answers(f"{announced.url}/ready")):
+                return announced.url
             if settings is not None and time.monotonic() - asked > 1.0:
                 asked = time.monotonic()
-                _refuse_without_worker(announced[0], settings)
+                _refuse_without_worker(announced.url, settings)
         time.sleep(POLL_SECONDS)
     raise GenerationFailed(
         "The server did not start" + _last_sentence(log_file),
@@ -112,6 +112,16 @@ def _last_sentence(log_file: Path) -> str:
     lines = log_file.read_text(errors="replace").splitlines()
     told = next((line for line in reversed(lines[-20:]) if line.startswith("error: ")), "")
     return told.replace("error:", ":", 1)
+
+
+def _is_ours(announced: Announcement) -> bool:
+    """Whether the server that wrote the announcement answers, not another program that has its port now."""
+    try:
+        answer = httpx2.get(f"{announced.url}/live", timeout=5.0, trust_env=False)
+        body = answer.json()
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError):
+        return False
+    return answer.is_success and isinstance(body, dict) and body.get("instance") == announced.instance
 
 
 def _answers(url: str) -> bool:

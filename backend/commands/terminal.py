@@ -50,6 +50,17 @@ def print_json(answer: Any) -> None:
     typer.echo(json.dumps(answer, indent=2, ensure_ascii=False, default=str))
 
 
+@contextmanager
+def only_json_on_stdout(as_json: bool) -> Iterator[None]:
+    """While the block runs, print what is meant for people on standard error, if the answer is JSON."""
+    before = out.stderr
+    out.stderr = before or as_json
+    try:
+        yield
+    finally:
+        out.stderr = before
+
+
 def own_home() -> Home:
     """Return this machine's home folder with its models loaded; for commands that need no server."""
     from backend.models.own.configuration import ModelConfigurationManager
@@ -135,7 +146,8 @@ def any_server(
         if worker:
             err.print("No server is running: starting one for this video.", style="dim")
     with nullcontext(address) if address else own_server(settings, worker=worker) as url:
-        client = ApiClient(url, settings, temporary=address is None)
+        again = (lambda: find_server(settings)) if address is not None and server is None else (lambda: None)
+        client = ApiClient(url, settings, temporary=address is None, find=again)
         try:
             yield client
         finally:

@@ -105,9 +105,9 @@ class Priority(StrEnum):
 class DownloadPhase(StrEnum):
     """What a download of a model is doing."""
 
-    WAITING = "waiting"  # another process downloads this model
+    WAITING = "waiting"  # another process is downloading this model
     DOWNLOADING = "downloading"
-    VERIFYING = "verifying"  # reads what is on the disk
+    VERIFYING = "verifying"  # reading what is on disk
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,14 @@ least one next step. Any layer may raise them; `api/http/errors.py` renders them
     │   ├── InvalidImage             422 invalid_image
     │   ├── LoraNotFound             422 lora_not_found
     │   ├── LoraInvalid              422 lora_invalid
+    │   │   └── LoraUnsupported      422 lora_unsupported
     │   ├── LoraIncompatible         422 lora_incompatible
     │   ├── DoesNotFit               422 does_not_fit
     │   ├── ModelMismatch            422 model_mismatch
     │   ├── MalformedBody            400 malformed_body
     │   ├── InvalidFilter            400 invalid_filter
-    │   └── BodyTooLarge             413 body_too_large
+    │   ├── BodyTooLarge             413 body_too_large
+    │   └── UnsupportedEncoding      415 unsupported_encoding
     ├── NotFound                     404 not_found
     │   ├── TaskNotFound             404 task_not_found
     │   ├── OutputNotFound           404 output_not_found
@@ -26,14 +28,15 @@ least one next step. Any layer may raise them; `api/http/errors.py` renders them
     │   ├── LoraMissing              404 lora_missing
     │   ├── DownloadNotFound         404 download_not_found
     │   └── PresetNotFound           404 preset_not_found
-    ├── StateConflict                400 state_conflict
+    ├── StateConflict                409 state_conflict
     │   ├── IdempotencyConflict      409 idempotency_conflict
     │   ├── DownloadInUse            409 download_in_use
     │   ├── LoraExists               409 lora_exists
-    │   └── PresetDoesNotFit         400 preset_does_not_fit
+    │   └── PresetDoesNotFit         409 preset_does_not_fit
     ├── Unauthorized                 401 unauthorized
     ├── Forbidden                    403 forbidden
     ├── ModelUnavailable             409 model_not_available
+    │   ├── ModelUnsupported         409 model_not_supported
     │   ├── HubUnreachable           503 hub_unreachable
     │   ├── HubRateLimited           503 hub_rate_limited
     │   ├── ModelGated               403 model_gated
@@ -90,7 +93,7 @@ class WanError(Exception):
 
 
 class InvalidRequest(WanError):
-    """The request does not fit what the model can do."""
+    """The request is not valid for this model."""
 
     code = "invalid_request"
     status = 422
@@ -123,13 +126,15 @@ class InvalidImage(InvalidRequest):
     """The image cannot be used."""
 
     code = "invalid_image"
-    suggestions = ("Send a JPEG, PNG, WebP, BMP or TIFF of 64 to 4096 pixels a side and at most 10 MiB.",)
+    suggestions = (
+        "Send a JPEG, PNG, WebP, AVIF, HEIC, BMP or TIFF with at least 64 pixels a side and at most 10 MiB.",
+    )
 
 
 class LoraNotFound(InvalidRequest):
     """No LoRA with this name is installed.
 
-    A body named it; a path that names none raises `LoraMissing`.
+    Raised for a name in a body; an unknown id in a path raises `LoraMissing`.
     """
 
     code = "lora_not_found"
@@ -137,21 +142,28 @@ class LoraNotFound(InvalidRequest):
 
 
 class LoraInvalid(InvalidRequest):
-    """The file is no LoRA that can be read."""
+    """The file is not a readable LoRA."""
 
     code = "lora_invalid"
     suggestions = ("Download the file again; only complete safetensors files are read.",)
 
 
+class LoraUnsupported(LoraInvalid):
+    """The file is intact, but holds nothing that can be applied to a Wan model."""
+
+    code = "lora_unsupported"
+    suggestions = ("Choose a LoRA for a Wan model; the file itself is not damaged.",)
+
+
 class LoraIncompatible(InvalidRequest):
-    """The LoRA was made for another model."""
+    """The LoRA was trained for another model."""
 
     code = "lora_incompatible"
-    suggestions = ("Choose a LoRA for this model, or the model that it was made for.",)
+    suggestions = ("Choose a LoRA for this model, or the model that it was trained for.",)
 
 
 class DoesNotFit(InvalidRequest):
-    """This machine cannot hold what the request needs."""
+    """The request does not fit on this machine."""
 
     code = "does_not_fit"
     category = "vram_memory"
@@ -159,7 +171,7 @@ class DoesNotFit(InvalidRequest):
 
 
 class ModelMismatch(InvalidRequest):
-    """The files are not those of such a model."""
+    """The files do not belong to a model of this kind."""
 
     code = "model_mismatch"
     category = "model_loading"
@@ -190,8 +202,16 @@ class BodyTooLarge(InvalidRequest):
     suggestions = ("Send a smaller file; images may have at most 10 MiB.",)
 
 
+class UnsupportedEncoding(InvalidRequest):
+    """The body is compressed, which this server does not read."""
+
+    code = "unsupported_encoding"
+    status = 415
+    suggestions = ("Send the body without Content-Encoding.",)
+
+
 class NotFound(WanError):
-    """There is nothing here."""
+    """There is nothing at this address."""
 
     code = "not_found"
     status = 404
@@ -221,7 +241,7 @@ class OutputFileMissing(NotFound):
 
 
 class InputMissing(NotFound):
-    """The image is not on this server any more"""
+    """The image is no longer on this server"""
 
     code = "input_not_found"
     suggestions = ("Send the image itself again.",)
@@ -242,7 +262,7 @@ class LoraMissing(NotFound):
 
 
 class DownloadNotFound(NotFound):
-    """Nobody asked this server for a download of this model."""
+    """No download of this model was requested."""
 
     code = "download_not_found"
     suggestions = ("Start it with POST /api/v1/models/download.",)
@@ -259,7 +279,7 @@ class StateConflict(WanError):
     """The task is in a state that does not allow this."""
 
     code = "state_conflict"
-    status = 400
+    status = 409
     category = "input_validation"
     suggestions = ("Check the task's status and choose an action that it allows.",)
 
@@ -268,28 +288,25 @@ class IdempotencyConflict(StateConflict):
     """This idempotency key was used before, for another request."""
 
     code = "idempotency_conflict"
-    status = 409
     suggestions = ("Use a new key for a new request.",)
 
 
 class DownloadInUse(StateConflict):
-    """Somebody else needs or runs this download."""
+    """Another task or process needs or runs this download."""
 
     code = "download_in_use"
-    status = 409
     suggestions = ("GET /api/v1/models/download/progress lists the actions that each download allows.",)
 
 
 class LoraExists(StateConflict):
-    """A LoRA with this name is already here, with other content."""
+    """A LoRA with this name is already installed, with different content."""
 
     code = "lora_exists"
-    status = 409
     suggestions = ("Rename the file, or delete the installed LoRA first.",)
 
 
 class PresetDoesNotFit(StateConflict):
-    """With this preset no model could make a video on this machine."""
+    """With this preset, no model can run on this machine."""
 
     code = "preset_does_not_fit"
     category = "vram_memory"
@@ -306,7 +323,7 @@ class Unauthorized(WanError):
 
 
 class Forbidden(WanError):
-    """This request may not come from here."""
+    """Requests from this address are not allowed."""
 
     code = "forbidden"
     status = 403
@@ -323,6 +340,15 @@ class ModelUnavailable(WanError):
     suggestions: ClassVar[tuple[str, ...]] = ("Use `auto`, which picks an available model.",)
 
 
+class ModelUnsupported(ModelUnavailable):
+    """The model's files are intact, but in a form that this version does not read."""
+
+    code = "model_not_supported"
+    suggestions = (
+        "Use a version in bf16, fp16, fp32 or fp8 (one scale per matrix or row), or a GGUF file from Q2_K to Q8_0.",
+    )
+
+
 class HubUnreachable(ModelUnavailable):
     """The model hub cannot be reached."""
 
@@ -332,7 +358,7 @@ class HubUnreachable(ModelUnavailable):
 
 
 class HubRateLimited(ModelUnavailable):
-    """The model hub asks to wait before more is fetched."""
+    """The model hub limits the number of requests."""
 
     code = "hub_rate_limited"
     status = 503
@@ -340,7 +366,7 @@ class HubRateLimited(ModelUnavailable):
 
 
 class ModelGated(ModelUnavailable):
-    """The model hub gives this model only to people it knows."""
+    """The model hub provides this model only to authorized accounts."""
 
     code = "model_gated"
     status = 403
@@ -359,11 +385,11 @@ class RepositoryNotFound(ModelUnavailable):
 
 
 class UnsafeRepository(ModelUnavailable):
-    """The model's repository lists something that will not be fetched."""
+    """The model's repository lists a file that is not safe to download."""
 
     code = "unsafe_repository"
     status = 502
-    suggestions = ("Check HF_ENDPOINT: this is not what the model's makers published.",)
+    suggestions = ("Check HF_ENDPOINT: this is not what the model's authors published.",)
 
 
 class ModelDamaged(WanError):
@@ -375,7 +401,7 @@ class ModelDamaged(WanError):
 
 
 class StoreFailed(WanError):
-    """What was to be kept could not be written."""
+    """The data could not be stored."""
 
     code = "store_failed"
     status = 503
@@ -457,14 +483,14 @@ class EncodingFailed(GenerationFailed):
 
 
 class WorkerLost(GenerationFailed):
-    """The process that made this video died, as often as it was tried."""
+    """The worker process died on every attempt at this video."""
 
     code = "worker_lost"
-    suggestions = ("Choose a smaller size or fewer frames, then try again.", "Look at the server's log.")
+    suggestions = ("Choose a smaller size or fewer frames, then try again.", "Check the server's log.")
 
 
 class DeviceUnusable(WanError):
-    """The device that was asked for cannot compute."""
+    """The requested device cannot be used."""
 
     code = "device_unusable"
     status = 503
@@ -494,7 +520,7 @@ class BadSettings(WanError):
 
 
 class Interrupted(WanError):
-    """The attempt was stopped from outside."""
+    """The attempt was interrupted."""
 
 
 class TaskCancelled(Interrupted):
@@ -502,7 +528,7 @@ class TaskCancelled(Interrupted):
 
 
 class WorkerStopping(Interrupted):
-    """The operator stops this worker."""
+    """The operator is stopping this worker."""
 
 
 class DownloadStopped(Interrupted):
@@ -512,7 +538,7 @@ class DownloadStopped(Interrupted):
 
 
 class DownloadPaused(Interrupted):
-    """Somebody paused the download of the model that the task needs."""
+    """The download of the model that the task needs was paused."""
 
     suggestions = ("Resume the download, or cancel the task.",)
 

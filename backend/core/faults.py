@@ -10,6 +10,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from typing import Final
+
+#: The environment variable of the planned faults.
+VARIABLE: Final = "WAN22_FAULTS"
 
 
 class DeviceFull(MemoryError):
@@ -25,7 +29,7 @@ def _read(text: str) -> dict[str, dict[int, str]]:
     return plan
 
 
-_PLAN = _read(os.environ.get("WAN22_FAULTS", ""))
+_PLAN = _read(os.environ.get(VARIABLE, ""))
 _passed: dict[str, int] = {}
 
 

@@ -66,18 +66,20 @@ def write_json(path: Path, value: object) -> None:
     write_bytes(path, json.dumps(value, indent=1).encode())
 
 
-def read_json(path: Path) -> Any:
-    """Return the value in a JSON file.
+def read_json(path: Path, *, finite: bool = True) -> Any:
+    """Return the value in a JSON file; `finite` as in `parse_json`.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: as `parse_json`.
     """
-    return parse_json(path.read_bytes())
+    return parse_json(path.read_bytes(), finite=finite)
 
 
-def parse_json(content: bytes | str) -> Any:
+def parse_json(content: bytes | str, *, finite: bool = True) -> Any:
     """Return a JSON value from text in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+
+    With `finite` off, NaN and infinities are accepted: for files whose values are judged one by one.
 
     Raises:
         ValueError: it is not JSON. The message completes the sentence "The file ..." and, where there is one, names
@@ -86,7 +88,8 @@ def parse_json(content: bytes | str) -> Any:
     """
     text = decode_json(content)
     try:
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        constants, floats = (_refuse_constant, _finite) if finite else (None, None)
+        value = json.loads(text, parse_constant=constants, parse_float=floats)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:

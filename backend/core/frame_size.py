@@ -34,7 +34,7 @@ def parse_resolution(text: str) -> tuple[int, int]:
 
 
 def makes_exactly(spec: ModelSpec, width: int | None, height: int | None) -> bool:
-    """Whether the model makes this size as it is; one that is not given counts as made."""
+    """Whether the model can generate this size unchanged; true if a side is missing."""
     if width is None or height is None:
         return True
     try:
@@ -112,5 +112,5 @@ def snap_frames(spec: ModelSpec, frames: int) -> tuple[int, tuple[str, ...]]:
         )
     snapped = round((frames - 1) / TEMPORAL_STRIDE) * TEMPORAL_STRIDE + 1
     if snapped != frames:
-        return snapped, (f"num_frames {frames} became {snapped}: the model makes 4k+1 frames",)
+        return snapped, (f"num_frames {frames} became {snapped}: the model needs 4k+1 frames",)
     return snapped, ()

@@ -13,7 +13,7 @@ from typing import Generic, Protocol, TypeVar
 
 from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.domain import OnProgress
-from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, OutOfMemory
+from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, ModelUnsupported, OutOfMemory
 from backend.core.planning.memory_plan import PLANS, MemoryPlan
 from backend.core.requests import GenerationRequest, check_images
 
@@ -80,6 +80,7 @@ class Availability:
     loaded: bool  #: whether it is in memory, and its files are unchanged
     would_fetch: bool  #: whether `ensure` would download something
     reason: str | None  #: why it is not available, in one sentence
+    supported: bool = True  #: False: its files are in a form that is not supported, so a download would not help
 
 
 class ModelIntegrationBridge(Generic[LoadedT]):
@@ -108,8 +109,15 @@ class ModelIntegrationBridge(Generic[LoadedT]):
         try:
             fingerprint = self._loader.fingerprint(self._models.folder(spec), spec)
         except (ModelUnavailable, ModelDamaged) as error:
-            would_fetch = self._fetcher is not None and not spec.embedded
-            return Availability(spec, available=False, loaded=False, would_fetch=would_fetch, reason=error.message)
+            supported = not isinstance(error, ModelUnsupported)
+            return Availability(
+                spec,
+                available=False,
+                loaded=False,
+                would_fetch=self._fetcher is not None and supported and not spec.embedded,
+                reason=error.message,
+                supported=supported,
+            )
         loaded = self._loaded if self._loaded_id == spec.id else None
         warm = loaded is not None and loaded.fingerprint == fingerprint
         return Availability(spec, available=True, loaded=warm, would_fetch=False, reason=None)
@@ -133,6 +141,8 @@ class ModelIntegrationBridge(Generic[LoadedT]):
         try:
             folder = self._models.folder(spec)
             self._loader.fingerprint(folder, spec)
+        except ModelUnsupported:
+            raise
         except (ModelUnavailable, ModelDamaged):
             if self._fetcher is None or spec.embedded:
                 raise

@@ -15,6 +15,15 @@ _SAFE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,126}$")
 
 
 @dataclass(frozen=True, slots=True)
+class Announcement:
+    """Where a server said that it listens."""
+
+    url: str
+    pid: int
+    instance: str  #: what its `/live` answers, so that another program on the same port is recognised
+
+
+@dataclass(frozen=True, slots=True)
 class Home:
     """`WAN22_HOME`: everything the product keeps on disk."""
 
@@ -132,11 +141,11 @@ class Home:
         broken = [folder.name for folder in self.folders if not _usable(folder)]
         return [f"`{name}` in the home folder is not a writable folder" for name in broken]
 
-    def announced_server(self) -> tuple[str, int] | None:
-        """Return the address and process id of this home's server, if one has announced itself."""
+    def announced_server(self) -> Announcement | None:
+        """Return what this home's server announced, which may have ended since; None without an announcement."""
         try:
             value = read_json(self.server_file)
-            return str(value["url"]), int(value["pid"])
+            return Announcement(str(value["url"]), int(value["pid"]), str(value["instance"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

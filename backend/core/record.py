@@ -5,9 +5,12 @@ It is stored in the MP4 file and in the output's row. Knows the device by its na
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Final
+
+from pydantic import TypeAdapter
 
 from backend import __version__
 from backend.core.catalogue.table import find_model
@@ -16,6 +19,7 @@ from backend.core.requests import GenerationRequest
 
 METADATA_FORMAT: Final = 1
 PRODUCT: Final = "wan22"
+_REQUEST: Final = TypeAdapter(GenerationRequest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ class RunResult:
         """Read what `to_json` of any version wrote.
 
         Raises:
-            ValueError, TypeError, AttributeError: a value has the wrong type.
+            ValueError, TypeError, AttributeError, OverflowError: a value has the wrong type.
         """
         texts = ("frames_sha256", "quality", "attention", "precision", "plan", "plan_reason")
         counts = ("frames", "resumed_from_step", "peak_vram_bytes", "peak_ram_bytes")
@@ -64,8 +68,8 @@ class RunResult:
             if seconds is None
             else {Phase(name): float(value) for name, value in seconds.items() if name in known},
             expert_steps=None if steps is None else {name: int(count) for name, count in steps.items()},
-            warnings=tuple(values.get("warnings") or ()),
-            loras=tuple(values.get("loras") or ()),
+            warnings=tuple(str(one) for one in _list(values.get("warnings"))),
+            loras=tuple(one for one in _list(values.get("loras")) if isinstance(one, dict)),
             kept_latents=bool(values.get("kept_latents")),
             fallbacks=_fallbacks(values.get("fallbacks")),
         )
@@ -106,6 +110,8 @@ class RunRecord:
     def requested(self) -> GenerationRequest | None:
         """The request that makes the same clip again; None where this version cannot read it."""
         try:
+            # The record may have come with a file of anybody's, so every type is checked, without conversion.
+            _REQUEST.validate_json(json.dumps(self.request, allow_nan=False), strict=True)
             return GenerationRequest.from_json(self.request)
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
@@ -130,26 +136,35 @@ class RunRecord:
         model = _object(values.get("model"))
         try:
             result = RunResult.from_json(values["result"])
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             result = None
         written = values.get("format")
+        libraries = _object(values.get("libraries"))
         return cls(
             request=_object(values.get("request")),
-            model=model.get("id"),
-            repository=model.get("repository"),
-            weights_sha256=model.get("weights_sha256"),
-            libraries=_object(values.get("libraries")),
-            device=values.get("device"),
+            model=_text(model.get("id")),
+            repository=_text(model.get("repository")),
+            weights_sha256=_text(model.get("weights_sha256")),
+            libraries={name: version for name, version in libraries.items() if isinstance(version, str)},
+            device=_text(values.get("device")),
             result=result,
-            task_id=values.get("task_id"),
+            task_id=_text(values.get("task_id")),
             format=written if isinstance(written, int) else 0,
-            product=values.get("product"),
-            version=values.get("version"),
+            product=_text(values.get("product")),
+            version=_text(values.get("version")),
         )
 
 
 def _object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _fallbacks(value: object) -> tuple[dict[str, str], ...]:

@@ -12,7 +12,7 @@ import json
 import math
 import secrets
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -20,14 +20,17 @@ from backend.core.catalogue.spec import AUTO, LOW, ModelSpec
 from backend.core.domain import Priority
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
 from backend.core.frame_size import same_aspect, size_for_aspect, snap_frames, snap_size
+from backend.core.prompts import MAX_PROMPT_TOKENS, clean_prompt
 
-MAX_PROMPT_CHARS = 500
-MAX_NEGATIVE_PROMPT_CHARS = 1000
 MAX_SEED = 2**32 - 1
-MAX_PROMPT_TOKENS = 512
 MAX_STEPS = 100
+MAX_VARIATIONS = 16
+MAX_LORAS = 8
+#: The seed that asks for a random one, as in other programs.
+RANDOM_SEED = -1
 MAX_GUIDANCE = 20.0
 MAX_FPS = 60.0
+MAX_SECONDS = 600.0
 #: 0 would be lossless, in an H.264 profile that browsers do not play.
 MIN_CRF = 1
 MAX_CRF = 51
@@ -49,19 +52,19 @@ _FROM_SPEC = (
 
 
 class Scheduler(StrEnum):
-    """The samplers on offer; the first two are exact copies of what diffusers does."""
+    """The available samplers; the first two reproduce diffusers exactly."""
 
     UNIPC = "unipc"
     EULER = "euler"
-    DMD = "dmd"  # only for models distilled for it
+    DMD = "dmd"  # only for models distilled with it
 
 
 class Fit(StrEnum):
-    """What happens to an image of another shape than the video."""
+    """How an image is fitted when its aspect ratio differs from the video's."""
 
-    CROP = "crop"  # fill the frame, cut what sticks out
-    PAD = "pad"  # show all of it, with black bars
-    STRETCH = "stretch"  # distort it
+    CROP = "crop"  # fill the frame, crop the rest
+    PAD = "pad"  # show the whole image, with black bars
+    STRETCH = "stretch"  # stretch it to the frame
 
 
 class OnLoraFailure(StrEnum):
@@ -78,6 +81,7 @@ class ImageRef:
     id: str  #: SHA-256 of the stored file
     width: int  #: pixels
     height: int  #: pixels
+    notes: tuple[str, ...] = field(default=(), compare=False)  #: what was changed or chosen when it was read
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,7 @@ class RequestDraft:
     width: int | None = None
     height: int | None = None
     num_frames: int | None = None
+    seconds: float | None = None  #: the length in another unit; not together with `num_frames`
     fps: float | None = None
     steps: int | None = None
     guidance_scale: float | None = None
@@ -239,15 +244,15 @@ def resolve_request(
         "seed": secrets.randbelow(MAX_SEED + 1),
     }
     names = {field.name for field in fields(GenerationRequest)} & {field.name for field in fields(draft)}
-    given = {name: getattr(draft, name) for name in names}
+    given = {name: getattr(draft, name) for name in names} | ({"seed": None} if draft.seed == RANDOM_SEED else {})
     values: dict[str, Any] = defaults | {name: one for name, one in given.items() if one is not None}
     values |= {
         "model": spec.id,
         "loras": loras,
         "image": None if draft.image is None else draft.image.id,
         "end_image": None if draft.end_image is None else draft.end_image.id,
-        "prompt": _text("prompt", values["prompt"], MAX_PROMPT_CHARS),
-        "negative_prompt": _text("negative_prompt", values["negative_prompt"], MAX_NEGATIVE_PROMPT_CHARS),
+        "prompt": clean_prompt("prompt", values["prompt"]),
+        "negative_prompt": clean_prompt("negative_prompt", values["negative_prompt"]),
         "fps": check_fps(values["fps"]),
         "steps": int(_in_range("steps", values["steps"], 1, MAX_STEPS)),
         "guidance_scale": _in_range("guidance_scale", values["guidance_scale"], 0.0, MAX_GUIDANCE),
@@ -260,7 +265,7 @@ def resolve_request(
     check_sampler(spec, values["scheduler"])
     values, distilled_notes = _as_distilled(spec, values)
     width, height, notes = _size(spec, draft)
-    frames, frame_notes = snap_frames(spec, int(_or(draft.num_frames, spec.num_frames)))
+    frames, frame_notes = _length(spec, draft, values["fps"])
     if draft.end_image is not None and frames < 2:
         raise InvalidRequest("A clip with an end image needs at least 5 frames", details={"field": "num_frames"})
     request = GenerationRequest(**values | {"width": width, "height": height, "num_frames": frames})
@@ -318,8 +323,8 @@ def check_images(spec: ModelSpec, *, image: bool, end_image: bool) -> None:
     """Check the images of a request against the model.
 
     Raises:
-        ImageRequired: an image that it needs is not there.
-        ImageNotAccepted: an image is there that it cannot use.
+        ImageRequired: an image that it needs is missing.
+        ImageNotAccepted: an image was given that it cannot use.
     """
     if (image or end_image) and not spec.takes_image:
         raise ImageNotAccepted(f"{spec.id} makes video from text alone and takes no image")
@@ -333,25 +338,17 @@ def check_images(spec: ModelSpec, *, image: bool, end_image: bool) -> None:
 
 
 def check_crf(crf: int) -> int:
-    """Check the quality of the file.
-
-    Raises:
-        InvalidRequest: it is out of range.
-    """
+    """Check the quality of the file. Raises InvalidRequest."""
     return int(_in_range("crf", crf, MIN_CRF, MAX_CRF))
 
 
 def check_fps(fps: float) -> float:
-    """Check the frame rate of the file.
-
-    Raises:
-        InvalidRequest: it is out of range.
-    """
+    """Check the frame rate of the file. Raises InvalidRequest."""
     return _in_range("fps", fps, 1.0, MAX_FPS)
 
 
 def _size(spec: ModelSpec, draft: RequestDraft) -> tuple[int, int, tuple[str, ...]]:
-    """Return width and height: as requested, or from the shape of the image, or the model's default."""
+    """Return width and height as requested, by the image or by default, and what was changed in them and the images."""
     image = draft.image
     if draft.width is None and draft.height is None and image is not None:
         width, height = size_for_aspect(spec, image.width / image.height)
@@ -365,7 +362,18 @@ def _size(spec: ModelSpec, draft: RequestDraft) -> tuple[int, int, tuple[str, ..
             done = {Fit.CROP: "cropped", Fit.PAD: "padded with black", Fit.STRETCH: "stretched"}
             how = done[draft.image_fit or Fit.CROP]
             notes += (f"{name} of {one.width}x{one.height} is {how} to the shape of {width}x{height}",)
-    return width, height, notes
+    return width, height, sum((one.notes for one in (image, draft.end_image) if one), notes)
+
+
+def _length(spec: ModelSpec, draft: RequestDraft, fps: float) -> tuple[int, tuple[str, ...]]:
+    """Return the number of frames: as requested, from the seconds of the clip, or the model's default."""
+    if draft.seconds is None:
+        return snap_frames(spec, int(_or(draft.num_frames, spec.num_frames)))
+    if draft.num_frames is not None:
+        raise InvalidRequest("Set num_frames or seconds, not both", details={"field": "seconds"})
+    seconds = _in_range("seconds", draft.seconds, 0.0, MAX_SECONDS)
+    frames, notes = snap_frames(spec, max(1, 4 * round((seconds * fps - 1) / 4) + 1))
+    return frames, (*notes, f"{seconds:g} s at {fps:g} frames per second became {frames} frames")
 
 
 def _guidance_scale_2(spec: ModelSpec, draft: RequestDraft) -> float | None:
@@ -383,26 +391,14 @@ def _or(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
-def _text(field: str, text: str, limit: int) -> str:
-    text = text.strip()
-    if field == "prompt" and not text:
-        raise InvalidRequest(f"{field.capitalize()} cannot be empty", details={"field": field})
-    if len(text) > limit:
-        raise InvalidRequest(
-            f"{field} may have at most {limit} characters; this one has {len(text)}", details={"field": field}
-        )
-    # PostgreSQL cannot store NUL, JSON cannot carry a lone surrogate, and no encoder knows either.
-    if any((ord(c) < 32 and c not in "\n\t\r") or 0xD800 <= ord(c) <= 0xDFFF for c in text):
-        raise InvalidRequest(f"{field} contains control characters", details={"field": field})
-    return text
-
-
 def _in_range(field: str, value: float, low: float, high: float) -> float:
     if not math.isfinite(value) or not low <= value <= high:
         nearest = low if not math.isfinite(value) or value < low else high
+        # A seed is a name, not an amount: the nearest legal one means nothing.
+        advice = {} if field == "seed" else {"nearest": nearest}
         raise InvalidRequest(
             f"{field.capitalize()} must be between {low} and {high}",
-            details={"field": field, "minimum": low, "maximum": high, "nearest": nearest},
+            details={"field": field, "minimum": low, "maximum": high} | advice,
         )
     return value
 

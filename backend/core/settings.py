@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from backend.core.config.plain_words import in_plain_words
+from backend.core.config.section import nearest, printable
 from backend.core.errors import BadSettings
+from backend.core.faults import VARIABLE as FAULTS
 from backend.core.paths import Home
 from backend.core.planning.abilities import AttentionSetting
 from backend.core.planning.memory_ladder import OomPolicy
 
 ENV_PREFIX = "WAN22_"
+#: Beginnings of names that are meant for this product, also with the separator in the wrong place.
+_OWN_NAME: Final = re.compile(r"WAN_?22_?", re.IGNORECASE)
+#: The form of a path under which a proxy publishes the server.
+ROOT_PATH = r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+"
 _DEVICE = re.compile(r"auto|cpu|cuda(?::\d{1,3})?")
 
 
@@ -49,6 +58,20 @@ class Settings(BaseSettings):
     )
     allowed_hosts: list[str] = Field(
         default_factory=list, description="Additional Host names the server answers to (JSON list)"
+    )
+    root_path: str = Field(
+        default="",
+        description="Path under which a proxy publishes the server, such as /wan22; `X-Forwarded-Prefix` wins",
+    )
+    trusted_proxies: list[str] = Field(
+        default_factory=lambda: ["127.0.0.1", "::1"],
+        description="Addresses or networks of proxies whose `X-Forwarded-*` headers are believed (JSON list); * is all",
+    )
+    keep_alive_seconds: int = Field(
+        default=75,
+        ge=1,
+        le=3600,
+        description="How long an idle connection stays open, in seconds; longer than a proxy's",
     )
     model_roots: list[Path] = Field(
         default_factory=list, description="Folders of other programs whose model files are used (JSON list), read-only"
@@ -115,6 +138,14 @@ class Settings(BaseSettings):
             raise ValueError("must be auto, cpu, cuda or cuda:N")
         return device
 
+    @field_validator("root_path")
+    @classmethod
+    def _plain_path(cls, path: str) -> str:
+        plain = path.strip().rstrip("/")
+        if plain and re.fullmatch(ROOT_PATH, plain) is None:
+            raise ValueError("must be a path such as /wan22")
+        return plain
+
     @property
     def paths(self) -> Home:
         """The home folder, absolute.
@@ -131,9 +162,9 @@ class Settings(BaseSettings):
             ) from None
 
     @property
-    def database(self) -> str:
-        """The SQLAlchemy URL in use."""
-        return self.database_url or f"sqlite:///{self.paths.database}"
+    def database(self) -> str | Path:
+        """The SQLAlchemy URL of the database in use, or the path of the SQLite file in the home folder."""
+        return self.database_url or self.paths.database
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -150,3 +181,17 @@ def load_settings(**overrides: object) -> Settings:
     except SettingsError as error:  # only lists are parsed as JSON; the library's sentence names the field
         named = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "settings")
         raise BadSettings(f'{ENV_PREFIX}{named.upper()} must be a JSON list, such as ["value"]') from None
+
+
+def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Return a sentence about each environment variable that looks like a setting but is not one."""
+    known = {*Settings.model_fields, FAULTS.removeprefix(ENV_PREFIX).lower()}
+    faults = []
+    for name in sorted(environment):
+        beginning = _OWN_NAME.match(name)
+        if beginning is None or (name.upper().startswith(ENV_PREFIX) and name[len(ENV_PREFIX) :].lower() in known):
+            continue
+        close = nearest(name[beginning.end() :], Settings.model_fields)
+        meant = "" if close is None else f"; did you mean {ENV_PREFIX}{close.upper()}?"
+        faults.append(printable(f"The environment variable {name} is not a setting and is ignored{meant}"))
+    return faults

@@ -31,7 +31,7 @@ class ComponentStatus(StrEnum):
     NOT_STARTED = "not_started"
     STARTING = "starting"
     READY = "ready"
-    DEGRADED = "degraded"  #: works, but partly
+    DEGRADED = "degraded"  #: works in part
     FAILED = "failed"
 
 
@@ -56,7 +56,7 @@ class Component:
     start: Callable[[], Awaitable[None]] = nothing_to_do  #: raises on failure
     stop: Callable[[], Awaitable[None]] = nothing_to_do  #: called only after a successful `start`
     essential: bool = False  #: whether the system cannot run without it
-    slow: bool = False  #: whether asking walks folders, so that a snapshot shows the last inspection instead
+    slow: bool = False  #: whether checking walks folders, so that a snapshot shows the last inspection instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ class SystemIntegration:
         self._errors: list[str] = []
 
     def include(self, *components: Component) -> None:
-        """Add components; they start in the order of their addition."""
+        """Add components; they start in the order they are added."""
         for one in components:
             self._components[one.name] = one
             self._note(one, Condition(ComponentStatus.NOT_STARTED, "Not started yet"))
@@ -130,7 +130,7 @@ class SystemIntegration:
             self._note(component, Condition(ComponentStatus.STARTING, "Starting"))
             try:
                 await component.start()
-            except Exception as error:  # the boundary of a component: what it was, the others need not suffer
+            except Exception as error:  # the boundary of a component: its failure must not stop the others
                 self._failed(component, error)
                 if component.essential:
                     await self.stop()
@@ -168,7 +168,7 @@ class SystemIntegration:
         return self._state(slow=False)
 
     def inspect(self) -> SystemState:
-        """Ask every component how it is now, slow ones too. One whose start failed stays failed."""
+        """Check every component now, including slow ones. One whose start failed stays failed."""
         return self._state(slow=True)
 
     def _state(self, *, slow: bool) -> SystemState:
@@ -205,7 +205,7 @@ class SystemIntegration:
 def _asked(component: Component) -> Condition:
     try:
         return component.ask()
-    except Exception as error:  # the boundary of a component: not being able to say how it is, is an answer
+    except Exception as error:  # the boundary of a component: failing to report is a report too
         return Condition(ComponentStatus.FAILED, _reason(error))
 
 

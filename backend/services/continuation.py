@@ -61,8 +61,8 @@ class Continuation:
         notes = [f"the clip starts from the last frame of {output_id}"]
         if (links := self._links(output_id)) >= LONG_CHAIN:
             notes.append(
-                f"this is clip {links + 1} of a chain: colours and shapes drift from clip to clip; a new start "
-                "from a still picture is clearer"
+                f"this is clip {links + 1} of a chain: colours and shapes drift from clip to clip; starting again "
+                "from a still image looks sharper"
             )
         return Extension(draft, models_in_force().get(record.model), tuple(notes))
 

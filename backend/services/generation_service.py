@@ -15,7 +15,18 @@ from backend.core.domain import Task, new_task_id
 from backend.core.errors import InvalidRequest, LoraNotFound
 from backend.core.paths import Home
 from backend.core.planning.optimizer import Decision
-from backend.core.requests import MAX_SEED, GenerationRequest, LoraChoice, LoraUse, RequestDraft, resolve_request
+from backend.core.prompts import syntax_notes
+from backend.core.requests import (
+    MAX_LORAS,
+    MAX_SEED,
+    MAX_VARIATIONS,
+    GenerationRequest,
+    LoraChoice,
+    LoraUse,
+    OnLoraFailure,
+    RequestDraft,
+    resolve_request,
+)
 from backend.core.settings import Settings
 from backend.models.folder.manager import ModelManager
 from backend.models.lora.library import LoraLibrary
@@ -26,9 +37,6 @@ from backend.services.models.availability import FetchFirst, ModelAvailability
 from backend.services.planning.forecast import Forecast, Span
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
-
-MAX_VARIATIONS = 16
-MAX_LORAS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,7 @@ class Prepared:
     requests: tuple[GenerationRequest, ...]  #: one per variation
     choice: Choice
     notes: tuple[str, ...]  #: one sentence per value adjusted to fit the model
-    draft: RequestDraft  #: what was asked for
+    draft: RequestDraft  #: the request as sent
     fingerprint: str  #: of the draft
 
 
@@ -191,26 +199,38 @@ class GenerationService:
         # Hashed before the seed is drawn, so that a retried submit has the same hash.
         values = asdict(replace(asked, model=choice.spec.id, idempotency_key=None))
         fingerprint = hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
-        unknown = self._unknown_words(choice.spec, first.prompt)
-        return Prepared(requests, choice, (*notes, *more, *adjusted, *unknown), asked, fingerprint)
+        read = self._prompt_notes(choice.spec, first)
+        return Prepared(requests, choice, (*notes, *more, *adjusted, *read), asked, fingerprint)
 
-    def _unknown_words(self, spec: ModelSpec, prompt: str) -> tuple[str, ...]:
-        """Return a sentence about words that a model with a small world does not know."""
+    def _prompt_notes(self, spec: ModelSpec, request: GenerationRequest) -> tuple[str, ...]:
+        """Say what the model does not read of the prompts: foreign syntax, unknown words, what is too long."""
         vocabulary = self._models.vocabulary(spec)
-        note = None if vocabulary is None else vocabulary.note(spec.id, prompt)
-        return () if note is None else (note,)
+        unknown = None if vocabulary is None else vocabulary.note(spec.id, request.prompt)
+        cut = (
+            self._models.unread(spec, field, getattr(request, field), request.max_sequence_length)
+            for field in ("prompt", "negative_prompt")
+        )
+        return (*syntax_notes(request.prompt), *(note for note in (*cut, unknown) if note is not None))
 
     def _with_loras(self, spec: ModelSpec, draft: RequestDraft) -> tuple[RequestDraft, tuple[LoraUse, ...], list[str]]:
         """Fill in the preset, and find the files of the LoRAs, which must be installed and fit the model."""
         choices, notes = list(draft.loras), []
         if draft.preset is not None:
-            preset = self._loras.preset(draft.preset)
-            if preset is None:
+            lora = self._loras.find(draft.preset)
+            preset = None if lora is None else self._loras.preset(lora.id)
+            if lora is None or preset is None:
                 raise LoraNotFound(
                     "There is no preset with this name", suggestions=("List the LoRAs; some of them are presets.",)
                 )
-            if all(one.id != draft.preset for one in choices):
-                choices.insert(0, LoraChoice(draft.preset))
+            draft = replace(draft, preset=lora.id)
+            choices = [replace(one, id=lora.id) if self._loras.find(one.id) == lora else one for one in choices]
+            own = [one for one in choices if one.id == lora.id]
+            if not own:
+                choices.insert(0, LoraChoice(lora.id))
+            elif all(not one.strength and not one.strength_2 for one in own):
+                raise InvalidRequest(
+                    f"The preset {lora.id} needs its LoRA, whose strength must not be 0", details={"field": "loras"}
+                )
             filled = {name: value for name, value in preset.items() if getattr(draft, name) is None}
             draft = replace(draft, **filled)
             notes.append(f"preset {draft.preset}: " + ", ".join(f"{name} {value}" for name, value in filled.items()))
@@ -224,7 +244,8 @@ class GenerationService:
                 strength=one.strength,
                 strength_2=one.strength_2,
                 expert=one.expert,
-                on_failure=draft.on_lora_failure,
+                # Its steps and guidance are of use only with it.
+                on_failure=OnLoraFailure.FAIL if one.id == draft.preset else draft.on_lora_failure,
             )
             uses.append(use)
             notes += adjusted

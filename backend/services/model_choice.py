@@ -48,7 +48,7 @@ def choose_model(models: ModelManager, draft: RequestDraft, *, before: ModelSpec
     if not fitting and image:
         kind = "starts from one image and ends with another" if end_image else "takes an image"
         raise ImageNotAccepted(
-            f"No model that {kind} is on this server",
+            f"No installed model {kind}",
             suggestions=("Leave the image out.", *(f"Use `{spec.id}` with text alone." for spec in models.fitting())),
         )
     if not fitting:

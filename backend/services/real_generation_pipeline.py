@@ -32,7 +32,7 @@ from backend.services.run.out_of_memory import Rungs
 from backend.services.run.report import Report, RunReport
 from backend.services.run.start_plans import StartPlan, StartPlans
 
-#: While steps are made, the state is saved at least this often.
+#: During denoising, the state is saved at least this often.
 STATE_SECONDS = 30.0
 
 
@@ -46,13 +46,13 @@ def _admit_all(_request: GenerationRequest, _model_bytes: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How runs are made; the defaults suit a single run that nobody supervises."""
+    """How runs are carried out; the defaults suit a single unsupervised run."""
 
     open_lora: OpenLora | None = None  #: finds a LoRA's file by its reference; None = in the home's library
     state_seconds: float = STATE_SECONDS  #: longest denoising without a saved state; 0 = save after every step
     oom_policy: OomPolicy = OomPolicy.QUALITY  #: what may be given up when memory runs out
     admit: Admit = _admit_all  #: refuses a model that this machine cannot run, before it is downloaded
-    paused: Paused = never_paused  #: whether somebody paused the download of a model
+    paused: Paused = never_paused  #: whether the download of a model is paused
     start_plans: StartPlans = field(default_factory=StartPlans)  #: the memory plans that runs start with
     watch: MemoryWatch | None = None  #: samples the memory; None = the peaks are unknown
     alerted: Alerted = lambda alert, unloaded: None  #: receives memory alerts
@@ -68,7 +68,7 @@ class RealGenerationPipeline:
         self._home = home.create()  # once: a folder that is missing later is on a disk that was unmounted
         self._options = options or RunOptions()
         self._open_lora = self._options.open_lora or LoraLibrary(home).open_file
-        self._used: WanComponents | None = None  #: what the present run computes with
+        self._used: WanComponents | None = None  #: what the current run computes with
 
     def generate(
         self, task_id: str, request: GenerationRequest, *, report: Report, poll: Callable[[], None] | None = None
@@ -85,7 +85,7 @@ class RealGenerationPipeline:
             poll: called before every layer of a model; what it raises stops the run as well.
 
         Raises:
-            Interrupted: `report` asked to stop, or (DownloadPaused) somebody paused the download of the model; only
+            Interrupted: `report` asked to stop, or (DownloadPaused) the download of the model is paused; only
                 saved states, and what has been downloaded of the model, stay on disk.
             InvalidRequest: the model does not support the request.
             InputMissing, LatentsNotKept, StateMismatch: what the request starts from is missing or does not match.
@@ -114,8 +114,8 @@ class RealGenerationPipeline:
             progress.update(Stage.INITIALIZING, "Starting")
             if fetch:
                 ModelFetch(self._bridge, request, progress, self._options.admit, self._options.paused).run()
-                started = time.monotonic()  # the first download of a model does not count as time of a video
-                planned = plans.planned(request)  # more is known of a model that is here
+                started = time.monotonic()  # a model's first download does not count towards a video's time
+                planned = plans.planned(request)  # more is known about an installed model
             try:
                 clip = self._latents(request, planned, files, progress)
                 output = ClipWriter(files, task_id, request, progress, memory).write(clip)
@@ -148,7 +148,7 @@ class RealGenerationPipeline:
         return self.generate(task_id, request, report=report)
 
     def preload(self, request: GenerationRequest) -> None:
-        """Load the model for requests to come, under the plan that a run of this one would start with.
+        """Load the model for future requests, under the plan that a run of this one would start with.
 
         Raises like `generate`.
         """
@@ -204,7 +204,7 @@ class RealGenerationPipeline:
         )
 
     def _unload_unused(self) -> tuple[str, ...]:
-        """Unload a model that this run does not compute with; return its name."""
+        """Unload a model that this run does not use; return its name."""
         # Until the run has its model, the loaded one may be it.
         unloaded = None if self._used is None else self._bridge.unload_unless(self._used)
         return () if unloaded is None else (unloaded,)

@@ -31,8 +31,10 @@ WRITER_LOCK: Final = 0x77616E32
 class Database:
     """One database and its connection pool; thread-safe."""
 
-    def __init__(self, url: str, *, checkpointer: bool = True) -> None:
+    def __init__(self, place: str | Path, *, checkpointer: bool = True) -> None:
         """Open lazily: nothing is read or written before the first transaction.
+
+        `place` is a URL of SQLAlchemy's form, or the path of an SQLite file, in which every character is itself.
 
         Of all processes that share one SQLite file, only one may set `checkpointer`: SQLite before 3.51.3
         can damage the file when one connection writes while another resets the log (the "WAL-reset bug").
@@ -41,7 +43,7 @@ class Database:
         Raises:
             BadSettings: the URL is invalid, or its driver is not installed.
         """
-        self._url = _parse(url)
+        self._url = URL.create("sqlite", database=str(place)) if isinstance(place, Path) else _parse(place)
         self._sqlite = self._url.get_backend_name() == "sqlite"
         self._checkpointer = checkpointer and self._sqlite
         self._checkpointing = threading.Lock()

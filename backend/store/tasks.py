@@ -37,6 +37,8 @@ from backend.store.rows import storable, to_task
 from backend.store.tables import database_now, download_orders, events, outputs, tasks
 from backend.store.transition import append, apply
 
+#: How long an idempotency key outlives its task in the queue view; a client that lost an answer has retried by then.
+KEY_SECONDS: Final = 86_400.0
 _WAITING: Final = (TaskStatus.PENDING, TaskStatus.PAUSED)
 _NEWEST_EVENT: Final = "newest event"  # stands beside the states in what `tally` reads
 #: In the class below, `list` is a method.
@@ -72,7 +74,8 @@ class TaskStore(Leases):
         """Queue new tasks, given as id and request, in one transaction; they are on disk when this returns.
 
         When the idempotency key is in use by an equal request (same `fingerprint`), the tasks of that request are
-        returned and nothing is queued: compare the ids. A key is in use while its task is in the queue view.
+        returned and nothing is queued: compare the ids. A key is in use while its task is in the queue view, and for a
+        day after it was removed from it.
 
         Raises:
             IdempotencyConflict: the key is in use by another request.
@@ -145,22 +148,20 @@ class TaskStore(Leases):
     def queue_position(self, task_id: str) -> int | None:
         """Return 1 for the task that runs next, 2 for the one after it ...; None when the task is not ready to run.
 
-        Tasks that wait for a paused download are not counted.
-
-        Raises:
-            TaskNotFound: there is no such task.
+        Tasks that wait for a paused download are not counted. None also when the task has left the queue view.
         """
         with self._database.read() as connection:
-            return _position(connection, _visible(connection, task_id))
+            row = _row(connection, task_id)
+            return None if row is None else _position(connection, row)
 
     def up_to(self, task_id: str) -> TaskList:
         """Return the running tasks, the tasks that run before this one in queue order, and this one.
 
-        Empty when this task is not ready to run. Raises like `queue_position`.
+        Empty when this task is not ready to run, or has left the queue view.
         """
         with self._database.read() as connection:
-            row = _visible(connection, task_id)
-            if row.status != TaskStatus.PENDING or row.download_paused:
+            row = _row(connection, task_id)
+            if row is None or row.status != TaskStatus.PENDING or row.download_paused:
                 return []
             waiting = _READY & (_before(row) | (tasks.c.id == row.id))
             running = tasks.c.status == TaskStatus.PROCESSING
@@ -235,12 +236,12 @@ class TaskStore(Leases):
 
         Raises:
             TaskNotFound: there is no such task.
-            StateConflict: it has ended already.
+            StateConflict: it has completed or failed.
         """
         with self._database.begin() as connection:
             row = _visible(connection, task_id)
             status = TaskStatus(row.status)
-            if status in TERMINAL:
+            if status in TERMINAL and status is not TaskStatus.CANCELLED:
                 raise StateConflict(f"Cannot cancel task with status: {status}")
             if status in _WAITING:
                 cancelled = TaskStatus.CANCELLED, EventType.CANCELLED
@@ -273,20 +274,25 @@ class TaskStore(Leases):
         return [row.id for row in rows]
 
     def _hide(self, connection: Connection, row: Row[Any]) -> None:
-        gone = {"deleted_at": database_now(), "idempotency_key": None}
+        gone = {"deleted_at": database_now()}
         status = TaskStatus(row.status)
         apply(connection, row.id, (status,), status, EventType.DELETED, values=gone)
 
 
+def _row(connection: Connection, task_id: str) -> Row[Any] | None:
+    return connection.execute(_TASKS.where(tasks.c.id == task_id, tasks.c.deleted_at.is_(None))).one_or_none()
+
+
 def _visible(connection: Connection, task_id: str) -> Row[Any]:
-    query = _TASKS.where(tasks.c.id == task_id, tasks.c.deleted_at.is_(None))
-    row = connection.execute(query).one_or_none()
+    row = _row(connection, task_id)
     if row is None:
         raise TaskNotFound
     return row
 
 
 def _with_key(connection: Connection, key: str, fingerprint: str) -> Row[Any] | None:
+    expired = tasks.c.deleted_at < database_now() - KEY_SECONDS
+    connection.execute(update(tasks).where(tasks.c.idempotency_key == key, expired).values(idempotency_key=None))
     known = connection.execute(_TASKS.where(tasks.c.idempotency_key == key)).one_or_none()
     if known is not None and known.fingerprint != fingerprint:
         raise IdempotencyConflict

@@ -64,7 +64,7 @@ def record_of(path: Path) -> dict[str, Any]:
     return record
 
 
-def with_record(source: Path, target: Path, record: dict[str, Any] | None) -> Path:
+def with_record(source: Path, target: Path, record: Any) -> Path:
     """Copy a video, picture for picture, with another record, or without one."""
     options = {"movflags": "+faststart+use_metadata_tags"}
     with av.open(str(source)) as old, av.open(str(target), "w", format="mp4", options=options) as new:

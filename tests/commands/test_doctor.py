@@ -110,7 +110,7 @@ def test_a_device_that_was_ordered_and_cannot_be_used_is_bad(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("late", "grade"), [(False, "bad"), (True, "note")])
 def test_an_engine_that_could_not_be_asked_is_said(settings: Settings, late: bool, grade: str) -> None:
-    failure = "the engine could not be asked: its process ended with SIGSEGV"
+    failure = "the engine could not be queried: its process ended with SIGSEGV"
     (finding,) = told(settings, EngineAnswer(failure=failure, late=late))["engine"]
     assert (finding.grade, finding.text) == (grade, failure)
 

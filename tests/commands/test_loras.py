@@ -65,6 +65,8 @@ def test_what_is_refused_is_a_sentence(tmp_path: Path, files: dict[str, Path]) -
         (["add", str(tmp_path / "nothing.safetensors")], "cannot be read"),
         (["show", "nobody"], "no LoRA with this name"),
         (["remove", "nobody"], "no LoRA with this name"),
+        (["show", "tiny_chalc"], "Did you mean tiny_chalk?"),
+        (["show", "tiny-lightnin"], "Did you mean tiny_lightning?"),
     ):
         done = invoke("loras", *arguments, home=home)
         assert done.returncode == 1

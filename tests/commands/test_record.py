@@ -6,10 +6,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from backend.api.tasks.body import SubmitBody
-from backend.commands.replay import NoRecord, Record
+from backend.commands.replay import NoRecord, Record, named_video
+from backend.core.errors import BadSettings
 from backend.core.record import RunRecord
 from backend.core.requests import (
     Fit,
@@ -20,7 +22,7 @@ from backend.core.requests import (
     Scheduler,
 )
 from backend.services.media.video_encoder import VideoEncoder
-from tests.commands.support import with_record
+from tests.commands.support import invoke, with_record
 from tests.services.media.test_video_encoder import noise
 
 REQUEST = GenerationRequest(
@@ -174,3 +176,70 @@ def test_a_lora_of_the_same_name_with_another_content_is_a_difference() -> None:
     assert name == "LoRA pair"
     assert then.endswith("applied")
     assert now.endswith("skipped")
+
+
+FOREIGN: dict[str, Any] = {
+    "a workflow": {"last_node_id": 9, "nodes": [], "links": []},
+    "a list": [1, {"product": "wan22"}],
+    "a number": 7,
+    "a text": "Steps: 20, Sampler: Euler a, CFG scale: 7",
+    "our name alone": {"product": "wan22", "format": [1]},
+    "a request of the wrong types": record() | {"request": {"model": 3, "prompt": None, "loras": 7, "scheduler": {}}},
+    "a text for a number": record() | {"request": REQUEST.to_json() | {"width": "160"}},
+    "a fraction of a step": record() | {"request": REQUEST.to_json() | {"steps": 7.5}},
+    "LoRAs of another kind": record() | {"request": REQUEST.to_json() | {"loras": [{"id": 1, "files": "x"}]}},
+    "not a number": record() | {"request": REQUEST.to_json() | {"fps": float("nan")}},
+    "without end": record() | {"request": REQUEST.to_json() | {"guidance_scale": float("inf")}},
+}
+
+
+@pytest.mark.parametrize("values", FOREIGN.values(), ids=list(FOREIGN))
+def test_a_record_of_anybodys_making_is_a_sentence(tmp_path: Path, values: Any) -> None:
+    video = with_record(write(tmp_path / "clip.mp4", {}), tmp_path / "foreign.mp4", values)
+    done = invoke("replay", str(video), "--check", home=tmp_path / "home")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "home").exists(), "nothing is started for it"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"result": {"loras": [1, {"outcome": "applied"}, {"id": ["pair"]}], "frames": 1e300, "warnings": 5}},
+        {"libraries": {"torch": 2, "numpy": ["1"]}, "model": [], "device": {"name": "cpu"}, "version": 1.5},
+        {"result": {"seconds": {"decode": float("inf")}, "expert_steps": {"high": float("inf")}}, "task_id": 4},
+    ],
+)
+def test_whatever_else_a_record_says_can_be_compared(odd: dict[str, Any]) -> None:
+    values = record(**odd)
+    then, now = (
+        Record(GenerationRequest.from_json(one["request"]), RunRecord.from_json(one)) for one in (values, record())
+    )
+    assert all(isinstance(factor.then, str) and isinstance(factor.now, str) for factor in then.factors(now))
+
+
+@pytest.mark.parametrize(("suffix", "tag"), [("mkv", "wan22"), ("mkv", "WAN22"), ("mov", "Wan22")])
+def test_a_record_is_found_in_other_containers(tmp_path: Path, suffix: str, tag: str) -> None:
+    source, target = write(tmp_path / "clip.mp4", record()), tmp_path / f"take:2.{suffix}"
+    options = {"movflags": "use_metadata_tags"} if suffix == "mov" else {}
+    with av.open(str(source)) as old, av.open(f"file:{target}", "w", options=options) as new:
+        new.metadata[tag] = old.metadata["wan22"]
+        new.metadata["comment"] = '{"nodes": []}'
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                new.mux(packet)
+    assert Record.read(target).request == REQUEST
+
+
+def test_a_video_is_named_by_an_id_or_by_its_own_file(tmp_path: Path) -> None:
+    assert named_video("4b1f") == "4b1f"
+    assert named_video("last") == "last"
+    assert named_video(str(write(tmp_path / "clip.mp4", record(task_id="an-output")))) == "an-output"
+    (tmp_path / "holiday.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(64))
+    for text in ("holiday.mp4", "missing.mp4", "folder/missing", "holiday.MOV"):
+        with pytest.raises(BadSettings) as refused:
+            named_video(str(tmp_path / text) if "/" not in text else text)
+        assert "id of a video" in refused.value.next_steps[0]

@@ -1,4 +1,4 @@
-"""The reader of JSON: every encoding that is met, and a sentence for everything that is not JSON."""
+"""The JSON reader: every encoding found in practice, and a sentence for everything that is not JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_every_encoding_of_json_is_read(encoding: str) -> None:
     assert is_plain_json(content) == (encoding == "utf-8")
 
 
-def test_text_that_is_decoded_already_may_still_have_its_mark() -> None:
+def test_decoded_text_may_still_start_with_a_byte_order_mark() -> None:
     assert parse_json("\ufeff" + TEXT) == VALUE
     assert parse_json('"\\ud83c\\udfac"') == "🎬"
 
@@ -40,6 +40,6 @@ def test_text_that_is_decoded_already_may_still_have_its_mark() -> None:
         (b'{"a":' * 100_000, "nested"),
     ],
 )
-def test_what_is_not_json_is_said_in_words(content: bytes, sentence: str) -> None:
+def test_invalid_json_is_reported_as_a_sentence(content: bytes, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         parse_json(content)

@@ -1,4 +1,4 @@
-"""The bridge over fakes of its two protocols: what is loaded when, and what a record holds."""
+"""The bridge with fakes of its two protocols: what is loaded when, and what a record contains."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_model_whose_files_decide_its_storage_stays_warm(
     assert not MemoryPlan(Placement.RESIDENT, Storage.FP8).reaches(MemoryPlan(Placement.RESIDENT, Storage.BF16))
 
 
-def test_another_model_takes_its_place(bridge: ModelIntegrationBridge[Loaded], loader: Loader) -> None:
+def test_another_model_replaces_it(bridge: ModelIntegrationBridge[Loaded], loader: Loader) -> None:
     bridge.load(TINY)
     assert bridge.load(OTHER).model == OTHER
     assert bridge.loaded_model == OTHER
@@ -109,7 +109,7 @@ def test_another_model_takes_its_place(bridge: ModelIntegrationBridge[Loaded], l
     assert loader.loads == [TINY, OTHER, TINY]
 
 
-def test_a_model_that_is_not_in_use_can_be_given_up(bridge: ModelIntegrationBridge[Loaded]) -> None:
+def test_an_unused_model_can_be_unloaded(bridge: ModelIntegrationBridge[Loaded]) -> None:
     assert bridge.unload_unless(None) is None
     used = bridge.load(TINY)
     assert bridge.unload_unless(used) is None
@@ -118,7 +118,7 @@ def test_a_model_that_is_not_in_use_can_be_given_up(bridge: ModelIntegrationBrid
     assert bridge.loaded_model is None
 
 
-def test_files_that_changed_are_loaded_again(bridge: ModelIntegrationBridge[Loaded], loader: Loader) -> None:
+def test_changed_files_are_loaded_again(bridge: ModelIntegrationBridge[Loaded], loader: Loader) -> None:
     bridge.load(TINY)
     loader.state = "second"
     assert not bridge.is_warm(TINY)
@@ -144,7 +144,7 @@ TILED = replace(SWAP, tiled_decode=True)
 FP8 = MemoryPlan(Placement.RESIDENT, Storage.FP8)
 
 
-def test_another_plan_is_arranged_and_only_rounded_weights_are_read_again(
+def test_another_plan_is_arranged_and_only_rounded_weights_are_reloaded(
     bridge: ModelIntegrationBridge[Loaded], loader: Loader
 ) -> None:
     first = bridge.load(TINY)
@@ -158,7 +158,7 @@ def test_another_plan_is_arranged_and_only_rounded_weights_are_read_again(
     assert loader.loads == [TINY, TINY]
 
 
-def test_what_the_file_has_quantised_stays_warm_under_every_plan(
+def test_weights_quantised_in_the_file_stay_warm_under_every_plan(
     bridge: ModelIntegrationBridge[Loaded], loader: Loader
 ) -> None:
     quantised = bridge.load(TINY)
@@ -171,7 +171,7 @@ def test_what_the_file_has_quantised_stays_warm_under_every_plan(
     assert loader.loads == [TINY]
 
 
-def test_what_cannot_be_arranged_is_not_kept(bridge: ModelIntegrationBridge[Loaded], loader: Loader) -> None:
+def test_a_model_that_cannot_be_rearranged_is_unloaded(bridge: ModelIntegrationBridge[Loaded], loader: Loader) -> None:
     bridge.load(TINY, SWAP).full = True
     with pytest.raises(OutOfMemory):
         bridge.load(TINY)
@@ -180,7 +180,7 @@ def test_what_cannot_be_arranged_is_not_kept(bridge: ModelIntegrationBridge[Load
     assert loader.loads == [TINY, TINY]
 
 
-def test_of_a_plan_a_warm_decoder_takes_what_is_about_decoding(
+def test_a_warm_decoder_takes_only_the_decoding_part_of_a_plan(
     bridge: ModelIntegrationBridge[Loaded], request_: GenerationRequest
 ) -> None:
     warm = bridge.load(TINY, SWAP)
@@ -228,7 +228,7 @@ def test_availability_says_why_not(bridge: ModelIntegrationBridge[Loaded], loade
         {"model": "tiny-i2v-a14b"},
     ],
 )
-def test_a_stored_request_that_does_not_fit_is_refused_before_anything_is_loaded(
+def test_an_unsupported_stored_request_is_refused_before_loading(
     bridge: ModelIntegrationBridge[Loaded], loader: Loader, request_: GenerationRequest, values: dict[str, object]
 ) -> None:
     with pytest.raises(InvalidRequest):
@@ -247,7 +247,7 @@ class Fetcher:
         return Path("/fetched") / spec.id
 
 
-def test_only_a_model_that_is_not_whole_is_fetched_and_never_one_of_the_package(loader: Loader) -> None:
+def test_only_an_incomplete_model_is_downloaded_and_never_an_embedded_one(loader: Loader) -> None:
     fetcher, checks = Fetcher(), [0]
 
     def check() -> None:
@@ -267,7 +267,7 @@ def test_only_a_model_that_is_not_whole_is_fetched_and_never_one_of_the_package(
         bridge.ensure("sdxl", check=check, on_progress=print)
 
 
-def test_loading_never_fetches(loader: Loader) -> None:
+def test_loading_never_downloads(loader: Loader) -> None:
     fetcher = Fetcher()
     bridge: ModelIntegrationBridge[Loaded] = ModelIntegrationBridge(Folders(), loader, fetcher)
     with pytest.raises(ModelUnavailable):

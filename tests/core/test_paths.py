@@ -1,4 +1,4 @@
-"""The home folder: what of it can be made is made, and what cannot is named."""
+"""The home folder: folders that can be created are created, and those that cannot are named."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from backend.core.errors import BadSettings
 from backend.core.paths import Home
 
 
-def test_a_new_home_has_every_folder_and_no_fault(tmp_path: Path) -> None:
+def test_a_new_home_has_every_folder_and_no_error(tmp_path: Path) -> None:
     home = Home(tmp_path / "a" / "b").create()
     assert all(folder.is_dir() for folder in home.folders)
     assert home.faults() == []
     assert home.create() == home
 
 
-def test_what_cannot_be_made_is_named_and_the_rest_is_there(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_named_and_the_rest_exists(tmp_path: Path) -> None:
     (tmp_path / "loras").write_text("a file")
     home = Home(tmp_path).create()
     assert home.faults() == ["`loras` in the home folder is not a writable folder"]
     assert home.outputs.is_dir()
 
 
-def test_a_home_that_cannot_be_is_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_an_impossible_home_is_refused_with_advice(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file")
     for place in ("file", "file/below"):
         with pytest.raises(BadSettings, match="cannot be created") as refused:

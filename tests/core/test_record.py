@@ -1,4 +1,4 @@
-"""The record of a run: its exact bytes, and what is read from records that are older, newer or damaged."""
+"""The record of a run: its exact bytes, and what is read from older, newer or damaged records."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ WRITTEN = (
 )
 
 
-def test_the_bytes_of_a_record_are_those_of_every_version() -> None:
+def test_the_bytes_of_a_record_are_the_same_in_every_version() -> None:
     assert json.dumps(RECORD.to_json()) == WRITTEN
 
 
@@ -74,10 +74,10 @@ def test_absent_values_are_unknown() -> None:
         {"result": {"seconds": 3}},
     ],
 )
-def test_what_cannot_be_read_is_unknown_too(values: dict[str, Any]) -> None:
+def test_unreadable_values_are_unknown_too(values: dict[str, Any]) -> None:
     record = RunRecord.from_json(values)
     assert (record.requested, record.result) == (None, None)
 
 
-def test_phases_of_another_version_are_passed_over() -> None:
+def test_phases_of_another_version_are_skipped() -> None:
     assert RunResult.from_json({"seconds": {"upscale": 5.0, "mux": 1}}).seconds == {Phase.MUX: 1.0}

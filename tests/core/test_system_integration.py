@@ -15,7 +15,7 @@ READY = Condition(ComponentStatus.READY, "works")
 
 
 class Part:
-    """A component that notes what happens to it and fails on demand."""
+    """A component that records what happens to it and fails on demand."""
 
     def __init__(self, name: str, calls: list[str], *, essential: bool = False) -> None:
         self.name, self.calls, self.essential = name, calls, essential
@@ -76,7 +76,7 @@ def test_they_start_in_order_and_stop_in_reverse(parts: tuple[Part, Part, Part],
     assert system.snapshot().errors == ()
 
 
-def test_one_that_fails_is_shown_and_the_others_start(parts: tuple[Part, Part, Part], calls: list[str]) -> None:
+def test_a_failed_component_is_shown_and_the_others_start(parts: tuple[Part, Part, Part], calls: list[str]) -> None:
     parts[1].fails_to_start = PermissionError(13, "Permission denied", "secret/place")
     system = system_of(*parts)
     asyncio.run(system.start())
@@ -94,7 +94,7 @@ def test_one_that_fails_is_shown_and_the_others_start(parts: tuple[Part, Part, P
     assert system.snapshot()["cards"].status is ComponentStatus.FAILED
 
 
-def test_without_an_essential_one_nothing_runs(parts: tuple[Part, Part, Part], calls: list[str]) -> None:
+def test_without_an_essential_component_nothing_runs(parts: tuple[Part, Part, Part], calls: list[str]) -> None:
     first, essential, last = parts[1], parts[0], parts[2]
     essential.fails_to_start = StoreUnavailable("The disk is gone")
     system = system_of(first, essential, last)
@@ -107,7 +107,9 @@ def test_without_an_essential_one_nothing_runs(parts: tuple[Part, Part, Part], c
     assert state["worker"].status is ComponentStatus.NOT_STARTED
 
 
-def test_one_that_cannot_stop_keeps_no_other_from_stopping(parts: tuple[Part, Part, Part], calls: list[str]) -> None:
+def test_a_component_that_cannot_stop_does_not_keep_others_running(
+    parts: tuple[Part, Part, Part], calls: list[str]
+) -> None:
     parts[2].fails_to_stop = RuntimeError("stuck")
     system = system_of(*parts)
     asyncio.run(system.start())
@@ -118,7 +120,7 @@ def test_one_that_cannot_stop_keeps_no_other_from_stopping(parts: tuple[Part, Pa
     assert calls.count("stop worker") == 1
 
 
-def test_the_state_is_asked_for_at_every_look(parts: tuple[Part, Part, Part]) -> None:
+def test_the_state_is_queried_on_every_read(parts: tuple[Part, Part, Part]) -> None:
     system = system_of(*parts)
     asyncio.run(system.start())
     since = system.snapshot()["cards"].since
@@ -134,7 +136,7 @@ def test_the_state_is_asked_for_at_every_look(parts: tuple[Part, Part, Part]) ->
     assert system.snapshot().status is ComponentStatus.READY
 
 
-def test_one_that_cannot_answer_has_failed_until_it_can(parts: tuple[Part, Part, Part]) -> None:
+def test_a_component_that_cannot_report_counts_as_failed_until_it_can(parts: tuple[Part, Part, Part]) -> None:
     system = system_of(*parts)
     asyncio.run(system.start())
     parts[0].fails_to_answer = StoreUnavailable("The disk is gone")
@@ -144,7 +146,7 @@ def test_one_that_cannot_answer_has_failed_until_it_can(parts: tuple[Part, Part,
 
 
 def test_a_snapshot_leaves_slow_components_to_the_background(parts: tuple[Part, Part, Part], calls: list[str]) -> None:
-    """They are asked at the start, by an inspection, and every interval; never by a snapshot."""
+    """They are queried at the start, by an inspection, and every interval; never by a snapshot."""
 
     async def run() -> None:
         system = SystemIntegration(inspection_seconds=60)
@@ -195,7 +197,9 @@ def test_the_background_notices_a_slow_component_that_changes(parts: tuple[Part,
         (["degraded", "ready", "ready"], "degraded"),
     ],
 )
-def test_the_whole_is_as_its_parts(parts: tuple[Part, Part, Part], statuses: list[str], whole: str) -> None:
+def test_the_overall_status_follows_the_components(
+    parts: tuple[Part, Part, Part], statuses: list[str], whole: str
+) -> None:
     system = system_of(*parts)
     asyncio.run(system.start())
     for part, status in zip(parts, statuses, strict=True):

@@ -69,7 +69,7 @@ def embedded_components(spec: ModelSpec, device: str) -> WanComponents:
 
 @pytest.fixture(params=["random", "embedded"])
 def components(request: pytest.FixtureRequest) -> WanComponents:
-    """Once with random weights, once with the trained model that ships."""
+    """Once with random weights, once with the embedded trained model."""
     loaded: WanComponents = request.getfixturevalue(f"{request.param}_components")
     return loaded
 

@@ -1,4 +1,4 @@
-"""The yardstick: the same request through diffusers' own pipeline, freshly opened and called as a whole."""
+"""The reference: the same request through diffusers' own pipeline, freshly opened and called as a whole."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Picture = npt.NDArray[np.uint8]
 
 
 def _realign(pipe: Any) -> None:
-    """Give every parameter memory of its own, where torch begins it.
+    """Copy every parameter to memory allocated by torch.
 
-    safetensors leaves them where the file has them, at any multiple of eight bytes, and the processor's matrix
-    kernels round the same numbers otherwise there.
+    safetensors leaves them at their place in the file, at any multiple of eight bytes, where the CPU's matrix
+    kernels round the same values differently.
     """
     for module in pipe.components.values():
         for parameter in module.parameters() if isinstance(module, torch.nn.Module) else ():
@@ -29,9 +29,9 @@ def _realign(pipe: Any) -> None:
 
 
 class StockPipeline:
-    """An untouched pipeline that takes our requests; the VAE is in float32 in any case.
+    """An untouched pipeline that takes our requests; its VAE is always float32.
 
-    With images it is a WanImageToVideoPipeline, without a WanPipeline, as a user of diffusers would choose.
+    With images it is a WanImageToVideoPipeline, otherwise a WanPipeline, as a user of diffusers would choose.
     """
 
     def __init__(

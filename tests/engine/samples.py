@@ -1,4 +1,4 @@
-"""One small request of each way to make a video, and the parts that run it."""
+"""One small request for each mode, and the parts that run it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FIXTURE = {"tiny-t2v-a14b": "random_components", "tiny-i2v-a14b": "random_i2v",
 
 
 def picture_of(width: int, height: int, seed: int = 0) -> Picture:
-    """A picture that is no plain colour, uint8 [height, width, 3]."""
+    """A picture with varying colours, uint8 [height, width, 3]."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -57,7 +57,7 @@ class Sample:
 
 
 def finish(job: DenoiseJob) -> torch.Tensor:
-    """Make every step that is left and return the latents."""
+    """Run the remaining steps and return the latents."""
     while not job.done:
         job.step()
     return job.latents
@@ -69,7 +69,7 @@ def stored_bytes(module: torch.nn.Module) -> int:
 
 
 def weight_addresses(components: WanComponents) -> dict[str, int]:
-    """The address of each component's first parameter: it differs between the copy on the device and the parked one."""
+    """The address of each component's first parameter; it differs between the device copy and the parked one."""
     parts = {name: getattr(components, name) for name in ("text_encoder", "image_encoder", "vae", *EXPERTS)}
     return {name: next(part.parameters()).data_ptr() for name, part in parts.items() if part is not None}
 
@@ -80,7 +80,7 @@ def on_device(components: WanComponents, parked: dict[str, int]) -> tuple[str, .
 
 
 def sample(fixtures: pytest.FixtureRequest, mode: str, **values: Any) -> Sample:
-    """Make the sample of a mode; `values` are fields of the request."""
+    """Build the sample of a mode; `values` are fields of the request."""
     model, starts, ends = MODES[mode]
     draft = RequestDraft(
         prompt="a red circle moving right on a navy background", negative_prompt="a blue square", seed=1

@@ -76,9 +76,11 @@ def test_every_setting_is_documented_with_its_default(name: str) -> None:
     row = re.search(rf"^\| `{ENV_PREFIX}{name.upper()}` \| (.*?) \| (.*?) \|$", SETTINGS, re.MULTILINE)
     assert row, f"docs/settings.md has no row for {name}"
     default = field.get_default(call_default_factory=True)
+    if isinstance(default, list):
+        default = json.dumps(default) if default else None
     shown = {"home": "`~/.wan22`"}.get(
         name,
-        "none" if default in (None, []) else f"`{default}`".replace("`True`", "`true`").replace("`False`", "`false`"),
+        "none" if default in (None, "") else f"`{default}`".replace("`True`", "`true`").replace("`False`", "`false`"),
     )
     assert row[1] == shown
     assert row[2] == field.description

@@ -1,7 +1,7 @@
-"""Runs one attempt as its own process: `python -m tests.services.attempt_process HOME FOLDER TASK < request`.
+"""Runs one attempt in a separate process: `python -m tests.services.attempt_process HOME FOLDER TASK < request`.
 
-Prints the output's record as JSON. With WAN22_FAULTS it dies where a test wants it to; TEST_STATE_SECONDS says
-how long it may denoise without saving its state.
+Prints the output's record as JSON. With WAN22_FAULTS it dies where a test wants it to; TEST_STATE_SECONDS is
+the longest denoising without a saved state.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from backend.services.real_generation_pipeline import STATE_SECONDS, RealGenerat
 
 
 class FixedFolder:
-    """A collection of models that has this one folder for every model."""
+    """A model collection that returns the same folder for every model."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -1,4 +1,4 @@
-"""Whole attempts with a real (random) model: files, progress, stops, deaths, and the same clip again."""
+"""Whole attempts with a real (random) model: files, progress, stops, crashes, and reproducible clips."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ def make_request(**values: Any) -> GenerationRequest:
 
 
 def ignore(progress: Progress) -> None:
-    """A report that nobody reads."""
+    """A report that is discarded."""
 
 
 def files_in(home: Home) -> list[str]:
-    """Every file but the saved states: those stay until the task's end is recorded."""
+    """Every file except the saved states, which stay until the task's end is recorded."""
     files = (path.relative_to(home.root) for path in home.root.rglob("*") if path.is_file())
     return sorted(file.as_posix() for file in files if "state" not in file.parts)
 
@@ -105,7 +105,7 @@ def run_process(home: Home, folder: Path, request: GenerationRequest, **env: str
     )
 
 
-def test_a_gguf_model_makes_a_video_whose_record_names_its_storage(home: Home, tmp_path: Path) -> None:
+def test_a_gguf_model_generates_a_video_whose_record_names_its_storage(home: Home, tmp_path: Path) -> None:
     folder = shutil.copytree(EMBEDDED_MODELS / "tiny-t2v-a14b", tmp_path / "gguf")
     for component in ("transformer", "transformer_2"):
         write_gguf(folder, component, GGMLQuantizationType.Q4_0)
@@ -145,7 +145,7 @@ def test_a_request_becomes_a_video_with_its_record(pipeline: RealGenerationPipel
     assert record["device"] == "cpu"
 
 
-def test_the_file_holds_the_frames_of_the_engine(
+def test_the_file_contains_the_engines_frames(
     pipeline: RealGenerationPipeline, home: Home, bridge: ModelIntegrationBridge[WanComponents]
 ) -> None:
     request = make_request()
@@ -188,7 +188,7 @@ def test_progress_goes_through_the_stages_and_never_back(pipeline: RealGeneratio
         assert all(p.eta_seconds is None or p.eta_seconds >= 0 for p in seen)
 
 
-def test_previews_can_be_read_while_the_run_lasts(pipeline: RealGenerationPipeline, home: Home) -> None:
+def test_previews_can_be_read_during_the_run(pipeline: RealGenerationPipeline, home: Home) -> None:
     pictures: list[bytes] = []
 
     def report(progress: Progress) -> None:
@@ -252,7 +252,7 @@ def test_the_same_seed_gives_the_same_clip_and_another_seed_another(
 
 
 @pytest.mark.timeout(2 * DEADLINE_SECONDS)
-def test_the_record_in_the_file_makes_the_same_clip_in_another_process(
+def test_the_record_in_the_file_reproduces_the_clip_in_another_process(
     pipeline: RealGenerationPipeline, home: Home, folder: Path, tmp_path: Path
 ) -> None:
     pipeline.generate_t2v(TASK, make_request(seed=77, guidance_scale=2.5), report=ignore)
@@ -281,7 +281,7 @@ def test_after_a_killed_attempt_the_next_one_leaves_one_video(
     assert output.metadata["result"]["resumed_from_step"] == 5, "no step is made twice"
 
 
-def test_values_that_are_not_numbers_end_the_attempt_at_their_step(folder: Path, home: Home) -> None:
+def test_non_finite_values_end_the_attempt_at_their_step(folder: Path, home: Home) -> None:
     bridge: ModelIntegrationBridge[WanComponents] = ModelIntegrationBridge(
         FixedFolder(folder), WanPipelineLoader("cpu")
     )

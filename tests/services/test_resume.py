@@ -1,4 +1,4 @@
-"""What happens to the steps that a dead or stopped attempt had made: the next one goes on from them, bit for bit."""
+"""The steps of a dead or stopped attempt are not lost: the next one resumes from them, bit for bit."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def make_request(home: Home, model: str = "tiny-t2v-a14b", **values: Any) -> Gen
 
 
 def ignore(progress: Progress) -> None:
-    """A report that nobody reads."""
+    """A report that is discarded."""
 
 
 def stop_at(step: int, error: type[Exception] = WorkerStopping) -> Callable[[Progress], None]:
@@ -118,7 +118,7 @@ def states_in(home: Home) -> list[str]:
 
 
 @pytest.mark.timeout(2 * DEADLINE_SECONDS)
-def test_killed_in_the_middle_of_denoising_the_next_attempt_goes_on_and_ends_the_same(
+def test_after_a_kill_during_denoising_the_next_attempt_resumes_and_ends_the_same(
     pipeline: RealGenerationPipeline, home: Home, folders: Folders, tmp_path: Path
 ) -> None:
     request = make_request(home)
@@ -149,7 +149,7 @@ def test_killed_in_the_middle_of_denoising_the_next_attempt_goes_on_and_ends_the
 
 @pytest.mark.parametrize("scheduler", [Scheduler.UNIPC, Scheduler.EULER])
 @pytest.mark.parametrize("model", [model for model in BUILDERS if not MODELS[model].renoise_at])
-def test_stopped_by_the_operator_a_run_loses_no_step(
+def test_a_run_stopped_by_the_operator_loses_no_step(
     pipeline: RealGenerationPipeline, home: Home, bridge: Any, model: str, scheduler: Scheduler
 ) -> None:
     request = make_request(home, model, scheduler=scheduler)
@@ -162,7 +162,7 @@ def test_stopped_by_the_operator_a_run_loses_no_step(
     assert frames_of(resumed) == frames_of(pipeline.generate("another", request, report=ignore))
 
 
-def test_stopped_between_its_three_steps_a_distilled_model_goes_on_with_the_same_noise(
+def test_a_distilled_model_stopped_between_steps_resumes_with_the_same_noise(
     pipeline: RealGenerationPipeline, home: Home
 ) -> None:
     request = make_request(home, "FastWan2.2-TI2V-5B", width=128, height=128, max_sequence_length=64)
@@ -218,7 +218,7 @@ def test_a_state_that_does_not_fit_is_set_aside_and_the_run_starts_again(
     assert {f"{name}.set-aside" for name in before} <= set(states_in(home))
 
 
-def test_when_the_newest_state_is_damaged_the_one_before_serves(pipeline: RealGenerationPipeline, home: Home) -> None:
+def test_if_the_newest_state_is_damaged_the_previous_one_is_used(pipeline: RealGenerationPipeline, home: Home) -> None:
     request = make_request(home)
     with pytest.raises(WorkerStopping):
         pipeline.generate(TASK, request, report=stop_at(4))
@@ -229,7 +229,7 @@ def test_when_the_newest_state_is_damaged_the_one_before_serves(pipeline: RealGe
     assert frames_of(output) == frames_of(pipeline.generate("another", request, report=ignore))
 
 
-def test_a_disk_that_is_full_costs_the_states_and_not_the_run(
+def test_a_full_disk_costs_the_states_and_not_the_run(
     pipeline: RealGenerationPipeline, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(self: StateFiles, step: int, write: object) -> None:
@@ -283,7 +283,7 @@ def test_latents_of_something_else_are_not_decoded(pipeline: RealGenerationPipel
     ]
 
 
-def test_images_decide_the_clip_and_must_be_there(pipeline: RealGenerationPipeline, home: Home) -> None:
+def test_images_affect_the_clip_and_must_exist(pipeline: RealGenerationPipeline, home: Home) -> None:
     request = make_request(home, "tiny-i2v-a14b", steps=2)
     first = pipeline.generate_i2v(TASK, request, report=ignore)
     other = InputStore(home).keep(np.full((64, 64, 3), 200, np.uint8))
@@ -298,7 +298,7 @@ def test_images_decide_the_clip_and_must_be_there(pipeline: RealGenerationPipeli
         pipeline.generate_t2v("wrong", request, report=ignore)
 
 
-def test_a_fresh_process_knows_from_recorded_videos_how_long_a_run_takes(
+def test_a_new_process_predicts_run_times_from_recorded_videos(
     pipeline: RealGenerationPipeline, home: Home, bridge: Any
 ) -> None:
     request = make_request(home)

@@ -18,7 +18,7 @@ from backend.store.tasks import TaskStore
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL of our own on a Unix socket; gives its URI."""
+    """A private PostgreSQL server on a Unix socket; yields its URI."""
     # Not below pytest's own folders: for root, the server runs as another user, and every other run of pytest
     # takes that user's way into them away again.
     with (
@@ -43,7 +43,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def new_postgres(postgres_server: str) -> Callable[[], str]:
-    """Empty the server's one database for tests; gives its URL."""
+    """Empty the server's test database; return its URL."""
 
     def make() -> str:
         with psycopg.connect(postgres_server, autocommit=True) as connection:
@@ -85,5 +85,5 @@ def store(database: Database) -> TaskStore:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    """A home folder of its own."""
+    """A new home folder."""
     return Home(tmp_path / "home").create()

@@ -1,4 +1,4 @@
-"""Requests, tasks and outputs to test with."""
+"""Requests, tasks and outputs for tests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def submit(
 def claimed(
     store: TaskStore, worker_id: str = "w1", lease_seconds: float = LEASE, *, downloads: bool = True
 ) -> tuple[Task, str]:
-    """Claim the next task, which must be there; returns it with its lease token."""
+    """Claim the next task, which must exist; return it with its lease token."""
     task = store.claim(worker_id, lease_seconds, downloads=downloads)
     assert task is not None
     assert task.lease_token is not None
@@ -50,7 +50,7 @@ def at_step(step: int, of: int = 20, message: str = "Denoising") -> Progress:
 
 
 def output_of(task_id: str) -> Output:
-    """An output as a worker would record it."""
+    """Build an output as a worker would record it."""
     return Output(
         task_id=task_id,
         filename=f"{task_id}.mp4",

@@ -1,4 +1,4 @@
-"""Many writers, and writers that die: no task is lost, none is given out twice, no event is skipped."""
+"""Many writers, and writers that die: no task is lost, none is claimed twice, no event is skipped."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_four_processes_share_a_hundred_tasks(store: TaskStore, database: Databa
 
 
 def test_a_reader_of_the_log_misses_nothing_while_threads_write(store: TaskStore, database: Database) -> None:
-    """Ids appear in commit order: whoever remembers the last id sees every event exactly once."""
+    """Ids appear in commit order: a reader that remembers the last id sees every event exactly once."""
     writing = [threading.Thread(target=_lives, args=(store, number)) for number in range(4)]
     log = EventLog(database)
     seen: list[int] = []

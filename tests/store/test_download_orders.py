@@ -1,4 +1,4 @@
-"""The orders of downloads: what is kept, what ends with what, many writers at once; which tasks a pause holds up."""
+"""Download orders: what is stored, what ends them, concurrent writers, and which tasks a pause holds up."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_orders_keep_their_order_of_arrival_and_their_state(
     assert orders.want("b").number > again[2].number, "what was struck out and is asked for again comes last"
 
 
-def test_a_pause_that_nobody_ordered_ends_with_its_resume(orders: DownloadOrders) -> None:
+def test_a_pause_without_an_order_ends_with_its_resume(orders: DownloadOrders) -> None:
     held = orders.pause("a", wished=False)
     assert (held.paused, held.wished) == (True, False)
     assert orders.resume("a") is None
@@ -85,7 +85,7 @@ def test_an_order_says_whether_a_task_needs_its_model(orders: DownloadOrders, st
 
 
 @pytest.mark.parametrize("wished", [True, False])
-def test_tasks_whose_download_is_paused_are_passed_over_and_keep_their_place(
+def test_tasks_with_a_paused_download_are_skipped_and_keep_their_place(
     orders: DownloadOrders, store: TaskStore, wished: bool
 ) -> None:
     held = [submit(store, model=T2V, priority=Priority.HIGH), submit(store, model=T2V)]
@@ -110,17 +110,17 @@ def test_tasks_whose_download_is_paused_are_passed_over_and_keep_their_place(
     assert claimed(store)[0].id == last.id
 
 
-def test_a_worker_that_never_downloads_is_held_up_by_no_pause(orders: DownloadOrders, store: TaskStore) -> None:
+def test_a_worker_that_never_downloads_ignores_pauses(orders: DownloadOrders, store: TaskStore) -> None:
     waiting, later = submit(store, model=T2V), submit(store)
     orders.pause(T2V, wished=False)
     assert [claimed(store, downloads=False)[0].id for _ in range(2)] == [waiting.id, later.id]
     assert orders.is_paused(T2V)
 
 
-def test_a_pause_that_comes_in_the_middle_of_a_claim_counts(
+def test_a_pause_during_a_claim_takes_effect(
     orders: DownloadOrders, store: TaskStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the read that spares the writers and the transaction that claims."""
+    """Between the read that avoids the writer lock and the transaction that claims."""
     tiny, begin = submit(store), database.begin
 
     def pause_first() -> AbstractContextManager[Connection]:
@@ -134,7 +134,7 @@ def test_a_pause_that_comes_in_the_middle_of_a_claim_counts(
     assert claimed(store)[0].id == tiny.id
 
 
-def test_pauses_use_up_no_attempts_and_a_task_that_waits_so_is_cancelled_at_once(
+def test_pauses_use_up_no_attempts_and_a_waiting_task_is_cancelled_at_once(
     orders: DownloadOrders, store: TaskStore, database: Database
 ) -> None:
     task = submit(store, model=T2V, max_attempts=1)
@@ -177,7 +177,7 @@ def test_many_writers_of_two_servers_leave_one_order(database: Database, databas
     other.close()
 
 
-def test_the_table_refuses_what_means_nothing(orders: DownloadOrders, database: Database) -> None:
+def test_the_table_refuses_invalid_rows(orders: DownloadOrders, database: Database) -> None:
     orders.want("a")
     for change in ("state = 'lost'", "urgency = 'now'", "wished = (1 = 0)"):
         with pytest.raises(IntegrityError), database.begin() as connection:
@@ -185,7 +185,7 @@ def test_the_table_refuses_what_means_nothing(orders: DownloadOrders, database: 
     assert orders.get("a") == Order("a", OrderState.WANTED, Urgency.MEDIUM, 1, wished=True, needed=False)
 
 
-def test_a_database_of_the_version_before_gets_the_table(database_url: str) -> None:
+def test_a_database_of_the_previous_version_gets_the_table(database_url: str) -> None:
     database = Database(database_url)
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))

@@ -44,6 +44,21 @@ def sqlite(sqlite_path: Path) -> Iterator[Database]:
     database.close()
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["50%20off", "what?now", "a#b;c&d", "a:b@c", 'it\'s "here"', "Grüße 🎬", "file:x", "two\nlines", "%", "?x=1"],
+)
+def test_a_path_is_not_a_url(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    database = Database(folder / "wan22.db")
+    database.migrate()
+    database.checkpoint()
+    assert {path.name for path in folder.iterdir()} >= {"wan22.db"}
+    database.close()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_migrating_gives_exactly_the_tables_of_the_code(database: Database) -> None:
     with database.read() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
@@ -56,7 +71,7 @@ def test_migrating_twice_changes_nothing(database: Database, store: TaskStore) -
     assert store.get(task.id) == task
 
 
-def test_the_check_constraints_are_the_domains_words(database: Database) -> None:
+def test_the_check_constraints_match_the_domain(database: Database) -> None:
     with database.read() as connection:
         constraints = {
             check["name"]: check["sqltext"]
@@ -120,7 +135,7 @@ def test_a_database_of_an_older_version_is_brought_up_to_date_with_its_tasks(
 
 
 @pytest.mark.parametrize("content", [PNG, b"not a database at all\n" * 100], ids=["png", "text"])
-def test_a_file_that_is_no_database_is_refused_and_kept(sqlite_path: Path, sqlite: Database, content: bytes) -> None:
+def test_a_file_that_is_not_a_database_is_refused_and_kept(sqlite_path: Path, sqlite: Database, content: bytes) -> None:
     sqlite_path.write_bytes(content)
     with pytest.raises(StoreUnavailable, match="left as it is"):
         sqlite.migrate()
@@ -153,13 +168,13 @@ def test_a_database_of_another_program_is_refused_and_kept(sqlite_path: Path, sq
     connection.close()
 
 
-def test_a_start_that_was_killed_before_its_first_commit_is_repeated(sqlite_path: Path, sqlite: Database) -> None:
+def test_a_start_killed_before_its_first_commit_is_repeated(sqlite_path: Path, sqlite: Database) -> None:
     sqlite_path.touch()
     sqlite.migrate()
     assert TaskStore(sqlite).list() == []
 
 
-def test_sqlite_is_opened_durable(sqlite: Database) -> None:
+def test_sqlite_is_opened_durably(sqlite: Database) -> None:
     with sqlite.read() as connection:
         found = [
             connection.exec_driver_sql(f"PRAGMA {name}").scalar()
@@ -184,10 +199,10 @@ def test_a_database_that_stays_locked_is_unavailable(
     impatient.close()
 
 
-def test_a_writer_is_alone_from_its_first_moment(
+def test_a_writer_holds_the_lock_from_the_start(
     migrated: Database, sqlite_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise two could read the same state, and the slower one would fail when it starts to write."""
+    """Otherwise two writers could read the same state, and the slower one would fail when it starts to write."""
     monkeypatch.setattr(engine, "BUSY_SECONDS", 0)
     impatient = Database(f"sqlite:///{sqlite_path}")
     with migrated.begin(), pytest.raises(StoreUnavailable), impatient.begin():
@@ -209,7 +224,7 @@ def test_a_waiting_postgresql_writer_gives_up_too(
     waiter.close()
 
 
-def test_threads_of_one_process_wait_for_their_turn_but_not_for_ever(
+def test_threads_of_one_process_wait_for_their_turn_but_not_forever(
     migrated: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "BUSY_SECONDS", 0.05)
@@ -229,7 +244,7 @@ def test_threads_of_one_process_wait_for_their_turn_but_not_for_ever(
     assert TaskStore(migrated).list() == []
 
 
-def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_unavailable(tmp_path: Path) -> None:
     database = Database(f"postgresql://wan22@/wan22?host={tmp_path}")
     with pytest.raises(StoreUnavailable):
         TaskStore(database).list()
@@ -268,7 +283,7 @@ def test_a_full_disk_is_reported_and_nothing_is_half_written(migrated: Database)
     assert store.get(task.id).status is TaskStatus.PROCESSING
 
 
-def test_a_disk_too_full_to_fold_the_log_back_fails_neither_a_committed_write_nor_a_read(
+def test_a_disk_too_full_to_checkpoint_fails_neither_committed_writes_nor_reads(
     migrated: Database, sqlite_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempts = []
@@ -287,7 +302,7 @@ def test_a_disk_too_full_to_fold_the_log_back_fails_neither_a_committed_write_no
     other.close()
 
 
-def test_the_log_is_folded_back_by_the_checkpointer_only(
+def test_only_the_checkpointer_checkpoints_the_log(
     sqlite_path: Path, sqlite: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = sqlite_path.with_name("wan22.db-wal")
@@ -305,7 +320,7 @@ def test_the_log_is_folded_back_by_the_checkpointer_only(
 @pytest.mark.parametrize(
     "url", ["mysql://root@localhost/x", "sqlite://", "sqlite:///:memory:", "not a url with secret-password"]
 )
-def test_a_url_that_cannot_work_is_refused_without_repeating_it(url: str) -> None:
+def test_an_invalid_url_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(BadSettings) as refused:
         Database(url)
     assert "secret" not in refused.value.message

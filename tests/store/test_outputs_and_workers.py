@@ -44,7 +44,7 @@ def test_an_output_reads_back_as_it_was_recorded(store: TaskStore, database: Dat
     assert found.duration_seconds == 17 / 8
 
 
-def test_what_each_model_made_is_counted(store: TaskStore, database: Database, home: Home) -> None:
+def test_videos_are_counted_by_model(store: TaskStore, database: Database, home: Home) -> None:
     outputs = OutputStore(database, home)
     assert outputs.uses() == {}
     ids = [finish(store, home) for _ in range(3)]
@@ -53,7 +53,7 @@ def test_what_each_model_made_is_counted(store: TaskStore, database: Database, h
     assert use.last == outputs.get(ids[-1]).created_at
 
 
-def test_files_are_found_and_missed(store: TaskStore, database: Database, home: Home) -> None:
+def test_present_and_missing_files_are_detected(store: TaskStore, database: Database, home: Home) -> None:
     outputs = OutputStore(database, home)
     task_id = finish(store, home)
     assert outputs.video_path(task_id).read_bytes() == b"video"
@@ -67,7 +67,7 @@ def test_files_are_found_and_missed(store: TaskStore, database: Database, home: 
             call("no-such-task")
 
 
-def test_deleting_an_output_takes_its_files_along(store: TaskStore, database: Database, home: Home) -> None:
+def test_deleting_an_output_deletes_its_files(store: TaskStore, database: Database, home: Home) -> None:
     outputs = OutputStore(database, home)
     first, second = finish(store, home), finish(store, home)
     outputs.delete(first)
@@ -117,5 +117,5 @@ def test_a_worker_whose_process_is_gone_is_dead(database: Database, database_url
     assert worker.is_dead()
 
 
-def test_worker_ids_are_never_the_same() -> None:
+def test_worker_ids_are_unique() -> None:
     assert len({new_worker_id() for _ in range(100)}) == 100

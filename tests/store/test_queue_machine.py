@@ -1,7 +1,7 @@
-"""Random lives of a queue, compared with a model of it after every step, on SQLite and PostgreSQL.
+"""Random histories of a queue, compared with a model of it after every step, on SQLite and PostgreSQL.
 
 Workers claim, die, come back as zombies and are stopped; users submit, cancel, delete, pause downloads. No task may
-be lost, a lease counts only while it is the newest, ended tasks stand still, and the event log has no gaps.
+be lost, a lease is valid only while it is the newest, ended tasks never change, and the event log has no gaps.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Expected:
 
 
 class QueueMachine(RuleBasedStateMachine):
-    """Rules are what users and workers do; invariants are what the store promises."""
+    """The rules are actions of users and workers; the invariants are the store's promises."""
 
     def __init__(self, database: Database) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.leases.append((task.id, expected.token))
 
     def _in_order(self, paused: set[str]) -> list[str]:
-        """The ids of the tasks that are ready, the next one first."""
+        """The ids of the ready tasks, the next one first."""
         ready = {key: e for key, e in self.model.items() if e.status == "pending" and e.model not in paused}
         return [key for _, _, key in sorted((-e.priority, i, key) for i, (key, e) in enumerate(ready.items()))]
 
@@ -145,6 +145,8 @@ class QueueMachine(RuleBasedStateMachine):
         if expected.deleted:
             with pytest.raises(TaskNotFound):
                 self.store.request_cancel(task_id)
+        elif expected.status is TaskStatus.CANCELLED:
+            assert self.store.request_cancel(task_id).status is TaskStatus.CANCELLED
         elif expected.status in TERMINAL:
             with pytest.raises(StateConflict):
                 self.store.request_cancel(task_id)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.exc import StatementError
 
 from backend.core.domain import EventType, Priority, TaskStatus
@@ -25,7 +26,8 @@ from backend.core.paths import Home
 from backend.store.engine import Database
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore
-from backend.store.tasks import TaskStore
+from backend.store.tables import tasks
+from backend.store.tasks import KEY_SECONDS, TaskStore
 from tests.store.samples import LEASE, at_step, claimed, output_of, submit
 
 DEADLINE_SECONDS = 30
@@ -46,7 +48,7 @@ def test_only_the_task_store_writes_the_tasks_table() -> None:
     assert appliers == {"tasks.py", "leases.py"}
 
 
-def test_a_submitted_task_reads_back_as_it_was_sent(store: TaskStore) -> None:
+def test_a_submitted_task_reads_back_unchanged(store: TaskStore) -> None:
     task = submit(store, "a teal star, naïve, 星 🌟", priority=Priority.HIGH)
     found = store.get(task.id)
     assert found == task
@@ -58,9 +60,11 @@ def test_a_submitted_task_reads_back_as_it_was_sent(store: TaskStore) -> None:
 
 
 def test_an_unknown_task_is_not_found(store: TaskStore) -> None:
-    for call in (store.get, store.delete, store.request_cancel, store.queue_position, store.up_to):
+    for call in (store.get, store.delete, store.request_cancel):
         with pytest.raises(TaskNotFound):
             call("no-such-task")
+    assert store.queue_position("no-such-task") is None
+    assert store.up_to("no-such-task") == []
 
 
 def test_tasks_are_claimed_by_priority_then_age(store: TaskStore) -> None:
@@ -98,7 +102,7 @@ def test_a_claim_counts_the_attempt_and_gives_a_new_token(store: TaskStore) -> N
     assert other != token
 
 
-def test_a_zombie_can_write_nothing(store: TaskStore, database: Database) -> None:
+def test_a_zombie_cannot_write(store: TaskStore, database: Database) -> None:
     task = submit(store)
     _, old = claimed(store, "zombie")
     store.recover_worker("zombie")
@@ -120,7 +124,7 @@ def test_a_zombie_can_write_nothing(store: TaskStore, database: Database) -> Non
     assert store.get(task.id).status is TaskStatus.COMPLETED
 
 
-def test_nobody_writes_to_an_ended_task(store: TaskStore, database: Database) -> None:
+def test_an_ended_task_cannot_be_written_to(store: TaskStore, database: Database) -> None:
     task = submit(store)
     _, token = claimed(store)
     store.complete(task.id, token, output_of(task.id))
@@ -143,7 +147,7 @@ def test_completing_records_the_output_with_the_task(store: TaskStore, database:
     assert event.data["generation_seconds"] == 1.5
 
 
-def test_a_failure_keeps_code_sentence_and_advice(store: TaskStore, database: Database) -> None:
+def test_a_failure_keeps_code_message_and_advice(store: TaskStore, database: Database) -> None:
     task = submit(store)
     _, token = claimed(store)
     store.fail(task.id, token, OutOfMemory("no \x00 room \ud800 left", suggestions=("Fewer frames.",)))
@@ -257,7 +261,7 @@ def test_cancel_of_a_running_task_goes_through_its_worker(store: TaskStore, data
 
 
 @pytest.mark.parametrize("end", ["died", "stopped"])
-def test_a_cancelled_task_does_not_come_back_when_its_worker_goes(store: TaskStore, end: str) -> None:
+def test_a_cancelled_task_does_not_come_back_when_its_worker_dies(store: TaskStore, end: str) -> None:
     task = submit(store)
     _, token = claimed(store)
     store.request_cancel(task.id)
@@ -319,14 +323,24 @@ def test_the_same_key_gives_the_same_task(store: TaskStore) -> None:
     assert submit(store, "a red circle", key="k2").id != first.id
 
 
-def test_a_key_is_free_again_when_its_task_is_deleted(store: TaskStore) -> None:
+@pytest.mark.parametrize("tidy", ["delete", "clear"])
+def test_a_key_outlives_its_task_in_the_queue_for_a_day(store: TaskStore, database: Database, tidy: str) -> None:
     first = submit(store, "a red circle", key="k1")
     store.request_cancel(first.id)
-    store.delete(first.id)
-    assert submit(store, "another prompt", key="k1").id != first.id
+    if tidy == "delete":
+        store.delete(first.id)
+    else:
+        store.clear_finished()
+    assert submit(store, "a red circle", key="k1").id == first.id
+    with pytest.raises(IdempotencyConflict):
+        submit(store, "another prompt", key="k1")
+    for seconds, free in ((KEY_SECONDS - 60, False), (120, True)):
+        with database.begin() as connection:
+            connection.execute(update(tasks).values(deleted_at=tasks.c.deleted_at - seconds))
+        assert (submit(store, "a red circle", key="k1").id != first.id) is free
 
 
-def test_the_same_key_from_many_threads_makes_one_task(store: TaskStore) -> None:
+def test_the_same_key_from_many_threads_creates_one_task(store: TaskStore) -> None:
     barrier = threading.Barrier(4)
     ids: list[str] = []
 
@@ -343,7 +357,7 @@ def test_the_same_key_from_many_threads_makes_one_task(store: TaskStore) -> None
     assert len(set(ids)) == 1
 
 
-def test_cancel_racing_with_the_finish_gives_exactly_one_end(store: TaskStore, database: Database) -> None:
+def test_a_cancel_racing_with_the_finish_ends_the_task_exactly_once(store: TaskStore, database: Database) -> None:
     for _ in range(20):
         task = submit(store)
         _, token = claimed(store)

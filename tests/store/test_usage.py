@@ -1,4 +1,4 @@
-"""What the models were used for, counted on both databases."""
+"""Usage of the models, counted on both databases."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.store.test_outputs_and_workers import finish
 DAY = 86_400.0
 
 
-def test_only_what_ended_in_the_time_counts(store: TaskStore, database: Database, home: Home) -> None:
+def test_only_tasks_ended_in_the_period_count(store: TaskStore, database: Database, home: Home) -> None:
     usage = UsageStore(database)
     assert usage.of_last(30).records == ()
     old = finish(store, home)
@@ -42,7 +42,7 @@ def test_only_what_ended_in_the_time_counts(store: TaskStore, database: Database
     assert period.until - period.since == timedelta(days=7)
 
 
-def test_deleted_tasks_count_and_deleted_videos_take_their_seconds_with_them(
+def test_deleted_tasks_count_but_the_seconds_of_deleted_videos_do_not(
     store: TaskStore, database: Database, home: Home
 ) -> None:
     task_id = finish(store, home)
@@ -52,7 +52,7 @@ def test_deleted_tasks_count_and_deleted_videos_take_their_seconds_with_them(
     assert (record.completed, record.mean_seconds, record.success_rate) == (1, None, 1.0)
 
 
-def test_without_an_end_there_is_no_rate(store: TaskStore, database: Database) -> None:
+def test_without_ended_tasks_there_is_no_rate(store: TaskStore, database: Database) -> None:
     store.request_cancel(submit(store).id)
     (record,) = UsageStore(database).of_last(1).records
     assert (record.uses, record.success_rate) == (1, None)

@@ -29,7 +29,7 @@ START_SECONDS = 240.0
 
 
 class Queue:
-    """A home folder with its stores, and what tests ask about it."""
+    """A home folder with its stores, and queries for tests."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -43,7 +43,7 @@ class Queue:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def submit(self, *, steps: int = 4, frames: int = 5, max_attempts: int = 3, model: str = "tiny-t2v-a14b") -> Task:
-        """Queue a small task; of a model other than the tiny one it has the name alone."""
+        """Queue a small task; for a model other than the tiny one only the name differs."""
         draft = RequestDraft(
             prompt="a red circle moving right on a navy background",
             width=64,
@@ -72,17 +72,17 @@ class Queue:
         return self.tasks.get(task_id)
 
     def wait_denoising(self, task_id: str) -> WorkerInfo:
-        """Wait until the task is being denoised; return its worker."""
+        """Wait until denoising has started; return the task's worker."""
         wait_for(lambda: self.tasks.get(task_id).stage == "generating", seconds=START_SECONDS, what="denoising")
         return self.worker(self.tasks.get(task_id).worker_id)
 
     def worker(self, worker_id: str | None) -> WorkerInfo:
-        """The register's entry of a worker."""
+        """The worker's entry in the register."""
         (worker,) = [worker for worker in self.workers.list() if worker.id == worker_id]
         return worker
 
     def start_worker(self, worker_id: str, **env: str) -> subprocess.Popen[bytes]:
-        """Start a worker process of our own, with a pipe as stdin."""
+        """Start a worker process with a pipe as its standard input."""
         process = subprocess.Popen(
             [sys.executable, "-m", "backend.cli", "worker", "--worker-id", worker_id],
             stdin=subprocess.PIPE,
@@ -92,14 +92,14 @@ class Queue:
         return process
 
     def leftovers(self) -> list[str]:
-        """Names of files that only a running task may have; saved states are the task's and not counted."""
+        """Names of files that only a running task may have, except saved states."""
         # A worker may be tidying up meanwhile: `os.walk` does not mind folders that go.
         found = [Path(folder, name) for folder, _, names in os.walk(self.home.work) for name in names]
         work = [path.relative_to(self.home.work) for path in found]
         return [p.name for p in self.home.outputs.glob("*.part")] + [str(p) for p in work if "state" not in p.parts]
 
     def states(self, task_id: str) -> list[int]:
-        """The steps after which a task's states were saved."""
+        """The steps of a task's saved states."""
         names = [path.name for path in self.home.state_of(task_id).glob("step-*.safetensors")]
         return sorted(int(name.removeprefix("step-").removesuffix(".safetensors")) for name in names)
 
@@ -108,7 +108,7 @@ class Queue:
         return sorted(path.name for path in self.home.outputs.glob("*.mp4"))
 
     def close(self) -> None:
-        """End every process that a test left."""
+        """Stop every process that a test left running."""
         for process in self._processes:
             if process.poll() is None:
                 process.kill()
@@ -120,7 +120,7 @@ class Queue:
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Settings for quick tests, for this process and the workers it starts."""
+    """Settings for fast tests, for this process and the workers it starts."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return load_settings(
         home=tmp_path / "home",
@@ -134,7 +134,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 @pytest.fixture
 def queue(settings: Settings) -> Iterator[Queue]:
-    """An empty queue; worker processes started through it are ended with the test."""
+    """An empty queue; worker processes started through it end with the test."""
     queue = Queue(settings)
     yield queue
     queue.close()
@@ -142,7 +142,7 @@ def queue(settings: Settings) -> Iterator[Queue]:
 
 @pytest.fixture
 def supervise(settings: Settings, queue: Queue) -> Iterator[Callable[..., Supervisor]]:
-    """Start supervisors of the queue's home, with changed settings if need be; all are stopped at the end."""
+    """Start supervisors of the queue's home, optionally with changed settings; all are stopped at the end."""
     started: list[Supervisor] = []
 
     def start(**changes: object) -> Supervisor:

@@ -1,4 +1,4 @@
-"""One attempt as its worker holds it: what it tells, how often, and what makes it stop."""
+"""One attempt in its worker: what it reports, how often, and what stops it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.worker.conftest import Queue
 
 
 class FlakyStore(TaskStore):
-    """A task store whose database goes away: before the next write, or after it was committed."""
+    """A task store whose database becomes unavailable: before the next write, or after its commit."""
 
     failures_before = 0
     failures_after = 0
@@ -68,7 +68,7 @@ def told(queue: Queue, attempt: Attempt) -> list[float | None]:
     return [event.data["current_step"] for event in events if event.type is EventType.PROGRESS]
 
 
-def test_steps_are_told_sparsely_but_stages_and_the_last_step_always(queue: Queue, attempt: Attempt) -> None:
+def test_steps_are_reported_sparsely_but_stages_and_the_last_step_always(queue: Queue, attempt: Attempt) -> None:
     with nothing_is_long_ago():
         for step in range(21):
             attempt.report(at_step(step))
@@ -76,7 +76,7 @@ def test_steps_are_told_sparsely_but_stages_and_the_last_step_always(queue: Queu
     assert told(queue, attempt) == [0, 20, 19]
 
 
-def test_the_last_byte_of_a_model_is_told_always(queue: Queue, attempt: Attempt) -> None:
+def test_the_last_byte_of_a_model_is_always_reported(queue: Queue, attempt: Attempt) -> None:
     with nothing_is_long_ago():
         for done in range(11):
             news = DownloadProgress(DownloadPhase.DOWNLOADING, None, done, 10, None, None)
@@ -86,7 +86,7 @@ def test_the_last_byte_of_a_model_is_told_always(queue: Queue, attempt: Attempt)
     assert figures == [{"status": "downloading", "done_bytes": done, "total_bytes": 10} for done in (0, 10)]
 
 
-def test_every_step_is_told_when_steps_are_slow(queue: Queue, attempt: Attempt) -> None:
+def test_every_step_is_reported_when_steps_are_slow(queue: Queue, attempt: Attempt) -> None:
     with patch.object(attempt_module, "REPORT_SECONDS", 0.0):
         for step in range(5):
             attempt.report(at_step(step))
@@ -111,7 +111,7 @@ def test_a_lost_lease_is_noticed_at_the_very_next_step(queue: Queue, attempt: At
             attempt.report(at_step(2))
 
 
-def test_the_heartbeat_brings_the_news_too(queue: Queue, stopping: threading.Event) -> None:
+def test_the_heartbeat_reports_a_stop_too(queue: Queue, stopping: threading.Event) -> None:
     attempt = begin(queue, FlakyStore(queue.database), stopping)  # its reports reach nobody
     attempt.report(at_step(1))
     queue.tasks.request_cancel(attempt.task.id)
@@ -130,7 +130,7 @@ def test_the_operators_stop_is_noticed(attempt: Attempt, stopping: threading.Eve
         attempt.report(at_step(1))
 
 
-def test_a_database_that_is_away_does_not_stop_the_work(queue: Queue, stopping: threading.Event) -> None:
+def test_an_unavailable_database_does_not_stop_the_work(queue: Queue, stopping: threading.Event) -> None:
     store = FlakyStore(queue.database)
     store.failures_before = 1
     attempt = begin(queue, store, stopping)
@@ -140,7 +140,7 @@ def test_a_database_that_is_away_does_not_stop_the_work(queue: Queue, stopping: 
     assert queue.types(attempt.task.id).count(EventType.COMPLETED) == 1
 
 
-def test_an_end_whose_answer_got_lost_still_counts(queue: Queue, stopping: threading.Event) -> None:
+def test_an_end_whose_reply_was_lost_still_counts(queue: Queue, stopping: threading.Event) -> None:
     store = FlakyStore(queue.database)
     store.failures_after = 1
     attempt = begin(queue, store, stopping)
@@ -149,7 +149,7 @@ def test_an_end_whose_answer_got_lost_still_counts(queue: Queue, stopping: threa
     assert queue.types(attempt.task.id).count(EventType.COMPLETED) == 1
 
 
-def test_a_database_that_stays_away_ends_the_attempt_not_the_worker(
+def test_a_database_that_stays_unavailable_ends_the_attempt_not_the_worker(
     queue: Queue, stopping: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attempt_module, "PERSIST_SECONDS", 0.0)
@@ -166,7 +166,7 @@ def test_a_failure_is_recorded_with_its_advice(queue: Queue, attempt: Attempt) -
     assert (failed.error_message, failed.error_suggestions) == ("no luck", ("Try again.",))
 
 
-def test_an_alert_is_told_and_stops_nothing(queue: Queue, attempt: Attempt, stopping: threading.Event) -> None:
+def test_an_alert_is_reported_and_stops_nothing(queue: Queue, attempt: Attempt, stopping: threading.Event) -> None:
     alert = MemoryAlert(MemoryLevel.CRITICAL, MemoryReading(Place.VRAM, 92, 100))
     attempt.alert(alert, ("tiny-ti2v-5b",))
     (event,) = [one for one in queue.events.of_task(attempt.task.id) if one.type is EventType.ALERT]

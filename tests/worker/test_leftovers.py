@@ -1,4 +1,4 @@
-"""What dead attempts left goes; what somebody still needs stays."""
+"""Leftovers of dead attempts are removed; files still in use stay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def leftovers(queue: Queue) -> Leftovers:
 
 
 def litter(queue: Queue, task_id: str) -> None:
-    """Write what a running attempt has on disk."""
+    """Write the files of a running attempt."""
     queue.home.state_of(task_id).mkdir(parents=True)
     (queue.home.state_of(task_id) / "step-0004.safetensors").write_bytes(b"state")
     queue.home.preview_of(task_id).write_bytes(b"jpeg")
@@ -37,7 +37,7 @@ def test_a_sweep_keeps_what_a_running_attempt_needs(queue: Queue, leftovers: Lef
     assert queue.states(waiting.id) == [4], "its next attempt goes on from there"
 
 
-def test_states_go_when_their_task_has_ended(queue: Queue, leftovers: Leftovers) -> None:
+def test_states_are_removed_when_their_task_has_ended(queue: Queue, leftovers: Leftovers) -> None:
     done, failed, cancelled, waiting = (queue.submit() for _ in range(4))
     for task in (done, failed, cancelled, waiting):
         litter(queue, task.id)
@@ -51,7 +51,7 @@ def test_states_go_when_their_task_has_ended(queue: Queue, leftovers: Leftovers)
     assert not queue.home.preview_of(waiting.id).exists()
 
 
-def test_a_sweep_removes_videos_that_nobody_recorded(queue: Queue, leftovers: Leftovers) -> None:
+def test_a_sweep_removes_unrecorded_videos(queue: Queue, leftovers: Leftovers) -> None:
     done, failed, waiting = queue.submit(), queue.submit(), queue.submit()
     for task in (done, failed, waiting):
         queue.home.video_of(task.id).write_bytes(b"video")
@@ -68,7 +68,7 @@ def test_a_sweep_removes_videos_that_nobody_recorded(queue: Queue, leftovers: Le
     assert not queue.home.latents_of(failed.id).exists()
 
 
-def test_removing_one_tasks_leftovers_spares_its_next_attempt(queue: Queue, leftovers: Leftovers) -> None:
+def test_removing_a_tasks_leftovers_spares_its_next_attempt(queue: Queue, leftovers: Leftovers) -> None:
     task = queue.submit()
     _, token = claimed(queue.tasks)
     litter(queue, task.id)

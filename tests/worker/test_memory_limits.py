@@ -1,4 +1,4 @@
-"""The limits that an operator sets decide when a worker says that its memory gets full. A real worker, a real model."""
+"""The operator's limits decide when a worker reports that memory is filling up. Real worker, real model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.worker.conftest import Queue
 pytestmark = pytest.mark.timeout(900)
 
 
-def test_limits_that_are_set_while_a_worker_runs_count_for_its_next_video(queue: Queue) -> None:
+def test_limits_set_while_a_worker_runs_apply_to_its_next_video(queue: Queue) -> None:
     def warnings() -> tuple[str, ...]:
         task = queue.submit()
         queue.wait_status(task.id, TaskStatus.COMPLETED)

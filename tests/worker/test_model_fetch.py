@@ -1,4 +1,4 @@
-"""Tasks that need a model which is not here: fetched by the worker, once, whatever happens to it. Real processes.
+"""Tasks that need a missing model: the worker downloads it once, whatever happens. Real processes.
 
 The hub is a stand-in that speaks the real protocol; the repository has the layout of T2V-A14B in miniature.
 """
@@ -63,12 +63,12 @@ def hub(published: dict[str, bytes]) -> Iterator[StandIn]:
 
 @pytest.fixture
 def serve(live_server: Serve, hub: StandIn) -> Serve:
-    """Start servers whose hub is the stand-in."""
+    """Start servers that use the stand-in as their hub."""
     return lambda **env: live_server(HF_ENDPOINT=hub.endpoint, WAN22_RESTART_BACKOFF_SECONDS="0.05", **env)
 
 
 class Follower:
-    """A WebSocket client that keeps everything it hears of two topics."""
+    """A WebSocket client that keeps every message of two topics."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self._socket = socket
@@ -83,14 +83,14 @@ class Follower:
             self.heard.append(json.loads(text))
 
     def of(self, kind: str, **data: Any) -> list[dict[str, Any]]:
-        """The data of all messages of a type with these values, so far."""
+        """The data of all messages so far that have this type and these values."""
         found = [message["data"] for message in list(self.heard) if message["type"] == kind]
         return [one for one in found if data.items() <= one.items()]
 
 
 @contextmanager
 def following(server: LiveServer) -> Iterator[Follower]:
-    """Follow while the block lasts; what was heard can be read after it."""
+    """Follow within the block; the messages can be read afterwards."""
     with connect(server.url.replace("http", "ws", 1) + "/ws", open_timeout=30, max_queue=None) as socket:
         follower = Follower(socket)
         wait_for(lambda: len(follower.of("subscription_response")) == 2, what="the subscriptions")
@@ -103,7 +103,7 @@ def presence(home: Path) -> Presence:
 
 
 def at_hub(hub: StandIn, server: LiveServer) -> str:
-    """Queue a task whose download stands still in its middle."""
+    """Queue a task whose download stalls midway."""
     hub.hold(sum(map(len, hub.files.values())) // 3)
     task = server.submit(**WANTED)
     assert hub.held.wait(DEADLINE)
@@ -114,7 +114,7 @@ def listings(hub: StandIn) -> int:
     return sum(request.path.startswith("/api/models/") for request in hub.requests)
 
 
-def test_a_task_fetches_its_model_shows_true_bytes_and_makes_its_video(
+def test_a_task_downloads_its_model_reports_exact_bytes_and_completes(
     serve: Serve, hub: StandIn, needed: dict[str, bytes]
 ) -> None:
     total = sum(map(len, needed.values()))
@@ -237,7 +237,7 @@ def test_fifty_submits_and_two_workers_cause_one_download(serve: Serve, hub: Sta
         assert [event["type"] for event in events].count("submitted") == 1
 
 
-def test_a_worker_that_is_killed_or_stopped_while_it_fetches_goes_on_at_the_byte(
+def test_a_download_resumes_at_its_last_byte_after_a_kill_or_stop(
     serve: Serve, hub: StandIn, needed: dict[str, bytes]
 ) -> None:
     server = serve()
@@ -268,7 +268,7 @@ def test_a_worker_that_is_killed_or_stopped_while_it_fetches_goes_on_at_the_byte
     assert files == needed
 
 
-def test_a_cancel_is_obeyed_while_the_line_stands_still_and_the_bytes_stay(
+def test_a_cancel_takes_effect_while_the_connection_stalls_and_the_data_stays(
     serve: Serve, hub: StandIn, needed: dict[str, bytes]
 ) -> None:
     server = serve()
@@ -293,7 +293,7 @@ def manage(server: LiveServer, action: str, **values: float) -> dict[str, Any]:
 
 
 def handed_back(server: LiveServer, task: str) -> None:
-    """Wait until a task says why it waits, and that it does."""
+    """Wait until a task is waiting and reports why."""
     wait_for(lambda: server.task(task)["status"] == "pending", what="the task back in the queue")
     seen = server.task(task)
     assert seen["message"] == f"Somebody paused the download of {T2V}: this task waits until it is resumed"
@@ -301,16 +301,16 @@ def handed_back(server: LiveServer, task: str) -> None:
 
 
 def let_go(server: LiveServer) -> tuple[Path, int]:
-    """Wait until nobody holds the folder; return what is being fetched, and how much of it is here."""
+    """Wait until the folder is unlocked; return the partial files and how much of them has arrived."""
     wait_for(lambda: presence(server.home) is Presence.PARTIAL, what="the folder to be let go")
     (part,) = (server.home / "models" / f"{T2V}.partial").rglob(f"*{PART_SUFFIX}")
     return part, part.stat().st_size
 
 
-def test_a_paused_download_holds_up_only_its_own_tasks_which_go_on_at_the_byte(
+def test_a_paused_download_holds_up_only_its_own_tasks_and_resumes_at_its_last_byte(
     serve: Serve, hub: StandIn, needed: dict[str, bytes]
 ) -> None:
-    """Paused ten times, by a user who allows a task one attempt: where the line stands still, and where it is slow."""
+    """Paused ten times, with one attempt per task: while the connection stalls, and while it is slow."""
     server = serve(WAN22_MAX_ATTEMPTS="1")
     with following(server) as follower:
         task = at_hub(hub, server)
@@ -367,9 +367,7 @@ def test_a_paused_download_holds_up_only_its_own_tasks_which_go_on_at_the_byte(
     assert files == needed
 
 
-def test_a_pause_outlives_the_server_and_holds_up_no_task_whose_model_has_come_otherwise(
-    serve: Serve, hub: StandIn
-) -> None:
+def test_a_pause_survives_a_restart_and_ignores_models_obtained_otherwise(serve: Serve, hub: StandIn) -> None:
     server = serve()
     task = at_hub(hub, server)
     manage(server, "pause")
@@ -393,7 +391,7 @@ def test_a_pause_outlives_the_server_and_holds_up_no_task_whose_model_has_come_o
     server.wait(task, "completed", seconds=DEADLINE)
 
 
-def test_what_the_hub_refuses_fails_the_task_with_its_advice(serve: Serve, hub: StandIn) -> None:
+def test_a_refusal_by_the_hub_fails_the_task_with_advice(serve: Serve, hub: StandIn) -> None:
     hub.required_token = "the right one"
     server = serve()
     with following(server) as follower:

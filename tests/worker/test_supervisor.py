@@ -1,4 +1,4 @@
-"""The supervisor's own promises: it gives up loudly, starts again, and never loads the engine."""
+"""The supervisor's promises: it reports giving up, restarts workers, and never loads the engine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.worker.conftest import START_SECONDS, Queue
 pytestmark = pytest.mark.timeout(300)
 
 
-def test_a_worker_that_cannot_start_is_given_up_and_tasks_stay_queued(
+def test_a_worker_that_cannot_start_is_abandoned_and_tasks_stay_queued(
     tmp_path: Path, queue: Queue, supervise: Callable[..., Supervisor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = tmp_path / "broken"

@@ -1,4 +1,4 @@
-"""Workers on machines whose GPU cannot be used start, say so, and make videos. Real processes, real model."""
+"""Workers on machines with an unusable GPU start, report it, and generate videos. Real processes, real model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(900)
 
 
 def broken_nvml(folder: Path) -> Path:
-    """Put a library in NVIDIA's place that can be loaded and has none of its functions; return its folder."""
+    """Replace NVIDIA's library with one that loads but has none of its functions; return its folder."""
     library = next(path.locate() for path in files("psutil") or () if path.suffix == ".so")
     folder.mkdir()
     (folder / "libnvidia-ml.so.1").symlink_to(Path(library))
@@ -43,17 +43,17 @@ def assert_a_video_is_made_on_the_processor(queue: Queue, worker_id: str) -> Non
     assert queue.worker(worker_id).device == "cpu"
 
 
-def test_with_a_gpu_library_that_fails_videos_are_made(queue: Queue, tmp_path: Path) -> None:
+def test_videos_are_generated_despite_a_failing_gpu_library(queue: Queue, tmp_path: Path) -> None:
     queue.start_worker("first", LD_LIBRARY_PATH=str(broken_nvml(tmp_path / "lib")))
     assert_a_video_is_made_on_the_processor(queue, "first")
     equipment = queue.worker("first").equipment
     assert equipment is not None
     assert equipment.device_reason == "no card can be used, so videos are made on the processor"
     (warning,) = equipment.warnings
-    assert "NVIDIA's library does not start" in warning
+    assert "NVIDIA's library could not be started" in warning
 
 
-def test_the_whole_server_with_a_gpu_library_that_fails_starts_says_so_and_makes_a_video(
+def test_a_server_with_a_failing_gpu_library_starts_reports_it_and_generates_a_video(
     live_server: Callable[..., LiveServer], tmp_path: Path
 ) -> None:
     server = live_server(LD_LIBRARY_PATH=str(broken_nvml(tmp_path / "lib")))
@@ -61,7 +61,7 @@ def test_the_whole_server_with_a_gpu_library_that_fails_starts_says_so_and_makes
     health = server.client.get("/api/v1/system/health").json()
     (worker,) = health["workers"]
     (warning,) = worker["warnings"]
-    assert "NVIDIA's library does not start" in warning
+    assert "NVIDIA's library could not be started" in warning
     assert (worker["device"], warning in health["system_info"]["warnings"]) == ("cpu", True)
     assert (health["database_connected"], health["worker_alive"]) == (True, True)
 
@@ -83,7 +83,7 @@ def worker_with_a_newer_card(queue: Queue) -> Iterator[None]:
         worker.stdin.close()
 
 
-def test_with_a_card_newer_than_torch_videos_are_made(queue: Queue) -> None:
+def test_videos_are_generated_with_a_card_newer_than_torch(queue: Queue) -> None:
     with worker_with_a_newer_card(queue):
         assert_a_video_is_made_on_the_processor(queue, "newer")
         equipment = queue.worker("newer").equipment
@@ -93,7 +93,7 @@ def test_with_a_card_newer_than_torch_videos_are_made(queue: Queue) -> None:
         assert "cu130" in warning
 
 
-def test_a_server_that_sees_a_card_plans_for_the_processor_once_its_worker_found_that_it_cannot_be_used(
+def test_a_server_plans_for_the_cpu_once_its_worker_found_the_card_unusable(
     queue: Queue,
 ) -> None:
     gpu = Gpu(0, "NVIDIA RTX 5090", 32 * GIB, 0, None, (12, 0))
@@ -118,7 +118,7 @@ def test_a_server_that_sees_a_card_plans_for_the_processor_once_its_worker_found
             assert {option["vram"]["value"] for option in large["options"]} == {0}
 
 
-def test_without_a_gpu_the_worker_says_what_it_computes_with(queue: Queue) -> None:
+def test_without_a_gpu_the_worker_reports_its_device(queue: Queue) -> None:
     queue.start_worker("first", WAN22_DEVICE="cpu")
     wait_for(
         lambda: [worker.state for worker in queue.workers.list()] == [WorkerState.IDLE],
@@ -130,7 +130,7 @@ def test_without_a_gpu_the_worker_says_what_it_computes_with(queue: Queue) -> No
     assert (equipment.device_reason, equipment.warnings) == ("the processor was chosen in WAN22_DEVICE", ())
 
 
-def test_a_device_that_was_ordered_and_cannot_be_used_is_an_error_that_its_server_can_tell(
+def test_a_requested_unusable_device_is_an_error_that_the_server_reports(
     queue: Queue, supervise: Callable[..., Supervisor]
 ) -> None:
     task = queue.submit()
@@ -143,7 +143,7 @@ def test_a_device_that_was_ordered_and_cannot_be_used_is_an_error_that_its_serve
     assert queue.tasks.get(task.id).status is TaskStatus.PENDING
 
 
-def test_the_kernel_that_was_chosen_makes_the_video_and_is_in_its_record(queue: Queue) -> None:
+def test_the_chosen_kernel_is_used_and_recorded(queue: Queue) -> None:
     queue.start_worker("first", WAN22_ATTENTION="math")
     task = queue.submit()
     queue.wait_status(task.id, TaskStatus.COMPLETED)

@@ -1,4 +1,4 @@
-"""What becomes of tasks when worker processes die, hang or are told to stop. Real processes, real model."""
+"""What happens to tasks when worker processes die, hang or are stopped. Real processes, real model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HANG_WHILE_DENOISING = "denoise.step:1=hang"
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process has ended; a zombie has."""
+    """Whether a process has ended; a zombie counts as ended."""
     try:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -35,7 +35,7 @@ def is_gone(pid: int) -> bool:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether every thread of a process stands still. A thread that waits for its turn on a core is not there yet."""
+    """Whether every thread of a process is stopped; a thread waiting for a core is not."""
     try:
         states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
     except OSError:
@@ -44,7 +44,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def freeze_between_writes(queue: Queue, process: subprocess.Popen[bytes]) -> None:
-    """Stop a process outside of its transactions: inside of one it would keep everybody else from writing."""
+    """Stop a process outside its transactions: inside one it would block all other writers."""
     while True:
         process.send_signal(signal.SIGSTOP)
         wait_for(lambda: is_stopped(process.pid), seconds=START_SECONDS, what="the stop of every thread")
@@ -55,7 +55,7 @@ def freeze_between_writes(queue: Queue, process: subprocess.Popen[bytes]) -> Non
             process.send_signal(signal.SIGCONT)
 
 
-def test_killed_while_denoising_the_task_goes_on_where_it_was(
+def test_a_task_killed_while_denoising_resumes_where_it_was(
     queue: Queue, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = queue.submit()
@@ -101,7 +101,7 @@ def test_a_task_that_always_kills_its_worker_fails_and_the_next_one_runs(
     assert supervisor.state.status is SupervisorStatus.RUNNING
 
 
-def test_killed_after_the_rename_there_is_still_one_output(queue: Queue, supervise: Supervise) -> None:
+def test_a_kill_after_the_rename_leaves_one_output(queue: Queue, supervise: Supervise) -> None:
     task = queue.submit()
     worker = queue.start_worker("first", WAN22_FAULTS="finish.before_commit:1=kill")
     assert worker.wait(START_SECONDS) == -signal.SIGKILL
@@ -115,8 +115,8 @@ def test_killed_after_the_rename_there_is_still_one_output(queue: Queue, supervi
     assert queue.videos() == [f"{task.id}.mp4"]
 
 
-def test_one_worker_is_cancelled_goes_on_and_is_stopped(queue: Queue) -> None:
-    """One worker's life: a task that the user cancels, one that completes, one that the operator interrupts."""
+def test_a_worker_handles_a_cancel_continues_and_is_stopped(queue: Queue) -> None:
+    """One worker runs a task that the user cancels, one that completes, and one that the operator interrupts."""
     cancelled = queue.submit(steps=100, frames=65)
     worker = queue.start_worker("first")
     queue.wait_denoising(cancelled.id)
@@ -142,7 +142,7 @@ def test_one_worker_is_cancelled_goes_on_and_is_stopped(queue: Queue) -> None:
     assert queue.workers.list() == []
 
 
-def test_a_hung_worker_that_is_stopped_gives_its_task_back_too(queue: Queue) -> None:
+def test_a_hung_worker_returns_its_task_when_stopped(queue: Queue) -> None:
     task = queue.submit()
     worker = queue.start_worker("first", WAN22_FAULTS=HANG_WHILE_DENOISING, WAN22_STOP_GRACE_SECONDS="0.5")
     queue.wait_denoising(task.id)
@@ -239,7 +239,7 @@ def test_a_worker_waits_for_the_hub_and_for_its_disk_and_no_task_pays_for_it(que
     assert queue.videos() == sorted(f"{task.id}.mp4" for task in (here, held))
 
 
-def test_a_pause_holds_up_no_task_for_which_nothing_would_be_fetched(queue: Queue) -> None:
+def test_a_pause_holds_up_no_task_that_needs_no_download(queue: Queue) -> None:
     orders = DownloadOrders(queue.database)
     missing, gone, here = (queue.submit(model=model) for model in ("T2V-A14B", "taken-out", "tiny-t2v-a14b"))
     for task in (missing, gone, here):
@@ -284,7 +284,7 @@ def test_a_worker_does_not_outlive_its_server(queue: Queue) -> None:
     assert queue.leftovers() == []
 
 
-def test_a_worker_without_work_frees_its_model_and_loads_it_again(queue: Queue) -> None:
+def test_an_idle_worker_unloads_its_model_and_loads_it_again(queue: Queue) -> None:
     queue.start_worker("first", WAN22_IDLE_UNLOAD_SECONDS="0.3")
     wait_for(
         lambda: any("was unloaded: there was no work for 0.3 s" in (one.detail or "") for one in queue.workers.list()),

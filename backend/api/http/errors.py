@@ -19,6 +19,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
+from backend.core.config.plain_words import in_plain_words
 from backend.core.errors import (
     BodyTooLarge,
     InvalidRequest,
@@ -115,7 +116,7 @@ def _shape_answer(faults: Sequence[Any], scope: Scope) -> Response:
     """Return 422 with a sentence for people and a list of faults for programs; never the input."""
     details = [_fault(fault) for fault in faults]
     sentences = [_MISSING.get(_field(f["loc"]), "") if f["type"] == "missing" else "" for f in details]
-    message = next(filter(None, sentences), "") or "; ".join(f"{_field(f['loc'])}: {f['msg']}" for f in details[:3])
+    message = next(filter(None, sentences), "") or "; ".join(_sentence(f) for f in details[:3])
     return error_answer(
         InvalidRequest.status,
         InvalidRequest.code,
@@ -128,7 +129,15 @@ def _shape_answer(faults: Sequence[Any], scope: Scope) -> Response:
 
 def _fault(fault: Mapping[str, Any]) -> dict[str, Any]:
     loc = [part if isinstance(part, int) or _PLAIN_NAME.match(part) else "(unnamed)" for part in fault["loc"]]
-    return {"loc": loc, "msg": str(fault["msg"]).removeprefix("Value error, "), "type": fault["type"]}
+    # Clients of the earlier application compare the sentence about a missing field.
+    words = str(fault["msg"]) if fault["type"] == "missing" else in_plain_words(fault)
+    return {"loc": loc, "msg": words, "type": fault["type"]}
+
+
+def _sentence(fault: Mapping[str, Any]) -> str:
+    """Name the field before what is wrong with it; "must be" and the like continue the sentence."""
+    field, words = _field(fault["loc"]), str(fault["msg"])
+    return f"{field} {words}" if words.startswith(("must ", "is ", "may ", "has ")) else f"{field}: {words}"
 
 
 def _field(loc: Sequence[int | str]) -> str:

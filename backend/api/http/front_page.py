@@ -11,8 +11,9 @@ import re
 from functools import cache
 from pathlib import Path
 
-from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
+
+from backend.api.http.routing import Routes
 
 _PAGE = Path(__file__).parents[2] / "assets" / "front_page.html"
 _POLICY = (
@@ -20,7 +21,7 @@ _POLICY = (
     "media-src blob:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 
-router = APIRouter(include_in_schema=False)
+router = Routes(include_in_schema=False)
 
 
 @router.get("/")

@@ -6,16 +6,18 @@ origin check stops cross-site pages, and the size limit applies while the body a
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import re
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from backend.api.http.access import COOKIE, AccessTokens
+from backend.api.http.addressing import route_path
 from backend.api.http.errors import answer_to
-from backend.core.errors import BodyTooLarge, Forbidden, MalformedBody, Unauthorized, WanError
+from backend.core.errors import BodyTooLarge, Forbidden, MalformedBody, Unauthorized, UnsupportedEncoding, WanError
 from backend.core.settings import Settings
 
 MAX_BODY_BYTES = 1024**2
@@ -24,6 +26,8 @@ MAX_FORM_BYTES = 25 * 1024**2
 MAX_UPLOAD_BYTES = 501 * 1024**2
 UPLOAD_PATHS = frozenset({"/api/v1/lora/upload", "/lora/upload"})
 READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+#: Answered under any host name: a probe uses the address it was given, and learns nothing here.
+PROBES = frozenset({"/live", "/ready"})
 #: Open even when a key is set: liveness probes have none, and the API's description is not secret.
 PUBLIC_PATHS = frozenset({"/", "/live", "/ready", "/docs", "/openapi.json"})
 PUBLIC_PREFIX = "/docs/assets/"
@@ -38,7 +42,7 @@ class Gate:
         self.app = app
         self._hosts = {"localhost", settings.host.lower(), *(name.lower() for name in settings.allowed_hosts)}
         self._origins = {origin.rstrip("/").lower() for origin in settings.cors_origins}
-        self._key = settings.api_key.get_secret_value().encode() if settings.api_key else None
+        self._tokens = AccessTokens.of(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check one connection and pass it to the app."""
@@ -48,9 +52,11 @@ class Gate:
         headers = Headers(scope=scope)
         limit = _body_limit(scope, headers)
         try:
-            self._check_host(headers)
+            if route_path(scope) not in PROBES:
+                self._check_host(headers)
             self._check_origin(scope, headers)
-            self._check_key(scope, headers)
+            scope = self._check_key(scope, headers)
+            _check_encoding(headers)
             _check_length(headers, limit)
         except WanError as refusal:
             await _refuse(refusal, scope, receive, send)
@@ -80,19 +86,39 @@ class Gate:
         if len(origins) > 1 or not (ours or origin in self._origins):
             raise Forbidden("Pages of another origin may not use this server")
 
-    def _check_key(self, scope: Scope, headers: Headers) -> None:
-        if self._key is None or scope["path"] in PUBLIC_PATHS or scope["path"].startswith(PUBLIC_PREFIX):
-            return
+    def _check_key(self, scope: Scope, headers: Headers) -> Scope:
+        """Accept the key, or what a browser sends in its place; return the scope without the signature of a link."""
+        path, query = route_path(scope), scope["query_string"].decode("latin-1")
+        signed = scope["type"] == "http" and scope["method"] in READING_METHODS and "signature=" in query
+        plain = {**scope, "query_string": _without_signature(query)} if signed else scope
+        if self._tokens.key is None or path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIX):
+            return plain
         scheme, _, key = headers.get("authorization", "").partition(" ")
-        # Constant-time comparison, so that timing reveals nothing about the key.
-        if scheme.lower() != "bearer" or not hmac.compare_digest(key.strip().encode("utf-8", "replace"), self._key):
+        if not (
+            (scheme.lower() == "bearer" and self._tokens.is_key(key.strip()))
+            or (signed and self._tokens.opens(path, query))
+            or self._tokens.is_session(cookie_parser(headers.get("cookie", "")).get(COOKIE, ""))
+            or (scope["type"] == "websocket" and self._tokens.in_subprotocols(scope.get("subprotocols", [])))
+        ):
             raise Unauthorized
+        return plain
 
 
 def _body_limit(scope: Scope, headers: Headers) -> int:
     if not headers.get("content-type", "").lower().startswith("multipart/form-data"):
         return MAX_BODY_BYTES
-    return MAX_UPLOAD_BYTES if scope["path"] in UPLOAD_PATHS else MAX_FORM_BYTES
+    return MAX_UPLOAD_BYTES if route_path(scope) in UPLOAD_PATHS else MAX_FORM_BYTES
+
+
+def _without_signature(query: str) -> bytes:
+    kept = [part for part in query.split("&") if part.partition("=")[0] not in ("expires", "signature")]
+    return "&".join(kept).encode("latin-1")
+
+
+def _check_encoding(headers: Headers) -> None:
+    """Refuse compressed bodies, which nothing here unpacks."""
+    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise UnsupportedEncoding
 
 
 def _check_length(headers: Headers, limit: int) -> None:

@@ -6,23 +6,57 @@ nulls carry meaning passes `response_model_exclude_none=False`.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.exceptions import RequestValidationError
 
 from backend.api.http.shapes import ErrorBody
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
-_SHARED: dict[str, Any] = {"response_model_exclude_none": True}
+
+
+async def refuse_unknown_query(request: Request) -> None:
+    """Refuse query parameters that the route does not have, as unknown fields of a body are.
+
+    Raises:
+        RequestValidationError: there is one; a misspelt filter would otherwise answer with everything.
+    """
+    sent = request.query_params.keys()
+    if not sent:
+        return
+    dependant = getattr(request.scope.get("route"), "dependant", None)
+    known = sorted(_query_names(dependant)) if isinstance(dependant, Dependant) else []
+    unknown = [name for name in sent if name not in known]
+    if unknown:
+        raise RequestValidationError([_unknown(name, known) for name in unknown])
+
+
+def _unknown(name: str, known: list[str]) -> dict[str, Any]:
+    close = difflib.get_close_matches(name.lower(), known, 1)
+    context = {"hint": f"; did you mean {close[0]}?"} if close else {}
+    return {"loc": ("query", name), "msg": "", "type": "extra_forbidden", "ctx": context}
+
+
+def _query_names(dependant: Dependant) -> set[str]:
+    own = {field.alias for field in dependant.query_params}
+    return own.union(*(_query_names(inner) for inner in dependant.dependencies))
+
+
+_SHARED: dict[str, Any] = {"response_model_exclude_none": True, "dependencies": [Depends(refuse_unknown_query)]}
 
 
 class Routes(APIRouter):
     """A router whose responses omit null values."""
 
     def get(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
-        """Add a GET route; options as in `APIRouter.get`."""
-        return super().get(path, **_SHARED | options)
+        """Add a GET route, which also answers HEAD; options as in `APIRouter.get`."""
+        options = _SHARED | options
+        get, head = super().get(path, **options), super().head(path, **options | {"include_in_schema": False})
+        return lambda handler: get(head(handler))
 
     def post(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
         """Add a POST route; options as in `APIRouter.post`."""

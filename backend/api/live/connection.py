@@ -15,6 +15,8 @@ from typing import Any
 import anyio
 from fastapi import WebSocket, WebSocketDisconnect
 
+from backend.api.http.addressing import current_links
+
 OUTBOX_MESSAGES = 1024
 CLOSE_SECONDS = 5.0
 TOO_SLOW = 1013  # "try again later": clients reconnect and request what they missed
@@ -30,6 +32,7 @@ class Connection:
         self.id = uuid.uuid4().hex
         self.topics: set[str] = set()
         self.position_at_join = position
+        self.links = current_links()
         self._websocket = websocket
         self._outbox: asyncio.Queue[str] = asyncio.Queue(OUTBOX_MESSAGES)
         self._room = asyncio.Event()

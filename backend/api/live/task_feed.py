@@ -12,7 +12,6 @@ from typing import Any
 
 from backend.api.http.shapes import known
 from backend.api.live.download_feed import DOWNLOAD_TOPIC, download_message, fetch_of_task
-from backend.api.tasks.shapes import video_url
 from backend.core.domain import TERMINAL, EventType, Stage, Task, TaskEvent, TaskStatus, iso
 from backend.core.errors import WanError
 from backend.services.downloads.state import Download, DownloadState
@@ -153,7 +152,7 @@ class TaskFeed:
         live = self._of(event)
         live.progress = 100.0
         result = {
-            "output_path": video_url(event.task_id),
+            "output_path": f"/api/v1/outputs/{event.task_id}/video",
             "total_generation_time": event.data.get("generation_seconds"),
             "warnings": event.data.get("warnings") or None,
         }

@@ -12,13 +12,17 @@ import json
 import math
 from collections.abc import Callable, Coroutine
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
 from fastapi import WebSocket
 from pydantic import BaseModel
 
+from backend.api.http.access import accepted_subprotocol
+from backend.api.http.addressing import Links
 from backend.api.http.deps import ServicesDep
+from backend.api.http.errors import error_answer, request_id_of
 from backend.api.http.routing import Routes
 from backend.api.live.connection import GOING_AWAY, TOO_LARGE, TOO_SLOW, Connection, encode
 from backend.api.live.task_feed import ALERTS_TOPIC, PROGRESS_TOPIC, Notice, TaskFeed
@@ -112,9 +116,9 @@ class ConnectionManager:
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one client until either side disconnects."""
         if len(self._connections) >= MAX_CONNECTIONS or self._stopping.is_set():
-            await websocket.close(TOO_SLOW, "too many connections")
+            await _refuse_for_now(websocket)
             return
-        await websocket.accept()
+        await websocket.accept(accepted_subprotocol(websocket.scope.get("subprotocols", [])))
         connection = Connection(websocket, self._position)
         self._connections[connection.id] = connection
         welcome = {"connection_id": connection.id, "available_topics": list(TOPICS), "message": "Connected"}
@@ -201,7 +205,7 @@ class ConnectionManager:
                 for notice in board.apply(event):
                     missed_update = notice.topic is None and event.id <= connection.position_at_join
                     if notice.topic == topic or (topic == QUEUE_TOPIC and missed_update):
-                        await connection.send(_encode(notice))
+                        await connection.send(_encode(notice, connection.links))
             if not page:
                 return
 
@@ -266,7 +270,7 @@ class ConnectionManager:
                 page += [event for event in more if event.id <= counted]
         for event in page:
             for notice in self._board.apply(event):
-                self._publish(notice.topic, _encode(notice))
+                self._publish_notice(notice)
             self._position = event.id
         if queue_changed:
             self._publish(QUEUE_TOPIC, self._queue_update())
@@ -292,6 +296,14 @@ class ConnectionManager:
             if topic is None or topic in connection.topics:
                 connection.offer(text)
 
+    def _publish_notice(self, notice: Notice) -> None:
+        texts: dict[Links, str] = {}
+        for connection in self._connections.values():
+            if notice.topic is None or notice.topic in connection.topics:
+                if connection.links not in texts:
+                    texts[connection.links] = _encode(notice, connection.links)
+                connection.offer(texts[connection.links])
+
     def _queue_update(self) -> str:
         data = queue_counts(self._counts).model_dump() | {"timestamp": iso(utcnow())}
         return encode("queue_update", self._position, data)
@@ -311,8 +323,27 @@ async def live(websocket: WebSocket) -> None:
     await manager.serve(websocket)
 
 
-def _encode(notice: Notice) -> str:
-    return encode(notice.type, notice.event_id, notice.data, flat=notice.topic is None)
+def _encode(notice: Notice, links: Links) -> str:
+    data = notice.data
+    if "output_path" in data:
+        data = data | {"output_path": links.to_media(data["output_path"])}
+    return encode(notice.type, notice.event_id, data, flat=notice.topic is None)
+
+
+async def _refuse_for_now(websocket: WebSocket) -> None:
+    """Answer 503 to a socket that there is no room for; before the handshake a close code would read as 403."""
+    if "websocket.http.response" not in websocket.scope.get("extensions", {}):
+        await websocket.close(TOO_SLOW, "too many connections")
+        return
+    answer = error_answer(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "too_many_connections",
+        "All places for live updates are taken",
+        request_id=request_id_of(websocket.scope),
+        suggestions=("Close another page of this server, or try again in a few seconds.",),
+        headers={"Retry-After": "5"},
+    )
+    await websocket.send_denial_response(answer)
 
 
 def _parse(text: str) -> dict[str, Any] | None:

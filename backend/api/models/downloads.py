@@ -111,7 +111,7 @@ class Verified(BaseModel):
 
     model_type: str
     is_valid: bool
-    integrity_status: str = Field(description="valid, corrupted, not_available or unknown")
+    integrity_status: str = Field(description="valid, corrupted, unsupported, not_available or unknown")
     message: str
     checked: str = Field(description="contents, sizes or nothing")
     files_checked: int

@@ -21,7 +21,8 @@ from backend.api.http.shapes import Timestamp, known
 from backend.core.catalogue.table import ModelSpec, find_model, models_in_force
 from backend.core.domain import TERMINAL, TaskStatus, iso, utcnow
 from backend.core.errors import ModelDamaged, ModelUnavailable
-from backend.core.requests import MAX_FPS, MAX_GUIDANCE, MAX_PROMPT_CHARS, MAX_SEED, MAX_STEPS
+from backend.core.prompts import MAX_PROMPT_CHARS
+from backend.core.requests import MAX_FPS, MAX_GUIDANCE, MAX_SEED, MAX_STEPS
 from backend.models.folder.manager import ModelState, Presence, folder_hint
 from backend.models.folder.manifest import read_last_seen, read_manifest
 from backend.services.system.container import Services
@@ -99,7 +100,7 @@ class ModelInfo(BaseModel):
     title: str
     mode: str
     aliases: list[str]
-    status: str = Field(description="available, missing, partial, downloading, verifying or corrupted")
+    status: str = Field(description="available, missing, partial, downloading, verifying, corrupted or unsupported")
     is_available: bool
     reason: str | None = Field(None, description="Why it cannot be used")
     repository: str | None = None
@@ -130,7 +131,7 @@ class ModelStatus(BaseModel):
 
     model_id: str
     model_type: str = Field(description="The same as `model_id`, for older clients")
-    status: str = Field(description="available, missing or corrupted")
+    status: str = Field(description="available, missing, partial, corrupted or unsupported")
     is_available: bool
     is_loaded: bool
     loaded_by: list[str] = Field(description="Ids of the workers that have it in memory")
@@ -154,7 +155,7 @@ class ModelStatuses(BaseModel):
 class ModelDetails(ModelStatus):
     """One model and its use."""
 
-    availability_status: str = Field(description="available, missing or corrupted")
+    availability_status: str = Field(description="available, missing, partial, corrupted or unsupported")
     corruption_detected: bool
     usage_frequency: int = Field(description="Its videos in the gallery")
     last_used: Timestamp | None = None
@@ -193,7 +194,7 @@ class ModelHealth(BaseModel):
     """The health of one model, and how to repair it."""
 
     model_id: str
-    health_status: str = Field(description="healthy, corrupted or missing")
+    health_status: str = Field(description="healthy, corrupted, unsupported, partial or missing")
     is_healthy: bool
     issues: list[str]
     last_check: Timestamp | None = Field(None, description="When the oldest of its files was last verified")
@@ -380,7 +381,7 @@ def health(services: ServicesDep) -> ModelsHealth:
         recommendations=[
             f"{one.model_id}: {issue}"
             for one in found.values()
-            if one.health_status == "corrupted"
+            if one.health_status in (Presence.CORRUPTED, Presence.UNSUPPORTED)
             for issue in one.issues
         ],
         timestamp=now,

@@ -18,11 +18,11 @@ BasisWord = Literal["estimated", "measured"]
 
 
 class Quantity(BaseModel):
-    """A number with where it comes from."""
+    """A number with its unit and origin."""
 
     value: float
     unit: Literal["GiB", "s"]
-    basis: BasisWord = Field(description="`measured`: from what finished tasks of this machine took")
+    basis: BasisWord = Field(description="`measured`: based on finished tasks of this machine")
 
 
 class PlanView(BaseModel):
@@ -32,24 +32,26 @@ class PlanView(BaseModel):
     placement: str = Field(description="resident, expert-swap or block-stream")
     storage: str = Field(description="bf16 or fp8")
     tiled_decode: bool
-    tile_size: int | None = Field(None, description="Pixels along the side of a tile, where decoding is tiled")
+    tile_size: int | None = Field(None, description="Side of a tile in pixels, if decoding is tiled")
     text_encoder_on_cpu: bool
     fits: bool
-    reason: str = Field(description="Why it was taken or not")
-    vram: Quantity = Field(description="On the card, at the highest point; 0 where the processor computes")
+    reason: str = Field(description="Why it was chosen or not")
+    vram: Quantity = Field(description="Peak on the card; 0 if the CPU computes")
     ram_pinned: Quantity
     ram_pageable: Quantity
-    disk: Quantity = Field(description="The model's files and what a run saves, without the finished clip")
-    seconds: Quantity | None = Field(None, description="One run with the model in memory; absent for an unknown card")
-    load_seconds: Quantity | None = Field(None, description="Loading the model first; absent until one was loaded here")
+    disk: Quantity = Field(description="The model's files and a run's saved state, without the finished clip")
+    seconds: Quantity | None = Field(None, description="A run with the model in memory; absent for an unknown card")
+    load_seconds: Quantity | None = Field(
+        None, description="Time to load the model; absent until a model has been loaded"
+    )
 
 
 class MachineView(BaseModel):
-    """The machine that was decided for."""
+    """The machine that the decision is for."""
 
     device: str
     kind: Literal["cpu", "cuda"]
-    vram_gib: float | None = Field(None, description="Absent where there is no card or its memory is unknown")
+    vram_gib: float | None = Field(None, description="Absent without a card, or if its memory is unknown")
     ram_gib: float | None = None
     compute_capability: str | None = None
 
@@ -64,24 +66,24 @@ class WouldFit(BaseModel):
 
 
 class Estimated(BaseModel):
-    """What a request would become and take; nothing was queued."""
+    """How a request would run and what it needs; nothing was queued."""
 
     success: bool = True
     queued: Literal[False] = False
     message: str
     fits: bool
     detected_model_type: str
-    available: bool = Field(description="Whether the model's files are on this server")
-    download: DownloadFirst | None = Field(None, description="What a task would fetch first")
-    reasons: list[str] = Field(description="Why this model; why this plan, or why none")
-    adjustments: list[str] = Field(description="One sentence for each value that would be changed to fit the model")
-    parameters: dict[str, Any] = Field(description="Every value that decides the frames")
+    available: bool = Field(description="Whether the model is installed")
+    download: DownloadFirst | None = Field(None, description="What a task would download first")
+    reasons: list[str] = Field(description="Why this model, and why this plan or none")
+    adjustments: list[str] = Field(description="One sentence for each value adjusted to fit the model")
+    parameters: dict[str, Any] = Field(description="Every value that affects the frames")
     tokens: int
-    forward_passes: int = Field(description="Forwards of a transformer over all steps")
-    tflop: float = Field(description="Operations of the denoising, counted exactly, in 10^12")
+    forward_passes: int = Field(description="Forward passes of a transformer over all steps")
+    tflop: float = Field(description="Exact number of operations of the denoising, in 10^12")
     machine: MachineView
-    plan: PlanView | None = Field(None, description="The plan that would be taken; absent when none fits")
-    would_fit: WouldFit | None = Field(None, description="A request that fits, where this one does not")
+    plan: PlanView | None = Field(None, description="The chosen plan; absent if none fits")
+    would_fit: WouldFit | None = Field(None, description="A request that fits, if this one does not")
     options: list[PlanView] = Field(description="Every plan, each with its reason")
 
 

@@ -1,4 +1,4 @@
-"""Routes and shapes of resources: the limits of their usage, and whether a generation can start now."""
+"""Routes and shapes of resources: their usage limits, and whether a generation can start now."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ router = Routes(prefix="/system", tags=["system"])
 
 
 class Constraints(BaseModel):
-    """From where on resources are short, as shares of what is there (0.1 to 1.0)."""
+    """The limits above which a resource counts as short, as shares of its total (0.1 to 1.0)."""
 
-    max_concurrent_generations: int = Field(description="The number of living workers: each makes one video at a time")
+    max_concurrent_generations: int = Field(
+        description="The number of live workers: each generates one video at a time"
+    )
     vram_warning_threshold: float
     vram_critical_threshold: float
     cpu_warning_threshold: float
@@ -30,11 +32,11 @@ class Constraints(BaseModel):
 
 
 class ConstraintsBody(BaseModel):
-    """New limits; what is left out stays as it is."""
+    """New limits; omitted fields keep their values."""
 
     model_config = ConfigDict(extra="forbid")
 
-    max_concurrent_generations: int | None = Field(None, description="Only the number of living workers is accepted")
+    max_concurrent_generations: int | None = Field(None, description="Only the number of live workers is accepted")
     vram_warning_threshold: float | None = None
     vram_critical_threshold: float | None = None
     cpu_warning_threshold: float | None = None
@@ -55,31 +57,31 @@ class ResourceStatus(BaseModel):
 class ResourceAnswer(BaseModel):
     """Whether a generation can start now."""
 
-    can_start_generation: bool = Field(description="Whether a task that is queued now would be run")
+    can_start_generation: bool = Field(description="Whether a task queued now would run")
     message: str
     resource_status: ResourceStatus
     current_usage: dict[str, float]
     blocking_issues: list[str]
     warnings: list[str]
     workers: int
-    idle_workers: int = Field(description="Workers that would take a task at once")
+    idle_workers: int = Field(description="Workers that would start a task immediately")
     timestamp: Timestamp
 
 
-@router.get("/constraints", summary="From where on resources are short")
+@router.get("/constraints", summary="Resource limits")
 def constraints(services: ServicesDep) -> Constraints:
     """Return the limits in force."""
     return _constraints(services, services.limits.current())
 
 
-@router.post("/constraints", summary="Change from where on resources are short")
+@router.post("/constraints", summary="Change the resource limits")
 def change_constraints(body: ConstraintsBody, services: ServicesDep) -> Constraints:
-    """Put limits in force and keep them over restarts. How many videos are made at once is the number of workers."""
+    """Apply and store new limits. The number of videos generated at once is the number of workers."""
     values: dict[str, Any] = body.model_dump(exclude_unset=True)
     wanted, alive = values.pop("max_concurrent_generations", None), len(services.living_workers())
     if wanted is not None and wanted != alive:
         raise InvalidRequest(
-            f"max_concurrent_generations is the number of living workers, which is {alive}",
+            f"max_concurrent_generations is the number of live workers, which is {alive}",
             suggestions=("Start another one with `wan22 worker`, or stop one.",),
             details={"field": "max_concurrent_generations", "minimum": alive, "maximum": alive},
         )
@@ -88,7 +90,7 @@ def change_constraints(body: ConstraintsBody, services: ServicesDep) -> Constrai
 
 @router.get("/resource-check", summary="Whether a generation can start now")
 def can_start(services: ServicesDep) -> ResourceAnswer:
-    """Hold workers, memory and disk against the limits. A task is taken in any case; it waits until it can be run."""
+    """Compare workers, memory and disk with the limits. A task is accepted in any case, and waits until it can run."""
     check = services.check_resources()
     usage = check.usage
     numbers = {

@@ -23,23 +23,23 @@ from backend.services.system.container import Services
 
 router = Routes(tags=["optimization"])
 
-PresetId = Annotated[str, Path(description="Id of the preset, as the list has it", max_length=64)]
+PresetId = Annotated[str, Path(description="Id of the preset, as listed", max_length=64)]
 #: Relative difference below which two times count as equal.
 _SAME = 0.005
-_FREEABLE = {Resource.VRAM: "VRAM", Resource.RAM: "memory", Resource.DISK: "room on the disk"}
-_REFUSED = refusals({400: "No model could be made with it here; nothing was changed", 404: "There is no such preset"})
+_FREEABLE = {Resource.VRAM: "VRAM", Resource.RAM: "memory", Resource.DISK: "disk space"}
+_REFUSED = refusals({400: "No model can run here with this preset; nothing was changed", 404: "Unknown preset"})
 
 
 class OptimizationBody(BaseModel):
-    """What the operator asks of the planner; what is left out stays as it is."""
+    """The planner's constraints; omitted fields keep their values."""
 
     model_config = ConfigDict(extra="forbid")
 
-    quantization: str | None = Field(None, description="auto, bf16 or fp8; older words: fp16 (bf16), int8 (fp8)")
-    enable_offload: bool | None = Field(None, description="false: whatever computes stays on the device")
-    vae_tile_size: int | None = Field(None, description="Pixels along the side of a tile, 128 to 512")
+    quantization: str | None = Field(None, description="auto, bf16 or fp8; older names: fp16 (bf16), int8 (fp8)")
+    enable_offload: bool | None = Field(None, description="false: everything that computes stays on the device")
+    vae_tile_size: int | None = Field(None, description="Side of a tile in pixels, 128 to 512")
     max_vram_usage_gb: float | None = Field(
-        None, description="GiB that a plan may take, 1 up to the card; null: the whole card but a reserve"
+        None, description="GiB that a plan may use, 1 up to the card's memory; null: the card less a reserve"
     )
 
 
@@ -49,11 +49,11 @@ class OptimizationValues(BaseModel):
     quantization: str
     enable_offload: bool
     vae_tile_size: int
-    max_vram_usage_gb: float | None = Field(description="null: the whole card but a reserve")
+    max_vram_usage_gb: float | None = Field(description="null: the card less a reserve")
 
 
 class EffectView(BaseModel):
-    """What settings do to one model at its own size; every number is estimated."""
+    """The effect of settings on one model at its native size; all numbers are estimates."""
 
     model_id: str
     fits: bool
@@ -68,19 +68,19 @@ class EffectView(BaseModel):
 
 
 class OptimizationChanged(OptimizationValues):
-    """Settings that count from the next request on."""
+    """Settings that apply from the next request."""
 
     message: str
     current_vram_usage_gb: float | None = None
     estimated_vram_savings_gb: float | None = Field(
-        None, description="For the largest model that fits with and without them"
+        None, description="For the largest model that fits both with and without them"
     )
     recommendations: list[str]
     effects: list[EffectView]
 
 
 class PresetView(BaseModel):
-    """One preset, and what the planner says about it on this machine."""
+    """One preset and its effect on this machine."""
 
     name: str
     description: str
@@ -89,15 +89,15 @@ class PresetView(BaseModel):
     compatible: bool
     compatibility_reason: str
     vram_savings_gb: float | None = None
-    min_vram_gb: float | None = Field(None, description="Of the smallest card that could make any of the models")
+    min_vram_gb: float | None = Field(None, description="Memory of the smallest card that can run any of the models")
     performance_impact: str
     quality_impact: str
-    estimated_time_multiplier: float | None = Field(None, description="Against no settings at all")
+    estimated_time_multiplier: float | None = Field(None, description="Relative to no settings")
     effects: list[EffectView]
 
 
 class PresetSystem(BaseModel):
-    """The machine that the presets were weighed for."""
+    """The machine that the presets were evaluated for."""
 
     total_vram_gb: float | None = None
     recommended_presets: list[str]
@@ -111,7 +111,7 @@ class Presets(BaseModel):
 
 
 class PresetApplied(BaseModel):
-    """A preset that is in force now."""
+    """A preset that now applies."""
 
     message: str
     preset: str
@@ -120,23 +120,25 @@ class PresetApplied(BaseModel):
 
 
 class RecommendationView(BaseModel):
-    """Something worth doing."""
+    """A recommendation."""
 
     kind: str = Field(description="settings, memory, machine or resources")
     message: str
-    reason: str = Field(description="The numbers that it was decided from")
-    settings: dict[str, Any] | None = Field(None, description="What to send to POST /api/v1/system/optimization for it")
+    reason: str = Field(description="The numbers behind it")
+    settings: dict[str, Any] | None = Field(
+        None, description="Body for POST /api/v1/system/optimization that applies it"
+    )
 
 
 class Recommendations(BaseModel):
-    """What would make things better; empty where there is nothing to say."""
+    """Possible improvements; may be empty."""
 
     recommendations: list[RecommendationView]
     timestamp: Timestamp
 
 
 class UsageView(BaseModel):
-    """What is in use now."""
+    """Current usage."""
 
     cpu_percent: float
     ram_percent: float
@@ -147,26 +149,26 @@ class UsageView(BaseModel):
 
 
 class Analysis(BaseModel):
-    """How this machine makes videos now, and what would change that."""
+    """How this machine generates videos, and possible improvements."""
 
     machine: MachineView
     settings: OptimizationValues
     current_usage: UsageView
     effects: list[EffectView]
-    mean_seconds_by_phase: dict[str, dict[str, float]] = Field(description="By model, over its newest videos")
+    mean_seconds_by_phase: dict[str, dict[str, float]] = Field(description="By model, averaged over its newest videos")
     recommendations: list[RecommendationView]
     timestamp: Timestamp
 
 
-@router.get("/system/optimization", response_model_exclude_none=False, summary="What plans keep to")
+@router.get("/system/optimization", response_model_exclude_none=False, summary="Optimization settings")
 def settings(services: ServicesDep) -> OptimizationValues:
     """Return the optimization settings in force."""
     return values_view(services.advisor.current())
 
 
-@router.post("/system/optimization", summary="Change what plans keep to")
+@router.post("/system/optimization", summary="Change the optimization settings")
 def change(body: OptimizationBody, services: ServicesDep) -> OptimizationChanged:
-    """Put settings in force for every estimate, submit and plan from now on, and keep them over restarts."""
+    """Store settings and apply them to every estimate, request and plan from now on."""
     advisor = services.advisor
     changed = advisor.change(body.model_dump(exclude_unset=True))
     effects = advisor.effects(changed)
@@ -174,7 +176,7 @@ def change(body: OptimizationBody, services: ServicesDep) -> OptimizationChanged
     reading = services.stats.read()
     return OptimizationChanged(
         **values_view(changed).model_dump(),
-        message=f"Optimization settings updated; they count from the next request on{_in_our_words(body, changed)}",
+        message=f"Optimization settings updated; they apply from the next request{_in_our_words(body, changed)}",
         current_vram_usage_gb=round(reading.vram_used_mb / 1024, 3) if reading.gpus else None,
         estimated_vram_savings_gb=to_gib(savings[0]) if savings else None,
         recommendations=[f"{one.message} ({one.reason})" for one in advisor.recommendations()],
@@ -182,9 +184,9 @@ def change(body: OptimizationBody, services: ServicesDep) -> OptimizationChanged
     )
 
 
-@router.get("/optimization/presets", summary="Sets of settings")
+@router.get("/optimization/presets", summary="Optimization presets")
 def presets(services: ServicesDep) -> Presets:
-    """List six sets of settings, each with what the planner says about it on this machine."""
+    """List the six presets, each with its effect on this machine."""
     weighed = services.advisor.presets()
     fitting = [one for one in weighed if one.compatible]
     machine = services.advisor.machine
@@ -200,29 +202,29 @@ def presets(services: ServicesDep) -> Presets:
 @router.post(
     "/optimization/apply-preset/{preset_id}",
     response_model_exclude_none=False,
-    summary="Use a set",
+    summary="Apply a preset",
     responses=_REFUSED,
 )
 def apply(preset_id: PresetId, services: ServicesDep) -> PresetApplied:
-    """Put a preset's settings in force, as `POST /api/v1/system/optimization` does."""
+    """Apply a preset's settings, as `POST /api/v1/system/optimization` does."""
     applied = services.advisor.apply(preset_id)
     return PresetApplied(
-        message=f"{applied.preset.name} is in force from the next request on",
+        message=f"{applied.preset.name} applies from the next request",
         preset=preset_id,
         settings=values_view(applied.settings),
         compatibility_reason=applied.reason,
     )
 
 
-@router.get("/optimization/recommendations", summary="What would help")
+@router.get("/optimization/recommendations", summary="Recommendations")
 def recommendations(services: ServicesDep) -> Recommendations:
-    """Say what would make videos possible, faster or safer, each with its numbers; nothing when all is well."""
+    """List changes that would make videos possible, faster or safer, with the numbers behind each; may be empty."""
     return Recommendations(recommendations=advice(services), timestamp=iso(utcnow()))
 
 
-@router.get("/optimization/analysis", summary="How videos are made here")
+@router.get("/optimization/analysis", summary="Analysis of this machine")
 def analysis(services: ServicesDep) -> Analysis:
-    """Say for each model which plan it gets and why, where the seconds of finished videos went, and what would help."""
+    """Return each model's plan and the reason for it, the mean time of each phase, and recommendations."""
     advisor, usage = services.advisor, services.check_resources().usage
     current = advisor.current()
     phases = advisor.phases()
@@ -260,9 +262,9 @@ def advice(services: Services) -> list[RecommendationView]:
 
 
 def _in_our_words(body: OptimizationBody, changed: OptimizationSettings) -> str:
-    """Explain what an older client's name for the storage of weights means here."""
+    """Explain which setting an older client's name for the storage of weights stands for."""
     word = changed.quantization if body.quantization is None else body.quantization.lower()
-    return "" if word == changed.quantization else f"; {word} is {changed.quantization} here"
+    return "" if word == changed.quantization else f"; {word} is stored as {changed.quantization}"
 
 
 def values_view(settings: OptimizationSettings) -> OptimizationValues:
@@ -304,7 +306,7 @@ def _preset(weighed: PresetEffect) -> PresetView:
         vram_savings_gb=to_gib(main.vram_saved),
         min_vram_gb=to_gib(weighed.least_vram),
         performance_impact=_performance(weighed, times),
-        quality_impact="weights rounded to 8 bit" if weighed.rounds_weights else "none: weights in 16 bit or more",
+        quality_impact="weights rounded to 8 bits" if weighed.rounds_weights else "none: weights in 16 bits or more",
         estimated_time_multiplier=None if times is None else round(times, 3),
         effects=[effect_view(effect) for effect in weighed.effects],
     )
@@ -312,9 +314,9 @@ def _preset(weighed: PresetEffect) -> PresetView:
 
 def _performance(weighed: PresetEffect, times: float | None) -> str:
     if not weighed.compatible:
-        return "none of the models that matter here can be made with it"
+        return "none of the relevant models can run with it"
     if times is None:
-        return "not known for this machine"
+        return "unknown for this machine"
     model = weighed.main.spec.id
     same = abs(times - 1) < _SAME
-    return f"{model} takes as long as without it" if same else f"{model} takes {times:.2f} times as long"
+    return f"{model} takes as long as without the preset" if same else f"{model} takes {times:.2f} times as long"

@@ -14,6 +14,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from backend import __version__
+from backend.api.http.addressing import current_links
 from backend.api.http.deps import ServicesDep
 from backend.api.http.errors import error_answer, request_id_of
 from backend.api.http.routing import Routes, refusals
@@ -142,6 +143,7 @@ class Alive(BaseModel):
     """This process answers."""
 
     status: str = "alive"
+    instance: str = Field(description="Id of this run of the server, as in `server.json` of its home folder")
 
 
 class Ready(BaseModel):
@@ -255,9 +257,9 @@ def brief_health(services: ServicesDep) -> BriefHealth:
 
 
 @probes.get("/live", summary="Whether this process answers")
-async def live() -> Alive:
-    """Answer; nothing else is looked at."""
-    return Alive()
+async def live(request: Request) -> Alive:
+    """Answer at once; no component is checked."""
+    return Alive(instance=request.app.state.instance)
 
 
 @probes.get(
@@ -319,7 +321,15 @@ def health_answer(services: Services, *, indicator_words: bool = False) -> Syste
         api_version=__version__,
         system="operational" if not found.issues else found.health,
         service="wan22",
-        endpoints={"health": "/api/v1/system/health", "docs": "/docs", "websocket": "/ws", "api_base": "/api/v1"},
+        endpoints={
+            name: current_links().to(path)
+            for name, path in {
+                "health": "/api/v1/system/health",
+                "docs": "/docs",
+                "websocket": "/ws",
+                "api_base": "/api/v1",
+            }.items()
+        },
         connectivity={
             "cors_enabled": bool(settings.cors_origins),
             "allowed_origins": settings.cors_origins,

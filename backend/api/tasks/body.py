@@ -9,17 +9,28 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import fields
-from typing import Annotated, Any
+from difflib import get_close_matches
+from typing import Annotated, Any, Final
 
 from fastapi import Header, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 from starlette.datastructures import FormData, UploadFile
 
+from backend.core.catalogue.spec import AUTO
 from backend.core.domain import Priority
 from backend.core.errors import BodyTooLarge, InvalidRequest, LoraNotFound, MalformedBody
 from backend.core.frame_size import parse_resolution
-from backend.core.requests import Fit, ImageRef, LoraChoice, OnLoraFailure, RequestDraft, Scheduler
+from backend.core.requests import (
+    MAX_LORAS,
+    MAX_VARIATIONS,
+    Fit,
+    ImageRef,
+    LoraChoice,
+    OnLoraFailure,
+    RequestDraft,
+    Scheduler,
+)
 from backend.services.media.images import MAX_IMAGE_BYTES, InputStore
 
 #: JSON clients round integers beyond this, so they are rejected.
@@ -63,6 +74,24 @@ Strength = Annotated[
 ]
 
 
+#: Names of other programs and APIs -> ours.
+_MEANT: Final = {
+    **dict.fromkeys(("width", "height", "size", "dimensions"), "resolution, such as 832x480"),
+    **dict.fromkeys(("frames", "n_frames", "video_length", "length"), "num_frames"),
+    **dict.fromkeys(("duration", "secs", "num_seconds"), "seconds"),
+    **dict.fromkeys(("model", "model_id", "model_name"), "model_type"),
+    **dict.fromkeys(("num_inference_steps", "num_steps", "sampling_steps"), "steps"),
+    **dict.fromkeys(("cfg", "cfg_scale", "guidance"), "guidance_scale"),
+    **dict.fromkeys(("sampler", "sampler_name", "sample_solver"), "scheduler"),
+    **dict.fromkeys(("shift", "sample_shift"), "flow_shift"),
+    **dict.fromkeys(("negative", "neg_prompt", "n_prompt"), "negative_prompt"),
+    **dict.fromkeys(("n", "count", "batch_size", "num_videos"), "variations"),
+    **dict.fromkeys(("lora", "lora_name", "lora_id"), "loras"),
+    **dict.fromkeys(("image_url", "input_image", "start_image"), "image or image_id"),
+    **dict.fromkeys(("last_image", "tail_image"), "end_image or end_image_id"),
+}
+
+
 class LoraBody(BaseModel):
     """One LoRA of a request."""
 
@@ -82,8 +111,9 @@ class SubmitBody(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     model_type: str = Field(
+        AUTO,
         validation_alias=AliasChoices("model_type", "modelType"),
-        description="A model id or alias, or `auto`",
+        description="A model id or alias, or `auto`: the best installed model for the request",
         examples=["auto", "tiny-t2v-a14b", "T2V-A14B"],
     )
     prompt: str = Field(description="What to show", examples=["a red circle moving right on a navy background"])
@@ -92,13 +122,14 @@ class SubmitBody(BaseModel):
         None, description="WIDTHxHEIGHT in pixels", examples=["96x96"]
     )
     num_frames: Whole = Field(None, description="Frames, 4k+1")
+    seconds: Real = Field(None, description="Length of the clip in seconds, instead of `num_frames`")
     fps: Real = Field(None, description="Frames per second of the file")
     steps: Whole = Field(None, description="Denoising steps")
     guidance_scale: Real = Field(None, description="Guidance of the high-noise expert, or of the only one")
     guidance_scale_2: Real = Field(None, description="Guidance of the low-noise expert")
     flow_shift: Real = Field(None, description="Shift of the noise schedule")
     scheduler: Annotated[Scheduler | None, BeforeValidator(_optional_text)] = Field(None, description="Sampler")
-    seed: Whole = Field(None, description="Same seed and request, same frames; drawn when left out")
+    seed: Whole = Field(None, description="Same seed and request, same frames; random when left out or -1")
     max_sequence_length: Whole = Field(None, description="Prompt tokens that are read")
     lora_path: str = Field(
         "", validation_alias=AliasChoices("lora_path", "loraPath"), description="A LoRA from the list; empty for none"
@@ -107,16 +138,16 @@ class SubmitBody(BaseModel):
         1.0, ge=0.0, le=2.0, allow_inf_nan=False, validation_alias=AliasChoices("lora_strength", "loraStrength")
     )
     image_id: Annotated[str | None, BeforeValidator(_optional_text)] = Field(
-        None, max_length=64, description="A start image that is on the server already, instead of the file `image`"
+        None, max_length=64, description="A start image stored on the server, instead of the file `image`"
     )
     end_image_id: Annotated[str | None, BeforeValidator(_optional_text)] = Field(
         None, max_length=64, description="The same for `end_image`"
     )
     image_fit: Annotated[Fit | None, BeforeValidator(_optional_text)] = Field(
-        None, description="What happens to an image of another shape: crop (default), pad or stretch"
+        None, description="How an image of another aspect ratio is fitted: crop (default), pad or stretch"
     )
     loras: Annotated[list[LoraBody], BeforeValidator(_json_text)] = Field(
-        [], max_length=8, description="LoRAs, several at once; in a form as JSON text"
+        [], max_length=MAX_LORAS, description="LoRAs, several at once; in a form as JSON text"
     )
     on_lora_failure: OnLoraFailure = Field(
         OnLoraFailure.SKIP, description="Whether a task whose LoRA cannot be applied goes on without it or fails"
@@ -128,7 +159,7 @@ class SubmitBody(BaseModel):
     guidance_end: Real = Field(None, description="Guidance ends at this share of the steps, 0 to 1")
     crf: Whole = Field(None, description="Quality of the file: 1 is best, 17 looks lossless, 51 is worst")
     keep_latents: bool = Field(False, description="Keep the latents, so that the video can be decoded again")
-    variations: Annotated[int, BeforeValidator(_number), Field(ge=1, le=16)] = Field(
+    variations: Annotated[int, BeforeValidator(_number), Field(ge=1, le=MAX_VARIATIONS)] = Field(
         1, description="Queue this many tasks, with seeds that follow each other"
     )
     priority: Priority = Field(Priority.NORMAL, description="Urgent tasks run first")
@@ -246,11 +277,22 @@ async def _read(request: Request, shape: type[SubmitBody], idempotency_key: str 
     try:
         body = shape.model_validate(values)
     except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False, include_input=False)
-        raise RequestValidationError([fault | {"loc": ("body", *fault["loc"])} for fault in faults]) from None
+        faults = error.errors(include_url=False, include_input=False)
+        hinted = [_with_hint(fault, shape) | {"loc": ("body", *fault["loc"])} for fault in faults]
+        raise RequestValidationError(hinted) from None
     body._images = images
     body.client_request_id = _one_key(idempotency_key, body.client_request_id)
     return body
+
+
+def _with_hint(fault: Any, shape: type[SubmitBody]) -> dict[str, Any]:
+    """Name the field that was probably meant where an unknown one was sent."""
+    if fault["type"] != "extra_forbidden" or len(fault["loc"]) != 1:
+        return dict(fault)
+    name = str(fault["loc"][0])
+    meant = _MEANT.get(name.lower()) or next(iter(get_close_matches(name.lower(), shape.model_fields, 1, 0.75)), None)
+    words = "is not a known name" if meant is None else f"is not a known name: did you mean {meant}?"
+    return dict(fault) | {"type": "value_error", "ctx": {"error": words}}
 
 
 def _from_json(raw: bytes) -> dict[str, Any]:
@@ -285,7 +327,7 @@ async def _from_form(form: FormData) -> tuple[dict[str, Any], dict[str, bytes]]:
                 raise InvalidRequest("Only `image` and `end_image` may be files")
             if (value.size or 0) > MAX_IMAGE_BYTES:
                 raise BodyTooLarge("Image file too large. Maximum size is 10MB")
-            if value.size:  # browsers send an empty file for an empty input
+            if value.size or value.filename:  # browsers send an unnamed empty file for an empty input
                 images[name] = await value.read()
         elif name in IMAGE_FIELDS:
             if value.strip():
@@ -321,7 +363,7 @@ def request_body_docs(shape: type[SubmitBody] = SubmitBody) -> dict[str, Any]:
     definitions = schema.pop("$defs", {})
     fields = {name: _inlined(field, definitions) for name, field in schema["properties"].items()}
     json_schema = schema | {"properties": fields}
-    binary = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, BMP or TIFF"}
+    binary = {"type": "string", "format": "binary", "description": "JPEG, PNG, WebP, AVIF, HEIC, BMP or TIFF"}
     form_schema = json_schema | {"properties": fields | dict.fromkeys(IMAGE_FIELDS, binary)}
     content = {"application/json": {"schema": json_schema}, "multipart/form-data": {"schema": form_schema}}
     return {"requestBody": {"required": True, "content": content}}

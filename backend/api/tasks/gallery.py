@@ -10,6 +10,7 @@ from fastapi import Depends, Path, Query
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
+from backend.api.http.addressing import current_links
 from backend.api.http.deps import OutputId, ServicesDep
 from backend.api.http.media import MediaFile
 from backend.api.http.routing import Routes
@@ -40,6 +41,7 @@ _PICTURE: Final[dict[int | str, dict[str, Any]]] = {200: {"content": {"image/jpe
 
 def video_metadata(output: Output, home: Home, *, in_full: bool = False) -> VideoMetadata:
     """Describe a finished video; `in_full` adds the complete record that the file also embeds."""
+    links = current_links()
     record = RunRecord.from_json(output.metadata)
     request, result = record.request, record.result or RunResult()
     return VideoMetadata(
@@ -48,9 +50,9 @@ def video_metadata(output: Output, home: Home, *, in_full: bool = False) -> Vide
         file_path=video_url(output.task_id),
         video_url=video_url(output.task_id),
         output_path=video_url(output.task_id),
-        download_url=f"/api/v1/outputs/{output.task_id}/download",
-        thumbnail_path=f"/thumbnails/{output.task_id}_thumb.jpg",
-        thumbnail_url=f"/api/v1/outputs/{output.task_id}/thumbnail",
+        download_url=links.to_media(f"/api/v1/outputs/{output.task_id}/download"),
+        thumbnail_path=links.to_media(f"/thumbnails/{output.task_id}_thumb.jpg"),
+        thumbnail_url=links.to_media(f"/api/v1/outputs/{output.task_id}/thumbnail"),
         prompt=request["prompt"],
         model_type=request["model"],
         resolution=f"{output.width}x{output.height}",
@@ -159,7 +161,6 @@ def redecode(
     return submitted(queued)
 
 
-@router.head("/{output_id}/video", include_in_schema=False)
 @router.get("/{output_id}/video", summary="Play a video", response_class=Response, responses=_VIDEO)
 def play(output_id: OutputId, services: ServicesDep) -> Response:
     """Send the video for a player, whole or in the parts it asks for."""
@@ -167,7 +168,6 @@ def play(output_id: OutputId, services: ServicesDep) -> Response:
     return MediaFile(services.outputs.video_path(output_id), "video/mp4", etag=output.sha256)
 
 
-@router.head("/{output_id}/download", include_in_schema=False)
 @router.get("/{output_id}/download", summary="Download a video", response_class=Response, responses=_VIDEO)
 def download(output_id: OutputId, services: ServicesDep) -> Response:
     """Send the video as a file to keep."""

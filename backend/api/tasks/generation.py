@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import Depends, File, Path, Query, Request, UploadFile
 from fastapi.responses import Response
 
+from backend.api.http.addressing import current_links
 from backend.api.http.deps import ServicesDep, TaskId
 from backend.api.http.errors import answer_to
 from backend.api.http.media import MediaFile
@@ -29,6 +30,7 @@ from backend.api.tasks.shapes import (
 )
 from backend.core.domain import TaskStatus
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
+from backend.core.prompts import LEGACY_PROMPT_CHARS, clean_prompt
 from backend.core.requests import ImageRef, RequestDraft
 from backend.services.downloads.state import waits_for_resume
 from backend.services.generation_service import Submission
@@ -123,6 +125,8 @@ def generate(body: BodyDep, services: ServicesDep, request: Request) -> Generate
     if body.dry_run:
         raise InvalidRequest("dry_run belongs to /api/v1/generation/submit", details={"field": "dry_run"})
     blank = bool(body.prompt) and not body.prompt.strip()
+    if not blank and body.prompt:
+        clean_prompt("prompt", body.prompt, LEGACY_PROMPT_CHARS)
     try:
         draft = body.draft(services.inputs)
     except InvalidRequest as error:
@@ -159,15 +163,21 @@ def _message(queued: Submission) -> str:
 
 @image_routes.post("", summary="Store an image")
 def store_input(
-    services: ServicesDep, image: Annotated[UploadFile, File(description="JPEG, PNG, WebP, BMP or TIFF")]
+    services: ServicesDep, image: Annotated[UploadFile, File(description="JPEG, PNG, WebP, AVIF, HEIC, BMP or TIFF")]
 ) -> StoredInput:
-    """Keep an image and return its id, for `image_id` of a request; the same image has the same id.
+    """Store an image and return its id, for `image_id` of a request; the same image has the same id.
 
-    It is turned upright, and white shows through where it is transparent. An image that no request names is
-    deleted after a while.
+    It is stored upright, in sRGB, with transparency on white, and reduced to 4096 pixels a side. An image that no
+    request uses is deleted after an hour.
     """
     stored = services.inputs.store(image.file.read())
-    return StoredInput(id=stored.id, width=stored.width, height=stored.height, url=f"/api/v1/inputs/{stored.id}")
+    return StoredInput(
+        id=stored.id,
+        width=stored.width,
+        height=stored.height,
+        url=current_links().to_media(f"/api/v1/inputs/{stored.id}"),
+        adjustments=list(stored.notes),
+    )
 
 
 @image_routes.get(

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from backend.api.http.addressing import current_links
 from backend.api.http.shapes import DownloadFirst, Message, Timestamp, iso_or_none, known
 from backend.api.models.status import max_resolution
 from backend.core.catalogue.table import ModelSpec
@@ -27,6 +28,7 @@ class StoredInput(BaseModel):
     width: int
     height: int
     url: str
+    adjustments: list[str] = Field(description="One sentence for each thing that was changed or chosen in the file")
 
 
 class TaskMessage(Message):
@@ -127,7 +129,7 @@ _PRIORITIES = {priority.rank: priority for priority in Priority}
 
 def video_url(task_id: str) -> str:
     """Return the playback URL of a finished video."""
-    return f"/api/v1/outputs/{task_id}/video"
+    return current_links().to_media(f"/api/v1/outputs/{task_id}/video")
 
 
 def task_info(
@@ -170,7 +172,9 @@ def task_info(
         estimated_time_minutes=minutes(eta),
         estimated_completion=None if eta is None else iso(utcnow() + timedelta(seconds=eta)),
         queue_position=queue_position,
-        preview_url=f"/api/v1/queue/{task.id}/preview" if processing and task.preview_step is not None else None,
+        preview_url=current_links().to_media(f"/api/v1/queue/{task.id}/preview")
+        if processing and task.preview_step is not None
+        else None,
         output_path=video_url(task.id) if completed else None,
         generation_time=None if output is None else round(output.generation_seconds, 3),
         model_used=task.model if completed else None,
@@ -199,9 +203,12 @@ def minutes(seconds: float | None) -> int | None:
 
 def _message(task: Task) -> str | None:
     """Return what a running task does, or why a waiting one does not run."""
+    pause = waits_for_resume(task.model)
     if task.download_paused:
-        return waits_for_resume(task.model)
-    return task.message if task.status in (TaskStatus.PROCESSING, TaskStatus.PENDING) else None
+        return pause
+    # The message of a task that was held back stays with it; that of a pause is over once the download is resumed.
+    shown = task.status in (TaskStatus.PROCESSING, TaskStatus.PENDING) and task.message != pause
+    return task.message if shown else None
 
 
 def _percent(task: Task) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backend.commands.terminal import err, out, own_home
+from backend.commands.terminal import JsonOption, err, out, own_home, print_json
 from backend.core.catalogue.table import BUILT_IN
 from backend.core.errors import BadSettings
 from backend.core.files import parse_json
@@ -46,6 +46,7 @@ def add(
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Its own default, such as steps=8; may be repeated.")
     ] = None,
     copy: Annotated[bool, typer.Option("--copy", help="Copy the files into the home folder.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Add a model of your own with the structure of a built-in one. A running server picks it up at once.
 
@@ -85,9 +86,12 @@ def add(
             spec, notes = own.add_files(model_id, entry, files, part or [], models=models, copy=copy, on_read=reading)
     else:
         spec = own.add(model_id, entry, path, copy=copy)
+    state = models.state(spec)
+    if as_json:
+        print_json({"model": spec.id, "structure": spec.structure, "status": str(state.presence), "notes": list(notes)})
+        return
     for note in notes:
         out.print(note, highlight=False)
-    state = models.state(spec)
     out.print(f"{spec.id} is added, with the structure of {spec.structure}: {state.reason or 'ready'}", highlight=False)
 
 

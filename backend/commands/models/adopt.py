@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.terminal import err, out
+from backend.commands.terminal import JsonOption, err, only_json_on_stdout, out, print_json
 from backend.core.catalogue.table import find_model
 from backend.core.errors import LoraExists, LoraInvalid, LoraNotFound, WanError
 from backend.core.planning.hardware import detect_hardware
@@ -36,6 +36,7 @@ def adopt(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what was found and change nothing.")] = False,
     copy: Annotated[bool, typer.Option("--copy", help="Copy a model's files instead of linking them.")] = False,
     loras: Annotated[bool, typer.Option(help="Also link the LoRAs that fit a supported model.")] = True,
+    as_json: JsonOption = False,
 ) -> None:
     """Use models and LoRAs of the Hugging Face cache, ComfyUI, Wan2GP and other folders without copying them."""
     from backend.models.adoption.plans import parse_choices, plans
@@ -43,33 +44,55 @@ def adopt(
     from backend.models.download.local_files import hugging_face_cache
     from backend.models.folder.manager import ModelManager
 
-    settings = load_settings()
-    home = settings.paths.create()
-    choices = parse_choices(use or [])
-    asked = {find_model(name).id for name in model or []} | {choice.model for choice in choices}
-    given = [root.expanduser().absolute() for root in (*(roots or []), *settings.model_roots)]
-    usual = [root for root in (hugging_face_cache(), *usual_roots(Path.home())) if root.is_dir()]
-    survey = scan_folders([*usual, *given, *choices.values()])
-    _show_files(survey)
-    made = plans(survey, ModelManager(home, has_gpu=bool(detect_hardware().gpus)), choices)
-    _show_plans(made)
-    for plan in made:
-        if plan.presence in ("partial", "corrupted") and plan.parts.files:
-            name = plan.spec.id
-            out.print(
-                f"{name}: wan22 models download {name} resumes the download and links the files found", markup=False
-            )
-    if loras:
-        _adopt_loras(home, survey, dry_run=dry_run)
-    failures: list[WanError] = []
-    for plan in made:
-        if not dry_run and (plan.worthwhile or (plan.spec.id in asked and plan.parts.files)):
-            try:
-                _adopt(home, plan, copy=copy)
-            except WanError as error:
-                failures.append(error)
+    with only_json_on_stdout(as_json):
+        settings = load_settings()
+        home = settings.paths.create()
+        choices = parse_choices(use or [])
+        asked = {find_model(name).id for name in model or []} | {choice.model for choice in choices}
+        given = [root.expanduser().absolute() for root in (*(roots or []), *settings.model_roots)]
+        usual = [root for root in (hugging_face_cache(), *usual_roots(_account_home())) if root.is_dir()]
+        survey = scan_folders([*usual, *given, *choices.values()])
+        _show_files(survey)
+        made = plans(survey, ModelManager(home, has_gpu=bool(detect_hardware().gpus)), choices)
+        _show_plans(made)
+        for plan in made:
+            if plan.presence in ("partial", "corrupted") and plan.parts.files:
+                name = plan.spec.id
+                out.print(
+                    f"{name}: wan22 models download {name} resumes the download and links the files found", markup=False
+                )
+        if loras:
+            _adopt_loras(home, survey, dry_run=dry_run)
+        failures: list[WanError] = []
+        for plan in made:
+            if not dry_run and (plan.worthwhile or (plan.spec.id in asked and plan.parts.files)):
+                try:
+                    _adopt(home, plan, copy=copy)
+                except WanError as error:
+                    failures.append(error)
+    if as_json:
+        manager = ModelManager(home, has_gpu=False)
+        print_json(
+            [
+                {
+                    "model": plan.spec.id,
+                    "status": str(manager.state(plan.spec).presence),
+                    "found_bytes": plan.size_bytes,
+                    "missing": list(plan.lacking),
+                }
+                for plan in made
+            ]
+        )
     if failures:
         raise failures[0]
+
+
+def _account_home() -> Path:
+    """Return the folder of the user's account, where other programs keep their files; one without it has none."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/nonexistent")
 
 
 def _adopt(home: Home, plan: Plan, *, copy: bool) -> None:
@@ -159,7 +182,7 @@ def _show_files(survey: Survey) -> None:
 def _worth_a_line(found: Recognised) -> bool:
     from backend.models.adoption.structure import Kind
 
-    return found.kind is Kind.LORA or "wan" in found.path.name.lower() or bool(found.identities)
+    return found.kind in (Kind.LORA, Kind.UNSUPPORTED) or "wan" in found.path.name.lower() or bool(found.identities)
 
 
 def _note(found: Recognised) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +12,7 @@ from backend.commands.models.add import add
 from backend.commands.models.adopt import adopt
 from backend.commands.models.cleanup import cleanup
 from backend.commands.terminal import JsonOption, err, finite, out, own_database, own_home, own_need, print_json
-from backend.core.catalogue.table import ModelSpec, find_model, models_in_force
+from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.errors import DownloadStopped, ModelDamaged, UnknownModel
 from backend.core.paths import Home
 from backend.core.planning.hardware import detect_hardware
@@ -63,8 +62,6 @@ def list_models(
     if others:
         out.print(f"not installed: {', '.join(others)}", highlight=False, soft_wrap=True)
         out.print("`wan22 models download NAME` installs one; --all says why each cannot be used.", style="dim")
-    for fault in models_in_force().faults:
-        err.print(f"ignored: {fault}", style="yellow", markup=False, highlight=False)
 
 
 def _progress(state: ModelState) -> str:
@@ -73,10 +70,10 @@ def _progress(state: ModelState) -> str:
 
 
 @app.command("show")
-def show(name: Name) -> None:
-    """Show a model and its files, as JSON."""
+def show(name: Name, as_json: JsonOption = False) -> None:
+    """Show a model and its files; always as JSON."""
     home = own_home()
-    out.print_json(json.dumps(_described(_manager(home).state(find_model(name)))))
+    print_json(_described(_manager(home).state(find_model(name))))
 
 
 @app.command("download")
@@ -84,8 +81,9 @@ def download(
     name: Name,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
     limit: Limit = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Download a model, or its missing files. Can be stopped at any time: the next call resumes."""
+    """Download a model, or its missing files. Can be stopped at any time; the next call resumes it."""
     from backend.commands.progress_bar import byte_bar
 
     home, spec = own_home(), find_model(name)
@@ -95,15 +93,19 @@ def download(
             downloader.download(spec, on_progress=_shown(bar), revision=revision)
     except KeyboardInterrupt:
         raise DownloadStopped from None
-    out.print(f"{spec.id} is complete and verified")
+    if as_json:
+        print_json({"model": spec.id, "status": "available"})
+    else:
+        out.print(f"{spec.id} is complete and verified")
 
 
 @app.command("verify")
 def verify(
     name: Name,
     quick: Annotated[bool, typer.Option("--quick", help="Check sizes and headers only.")] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Download the wrong files, and only those, again.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Download only the damaged files again.")] = False,
     limit: Limit = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Check a model's files against what was downloaded, without the network."""
     from backend.commands.progress_bar import byte_bar
@@ -112,30 +114,38 @@ def verify(
     home, spec = own_home(), find_model(name)
     findings = _examined(home, spec, quick=quick)
     wrong = [finding for finding in findings if finding.state is not FileState.OK]
-    for finding in wrong:
+    if as_json:
+        files = [{"name": finding.name, "state": str(finding.state)} for finding in findings]
+        print_json({"model": spec.id, "checked": "sizes" if quick else "contents", "files": files})
+    for finding in [] if as_json else wrong:
         out.print(f"{finding.name}: {finding.state}", markup=False, highlight=False)
     if not wrong:
-        if findings:
-            out.print(f"{spec.id}: all {len(findings)} files are {'there' if quick else 'intact'}")
+        if findings and not as_json:
+            out.print(f"{spec.id}: all {len(findings)} files are {'present' if quick else 'intact'}")
         return
     if not repair:
         raise ModelDamaged(
-            f"{spec.id} is damaged: {len(wrong)} of {len(findings)} files are wrong",
-            suggestions=(f"Run `wan22 models verify {spec.id} --repair`: only these are fetched again.",),
+            f"{spec.id} is damaged: {len(wrong)} of {len(findings)} files are damaged",
+            suggestions=(f"Run `wan22 models verify {spec.id} --repair`: only these files are downloaded again.",),
         )
     try:
         with byte_bar(err) as bar:
             _downloader(home, limit).repair(spec, wrong, on_progress=_shown(bar))
     except KeyboardInterrupt:
         raise DownloadStopped from None
-    out.print(f"{spec.id} is repaired")
+    if not as_json:
+        out.print(f"{spec.id} is repaired")
 
 
 @app.command("remove")
-def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
+def remove(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Delete a model's files, unfinished ones included; a model of your own is unregistered, and its folder stays.
 
-    Refuses a model that a task waits for or a worker holds; safe while a server runs.
+    A model that a task needs or a worker has loaded is not removed. Safe while a server runs.
     """
     from backend.models.folder.storage import remove_model
     from backend.models.own.configuration import ModelConfigurationManager
@@ -149,15 +159,21 @@ def remove(name: Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do
         if not configuration.has(name):
             raise
         configuration.remove(name)  # an entry that was ignored because it is invalid
-        out.print("The entry was taken out of config.json")
+        if as_json:
+            print_json({"removed": name, "freed_bytes": 0})
+        else:
+            out.print("The entry was removed from config.json")
         return
     if not (yes or spec.embedded):
-        what = f"Take {spec.id} out" if spec.folder else f"Delete the files of {spec.id}"
-        typer.confirm(f"{what}?", abort=True)
+        what = f"Unregister {spec.id}" if spec.folder else f"Delete the files of {spec.id}"
+        typer.confirm(f"{what}?", abort=True, err=True)
     own = OwnModels(home, ModelConfigurationManager(home))
     with own_database() as database, own_need(home, database).exclusive(spec):
         freed = remove_model(home, spec) if spec.base is None else own.remove(spec)
-    out.print(f"{spec.id} was removed, {freed / _MB:,.1f} MB are free again")
+    if as_json:
+        print_json({"removed": spec.id, "freed_bytes": freed})
+    else:
+        out.print(f"{spec.id} was removed, {freed / _MB:,.1f} MB were freed")
 
 
 def _manager(home: Home) -> ModelManager:
@@ -192,7 +208,9 @@ def _examined(home: Home, spec: ModelSpec, *, quick: bool) -> list[FileFinding]:
     manifest = read_manifest(folder)
     if manifest is None:
         manager.folder(spec)  # raises: explains what is wrong
-        out.print(f"{spec.id} was not downloaded by wan22: its files are all there, their contents cannot be compared")
+        err.print(
+            f"{spec.id} was not downloaded by wan22: all files are present, but there are no checksums to compare with"
+        )
         return []
     if quick:
         return check_quick(folder, manifest)

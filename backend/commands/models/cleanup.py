@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.terminal import finite, out, own_database, own_home, own_need
+from backend.commands.terminal import JsonOption, finite, out, own_database, own_home, own_need, print_json
 
 if TYPE_CHECKING:
     from backend.models.folder.storage import StorageReport
@@ -26,12 +26,21 @@ def cleanup(
         typer.Option("--free", min=0, callback=finite, help="Stop when this many GB are free; default: delete all."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete; without it, only list.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the disk space of the models and what can be deleted: leftovers, and models no longer used."""
     with _opened() as care:
         report = care.report()
         target = None if free is None else round(free * _GB)
         found = care.suggestions(report, keep_days=keep_days, target_free=target)
+        if as_json:
+            done = care.carry_out(found) if yes else []
+            listed = [
+                {"what": str(one.what), "model": one.spec.id, "bytes": one.frees, "why": one.reason} for one in found
+            ]
+            freed = sum(one.freed for one in done)
+            print_json({"found": listed, "freed_bytes": freed, "free_bytes": report.free_bytes})
+            return
         _show(report)
         if not found:
             out.print("Nothing to delete")

@@ -46,7 +46,7 @@ class _Walk:
     """Counters of a pass through a VAE; a multiply-add counts as two operations."""
 
     flops: int = 0
-    unfolded: int = 0  #: numbers that a CPU writes out before multiplying (`is_unfolded`)
+    unfolded: int = 0  #: values that a CPU writes out before multiplying (`is_unfolded`)
     parameters: int = 0
     # Current position: frames of the whole clip and of a chunk (the first chunk is one frame); rows of a picture.
     frames: int = 1
@@ -91,7 +91,7 @@ class VaeShape:
     spatial_stride: int  #: pixels per latent, along each side
     patch: int = 1  #: pixels along each side that are first folded into channels
     res_blocks: int = 2
-    residual: bool = False  #: the newer kind, with shortcuts around the resamplings
+    residual: bool = False  #: the newer variant, with shortcuts around the resamplings
 
     def decode_flops(self, frames: int, rows: int, columns: int) -> int:
         """Count the operations of decoding a clip of these latent frames, rows and columns."""
@@ -102,7 +102,7 @@ class VaeShape:
         return self._encoder(frames, rows, columns).flops
 
     def decode_unfolded(self, frames: int, rows: int, columns: int) -> int:
-        """Count the numbers that a CPU writes out while decoding (`is_unfolded`), over all chunks."""
+        """Count the values that a CPU writes out while decoding (`is_unfolded`), over all chunks."""
         return self._decoder(frames, rows, columns).unfolded
 
     def encode_unfolded(self, frames: int, rows: int, columns: int) -> int:

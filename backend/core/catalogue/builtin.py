@@ -54,7 +54,7 @@ def _ti2v_5b(**own: object) -> ModelSpec:
 
 
 def _wan21(**own: object) -> ModelSpec:
-    """Build on what both T2V models of the generation before share: `wan_t2v_*.py` and `generate.py` of Wan2.1."""
+    """Build a spec from what both Wan2.1 T2V models share: `wan_t2v_*.py` and `generate.py` of Wan2.1."""
     shared: dict[str, object] = {
         "mode": Mode.T2V,
         "steps": 50,
@@ -65,14 +65,14 @@ def _wan21(**own: object) -> ModelSpec:
 
 
 def _wan21_i2v(**own: object) -> ModelSpec:
-    """Build on what both I2V models of the generation before share: `wan_i2v_14B.py` and `generate.py` of Wan2.1."""
+    """Build a spec from what both Wan2.1 I2V models share: `wan_i2v_14B.py` and `generate.py` of Wan2.1."""
     shared: dict[str, object] = {
         "mode": Mode.I2V,
         "image_tokens": True,
         "weights_gb": 45.7,  # 16.39 B transformer, 5.68 B text encoder, 0.63 B image encoder, 0.13 B VAE
         "steps": 40,
         "guidance_scale": 5.0,
-        "negative_prompt": "镜头晃动，" + UPSTREAM_NEGATIVE_PROMPT,  # that the camera shakes, before the others
+        "negative_prompt": "镜头晃动，" + UPSTREAM_NEGATIVE_PROMPT,  # prepends "camera shake"
     }
     return _wan21(**(shared | own))
 
@@ -134,8 +134,8 @@ MODELS: Mapping[str, ModelSpec] = MappingProxyType(
                 guidance_scale=5.0,
                 aliases=("ti2v", "wan2.2-ti2v-5b"),
             ),
-            # Times, shift and one pass without guidance as it was distilled (FastVideo, `distill_dmd_t2v_5B.sh`), from
-            # text alone: FastVideo's sampler leaves a start image out.
+            # Timesteps, shift and a single unguided pass, as in its distillation (FastVideo, `distill_dmd_t2v_5B.sh`).
+            # Text only: FastVideo's sampler ignores a start image.
             _ti2v_5b(
                 id="FastWan2.2-TI2V-5B",
                 title="FastWan2.2 TI2V 5B (three steps)",
@@ -159,12 +159,12 @@ MODELS: Mapping[str, ModelSpec] = MappingProxyType(
                 title="Wan2.1 T2V 1.3B",
                 repo_id="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
                 weights_gb=14.5,  # 1.42 B transformer, 5.68 B text encoder, 0.13 B VAE
-                # Guidance 6 and shift 8 to 12 are what the README of Wan2.1 asks for with this model.
+                # The README of Wan2.1 recommends guidance 6 and shift 8 to 12 for this model.
                 guidance_scale=6.0,
                 flow_shift=8.0,
                 width=832,
                 height=480,
-                max_pixels=1280 * 720,  # less stable above 480p, says the same README
+                max_pixels=1280 * 720,  # less stable above 480p, according to the same README
             ),
             _wan21_i2v(
                 id="Wan2.1-I2V-14B-480P",
@@ -173,7 +173,7 @@ MODELS: Mapping[str, ModelSpec] = MappingProxyType(
                 flow_shift=3.0,
                 width=832,
                 height=480,
-                max_pixels=1280 * 720,  # trained for 480p; what is larger is the other one's
+                max_pixels=1280 * 720,  # trained for 480p; larger sizes suit the 720P model
             ),
             _wan21_i2v(
                 id="Wan2.1-I2V-14B-720P",

@@ -54,6 +54,11 @@ class WanShape:
             cross_attn_norm=bool(config.get("cross_attn_norm", True)),
         )
 
+    @property
+    def reads_image(self) -> bool:
+        """Whether an image is concatenated to the latents."""
+        return self.in_channels > self.out_channels
+
     def parameters(self) -> Mapping[str, tuple[int, ...]]:
         """Return the shape of every parameter by its name in diffusers."""
         return _parameters(self)

@@ -12,7 +12,7 @@ _Context = Mapping[str, Any]
 
 _WORDS: Mapping[str, Callable[[_Context], str]] = {
     "missing": lambda _: "is missing",
-    "extra_forbidden": lambda _: "is not a known name",
+    "extra_forbidden": lambda context: f"is not a known name{context.get('hint', '')}",
     "int_from_float": lambda _: "must be a whole number",
     "int_parsing_size": lambda _: "is too large a number",
     "finite_number": lambda _: "must be a finite number",

@@ -1,10 +1,11 @@
-"""One section of config.json as a typed value, with its default where it cannot be read.
+"""One section of config.json as a typed value. Each key is judged alone: an unusable one is ignored and reported.
 
 Knows no subject: the owner of a section parses its values.
 """
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
@@ -36,31 +37,85 @@ class StoredSection(Generic[SectionT]):
         """Return the stored value.
 
         Raises:
-            BadSettings: the file or the section cannot be read.
+            BadSettings: the file or the section cannot be read, or a key of the section is ignored.
         """
+        value, ignored = self._judge(self._file.section(self._name))
+        if ignored:
+            raise BadSettings("; ".join(self._sentence(key, why) for key, why in ignored.items()))
+        return value
+
+    def faults(self) -> list[str]:
+        """Return a sentence about each ignored key, or the one reason why the section cannot be read."""
         try:
-            return self._parse(self._file.section(self._name))
-        except InvalidRequest as error:
-            raise BadSettings(f"{self._file.path.name}: `{self._name}`: {error.message}") from None
+            _, ignored = self._judge(self._file.section(self._name))
+        except BadSettings as error:
+            return [f"{error.message}; the defaults are in force"]
+        return [self._sentence(key, why) for key, why in ignored.items()]
 
     def current(self) -> SectionT:
-        """Return the value in force: the stored one, or the default where it cannot be read (`read` raises why)."""
+        """Return the value in force: the usable keys of the section, and the default of every other one."""
         try:
-            return self.read()
+            return self._judge(self._file.section(self._name))[0]
         except BadSettings:
             return self._parse({})
 
     def change(self, values: dict[str, Any], check: Callable[[dict[str, Any]], SectionT] | None = None) -> SectionT:
         """Replace the named values, keep the others, and return the value in force now.
 
-        `check` replaces the parser where the caller can judge new values more strictly.
+        Ignored keys stay in the file for their author to correct. `check` replaces the parser where the caller can
+        judge new values more strictly.
 
         Raises:
             InvalidRequest: a value is illegal; the file stays unchanged.
             BadSettings: the file cannot be read, and is therefore not overwritten.
         """
         parse = check or self._parse
-        return self._parse(self._file.update(self._name, lambda before: parse(before | values).to_json()))
+
+        def changed(before: dict[str, Any]) -> dict[str, Any]:
+            _, ignored = self._judge(before)
+            usable = {key: value for key, value in before.items() if key not in ignored}
+            left = {key: before[key] for key in ignored if key not in values}
+            return parse(usable | values).to_json() | left
+
+        return self._judge(self._file.update(self._name, changed))[0]
+
+    def _judge(self, values: dict[str, Any]) -> tuple[SectionT, dict[str, str]]:
+        """Return the value of the usable keys, and why each of the others is ignored."""
+        known = self._parse({}).to_json()
+        ignored = {key: unknown_name(key, known, "setting") for key in values if key not in known}
+        usable = {key: value for key, value in values.items() if key in known}
+        while True:
+            try:
+                return self._parse(usable), ignored
+            except InvalidRequest as error:
+                details = error.details if isinstance(error.details, dict) else {}
+                field = str(details.get("field"))
+                if field in usable:
+                    del usable[field]
+                    ignored[field] = f"is ignored: {error.message}"
+                elif "maximum" in details:  # a default gives way to a stored value that it contradicts
+                    usable[field] = details["maximum"]
+                else:
+                    raise
+
+    def _sentence(self, key: str, why: str) -> str:
+        return printable(f"{self._file.place(self._name, key)}: `{self._name}.{key}` {why}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known lower-case name that a misspelt one was meant to be; None if none is close."""
+    return next(iter(difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.7)), None)
+
+
+def unknown_name(name: str, known: Iterable[str], kind: str) -> str:
+    """Return what to say about a name that is not one of the known ones of this kind."""
+    close = nearest(name, known)
+    return f"is not a {kind} and is ignored" + ("" if close is None else f"; did you mean `{close}`?")
+
+
+def printable(sentence: str) -> str:
+    """Return a sentence with characters that a terminal would obey as escapes."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in sentence)
 
 
 def check_names(names: Iterable[str], known: Sequence[str], kind: str) -> None:

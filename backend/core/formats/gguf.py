@@ -13,7 +13,7 @@ from math import prod
 from pathlib import Path
 from typing import Final
 
-from backend.core.formats.tensors import TensorInfo, UnreadableWeights
+from backend.core.formats.tensors import TensorInfo, UnreadableWeights, UnsupportedWeights
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -64,8 +64,11 @@ class _Walk:
     def header(self) -> GgufHeader:
         if self._bytes(4) != MAGIC:
             raise UnreadableWeights("The file is not a GGUF file")
-        if self._number("I") not in _VERSIONS:
-            raise UnreadableWeights("The file is a GGUF file of an unsupported version; 2 and 3 are supported")
+        version = int(self._number("I"))
+        if version not in _VERSIONS:
+            big_endian = int.from_bytes(version.to_bytes(4, "big"), "little") in _VERSIONS
+            words = "in big-endian byte order" if big_endian else f"of version {version}"
+            raise UnsupportedWeights(f"The file is a GGUF file {words}, which is not supported")
         tensors, fields = self._number("Q"), self._number("Q")
         if tensors > _MAX_TENSORS or fields > _MAX_FIELDS:
             raise UnreadableWeights("The file's header is damaged: it claims more tensors than any model has")
@@ -93,7 +96,7 @@ class _Walk:
             try:
                 dtype = GGMLQuantizationType(kind)
             except ValueError:
-                raise UnreadableWeights(f"The file has a tensor of a type that is not known here ({kind})") from None
+                raise UnsupportedWeights(f"The file has a tensor of GGUF type {kind}, which is not supported") from None
             block, block_bytes = GGML_QUANT_SIZES[dtype]
             if name in found or (stored and stored[0] % block):
                 raise UnreadableWeights("The file's header is damaged: a tensor's shape does not fit its type")

@@ -15,7 +15,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from backend.core.formats.tensors import DTYPE_BYTES, TensorInfo, UnreadableWeights
+from backend.core.formats.tensors import TensorInfo, UnreadableWeights, UnsupportedWeights, stored_bytes
 
 MAX_HEADER_BYTES = 32 * 2**20
 MAX_TENSORS = 50_000
@@ -58,27 +58,32 @@ def read_header(path: Path) -> SafetensorsHeader:
             (length,) = struct.unpack("<Q", start)
             # A pickle or zip file yields an absurd length here.
             if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
-                raise UnreadableWeights(_what_it_is(start, length, size))
+                raise _what_it_is(start, length, size)
             raw = file.read(length)
     except OSError as error:
         raise UnreadableWeights(f"The file cannot be read ({type(error).__name__})") from error
     return _checked(_parsed(raw), 8 + len(raw), size)
 
 
-def _what_it_is(start: bytes, length: int, size: int) -> str:
+def _what_it_is(start: bytes, length: int, size: int) -> UnreadableWeights:
     if start == _LFS_POINTER:
-        return "The file is only git's pointer to the file, which was never downloaded (run `git lfs pull`)"
+        return UnreadableWeights(
+            "The file is only git's pointer to the file, which was never downloaded (run `git lfs pull`)"
+        )
     for beginning, name in _DISGUISES:
         if start.startswith(beginning):
-            return f"The file is {name}; only safetensors files are read, because the others can run code"
+            words = f"The file is {name}; only safetensors files are read, because the others can run code"
+            return UnreadableWeights(words) if start.startswith(b"<") else UnsupportedWeights(words)
     if MAX_HEADER_BYTES >= length > size - 8:
-        return "The file is cut off: its header is longer than the file"
-    return "The file is not a safetensors file"
+        return UnreadableWeights("The file is cut off: its header is longer than the file")
+    return UnreadableWeights("The file is not a safetensors file")
 
 
 def _parsed(raw: bytes) -> dict[str, Any]:
     try:
         header = json.loads(raw.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_refuse)
+    except _Repeated as error:
+        raise UnreadableWeights(f"The file's header is damaged: it lists {error} twice") from None
     except (ValueError, RecursionError):
         raise UnreadableWeights("The file is not a safetensors file: its header is not JSON") from None
     if not isinstance(header, dict):
@@ -87,10 +92,16 @@ def _parsed(raw: bytes) -> dict[str, Any]:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("repeated key")
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise _Repeated(_CONTROL.sub("?", name[:120]))
+        values[name] = value
     return values
+
+
+class _Repeated(Exception):
+    """A name occurs twice in one object."""
 
 
 def _refuse(_: str) -> object:
@@ -127,12 +138,14 @@ def _entry(entry: Any) -> tuple[TensorInfo, tuple[int, int]]:
     """Check one tensor's entry: type, shape, and a byte count that matches them."""
     fields = entry if isinstance(entry, dict) else {}
     dtype = fields.get("dtype")
-    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        raise UnreadableWeights("The file has a tensor of an unknown type")
+    if not isinstance(dtype, str):
+        raise UnreadableWeights("The file's header is damaged: a tensor has no type")
+    if stored_bytes(dtype, 1) is None:
+        raise UnsupportedWeights(f"The file has a tensor of the type {dtype[:40]!a}, which is not supported")
     shape, span = _whole_numbers(fields.get("shape")), _whole_numbers(fields.get("data_offsets"))
     if shape is None or len(shape) > MAX_DIMENSIONS or span is None or len(span) != 2:
         raise UnreadableWeights("The file's header is damaged: a tensor has an invalid shape or offset")
-    if span[1] - span[0] != prod(shape) * DTYPE_BYTES[dtype]:
+    if span[1] - span[0] != stored_bytes(dtype, prod(shape)):
         raise UnreadableWeights("The file's header is damaged: a tensor's size does not match its shape")
     return TensorInfo(dtype, tuple(shape)), (span[0], span[1])
 

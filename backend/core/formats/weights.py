@@ -6,7 +6,7 @@ content, never by suffix, and names the kind of a file it rejects. Reads no valu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from math import prod
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from backend.core.files import read_json
+from backend.core.formats.compatibility import Fault, form_fault
 from backend.core.formats.gguf import MAGIC, read_gguf_header
 from backend.core.formats.safetensors import read_header
 from backend.core.formats.tensors import TensorInfo, UnreadableWeights
@@ -31,6 +32,14 @@ SAFETENSORS_SUFFIX: Final = f".{Container.SAFETENSORS}"
 WEIGHT_SUFFIXES: Final = tuple(f".{container}" for container in Container)
 #: Suffix of a shard index.
 SHARD_INDEX: Final = f"{SAFETENSORS_SUFFIX}.index.json"
+#: Components with weights, and the usual name of the file; a single file may have another name.
+USUAL_NAMES: Final = {
+    "text_encoder": "model.safetensors",
+    "image_encoder": "model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+    "transformer": "diffusion_pytorch_model.safetensors",
+    "transformer_2": "diffusion_pytorch_model.safetensors",
+}
 _MAX_INDEX_BYTES = 32 * 2**20
 
 #: Suffixes of a scale that a module's weight must be multiplied by: ComfyUI's and diffusers'.
@@ -67,6 +76,10 @@ class WeightHeader:
             numbers[info.dtype] = numbers.get(info.dtype, 0) + prod(info.shape)
         ranked = sorted(numbers, key=lambda dtype: (-numbers[dtype], dtype))
         return tuple(self._in_words(dtype) for dtype in ranked)
+
+    def fault(self, names: Collection[str] | None = None) -> Fault | None:
+        """Describe the first weight or scale in an unsupported form; `names` are the needed weights, None = all."""
+        return form_fault(self.tensors, {name: (scaled_weight(name), it) for name, it in self.scales.items()}, names)
 
     def _in_words(self, dtype: str) -> str:
         if self.container is Container.GGUF:
@@ -135,6 +148,32 @@ def _read_shards(index: Path) -> WeightHeader:
         size += part.size
     files = (index, *shards)
     return WeightHeader(Container.SAFETENSORS, files, tensors, scales, scaled, {}, size + index.stat().st_size)
+
+
+def component_files(place: Path, usual_name: str) -> list[str]:
+    """Return the names of a component's weight files in its folder, which may be missing; empty when it has none.
+
+    These are the shards of an index, else the file with the usual name, else the only weight file.
+
+    Raises:
+        UnreadableWeights: the index cannot be used, or several files could be meant.
+    """
+    if not place.is_dir():
+        return []
+    indices = [f"{usual_name}.index.json"]
+    indices += sorted(path.name for path in place.glob(f"*{SHARD_INDEX}") if path.name not in indices)
+    index = next((name for name in indices if (place / name).is_file()), None)
+    if index is not None:
+        try:
+            return shard_names(place / index)
+        except UnreadableWeights as error:
+            raise UnreadableWeights(f"{index}: {error}") from error
+    if (place / usual_name).is_file():
+        return [usual_name]
+    others = sorted(path.name for path in place.iterdir() if path.suffix in WEIGHT_SUFFIXES)
+    if len(others) > 1:
+        raise UnreadableWeights(f"It has several weight files; keep only one: {', '.join(others)}")
+    return others
 
 
 def shard_names(index: Path) -> list[str]:

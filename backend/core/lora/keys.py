@@ -62,12 +62,13 @@ _PREFIXES: tuple[tuple[str, Style, str | None], ...] = (
     ("pipe.dit.", Style.PLAIN, None),
 )
 _FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
+_FLAT_DOTTED_PREFIXES = ("model_diffusion_model_", "diffusion_model_", "transformer_")
 
 _SUFFIX = re.compile(
     r"""^(?P<name>.+?)
         (?: \.lora(?:_|\.)(?P<factor>A|B|down|up) (?:\.(?P<adapter>[A-Za-z0-9_-]+?))?? (?:\.(?P<leaf>weight|bias))?
           | \.(?P<alpha>alpha)
-          | \.(?P<diff>diff|diff_b|diff_m)
+          | \.(?P<diff>diff|diff_b|diff_m|w_norm|b_norm)
         )$""",
     re.VERBOSE,
 )
@@ -104,11 +105,12 @@ _OUTSIDE = {
 }
 _BLOCK_NAMES = _IN_BLOCK | {name: name for name in _IN_BLOCK.values()}
 _OUTSIDE_NAMES = _OUTSIDE | {name: name for name in _OUTSIDE.values()}
-#: kohya writes dots as underscores, which only a table of names can undo.
+#: kohya writes dots as underscores, converters turn some back, and some too many (`k.img`): only names without any
+#: dot are comparable, and only a table of names can undo them.
 _FLAT_BLOCK_NAMES = {name.replace(".", "_"): target for name, target in _BLOCK_NAMES.items()}
 _FLAT_OUTSIDE_NAMES = {name.replace(".", "_"): target for name, target in _OUTSIDE_NAMES.items()}
 _BLOCK = re.compile(r"^blocks\.(\d{1,4})(?:\.(.+))?$")
-_FLAT_BLOCK = re.compile(r"^_?blocks_(\d{1,4})_(.+)$")
+_FLAT_BLOCK = re.compile(r"^blocks_(\d{1,4})(?:_(.+))?$")
 _TABLE = "scale_shift_table"
 
 
@@ -118,13 +120,15 @@ def read_key(name: str) -> Key | None:
     match = _SUFFIX.match(name)
     if match is None or (match["leaf"] == "bias" and match["factor"] in ("A", "down")):
         return None
-    for prefix in _FLAT_PREFIXES:
-        if name.startswith(prefix):
-            return _flat_key(match["name"].removeprefix(prefix), match)
-    path, style, expert = _without_prefixes(match["name"])
+    path, style, expert = match["name"], Style.KOHYA, None
+    prefix = next((one for one in _FLAT_PREFIXES if name.startswith(one)), None)
+    if prefix is None:
+        path, style, expert = _without_prefixes(path)
+    else:
+        path = path.removeprefix(prefix)
     if match["adapter"] is not None and style is Style.PLAIN:
         style = Style.PEFT
-    if match["diff"] is not None:
+    if match["diff"] is not None and style is not Style.KOHYA:
         style = Style.LIGHTX2V
     parameter = _parameter(path, match)
     return None if parameter is None else Key(parameter, _part(match), expert, style)
@@ -138,6 +142,23 @@ def parameter_name(name: str) -> str | None:
     if target is None or target.endswith(_TABLE) is (leaf in ("weight", "bias")):
         return None
     return target if target.endswith(_TABLE) else f"{target}.{leaf}" if leaf in ("weight", "bias") else None
+
+
+def concerns_module(name: str) -> bool:
+    """Whether a tensor stands at a module of a Wan transformer, whatever it means there."""
+    path = name
+    for prefix in _FLAT_PREFIXES:
+        path = path.removeprefix(prefix)
+    path, _, _ = _without_prefixes(path)
+    parts = path.split(".")
+    paths = (".".join(parts[:count]) for count in range(1, len(parts)))
+    return any(_target(one) or _flat_target(one) for one in paths)
+
+
+def adapter_name(name: str) -> str | None:
+    """Return the name of the adapter that peft writes into a tensor's name; None without one."""
+    match = _SUFFIX.match(name)
+    return None if match is None else match["adapter"]
 
 
 def _target(path: str) -> str | None:
@@ -162,29 +183,28 @@ def _without_prefixes(path: str) -> tuple[str, Style, str | None]:
     return path, style, expert
 
 
-def _flat_key(flat: str, match: re.Match[str]) -> Key | None:
-    block = _FLAT_BLOCK.match(flat)
-    if block is not None:
-        target = _FLAT_BLOCK_NAMES.get(block[2])
-        path = None if target is None else f"blocks.{int(block[1])}.{target}"
-    else:
-        path = _FLAT_OUTSIDE_NAMES.get(flat.removeprefix("_"))
-    parameter = None if path is None else _leaf(path, match)
-    return None if parameter is None else Key(parameter, _part(match), None, Style.KOHYA)
-
-
 def _parameter(path: str, match: re.Match[str]) -> str | None:
-    """Return diffusers' name of the parameter that a dotted name means."""
-    block = _BLOCK.match(path)
-    if block is not None:
-        if block[2] is None:  # lightx2v: `blocks.N.diff_m` is the change of the block's modulation
-            return f"blocks.{int(block[1])}.{_TABLE}" if match["diff"] == "diff_m" else None
-        target = _BLOCK_NAMES.get(block[2])
-        return None if target is None else _leaf(f"blocks.{int(block[1])}.{target}", match)
-    if path == "head" and match["diff"] == "diff_m":
-        return _TABLE
-    outside = _OUTSIDE_NAMES.get(path)
-    return None if outside is None else _leaf(outside, match)
+    """Return diffusers' name of the parameter that a name means."""
+    if match["diff"] == "diff_m":  # lightx2v: `blocks.N.diff_m` is the change of the block's modulation
+        block = _BLOCK.match(path) or _FLAT_BLOCK.match(path.removeprefix("_"))
+        if block is not None and block[2] is None:
+            return f"blocks.{int(block[1])}.{_TABLE}"
+        if path == "head":
+            return _TABLE
+    target = _target(path) or _flat_target(path)
+    return None if target is None else _leaf(target, match)
+
+
+def _flat_target(path: str) -> str | None:
+    """Return the target of a name whose dots are underscores, all of them or some."""
+    flat = path.replace(".", "_").removeprefix("_")
+    for prefix in _FLAT_DOTTED_PREFIXES:
+        flat = flat.removeprefix(prefix)
+    block = _FLAT_BLOCK.match(flat)
+    if block is None:
+        return _FLAT_OUTSIDE_NAMES.get(flat)
+    target = _FLAT_BLOCK_NAMES.get(block[2] or "")
+    return None if target is None else f"blocks.{int(block[1])}.{target}"
 
 
 def _leaf(path: str, match: re.Match[str]) -> str | None:
@@ -193,7 +213,7 @@ def _leaf(path: str, match: re.Match[str]) -> str | None:
         return path if match["diff"] in ("diff", "diff_m") else None
     if match["diff"] == "diff_m":
         return None
-    return f"{path}.bias" if match["diff"] == "diff_b" else f"{path}.weight"
+    return f"{path}.bias" if match["diff"] in ("diff_b", "b_norm") else f"{path}.weight"
 
 
 def _part(match: re.Match[str]) -> Part:

@@ -19,11 +19,16 @@ from backend.core.errors import LoraInvalid
 from backend.core.files import parse_json
 from backend.core.formats.safetensors import SafetensorsHeader, read_header
 from backend.core.formats.tensors import FLOAT_TYPES, TensorInfo, UnreadableWeights
-from backend.core.lora.keys import Key, Part, Style, read_key
+from backend.core.lora.keys import Key, Part, Style, concerns_module, read_key
+from backend.core.lora.kinds import for_text_encoder, method_of
 
 #: The header field in which diffusers stores what peft stores in `adapter_config.json`.
 ADAPTER_METADATA = "lora_adapter_metadata"
 _BLOCK_INDEX = re.compile(r"^blocks\.(\d+)\.")
+#: Parameters whose size depends on the channels that a model reads and writes: T2V and I2V of one width differ in them.
+_FIRST, _LAST = "patch_embedding.weight", ("proj_out.weight", "proj_out.bias")
+#: In the names of parameters that only models with an image encoder have.
+_IMAGE_PARTS = ("add_k_proj", "add_v_proj", "norm_added_k", "image_embedder")
 
 
 class Misfit(StrEnum):
@@ -31,11 +36,19 @@ class Misfit(StrEnum):
 
     UNKNOWN = "its name belongs to no part of a Wan transformer"
     ABSENT = "this model has no such part"
+    CHANNELS = "this model reads or writes other channels"
+    TEXT_ENCODER = "it is for the text encoder, which stays as it is"
+    EMPTY = "it is empty and changes nothing"
+    METHOD = "only low-rank factors and full differences are supported"
     OTHER_MODEL = "its shape belongs to another model"
     INCOMPLETE = "the other half of the pair is missing"
     REPEATED = "another tensor changes the same thing"
     DTYPE = "its type is not a floating-point one"
     SHAPE = "its shape is no valid one"
+
+
+#: Reasons that concern only their own tensors: the rest of the file is applied.
+LEFT_OUT = frozenset({Misfit.UNKNOWN, Misfit.ABSENT, Misfit.CHANNELS, Misfit.TEXT_ENCODER, Misfit.EMPTY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +95,21 @@ class Match:
         return tuple(sorted({change.rank for change in self.changes if change.rank}))
 
     @property
+    def left_out(self) -> tuple[tuple[str, Misfit], ...]:
+        """The unmatched tensors without which the rest can be applied."""
+        return tuple((name, misfit) for name, misfit in self.unmatched if misfit in LEFT_OUT)
+
+    @property
+    def obstacles(self) -> tuple[tuple[str, Misfit], ...]:
+        """The unmatched tensors because of which nothing of the file is applied."""
+        return tuple((name, misfit) for name, misfit in self.unmatched if misfit not in LEFT_OUT)
+
+    @property
+    def other_channels(self) -> int:
+        """Number of tensors for a model of this width that reads or writes other channels."""
+        return sum(misfit is Misfit.CHANNELS for _, misfit in self.unmatched)
+
+    @property
     def other_model(self) -> bool:
         """Whether any tensor belongs to another model."""
         return any(misfit is Misfit.OTHER_MODEL for _, misfit in self.unmatched)
@@ -112,7 +140,7 @@ def match_tensors(tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]
     keys = {name: read_key(name) for name in tensors}
     experts = _key_experts(keys)
     for name, key in keys.items():
-        misfit = _misfit(key, tensors[name], parameters, shape)
+        misfit = _misfit(name, key, tensors[name], parameters, shape)
         if key is None or misfit is not None:
             unmatched[name] = misfit or Misfit.UNKNOWN
             continue
@@ -140,11 +168,19 @@ def _key_experts(keys: Mapping[str, Key | None]) -> set[str]:
     return experts
 
 
+def has_image_parts(tensors: Mapping[str, TensorInfo]) -> bool:
+    """Whether a LoRA changes what only models with an image encoder have, so that it is for images."""
+    keys = (read_key(name) for name in tensors)
+    return any(part in key.parameter for key in keys if key is not None for part in _IMAGE_PARTS)
+
+
 def _misfit(
-    key: Key | None, tensor: TensorInfo, parameters: Mapping[str, tuple[int, ...]], shape: WanShape
+    name: str, key: Key | None, tensor: TensorInfo, parameters: Mapping[str, tuple[int, ...]], shape: WanShape
 ) -> Misfit | None:
     if key is None:
-        return Misfit.UNKNOWN
+        if for_text_encoder(name):
+            return Misfit.TEXT_ENCODER
+        return Misfit.METHOD if method_of(name) or concerns_module(name) else Misfit.UNKNOWN
     if key.parameter not in parameters:
         block = _BLOCK_INDEX.match(key.parameter)
         too_deep = block is not None and int(block[1]) >= shape.layers
@@ -167,17 +203,21 @@ def _changes(
     left: dict[str, Misfit] = {}
     diff = parts.pop(Part.DIFF, None)
     if diff is not None:
-        if _same(tensors[diff].shape, shape):
+        found = tensors[diff].shape
+        if _same(found, shape):
             made.append(Change(parameter, expert, 0, diff=diff))
         else:
-            left[diff] = Misfit.OTHER_MODEL
+            left[diff] = Misfit.EMPTY if not prod(found) else _other(parameter, found, shape)
     if not parts:
         return made, left
     names = {part: parts.get(part) for part in Part}
     down, up = names[Part.DOWN], names[Part.UP]
+    factors = [tensors[name].shape for name in (down, up) if name is not None]
+    if not factors or any(not prod(factor) for factor in factors):
+        return made, left | dict.fromkeys(parts.values(), Misfit.EMPTY)
     if down is None or up is None:
         return made, left | dict.fromkeys(parts.values(), Misfit.INCOMPLETE)
-    misfit, rank = _low_rank(tensors[down].shape, tensors[up].shape, shape)
+    misfit, rank = _low_rank(parameter, tensors[down].shape, tensors[up].shape, shape)
     alpha, bias = names[Part.ALPHA], names[Part.UP_BIAS]
     if misfit is None and alpha is not None and prod(tensors[alpha].shape) != 1:
         misfit = Misfit.SHAPE
@@ -190,15 +230,25 @@ def _changes(
     return made, left
 
 
-def _low_rank(down: tuple[int, ...], up: tuple[int, ...], shape: tuple[int, ...]) -> tuple[Misfit | None, int]:
+def _other(parameter: str, found: tuple[int, ...], shape: tuple[int, ...]) -> Misfit:
+    """Say why a full difference has another shape than its parameter."""
+    same_width = found[:1] == shape[:1] if parameter == _FIRST else found[1:] == shape[1:]
+    return Misfit.CHANNELS if parameter in (_FIRST, *_LAST) and same_width else Misfit.OTHER_MODEL
+
+
+def _low_rank(
+    parameter: str, down: tuple[int, ...], up: tuple[int, ...], shape: tuple[int, ...]
+) -> tuple[Misfit | None, int]:
     """Check `down` [rank, inputs] and `up` [outputs, rank]; they may have trailing dimensions as a convolution has."""
     if len(shape) < 2 or len(down) < 2 or len(up) < 2:
         return Misfit.SHAPE, 0
     rank = down[0]
-    if rank < 1 or up[1] != rank or prod(up[2:]) != 1:
+    if up[1] != rank or prod(up[2:]) != 1:
         return Misfit.SHAPE, 0
-    if up[0] != shape[0] or not (_same(down[1:], shape[1:]) or down[1:] == (prod(shape[1:]),)):
-        return Misfit.OTHER_MODEL, 0
+    outputs, inputs = up[0] == shape[0], _same(down[1:], shape[1:]) or down[1:] == (prod(shape[1:]),)
+    if not (outputs and inputs):
+        same_width = (parameter == _FIRST and outputs) or (parameter in _LAST and inputs)
+        return Misfit.CHANNELS if same_width else Misfit.OTHER_MODEL, 0
     return None, rank
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 APPLIED = "applied"
 SKIPPED = "skipped"
-#: How many unmatched tensors a receipt lists.
+#: How many unmatched tensors a receipt lists for each reason.
 SHOWN_KEYS = 5
 
 
@@ -35,7 +35,7 @@ class FileReceipt:
     ranks: tuple[int, ...]
     scales: tuple[float, ...]  #: smallest and largest alpha / rank; empty when there are only full differences
     keys: Mapping[str, KeyCount]  #: for each expert that it was matched against
-    unmatched: tuple[str, ...]  #: the first few, each with the reason
+    unmatched: tuple[str, ...]  #: the first few for each reason, with the reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,7 @@ class LoraReceipt:
     files: tuple[FileReceipt, ...] = ()
     trigger_words: tuple[str, ...] = ()
     reason: str | None = field(default=None)  #: why it was skipped, in one sentence
+    warnings: tuple[str, ...] = ()  #: what of an applied LoRA has no effect, one sentence each
 
     @property
     def applied(self) -> bool:
@@ -58,6 +59,7 @@ class LoraReceipt:
         """Return plain JSON values."""
         values = asdict(self)
         values["trigger_words"] = list(self.trigger_words)
+        values["warnings"] = list(self.warnings)
         values["files"] = [
             file | {"ranks": list(file["ranks"]), "scales": list(file["scales"]), "unmatched": list(file["unmatched"])}
             for file in values["files"]

@@ -112,5 +112,5 @@ def choose_kernel(wish: AttentionSetting, verdicts: Iterable[KernelVerdict]) -> 
     named = found.get(wish)
     if wish == AttentionSetting.NATIVE or (named is not None and named.right):
         return wish.value, ()
-    why = f"{named.verdict} ({named.reason})" if named is not None else "it was not tried"
+    why = f"{named.verdict} ({named.reason})" if named is not None else "it was not tested"
     return NATIVE, (f"WAN22_ATTENTION asks for {wish}, which is not used: {why}. Choose auto or another kernel.",)

@@ -26,8 +26,8 @@ from backend.core.planning.cost_model import (
 )
 from backend.core.planning.footprint import Footprint
 
-#: Weight of the expected costs against one measured time. Small: several times that distinguish the costs decide;
-#: with a single one the costs keep their proportions.
+#: Weight of the expected costs against one measured time. Small: several times that distinguish the costs outweigh
+#: it; with a single one the costs keep their proportions.
 _TRUST: Final = 0.02
 #: Relative error above which a time loses weight, as in a fit of absolute errors.
 _NOISE: Final = 0.05

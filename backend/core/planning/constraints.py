@@ -20,7 +20,7 @@ from backend.core.planning.machine import Machine
 SECTION: Final = "optimization"
 #: Side of a tile, in pixels.
 MIN_TILE, MAX_TILE = 128, 512
-#: The smallest VRAM limit, in GiB; no model can make a step in less.
+#: The smallest VRAM limit, in GiB; no model can run a step in less.
 MIN_VRAM_GIB: Final = 1.0
 
 
@@ -128,7 +128,7 @@ PRESETS: Final = {
         OptimizationPreset(
             "balanced",
             "Balanced",
-            "The fastest plan that leaves a part of the card to other programs",
+            "The fastest plan that leaves part of the card to other programs",
             "a machine that is also used for something else",
             Quantization.AUTO,
             enable_offload=True,
@@ -138,7 +138,7 @@ PRESETS: Final = {
         OptimizationPreset(
             "memory_efficient",
             "Memory efficient",
-            "Weights in 8 bit where the card can, and not much more than half of its memory",
+            "8-bit weights where the card supports them, and not much more than half of its memory",
             "a card that is shared with another program",
             Quantization.FP8,
             enable_offload=True,
@@ -148,7 +148,7 @@ PRESETS: Final = {
         OptimizationPreset(
             "ultra_efficient",
             "Ultra efficient",
-            "Weights in 8 bit where the card can, the smallest tiles, a third of its memory",
+            "8-bit weights where the card supports them, the smallest tiles, a third of its memory",
             "a small card, or one that is nearly full",
             Quantization.FP8,
             enable_offload=True,
@@ -158,7 +158,7 @@ PRESETS: Final = {
         OptimizationPreset(
             "high_performance",
             "High performance",
-            "Everything stays on the card in 16 bit: nothing is moved while it computes",
+            "Everything stays on the card in 16 bits: nothing is offloaded while it computes",
             "a card that holds a whole model",
             Quantization.BF16,
             enable_offload=False,
@@ -167,7 +167,7 @@ PRESETS: Final = {
         OptimizationPreset(
             "quality_focused",
             "Quality first",
-            "No weight is rounded to 8 bit; what does not fit is moved instead, which takes time",
+            "No weight is rounded to 8 bits; what does not fit is offloaded instead, which takes time",
             "final clips",
             Quantization.BF16,
             enable_offload=True,
@@ -176,7 +176,7 @@ PRESETS: Final = {
         OptimizationPreset(
             "speed_focused",
             "Speed first",
-            "The fastest plan that fits the whole card, in 8 bit where that is what fits",
+            "The fastest plan that fits the whole card, in 8 bits where nothing else fits",
             "drafts",
             Quantization.AUTO,
             enable_offload=True,
@@ -195,4 +195,4 @@ def find_preset(preset_id: str) -> OptimizationPreset:
     try:
         return PRESETS[preset_id]
     except KeyError:
-        raise PresetNotFound(f"There is no such preset; there are {', '.join(PRESETS)}") from None
+        raise PresetNotFound(f"There is no preset with this id; the presets are {', '.join(PRESETS)}") from None

@@ -131,7 +131,7 @@ class Workload:
         """Return the workload of the model's default request, with an image if the model needs one.
 
         Raises:
-            InvalidRequest: the model cannot make such a clip.
+            InvalidRequest: the model cannot generate such a clip.
         """
         return cls.of(native_request(spec, size, num_frames, steps, image=image), spec)
 
@@ -187,14 +187,14 @@ class Rates:
     load: float | None = None  #: GB/s from disk into a ready model; None until a model was loaded
     known: bool = True  #: False: the device is in no table; plans can be compared, but seconds are unknown
     measured: frozenset[str] = frozenset()  #: the rates that were fitted to this machine's own tasks
-    # What does not grow with the picture, in seconds; it decides where models are tiny, and is 0 where it is unknown.
+    # Costs that do not grow with the picture, in seconds; they dominate for tiny models, and are 0 where unknown.
     begin: float = 0.0  #: for the prompt of a run
     forward: float = 0.0  #: for each forward
     chunk: float = 0.0  #: for each chunk that is decoded or encoded
-    finish: float = 0.0  #: for each run: the end of the file, and putting it in place
-    finish_pixels: float = 0.0  #: for a million pixels of all frames: the end of the file
+    finish: float = 0.0  #: for each run: finishing the file and moving it into place
+    finish_pixels: float = 0.0  #: for a million pixels of all frames: finishing the file
     unfolding: float | None = None  #: GB/s that a processor writes out for convolutions; None on a card
-    image: float = 1.0  #: how many times longer the VAE encodes than its rates of decoding say
+    image: float = 1.0  #: time to encode relative to what the rates of decoding predict
 
 
 def _card(transformer: float, pinned: float, memory: float, source: str, *, known: bool = True) -> Rates:
@@ -202,8 +202,8 @@ def _card(transformer: float, pinned: float, memory: float, source: str, *, know
     return Rates(transformer, 0.4 * transformer, 1.0, pinned, 5.0, memory, source, known=known)
 
 
-#: By a word in the card's name, the first that is found. TFLOP/s of the transformer: published seconds of whole runs
-#: divided into the operations that they are; bandwidths from the data sheets. PCIe 5: 50 GB/s, PCIe 4: 25 GB/s.
+#: By a word in the card's name; the first match counts. TFLOP/s of the transformer: operations of whole runs divided
+#: by their published seconds; bandwidths from the data sheets. PCIe 5: 50 GB/s, PCIe 4: 25 GB/s.
 CARDS: Final[tuple[tuple[str, Rates], ...]] = (
     ("B200", _card(900.0, 50.0, 8.0, "TI2V-5B on a B200, 0.575 s a forward (unslothai/unsloth#10729)")),
     ("H200", _card(500.0, 50.0, 4.8, "the H100's: the same processor")),
@@ -217,7 +217,7 @@ CARDS: Final[tuple[tuple[str, Rates], ...]] = (
 )
 #: Used only to compare plans with each other.
 _UNKNOWN_CARD: Final = _card(100.0, 12.0, 0.5, "no published run on this card is known", known=False)
-#: A processor: fitted to ten runs of `tiny-t2v-a14b`, those that docs/benchmarks/seconds.md learns from, on two idle
+#: A processor: fitted to the ten runs of `tiny-t2v-a14b` that docs/benchmarks/seconds.md learns from, on two idle
 #: cores of an x86-64 server with AVX2. TFLOP/s and GB/s per core; seconds, which more cores do not shorten.
 _CORE_TRANSFORMER, _CORE_VAE, _CORE_UNFOLDING = 0.05, 0.03, 1.0
 _BEGIN, _FORWARD, _CHUNK, _FINISH, _FINISH_PIXELS = 0.015, 0.012, 0.006, 0.025, 0.015

@@ -145,7 +145,7 @@ def footprint(
     float32: bool = False,
     packed: PackedMatrices | None = None,
 ) -> Footprint:
-    """Return what a run takes.
+    """Return the memory and disk space that a run needs.
 
     Args:
         arch: the model.
@@ -155,8 +155,8 @@ def footprint(
         encoded_frames: frames that go through the VAE's encoder before the denoising.
         lora_bytes: LoRAs of the request.
         cpu: whether the processor computes, in float32.
-        float32: whether a card does so too, with text encoder and experts in it; all else is in float32 anywhere.
-        packed: what of each expert is quantised in its file; None = nothing, as far as is known.
+        float32: whether a card does so too, including text encoder and experts; all else is float32 everywhere.
+        packed: the part of each expert that is quantised in its file; None = nothing, or unknown.
     """
     width, height, frames = size
     tokens = arch.tokens(width, height, frames)

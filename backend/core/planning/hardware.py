@@ -1,7 +1,7 @@
 """The machine's processor, memory, GPUs and disk, queried from NVML and the system, never from torch.
 
-Unknown values are None, never a guess; a library that fails leaves a sentence, never a crash. The profile of the last
-server start is kept in a JSON file, so that a missing card or a lower limit is noticed. Decides nothing.
+Unknown values are None, never a guess; a library that fails leads to a finding, never to a crash. The profile of the
+last server start is kept in a JSON file, so that a missing card or a lower limit is noticed. Decides nothing.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def _nvidia(findings: list[str]) -> tuple[tuple[Gpu, ...], str | None]:
     except pynvml.NVMLError_LibraryNotFound:
         return (), None  # no driver: not worth a finding
     except (pynvml.NVMLError, OSError) as error:
-        findings.append(f"NVIDIA's library does not start: {error}")
+        findings.append(f"NVIDIA's library could not be started: {error}")
         return (), None
     try:
         query = _Queries(findings)
@@ -211,7 +211,7 @@ def _nvidia(findings: list[str]) -> tuple[tuple[Gpu, ...], str | None]:
 
 
 class _Queries:
-    """Runs one NVML query at a time; a failed query returns None and leaves a sentence."""
+    """Runs one NVML query at a time; a failed query returns None and adds a finding."""
 
     def __init__(self, findings: list[str]) -> None:
         self._findings = findings

@@ -14,7 +14,7 @@ from backend.core.errors import OutOfMemory
 from backend.core.planning.memory_plan import SMALLEST_TILE, MemoryPlan, Placement, Storage
 
 _PLACEMENTS = tuple(Placement)  # by memory, largest first
-_ALLOW = "Let tasks go on with less memory: set WAN22_OOM_POLICY to `quality`."
+_ALLOW = "Let tasks continue with less memory: set WAN22_OOM_POLICY to `quality`."
 _ROUND = "Allow weights to be rounded to eight bits: set WAN22_OOM_POLICY to `speed`."
 
 
@@ -39,7 +39,7 @@ class MemoryUse(StrEnum):
 
     @property
     def phase(self) -> Phase:
-        """The phase of a run in which it is wanted; for steps the first of the two."""
+        """The phase of a run that needs it; for steps the first of the two."""
         return _PHASE[self]
 
 
@@ -84,7 +84,7 @@ class Fallback:
     @property
     def sentence(self) -> str:
         """The fallback as a warning of the task."""
-        return f"Memory ran out at {self.at}; went on with the plan {self.after} instead of {self.before}"
+        return f"Memory ran out at {self.at}; continued with the plan {self.after} instead of {self.before}"
 
 
 @dataclass(slots=True)

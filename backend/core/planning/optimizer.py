@@ -78,7 +78,7 @@ class Decision:
     def would_fit(self) -> str:
         """What would fit instead, in a sentence."""
         if self.instead is None:
-            return "Nothing would fit: no model takes this request with so little memory"
+            return "Nothing would fit: no model can run this request in so little memory"
         return f"{self.instead.model} at {_size(self.instead)} would fit"
 
 
@@ -178,13 +178,13 @@ class WAN22SystemOptimizer:
         if constraints.quantization is Quantization.FP8 and plan.storage is Storage.BF16 and can_fp8:
             return "the optimization settings keep weights in fp8"
         if not constraints.enable_offload and (plan.placement is not Placement.RESIDENT or plan.text_encoder_on_cpu):
-            return "the optimization settings move nothing off the device"
+            return "the optimization settings keep everything on the device"
         return ""
 
     def _why(self, best: Option, fitting: list[Option]) -> str:
         machine = self.machine
         if machine.cuda and machine.usable_vram is None:
-            return f"{best.plan.words}: the card's memory is unknown, so nothing is moved out of it"
+            return f"{best.plan.words}: the card's memory is unknown, so nothing is offloaded"
         parts = []
         if machine.usable_vram is not None:
             allowed = f", {in_gib(machine.vram_limit)} allowed" if machine.limited else ""
@@ -202,10 +202,10 @@ class WAN22SystemOptimizer:
             return option
         slower = option.seconds.warm - best.seconds.warm
         if slower < -0.005 * best.seconds.warm:
-            price = "decode in tiles" if _unrounded(option.plan) else "round the weights"
-            return replace(option, reason=f"fits and is faster, but not by enough to {price} for it")
+            price = "decoding in tiles" if _unrounded(option.plan) else "rounding the weights"
+            return replace(option, reason=f"fits and is faster, but not by enough to justify {price}")
         if slower < 0.005 * max(best.seconds.warm, 1.0):
-            why = "fits and is as fast, but nothing is gained by it"
+            why = "fits and is equally fast, but has no advantage"
         elif self.rates.known:
             why = f"fits, but takes {slower:.0f} s more" if slower >= 1 else f"fits, but takes {slower:.1f} s more"
         else:

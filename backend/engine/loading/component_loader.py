@@ -18,10 +18,10 @@ from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
 from backend.core.catalogue.table import ModelSpec
-from backend.core.formats.weights import Container
+from backend.core.formats.compatibility import form_fault, shape_fault
 from backend.engine.device.stop_points import stop_point
 from backend.engine.loading.original_names import name_tables
-from backend.engine.loading.weight_files import ComponentFiles, OpenWeights, StoredTensor, damaged
+from backend.engine.loading.weight_files import ComponentFiles, OpenWeights, StoredTensor, damaged, refused
 
 #: The class of each component, as `model_index.json` names it.
 CLASSES = {
@@ -76,8 +76,9 @@ def fit(
     """Find the tensor of every parameter, whichever naming the files use; reads no values.
 
     Raises:
-        ModelDamaged: a parameter has no tensor, or one of another shape or an unsupported type; or a tensor matches
-            no parameter, which is a sign of another model.
+        ModelDamaged: a parameter has no tensor, or one of another shape; or a tensor matches no parameter, which is a
+            sign of another model.
+        ModelUnsupported: a parameter's tensor is in an unsupported form.
     """
     names_of: dict[int, list[str]] = {}
     shapes: dict[str, tuple[int, ...]] = {}
@@ -86,6 +87,9 @@ def fit(
         shapes[name] = tuple(parameter.shape)
     tables = name_tables(component, shapes, config)
     table = max(tables, key=lambda table: sum(name in files.tensors for name in table.values()))
+    fault = form_fault(files.tensors, {}, table.values())
+    if fault is not None:
+        raise refused(spec, component, fault)
     used: set[str] = set()
     parameters = []
     for names in names_of.values():
@@ -94,14 +98,9 @@ def fit(
             raise damaged(spec, f"the weights of {component} have no tensor {table[names[0]]}")
         used.update(stored)
         tensor = files.tensors[stored[0]]
-        if not tensor.readable:
-            raise damaged(spec, f"{stored[0]} of {component} is stored as {tensor.dtype}, which is not supported")
-        if not _same_shape(tensor, shapes[names[0]]):
-            raise damaged(
-                spec,
-                f"{stored[0]} of {component} has the shape {list(tensor.shape)}, "
-                f"but its configuration says {list(shapes[names[0]])}",
-            )
+        fault = shape_fault(f"{stored[0]} of {component}", tensor, shapes[names[0]])
+        if fault is not None:
+            raise damaged(spec, fault.reason)
         parameters.append(Parameter(tuple(names), tensor, shapes[names[0]]))
     left = sorted(files.tensors.keys() - used)
     strict = component.startswith("transformer") or (table is not tables[0] and component != "image_encoder")
@@ -176,13 +175,3 @@ def _in_float32(module: nn.Module, parameter: str, dtype: torch.dtype) -> bool:
     kept: list[str] | None = getattr(module, "_keep_in_fp32_modules", None)
     applies = isinstance(module, WanTransformer3DModel) or dtype == torch.float16
     return applies and not set(parameter.split(".")).isdisjoint(kept or ())
-
-
-def _same_shape(tensor: StoredTensor, shape: tuple[int, ...]) -> bool:
-    """Compare shapes; GGUF files may drop dimensions of length one, and flatten a convolution's kernel to one row."""
-    if tensor.container is not Container.GGUF:
-        return tensor.shape == shape
-    stored = tuple(side for side in tensor.shape if side != 1)
-    wanted = tuple(side for side in shape if side != 1)
-    flat = (shape[0], torch.Size(shape[1:]).numel()) if len(shape) > 2 else wanted
-    return stored in (wanted, flat)

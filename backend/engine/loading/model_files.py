@@ -18,19 +18,11 @@ from backend.core.catalogue.spec import DMD_PIPELINE, PIPELINES, Mode, ModelSpec
 from backend.core.errors import ModelUnavailable
 from backend.core.files import decode_json, is_plain_json, read_json
 from backend.core.formats.tensors import UnreadableWeights
-from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, shard_names
+from backend.core.formats.weights import USUAL_NAMES, component_files
 from backend.engine.loading.component_loader import CLASSES
 from backend.engine.loading.weight_files import ComponentFiles, damaged, read_headers
 
 MODEL_INDEX = "model_index.json"
-#: Component folders with weights, and the usual name of the file inside; a single file may have another name.
-_WEIGHTED = {
-    "text_encoder": "model.safetensors",
-    "image_encoder": "model.safetensors",
-    "vae": "diffusion_pytorch_model.safetensors",
-    "transformer": "diffusion_pytorch_model.safetensors",
-    "transformer_2": "diffusion_pytorch_model.safetensors",
-}
 #: Component folders without weights: one file of each row must exist.
 _PLAIN = {
     "tokenizer": (("tokenizer_config.json",), ("tokenizer.json", "spiece.model")),
@@ -99,8 +91,7 @@ def check_model_files(folder: Path, spec: ModelSpec) -> ModelFiles:
     """
     configs = read_structure(folder, spec)
     components = {
-        component: read_headers(spec, folder, _weight_names(spec, folder, component, _WEIGHTED[component]))
-        for component in configs
+        component: read_headers(spec, folder, _weight_names(spec, folder, component)) for component in configs
     }
     for component, rows in _PLAIN.items():
         for choices in rows if _has(spec, component) else ():
@@ -126,12 +117,12 @@ def read_structure(folder: Path, spec: ModelSpec) -> dict[str, dict[str, Any]]:
             suggestions=("Replace it with the folder of this model.",),
         )
     _check_against_spec(index, spec)
-    for component in (*_WEIGHTED, *_PLAIN):
+    for component in (*USUAL_NAMES, *_PLAIN):
         if _has(spec, component):
             _check_entry(spec, index, component)
     configs = {
         component: _read_json(spec, folder, f"{component}/config.json")
-        for component in _WEIGHTED
+        for component in USUAL_NAMES
         if _has(spec, component)
     }
     _check_channels(spec, configs)
@@ -218,7 +209,7 @@ def _check_stored_channels(spec: ModelSpec, files: ModelFiles) -> None:
         _check_latent_channels(spec, latent[0])
     for component in files.components:
         first = files.shape_of(component, _FIRST_WEIGHT)
-        if component.startswith("transformer") and first is not None and len(first) > 2:
+        if component.startswith("transformer") and first is not None and len(first) == 5:  # not folded
             _check_input_channels(spec, component, first[1])
 
 
@@ -242,32 +233,14 @@ def _check_entry(spec: ModelSpec, index: dict[str, Any], component: str) -> None
         raise damaged(spec, f"{MODEL_INDEX} has a {entry[1]} as its {component}, not a {CLASSES[component]}")
 
 
-def _weight_names(spec: ModelSpec, folder: Path, component: str, usual_name: str) -> tuple[str, ...]:
-    """Return a component's weight files relative to the model's folder.
-
-    These are the shards of an index, else the file with the usual name, else the only weight file.
-    """
-    place = folder / component
-    indices = [f"{usual_name}.index.json"]
-    indices += sorted(path.name for path in place.glob(f"*{SHARD_INDEX}") if path.name not in indices)
-    index = next((name for name in indices if (place / name).is_file()), None)
-    if index is not None:
-        return tuple(f"{component}/{name}" for name in _shards(spec, folder, f"{component}/{index}"))
-    if not (place / usual_name).is_file():
-        inside = place.iterdir() if place.is_dir() else ()
-        others = sorted(path.name for path in inside if path.suffix in WEIGHT_SUFFIXES)
-        if len(others) > 1:
-            raise damaged(spec, f"{component} has several weight files; keep only one: {', '.join(others)}")
-        if others:
-            return (f"{component}/{others[0]}",)
-    return (f"{component}/{usual_name}",)
-
-
-def _shards(spec: ModelSpec, folder: Path, index: str) -> list[str]:
+def _weight_names(spec: ModelSpec, folder: Path, component: str) -> tuple[str, ...]:
+    """Return a component's weight files relative to the model's folder."""
+    usual_name = USUAL_NAMES[component]
     try:
-        return shard_names(folder / index)
+        names = component_files(folder / component, usual_name) or [usual_name]
     except UnreadableWeights as error:
-        raise damaged(spec, f"{index} cannot be used. {error}") from error
+        raise damaged(spec, f"{component} cannot be used. {error}") from error
+    return tuple(f"{component}/{name}" for name in names)
 
 
 def _read_json(spec: ModelSpec, folder: Path, name: str) -> dict[str, Any]:

@@ -22,9 +22,10 @@ from gguf import GGMLQuantizationType
 from safetensors import safe_open
 
 from backend.core.catalogue.table import ModelSpec
-from backend.core.errors import ModelDamaged
+from backend.core.errors import ModelDamaged, ModelUnsupported, WanError
+from backend.core.formats.compatibility import Fault, scale_fault
 from backend.core.formats.gguf import read_gguf_header
-from backend.core.formats.tensors import FLOAT_TYPES, TensorInfo, UnreadableWeights
+from backend.core.formats.tensors import FLOAT_TYPES, TensorInfo, UnreadableWeights, UnsupportedWeights
 from backend.core.formats.weights import Container, read_weights, scaled_weight
 from backend.engine.loading.original_names import PREFIXES
 
@@ -34,9 +35,6 @@ _FLOATS = FLOAT_TYPES & {kind.name for kind in GGMLQuantizationType}
 _PLAIN: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 #: Types whose matrices stay packed in memory: diffusers unpacks them while it computes.
 PACKED_TYPES = frozenset(kind.name for kind in SUPPORTED_GGUF_QUANT_TYPES) - _FLOATS
-READABLE_TYPES = PACKED_TYPES | _FLOATS
-#: Supported types, by each format's names for them.
-_READABLE = {Container.SAFETENSORS: FLOAT_TYPES, Container.GGUF: READABLE_TYPES}
 #: Values unpacked at once; unpacking a whole embedding table would hold two more copies of it in memory.
 _AT_ONCE = 4 * 2**20
 
@@ -93,11 +91,6 @@ class StoredTensor:
         """Whether it is quantised in a type that diffusers computes with."""
         return self.container is Container.GGUF and self.dtype in PACKED_TYPES
 
-    @property
-    def readable(self) -> bool:
-        """Whether its type is supported."""
-        return self.dtype in _READABLE[self.container]
-
 
 @dataclass(frozen=True, slots=True)
 class ComponentFiles:
@@ -112,11 +105,19 @@ def damaged(spec: ModelSpec, reason: str) -> ModelDamaged:
     return ModelDamaged(f"{spec.id} is damaged: {reason}")
 
 
+def refused(spec: ModelSpec, where: str, fault: Fault) -> WanError:
+    """Return the error for weights that cannot be used; `where` names a file or a component."""
+    if fault.supported:
+        return damaged(spec, f"in {where}, {fault.reason}")
+    return ModelUnsupported(f"{spec.id} is not supported: in {where}, {fault.reason}")
+
+
 def read_headers(spec: ModelSpec, folder: Path, names: tuple[str, ...]) -> ComponentFiles:
     """Read the headers of a component's files, named relative to the model's folder.
 
     Raises:
         ModelDamaged: a file is missing, truncated, or not what its name says; the message names it.
+        ModelUnsupported: a file is in another format, or a scale in another form.
     """
     weights: dict[str, StoredTensor] = {}
     scales: dict[str, StoredTensor] = {}
@@ -127,6 +128,8 @@ def read_headers(spec: ModelSpec, folder: Path, names: tuple[str, ...]) -> Compo
         try:
             stat = path.stat()
             own_weights, own_scales = _header(path, (stat.st_size, stat.st_mtime_ns))
+        except UnsupportedWeights as error:
+            raise ModelUnsupported(f"{spec.id} is not supported: {name} cannot be used. {error}") from error
         except UnreadableWeights as error:
             raise damaged(spec, f"{name} cannot be used. {error}") from error
         except OSError as error:
@@ -157,11 +160,10 @@ def _understood(
             scales = {key.removeprefix(prefix): tensor for key, tensor in scales.items()}
     for key, scale in scales.items():
         weight = scaled_weight(key)
-        one = weights.get(weight)
-        rows = one.shape[:1] if one is not None else ()
-        if one is None or not scale.readable or not (prod(scale.shape) == 1 or scale.shape in (rows, (*rows, 1))):
-            raise damaged(spec, f"{name} has a scale that belongs to no weight: {key[:120]}")
-        weights[weight] = replace(one, scale=scale)
+        fault = scale_fault(key, weight, scale, weights)
+        if fault is not None:
+            raise refused(spec, name, fault)
+        weights[weight] = replace(weights[weight], scale=scale)
     return weights
 
 

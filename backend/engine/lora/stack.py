@@ -1,6 +1,6 @@
 """Applies LoRAs to a loaded model: matches tensors to parameters, activates them per job, and writes receipts.
 
-Every tensor of a file is either applied or named as the reason for skipping the LoRA; nothing is dropped silently.
+Every tensor of a file is applied, or named in the receipt: as left out, or as the reason for skipping the LoRA.
 Knows files by the references in a request, and the model by its structure; knows no tasks.
 """
 
@@ -20,9 +20,9 @@ from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.catalogue.transformer import WanShape
 from backend.core.errors import LoraIncompatible, LoraInvalid, LoraNotApplied, LoraNotFound
 from backend.core.lora.experts import base_name
-from backend.core.lora.header_fields import trigger_words
 from backend.core.lora.keys import BOTH
 from backend.core.lora.match import Change, Match, match_tensors, read_lora
+from backend.core.lora.presets import trigger_words
 from backend.core.lora.receipt import APPLIED, SHOWN_KEYS, SKIPPED, FileReceipt, KeyCount, LoraReceipt
 from backend.core.requests import LoraFileRef, LoraUse, OnLoraFailure
 from backend.engine.loading.pipeline_loader import WanComponents
@@ -84,13 +84,17 @@ def build_stack(
     uses: Sequence[LoraUse],
     open_file: Callable[[LoraFileRef], Path],
     on_failure: OnLoraFailure = OnLoraFailure.SKIP,
+    *,
+    preset: str | None = None,
 ) -> LoraStack:
     """Read a request's LoRAs and match them to the loaded model; nothing is activated yet.
 
-    A LoRA that is missing, damaged or fits only in part is skipped as a whole, with the reason in its receipt.
+    Of a LoRA for another generation of the model, the parts that this one has are applied. One that is missing,
+    damaged or incomplete is skipped as a whole, with the reason in its receipt.
 
     Raises:
-        LoraNotApplied: no key of a LoRA fits the model; or one cannot be applied in full and `on_failure` is FAIL.
+        LoraNotApplied: no key of a LoRA fits the model; or one was not applied and `on_failure` is FAIL, or it is the
+            `preset`, whose steps and guidance are of use only with it.
     """
     stack = LoraStack(components.device)
     shape = WanShape.from_config(components.transformer.config)
@@ -101,14 +105,25 @@ def build_stack(
         try:
             reading.read(open_file)
         except _LORA_PROBLEMS as error:
+            if use.id == preset:
+                raise _preset_not_applied(use.id, error.message) from error
             if on_failure is OnLoraFailure.FAIL:
                 raise LoraNotApplied(f"The LoRA {use.id} was not applied: {error.message}") from error
             receipts.append(reading.receipt(SKIPPED, error.message))
         else:
+            if use.id == preset and not reading.patches:
+                raise _preset_not_applied(use.id, "; ".join(reading.warnings) or "its strength is 0")
             receipts.append(reading.receipt(APPLIED, None))
             reading.add_to(stack._patches)
     stack.receipts = tuple(receipts)
     return stack
+
+
+def _preset_not_applied(lora_id: str, reason: str) -> LoraNotApplied:
+    return LoraNotApplied(
+        f"The preset {lora_id} needs its LoRA, which was not applied: {reason}",
+        suggestions=("Leave the preset out, or choose one that was made for this model.",),
+    )
 
 
 @dataclass(slots=True)
@@ -121,6 +136,7 @@ class _Reading:
     model: str
     files: list[FileReceipt] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     patches: dict[str, ExpertPatch] = field(default_factory=dict)
 
     def read(self, open_file: Callable[[LoraFileRef], Path]) -> None:
@@ -132,7 +148,15 @@ class _Reading:
 
     def receipt(self, outcome: str, reason: str | None) -> LoraReceipt:
         strength = {expert: self.strength(expert) for expert in self._touched()}
-        return LoraReceipt(self.use.id, outcome, strength, tuple(self.files), tuple(dict.fromkeys(self.words)), reason)
+        return LoraReceipt(
+            self.use.id,
+            outcome,
+            strength,
+            tuple(self.files),
+            tuple(dict.fromkeys(self.words)),
+            reason,
+            warnings=tuple(self.warnings) if outcome == APPLIED else (),
+        )
 
     def add_to(self, patches: dict[str, ExpertPatch]) -> None:
         for expert, patch in self.patches.items():
@@ -163,7 +187,7 @@ class _Reading:
                 ranks=match.ranks,
                 scales=(),
                 keys=count,
-                unmatched=tuple(f"{name}: {misfit}" for name, misfit in match.unmatched[:SHOWN_KEYS]),
+                unmatched=_shown(match),
             )
         )
         self._check(ref, match, count)
@@ -176,17 +200,22 @@ class _Reading:
             raise LoraNotApplied(
                 f"The LoRA {self.use.id} was not applied: not one tensor of {ref.name} has a place in {self.model}"
             )
-        left = max(one.unmatched for one in count.values())
-        if left:
-            name, misfit = match.unmatched[0]
-            raise LoraIncompatible(
-                f"{left} tensors of {ref.name} have no place in {self.model}; the first one is {name[:120]}: {misfit}"
+        left_out = len(match.left_out)
+        obstacles = max(one.unmatched for one in count.values()) - left_out
+        if obstacles:
+            first = f"; the first one is {_named(*match.obstacles[0])}" if match.obstacles else ""
+            raise LoraIncompatible(f"{obstacles} tensors of {ref.name} have no place in {self.model}{first}")
+        if left_out:
+            self.warnings.append(
+                f"{left_out} of {left_out + match.matched} tensors of {ref.name} are not for {self.model} and were "
+                f"left out; the first one is {_named(*match.left_out[0])}"
             )
 
     def _load(self, ref: LoraFileRef, path: Path, match: Match, experts: Sequence[str]) -> list[float]:
         """Read and check the tensors of every change, add them to their experts' patches, and return the scales."""
         parameters = self.shape.parameters()
         scales: list[float] = []
+        silent = 0
         try:
             with safe_open(path, framework="pt") as file:
                 for change in match.changes:
@@ -196,6 +225,7 @@ class _Reading:
                     loaded, scale = _load_change(file, change, parameters[change.parameter])
                     if change.rank:
                         scales.append(scale)
+                        silent += not scale
                     for expert in wanted:
                         factor = scale * self.strength(expert)
                         if factor:
@@ -203,7 +233,21 @@ class _Reading:
                             patch.add(change.parameter, loaded(factor))
         except (SafetensorError, OSError) as error:
             raise LoraInvalid(f"{ref.name} cannot be read ({type(error).__name__})") from error
+        if silent:
+            self.warnings.append(f"alpha is 0 in {silent} of {len(scales)} layers of {ref.name}: they change nothing")
         return scales
+
+
+def _shown(match: Match) -> tuple[str, ...]:
+    """Return the first unmatched tensors for each reason."""
+    by_reason: dict[str, list[str]] = {}
+    for name, misfit in match.unmatched:
+        by_reason.setdefault(misfit, []).append(_named(name, misfit))
+    return tuple(named for group in by_reason.values() for named in group[:SHOWN_KEYS])
+
+
+def _named(name: str, misfit: str) -> str:
+    return f"{name[:120]}: {misfit}"
 
 
 def _count(match: Match, expert: str, experts: tuple[str, ...]) -> KeyCount:

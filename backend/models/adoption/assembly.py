@@ -24,13 +24,13 @@ from backend.models.download.hub import RemoteFile
 from backend.models.download.linking import Link, link_file
 from backend.models.download.local_files import content_name
 from backend.models.download.transfer import content_of
+from backend.models.folder.condition import CONFIG_FILE, INDEX_FILE, fault_of
 from backend.models.folder.integrity import digest_of, header_reads
-from backend.models.folder.manager import EMBEDDED_MODELS, INDEX_FILE, damage_of
+from backend.models.folder.manager import EMBEDDED_MODELS
 from backend.models.folder.manifest import FileRecord, Manifest, is_inside
 
 #: Configurations of the published models, for components without one.
 CONFIGS: Final = EMBEDDED_MODELS.parent / "configs"
-CONFIG_FILE = "config.json"
 #: Files that no weight file contains and the package provides.
 _SCHEDULER = "scheduler"
 _PROCESSOR, _PROCESSOR_CONFIG = "image_processor", "preprocessor_config.json"
@@ -184,7 +184,7 @@ def _fill(folder: Path, spec: ModelSpec, parts: Parts, *, copy: bool, on_read: O
     if not parts.repository:
         manifest.adopted = [component for component in components_of(spec) if component not in missing]
         _add_configurations(folder, spec, manifest, whole=not missing)
-    made.complete = not missing and damage_of(folder) is None
+    made.complete = not missing and fault_of(folder) is None
     manifest.write(folder)
     return made
 

@@ -15,7 +15,7 @@ from typing import Final
 from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.catalogue.table import MODELS
 from backend.core.files import decode_json
-from backend.core.formats.tensors import UnreadableWeights
+from backend.core.formats.tensors import UnreadableWeights, UnsupportedWeights
 from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, read_weights
 from backend.core.lora.experts import hint_of
 from backend.models.adoption.structure import FIRST_VAE, Identity, Kind, Recognised, by_structure
@@ -62,7 +62,8 @@ def recognise(path: Path, *, sha256: str | None = None, digest: Callable[[Path],
     try:
         header = read_weights(path)
     except UnreadableWeights as error:
-        return Recognised(path, Kind.REFUSED, _size(path), note=str(error))
+        kind = Kind.UNSUPPORTED if isinstance(error, UnsupportedWeights) else Kind.REFUSED
+        return Recognised(path, kind, _size(path), note=str(error))
     return _settled(by_structure(path, header), sha256, digest)
 
 

@@ -17,6 +17,7 @@ from typing import Final
 from backend.core.catalogue.architecture import ARCHITECTURES, ImageEncoderShape, TextEncoderShape, VaeShape
 from backend.core.catalogue.table import MODELS
 from backend.core.catalogue.transformer import PUBLISHED, WanShape
+from backend.core.formats.compatibility import Fault, same_shape, shapes_fault
 from backend.core.formats.tensors import TensorInfo
 from backend.core.formats.text_encoder_names import llama_text_name, wan_text_name
 from backend.core.formats.weights import WeightHeader
@@ -38,7 +39,8 @@ class Kind(StrEnum):
     IMAGE_ENCODER = "image_encoder"
     LORA = "lora"
     UNKNOWN = "unknown"  # weights of no known model
-    REFUSED = "refused"  # not readable: a pickle, a pointer, a truncated file
+    UNSUPPORTED = "not supported"  # in a form that is not read here: int8, a bundle, a pickle
+    REFUSED = "refused"  # damaged or incomplete: a pointer, a truncated file
 
 
 class Naming(StrEnum):
@@ -129,11 +131,17 @@ def _transformer(path: Path, header: WeightHeader) -> Recognised | None:
         return None
     naming = Naming.ORIGINAL if original else Naming.DIFFUSERS
     unknown = Recognised(path, Kind.UNKNOWN, header.size, (), naming, header)
+    fault = header.fault()
+    if fault is not None:
+        return _faulty(unknown, "A Wan transformer", fault)
     if others:
-        return replace(unknown, note=f"A relative of Wan with further parts ({sorted(others)[0]})")
+        return _with_further_parts(unknown, others)
     shape = _wan_shape(parameters)
-    if shape is None or shape.parameters() != {name: info.shape for name, info in parameters.items()}:
+    if shape is None or len(shape.parameters()) != len(parameters):
         return replace(unknown, note="A Wan transformer that lacks parts, or has parts of other shapes")
+    fault = shapes_fault(parameters, shape.parameters())
+    if fault is not None:
+        return _faulty(unknown, "A Wan transformer", fault)
     structures = {model: architecture.transformer for model, architecture in ARCHITECTURES.items()} | PUBLISHED
     models = [model for model, structure in structures.items() if structure == shape]
     if not models:
@@ -145,13 +153,39 @@ def _transformer(path: Path, header: WeightHeader) -> Recognised | None:
     return Recognised(path, Kind.TRANSFORMER, header.size, identities, naming, header)
 
 
+def _faulty(found: Recognised, what: str, fault: Fault) -> Recognised:
+    """Return a file that is something known but cannot be used."""
+    kind = found.kind if fault.supported else Kind.UNSUPPORTED
+    return replace(found, kind=kind, note=f"{what}, but {fault.reason}")
+
+
+#: Name prefixes of further models in one file, as checkpoints of other programs have them.
+_BUNDLED: Final = (
+    "first_stage_model.", "vae.", "cond_stage_model.", "conditioner.", "text_encoders.", "text_encoder.",
+)  # fmt: skip
+
+
+def _with_further_parts(found: Recognised, others: list[str]) -> Recognised:
+    if any(name.startswith(_BUNDLED) for name in others):
+        note = "A bundle of a Wan transformer and other parts in one file; only files of single parts are supported"
+        return replace(found, kind=Kind.UNSUPPORTED, note=note)
+    return replace(found, note=f"A relative of Wan with further parts ({sorted(others)[0]})")
+
+
+#: Frames, rows and columns of latents in one token, in all models of this architecture.
+_PATCH: Final = (1, 2, 2)
+
+
 def _wan_shape(parameters: Tensors) -> WanShape | None:
     """Derive a transformer's structure from the shapes of some of its parameters."""
     embedder = "condition_embedder"
     blocks = {int(name.split(".")[1]) for name in parameters if name.startswith("blocks.")}
     try:
-        dim, inputs, *patch = parameters["patch_embedding.weight"].shape
-        frames, rows, columns = patch
+        # The kernel may be folded, so its sides are derived from its size.
+        (dim,) = parameters["patch_embedding.bias"].shape
+        inputs, rest = divmod(prod(parameters["patch_embedding.weight"].shape), dim * prod(_PATCH))
+        if rest:
+            return None
         image = parameters.get(f"{embedder}.image_embedder.norm1.weight")
         added = parameters.get("blocks.0.attn2.add_k_proj.weight")
         return WanShape(
@@ -159,10 +193,10 @@ def _wan_shape(parameters: Tensors) -> WanShape | None:
             ffn_dim=parameters["blocks.0.ffn.net.0.proj.weight"].shape[0],
             layers=len(blocks),
             in_channels=inputs,
-            out_channels=parameters["proj_out.weight"].shape[0] // (frames * rows * columns),
+            out_channels=parameters["proj_out.weight"].shape[0] // prod(_PATCH),
             text_dim=parameters[f"{embedder}.text_embedder.linear_1.weight"].shape[1],
             freq_dim=parameters[f"{embedder}.time_embedder.linear_1.weight"].shape[1],
-            patch=(frames, rows, columns),
+            patch=_PATCH,
             image_dim=None if image is None else image.shape[0],
             added_kv_dim=None if added is None else added.shape[1],
             cross_attn_norm="blocks.0.norm2.weight" in parameters,
@@ -188,21 +222,24 @@ def _vae(path: Path, header: WeightHeader) -> Recognised | None:
     else:
         naming, names = Naming.ORIGINAL, ("decoder.conv1.weight", "encoder.conv1.weight")
     decoder, encoder = (header.tensors.get(name) for name in names)
-    if decoder is None or encoder is None or len(decoder.shape) != 5 or len(encoder.shape) != 5:
+    if decoder is None or encoder is None:
         return None
+    unknown = Recognised(path, Kind.UNKNOWN, header.size, (), naming, header)
+    fault = header.fault()
+    if fault is not None:
+        return _faulty(unknown, "An autoencoder", fault)
     numbers = sum(prod(info.shape) for info in header.tensors.values())
     # The first convolution of the decoder makes four times its base width; the encoder's sees 3 x patch^2 channels.
     fitting = {
         model: architecture.vae
         for model, architecture in ARCHITECTURES.items()
-        if decoder.shape[:2] == (4 * architecture.vae.decoder_width, architecture.vae.channels)
-        and encoder.shape[:2] == (architecture.vae.encoder_width, 3 * architecture.vae.patch**2)
+        if same_shape(decoder.shape, (4 * architecture.vae.decoder_width, architecture.vae.channels, 3, 3, 3))
+        and same_shape(encoder.shape, (architecture.vae.encoder_width, 3 * architecture.vae.patch**2, 3, 3, 3))
         and numbers == architecture.vae.parameters
     }
     if not fitting:
-        note = (
-            f"An autoencoder for latents of {decoder.shape[1]} channels that no supported model uses, or a part of one"
-        )
+        channels = f" for latents of {decoder.shape[1]} channels" if len(decoder.shape) == 5 else ""
+        note = f"An autoencoder{channels} that no supported model uses, or a part of one"
         return Recognised(path, Kind.UNKNOWN, header.size, (), naming, header, note)
     name = _vae_name(next(iter(fitting.values())))
     own = Identity(name, tuple(Use(model, "vae") for model in fitting))
@@ -239,9 +276,9 @@ def _text_encoder(path: Path, header: WeightHeader) -> Recognised | None:
             return replace(unknown, note=f"{words}, or a part of one")
         name = "UMT5-XXL" if "T2V-A14B" in models else "tiny text encoder"
         # A vocabulary table belongs to one encoder: shared encoders are identical.
-        misfit = _text_misfit(header.tensors, next(iter(models.values())), naming)
-        if misfit is not None:
-            return replace(unknown, note=f"It would be {name}, but {misfit}")
+        fault = _text_fault(header, next(iter(models.values())), naming)
+        if fault is not None:
+            return _faulty(unknown, f"It would be {name}", fault)
         identity = Identity(name, tuple(Use(model, "text_encoder") for model in models))
         note = _OWN_WORDS if naming is Naming.LLAMA else ""
         return Recognised(path, Kind.TEXT_ENCODER, header.size, (identity,), naming, header, note)
@@ -258,21 +295,19 @@ def _text_table(text: TextEncoderShape) -> tuple[int, int]:
     return text.vocabulary, text.dim
 
 
-def _text_misfit(tensors: Tensors, text: TextEncoderShape, naming: Naming) -> str | None:
-    """Describe the first missing, misshapen or unexpected tensor; None if all fit."""
+def _text_fault(header: WeightHeader, text: TextEncoderShape, naming: Naming) -> Fault | None:
+    """Describe the first unsupported, missing, misshapen or unexpected tensor; None if all fit."""
     expected = {_TEXT_NAMES[naming](name): shape for name, shape in text.shapes().items()}
-    for name, shape in expected.items():
-        if name not in tensors:
-            return f"{name} is missing"
-        if tensors[name].shape != shape:
-            return f"{name} has the shape {list(tensors[name].shape)}, not {list(shape)}"
+    fault = header.fault(expected) or shapes_fault(header.tensors, expected)
     # Files with transformers' names may include the decoder, which is ignored.
-    left = sorted(tensors.keys() - expected.keys()) if naming is not Naming.DIFFUSERS else []
-    return f"{left[0][:120]} has no place in an encoder" if left else None
+    left = sorted(header.tensors.keys() - expected.keys()) if naming is not Naming.DIFFUSERS else []
+    return fault or (Fault(f"{left[0][:120]} has no place in an encoder") if left else None)
 
 
 #: Name prefixes of CLIP's image half: as written by transformers before version 5, and since.
 _IMAGE_PREFIXES: Final = ("vision_model.", "")
+#: Numbers of the patches, which are computed instead of loaded.
+_IMAGE_COUNTERS: Final = "position_ids"
 
 
 def _image_encoder(path: Path, header: WeightHeader) -> Recognised | None:
@@ -292,6 +327,10 @@ def _image_encoder(path: Path, header: WeightHeader) -> Recognised | None:
         if not models:
             note = f"An image encoder of {len(layers)} layers of width {shape.dim} that no supported model uses"
             return Recognised(path, Kind.UNKNOWN, header.size, (), Naming.DIFFUSERS, header, note)
+        fault = header.fault([name for name in header.tensors if not name.endswith(_IMAGE_COUNTERS)])
+        if fault is not None:
+            unknown = Recognised(path, Kind.UNKNOWN, header.size, (), Naming.DIFFUSERS, header)
+            return _faulty(unknown, "It would be CLIP ViT-H/14", fault)
         identity = Identity("CLIP ViT-H/14", tuple(Use(model, "image_encoder") for model in models))
         return Recognised(path, Kind.IMAGE_ENCODER, header.size, (identity,), Naming.DIFFUSERS, header)
     return None

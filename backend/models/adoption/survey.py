@@ -136,4 +136,4 @@ def _tokenizer(paths: list[Path], survey: Survey) -> None:
 
 def unusable(found: Recognised) -> bool:
     """Whether no model here could use a file, whatever the user chooses."""
-    return found.kind in (Kind.UNKNOWN, Kind.REFUSED) or not any(it.uses for it in found.identities)
+    return found.kind in (Kind.UNKNOWN, Kind.UNSUPPORTED, Kind.REFUSED) or not any(it.uses for it in found.identities)

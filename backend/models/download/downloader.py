@@ -34,7 +34,7 @@ from backend.models.download.transfer import (
 from backend.models.folder.disk import require_room
 from backend.models.folder.integrity import FileFinding, FileState, check_quick, move_to_quarantine, quick_state
 from backend.models.folder.locks import folder_lock
-from backend.models.folder.manager import ModelManager
+from backend.models.folder.manager import ModelManager, Presence
 from backend.models.folder.manifest import FileRecord, Manifest, read_manifest
 from backend.models.folder.progress import ProgressMeter, RateLimiter
 
@@ -106,6 +106,7 @@ class ModelDownloader:
             HubUnreachable, HubRateLimited, ModelGated, RepositoryNotFound, UnsafeRepository: the hub does not serve it.
             StorageFull: there is not enough space; raised before the first byte when the sizes show it.
             ModelDamaged: the hub serves other bytes than it announced, or the folder is a link.
+            ModelUnsupported: its weights are in a form that is not supported.
             ModelUnavailable: the model ships with the package, or is the user's own without a repository.
         """
         if spec.repo_id is None:
@@ -118,6 +119,7 @@ class ModelDownloader:
             target = self._home.model_of(spec.id)
             if self._manager.complete(spec):
                 return target
+            self._refuse_unsupported(spec)
             retries = Retries(self._policy, check, self._pause)
             listing = self._listing(spec.repo_id, revision or spec.revision, retries)
             folder = open_partial(self._home, spec)
@@ -129,9 +131,16 @@ class ModelDownloader:
             tidy(folder)
             folder.rename(target)
             sync_folder(target.parent)
+            self._refuse_unsupported(spec)
             if not self._manager.complete(spec):
                 raise ModelDamaged(f"{spec.id} lacks files: {self._manager.state(spec).reason}")
             return target
+
+    def _refuse_unsupported(self, spec: ModelSpec) -> None:
+        """Raise ModelUnsupported where another download would bring the same form again."""
+        state = self._manager.state(spec)
+        if state.presence is Presence.UNSUPPORTED:
+            self._manager.folder_of(state)
 
     def repair(
         self,

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from backend.core.formats.safetensors import read_header
-from backend.core.formats.tensors import UnreadableWeights
+from backend.core.formats.tensors import UnreadableWeights, UnsupportedWeights
 from backend.core.formats.weights import SAFETENSORS_SUFFIX
 from backend.models.folder.manifest import Manifest
 
@@ -81,9 +81,11 @@ def quick_state(path: Path, size: int) -> FileState:
 
 
 def header_reads(path: Path) -> bool:
-    """Whether a safetensors file's header is readable and matches the file's length."""
+    """Whether a safetensors file's header is readable and matches the file's length; a type may be unsupported."""
     try:
         read_header(path)
+    except UnsupportedWeights:
+        return True
     except UnreadableWeights:
         return False
     return True

@@ -19,21 +19,22 @@ from filelock import FileLock, Timeout
 
 from backend.core.catalogue.table import ModelSpec, models_in_force
 from backend.core.domain import DownloadPhase
-from backend.core.errors import ModelDamaged, ModelUnavailable
-from backend.core.files import read_json
+from backend.core.errors import ModelDamaged, ModelUnavailable, ModelUnsupported
+from backend.core.formats.compatibility import Fault
 from backend.core.formats.gguf import read_gguf_header
 from backend.core.formats.packed_matrices import PackedMatrices
 from backend.core.formats.tensors import UnreadableWeights
-from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, Container, shard_names
+from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, Container
 from backend.core.paths import Home
+from backend.models.folder.condition import INDEX_FILE, fault_of
 from backend.models.folder.integrity import FileFinding, FileState, check_full, check_quick, size_state
 from backend.models.folder.manifest import Manifest, read_manifest
 from backend.models.folder.progress import read_status
+from backend.models.folder.prompt_length import measure_prompt
 from backend.models.folder.vocabulary import Vocabulary, read_vocabulary
 
 _EXPERTS: Final = ("transformer", "transformer_2")
 EMBEDDED_MODELS = Path(__file__).parents[2] / "assets" / "tiny"
-INDEX_FILE = "model_index.json"
 
 
 def packed_experts(folder: Path, spec: ModelSpec) -> PackedMatrices | None:
@@ -70,6 +71,7 @@ class Presence(StrEnum):
     DOWNLOADING = "downloading"
     VERIFYING = "verifying"  # a running download that reads what is on the disk
     CORRUPTED = "corrupted"  # files are missing or have changed
+    UNSUPPORTED = "unsupported"  # intact, but in a form that is not supported
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ class Verification:
     """What a check of a model's files against the record of its download found."""
 
     valid: bool
-    status: str  #: valid, corrupted, not_available or unknown
+    status: str  #: valid, corrupted, unsupported, not_available or unknown
     message: str
     checked: str  #: contents, sizes or nothing
     findings: tuple[FileFinding, ...] = ()
@@ -121,9 +123,11 @@ class ModelManager:
         if manifest is None and not (folder / INDEX_FILE).is_file():
             return self._unfinished(spec, folder)
         changed, missing = _changed(folder, manifest, self._home.quarantine_of(spec.id))
-        reason = changed or damage_of(folder)
-        presence = Presence.AVAILABLE if reason is None else Presence.CORRUPTED
-        return ModelState(spec, presence, folder, reason, _size(folder), missing)
+        fault = Fault(changed) if changed else fault_of(folder)
+        if fault is None:
+            return ModelState(spec, Presence.AVAILABLE, folder, None, _size(folder), missing)
+        presence = Presence.CORRUPTED if fault.supported else Presence.UNSUPPORTED
+        return ModelState(spec, presence, folder, fault.reason, _size(folder), missing)
 
     def complete(self, spec: ModelSpec) -> bool:
         """Whether a download would have nothing to do: all files, right sizes, readable headers."""
@@ -150,7 +154,9 @@ class ModelManager:
             f"{wrong} of {len(findings)} files are damaged" if wrong else f"All {len(findings)} files are as they were"
         )
         status, checked = "corrupted" if wrong else "valid", "contents" if full else "sizes"
-        return Verification(not wrong, status, message, checked, findings)
+        if not wrong and state.presence is Presence.UNSUPPORTED:
+            status, message = "unsupported", f"Its form is not supported: {state.reason}"
+        return Verification(status == "valid", status, message, checked, findings)
 
     def _place(self, spec: ModelSpec) -> Path:
         """Return where the model's files belong."""
@@ -179,6 +185,11 @@ class ModelManager:
         """Return the words that a model with a small world knows; None for a model that reads any text."""
         return read_vocabulary(self._place(spec))
 
+    def unread(self, spec: ModelSpec, field: str, text: str, tokens: int) -> str | None:
+        """Say what a model that reads so many tokens cuts off a prompt; None when nothing, or unknown."""
+        length = measure_prompt(self._place(spec), text, tokens)
+        return None if length is None else length.note(field)
+
     def states(self) -> list[ModelState]:
         """Inspect every model of the table."""
         return [self.state(spec) for spec in models_in_force().specs]
@@ -192,9 +203,12 @@ class ModelManager:
 
         Raises:
             ModelUnavailable: its files are missing.
+            ModelUnsupported: its files are in a form that is not supported.
             ModelDamaged: some of its files are missing or have changed.
         """
         spec = state.spec
+        if state.presence is Presence.UNSUPPORTED:
+            raise ModelUnsupported(f"{spec.id} is not supported: {state.reason}")
         if state.presence is Presence.CORRUPTED:
             mending = f"Run `wan22 models verify {spec.id} --repair`: only the damaged files are downloaded again."
             managed = read_manifest(state.folder) is not None
@@ -303,33 +317,3 @@ def _changed(folder: Path, manifest: Manifest | None, quarantine: Path) -> tuple
             first = first or (f"the content of the file {name} {words}" if gone else f"the file {name} is {state}")
             size += record.size
     return first, None if first is None else size
-
-
-def damage_of(folder: Path) -> str | None:
-    """Describe what is missing from a model folder; None when every listed component has its files."""
-    try:
-        index = read_json(folder / INDEX_FILE)
-    except OSError:
-        return f"{INDEX_FILE} cannot be read"
-    except ValueError as error:
-        return f"{INDEX_FILE} {error}"
-    if not isinstance(index, dict):
-        return f"{INDEX_FILE} is not a JSON object"
-    parts = [name for name, value in index.items() if isinstance(value, list) and len(value) == 2 and value[0]]
-    for part in parts:
-        if not (folder / part).is_dir() or not any((folder / part).iterdir()):
-            return f"the folder {part} is missing or empty"
-    for shards in folder.glob(f"*/*{SHARD_INDEX}"):
-        try:
-            files = shard_names(shards)
-        except UnreadableWeights as error:
-            return f"{shards.parent.name}/{shards.name} cannot be used. {error}"
-        for name in files:
-            if not (shards.parent / name).is_file():
-                return f"the file {shards.parent.name}/{name} is missing"
-    for part in parts:
-        if part in {"transformer", "transformer_2", "vae", "text_encoder", "image_encoder"} and not any(
-            path.suffix in WEIGHT_SUFFIXES for path in (folder / part).iterdir()
-        ):
-            return f"the folder {part} has no safetensors or GGUF file"
-    return None

@@ -1,30 +1,19 @@
 """Groups files into LoRAs (one file, or two whose names differ only in the word for the expert) and names them.
 
-Also holds the settings of well-known distilled LoRAs whose headers lack them: a four-step LoRA run with forty steps
-and guidance gives burnt pictures. Knows files that were already read, not folders.
+Knows files that were already read, not folders.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from backend.core.catalogue.spec import HIGH, LOW
-from backend.core.lora.header_fields import Preset
+from backend.core.lora.presets import Preset, known_preset
 from backend.models.lora.files import LoraFile
 from backend.models.lora.upload import safe_stem
-
-#: Four steps without guidance, shift 5: lightx2v's own configuration for its Wan2.2 A14B LoRAs
-#: (`configs/wan22/wan_moe_t2v_distill_lora.json` of ModelTC/LightX2V). The default sampler puts four steps on the
-#: very noise levels that these LoRAs were trained on: 1, 0.94, 0.83, 0.62.
-_FOUR_STEPS = Preset(steps=4, guidance_scale=1.0, guidance_scale_2=1.0, flow_shift=5.0)
-_KNOWN: tuple[tuple[re.Pattern[str], Preset], ...] = (
-    (re.compile(r"wan.?2\.?2.*(?:lightx2v|lightning|seko).*4.?steps?", re.IGNORECASE), _FOUR_STEPS),
-    (re.compile(r"wan.?2\.?2.*4.?steps?.*(?:lightx2v|lightning|seko)", re.IGNORECASE), _FOUR_STEPS),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +113,3 @@ def _pair_id(high: LoraFile) -> str:
 
 def _free_id(preferred: str, name: str, taken: dict[str, Lora]) -> str:
     return preferred if preferred not in taken else f"{preferred}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def known_preset(name: str) -> Preset | None:
-    """Return the preset of a LoRA by its name; None if the name is unknown."""
-    return next((preset for pattern, preset in _KNOWN if pattern.search(name)), None)

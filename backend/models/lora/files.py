@@ -19,12 +19,13 @@ from pathlib import Path
 from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.catalogue.table import BUILT_IN, ModelSpec, models_in_force
 from backend.core.catalogue.transformer import PUBLISHED, WanShape
-from backend.core.errors import LoraInvalid, LoraNotFound
+from backend.core.errors import LoraInvalid, LoraNotFound, LoraUnsupported
 from backend.core.files import read_json, replacing
 from backend.core.lora.experts import UNKNOWN, Hint, expert_in_metadata, fitting_bases, hint_of
-from backend.core.lora.header_fields import Preset, preset_in, trigger_words
 from backend.core.lora.keys import BOTH
+from backend.core.lora.kinds import several_loras, unsupported_kind
 from backend.core.lora.match import match_tensors, read_lora
+from backend.core.lora.presets import Preset, preset_in, trigger_words
 
 
 class DigestCache:
@@ -99,6 +100,11 @@ class LoraFile:
     trigger_words: tuple[str, ...] = ()
     preset: Preset | None = None
     problem: str | None = None
+    damaged: bool = True  #: False if the problem is that its content is not supported
+
+    def error(self, sentence: str) -> LoraInvalid:
+        """Return the error for a file that cannot be used."""
+        return LoraInvalid(sentence) if self.damaged else LoraUnsupported(sentence)
 
     @property
     def name(self) -> str:
@@ -177,13 +183,20 @@ class LoraFileReader:
         try:
             header = read_lora(path)
             shapes = self._shapes.all()
+            several = several_loras(header.tensors)
+            if several is not None:
+                raise LoraUnsupported(several)
             bases = fitting_bases(header.tensors, header.metadata, shapes)
             if not bases:
-                raise LoraInvalid("It holds no LoRA for a Wan model: not one tensor has a place there")
+                nothing = "It holds no LoRA for a Wan model: not one tensor has a place there"
+                raise LoraUnsupported(unsupported_kind(header.tensors) or nothing)
             match = match_tensors(header.tensors, header.metadata, shapes[bases[0]])
             preset = preset_in(header.metadata)
         except LoraInvalid as error:
-            return LoraFile(path, size, modified, modified_ns, None, "nothing", hint, problem=error.message)
+            damaged = not isinstance(error, LoraUnsupported)
+            return LoraFile(
+                path, size, modified, modified_ns, None, "nothing", hint, problem=error.message, damaged=damaged
+            )
         except ValueError as error:
             return LoraFile(path, size, modified, modified_ns, None, "nothing", hint, problem=f"In it, {error}")
         expert, decided_by = _expert(header.metadata, match.key_experts, hint)

@@ -7,6 +7,7 @@ rejected before anything is loaded.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
 import math
 from pathlib import Path
@@ -17,7 +18,6 @@ from backend.core.errors import (
     InvalidRequest,
     LoraExists,
     LoraIncompatible,
-    LoraInvalid,
     LoraNotFound,
     StateConflict,
 )
@@ -62,7 +62,9 @@ class LoraLibrary:
         """
         lora = self.find(lora_id)
         if lora is None:
-            raise LoraNotFound("There is no LoRA with this name", details={"field": "loras"})
+            close = difflib.get_close_matches(lora_id.lower(), [one.id for one in self.all()], 1)
+            steps = (f"Did you mean {close[0]}?",) if close else None
+            raise LoraNotFound("There is no LoRA with this name", suggestions=steps, details={"field": "loras"})
         return lora
 
     def preset(self, lora_id: str) -> dict[str, Any] | None:
@@ -193,8 +195,9 @@ class LoraLibrary:
             InvalidRequest: a strength is out of range, or the model has no such expert.
         """
         lora = self.get(lora_id)
-        if lora.problem is not None:
-            raise LoraInvalid(f"The LoRA {lora.id} cannot be used. {lora.problem}")
+        for unusable in lora.files:
+            if unusable.problem is not None:
+                raise unusable.error(f"The LoRA {lora.id} cannot be used. {unusable.problem}")
         second = strength if strength_2 is None else strength_2
         for field, value in (("strength", strength), ("strength_2", second)):
             if not math.isfinite(value) or abs(value) > MAX_STRENGTH:

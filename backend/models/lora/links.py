@@ -16,7 +16,7 @@ from backend.core.paths import Home
 from backend.models.download.linking import Link, link_file
 from backend.models.lora.upload import Received, discard_dangling, same_or_refuse
 
-_SECTION: Final = "loras"
+SECTION: Final = "loras"
 _LINKED: Final = "linked"  # in the section: name in the folder -> where its file is
 
 
@@ -54,7 +54,7 @@ class LoraLinks:
     def followed(self, path: Path) -> bool:
         """Whether a link was made by this class and still has its recorded target."""
         try:
-            linked = self._config.section(_SECTION).get(_LINKED)
+            linked = self._config.section(SECTION).get(_LINKED)
         except BadSettings:
             return False
         return isinstance(linked, dict) and linked.get(path.name) == str(path.resolve())
@@ -72,4 +72,4 @@ class LoraLinks:
             linked = {key: value for key, value in before.items() if key != name} if isinstance(before, dict) else {}
             return {**section, _LINKED: linked if target is None else {**linked, name: target}}
 
-        self._config.update(_SECTION, changed)
+        self._config.update(SECTION, changed)

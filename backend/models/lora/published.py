@@ -34,7 +34,7 @@ RESERVE_BYTES: Final = 512 * 2**20
 class PublishedLora:
     """One LoRA for both experts of a model."""
 
-    id: str  #: the name under which it is stored; `catalogue.known_preset` recognises it by this
+    id: str  #: the name under which it is stored; `core.lora.presets.known_preset` recognises it by this
     title: str
     model: str  #: id of the model that it was made for
     repository: str

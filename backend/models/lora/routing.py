@@ -70,7 +70,7 @@ def route(lora: Routable, spec: ModelSpec, expert: str | None) -> tuple[list[tup
 def check_fit(
     lora_id: str, file: LoraFile, place: str, spec: ModelSpec, shape: WanShape, on_failure: OnLoraFailure
 ) -> tuple[str, ...]:
-    """Match a file to a model's structure; return a sentence if it fits only in part.
+    """Match a file to a model's structure; return a sentence about what is left out.
 
     Raises:
         LoraInvalid: the file cannot be read any more.
@@ -86,16 +86,22 @@ def check_fit(
         )
     if not any(change.concerns(expert) for change in match.changes for expert in _experts(spec, place)):
         raise LoraIncompatible(f"No tensor of {file.name} is for the {place}-noise expert of {spec.id}")
-    left = _left(match, spec)
-    if not left:
-        return ()
-    said = (
-        f"{len(left)} of {len(header.tensors)} tensors of the LoRA {lora_id} have no place in {spec.id} "
-        f"(the first is {left[0]})"
-    )
-    if on_failure is OnLoraFailure.FAIL:
-        raise LoraIncompatible(said)
-    return (f"{said}: it fits only in part and will be left out",)
+    obstacles = _obstacles(match, spec)
+    if obstacles:
+        said = (
+            f"{len(obstacles)} of {len(header.tensors)} tensors of the LoRA {lora_id} have no place in {spec.id} "
+            f"(the first is {obstacles[0]})"
+        )
+        if on_failure is OnLoraFailure.FAIL:
+            raise LoraIncompatible(said)
+        return (f"{said}: it fits only in part and will be left out",)
+    if match.left_out:
+        name, misfit = match.left_out[0]
+        return (
+            f"{len(match.left_out)} of {len(header.tensors)} tensors of {file.name} are not for {spec.id} "
+            f"(the first is {name[:120]}: {misfit}); the rest of the LoRA {lora_id} is applied",
+        )
+    return ()
 
 
 def _experts(spec: ModelSpec, place: str) -> tuple[str, ...]:
@@ -104,9 +110,9 @@ def _experts(spec: ModelSpec, place: str) -> tuple[str, ...]:
     return (HIGH, LOW) if place == BOTH else (place,)
 
 
-def _left(match: Match, spec: ModelSpec) -> list[str]:
-    """Return the unmatched tensors, including those for an expert that the model does not have."""
+def _obstacles(match: Match, spec: ModelSpec) -> list[str]:
+    """Return the tensors without which the rest is not applied, including those for an expert that the model lacks."""
     experts = _experts(spec, BOTH)
     homeless = [change for change in match.changes if not any(change.concerns(expert) for expert in experts)]
-    named = [f"{name[:120]}: {misfit}" for name, misfit in match.unmatched]
+    named = [f"{name[:120]}: {misfit}" for name, misfit in match.obstacles]
     return named + [f"{key[:120]}: the model has one expert" for change in homeless for key in change.keys]

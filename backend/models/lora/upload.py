@@ -149,8 +149,10 @@ def check_content(path: Path, reader: LoraFileReader) -> None:
     """
     header = read_lora(path)
     known = reader.read(path)
-    if known is None or known.problem is not None:
-        raise LoraInvalid("The file went away" if known is None else (known.problem or ""))
+    if known is None:
+        raise LoraInvalid("The file was deleted during the check")
+    if known.problem is not None:
+        raise known.error(known.problem)
     _check_numbers(path, header)
 
 

@@ -1,18 +1,20 @@
 """The model table of one home folder: the built-in models with the user's overrides, and the user's own models.
 
-Reads section `models` of config.json and activates the table in this process. Entries are validated one by one: an
-invalid one is skipped and logged, and never blocks the others. Opens no model files.
+Reads section `models` of config.json and activates the table in this process. Entries are validated one by one, and
+the keys of each: what is invalid is ignored and logged, and never blocks the rest. Opens no model files.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 
 from backend.core.catalogue.table import BUILT_IN, ModelSpec, ModelTable, models_in_force, put_in_force
 from backend.core.config.file import ConfigFile
+from backend.core.config.section import printable
 from backend.core.errors import BadSettings
 from backend.core.paths import Home
 from backend.models.own.model_entry import ModelEntry
@@ -89,20 +91,29 @@ class ModelConfigurationManager:
 
     def _read(self) -> ModelTable:
         try:
-            return table_of(self._file.section(SECTION))
+            return table_of(self._file.section(SECTION), self._file.place)
         except BadSettings as error:
             # The file may be mid-edit: keep the last known table.
             return ModelTable((self._table or BUILT_IN).specs, (error.message,))
 
 
-def table_of(section: dict[str, Any]) -> ModelTable:
-    """Return the section's table, with one fault sentence per skipped entry."""
+def table_of(section: dict[str, Any], place: Callable[..., str] = lambda *_: "config.json") -> ModelTable:
+    """Return the section's table, with one sentence per skipped entry and per ignored key of an entry.
+
+    `place` returns where the entry of some keys is in the file.
+    """
     faults: list[str] = []
     found: dict[str, ModelSpec] = {spec.id: spec for spec in BUILT_IN.specs}
     for model_id, value in section.items():
+        label = f"`{SECTION}.{model_id[:_SHOWN_CHARS]}`"
         try:
-            found[model_id] = ModelEntry.read(value).applied_to(model_id, ModelTable(tuple(found.values())))
+            entry, ignored = ModelEntry.sift(value)
+            found[model_id], unusable = entry.settled(model_id, ModelTable(tuple(found.values())))
         except BadSettings as error:
-            sentence = f"config.json, {SECTION}.{model_id[:_SHOWN_CHARS]}: {error.message}"
-            faults.append(sentence if sentence.isprintable() else ascii(sentence)[1:-1])
+            faults.append(printable(f"{place(SECTION, model_id)}: {label} is ignored: {error.message}"))
+        else:
+            faults += [
+                printable(f"{place(SECTION, model_id, *keys)}: {label}: `{'.'.join(keys)}` is ignored: {why}")
+                for keys, why in (ignored | unusable).items()
+            ]
     return ModelTable(tuple(found.values()), tuple(faults))

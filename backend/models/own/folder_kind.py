@@ -14,12 +14,9 @@ from backend.core.catalogue.architecture import architecture_of
 from backend.core.catalogue.spec import DMD_PIPELINE, PIPELINES
 from backend.core.catalogue.table import BUILT_IN, Mode, ModelSpec
 from backend.core.catalogue.transformer import WanShape
-from backend.core.errors import ModelMismatch
+from backend.core.errors import ModelMismatch, ModelUnsupported
 from backend.core.files import read_json
-from backend.core.formats.tensors import UnreadableWeights
-from backend.core.formats.weights import WEIGHT_SUFFIXES, read_weights
-from backend.core.lora.keys import parameter_name
-from backend.models.folder.manager import INDEX_FILE, damage_of
+from backend.models.folder.condition import INDEX_FILE, fault_of
 
 _BOUNDARY_TOLERANCE = 1e-9
 
@@ -42,15 +39,21 @@ class FolderKind:
 
         Raises:
             ModelMismatch: it is not in diffusers' layout, lacks files, or its parts contradict each other.
+            ModelUnsupported: its weights are in a form that is not supported.
         """
         if not (folder / INDEX_FILE).is_file():
             raise ModelMismatch(
                 f"There is no {INDEX_FILE} in {folder.name}: it is not a model folder in diffusers' layout",
                 suggestions=("Give the folder that contains model_index.json, transformer, vae and text_encoder.",),
             )
-        damage = damage_of(folder)
-        if damage is not None:
-            raise ModelMismatch(f"The folder is incomplete: {damage}", suggestions=("Add the missing files first.",))
+        fault = fault_of(folder) or fault_of(folder, contents=True)
+        if fault is not None and not fault.supported:
+            raise ModelUnsupported(f"{folder.name} is not supported: {fault.reason}")
+        if fault is not None:
+            raise ModelMismatch(
+                f"The folder is incomplete or damaged: {fault.reason}",
+                suggestions=("Complete or replace its files first; nothing was changed.",),
+            )
         index = _json(folder / INDEX_FILE)
         parts = [part for part in ("transformer", "transformer_2") if _has(index, part)]
         shapes = {part: _transformer(folder / part) for part in parts}
@@ -110,23 +113,11 @@ def check_folder(folder: Path, spec: ModelSpec) -> None:
 
 
 def _transformer(folder: Path) -> WanShape:
-    """Read a transformer's structure, and check its weight headers against it."""
+    """Read a transformer's structure from its configuration."""
     try:
-        shape = WanShape.from_config(_json(folder / "config.json"))
+        return WanShape.from_config(_json(folder / "config.json"))
     except (KeyError, TypeError, ValueError):
         raise ModelMismatch(f"{folder.name}/config.json is not that of a Wan transformer") from None
-    stored: dict[str, tuple[int, ...]] = {}
-    for path in sorted(path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES):
-        try:
-            header = read_weights(path)
-        except UnreadableWeights as error:
-            raise ModelMismatch(f"{folder.name}/{path.name} cannot be used. {error}") from None
-        stored |= {parameter_name(name) or name: info.shape for name, info in header.tensors.items()}
-    for name, expected in shape.parameters().items():
-        if stored.get(name) != expected:
-            has = "is missing" if name not in stored else f"has the shape {list(stored[name])}, not {list(expected)}"
-            raise ModelMismatch(f"In {folder.name}, {name} {has}: the weights are not what config.json says")
-    return shape
 
 
 def _has(index: dict[str, Any], component: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Final
 
 from backend.core.catalogue.architecture import architecture_of
 from backend.core.catalogue.table import ModelSpec, models_in_force
-from backend.core.errors import ModelMismatch
+from backend.core.errors import ModelMismatch, ModelUnsupported, WanError
 from backend.models.adoption.assembly import PartFile, components_of, part_files
 from backend.models.adoption.recognition import recognise
 from backend.models.adoption.structure import Kind, Recognised, Use
@@ -44,6 +44,7 @@ def place_files(spec: ModelSpec, named: Mapping[str, Path], others: Iterable[Pat
 
     Raises:
         ModelMismatch: a file does not fit its component, or two files claim the same one.
+        ModelUnsupported: a file is in a form that is not supported.
     """
     placed: dict[str, Recognised] = {}
     notes: list[str] = []
@@ -108,10 +109,12 @@ def _place_of(spec: ModelSpec, found: Recognised) -> str:
     return next(iter(uses))
 
 
-def _mismatch(spec: ModelSpec, found: Recognised, component: str | None) -> ModelMismatch:
+def _mismatch(spec: ModelSpec, found: Recognised, component: str | None) -> WanError:
     """Build the error that names the detected and the expected kind."""
     name = found.path.name
     names = " or ".join(one.name for one in found.identities)
+    if found.kind is Kind.UNSUPPORTED:
+        return ModelUnsupported(f"{name} is not supported. {found.note}")
     if found.kind is Kind.REFUSED:
         return ModelMismatch(
             f"{name} cannot be used. {found.note}", suggestions=("Use a safetensors or GGUF version of the file.",)

@@ -5,12 +5,14 @@ Turns an entry into a spec, or explains in one sentence why it is invalid. Knows
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails
 
 from backend.core.catalogue.spec import AUTO
 from backend.core.catalogue.table import BUILT_IN, ModelSpec, ModelTable, fold_name
@@ -23,6 +25,9 @@ _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _RESERVED_ENDINGS = (".", ".partial", ".lock", ".removed")
 #: Names with another meaning in requests, in the models folder, or in API paths.
 _RESERVED = frozenset({AUTO, "quarantine", "con", "nul", "aux", "prn", "detailed", "status", "health", "download"})
+
+#: Keys without which an entry is not the model that its author meant.
+_DECISIVE: Final = frozenset({"base", "repository", "revision", "folder"})
 
 _Name = Annotated[str, StringConstraints(pattern=_NAME)]
 _Line = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -71,11 +76,27 @@ class ModelEntry(BaseModel):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            key = ".".join(str(part) for part in first["loc"])
-            if first["type"] == "extra_forbidden":
-                raise BadSettings(f"{key} is not a key of a model entry") from None
-            raise BadSettings(f"{key}: {first['msg']}" if key else "it must be an object") from None
+            raise BadSettings(_reason(error)) from None
+
+    @classmethod
+    def sift(cls, value: Any) -> tuple[ModelEntry, dict[tuple[str, ...], str]]:
+        """Parse an entry without its unusable keys, and return why each of those is ignored.
+
+        Raises:
+            BadSettings: it is not an object, or a key that decides which model it is has an invalid value.
+        """
+        kept = copy.deepcopy(value)
+        ignored: dict[tuple[str, ...], str] = {}
+        while True:
+            try:
+                return cls.model_validate(kept), ignored
+            except ValidationError as error:
+                path = [str(part) for part in _first(error)["loc"]]
+                if not path or path[0] in _DECISIVE:
+                    raise BadSettings(_reason(error)) from None
+                keys = tuple(path[: 2 if path[0] == "defaults" else 1])
+                ignored[keys] = _reason(error)
+                del (kept if len(keys) == 1 else kept[keys[0]])[keys[-1]]
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry as stored, without inherited values."""
@@ -111,6 +132,30 @@ class ModelEntry(BaseModel):
             **overrides,
         )
 
+    def settled(self, model_id: str, table: ModelTable) -> tuple[ModelSpec, dict[tuple[str, ...], str]]:
+        """Return the spec as `applied_to`, without the defaults that its base cannot use, and why each is ignored.
+
+        Raises:
+            BadSettings: as `applied_to`, for anything but the defaults.
+        """
+        usable: dict[str, Any] = {}
+        ignored: dict[tuple[str, ...], str] = {}
+        spec = self._with_defaults({}).applied_to(model_id, table)
+        given = self.defaults.model_dump(exclude_none=True)
+        size: dict[str, Any] = {name: given.pop(name) for name in ("width", "height") if name in given}
+        groups: list[dict[str, Any]] = [size, *({name: value} for name, value in given.items())]
+        for group in groups:
+            try:
+                spec = self._with_defaults(usable | group).applied_to(model_id, table)
+            except BadSettings as error:
+                ignored |= dict.fromkeys((("defaults", name) for name in group), error.message)
+            else:
+                usable |= group
+        return spec, ignored
+
+    def _with_defaults(self, defaults: dict[str, Any]) -> ModelEntry:
+        return self.model_copy(update={"defaults": ModelDefaults(**defaults)})
+
     def _base(self, model_id: str) -> ModelSpec:
         if self.base is None:
             built_in = BUILT_IN.get(model_id)
@@ -142,6 +187,19 @@ class ModelEntry(BaseModel):
             raise BadSettings(f"defaults: {base.id} does not support these values: {changes[0]}")
         known = {field.name for field in fields(ModelSpec)}
         return {name: value for name, value in given.items() if name in known}
+
+
+def _first(error: ValidationError) -> ErrorDetails:
+    return error.errors(include_url=False, include_input=False)[0]
+
+
+def _reason(error: ValidationError) -> str:
+    """Return a sentence about the first fault."""
+    first = _first(error)
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"{key} is not a key of a model entry"
+    return f"{key}: {first['msg']}" if key else "it must be an object"
 
 
 def check_name(model_id: str) -> None:

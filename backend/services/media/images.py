@@ -10,6 +10,7 @@ import re
 import struct
 import time
 from collections.abc import Set
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ class InputStore:
         self._home = home
 
     def store(self, raw: bytes, field: str = "image") -> ImageRef:
-        """Validate an uploaded image file and store it, upright and opaque.
+        """Validate an uploaded image file and store it, upright, opaque and in sRGB.
 
         Raises:
             InvalidImage: it is not a usable image.
@@ -48,7 +49,8 @@ class InputStore:
 
         if len(raw) > MAX_IMAGE_BYTES:
             raise BodyTooLarge("Image file too large. Maximum size is 10MB", details={"field": field})
-        return self.keep(read_picture(raw, field))
+        picture = read_picture(raw, field)
+        return replace(self.keep(picture.pixels), notes=picture.notes)
 
     def keep(self, pixels: Pixels) -> ImageRef:
         """Store a picture, uint8 RGB [height, width, 3].
@@ -101,7 +103,7 @@ class InputStore:
         from backend.services.media.pictures import name_of, read_picture
 
         try:
-            pixels = read_picture(self.path(image_id).read_bytes(), "image")
+            pixels = read_picture(self.path(image_id).read_bytes(), "image").pixels
         except InvalidImage as error:
             raise InputMissing(f"The stored image {image_id[:12]} is damaged") from error
         if name_of(pixels) != image_id:

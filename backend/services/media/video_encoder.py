@@ -13,6 +13,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -149,7 +150,7 @@ class VideoEncoder:
 
     def _encode(self) -> None:
         options = {"movflags": "+faststart+use_metadata_tags"}
-        with av.open(str(self._path), "w", format="mp4", options=options) as container:
+        with av.open(_source(self._path), "w", format="mp4", options=options) as container:
             stream = container.add_stream("libx264", rate=self._rate, options=_X264 | {"crf": str(self._crf)})
             stream.width, stream.height = self._width + self._width % 2, self._height + self._height % 2
             stream.pix_fmt = "yuv420p"
@@ -208,13 +209,27 @@ class VideoEncoder:
 
 
 def read_metadata(path: Path) -> dict[str, Any] | None:
-    """Return the JSON record inside a video, or None if the file is not one of our videos."""
+    """Return the JSON record inside a video, or None if it has none.
+
+    Other containers change the case of a tag's name (Matroska writes capitals) or move it to a stream.
+    """
     try:
-        with av.open(str(path)) as container:
-            record = parse_json(container.metadata.get(METADATA_KEY, "null"))
+        with av.open(_source(path), metadata_errors="replace") as container:
+            places = (container.metadata, *(stream.metadata for stream in container.streams))
+            tags = [value for tags in places for name, value in tags.items() if name.lower() == METADATA_KEY]
     except (av.FFmpegError, OSError, ValueError):
         return None
-    return record if isinstance(record, dict) else None
+    for tag in tags:
+        with suppress(ValueError):
+            record = parse_json(tag)
+            if isinstance(record, dict):
+                return record
+    return None
+
+
+def _source(path: Path) -> str:
+    """Return the path as FFmpeg takes it: absolute, because it reads `take:2.mp4` as a URL."""
+    return str(path.absolute())
 
 
 def thumbnail(frame: Frames) -> bytes:
@@ -233,7 +248,7 @@ def read_frames(path: Path) -> Iterator[Pixels]:
         OutputFileMissing: the file is gone or not a video.
     """
     try:
-        with av.open(str(path)) as container:
+        with av.open(_source(path), metadata_errors="replace") as container:
             for frame in container.decode(video=0):
                 yield frame.to_ndarray(format="rgb24")
     except (av.FFmpegError, OSError, IndexError) as error:

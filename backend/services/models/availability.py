@@ -89,6 +89,8 @@ class ModelAvailability:
         # A damaged folder behind a link is the user's own, and is not repaired.
         if not self._fetches or state.spec.embedded or state.folder.is_symlink():
             return False
+        if state.presence is Presence.UNSUPPORTED:  # a download would bring the same form
+            return False
         from backend.models.download.hub import is_offline  # loads the hub's library, so only when it is needed
 
         return not is_offline()

@@ -105,11 +105,11 @@ class PresetEffect:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """Something worth doing."""
+    """A recommendation."""
 
     kind: str  #: settings, memory or machine
     message: str
-    reason: str  #: with the numbers behind it
+    reason: str  #: including the numbers behind it
     settings: dict[str, Any] | None = None  #: values to send to the settings endpoint
 
 
@@ -143,7 +143,7 @@ class OptimizationAdvisor:
         machine = self.machine
         if values.get("max_vram_usage_gb") is not None and not machine.cuda:
             raise InvalidRequest(
-                "There is no card here whose memory could be limited",
+                "This machine has no card whose memory could be limited",
                 suggestions=("Leave max_vram_usage_gb out, or send null.",),
                 details={"field": "max_vram_usage_gb"},
             )
@@ -211,10 +211,10 @@ class OptimizationAdvisor:
         looser = {name: free_values[name] for name, value in current.to_json().items() if value != free_values[name]}
         if free.chosen is None:
             return Recommendation(
-                "machine", f"{model} at its own size needs another machine or a smaller request", free.reason
+                "machine", f"{model} at its native size needs another machine or a smaller request", free.reason
             )
         if bound.chosen is None:
-            message = f"The optimization settings keep {model} from being made; without them it can be"
+            message = f"The optimization settings keep {model} from running; without them it fits"
             return Recommendation("settings", message, f"{bound.reason}. Without them: {free.reason}", looser)
         times = effect.slower
         if times is not None and times > _NOTABLE:
@@ -238,7 +238,7 @@ def _about_fallbacks(outputs: Sequence[Output]) -> list[Recommendation]:
     return [
         Recommendation(
             "memory",
-            "Give a plan less of the card (max_vram_usage_gb), so that runs start with the plan that they end with",
+            "Lower max_vram_usage_gb, so that runs start with the plan that they end up with",
             f"{len(taken)} of the last {len(outputs)} videos ran out of memory; {count} of them went from {where[0]} "
             f"to {where[1]}",
         )

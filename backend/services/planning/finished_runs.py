@@ -50,7 +50,7 @@ def observations(outputs: Iterable[Output], *, cuda: bool, float32: bool = False
         whole = set(whole_phases(result))
         if result.resumed_from_step is not None or request.latents_of is not None:
             whole -= {Phase.ENCODE, *_STEPS}
-        # The record is inside the file, so it was written before the file was finished: the rest is what that took.
+        # The record is inside the file, so it was written before the file was finished: finishing it took the rest.
         rest = output.generation_seconds - sum(seconds.get(phase, 0.0) for phase in _PHASES[:-1])
         yield Observation(
             Workload.of(request),

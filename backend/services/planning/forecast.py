@@ -81,9 +81,9 @@ class Forecast:
     def until_done(self, tasks: Sequence[Task]) -> Span | None:
         """Predict how long queued tasks take one after the other, each with its model already in memory.
 
-        A task that is being made counts with the rest of its own estimate, except the last one, whose end is asked
-        for. None without tasks, and when the duration of one of them is unknown: before anything was measured,
-        nothing is known about a machine that may not be the one that runs them.
+        A running task counts with the rest of its own estimate, except the last one, whose end is wanted.
+        None without tasks, or if the duration of one of them is unknown: before anything was measured, nothing is known
+        about a machine that may not be the one that runs them.
         """
         optimizer_of = cache(partial(self._optimizer, constraints=self.constraints(), machine=self.machine))
         seconds_of = cache(lambda work: optimizer_of(work.model).seconds_of(work, self.policy))

@@ -102,6 +102,8 @@ def _vram(usage: ResourceUsage, workers: Sequence[WorkerInfo], limits: ResourceL
     sentence = f"{usage.vram:.0%} of the VRAM is in use, {usage.vram_free_gb:.1f} GiB are free"
     holding = sorted({worker.model for worker in workers if worker.model is not None})
     if holding:
-        return [Shortage(Resource.VRAM, f"{sentence}; {', '.join(holding)} is a part of it", blocking=False)]
+        return [Shortage(Resource.VRAM, f"{sentence}; part of it is held by {', '.join(holding)}", blocking=False)]
     critical = usage.vram >= limits.vram_critical_threshold
-    return [Shortage(Resource.VRAM, f"{sentence}; no worker holds a model, so others use it", blocking=critical)]
+    return [
+        Shortage(Resource.VRAM, f"{sentence}; no worker holds a model, so other programs use it", blocking=critical)
+    ]

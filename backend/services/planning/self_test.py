@@ -49,7 +49,7 @@ class EngineAnswer:
 
     @property
     def device(self) -> str | None:
-        """The device that works; None = unknown."""
+        """The working device; None = unknown."""
         name: str | None = self.facts.get("device")
         return name
 
@@ -100,7 +100,7 @@ def ask_engine(
         if answer.done or answer.unusable is not None:
             return answer
         if answer.trying in (None, NATIVE):
-            answer.failure = f"the engine could not be asked: its process {end}"
+            answer.failure = f"the engine could not be queried: its process {end}"
             return answer
         answer.kernels[answer.trying] = KernelVerdict(answer.trying, Verdict.FAILED, f"its process {end}")
         answer.trying = None
@@ -154,9 +154,9 @@ def find_abilities(
     if failure is not None or answer.precision is None:
         # Not recorded: the next start tests again. The precision is the one that the models were published in.
         precision = answer.precision or PrecisionVerdict(
-            "float32" if device == "cpu" else "bfloat16", "it was not tried"
+            "float32" if device == "cpu" else "bfloat16", "it was not tested"
         )
-        sentence = f"The device was not tried in full: {failure}. Run `wan22 doctor`."
+        sentence = f"The device was not fully tested: {failure}. Run `wan22 doctor`."
         return Abilities(precision, kernels, NATIVE, (sentence,))
     found = Abilities(answer.precision, kernels, chosen, warnings)
     _keep(file, _key(device_name, driver, wish), found)

@@ -1,4 +1,4 @@
-"""The machine that makes a server's videos: as tested by its living workers, and until then as detected here.
+"""The machine that generates a server's videos: as tested by its live workers, and until then as detected here.
 
 Read at every decision, so a card that no worker can use does not count. Decides nothing itself.
 """
@@ -43,7 +43,7 @@ class WorkingMachine:
         self._looks = machine_as_it_looks(settings, profile)
 
     def now(self) -> Machine:
-        """Return the machine of the living workers; if they differ, the most capable one.
+        """Return the machine of the live workers; if they differ, the most capable one.
 
         A request may wait for that one, and nothing is refused that one of them can make.
         """

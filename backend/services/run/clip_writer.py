@@ -30,7 +30,7 @@ from backend.services.run.out_of_memory import Rungs
 from backend.services.run.report import RunReport
 
 #: How tiles change a picture, for the warning.
-TILES = "pixels differ a little from a decode in one piece"
+TILES = "pixels differ slightly from those decoded in one piece"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +204,10 @@ class ClipWriter:
 
 
 def _left_out(loras: tuple[dict[str, Any], ...]) -> tuple[str, ...]:
-    return tuple(
-        f"The LoRA {receipt['id']} was not applied: {receipt['reason']}" for receipt in loras if receipt["reason"]
-    )
+    """Return a sentence about each LoRA that was not applied, or not all of it."""
+    skipped = [f"The LoRA {one['id']} was not applied: {one['reason']}" for one in loras if one["reason"]]
+    partial_ones = [f"The LoRA {one['id']}: {warning}" for one in loras for warning in one.get("warnings", ())]
+    return (*skipped, *partial_ones)
 
 
 def _measure(path: Path) -> tuple[int, str]:

@@ -20,7 +20,7 @@ from backend.engine.frames.decode import count_chunks
 DOWNLOAD_PARTS = 1000
 EXPERT_PHASE = {HIGH: Phase.DENOISE_HIGH, LOW: Phase.DENOISE_LOW}
 _STEPS = (Phase.DENOISE_HIGH, Phase.DENOISE_LOW)
-#: Cost of one unit of a phase that nobody forecasts, in denoising steps: weights of the progress bar, never an ETA.
+#: Cost of one unit of a phase without a forecast, in denoising steps: weights of the progress bar, never an ETA.
 _TYPICAL_DOWNLOAD, _TYPICAL_LOAD, _TYPICAL_ENCODE, _TYPICAL_CHUNK, _TYPICAL_MUX = 0.05, 3.0, 0.3, 0.5, 0.3
 #: A phase that is expected to take no time still has a share of the progress.
 _SHORTEST = 1e-12

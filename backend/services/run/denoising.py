@@ -61,16 +61,16 @@ class DenoisingRun:
         self._preview_map = PreviewMap.read(components.folder)
         self._saved_at = time.monotonic()
         self._preview_time = float("-inf")
-        self.resumed_from: int | None = None  #: steps that earlier attempts had done
+        self.resumed_from: int | None = None  #: steps completed by earlier attempts
         self.loras: LoraStack | None = None
 
     def run(self) -> DenoiseJob:
-        """Make every step that is not done yet and return the finished job.
+        """Run the remaining steps and return the finished job.
 
         Raises:
             Interrupted: the report asked to stop. When the worker has to stop, the state is saved.
             InputMissing: an image was deleted.
-            LoraNotApplied: a LoRA could not be applied, and the request does not allow skipping it.
+            LoraNotApplied: a LoRA was not applied, and the request or its preset does not allow skipping it.
             NonFiniteLatents, OutOfMemory: as they say.
         """
         job = self._start()
@@ -88,11 +88,13 @@ class DenoisingRun:
         report.begin(Phase.ENCODE, "Encoding the prompt" if request.image is None else "Encoding prompt and image")
         image, end_image = (self._picture(one) for one in (request.image, request.end_image))
         # Also without LoRAs: an empty stack removes what another job left on the experts.
-        self.loras = build_stack(self._components, request.loras, self._open_lora, request.on_lora_failure)
+        self.loras = build_stack(
+            self._components, request.loras, self._open_lora, request.on_lora_failure, preset=request.preset
+        )
         for receipt in self.loras.receipts:
             if not receipt.applied:
                 log.warning("lora.skipped", lora=receipt.id, reason=receipt.reason)
-                report.update(Stage.PREPARING_INPUTS, f"Without the LoRA {receipt.id}: {receipt.reason}")
+                report.update(Stage.PREPARING_INPUTS, f"Continuing without the LoRA {receipt.id}: {receipt.reason}")
         start = partial(DenoiseJob.start, self._components, request, image=image, end_image=end_image, loras=self.loras)
         job = self._rungs.until_done(start, self._components, MemoryUse.TEXT, Stage.PREPARING_INPUTS)
         self._resume(job)
@@ -144,7 +146,7 @@ class DenoisingRun:
                 self._save(job)
 
     def _step(self, job: DenoiseJob) -> None:
-        """Make one step; when memory runs out, save the state and repeat it under a plan that needs less."""
+        """Run one step; when memory runs out, save the state and repeat it under a plan that needs less."""
 
         def attempt() -> None:
             try:

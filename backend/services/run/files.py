@@ -22,7 +22,7 @@ from backend.core.paths import Home
 
 #: States kept for one task: the newest, and one more in case that one turns out to be damaged.
 KEPT = 2
-#: Limit for the states of all tasks, in bytes. One state of an 81-frame clip in 720p has 77 MB.
+#: Limit for the states of all tasks, in bytes. One state of an 81-frame clip in 720p takes 77 MB.
 MAX_BYTES = 4 * 2**30
 _NAME = re.compile(r"step-(\d{4,})\.safetensors")
 _SET_ASIDE = ".set-aside"
@@ -169,7 +169,7 @@ class StateFiles:
             if room <= self._max_bytes:
                 return
             if path != newest:
-                log.warning("state.removed", path=str(path), reason="the states of all tasks take too much room")
+                log.warning("state.removed", path=str(path), reason="the states of all tasks take too much space")
                 path.unlink(missing_ok=True)
                 room -= size
 

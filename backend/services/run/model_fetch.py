@@ -1,6 +1,6 @@
 """Downloads a task's model before the task needs it, and reports the progress; stops when the download is paused.
 
-The bytes move in a thread of their own, so that a task stops within a second even when the connection is silent. Knows
+The download runs in a separate thread, so that a task stops within a second even when the connection is silent. Knows
 neither the hub nor the database: the bridge downloads, and the report publishes.
 """
 
@@ -36,7 +36,7 @@ Paused = Callable[[str], bool]
 
 
 def never_paused(_model: str) -> bool:
-    """Return False: where there are no orders, nothing can be paused."""
+    """Return False: without download orders, nothing can be paused."""
     return False
 
 
@@ -69,7 +69,7 @@ class ModelFetch:
             WanError: the download failed, as its error says.
         """
         self._stop_where_paused()
-        self._report.begin(Phase.DOWNLOAD, f"Fetching {self._request.model}")
+        self._report.begin(Phase.DOWNLOAD, f"Downloading {self._request.model}")
         fetch = _Fetch(self._ensure)
         try:
             while not fetch.ended(REPORT_SECONDS):
@@ -95,7 +95,7 @@ class ModelFetch:
     def _publish(self) -> None:
         progress = self._progress
         if progress is None:
-            self._report.update(Stage.DOWNLOADING_MODEL, f"Asking the hub for {self._request.model}")
+            self._report.update(Stage.DOWNLOADING_MODEL, f"Contacting the hub for {self._request.model}")
             return
         clock = self._report.clock
         if progress.total_bytes:
@@ -105,7 +105,7 @@ class ModelFetch:
         clock.expect(progress.eta_seconds)
         self._report.update(Stage.DOWNLOADING_MODEL, _in_words(self._request.model, progress), progress)
 
-    # --- in the thread of a fetch ------------------------------------------------------------------------
+    # --- in the download's thread ------------------------------------------------------------------------
 
     def _ensure(self, check: Callable[[], None]) -> None:
         self._bridge.ensure(self._request.model, check=check, on_progress=self._note)
@@ -156,7 +156,7 @@ class _Fetch:
 
 def _in_words(model: str, progress: DownloadProgress) -> str:
     what = {
-        DownloadPhase.WAITING: f"Waiting for {model}, which somebody else fetches",
+        DownloadPhase.WAITING: f"Waiting for {model}, which another process is downloading",
         DownloadPhase.VERIFYING: f"Verifying the files of {model}",
     }.get(progress.phase, f"Downloading {model}")
     figures = f"{progress.done_bytes / _GB:.2f}"

@@ -30,7 +30,7 @@ class StartPlan:
 
     plan: MemoryPlan
     reason: str  #: why it is this one, in a sentence
-    seconds: Seconds | None = None  #: forecast for the request; None = nobody forecasts
+    seconds: Seconds | None = None  #: forecast for the request; None = no forecast
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def _size(request: GenerationRequest) -> tuple[int, int]:
 
 
 def _resident(request: GenerationRequest) -> StartPlan:
-    return StartPlan(PLANS[0], f"{PLANS[0].words}: nothing is moved where nobody plans")
+    return StartPlan(PLANS[0], f"{PLANS[0].words}: the default where there is no planner")
 
 
 def _unknown() -> int | None:

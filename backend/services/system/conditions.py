@@ -14,11 +14,12 @@ import structlog
 
 from backend.core.catalogue.table import models_in_force
 from backend.core.domain import TaskStatus
-from backend.core.errors import BadSettings, WanError
+from backend.core.errors import WanError
 from backend.core.planning.hardware import HardwareProfile, in_gib, remember
 from backend.core.system_integration import Component, ComponentStatus, Condition
 from backend.models.folder.manager import Presence
 from backend.services.downloads.state import Download, DownloadState
+from backend.services.system.configuration import configuration_faults
 from backend.services.system.container import DATABASE, HOME, STORAGE, WORKERS, Services
 from backend.store.engine import Database
 from backend.store.workers import WorkerState
@@ -128,13 +129,8 @@ def _storage(services: Services) -> Condition:
 
 
 def _configuration(services: Services) -> Condition:
-    try:
-        services.optimization.read()
-        services.limits.read()
-        services.pace.read()
-    except BadSettings as error:
-        return _degraded(f"{error.message}; the defaults are in force")
-    if faults := services.configuration.refresh().faults:
+    services.configuration.refresh()
+    if faults := configuration_faults(services.home):
         return _degraded("; ".join(faults))
     return _ready("Every section can be read")
 
@@ -154,7 +150,7 @@ def _database(services: Services) -> Condition:
     except WanError as error:
         return _failed(f"The database cannot be used: {error.message}")
     waiting, running = counts.get(TaskStatus.PENDING, 0), counts.get(TaskStatus.PROCESSING, 0)
-    return _ready(f"Answers; {waiting} tasks wait, {running} run")
+    return _ready(f"Reachable; {waiting} tasks waiting, {running} running")
 
 
 def _note(services: Services, profile: HardwareProfile) -> None:
@@ -169,7 +165,7 @@ def _hardware(services: Services, profile: HardwareProfile) -> Condition:
     reading = services.stats.read()
     faults = list(dict.fromkeys((*profile.findings, *reading.findings)))
     if len(reading.gpus) < len(profile.gpus):
-        faults.append(f"{len(profile.gpus) - len(reading.gpus)} of {len(profile.gpus)} cards do not answer any more")
+        faults.append(f"{len(profile.gpus) - len(reading.gpus)} of {len(profile.gpus)} cards no longer respond")
     if reading.ram_percent > MEMORY_WARNING_PERCENT:
         faults.append(f"Memory is {reading.ram_percent:.0f} % full")
     if faults:
@@ -185,10 +181,10 @@ def _models(services: Services) -> Condition:
         f"{state.spec.id} is damaged: {state.reason}" for state in states if state.presence is Presence.CORRUPTED
     ]
     if not here:
-        return _failed("; ".join(corrupted) or "No model is here")
+        return _failed("; ".join(corrupted) or "No model is installed")
     if corrupted:
         return _degraded("; ".join(corrupted))
-    return _ready(f"{len(here)} of {len(states)} are here: {', '.join(state.spec.id for state in here)}")
+    return _ready(f"{len(here)} of {len(states)} installed: {', '.join(state.spec.id for state in here)}")
 
 
 def _loras(services: Services) -> Condition:
@@ -196,24 +192,24 @@ def _loras(services: Services) -> Condition:
         return _degraded("The folder of the LoRAs cannot be read; those that ship with wan22 can be used")
     found = services.loras.all()
     unusable = [lora.id for lora in found if lora.problem is not None]
-    return _ready(f"{len(found)} are here" + (f"; not usable: {', '.join(unusable)}" if unusable else ""))
+    return _ready(f"{len(found)} installed" + (f"; not usable: {', '.join(unusable)}" if unusable else ""))
 
 
 def _inputs() -> Condition:
-    return _ready("Images that nothing names any more are removed")
+    return _ready("Images that are no longer used are removed")
 
 
 def _events(services: Services) -> Condition:
     sockets = services.sockets
     if not sockets.follows:
-        return _failed("The event log is not followed any more: clients of the WebSocket hear no news")
+        return _failed("The event log is no longer followed: WebSocket clients receive no updates")
     return _ready(f"Followed for {sockets.active_connections} WebSocket clients")
 
 
 def _downloads(services: Services) -> Condition:
     asked = [services.downloads.get(spec) for spec in models_in_force().specs]
     states = Counter(download.state.value for download in asked if download is not None)
-    return _ready(", ".join(f"{count} {state}" for state, count in states.items()) or "None was asked for")
+    return _ready(", ".join(f"{count} {state}" for state, count in states.items()) or "No downloads requested")
 
 
 def _workers(services: Services) -> Condition:
@@ -246,4 +242,4 @@ def _without_worker(services: Services) -> Condition:
 
 def _recheck(services: Services) -> Condition:
     days = services.settings.recheck_days
-    return _ready(f"Files of models are read again every {days:g} days" if days else "Turned off")
+    return _ready(f"Model files are verified again every {days:g} days" if days else "Turned off")

@@ -84,7 +84,7 @@ def _tree(root: Path) -> set[str]:
 def test_an_unknown_path_and_a_wrong_method_have_the_one_shape(shared: Served) -> None:
     assert_error(shared.client.get("/api/v1/nothing"), 404, "not_found")
     assert_error(shared.client.get("/index.html"), 404, "not_found")
-    assert_error(shared.client.get("/api/v1/queue/"), 404, "not_found")
+    assert_error(shared.client.get("/api/v1/queue//"), 404, "not_found")
     response = shared.client.get(SUBMIT)
     assert_error(response, 405, "method_not_allowed")
     assert response.headers["allow"] == "POST"
@@ -178,3 +178,32 @@ def test_a_broken_database_is_503_and_the_process_lives(served: Served) -> None:
     assert (health.json()["status"], health.json()["database_connected"]) == ("unhealthy", False)
     assert served.client.get("/system/health").json()["status"] == "critical"
     assert "active_tasks" not in health.json()
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"steps": "many"}, "steps must be a whole number"),
+        ({"steps": 2.5}, "steps must be a whole number"),
+        ({"fps": "fast"}, "fps must be a number"),
+        ({"variations": 99}, "variations must be at most 16"),
+        ({"image_fit": "melt"}, "image_fit must be crop, pad or stretch"),
+        ({"keep_latents": "perhaps"}, "keep_latents must be true or false"),
+        ({"prompt": 5}, "prompt must be text"),
+        ({"lora_strength": 9}, "lora_strength must be at most 2"),
+        ({"loras": "not a list"}, "loras must be a list, or a list as JSON text"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_a_field_is_said_in_plain_words(
+    shared: Served, values: dict[str, object], sentence: str
+) -> None:
+    response = shared.client.post(SUBMIT, json=GOOD | values)
+    assert_error(response, 422)
+    assert response.json()["message"] == sentence
+
+
+def test_so_is_what_is_wrong_with_a_query(shared: Served) -> None:
+    response = shared.client.get("/api/v1/queue", params={"limit": "all"})
+    assert_error(response, 422)
+    assert response.json()["message"] == "limit must be a whole number"

@@ -128,7 +128,7 @@ def test_a_cancelled_download_leaves_nothing(hub: StandIn, served: Served, liste
     assert status(served) == "missing"
     assert not served.services.home.partial_model_of(T2V).exists()
     body = {"model_id": T2V, "action": "pause"}
-    assert_error(served.client.post(f"{DOWNLOAD}/manage", json=body), 400, "state_conflict")
+    assert_error(served.client.post(f"{DOWNLOAD}/manage", json=body), 409, "state_conflict")
 
 
 def test_a_paused_download_that_is_cancelled_leaves_nothing(hub: StandIn, served: Served, listener: Listener) -> None:
@@ -384,10 +384,10 @@ def test_files_are_checked_and_only_an_idle_model_is_removed(hub: StandIn, serve
     assert found["details"] == [{"name": "vae/diffusion_pytorch_model.safetensors", "state": "corrupted"}]
 
     task = served.client.post(SUBMIT, json={"model_type": T2V, "prompt": "a red circle"}).json()["task_id"]
-    assert "needed" in assert_error(served.client.delete(f"/api/v1/models/{T2V}"), 400, "state_conflict")["detail"]
+    assert "needed" in assert_error(served.client.delete(f"/api/v1/models/{T2V}"), 409, "state_conflict")["detail"]
     served.client.post(f"/api/v1/queue/{task}/cancel")
     served.services.workers.beat("w1", device="cpu", state=WorkerState.IDLE, model=T2V)
-    assert "loaded" in assert_error(served.client.delete(f"/api/v1/models/{T2V}"), 400, "state_conflict")["detail"]
+    assert "loaded" in assert_error(served.client.delete(f"/api/v1/models/{T2V}"), 409, "state_conflict")["detail"]
     served.services.workers.remove("w1")
     removed = served.client.delete(f"/api/v1/models/{T2V}").json()
     assert removed["freed_mb"] > 1

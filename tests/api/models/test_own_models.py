@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from backend.core.paths import Home
 from backend.core.requests import GenerationRequest
@@ -73,6 +75,27 @@ def test_loras_for_its_base_fit_it(served: Served) -> None:
     assert served.client.post(SUBMIT, json=body).status_code == 200
 
 
+@pytest.mark.parametrize(("dtype", "words"), [(np.int8, "int8 (I8)"), (np.uint8, "uint8 (U8)")])
+def test_weights_in_a_form_that_is_not_supported_are_never_valid(
+    served: Served, tmp_path: Path, dtype: type[np.generic], words: str
+) -> None:
+    folder = shutil.copytree(TINY, tmp_path / "eight")
+    served.services.home.config_file.write_text(
+        json.dumps({"models": {"eight": {"base": "tiny-t2v-a14b", "folder": str(folder)}}})
+    )
+    assert _get(served, "/models/status/eight")["is_valid"] is True
+    path = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    name = "blocks.0.ffn.net.2.weight"
+    save_file(tensors | {name: np.zeros(tensors[name].shape, dtype)}, path)
+    status = _get(served, "/models/status/eight")
+    assert (status["status"], status["is_valid"], status["is_available"]) == ("unsupported", False, False)
+    assert words in status["error_message"]
+    answer = served.client.post(SUBMIT, json=GOOD | {"model_type": "eight"})
+    assert_error(answer, 409, "model_not_supported")
+    assert words in answer.json()["message"]
+
+
 def test_its_files_are_not_deleted_over_the_api(served: Served) -> None:
     _add(served.services.home)
     assert_error(served.client.delete("/api/v1/models/mine"), 409, "model_not_available")
@@ -83,10 +106,12 @@ def test_broken_entries_are_told_and_nothing_stops(served: Served) -> None:
     assert "configuration_faults" not in _get(served, "/models/status")
     served.services.home.config_file.write_text(json.dumps({"models": {"mine": {"base": "sora"}}}))
     (fault,) = _get(served, "/models/status")["configuration_faults"]
-    assert fault.startswith("config.json, models.mine: base must be one of")
+    assert fault.startswith("config.json, line 1, column 13: `models.mine` is ignored: base must be one of")
     assert served.client.post(SUBMIT, json=GOOD).status_code == 200
     served.services.home.config_file.write_text("{")
-    assert _get(served, "/models/status")["configuration_faults"] == ["config.json cannot be read: JSONDecodeError"]
+    assert _get(served, "/models/status")["configuration_faults"] == [
+        "config.json is not valid JSON at line 1, column 2"
+    ]
     assert served.client.post(SUBMIT, json=GOOD).status_code == 200
 
 

@@ -133,7 +133,7 @@ def test_what_workers_found_out_counts_and_not_what_the_machine_looks_like(serve
     analysis = served.client.get("/api/v1/optimization/analysis").json()
     assert analysis["machine"]["kind"] == "cpu"
     limit = served.client.post("/api/v1/system/optimization", json={"max_vram_usage_gb": 12})
-    assert "no card here" in assert_error(limit, 422)["detail"]
+    assert "no card whose memory" in assert_error(limit, 422)["detail"]
     (worker,) = served.client.get("/api/v1/system/health").json()["workers"]
     assert "machine" not in worker
     served.services.workers.remove("w1")

@@ -124,7 +124,7 @@ def test_warned_at_three_quarters_and_stopped_at_nine_tenths(
 def test_a_card_that_is_full_of_our_own_model_is_no_obstacle() -> None:
     check = judged(use(vram=0.95, vram_free_gb=4.0), worker("T2V-A14B"))
     assert check.blocking == []
-    assert "T2V-A14B is a part of it" in check.warnings[0]
+    assert "part of it is held by T2V-A14B" in check.warnings[0]
 
 
 def test_a_machine_without_a_card_lacks_no_vram() -> None:

@@ -82,7 +82,7 @@ def test_every_option_that_fits_keeps_to_the_settings(
     assert all(allowed(option) for option in fitting)
     word = values.get("quantization")
     if word in ("fp16", "int8"):
-        assert f"{word} is {changed['quantization']} here" in changed["message"]
+        assert f"{word} is stored as {changed['quantization']}" in changed["message"]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_presets_say_what_they_do_here_and_can_be_applied(big: Served) -> None:
     assert small["settings"]["max_vram_usage_gb"] == 28.0
     assert small["effects"][0]["vram_gb"] <= 28 < whole["effects"][0]["vram_gb"]
     assert small["vram_savings_gb"] > 0
-    assert (small["quality_impact"], whole["quality_impact"].split(":")[0]) == ("weights rounded to 8 bit", "none")
+    assert (small["quality_impact"], whole["quality_impact"].split(":")[0]) == ("weights rounded to 8 bits", "none")
     assert small["estimated_time_multiplier"] >= 1
     applied = big.client.post("/api/v1/optimization/apply-preset/ultra_efficient")
     assert applied.status_code == 200, applied.text
@@ -152,7 +152,7 @@ def test_a_preset_that_no_model_fits_is_refused(serve: Callable[..., Served]) ->
     assert preset["compatible"] is False
     assert preset["min_vram_gb"] > 24
     refused = served.client.post("/api/v1/optimization/apply-preset/high_performance")
-    body = assert_error(refused, 400, "preset_does_not_fit")
+    body = assert_error(refused, 409, "preset_does_not_fit")
     assert body["detail"] == preset["compatibility_reason"]
     assert_error(served.client.post("/api/v1/optimization/apply-preset/turbo"), 404, "preset_not_found")
     assert served.client.get(SETTINGS).json() == DEFAULTS

@@ -62,6 +62,38 @@ def test_an_image_is_stored_once_and_shown_again(served: Served) -> None:
     assert_error(served.client.post(INPUTS, files={"image": ("a.png", b"GIF89a", "image/png")}), 422, "invalid_image")
 
 
+def test_an_upload_says_what_was_changed(served: Served) -> None:
+    raw = make_png(4200, 400)
+    notes = ["image of 4200x400 was reduced to 4096x390"]
+    stored = store(served, raw)
+    assert (stored["width"], stored["height"], stored["adjustments"]) == (4096, 390, notes)
+    answer = send(served, GOOD | {"model_type": I2V}, image=make_png(96, 96), end_image=raw).json()
+    assert "end_image of 4200x400 was reduced to 4096x390" in answer["adjustments"]
+    assert "end_image of 4200x400 was reduced to 4096x390" in served.services.tasks.get(answer["task_id"]).adjustments
+    estimate = send(served, GOOD | {"model_type": I2V, "dry_run": "true"}, image=raw).json()
+    assert notes[0] in estimate["adjustments"]
+
+
+@pytest.mark.parametrize("field", ["image", "end_image"])
+def test_an_empty_file_is_an_error_and_an_unnamed_one_no_file(shared: Served, field: str) -> None:
+    before = shared.count()
+    for model in (I2V, TINY, "auto"):
+        answer = assert_error(send(shared, GOOD | {"model_type": model}, **{field: b""}), 422, "invalid_image")
+        assert "empty" in answer["detail"]
+    assert shared.count() == before
+    empty = {"image": ("a.png", b"", "image/png")}
+    assert_error(shared.client.post(INPUTS, files=empty), 422, "invalid_image")
+    # What a browser sends for a file input without a file.
+    body = b"".join(
+        b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % (name.encode(), str(value).encode())
+        for name, value in GOOD.items()
+    )
+    body += b'--x\r\nContent-Disposition: form-data; name="image"; filename=""\r\nContent-Type: '
+    body += b"application/octet-stream\r\n\r\n\r\n--x--\r\n"
+    form = {"content-type": "multipart/form-data; boundary=x"}
+    assert shared.client.post(SUBMIT, content=body, headers=form).status_code == 200
+
+
 def test_a_form_with_an_image_gets_the_model_and_the_size_that_fit_it(served: Served) -> None:
     answer = send(served, GOOD | {"model_type": "auto"}, image=make_png(400, 200)).json()
     assert answer["detected_model_type"] == I2V
@@ -197,4 +229,4 @@ def test_where_no_model_takes_an_image_the_answer_says_what_is_here(
 ) -> None:
     monkeypatch.setattr(served.services.models, "_embedded", tmp_path)
     body = assert_error(send(served, GOOD | {"model_type": "auto"}, image=make_png(96, 96)), 422, "image_not_accepted")
-    assert "No model that takes an image" in body["detail"]
+    assert "No installed model takes an image" in body["detail"]

@@ -120,12 +120,23 @@ def test_a_waiting_task_is_cancelled_at_once_and_a_running_one_is_asked(served: 
     assert served.services.tasks.heartbeat(running, str(task.lease_token), 30.0) is True
 
 
-def test_what_a_state_does_not_allow_is_400(served: Served) -> None:
+def test_cancelling_again_is_no_error(served: Served) -> None:
+    waiting = served.submit()
+    running = served.submit(priority="high")
+    task = served.claim()
+    answers = [served.client.post(f"{QUEUE}/{one}/cancel") for one in (waiting, waiting, running, running)]
+    assert [answer.status_code for answer in answers] == [200] * 4
+    served.services.tasks.acknowledge_cancel(task.id, str(task.lease_token))
+    late = served.client.post(f"{QUEUE}/{running}/cancel")
+    assert (late.status_code, late.json()["status"]) == (200, "cancelled")
+
+
+def test_what_a_state_does_not_allow_is_409(served: Served) -> None:
     task_id = served.submit()
-    body = assert_error(served.client.delete(f"{QUEUE}/{task_id}"), 400, "state_conflict")
+    body = assert_error(served.client.delete(f"{QUEUE}/{task_id}"), 409, "state_conflict")
     assert body["detail"] == "Cannot delete active task. Cancel it first."
     served.complete(served.claim())
-    body = assert_error(served.client.post(f"{QUEUE}/{task_id}/cancel"), 400, "state_conflict")
+    body = assert_error(served.client.post(f"{QUEUE}/{task_id}/cancel"), 409, "state_conflict")
     assert body["detail"] == "Cannot cancel task with status: completed"
     for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/cancel"), ("GET", "/events"), ("GET", "/preview")):
         body = assert_error(served.client.request(method, f"{QUEUE}/nobody{path}"), 404, "task_not_found")

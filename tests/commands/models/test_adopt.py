@@ -48,7 +48,7 @@ def test_files_are_listed_with_what_they_are_and_nothing_is_done(tmp_path: Path)
     assert "T2V-A14B/transformer" in told
     assert "bf16" in told
     assert "--use" in told
-    assert "refused" in told
+    assert "not supported" in told
     assert "zip" in told
     assert "vae, text_encoder, tokenizer" in told
     assert sorted(path.name for path in (home / "models").iterdir()) == []

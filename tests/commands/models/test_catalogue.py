@@ -254,9 +254,10 @@ def test_an_entry_that_was_left_out_is_told_and_can_be_taken_out(tmp_path: Path)
     (home / "config.json").write_text(json.dumps({"models": {"mine": {"base": "sora"}}}))
     listed = invoke("models", "list", home=home)
     assert listed.returncode == 0
-    assert "ignored: config.json, models.mine: base must be one of" in listed.stderr
+    told = "config.json, line 1, column 13: `models.mine` is ignored: base must be one of"
+    assert f"warning: {told}" in listed.stderr
     doctor = " ".join(invoke("doctor", home=home).stdout.split())
-    assert "models.mine: base must be one of" in doctor
+    assert "`models.mine` is ignored: base must be one of" in doctor
     assert invoke("models", "remove", "mine", home=home).returncode == 0
     assert json.loads((home / "config.json").read_text()) == {"models": {}}
     assert invoke("models", "remove", "mine", home=home).returncode == 1

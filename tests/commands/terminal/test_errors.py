@@ -321,3 +321,10 @@ def test_a_server_that_is_gone_is_waited_for_and_that_is_said_once(
     assert [next(states)["status"], next(states)["status"]] == ["pending", "pending"]
     assert told == ["The server is gone. The task is safe; waiting for the server to come back."]
     client.close()
+
+
+def test_a_server_that_comes_back_on_another_port_is_found_again(idle: LiveServer) -> None:
+    task_id = idle.submit()
+    client = ApiClient("http://127.0.0.1:9", load_settings(), find=lambda: idle.url)
+    assert next(client.follow(task_id))["id"] == task_id
+    client.close()

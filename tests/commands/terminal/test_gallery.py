@@ -70,7 +70,7 @@ def test_the_gallery_of_a_home_needs_no_running_server(tmp_path: Path) -> None:
     assert json.loads(invoke("list", "--json", home=tmp_path / "home").stdout) == []
     missing = invoke("show", "last", home=tmp_path / "home")
     assert missing.returncode == 1
-    assert "Video not found" in missing.stderr
+    assert "There is none yet" in missing.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The structures as numbers are those of the real modules: by the embedded files, and by known counts."""
+"""The structures match the real modules, checked against the embedded files and known counts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_every_model_has_a_structure() -> None:
 
 
 @pytest.mark.parametrize("model", TINY)
-def test_the_tiny_family_is_as_its_files_say(model: str) -> None:
+def test_the_tiny_models_match_their_files(model: str) -> None:
     found = ARCHITECTURES[model]
     config = _config(model, "transformer")
     assert found.transformer == WanShape.from_config(config)
@@ -69,7 +69,7 @@ def test_the_tiny_family_has_exactly_the_parameters_in_its_files(model: str) -> 
     assert found.text.parameters == _stored(folder / "text_encoder")
 
 
-def test_the_large_models_have_the_published_numbers_of_parameters() -> None:
+def test_the_large_models_have_the_published_parameter_counts() -> None:
     a14b, five = ARCHITECTURES["T2V-A14B"], ARCHITECTURES["TI2V-5B"]
     billions = {
         "expert": (a14b.expert_parameters, 14.29),
@@ -83,7 +83,7 @@ def test_the_large_models_have_the_published_numbers_of_parameters() -> None:
     assert round(five.vae.decoder_parameters / 1e9, 3) == 0.555
 
 
-def test_tokens_are_those_of_the_native_sizes() -> None:
+def test_token_counts_at_native_sizes() -> None:
     assert ARCHITECTURES["T2V-A14B"].tokens(832, 480, 81) == 32_760
     assert ARCHITECTURES["I2V-A14B"].tokens(1280, 720, 81) == 75_600
     assert ARCHITECTURES["TI2V-5B"].tokens(1280, 704, 121) == 27_280

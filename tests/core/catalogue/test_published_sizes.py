@@ -1,4 +1,4 @@
-"""The transformers of the table are those that diffusers builds from the published sizes, parameter by parameter."""
+"""The transformers in the table equal those that diffusers builds from the published sizes, parameter by parameter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LARGE = [spec for spec in MODELS.values() if not spec.embedded]
 
 
 @pytest.mark.parametrize("spec", LARGE, ids=lambda spec: spec.id)
-def test_a_transformer_has_the_parameters_of_the_real_one(spec: ModelSpec) -> None:
+def test_a_transformer_has_the_parameters_of_the_real_module(spec: ModelSpec) -> None:
     found = architecture_of(spec)
     shape = found.transformer
     with torch.device("meta"):
@@ -36,7 +36,7 @@ def test_a_transformer_has_the_parameters_of_the_real_one(spec: ModelSpec) -> No
 
 
 @pytest.mark.parametrize("spec", LARGE, ids=lambda spec: spec.id)
-def test_the_size_in_the_table_is_that_of_the_parts(spec: ModelSpec) -> None:
+def test_the_size_in_the_table_is_the_sum_of_the_components(spec: ModelSpec) -> None:
     found = architecture_of(spec)
     parameters = found.experts * found.expert_parameters + found.text.parameters + found.vae.parameters
     parameters += found.image_parameters
@@ -44,7 +44,7 @@ def test_the_size_in_the_table_is_that_of_the_parts(spec: ModelSpec) -> None:
     assert spec.experts == found.experts
 
 
-def test_the_autoencoder_of_the_generation_before_is_the_one_of_a14b() -> None:
+def test_wan21_uses_the_autoencoder_of_a14b() -> None:
     with torch.device("meta"):
         real = AutoencoderKLWan()
     parameters = sum(prod(one.shape) for one in real.parameters())

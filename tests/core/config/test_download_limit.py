@@ -1,4 +1,4 @@
-"""The limit of all downloads: kept, refused, and seen by downloads that run already."""
+"""The limit of all downloads: stored, refused, and applied to running downloads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_it_is_kept_beside_other_sections(file: ConfigFile) -> None:
 
 
 @pytest.mark.parametrize("values", [{BANDWIDTH: 0}, {BANDWIDTH: -1}, {BANDWIDTH: "fast"}, {BANDWIDTH: True}, {"x": 1}])
-def test_what_means_nothing_is_refused_and_the_file_stays(file: ConfigFile, values: dict[str, object]) -> None:
+def test_an_invalid_value_is_refused_and_the_file_stays_unchanged(file: ConfigFile, values: dict[str, object]) -> None:
     kept = stored_downloads(file)
     kept.change({BANDWIDTH: 1.0})
     with pytest.raises(InvalidRequest):

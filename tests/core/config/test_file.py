@@ -1,4 +1,4 @@
-"""The configuration file: sections, what is kept, what is refused, many writers."""
+"""The configuration file: sections, what is stored, what is refused, concurrent writers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from backend.core.config.file import ConfigFile
 from backend.core.errors import BadSettings
 
 
-def test_a_file_that_is_not_there_is_empty(tmp_path: Path) -> None:
+def test_a_missing_file_is_empty(tmp_path: Path) -> None:
     file = ConfigFile(tmp_path / "config.json")
     assert file.section("models") == {}
     assert file.mark is None
@@ -41,14 +41,14 @@ def test_a_change_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"models": 3}', b"\xff"])
-def test_what_is_no_configuration_is_refused_by_name(tmp_path: Path, content: str | bytes) -> None:
+def test_an_invalid_configuration_is_refused_by_name(tmp_path: Path, content: str | bytes) -> None:
     file = ConfigFile(tmp_path / "config.json")
     file.path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(BadSettings, match=r"config\.json"):
         file.section("models")
 
 
-def test_no_change_of_many_writers_is_lost(tmp_path: Path) -> None:
+def test_concurrent_writers_lose_no_change(tmp_path: Path) -> None:
     file = ConfigFile(tmp_path / "config.json")
 
     def write(number: int) -> None:
@@ -57,3 +57,29 @@ def test_no_change_of_many_writers_is_lost(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(40)))
     assert sorted(file.section("numbers").values()) == list(range(40))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_of_a_windows_editor_is_read_and_changed(tmp_path: Path, encoding: str) -> None:
+    file = ConfigFile(tmp_path / "config.json")
+    file.path.write_bytes('{\r\n  "a": {"name": "Grüße"}\r\n}'.encode(encoding))
+    assert file.section("a") == {"name": "Grüße"}
+    file.update("b", lambda _: {"x": 1})
+    assert (file.section("a"), file.section("b")) == ({"name": "Grüße"}, {"x": 1})
+    assert file.path.read_text(encoding="utf-8").startswith("{")
+
+
+def test_a_mistake_is_named_with_its_line_and_column(tmp_path: Path) -> None:
+    file = ConfigFile(tmp_path / "config.json")
+    file.path.write_text('{\n  "a": {"x": 1,}\n}')
+    with pytest.raises(BadSettings, match=r"not valid JSON at line 2, column 1\d"):
+        file.section("a")
+
+
+def test_every_key_has_a_place(tmp_path: Path) -> None:
+    file = ConfigFile(tmp_path / "config.json")
+    file.path.write_text('{\n "a": {"x": [{"y": 1}], "y":\n  {"z": {"w": {"deep": {}}}}},\n "b": {}, "a": {"y": 2}}')
+    assert file.place("a") == "config.json, line 4, column 11"
+    assert file.place("a", "y", "z") == "config.json, line 3, column 4"
+    assert file.place("a", "no") == "config.json"
+    assert file.repeated() == [("config.json, line 2, column 2", "a"), ("config.json, line 2, column 25", "a.y")]

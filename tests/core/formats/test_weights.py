@@ -42,7 +42,7 @@ def test_weights_are_separated_from_scales_and_ignored_tensors(tmp_path: Path, w
 
 
 @pytest.mark.parametrize(("beside", "scaled"), [({}, False), (WORDS, False), (MARKS, True)])
-def test_a_tokenizer_beside_the_weights_says_nothing_about_them(
+def test_a_tokenizer_stored_with_the_weights_is_ignored(
     tmp_path: Path, beside: dict[str, tuple[int, ...]], scaled: bool
 ) -> None:
     header = read_weights(sparse(tmp_path / "a.safetensors", MATRIX | beside, "F8_E4M3"))
@@ -50,7 +50,7 @@ def test_a_tokenizer_beside_the_weights_says_nothing_about_them(
     assert header.precision == ("fp8_e4m3fn scaled" if scaled else "fp8_e4m3fn",)
 
 
-def test_a_gguf_file_is_known_by_its_content(tmp_path: Path) -> None:
+def test_a_gguf_file_is_recognised_by_its_content(tmp_path: Path) -> None:
     path = sparse_gguf(tmp_path / "a.safetensors", MATRIX | {"b.weight": (256,)}, gguf.GGMLQuantizationType.Q4_K)
     header = read_weights(path)
     assert header.container is Container.GGUF
@@ -68,7 +68,7 @@ def _sharded(folder: Path) -> WeightHeader:
     return read_weights(index)
 
 
-def test_shards_are_one_header_and_a_scale_may_be_in_another_one(tmp_path: Path) -> None:
+def test_shards_form_one_header_and_a_scale_may_be_in_another_shard(tmp_path: Path) -> None:
     header = _sharded(tmp_path)
     assert [path.name for path in header.files] == ["model.safetensors.index.json", "1.safetensors", "2.safetensors"]
     assert (set(header.tensors), set(header.scales)) == ({"a.weight", "b.weight"}, {"a.scale_weight"})
@@ -80,7 +80,7 @@ def test_shards_are_one_header_and_a_scale_may_be_in_another_one(tmp_path: Path)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"weight_map": []}', "[" * 100_000])
-def test_an_index_that_is_none_is_refused(tmp_path: Path, content: str) -> None:
+def test_an_invalid_index_is_refused(tmp_path: Path, content: str) -> None:
     index = tmp_path / "x.safetensors.index.json"
     index.write_text(content)
     with pytest.raises(UnreadableWeights, match="index of the shards cannot be read"):

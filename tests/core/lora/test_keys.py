@@ -1,4 +1,4 @@
-"""Every tensor name that people's LoRA files have, on the real structures of the published models, without weights."""
+"""Every tensor name found in LoRA files, on the real structures of the published models, without weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Tensors = dict[str, TensorInfo]
 
 
 def on_meta(shape: WanShape) -> WanTransformer3DModel:
-    """The real class in the real size, without memory."""
+    """The real class in the real size, without memory for its weights."""
     with torch.device("meta"):
         return WanTransformer3DModel(
             num_attention_heads=shape.dim // 128,
@@ -73,7 +73,7 @@ def low_rank(
 
 
 def lightx2v(shape: WanShape) -> Tensors:
-    """As extracted: factors for the large matrices, differences for all that is small."""
+    """As extracted: factors for the large matrices, differences for everything small."""
     found = low_rank(shape, "diffusion_model.", "lora_down.weight", "lora_up.weight", wan=True, alpha=False)
     parameters = shape.parameters()
     for index in range(shape.layers):
@@ -119,7 +119,7 @@ FORMATS = {
 
 @pytest.mark.parametrize("model", ["T2V-A14B", "I2V-A14B", "TI2V-5B"])
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_key_of_every_format_has_its_place_in_the_full_size_models(name: str, model: str) -> None:
+def test_every_key_of_every_format_maps_to_a_parameter_of_the_full_size_models(name: str, model: str) -> None:
     shape = PUBLISHED[model]
     tensors = FORMATS[name](shape)
     match = match_tensors(tensors, {}, shape)
@@ -133,7 +133,7 @@ def test_every_key_of_every_format_has_its_place_in_the_full_size_models(name: s
         assert {f"blocks.{index}.{module}.weight" for module in LINEARS} <= targets
 
 
-def test_a_partial_kohya_file_is_whole_for_what_it_has() -> None:
+def test_a_partial_kohya_file_is_complete_for_the_layers_it_has() -> None:
     shape = PUBLISHED["T2V-A14B"]
     tensors = {
         name: info for name, info in FORMATS["kohya"](shape).items() if "_7_cross_attn_" in name or "_9_ffn_" in name
@@ -165,7 +165,7 @@ def test_a_partial_kohya_file_is_whole_for_what_it_has() -> None:
         ("transformer.blocks.0.attn1.to_q.lora.down.weight", "blocks.0.attn1.to_q.weight", "down", None),
     ],
 )
-def test_what_a_name_means(name: str, parameter: str, part: str, expert: str | None) -> None:
+def test_known_names_map_to_their_parameters(name: str, parameter: str, part: str, expert: str | None) -> None:
     key = read_key(name)
     assert key is not None
     assert (key.parameter, key.part, key.expert) == (parameter, part, expert)
@@ -190,7 +190,7 @@ def test_what_a_name_means(name: str, parameter: str, part: str, expert: str | N
         ".diff",
     ],
 )
-def test_what_means_nothing_in_a_wan_transformer(name: str) -> None:
+def test_unknown_names_map_to_no_parameter(name: str) -> None:
     assert read_key(name) is None
 
 
@@ -198,7 +198,7 @@ def misfits(tensors: Tensors, model: str = "T2V-A14B", **metadata: str) -> dict[
     return dict(match_tensors(tensors, metadata, PUBLISHED[model]).unmatched)
 
 
-def test_everything_without_a_place_is_named_with_its_reason() -> None:
+def test_every_unmatched_key_is_named_with_its_reason() -> None:
     q = "diffusion_model.blocks.0.self_attn.q"
     pair = {f"{q}.lora_A.weight": bf16(4, 5120), f"{q}.lora_B.weight": bf16(5120, 4)}
     assert misfits(pair) == {}
@@ -241,7 +241,7 @@ def test_alpha_in_the_header(settings: dict[str, object], scale: float) -> None:
 @pytest.mark.parametrize(
     "text", ["{", "[]", '{"lora_alpha": "x"}', '{"lora_alpha": NaN}', '{"alpha_pattern": {"(a+)+$": 1}}', "[" * 100_000]
 )
-def test_alphas_that_cannot_be_understood_are_an_error_not_a_guess(text: str) -> None:
+def test_unreadable_alphas_are_an_error_not_a_guess(text: str) -> None:
     q = "transformer.blocks.0.attn1.to_q"
     tensors = {f"{q}.lora_A.weight": bf16(16, 5120), f"{q}.lora_B.weight": bf16(5120, 16)}
     with pytest.raises(ValueError, match="lora_adapter_metadata"):
@@ -286,19 +286,19 @@ def test_the_base_is_found_by_shapes() -> None:
         ),
     ],
 )
-def test_how_people_name_the_experts(stem: str, expert: str, family: str) -> None:
+def test_common_names_of_the_experts(stem: str, expert: str, family: str) -> None:
     hint = hint_of(stem)
     assert hint is not None
     assert (hint.expert, hint.family, hint.certain) == (expert, family, True)
 
 
 @pytest.mark.parametrize("stem", ["my-lora", "hulk", "slow_motion", "below", "style_high_low", "highlander", ""])
-def test_names_that_say_nothing_about_the_expert(stem: str) -> None:
+def test_names_that_do_not_identify_an_expert(stem: str) -> None:
     assert hint_of(stem) is None
 
 
 @pytest.mark.parametrize("stem", ["high_quality", "low_poly_style", "ultra-high-style", "girl_h"])
-def test_words_that_may_mean_something_else_are_uncertain(stem: str) -> None:
+def test_ambiguous_words_are_uncertain(stem: str) -> None:
     hint = hint_of(stem)
     assert hint is not None
     assert not hint.certain

@@ -1,4 +1,4 @@
-"""Costs are found again in noisy times, are never negative, and one run or one outlier carries nothing off."""
+"""Costs are recovered from noisy times, are never negative, and neither one run nor one outlier distorts them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def tiny(model: str, width: int, height: int, frames: int, steps: int) -> Worklo
 
 
 def machine(by: float, overhead: float) -> Rates:
-    """A processor so many times faster than the one to begin with, and with so many times its fixed costs."""
+    """A processor faster than the initial one by a factor, with its fixed costs multiplied by another."""
     known = rates_of(None, 2)
     assert known.unfolding is not None
     return replace(
@@ -60,14 +60,14 @@ def machine(by: float, overhead: float) -> Rates:
 
 
 def observed(work: Workload, rates: Rates, noise: float = 1.0) -> Observation:
-    """What a task would take on a machine with these rates."""
+    """The times of a task on a machine with these rates."""
     took = seconds(work, PLANS[0], rates, cpu=True)
     return Observation(work, noise * took.denoise, noise * took.decode, noise * took.encode, noise * took.finish)
 
 
 @pytest.mark.parametrize("model", TINY)
 @pytest.mark.parametrize(("by", "overhead"), [(1.0, 1.0), (0.3, 4.0), (5.0, 0.3), (0.2, 0.1)])
-def test_ten_noisy_runs_foretell_others_within_a_quarter(model: str, by: float, overhead: float) -> None:
+def test_ten_noisy_runs_predict_others_within_a_quarter(model: str, by: float, overhead: float) -> None:
     dice = random.Random(7)
     truth = machine(by, overhead)
     runs = [observed(tiny(model, *size), truth, dice.uniform(0.9, 1.1)) for size in LEARNT]
@@ -82,7 +82,7 @@ def test_ten_noisy_runs_foretell_others_within_a_quarter(model: str, by: float, 
 
 @pytest.mark.parametrize("name", [None, "NVIDIA H100 80GB HBM3"])
 @pytest.mark.parametrize("model", [name for name, spec in MODELS.items() if not spec.embedded])
-def test_one_run_of_a_large_model_is_foretold_as_it_was_and_others_in_proportion(model: str, name: str | None) -> None:
+def test_a_single_run_of_a_large_model_is_reproduced_and_others_scale_with_it(model: str, name: str | None) -> None:
     work = Workload.native(find_model(model))
     begin = rates_of(name, 16)
     before = seconds(work, PLANS[0], begin, cpu=name is None)
@@ -98,7 +98,7 @@ def test_one_run_of_a_large_model_is_foretold_as_it_was_and_others_in_proportion
 
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
-def test_costs_are_never_negative_and_more_is_never_foretold_to_take_less(data: st.DataObject) -> None:
+def test_costs_are_never_negative_and_more_work_never_takes_less_time(data: st.DataObject) -> None:
     width, amounts = data.draw(st.integers(1, 3)), st.just(0.0) | st.floats(1e-6, 1e4)
     rows = data.draw(st.lists(st.lists(amounts, min_size=width, max_size=width), min_size=1, max_size=20))
     times = data.draw(st.lists(st.floats(1e-3, 1e5), min_size=len(rows), max_size=len(rows)))
@@ -110,7 +110,7 @@ def test_costs_are_never_negative_and_more_is_never_foretold_to_take_less(data: 
             assert cost == expected[index]
 
 
-def test_more_steps_and_frames_are_never_foretold_to_take_less() -> None:
+def test_more_steps_and_frames_are_never_predicted_to_take_less() -> None:
     dice = random.Random(3)
     runs = [observed(tiny(TINY[0], *size), machine(1.0, 1.0), dice.uniform(0.2, 5.0)) for size in LEARNT]
     rates = refine(rates_of(None, 2), runs)
@@ -123,7 +123,7 @@ def test_more_steps_and_frames_are_never_foretold_to_take_less() -> None:
         assert all(before <= after for before, after in pairwise(times))
 
 
-def test_loading_is_unknown_until_a_model_came_from_disk() -> None:
+def test_the_load_time_is_unknown_until_a_model_was_loaded_from_disk() -> None:
     work = Workload.native(find_model("TI2V-5B"))
     begin = rates_of("NVIDIA H100", 8)
     assert seconds(work, PLANS[0], begin).load is None
@@ -135,7 +135,7 @@ def test_loading_is_unknown_until_a_model_came_from_disk() -> None:
     assert tiny_load == pytest.approx(30.0 * weight_bytes(ARCHITECTURES[TINY[0]]) / weight_bytes(work.architecture))
 
 
-def test_memory_follows_what_runs_took_within_bounds() -> None:
+def test_the_memory_correction_follows_measured_runs_within_bounds() -> None:
     said = Footprint(vram=1000, pinned=100, pageable=900, disk=7, heap=50)
     assert MemoryCorrection.of([]).apply(said) == said
     learnt = MemoryCorrection.of([Peak(said, ram=1200, vram=None), Peak(said, ram=1100, vram=None)])

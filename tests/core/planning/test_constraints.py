@@ -1,4 +1,4 @@
-"""The operator's constraints: kept over restarts, refused out of range, and obeyed by every decision."""
+"""The operator's constraints: kept across restarts, refused out of range, and obeyed by every decision."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.core.planning.test_optimizer import MACHINES, machine, works
 CARD = 24 * GIB - 100
 
 
-def test_what_is_kept_is_read_by_the_next_process_and_other_sections_stay(tmp_path: Path) -> None:
+def test_stored_settings_are_read_by_the_next_process_and_other_sections_stay(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"mine": {"a": 1}}))
     wanted = OptimizationSettings(Quantization.FP8, False, 192, 12.5)
@@ -34,12 +34,12 @@ def test_what_is_kept_is_read_by_the_next_process_and_other_sections_stay(tmp_pa
     assert json.loads(path.read_text())["mine"] == {"a": 1}
 
 
-def test_nothing_kept_constrains_nothing(tmp_path: Path) -> None:
+def test_without_stored_settings_nothing_is_constrained(tmp_path: Path) -> None:
     assert stored_optimization(ConfigFile(tmp_path / "config.json")).read() == OptimizationSettings()
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"optimization": 3}', '{"optimization": {"vae_tile_size": 9}}'])
-def test_a_broken_section_is_said_and_the_defaults_are_in_force(tmp_path: Path, content: str) -> None:
+def test_a_broken_section_is_reported_and_the_defaults_apply(tmp_path: Path, content: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(content)
     kept = stored_optimization(ConfigFile(path))
@@ -65,18 +65,18 @@ def test_a_broken_section_is_said_and_the_defaults_are_in_force(tmp_path: Path, 
         ({"tile": 256}, "vae_tile_size"),
     ],
 )
-def test_what_is_out_of_range_is_refused_with_the_range(values: dict[str, Any], words: str) -> None:
+def test_an_out_of_range_value_is_refused_with_the_range(values: dict[str, Any], words: str) -> None:
     with pytest.raises(InvalidRequest, match=words):
         OptimizationSettings.from_json(values, vram=CARD)
 
 
-def test_the_limit_may_be_the_card_as_it_is_sold_and_anything_where_it_is_unknown() -> None:
+def test_the_limit_may_be_the_nominal_size_of_the_card_and_anything_if_unknown() -> None:
     assert OptimizationSettings.from_json({"max_vram_usage_gb": 24}, vram=CARD).max_vram == 24 * GIB
     assert OptimizationSettings.from_json({"max_vram_usage_gb": 141}).max_vram == 141 * GIB
 
 
 @pytest.mark.parametrize(("word", "meaning"), [("fp16", "bf16"), ("int8", "fp8"), ("BF16", "bf16"), ("auto", "auto")])
-def test_the_words_of_older_clients_are_understood(word: str, meaning: str) -> None:
+def test_values_from_older_clients_are_accepted(word: str, meaning: str) -> None:
     assert OptimizationSettings.from_json({"quantization": word}).quantization == meaning
 
 
@@ -91,7 +91,7 @@ BOUNDS = st.builds(
 
 @settings(max_examples=150, deadline=None)
 @given(work=works(), on=MACHINES, bounds=BOUNDS)
-def test_no_plan_that_is_taken_breaks_a_wish(work: Workload, on: Machine, bounds: OptimizationSettings) -> None:
+def test_no_chosen_plan_violates_a_constraint(work: Workload, on: Machine, bounds: OptimizationSettings) -> None:
     decision = WAN22SystemOptimizer(on, constraints=bounds).decide(work)
     can_fp8 = on.compute_capability is None or on.compute_capability >= (8, 0)
     for option in decision.options:
@@ -113,7 +113,7 @@ def test_no_plan_that_is_taken_breaks_a_wish(work: Workload, on: Machine, bounds
 
 @settings(max_examples=60, deadline=None)
 @given(work=works(), on=MACHINES, bounds=BOUNDS)
-def test_a_wish_takes_plans_away_and_never_adds_one(work: Workload, on: Machine, bounds: OptimizationSettings) -> None:
+def test_a_constraint_only_removes_plans(work: Workload, on: Machine, bounds: OptimizationSettings) -> None:
     bounds = replace(bounds, vae_tile_size=256)
     free = WAN22SystemOptimizer(on).decide(work)
     bound = WAN22SystemOptimizer(on, constraints=bounds).decide(work)
@@ -122,7 +122,7 @@ def test_a_wish_takes_plans_away_and_never_adds_one(work: Workload, on: Machine,
     assert free.fits or not bound.fits
 
 
-def test_a_limit_moves_the_plan_and_is_named_as_the_reason() -> None:
+def test_a_limit_changes_the_plan_and_is_named_as_the_reason() -> None:
     on, work = machine(80, 256), workload("T2V-A14B")
     free = WAN22SystemOptimizer(on).decide(work)
     bound = WAN22SystemOptimizer(on, constraints=OptimizationSettings(max_vram_usage_gb=20)).decide(work)
@@ -133,7 +133,7 @@ def test_a_limit_moves_the_plan_and_is_named_as_the_reason() -> None:
     assert any("20.0 GiB that the optimization settings allow" in option.reason for option in bound.options)
 
 
-def test_smaller_tiles_take_less_memory() -> None:
+def test_smaller_tiles_need_less_memory() -> None:
     on, work = machine(24, 128), workload("TI2V-5B")
     needs = {}
     for tile in (128, 256, 512):
@@ -143,7 +143,7 @@ def test_smaller_tiles_take_less_memory() -> None:
     assert needs[128] <= needs[256] < needs[512]
 
 
-def test_a_card_that_cannot_keep_fp8_works_on_in_bf16() -> None:
+def test_a_card_without_fp8_continues_in_bf16() -> None:
     old = replace(machine(48, 256), compute_capability=(7, 5))
     decision = WAN22SystemOptimizer(old, constraints=OptimizationSettings(Quantization.FP8)).decide(workload("TI2V-5B"))
     assert decision.chosen is not None

@@ -1,4 +1,4 @@
-"""Operations are counted as published, to four digits; rates follow what tasks took; plans cost what they move."""
+"""Operations match published counts to four digits; rates follow measured tasks; plans cost what they transfer."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_the_text_encoder_has_the_published_operations() -> None:
     assert ARCHITECTURES["T2V-A14B"].text.flops(512) / TERA == pytest.approx(4.84, abs=0.01)
 
 
-def test_only_guided_steps_make_two_passes() -> None:
+def test_only_guided_steps_take_two_passes() -> None:
     assert workload("T2V-A14B").passes == 80
     assert workload("T2V-A14B", guidance_scale=1.0, guidance_scale_2=1.0).passes == 40
     assert workload("T2V-A14B", guidance_end=0.5).passes == 60
@@ -102,7 +102,7 @@ def test_forwards_are_counted_for_the_expert_of_every_step() -> None:
     assert forwards == [("high", 1)] + [("high", 2)] * (high - 1) + [("low", 1)] * (10 - high)
 
 
-def test_work_grows_as_it_is_known_to() -> None:
+def test_work_grows_as_expected() -> None:
     short, long = workload("T2V-A14B", num_frames=81), workload("T2V-A14B", num_frames=161)
     assert denoise_flops(long) / denoise_flops(short) == pytest.approx(3.3, abs=0.05)
     assert denoise_flops(workload("T2V-A14B", steps=20)) * 2 == denoise_flops(workload("T2V-A14B", steps=40))
@@ -118,7 +118,7 @@ def test_work_grows_as_it_is_known_to() -> None:
         ("NVIDIA GeForce RTX 4090", "TI2V-5B", "1280x704", 534.7),
     ],
 )
-def test_published_runs_are_met_within_a_fifth(card: str, model: str, size: str, published: float) -> None:
+def test_published_runs_are_predicted_within_a_fifth(card: str, model: str, size: str, published: float) -> None:
     width, height = map(int, size.split("x"))
     work = workload(model, width=width, height=height)
     predicted = seconds(work, RESIDENT, rates_of(card, 8))
@@ -134,7 +134,7 @@ def test_streaming_is_nearly_free_for_long_clips_and_not_for_short_ones() -> Non
     assert seconds(short, stream, rates).denoise > 2 * seconds(short, RESIDENT, rates).denoise
 
 
-def test_a_card_in_no_table_has_no_known_rate_until_it_was_measured() -> None:
+def test_an_unlisted_card_has_no_known_rate_until_measured() -> None:
     rates = rates_of("NVIDIA Imaginary 9000", 8)
     assert not rates.known
     work = workload("TI2V-5B")
@@ -147,7 +147,7 @@ def test_a_card_in_no_table_has_no_known_rate_until_it_was_measured() -> None:
     assert found.decode == pytest.approx(10.0, rel=0.01)
 
 
-def test_published_runs_say_nothing_of_a_card_in_float32_but_moving_its_weights_takes_longer() -> None:
+def test_published_runs_do_not_apply_in_float32_and_moving_weights_takes_longer() -> None:
     card = "NVIDIA H100 80GB HBM3"
     usual, wide = rates_of(card, 8), rates_of(card, 8, float32=True)
     assert (usual.known, wide.known, rates_of(None, 8, float32=True)) == (True, False, rates_of(None, 8))

@@ -1,4 +1,4 @@
-"""The bytes that a run is said to need are those that the real modules have alive, counted tensor by tensor.
+"""The predicted bytes of a run are those that the real modules have alive, counted tensor by tensor.
 
 The modules are built on torch's meta device: shapes and lifetimes are real, numbers are not computed.
 """
@@ -83,7 +83,7 @@ def count(call: Callable[[], object]) -> int:
         ("tiny-ti2v-5b", (256, 256, 65), torch.float32),
     ],
 )
-def test_a_forward_needs_what_is_said(
+def test_a_forward_needs_the_predicted_memory(
     model: str, size: tuple[int, int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arch = ARCHITECTURES[model]
@@ -117,7 +117,7 @@ def test_a_forward_needs_what_is_said(
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 @pytest.mark.parametrize("storage", [Storage.BF16, Storage.FP8])
 @pytest.mark.parametrize("model", ["tiny-t2v-a14b", "tiny-i2v-a14b", "tiny-ti2v-5b"])
-def test_weights_take_what_is_said_in_every_precision(model: str, storage: Storage, precision: str) -> None:
+def test_weights_need_the_predicted_memory_in_every_precision(model: str, storage: Storage, precision: str) -> None:
     arch, float32 = ARCHITECTURES[model], precision == "float32"
     plan = MemoryPlan(Placement.RESIDENT, storage)
     loaded = WanPipelineLoader("cpu", precision=precision).load(EMBEDDED_MODELS / model, MODELS[model], plan)
@@ -132,7 +132,7 @@ def test_weights_take_what_is_said_in_every_precision(model: str, storage: Stora
 
 @pytest.fixture
 def packed_model(tmp_path: Path) -> Callable[[Gguf, int], Path]:
-    """Makes copies of a model whose experts are in GGUF files, under diffusers' names (table 0) or Wan's (table 1)."""
+    """Copy a model with its experts in GGUF files, under diffusers' names (table 0) or Wan's (table 1)."""
 
     def make(kind: Gguf, table: int) -> Path:
         folder = shutil.copytree(EMBEDDED_MODELS / T2V, tmp_path / f"{kind.name}-{table}")
@@ -146,7 +146,7 @@ def packed_model(tmp_path: Path) -> Callable[[Gguf, int], Path]:
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 @pytest.mark.parametrize("table", [0, 1], ids=["diffusers", "wan"])
 @pytest.mark.parametrize("kind", [Gguf.Q8_0, Gguf.Q5_1, Gguf.Q4_0])
-def test_quantised_weights_take_what_the_header_says(
+def test_quantised_weights_need_the_memory_their_header_implies(
     packed_model: Callable[[Gguf, int], Path], kind: Gguf, table: int, precision: str
 ) -> None:
     folder, spec, arch = packed_model(kind, table), MODELS[T2V], ARCHITECTURES[T2V]
@@ -165,7 +165,7 @@ def test_quantised_weights_take_what_the_header_says(
 
 @pytest.mark.parametrize("kind", [Gguf.Q8_0, Gguf.Q5_0, Gguf.Q4_0])
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
-def test_a_forward_with_quantised_weights_needs_what_is_said(
+def test_a_forward_with_quantised_weights_needs_the_predicted_memory(
     packed_model: Callable[[Gguf, int], Path], kind: Gguf, precision: str
 ) -> None:
     folder, spec, arch = packed_model(kind, 1), MODELS[T2V], ARCHITECTURES[T2V]
@@ -182,7 +182,7 @@ def test_a_forward_with_quantised_weights_needs_what_is_said(
 
 
 @pytest.mark.parametrize("kind", SUPPORTED_GGUF_QUANT_TYPES, ids=lambda kind: kind.name)
-def test_unpacking_a_matrix_needs_what_is_said(kind: Gguf) -> None:
+def test_unpacking_a_matrix_needs_the_predicted_memory(kind: Gguf) -> None:
     if kind is Gguf.BF16:
         assert kind.name not in UNPACKING, "it is no quantisation"
         return
@@ -194,7 +194,7 @@ def test_unpacking_a_matrix_needs_what_is_said(kind: Gguf) -> None:
     assert 0.9 * UNPACKING[kind.name] * rows * columns <= alive.peak <= UNPACKING[kind.name] * rows * columns
 
 
-def test_what_is_known_to_stay_packed_is_what_does() -> None:
+def test_exactly_the_expected_matrices_stay_packed() -> None:
     assert set(UNPACKING) == PACKED_TYPES
 
 
@@ -225,7 +225,7 @@ VAES = [
 
 
 @pytest.mark.parametrize(("model", "width", "height"), VAES)
-def test_decoding_needs_what_is_said(model: str, width: int, height: int) -> None:
+def test_decoding_needs_the_predicted_memory(model: str, width: int, height: int) -> None:
     shape = ARCHITECTURES[model].vae
     vae = _vae(shape)
     stride = shape.spatial_stride
@@ -242,14 +242,14 @@ def test_decoding_needs_what_is_said(model: str, width: int, height: int) -> Non
 
 
 @pytest.mark.parametrize(("model", "width", "height"), VAES)
-def test_encoding_needs_what_is_said(model: str, width: int, height: int) -> None:
+def test_encoding_needs_the_predicted_memory(model: str, width: int, height: int) -> None:
     shape = ARCHITECTURES[model].vae
     vae = _vae(shape)
     counted = count(lambda: vae.encode(torch.empty(1, 3, 17, height, width)))
     assert encode_bytes(shape, width, height, 17, tiled=False) == pytest.approx(counted, rel=TOLERANCE)
 
 
-def test_which_convolutions_unfold_is_decided_as_torch_does() -> None:
+def test_unfolded_convolutions_are_predicted_as_torch_decides() -> None:
     found = set()
     for channels in (3, 12, 16, 32, 64, 96, 192):
         weight = torch.empty(8, channels, 3, 3, 3)
@@ -283,7 +283,7 @@ def _largest_unfolding(call: Callable[[], object], monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("model", ["tiny-t2v-a14b", "tiny-ti2v-5b", "TI2V-5B"])
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (192, 224), (224, 192), (256, 128), (128, 256), (256, 256)])
-def test_what_is_unfolded_is_what_the_real_layers_unfold(
+def test_unfolded_bytes_match_the_real_layers(
     model: str, width: int, height: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shape = ARCHITECTURES[model].vae
@@ -311,7 +311,7 @@ def _most(layers: list[Layer], picture: tuple[int, int]) -> int:
     return max(layer.unfolded(*picture) for layer in layers)
 
 
-def test_what_unfolds_beside_small_tensors_raises_nothing() -> None:
+def test_unfolding_next_to_small_tensors_does_not_raise_the_peak() -> None:
     layers = decoder_layers(ARCHITECTURES["tiny-t2v-a14b"].vae)
     assert unfolded_bytes(layers, 10**8, 192, 192) == _most(layers, (192, 192))  # at the largest level
     assert 0 < _most(layers, (256, 256)) < 10**8  # at a level of an eighth of the tensors

@@ -1,4 +1,4 @@
-"""The machine as it is found: limits of containers, failing GPU libraries, and what changed since the last look."""
+"""The machine as detected: container limits, failing GPU libraries, and changes since the last start."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _machine(root: Path, cgroup: str, **files: str) -> Path:
     return root
 
 
-def test_the_limit_of_a_group_of_version_2_counts_over_all_its_levels(tmp_path: Path) -> None:
+def test_a_cgroup_v2_limit_applies_across_all_levels(tmp_path: Path) -> None:
     files = {"a/b/memory.max": "max\n", "a/memory.max": f"{GIB}\n", "a/memory.current": f"{GIB // 4}\n"}
     found = detect_hardware(root=_machine(tmp_path, "0::/a/b\n", **files))
     assert found.memory_limit == found.memory == GIB
@@ -34,24 +34,24 @@ def test_the_limit_of_a_group_of_version_2_counts_over_all_its_levels(tmp_path: 
     assert found.memory_available <= GIB * 3 // 4
 
 
-def test_the_limit_of_a_group_of_version_1_is_read_too(tmp_path: Path) -> None:
+def test_a_cgroup_v1_limit_is_read_too(tmp_path: Path) -> None:
     cgroup = "5:cpu,cpuacct:/x\n4:memory:/docker/not-visible-inside\n"
     files = {"memory/memory.limit_in_bytes": f"{2 * GIB}\n", "memory/memory.usage_in_bytes": "0\n"}
     assert detect_hardware(root=_machine(tmp_path, cgroup, **files)).memory_limit == 2 * GIB
 
 
 @pytest.mark.parametrize("value", ["max", "9223372036854771712", "", str(1 << 50)])
-def test_no_limit_is_none(tmp_path: Path, value: str) -> None:
+def test_no_limit_is_reported_as_none(tmp_path: Path, value: str) -> None:
     found = detect_hardware(root=_machine(tmp_path, "0::/\n", **{"memory.max": value}))
     assert found.memory_limit is None
     assert found.memory == found.memory_total
 
 
-def test_a_system_without_groups_has_no_limit(tmp_path: Path) -> None:
+def test_a_system_without_cgroups_has_no_limit(tmp_path: Path) -> None:
     assert detect_hardware(root=tmp_path).memory_limit is None
 
 
-def test_the_disk_is_that_of_the_next_folder_that_exists(tmp_path: Path) -> None:
+def test_the_disk_is_that_of_the_nearest_existing_folder(tmp_path: Path) -> None:
     disk = detect_hardware(tmp_path / "not" / "yet").disk
     assert disk is not None
     assert 0 < disk.free <= disk.total
@@ -76,7 +76,7 @@ NVML: dict[str, Callable[..., Any]] = {
 
 @pytest.fixture
 def nvml(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """NVIDIA's library with one card, as this machine has none."""
+    """A fake of NVIDIA's library with one card."""
     for name, call in NVML.items():
         monkeypatch.setattr(pynvml, name, call)
     return monkeypatch
@@ -100,14 +100,14 @@ def test_a_library_that_fails_at_any_call_is_a_finding(nvml: pytest.MonkeyPatch,
         assert found.gpus[0].compute_capability is None
 
 
-def test_a_card_that_does_not_tell_its_load_is_nothing_to_talk_about(nvml: pytest.MonkeyPatch) -> None:
+def test_a_card_without_a_load_reading_is_no_finding(nvml: pytest.MonkeyPatch) -> None:
     nvml.setattr(pynvml, "nvmlDeviceGetUtilizationRates", _fails)
     found = detect_hardware()
     assert found.gpus[0].utilisation is None
     assert found.findings == ()
 
 
-def test_a_profile_comes_back_from_json_and_says_what_changed(nvml: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_profile_round_trips_through_json_and_describes_changes(nvml: pytest.MonkeyPatch, tmp_path: Path) -> None:
     before = detect_hardware(tmp_path)
     assert HardwareProfile.from_json(json.loads(json.dumps(before.to_json()))) == before
     assert replace(before, memory_available=1).changes_since(before) == []

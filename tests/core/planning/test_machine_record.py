@@ -1,4 +1,4 @@
-"""The machine of the last start is compared with this one, whatever the file holds."""
+"""The machine of the last start is compared with this one, whatever the file contains."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from backend.core.planning.hardware import GIB, Gpu, detect_hardware, last_profile, remember
 
 
-def test_what_changed_between_two_starts_is_said_once(tmp_path: Path) -> None:
+def test_a_change_between_two_starts_is_reported_once(tmp_path: Path) -> None:
     path = tmp_path / "hardware.json"
     now = detect_hardware(tmp_path)
     assert remember(path, now) == []
@@ -21,7 +21,7 @@ def test_what_changed_between_two_starts_is_said_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", "null", '{"gpus": 1}', '{"gpus": [], "disk": 7}'])
-def test_a_record_of_another_version_is_no_record(tmp_path: Path, content: str) -> None:
+def test_a_record_of_another_version_is_ignored(tmp_path: Path, content: str) -> None:
     path = tmp_path / "hardware.json"
     path.write_text(content)
     assert last_profile(path) is None
@@ -30,5 +30,5 @@ def test_a_record_of_another_version_is_no_record(tmp_path: Path, content: str) 
     assert last_profile(path) == now
 
 
-def test_a_folder_that_takes_no_file_stops_nothing(tmp_path: Path) -> None:
+def test_an_unwritable_folder_stops_nothing(tmp_path: Path) -> None:
     assert remember(tmp_path / "missing" / "hardware.json", detect_hardware()) == []

@@ -69,7 +69,7 @@ MACHINES = st.builds(
 
 @settings(max_examples=150, deadline=None)
 @given(work=works(), on=MACHINES, policy=st.sampled_from(OomPolicy))
-def test_the_plan_that_is_taken_is_never_over_budget(work: Workload, on: Machine, policy: OomPolicy) -> None:
+def test_the_chosen_plan_is_never_over_budget(work: Workload, on: Machine, policy: OomPolicy) -> None:
     decision = decide(on, work, policy)
     assert len(decision.options) == 4 * len(PLANS)
     for option in decision.options:
@@ -97,7 +97,7 @@ def test_the_plan_that_is_taken_is_never_over_budget(work: Workload, on: Machine
     ram=st.floats(0, 256),
     policy=st.sampled_from(OomPolicy),
 )
-def test_more_memory_never_gives_a_slower_plan_but_to_keep_the_pixels(
+def test_more_memory_never_gives_a_slower_plan_except_to_keep_the_pixels(
     work: Workload, on: Machine, vram: float, ram: float, policy: OomPolicy
 ) -> None:
     larger = replace(on, vram=(on.vram or 0) + int(vram * GIB), ram=(on.ram or 0) + int(ram * GIB))
@@ -108,7 +108,7 @@ def test_more_memory_never_gives_a_slower_plan_but_to_keep_the_pixels(
     assert after.seconds.warm <= before.seconds.warm * (1 if policy is OomPolicy.SPEED else DEVIATION_GAIN)
 
 
-def test_weights_are_rounded_for_speed_and_otherwise_only_for_much() -> None:
+def test_weights_are_rounded_under_speed_and_otherwise_only_for_a_large_gain() -> None:
     card = machine(24, 128, name="NVIDIA GeForce RTX 4090")
     rounded_for: dict[OomPolicy, int] = dict.fromkeys(OomPolicy, 0)
     reasons: set[str] = set()
@@ -126,14 +126,14 @@ def test_weights_are_rounded_for_speed_and_otherwise_only_for_much() -> None:
                     gain = DEVIATION_GAIN * decision.chosen.seconds.warm
                     assert all(one.seconds.warm > gain for one in exact)
     assert rounded_for[OomPolicy.SPEED] > rounded_for[OomPolicy.QUALITY] == rounded_for[OomPolicy.NONE]
-    assert any("not by enough to round the weights" in reason for reason in reasons)
-    assert any("not by enough to decode in tiles" in reason for reason in reasons)
+    assert any("not by enough to justify rounding the weights" in reason for reason in reasons)
+    assert any("not by enough to justify decoding in tiles" in reason for reason in reasons)
     assert any("changes no pixel" in reason for reason in reasons)
 
 
 @settings(max_examples=100, deadline=None)
 @given(work=works(), on=MACHINES, policy=st.sampled_from(OomPolicy))
-def test_in_float32_everything_takes_more_and_nothing_less(work: Workload, on: Machine, policy: OomPolicy) -> None:
+def test_float32_never_needs_less_memory(work: Workload, on: Machine, policy: OomPolicy) -> None:
     usual, wide = (decide(replace(on, float32=float32), work, policy) for float32 in (False, True))
     for less, more in zip(usual.options, wide.options, strict=True):
         assert more.needs.vram > less.needs.vram or less.plan.placement is not Placement.RESIDENT
@@ -161,7 +161,7 @@ def test_a_card_that_computes_in_float32_holds_half_as_much() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(work=works(), on=MACHINES)
-def test_every_refusal_names_a_request_that_is_legal_and_accepted(work: Workload, on: Machine) -> None:
+def test_every_refusal_names_a_legal_request_that_is_accepted(work: Workload, on: Machine) -> None:
     decision = decide(on, work)
     if decision.fits:
         return
@@ -176,7 +176,7 @@ def test_every_refusal_names_a_request_that_is_legal_and_accepted(work: Workload
 
 
 @pytest.mark.parametrize("model", ["T2V-A14B", "I2V-A14B", "TI2V-5B"])
-def test_a_large_card_holds_everything_as_it_is(model: str) -> None:
+def test_a_large_card_holds_everything_unchanged(model: str) -> None:
     decision = decide(machine(141, 128, name="NVIDIA H200"), workload(model))
     assert decision.chosen is not None
     plan = decision.chosen.plan
@@ -185,7 +185,7 @@ def test_a_large_card_holds_everything_as_it_is(model: str) -> None:
     assert decision.chosen.seconds.basis is Basis.ESTIMATED
 
 
-def test_a_card_of_24_gb_streams_a14b_where_the_memory_of_the_host_suffices() -> None:
+def test_a_24_gb_card_streams_a14b_if_host_memory_suffices() -> None:
     card = machine(24, 128, name="NVIDIA GeForce RTX 4090")
     decision = decide(card, workload("T2V-A14B", width=832, height=480))
     assert decision.chosen is not None
@@ -197,7 +197,7 @@ def test_a_card_of_24_gb_streams_a14b_where_the_memory_of_the_host_suffices() ->
     assert little.instead.model != "T2V-A14B"
 
 
-def test_what_has_one_expert_is_not_swapped_and_old_cards_have_no_fp8() -> None:
+def test_a_single_expert_is_never_swapped_and_old_cards_have_no_fp8() -> None:
     decision = decide(replace(machine(80, 128), compute_capability=(7, 5)), workload("TI2V-5B"))
     for option in decision.options:
         if option.plan.placement is Placement.EXPERT_SWAP:
@@ -207,7 +207,7 @@ def test_what_has_one_expert_is_not_swapped_and_old_cards_have_no_fp8() -> None:
             assert "7.5" in option.reason
 
 
-def test_a_processor_computes_in_float32_where_it_is() -> None:
+def test_a_processor_computes_in_float32_in_place() -> None:
     on = Machine("x86_64", cuda=False, vram=None, ram=8 * GIB, cores=2)
     decision = decide(on, workload("tiny-t2v-a14b"))
     assert decision.chosen is not None
@@ -235,7 +235,7 @@ def test_an_unknown_card_is_compared_but_has_no_seconds() -> None:
     assert not any(" s more" in option.reason for option in decision.options)
 
 
-def test_the_device_of_the_settings_is_the_one_that_counts() -> None:
+def test_the_configured_device_decides() -> None:
     gpus = (Gpu(0, "NVIDIA H100", 80 * GIB, 0, None, (9, 0)), Gpu(1, "NVIDIA A100", 40 * GIB, 0, None, (8, 0)))
     profile = replace(detect_hardware(), gpus=gpus)
     assert Machine.of(profile).name == "NVIDIA H100"
@@ -247,6 +247,6 @@ def test_the_device_of_the_settings_is_the_one_that_counts() -> None:
     assert not Machine.of(profile, "cuda:0", "bfloat16").float32
 
 
-def test_a_machine_is_what_its_record_says() -> None:
+def test_a_machine_round_trips_through_its_record() -> None:
     for one in (machine(24, 64), replace(machine(None, None), compute_capability=None, float32=True, vram_limit=1)):
         assert Machine.from_json(json.loads(json.dumps(asdict(one)))) == one

@@ -1,4 +1,4 @@
-"""The memory of a real worker is the one that the planner names, at sizes that torch computes in different ways."""
+"""A real worker needs the memory that the planner predicts, at sizes that torch computes in different ways."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZES = ((128, 128, 5), (256, 256, 5), (208, 208, 5))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the highest point of a process is asked of Linux")
 @pytest.mark.timeout(600)
-def test_a_worker_takes_what_is_said() -> None:
+def test_a_worker_needs_the_predicted_memory() -> None:
     said, taken = [], []
     with real_worker(AT_ONCE) as worker:
         for size in SIZES:

@@ -1,4 +1,4 @@
-"""Attention kernels and the precision are tried before use: correct, wrong, slow and crashing ones."""
+"""Attention kernels and the precision are tested before use: correct, wrong, slow and crashing ones."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def right(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.
 
 @dataclass
 class Work:
-    """A clock that advances with the work done, and the kernels that do it."""
+    """A clock that advances with the work done, and kernels that do the work."""
 
     now: float = 0.0
     calls: list[str] = field(default_factory=list)
@@ -115,14 +115,14 @@ def coarse(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch
         (coarse, Verdict.WRONG, "differs from float32"),
     ],
 )
-def test_a_kernel_that_is_not_right_gets_its_verdict(attend: Attend, verdict: Verdict, reason: str) -> None:
+def test_an_incorrect_kernel_gets_its_verdict(attend: Attend, verdict: Verdict, reason: str) -> None:
     found = Work().judge(Work().kernel("flash", attend))
     assert (found.verdict, found.right, found.seconds) == (verdict, False, None)
     assert reason in found.reason
 
 
 @pytest.mark.parametrize(("cost", "verdict"), [(0.5, Verdict.OK), (0.97, Verdict.SLOWER), (3.0, Verdict.SLOWER)])
-def test_a_right_kernel_is_judged_by_its_work(cost: float, verdict: Verdict) -> None:
+def test_a_correct_kernel_is_judged_by_its_speed(cost: float, verdict: Verdict) -> None:
     work = Work()
     found = work.judge(work.kernel("flash", cost=cost))
     assert (found.verdict, found.right) == (verdict, True)
@@ -132,7 +132,7 @@ def test_a_right_kernel_is_judged_by_its_work(cost: float, verdict: Verdict) -> 
     assert found.error < 1e-6
 
 
-def test_a_kernel_that_rounds_its_inputs_is_right_only_as_one() -> None:
+def test_a_kernel_that_rounds_its_inputs_is_correct_only_as_such() -> None:
     work = Work()
     assert not work.judge(work.kernel("sage", coarse, exact=True)).right
     assert work.judge(work.kernel("sage", coarse, exact=False)).right
@@ -140,7 +140,7 @@ def test_a_kernel_that_rounds_its_inputs_is_right_only_as_one() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_the_tolerance_is_above_what_torch_itself_rounds_and_below_an_error(dtype: torch.dtype) -> None:
+def test_the_tolerance_is_above_torchs_rounding_and_below_an_error(dtype: torch.dtype) -> None:
     work = Work()
     found = work.judge(work.kernel("native"), dtype)
     assert found.right
@@ -149,7 +149,7 @@ def test_the_tolerance_is_above_what_torch_itself_rounds_and_below_an_error(dtyp
     assert not work.judge(work.kernel("native", wrong_across), dtype).right
 
 
-def test_the_widths_of_all_models_are_tried() -> None:
+def test_the_head_widths_of_all_models_are_tested() -> None:
     assert head_widths()[0] == 128
     assert len(head_widths()) == 2
 
@@ -168,23 +168,23 @@ VERDICTS = (
     ("wish", "chosen"),
     [("auto", "flash"), ("speed", "flash"), ("native", "native"), ("cudnn", "cudnn"), ("efficient", "efficient")],
 )
-def test_the_fastest_right_one_or_the_named_one_is_taken(wish: str, chosen: str) -> None:
+def test_the_fastest_correct_kernel_or_the_named_one_is_chosen(wish: str, chosen: str) -> None:
     assert choose_kernel(AttentionSetting(wish), VERDICTS) == (chosen, ())
 
 
 @pytest.mark.parametrize("wish", ["flash3", "sage", "math"])
-def test_a_named_one_that_is_not_right_is_replaced_and_that_is_said(wish: str) -> None:
+def test_an_incorrect_named_kernel_is_replaced_with_a_warning(wish: str) -> None:
     chosen, (warning,) = choose_kernel(AttentionSetting(wish), VERDICTS)
     assert chosen == "native"
     assert f"WAN22_ATTENTION asks for {wish}" in warning
 
 
-def test_without_a_faster_one_torchs_own_stays() -> None:
+def test_without_a_faster_kernel_torchs_own_stays() -> None:
     assert choose_kernel(AttentionSetting.AUTO, VERDICTS[:1] + VERDICTS[3:]) == ("native", ())
     assert choose_kernel(AttentionSetting.AUTO, ()) == ("native", ())
 
 
-def test_kernels_that_are_not_installed_or_round_are_not_tried() -> None:
+def test_missing_or_rounding_kernels_are_not_tested() -> None:
     """These packages are not dependencies, so they are absent here."""
     for name in ("flash", "flash3", "xformers"):
         found = try_by_name(name, AttentionSetting.AUTO, CPU, torch.float32, NATIVE_COST)
@@ -192,7 +192,7 @@ def test_kernels_that_are_not_installed_or_round_are_not_tried() -> None:
     assert try_by_name("sage", AttentionSetting.SPEED, CPU, torch.float32, NATIVE_COST).verdict is Verdict.NOT_INSTALLED
 
 
-def test_which_kernels_are_tried_where() -> None:
+def test_kernels_tested_on_each_device() -> None:
     assert names_for(AttentionSetting.AUTO, "cpu") == ["native"]
     assert names_for(AttentionSetting.MATH, "cpu") == ["native", "math"]
     on_a_card = names_for(AttentionSetting.SPEED, "cuda")
@@ -234,7 +234,7 @@ def test_a_kernel_reaches_both_experts_and_no_other_model(
     assert not torch.equal(first, other), "it is another kernel"
 
 
-def test_the_precision_can_be_another_one(random_folder: Path, spec: ModelSpec) -> None:
+def test_the_precision_can_be_overridden(random_folder: Path, spec: ModelSpec) -> None:
     components = WanPipelineLoader("cpu", precision="bfloat16").load(random_folder, spec)
     assert components.precision == "bfloat16"
     assert components.transformer.dtype is torch.bfloat16
@@ -258,7 +258,7 @@ def squares(cost_of_bfloat16: float, spoil: Square = lambda one: one) -> Precisi
     return compare_precisions(CPU, square=square, clock=lambda: now)
 
 
-def test_bfloat16_is_taken_where_it_is_right_and_pays() -> None:
+def test_bfloat16_is_used_where_it_is_correct_and_faster() -> None:
     assert squares(0.3) == PrecisionVerdict("bfloat16", "correct, and takes 0.30 times as long as float32")
     assert squares(2.0) == PrecisionVerdict("float32", "bfloat16 takes 2.00 times as long as float32")
     assert "not finite" in squares(0.3, lambda one: one / 0).reason
@@ -275,7 +275,7 @@ def test_a_device_without_bfloat16_computes_in_float32() -> None:
     assert choose_precision(CPU).precision == "float32"
 
 
-def test_what_was_found_out_comes_back_from_json() -> None:
+def test_the_result_round_trips_through_json() -> None:
     found = Abilities(PrecisionVerdict("bfloat16", "right"), VERDICTS, "flash", ("a warning",))
     assert Abilities.from_json(found.to_json()) == found
 
@@ -301,7 +301,7 @@ class NoCards:
         raise AssertionError(device)
 
 
-def test_everything_is_told_line_by_line_and_a_kernel_is_named_before_it_is_tried() -> None:
+def test_results_are_written_line_by_line_and_a_kernel_is_named_before_its_test() -> None:
     lines: list[dict[str, object]] = []
     report_abilities("auto", AttentionSetting.MATH, lines.append, facts=NoCards())
     assert [next(iter(line)) for line in lines] == [

@@ -1,4 +1,4 @@
-"""The device is chosen by trial: every known incompatibility of card, driver and build, as given facts."""
+"""The device is chosen by trial: every known incompatibility of card, driver and build, simulated."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ def with_card(
     return replace(BARE, gpus=(Gpu(0, name, 80 * GIB, 0, 0.0, capability),), driver=driver)
 
 
-def test_a_card_that_computes_is_taken() -> None:
+def test_a_working_card_is_chosen() -> None:
     facts = Facts()
     verdict = choose_device("auto", facts, with_card())
     assert verdict == DeviceVerdict("cuda:0", "NVIDIA H100", "NVIDIA H100 passed its trial")
     assert facts.tried == ["cuda:0"]
 
 
-def test_the_processor_that_was_ordered_is_taken_without_asking_for_cards() -> None:
+def test_a_requested_cpu_is_used_without_looking_for_cards() -> None:
     facts = Facts(is_available=RuntimeError("must not be asked"))
     assert choose_device("cpu", facts, BARE).device == "cpu"
     assert facts.tried == []
@@ -89,7 +89,7 @@ def test_the_processor_that_was_ordered_is_taken_without_asking_for_cards() -> N
     ],
     ids=["built without CUDA", "no driver", "no card"],
 )
-def test_a_machine_without_a_card_is_nothing_to_warn_of(facts: Facts) -> None:
+def test_a_machine_without_a_card_gets_no_warning(facts: Facts) -> None:
     verdict = choose_device("auto", facts, BARE)
     assert verdict.device == "cpu"
     assert verdict.reason == "no NVIDIA card was found, so videos are made on the processor"
@@ -107,7 +107,7 @@ def test_a_machine_without_a_card_is_nothing_to_warn_of(facts: Facts) -> None:
         ),
         (
             Facts(build="2.13.0+cpu", cuda=None),
-            replace(BARE, findings=("NVIDIA's library does not start: Driver Not Loaded",)),
+            replace(BARE, findings=("NVIDIA's library could not be started: Driver Not Loaded",)),
             "Driver Not Loaded",
             "repair the NVIDIA driver",
         ),
@@ -131,7 +131,7 @@ def test_a_machine_without_a_card_is_nothing_to_warn_of(facts: Facts) -> None:
         ),
         (
             Facts(is_available=False, start_fails=RuntimeError(NO_DRIVER)),
-            replace(BARE, findings=("NVIDIA's library does not start: Version mismatch",)),
+            replace(BARE, findings=("NVIDIA's library could not be started: Version mismatch",)),
             "Found no NVIDIA driver",
             "repair the NVIDIA driver",
         ),
@@ -171,7 +171,7 @@ def test_a_machine_without_a_card_is_nothing_to_warn_of(facts: Facts) -> None:
     ],
     ids=lambda value: None if not isinstance(value, str) else value[:24],
 )
-def test_what_does_not_work_is_said_with_what_helps_and_the_processor_goes_on(
+def test_a_failure_is_reported_with_a_remedy_and_the_cpu_takes_over(
     facts: Facts, hardware: HardwareProfile, says: str, helps: str
 ) -> None:
     verdict = choose_device("auto", facts, hardware)
@@ -199,7 +199,7 @@ def test_the_second_card_works_where_the_first_does_not() -> None:
         choose_device("cuda:0", facts, with_card())
 
 
-def test_a_card_that_computes_is_believed_more_than_the_list_of_the_build() -> None:
+def test_a_working_card_overrides_the_list_of_the_build() -> None:
     assert choose_device("auto", Facts(seen=[BLACKWELL]), with_card()).device == "cuda:0"
 
 
@@ -214,7 +214,7 @@ class Hanging(Facts):
         self.released.wait()
 
 
-def test_a_card_that_does_not_answer_is_not_waited_for() -> None:
+def test_a_hanging_card_is_not_waited_for() -> None:
     released = threading.Event()
     try:
         verdict = choose_device("auto", Hanging(released), with_card(), seconds=0.2)
@@ -228,12 +228,12 @@ def test_a_card_that_does_not_answer_is_not_waited_for() -> None:
         released.set()
 
 
-def test_an_error_of_another_kind_is_not_taken_for_a_card_that_fails() -> None:
+def test_an_unrelated_error_is_not_taken_for_a_failing_card() -> None:
     with pytest.raises(KeyError):
         choose_device("auto", Facts(broken={"cuda:0": KeyError("a bug of ours")}), with_card())
 
 
-def test_an_order_that_names_no_device_of_this_machine_is_refused() -> None:
+def test_a_device_that_does_not_exist_is_refused() -> None:
     with pytest.raises(DeviceUnusable, match="sees no such card"):
         choose_device("cuda:3", Facts(), with_card())
     for setting in ("gpu", "cuda:x", "", "cuda:0 "):
@@ -258,15 +258,15 @@ def test_an_order_that_names_no_device_of_this_machine_is_refused() -> None:
         ((9, 0), ["gfx942"], False),
     ],
 )
-def test_which_builds_have_code_for_a_card(capability: tuple[int, int], sets: list[str], runs: bool) -> None:
+def test_builds_with_code_for_a_card(capability: tuple[int, int], sets: list[str], runs: bool) -> None:
     assert runs_on(capability, sets) is runs
 
 
-def test_the_trial_of_torch_passes_on_a_device_that_computes(device: str) -> None:
+def test_torchs_trial_passes_on_a_working_device(device: str) -> None:
     TorchDevices().compute(device)
 
 
-def test_torch_of_this_process_answers_every_question() -> None:
+def test_the_torch_of_this_process_answers_every_query() -> None:
     """Whatever it reports on this machine, a device is chosen."""
     facts = TorchDevices()
     assert facts.build == torch.__version__

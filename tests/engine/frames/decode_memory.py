@@ -1,8 +1,8 @@
-"""Measures the peak memory of decoding, in a process of its own: `python -m tests.engine.frames.decode_memory`.
+"""Measures the peak memory of decoding in a separate process: `python -m tests.engine.frames.decode_memory`.
 
 Prints JSON: for each number of frames the peak in KiB after a streamed decode and whether the frames equal those
 of a whole decode, and the peak after the whole decodes. With `tiles` it prints the peaks for each side of the
-picture and for a long clip instead, decoded in tiles, and at the end in one piece. The VAE is as small as it can be;
+picture and for a long clip instead, decoded in tiles, and at the end in one piece. The VAE is as small as possible;
 its frames are not.
 """
 
@@ -30,7 +30,7 @@ TILE = 96
 
 
 def peak_kib() -> int:
-    """The highest resident memory of this program. `ru_maxrss` would count what its parent had at the fork."""
+    """The peak resident memory of this program. `ru_maxrss` would include that of its parent at the fork."""
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
     return int(line.split()[1])
 

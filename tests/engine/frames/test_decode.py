@@ -1,4 +1,4 @@
-"""Streamed frames against `vae.decode` and diffusers' own conversion to pictures."""
+"""Streamed frames compared with `vae.decode` and diffusers' own conversion to pictures."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_streamed_frames_equal_a_whole_decode(components: WanComponents, num_fra
     assert np.array_equal(frames, stock_pictures(stock_decode(components, latents)))
 
 
-def test_a_decode_that_was_dropped_half_way_does_not_disturb_the_next(random_components: WanComponents) -> None:
+def test_an_abandoned_decode_does_not_affect_the_next(random_components: WanComponents) -> None:
     latents = torch.randn(1, 16, 3, 8, 8, generator=torch.Generator().manual_seed(8)).to(random_components.device)
     expected = np.concatenate(list(stream_frames(random_components, latents)))
     dropped = stream_frames(random_components, -latents)
@@ -60,7 +60,7 @@ def test_a_decode_that_was_dropped_half_way_does_not_disturb_the_next(random_com
     assert np.array_equal(np.concatenate([first, *mixed]), expected)
 
 
-def test_pixels_that_are_not_numbers_stop_the_decode_at_their_chunk(random_components: WanComponents) -> None:
+def test_non_finite_pixels_stop_the_decode_at_their_chunk(random_components: WanComponents) -> None:
     latents = torch.randn(1, 16, 3, 8, 8, generator=torch.Generator().manual_seed(8)).to(random_components.device)
     latents[0, 0, 2, 4, 4] = float("nan")
     frames = stream_frames(random_components, latents)
@@ -78,7 +78,7 @@ def test_levels_are_rounded_as_diffusers_does_for_every_value() -> None:
 
 
 def tiled(components: WanComponents, side: int) -> Iterator[WanComponents]:
-    """The same model under a plan that decodes in tiles of this side."""
+    """The same model under a plan that decodes in tiles of this size."""
     usual = components.plan
     components.layout.change(replace(usual, tiled_decode=True, tile_size=side))
     try:
@@ -89,7 +89,7 @@ def tiled(components: WanComponents, side: int) -> Iterator[WanComponents]:
 
 @pytest.fixture(params=["random_components", "random_ti2v", "embedded_components"])
 def tiling(request: pytest.FixtureRequest) -> Iterator[WanComponents]:
-    """Both kinds of VAE, the plain one also with trained weights; 8 or 16 pixels for each latent."""
+    """Both kinds of VAE, the plain one also with trained weights; 8 or 16 pixels per latent."""
     yield from tiled(request.getfixturevalue(request.param), 64)
 
 
@@ -100,7 +100,7 @@ def noise(components: WanComponents, chunks: int, height: int, width: int) -> to
 
 
 @pytest.mark.parametrize(("height", "width"), [(13, 9), (4, 14), (9, 4)], ids=["odd", "one row", "one column"])
-def test_tiles_make_the_picture_that_diffusers_makes_of_them(
+def test_tiles_give_the_same_picture_as_diffusers(
     tiling: WanComponents, tmp_path: Path, height: int, width: int
 ) -> None:
     latents = noise(tiling, 2, height, width)
@@ -131,9 +131,7 @@ def test_a_picture_that_fits_one_tile_is_decoded_in_one_piece(tiling: WanCompone
     )
 
 
-def test_what_a_tile_shows_beyond_numbers_ends_the_decode_and_so_does_the_one_who_counts(
-    tiling: WanComponents, tmp_path: Path
-) -> None:
+def test_non_finite_tiles_and_the_callback_stop_the_decode(tiling: WanComponents, tmp_path: Path) -> None:
     latents = noise(tiling, 2, 10, 10)
     latents[0, 0, 1, 9, 9] = float("nan")
     with pytest.raises(NonFiniteLatents, match="chunk 2"):
@@ -149,7 +147,7 @@ def test_what_a_tile_shows_beyond_numbers_ends_the_decode_and_so_does_the_one_wh
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from Linux's /proc")
 @pytest.mark.timeout(600)  # 15 s of processor time on a machine that may do other things
-def test_memory_does_not_grow_with_the_clip_and_the_frames_are_those_of_a_whole_decode() -> None:
+def test_memory_does_not_grow_with_the_clip_and_the_frames_equal_a_whole_decode() -> None:
     measured = measure()
     assert measured["equal"] == {"17": True, "65": True, "257": True}
     peaks = measured["streamed"]

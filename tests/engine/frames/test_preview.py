@@ -1,4 +1,4 @@
-"""Previews: small, of the right shape, and in the colours of the model's own map."""
+"""Previews: small, with the right aspect, and in the colours of the model's own map."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_preview_is_a_small_jpeg_in_the_clips_aspect(
     assert image.size == expected
 
 
-def test_the_map_of_the_model_gives_the_colours(tmp_path: Path) -> None:
+def test_the_models_map_determines_the_colours(tmp_path: Path) -> None:
     rows = [[0.0, 0.0, 0.0] for _ in range(16)]
     rows[3] = [0.4, 0.0, -0.2]
     (tmp_path / PREVIEW_FILE).write_text(json.dumps({"latent_rgb": rows, "bias": [0.1, 0.5, 0.9]}))
@@ -60,7 +60,7 @@ def test_without_a_map_different_places_get_different_colours() -> None:
     assert picture == render_preview(latents.clone(), None, (64, 64))
 
 
-def test_constant_latents_have_a_preview_too() -> None:
+def test_constant_latents_get_a_preview_too() -> None:
     assert opened(render_preview(torch.ones(1, 16, 1, 8, 8), None, (64, 64))).size == (64, 64)
 
 
@@ -71,7 +71,7 @@ def test_a_folder_without_a_map_has_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["{", "{}", '{"latent_rgb": [[1, 2]], "bias": [0, 0, 0]}', '{"latent_rgb": [["x", 0, 0]], "bias": []}']
 )
-def test_a_map_that_is_none_is_reported(tmp_path: Path, content: str) -> None:
+def test_an_invalid_map_is_reported(tmp_path: Path, content: str) -> None:
     (tmp_path / PREVIEW_FILE).write_text(content)
     with pytest.raises(ModelDamaged, match=r"preview\.json"):
         PreviewMap.read(tmp_path)

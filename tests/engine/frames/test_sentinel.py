@@ -33,7 +33,7 @@ def test_a_moving_shape_is_fine() -> None:
     assert inspect(moving_square()).quality is Quality.OK
 
 
-def test_a_single_picture_cannot_stand_still() -> None:
+def test_a_single_frame_is_never_frozen() -> None:
     assert warnings_of(moving_square()[:1]) == ()
     assert inspect(moving_square()[:1]).quality is Quality.OK
     assert inspect(np.zeros((1, 48, 48, 3), np.uint8)).quality is Quality.BLACK, "but it can be black"
@@ -49,7 +49,7 @@ def test_a_single_picture_cannot_stand_still() -> None:
         (np.repeat(moving_square()[3:4], 9, axis=0), "frozen"),
     ],
 )
-def test_a_clip_that_shows_nothing_is_named(frames: np.ndarray, word: str) -> None:
+def test_a_clip_that_shows_nothing_is_reported(frames: np.ndarray, word: str) -> None:
     (warning,) = warnings_of(frames)
     assert word in warning
     assert inspect(frames).quality == word
@@ -61,7 +61,7 @@ def test_noise_of_one_level_does_not_hide_a_frozen_clip() -> None:
     assert "frozen" in warnings_of(frames)[0]
 
 
-def test_colours_that_change_over_time_are_flat_but_named_once() -> None:
+def test_changing_plain_colours_are_flat_and_reported_once() -> None:
     frames = np.stack([np.full((48, 48, 3), 20 * i, np.uint8) for i in range(5)])
     assert len(warnings_of(frames)) == 1
 

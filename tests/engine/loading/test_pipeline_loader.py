@@ -1,4 +1,4 @@
-"""Opening folders: precision, what a damaged folder says, the digest of the weights."""
+"""Opening folders: precision, errors for damaged folders, the digest of the weights."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ALL_FILES = [
 
 @pytest.fixture
 def folder(random_folder: Path, tmp_path: Path) -> Path:
-    """A copy that a test may damage."""
+    """A copy that tests may damage."""
     return shutil.copytree(random_folder, tmp_path / "model")
 
 
@@ -62,7 +62,7 @@ def test_on_a_cpu_everything_is_float32_whatever_the_files_hold(folder: Path, sp
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("model", ["tiny-t2v-a14b", "tiny-ti2v-5b"])
-def test_every_parameter_is_to_the_bit_what_the_libraries_make_of_it(model: str, dtype: torch.dtype) -> None:
+def test_every_parameter_equals_the_libraries_result_to_the_bit(model: str, dtype: torch.dtype) -> None:
     folder, spec = EMBEDDED_MODELS / model, MODELS[model]
     stock = WanPipeline.from_pretrained(folder, dtype={"default": dtype, "vae": torch.float32}, local_files_only=True)
     files = check_model_files(folder, spec)
@@ -117,14 +117,14 @@ def test_a_damaged_weight_file_is_named(
 
 @pytest.mark.parametrize("name", ["model_index.json", "vae/config.json"])
 @pytest.mark.parametrize("content", ["", "[1]", "{"])
-def test_a_json_file_that_is_none_is_named(folder: Path, spec: ModelSpec, name: str, content: str) -> None:
+def test_an_invalid_json_file_is_named(folder: Path, spec: ModelSpec, name: str, content: str) -> None:
     (folder / name).write_text(content)
     with pytest.raises(ModelDamaged, match=name):
         WanPipelineLoader("cpu").load(folder, spec)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
-def test_json_saved_by_editors_of_windows_is_read_everywhere(folder: Path, spec: ModelSpec, encoding: str) -> None:
+def test_json_saved_by_windows_editors_is_read_everywhere(folder: Path, spec: ModelSpec, encoding: str) -> None:
     plain = WanPipelineLoader("cpu").load(folder, spec).pipeline
     for path in folder.rglob("*.json"):
         path.write_bytes(path.read_text().replace("\n", "\r\n").encode(encoding))
@@ -133,7 +133,7 @@ def test_json_saved_by_editors_of_windows_is_read_everywhere(folder: Path, spec:
     assert pipeline.tokenizer("a red circle").input_ids == plain.tokenizer("a red circle").input_ids
 
 
-def test_a_tensor_that_is_missing_is_not_filled_at_random(folder: Path, spec: ModelSpec) -> None:
+def test_a_missing_tensor_is_not_filled_randomly(folder: Path, spec: ModelSpec) -> None:
     tensors = load_file(folder / EXPERT_FILE)
     del tensors["blocks.1.ffn.net.2.weight"]
     save_file(tensors, folder / EXPERT_FILE, metadata={"format": "pt"})
@@ -175,7 +175,7 @@ def test_an_index_that_contradicts_the_model_table_is_refused(
         WanPipelineLoader("cpu").load(folder, spec)
 
 
-def test_a_second_expert_where_the_table_has_one_is_refused(folder: Path, spec: ModelSpec) -> None:
+def test_a_second_expert_is_refused_where_the_table_has_only_one(folder: Path, spec: ModelSpec) -> None:
     with pytest.raises(ModelDamaged, match="two experts"):
         WanPipelineLoader("cpu").load(folder, replace(spec, boundary_ratio=None))
 
@@ -188,7 +188,7 @@ def test_a_folder_of_another_pipeline_is_not_available(folder: Path, spec: Model
         WanPipelineLoader("cpu").load(folder, spec)
 
 
-def test_folders_of_all_modes_can_be_opened(
+def test_folders_of_every_mode_can_be_opened(
     random_components: WanComponents, random_i2v: WanComponents, random_ti2v: WanComponents
 ) -> None:
     channels = [parts.transformer.config.in_channels for parts in (random_components, random_i2v, random_ti2v)]
@@ -201,7 +201,7 @@ def test_folders_of_all_modes_can_be_opened(
     assert random_ti2v.image_pipeline.vae is random_ti2v.vae
 
 
-def test_parts_of_models_of_different_modes_are_refused_by_name(
+def test_mixed_parts_of_different_modes_are_refused_by_name(
     random_folder: Path, random_i2v_folder: Path, random_ti2v_folder: Path, tmp_path: Path
 ) -> None:
     def mixed(base: Path, other: Path, part: str) -> Path:
@@ -240,7 +240,7 @@ def test_a_decoder_alone_reads_neither_text_encoder_nor_experts(
     assert parts.vae_digest == random_components.vae_digest
 
 
-def test_weights_in_shards_are_all_checked(folder: Path, spec: ModelSpec, random_components: WanComponents) -> None:
+def test_every_shard_is_checked(folder: Path, spec: ModelSpec, random_components: WanComponents) -> None:
     path = folder / EXPERT_FILE
     tensors = load_file(path)
     names = sorted(tensors)
@@ -281,5 +281,5 @@ def test_the_digest_depends_on_every_weight_file_and_on_nothing_else(folder: Pat
     assert check_model_files(folder, spec).digest() == digest
 
 
-def test_versions_of_the_libraries_are_known() -> None:
+def test_library_versions_are_known() -> None:
     assert library_versions()["torch"] == torch.__version__

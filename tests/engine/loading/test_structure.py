@@ -39,7 +39,7 @@ def config_of(model: str, component: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("model", PUBLISHED)
-def test_the_published_models_have_the_parameters_that_are_counted(model: str) -> None:
+def test_the_published_models_have_the_counted_parameters(model: str) -> None:
     modules = WanPipelineLoader("cpu").build(CONFIGS / model, MODELS[model])
     counts = {name: sum(one.numel() for one in module.parameters()) for name, module in modules.items()}
     assert {name: round(count / 1e9, 3 if name == "vae" else 2) for name, count in counts.items()} == BILLIONS[model]
@@ -69,7 +69,7 @@ def test_the_configurations_agree_with_the_table_of_models(model: str) -> None:
     assert scheduler.config.use_flow_sigmas
 
 
-def test_a_configuration_that_cannot_be_built_is_refused(tmp_path: Path) -> None:
+def test_an_unbuildable_configuration_is_refused(tmp_path: Path) -> None:
     folder = shutil.copytree(CONFIGS / "TI2V-5B", tmp_path / "model")
     loader = WanPipelineLoader("cpu")
     path = folder / "transformer" / "config.json"
@@ -85,7 +85,7 @@ def test_a_configuration_that_cannot_be_built_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("model", PUBLISHED)
-def test_wans_own_names_are_those_that_diffusers_converts(model: str) -> None:
+def test_wans_own_names_convert_as_in_diffusers(model: str) -> None:
     modules = WanPipelineLoader("cpu").build(CONFIGS / model, MODELS[model])
     for component, convert in (
         ("transformer", convert_wan_transformer_to_diffusers),
@@ -135,7 +135,7 @@ def test_the_names_of_the_newer_autoencoder_and_of_the_text_encoder() -> None:
         assert (text[name], packed[name]) == (original, gguf)
 
 
-def test_the_parameters_of_the_text_encoder_have_the_shapes_and_the_names_that_others_give_them() -> None:
+def test_text_encoder_parameters_have_the_shapes_and_names_of_other_programs() -> None:
     module = WanPipelineLoader("cpu").build(CONFIGS / "TI2V-5B", MODELS["TI2V-5B"])["text_encoder"]
     assert {name: tuple(one.shape) for name, one in module.named_parameters()} == ARCHITECTURES["TI2V-5B"].text.shapes()
     theirs = get_tensor_name_map(MODEL_ARCH.T5ENCODER, 24)

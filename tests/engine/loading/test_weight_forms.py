@@ -1,4 +1,4 @@
-"""Weights in every form that people have them in give the clip that the same numbers give in a diffusers folder."""
+"""Weights in every common form give the same clip as the same values in a diffusers folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from backend.core.catalogue.transformer import WanShape
-from backend.core.errors import ModelDamaged
+from backend.core.errors import ModelDamaged, ModelUnsupported
 from backend.core.formats.tensors import UnreadableWeights
 from backend.core.formats.weights import Container
 from backend.core.lora.keys import BOTH
@@ -38,6 +38,7 @@ from backend.engine.loading.weight_files import GgufFile, OpenWeights, StoredTen
 from backend.engine.lora.stack import LoraStack, build_stack
 from backend.engine.memory.offload import RESIDENT, settle
 from backend.engine.sampling.denoise import DenoiseJob
+from backend.models.folder.condition import fault_of
 from tests.engine.conftest import EMBEDDED
 from tests.engine.samples import Sample, finish, sample, stored_bytes
 from tests.support.lora_files import lightx2v_file, random_adapter, write_lora
@@ -58,7 +59,7 @@ EXPERTS = ("transformer", "transformer_2")
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the libraries would like to look up, they cannot."""
+    """Keep the libraries from looking anything up."""
 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("something wanted to use the network")
@@ -88,7 +89,7 @@ def frames_of(one: Sample, loras: LoraStack | None = None) -> np.ndarray:
 
 
 def with_numbers(folder: Path, component: str, tensors: Tensors) -> Path:
-    """A diffusers folder with these numbers in a component."""
+    """A diffusers folder with these values in a component."""
     other = folder.with_name(f"{folder.name}-expected")
     if not other.exists():
         shutil.copytree(EMBEDDED, other)
@@ -97,7 +98,7 @@ def with_numbers(folder: Path, component: str, tensors: Tensors) -> Path:
 
 
 @pytest.mark.parametrize("mode", ["t2v", "i2v", "ti2v_image"])
-def test_single_files_under_wans_own_names_give_the_same_clip_to_the_bit(
+def test_single_files_with_wans_own_names_give_the_same_clip_to_the_bit(
     request: pytest.FixtureRequest, tmp_path: Path, device: str, mode: str
 ) -> None:
     one = sample(request, mode, **SMALL)
@@ -112,9 +113,7 @@ def test_single_files_under_wans_own_names_give_the_same_clip_to_the_bit(
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, FP8], ids=str)
-def test_other_precisions_are_the_numbers_that_they_hold(
-    plain: Sample, trained: Path, device: str, dtype: torch.dtype
-) -> None:
+def test_other_precisions_keep_their_values(plain: Sample, trained: Path, device: str, dtype: torch.dtype) -> None:
     for component in EXPERTS:
         expected = write_original(trained, component, lambda value: value.to(dtype))
         other = with_numbers(trained, component, expected)
@@ -133,7 +132,7 @@ def test_scaled_eight_bit_floats_are_multiplied_by_their_scale(
     assert np.abs(ours.astype(int) - frames_of(plain).astype(int)).mean() < 8
 
 
-def test_a_scale_may_be_one_number_for_each_row(plain: Sample, trained: Path, device: str) -> None:
+def test_a_scale_may_be_one_value_per_row(plain: Sample, trained: Path, device: str) -> None:
     tensors = weights_of(trained, "transformer")
     name = "blocks.0.ffn.net.2.weight"
     rows = torch.linspace(0.5, 2.0, tensors[name].shape[0])
@@ -149,7 +148,7 @@ def test_a_scale_may_be_one_number_for_each_row(plain: Sample, trained: Path, de
 
 
 @pytest.mark.parametrize("kind", [Gguf.F32, Gguf.F16, Gguf.BF16])
-def test_gguf_without_quantisation_is_what_it_holds(plain: Sample, trained: Path, device: str, kind: Gguf) -> None:
+def test_unquantised_gguf_keeps_its_values(plain: Sample, trained: Path, device: str, kind: Gguf) -> None:
     for component in EXPERTS:
         other = with_numbers(trained, component, write_gguf(trained, component, kind))
     ours = opened(plain, trained, device)
@@ -158,7 +157,7 @@ def test_gguf_without_quantisation_is_what_it_holds(plain: Sample, trained: Path
 
 
 def unpacked(folder: Path, component: str) -> Tensors:
-    """The numbers of a quantised component as diffusers unpacks them, in half precision, by their names in the file."""
+    """The values of a quantised component as diffusers unpacks them, in half precision, by their names in the file."""
     (path,) = (folder / component).glob("*.gguf")
     packed = {one.name: (one.data, one.tensor_type) for one in GGUFReader(path).tensors}
     return {
@@ -169,7 +168,7 @@ def unpacked(folder: Path, component: str) -> Tensors:
 
 
 @pytest.mark.parametrize(("kind", "distance"), [(Gguf.Q8_0, 4.0), (Gguf.Q5_1, 16.0), (Gguf.Q4_0, 32.0)])
-def test_quantised_weights_are_computed_with_as_they_are(
+def test_quantised_weights_are_used_unchanged(
     plain: Sample, trained: Path, device: str, kind: Gguf, distance: float
 ) -> None:
     for component in EXPERTS:
@@ -212,7 +211,7 @@ def lora(tmp_path: Path) -> Callable[[WanComponents], LoraStack]:
     return build
 
 
-def test_quantised_weights_go_with_every_placement_and_with_loras(
+def test_quantised_weights_work_with_every_placement_and_with_loras(
     plain: Sample, trained: Path, device: str, lora: Callable[[WanComponents], LoraStack]
 ) -> None:
     for component in EXPERTS:
@@ -239,7 +238,7 @@ LLAMA = 2  # the table of llama.cpp's names
 
 
 def encoded(components: WanComponents) -> torch.Tensor:
-    """The text of a prompt's first words, as the encoder hands it on."""
+    """The encoder's output for the first words of a prompt."""
     words = torch.arange(1, 13, device=components.device).reshape(1, 12)
     with torch.no_grad():
         return components.text_encoder(words, torch.ones_like(words)).last_hidden_state.cpu()
@@ -247,7 +246,7 @@ def encoded(components: WanComponents) -> torch.Tensor:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kind", [Gguf.F32, Gguf.F16, Gguf.BF16, Gguf.Q8_0, Gguf.Q5_1, Gguf.Q5_0, Gguf.Q4_0])
-def test_a_text_encoder_with_names_of_llama_is_the_numbers_that_it_holds(
+def test_a_text_encoder_with_llama_names_keeps_its_values(
     plain: Sample, trained: Path, device: str, kind: Gguf, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(weight_files, "_AT_ONCE", 1000)  # groups of fifteen rows, and a last one that is smaller
@@ -281,7 +280,7 @@ def test_a_text_encoder_with_names_of_llama_is_the_numbers_that_it_holds(
     ],
     ids=["missing", "turned around", "with a decoder"],
 )
-def test_a_text_encoder_with_names_of_llama_is_held_against_its_structure(
+def test_a_text_encoder_with_llama_names_is_checked_against_its_structure(
     plain: Sample, trained: Path, device: str, change: Callable[[Tensors], Tensors], message: str
 ) -> None:
     write_gguf(trained, "text_encoder", Gguf.Q8_0, table=LLAMA, change=change)
@@ -291,7 +290,7 @@ def test_a_text_encoder_with_names_of_llama_is_held_against_its_structure(
 
 # A group of rows is a quarter of all of them; `gguf` has it twice while it joins what it unpacked.
 @pytest.mark.parametrize(("kind", "part"), [(Gguf.Q8_0, 0.55), (Gguf.F16, 0.15)])
-def test_a_table_of_words_is_unpacked_without_standing_in_memory_twice(tmp_path: Path, kind: Gguf, part: float) -> None:
+def test_an_embedding_table_is_unpacked_without_being_in_memory_twice(tmp_path: Path, kind: Gguf, part: float) -> None:
     numbers = np.random.default_rng(5).standard_normal((32768, 512), dtype=np.float32)
     packed = gguf.quantize(numbers, kind)
     writer = GGUFWriter(tmp_path / "words.gguf", arch="t5encoder")
@@ -332,7 +331,7 @@ def test_fingerprint_and_digest_cover_every_form(plain: Sample, trained: Path) -
     assert after.digest("vae") == before.digest("vae")
 
 
-def test_the_files_may_go_once_the_model_is_loaded(plain: Sample, trained: Path, device: str) -> None:
+def test_the_files_may_be_deleted_once_the_model_is_loaded(plain: Sample, trained: Path, device: str) -> None:
     ours = opened(plain, trained, device)
     digest = ours.components.weights_digest  # reads the files
     shutil.rmtree(trained)
@@ -341,7 +340,7 @@ def test_the_files_may_go_once_the_model_is_loaded(plain: Sample, trained: Path,
 
 
 @pytest.mark.parametrize("plan", [RESIDENT, MemoryPlan(Placement.RESIDENT, Storage.FP8)], ids=lambda plan: plan.name)
-def test_a_component_is_in_its_place_before_the_next_one_is_read(
+def test_a_component_is_in_place_before_the_next_one_is_read(
     plain: Sample, device: str, plan: MemoryPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[tuple[str, str]] = []
@@ -363,7 +362,7 @@ def test_a_component_is_in_its_place_before_the_next_one_is_read(
     assert done == [(what, name) for name in ("text_encoder", "vae", *EXPERTS) for what in ("read", "placed")]
 
 
-def test_without_a_usual_name_one_file_must_be_alone(plain: Sample, trained: Path, device: str) -> None:
+def test_a_file_with_an_unusual_name_must_be_the_only_one(plain: Sample, trained: Path, device: str) -> None:
     write_original(trained, "transformer")
     (path,) = (trained / "transformer").glob("*.safetensors")
     shutil.copy(path, path.with_name("another.safetensors"))
@@ -377,7 +376,7 @@ def _change(folder: Path, component: str, change: Callable[[Tensors], Tensors]) 
 
 
 @pytest.mark.parametrize("component", ["text_encoder", "vae", "transformer"])
-def test_a_tensor_that_is_missing_or_of_another_shape_or_has_no_place_is_named(
+def test_missing_misshapen_and_unexpected_tensors_are_named(
     plain: Sample, trained: Path, device: str, component: str
 ) -> None:
     write_original(trained, component)
@@ -389,15 +388,16 @@ def test_a_tensor_that_is_missing_or_of_another_shape_or_has_no_place_is_named(
         (pristine | {"vace_blocks.0.weight": torch.zeros(7)}, r"1 tensors .* no place .* vace_blocks\.0\.weight"),
         (
             pristine | {name: torch.zeros(pristine[name].shape, dtype=torch.int8)},
-            "stored as I8, which is not supported",
+            r"stored as int8 \(I8\), which is not supported",
         ),
     ):
         replace_weights(trained, component, change)
-        with pytest.raises(ModelDamaged, match=message):
+        error = ModelUnsupported if "not supported" in message else ModelDamaged
+        with pytest.raises(error, match=message):
             opened(plain, trained, device)
 
 
-def test_an_image_encoder_inside_a_diffusers_named_expert_is_the_sign_of_another_model(
+def test_an_image_encoder_inside_an_expert_with_diffusers_names_means_another_model(
     plain: Sample, trained: Path, device: str
 ) -> None:
     extra = {"condition_embedder.image_embedder.norm1.weight": torch.zeros(4)}
@@ -441,17 +441,18 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 28577
     ids=["lfs pointer", "zip", "pickle", "page", "empty", "gguf without header", "gguf with absurd counts"],
 )
 @pytest.mark.parametrize("suffix", ["safetensors", "gguf"])
-def test_a_file_that_is_something_else_is_said_to_be_that(
+def test_a_file_of_another_kind_is_identified(
     plain: Sample, trained: Path, content: bytes, message: str, suffix: str
 ) -> None:
     (path,) = (trained / "transformer_2").glob("*.safetensors")
     path.unlink()
     path.with_name(f"low_noise.{suffix}").write_bytes(content)
-    with pytest.raises(ModelDamaged, match=rf"transformer_2/low_noise\.{suffix} cannot be used.*{message}"):
+    error = ModelUnsupported if "pickle" in message else ModelDamaged
+    with pytest.raises(error, match=rf"transformer_2/low_noise\.{suffix} cannot be used.*{message}"):
         check_model_files(trained, plain.components.spec)
 
 
-def test_a_gguf_file_that_is_cut_off_is_named(plain: Sample, trained: Path) -> None:
+def test_a_truncated_gguf_file_is_named(plain: Sample, trained: Path) -> None:
     write_gguf(trained, "transformer", Gguf.Q8_0)
     (path,) = (trained / "transformer").glob("*.gguf")
     content = path.read_bytes()
@@ -464,9 +465,9 @@ def test_a_gguf_file_that_is_cut_off_is_named(plain: Sample, trained: Path) -> N
         GgufFile(path)
 
 
-def test_gguf_of_a_type_that_diffusers_cannot_unpack_is_refused(plain: Sample, trained: Path, device: str) -> None:
+def test_gguf_types_that_diffusers_cannot_unpack_are_refused(plain: Sample, trained: Path, device: str) -> None:
     write_gguf(trained, "transformer", Gguf.MXFP4)
-    with pytest.raises(ModelDamaged, match="stored as MXFP4, which is not supported"):
+    with pytest.raises(ModelUnsupported, match="stored as MXFP4, which is not supported"):
         opened(plain, trained, device)
 
 
@@ -485,6 +486,21 @@ def test_shapes_that_a_converter_flattened_are_restored(plain: Sample, trained: 
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    ours = opened(plain, trained, device).components.transformer
+    for name, value in ours.state_dict().items():
+        assert torch.equal(value.cpu(), tensors[name].to(value.dtype)), name
+
+
+@pytest.mark.parametrize("fold", [lambda kernel: kernel.flatten(0, 1), lambda kernel: kernel.flatten(1)])
+def test_folded_kernels_and_lost_sides_in_safetensors_are_restored(
+    plain: Sample, trained: Path, device: str, fold: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    tensors = weights_of(trained, "transformer")
+    named = originally_named(trained, "transformer", tensors)
+    folded = {name: value.squeeze(0) if name.endswith("modulation") else value for name, value in named.items()}
+    folded["patch_embedding.weight"] = fold(named["patch_embedding.weight"])
+    replace_weights(trained, "transformer", {name: value.contiguous() for name, value in folded.items()})
+    assert fault_of(trained, contents=True) is None
     ours = opened(plain, trained, device).components.transformer
     for name, value in ours.state_dict().items():
         assert torch.equal(value.cpu(), tensors[name].to(value.dtype)), name

@@ -1,4 +1,4 @@
-"""LoRAs on a loaded model: the clip of the merged weights, nothing left behind, and a receipt that is true."""
+"""LoRAs on a loaded model: the clip of the merged weights, nothing left behind, and an accurate receipt."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ HIGH_FIRST = {"steps": 4, "num_frames": 5}
 
 @pytest.fixture(scope="module")
 def on_cpu(random_folder: Path, spec: ModelSpec) -> WanComponents:
-    """The model in float32, whatever device the other tests use: there a clip can be compared to the last digits."""
+    """The model in float32, whatever device the other tests use, so that clips can be compared to the last digits."""
     return WanPipelineLoader("cpu").load(random_folder, spec)
 
 
 @pytest.fixture
 def components(on_cpu: WanComponents) -> Iterator[WanComponents]:
-    """The shared model, left as it came."""
+    """The shared model, restored afterwards."""
     yield on_cpu
     for expert in (on_cpu.transformer, on_cpu.transformer_2):
         LoraStack.deactivate(expert)
@@ -61,7 +61,7 @@ def shape(on_cpu: WanComponents) -> WanShape:
 
 @pytest.fixture(scope="module")
 def yardstick() -> dict[str, torch.Tensor]:
-    """The latents of one adapter merged by hand, and of none; made once for all formats."""
+    """The latents with one adapter merged by hand, and without it; computed once for all formats."""
     return {}
 
 
@@ -223,7 +223,7 @@ def test_afterwards_the_model_is_the_one_from_its_files(
         assert not any(module._forward_hooks for module in expert.modules())
 
 
-def test_jobs_that_take_turns_never_see_each_others_loras(
+def test_interleaved_jobs_never_see_each_others_loras(
     components: WanComponents, make_request: MakeRequest, shape: WanShape, tmp_path: Path
 ) -> None:
     request = make_request(**HIGH_FIRST)
@@ -242,7 +242,7 @@ def test_jobs_that_take_turns_never_see_each_others_loras(
     assert not torch.equal(alone[1], alone[2])
 
 
-def test_several_loras_with_strengths_of_their_own_add_up(
+def test_several_loras_with_different_strengths_add_up(
     components: WanComponents,
     merged: Callable[..., WanComponents],
     make_request: MakeRequest,
@@ -395,7 +395,7 @@ def _absent(path: Path, content: tuple[dict[str, torch.Tensor], dict[str, str]])
         (_absent, "not here"),
     ],
 )
-def test_a_lora_that_cannot_be_applied_in_full_is_left_out_whole_and_says_so(
+def test_a_lora_that_cannot_be_applied_in_full_is_skipped_and_reported(
     spoil: Callable[..., None],
     reason: str,
     components: WanComponents,
@@ -417,7 +417,7 @@ def test_a_lora_that_cannot_be_applied_in_full_is_left_out_whole_and_says_so(
         build_stack(components, uses, opener(tmp_path), OnLoraFailure.FAIL)
 
 
-def test_half_a_pair_is_not_applied_alone_when_the_other_half_is_damaged(
+def test_half_a_pair_is_not_applied_if_the_other_half_is_damaged(
     components: WanComponents, shape: WanShape, tmp_path: Path
 ) -> None:
     high = write_lora(tmp_path / "high.safetensors", comfyui_file(random_adapter(shape)))
@@ -429,9 +429,7 @@ def test_half_a_pair_is_not_applied_alone_when_the_other_half_is_damaged(
 
 
 @pytest.mark.parametrize("failure", OnLoraFailure)
-def test_not_one_matching_key_is_an_error_in_any_case(
-    failure: OnLoraFailure, components: WanComponents, tmp_path: Path
-) -> None:
+def test_no_matching_key_is_always_an_error(failure: OnLoraFailure, components: WanComponents, tmp_path: Path) -> None:
     path = write_lora(tmp_path / "a.safetensors", ({"lora_unet_down_blocks_0_x.lora_up.weight": torch.ones(2, 2)}, {}))
     with pytest.raises(LoraNotApplied, match="not one"):
         build_stack(components, [use((path, "both"))], opener(tmp_path), failure)
@@ -448,7 +446,7 @@ def test_a_pickle_in_disguise_is_never_opened(components: WanComponents, tmp_pat
     assert not canary.exists()
 
 
-def test_the_receipt_is_plain_json_and_says_what_was_done(
+def test_the_receipt_is_plain_json_and_describes_what_was_done(
     components: WanComponents, shape: WanShape, tmp_path: Path
 ) -> None:
     path = write_lora(
@@ -476,10 +474,11 @@ def test_the_receipt_is_plain_json_and_says_what_was_done(
         ],
         "trigger_words": ["glowing shape"],
         "reason": None,
+        "warnings": [],
     }
 
 
-def test_the_model_may_be_moved_while_a_lora_is_on(
+def test_the_model_may_be_moved_while_a_lora_is_active(
     random_folder: Path, components: WanComponents, shape: WanShape, tmp_path: Path
 ) -> None:
     moved = WanPipelineLoader("cpu").load(random_folder, components.spec).transformer

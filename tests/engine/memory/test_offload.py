@@ -1,4 +1,4 @@
-"""Every memory plan makes the same clip: to the bit, and with the weights really where the plan says."""
+"""Every memory plan gives the same clip, to the bit, with the weights really where the plan says."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def lora(tmp_path: Path) -> Callable[[WanComponents], LoraStack]:
     ("mode", "with_lora"),
     [("t2v", False), ("t2v", True), ("i2v_end", True), ("ti2v_text", False), ("ti2v_image", True)],
 )
-def test_every_placement_makes_the_resident_clip_to_the_bit_also_restored_in_the_middle(
+def test_every_placement_gives_the_resident_clip_to_the_bit_even_if_restored_midway(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     device: str,
@@ -154,7 +154,7 @@ def test_the_experts_are_swapped_once(
     assert brought == [0, job.plan.index("low")]
 
 
-def test_blocks_are_brought_one_by_one_and_as_copies(request: pytest.FixtureRequest, device: str) -> None:
+def test_blocks_are_copied_to_the_device_one_by_one(request: pytest.FixtureRequest, device: str) -> None:
     one = under(MemoryPlan(Placement.BLOCK_STREAM, Storage.BF16), sample(request, "t2v", **SMALL), device)
     blocks = one.components.transformer.blocks
     masters = {parameter.data_ptr() for parameter in blocks.parameters()}
@@ -220,9 +220,7 @@ def test_fp8_equals_weights_that_were_rounded_to_fp8_beforehand(
     assert np.array_equal(frames_of(small, latents), frames_of(rounded, latents))
 
 
-def test_fp8_takes_less_room_in_the_layers_and_leaves_norms_and_embeddings(
-    request: pytest.FixtureRequest, device: str
-) -> None:
+def test_fp8_shrinks_the_layers_and_leaves_norms_and_embeddings(request: pytest.FixtureRequest, device: str) -> None:
     plain = sample(request, "t2v", **SMALL)
     small = under(FP8, plain, device)
     finish(small.start())
@@ -262,7 +260,7 @@ def test_a_state_of_other_weights_is_refused_and_one_of_another_placement_is_not
     assert torch.equal(finish(moved), finish(job))
 
 
-def test_a_plan_is_changed_between_two_steps_without_a_bit_of_difference(
+def test_changing_the_plan_between_two_steps_changes_no_bit(
     request: pytest.FixtureRequest, device: str, lora: Callable[[WanComponents], LoraStack]
 ) -> None:
     one = under(RESIDENT, sample(request, "t2v", **SMALL), device)
@@ -276,7 +274,7 @@ def test_a_plan_is_changed_between_two_steps_without_a_bit_of_difference(
     assert np.array_equal(frames_of(one, job.latents), frames_of(one, expected))
 
 
-def test_what_was_rounded_does_not_come_back_and_gguf_is_no_plan(request: pytest.FixtureRequest, device: str) -> None:
+def test_rounded_weights_are_not_restored_and_gguf_is_not_a_plan(request: pytest.FixtureRequest, device: str) -> None:
     one = under(FP8, sample(request, "t2v", **SMALL), device)
     one.components.layout.change(MemoryPlan(Placement.BLOCK_STREAM, Storage.FP8))
     with pytest.raises(ValueError, match="rounded"):
@@ -304,7 +302,7 @@ def test_a_text_encoder_in_host_memory_stays_there(
 
 @pytest.mark.parametrize("scheduler", SAMPLERS)
 @pytest.mark.parametrize("broken", ["second pass", "scheduler", "after"])
-def test_a_step_without_memory_leaves_the_job_as_it_was(
+def test_a_step_that_runs_out_of_memory_leaves_the_job_unchanged(
     request: pytest.FixtureRequest, tmp_path: Path, device: str, scheduler: Scheduler, broken: str
 ) -> None:
     plain = sample(request, "t2v", **SMALL, scheduler=scheduler)
@@ -332,7 +330,7 @@ def test_a_step_without_memory_leaves_the_job_as_it_was(
 
 @contextmanager
 def fails_at(job: DenoiseJob, place: str) -> Iterator[None]:
-    """Let memory run out in the middle of a step: between its passes, or when the scheduler has written half of it."""
+    """Make memory run out during a step: between its passes, or when the scheduler has written half of it."""
     with pytest.MonkeyPatch.context() as patch:
         if place == "second pass":
             passes: list[None] = []
@@ -365,7 +363,7 @@ def fails_at(job: DenoiseJob, place: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("mode", ["i2v_end", "ti2v_image"])
-def test_an_image_is_encoded_in_the_tiles_of_the_plan_and_a_state_knows_it(
+def test_an_image_is_encoded_in_the_plans_tiles_and_a_state_records_it(
     request: pytest.FixtureRequest, tmp_path: Path, device: str, mode: str
 ) -> None:
     plain = sample(request, mode, **SMALL | {"width": 160, "height": 96})
@@ -389,7 +387,7 @@ def test_an_image_is_encoded_in_the_tiles_of_the_plan_and_a_state_knows_it(
     assert torch.equal(fits.given.image, whole.given.image), "a picture that fits one tile is encoded in one piece"
 
 
-def test_the_vae_works_where_its_plan_says(request: pytest.FixtureRequest, device: str) -> None:
+def test_the_vae_runs_where_its_plan_says(request: pytest.FixtureRequest, device: str) -> None:
     plain = sample(request, "ti2v_image", **SMALL)
     one = under(replace(EXACT[1], vae_on_cpu=True), plain, device)
     frames = frames_of(one, finish(one.start()))
@@ -398,7 +396,7 @@ def test_the_vae_works_where_its_plan_says(request: pytest.FixtureRequest, devic
         assert np.array_equal(frames, frames_of(plain, plain.run()))
 
 
-def test_weights_for_which_the_host_has_no_pinned_memory_wait_in_other_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pinned_memory_weights_wait_in_pageable_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> torch.Tensor:
         raise RuntimeError("CUDA error: out of memory")
 

@@ -1,4 +1,4 @@
-"""The own loop against the stock pipeline, bit for bit, and what it can do beyond it."""
+"""Our loop compared with the stock pipeline, bit for bit, and what it can do in addition."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_half_precision_as_on_a_gpu_equals_the_stock_pipeline(
 
 
 def passes_by_expert(job: DenoiseJob) -> dict[str, set[int]]:
-    """How many passes the steps of each expert really take, counted at the experts themselves."""
+    """The actual number of passes of each expert's steps, counted at the experts."""
     taken: dict[str, set[int]] = {"high": set(), "low": set()}
     calls = 0
 
@@ -116,7 +116,7 @@ def test_with_both_scales_on_one_side_of_one_the_run_equals_the_stock_pipeline(
     assert torch.equal(job.latents, StockPipeline.like(random_components).latents(request))
 
 
-def test_a_stage_whose_scale_is_one_needs_no_second_pass(
+def test_an_expert_with_scale_one_needs_no_second_pass(
     random_components: WanComponents, make_request: MakeRequest
 ) -> None:
     request = make_request(guidance_scale=3.0, guidance_scale_2=1.0)
@@ -221,9 +221,7 @@ def test_every_step_uses_the_expert_that_the_boundary_names(
             hook.remove()
 
 
-def test_jobs_that_take_turns_do_not_disturb_each_other(
-    random_components: WanComponents, make_request: MakeRequest
-) -> None:
+def test_interleaved_jobs_do_not_affect_each_other(random_components: WanComponents, make_request: MakeRequest) -> None:
     requests = [
         make_request(seed=3),
         make_request(seed=4, scheduler=Scheduler.EULER, steps=4),
@@ -238,7 +236,9 @@ def test_jobs_that_take_turns_do_not_disturb_each_other(
     assert all(torch.equal(job.latents, expected) for job, expected in zip(jobs, alone, strict=True))
 
 
-def test_one_expert_runs_the_whole_way(spec: ModelSpec, make_request: MakeRequest, tmp_path: Path, device: str) -> None:
+def test_a_single_expert_runs_every_step(
+    spec: ModelSpec, make_request: MakeRequest, tmp_path: Path, device: str
+) -> None:
     folder = build_random_model(tmp_path / "one", boundary_ratio=None)
     one = replace(spec, boundary_ratio=None, guidance_scale_2=None)
     request = replace(make_request(), guidance_scale_2=None)
@@ -248,7 +248,7 @@ def test_one_expert_runs_the_whole_way(spec: ModelSpec, make_request: MakeReques
     assert torch.equal(run(job), StockPipeline.like(components).latents(request))
 
 
-def test_values_that_are_not_numbers_stop_the_run_at_their_step(
+def test_non_finite_values_stop_the_run_at_their_step(
     random_components: WanComponents, make_request: MakeRequest
 ) -> None:
     job = DenoiseJob.start(random_components, make_request())

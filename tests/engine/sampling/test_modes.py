@@ -1,4 +1,4 @@
-"""Every way to make a video against diffusers' own pipeline, bit for bit, and what comes beside it."""
+"""Every mode compared with diffusers' own pipeline, bit for bit, and its refusals."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_half_precision_as_on_a_gpu_equals_the_stock_pipeline(
     assert torch.equal(as_on_a_gpu.run(), as_on_a_gpu.stock().latents(one.request))
 
 
-def test_jobs_of_all_modes_that_take_turns_do_not_disturb_each_other(request: pytest.FixtureRequest) -> None:
+def test_interleaved_jobs_of_all_modes_do_not_affect_each_other(request: pytest.FixtureRequest) -> None:
     samples = [
         sample(request, "t2v", seed=3, num_frames=5),
         sample(request, "i2v", seed=4, scheduler=Scheduler.EULER, steps=4),
@@ -77,7 +77,7 @@ def test_jobs_of_all_modes_that_take_turns_do_not_disturb_each_other(request: py
 
 
 @pytest.mark.parametrize("mode", ["t2v", "i2v"])
-def test_jobs_grouped_by_expert_do_not_disturb_each_other(request: pytest.FixtureRequest, mode: str) -> None:
+def test_jobs_grouped_by_expert_do_not_affect_each_other(request: pytest.FixtureRequest, mode: str) -> None:
     samples = [
         sample(request, mode, seed=3),
         sample(request, mode, seed=4, scheduler=Scheduler.EULER, steps=4),
@@ -92,7 +92,7 @@ def test_jobs_grouped_by_expert_do_not_disturb_each_other(request: pytest.Fixtur
     assert all(torch.equal(job.latents, expected) for job, expected in zip(jobs, alone, strict=True))
 
 
-def test_pictures_become_what_the_pipelines_processor_makes_of_them(request: pytest.FixtureRequest) -> None:
+def test_pictures_are_prepared_as_by_the_pipelines_processor(request: pytest.FixtureRequest) -> None:
     one = sample(request, "i2v", width=80, height=64)
     processor = one.components.pipeline.video_processor
     assert one.image is not None
@@ -155,7 +155,7 @@ def test_another_end_image_gives_another_clip(request: pytest.FixtureRequest) ->
     assert not torch.equal(one.run(), replace(one, end_image=None).run())
 
 
-def test_pictures_that_do_not_fit_are_refused_before_anything_is_encoded(request: pytest.FixtureRequest) -> None:
+def test_unsuitable_pictures_are_refused_before_anything_is_encoded(request: pytest.FixtureRequest) -> None:
     picture = picture_of(64, 64)
     t2v, i2v, ti2v = (sample(request, mode) for mode in ("t2v", "i2v", "ti2v_text"))
     with pytest.raises(ImageRequired):
@@ -173,7 +173,7 @@ def test_pictures_that_do_not_fit_are_refused_before_anything_is_encoded(request
         DenoiseJob.start(i2v.components, still, image=picture, end_image=picture)
 
 
-def test_a_strong_shift_that_rounds_two_times_to_one_skips_no_step(request: pytest.FixtureRequest) -> None:
+def test_a_strong_shift_that_merges_two_timesteps_skips_no_step(request: pytest.FixtureRequest) -> None:
     one = sample(request, "i2v", num_frames=1, steps=60, flow_shift=30.0, guidance_scale=1.0, guidance_scale_2=1.0)
     job = one.start()
     times = job.timesteps.tolist()

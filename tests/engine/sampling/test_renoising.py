@@ -1,4 +1,4 @@
-"""A folder as FastVideo publishes FastWan2.2 runs by the formula of its distillation: clean clip, then fresh noise."""
+"""A folder as published for FastWan2.2 runs by the formula of its distillation: clean clip, then fresh noise."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def request_of(**values: Any) -> GenerationRequest:
 
 @torch.no_grad()
 def reference(components: WanComponents, request: GenerationRequest) -> torch.Tensor:
-    """The formula, written out for the three times: one generator for all noise, one pass for each step."""
+    """The formula, written out for the three timesteps: one generator for all noise, one pass per step."""
     device = components.device
     pipe = WanPipeline.from_pretrained(components.folder).to(device)
     embeds, _ = pipe.encode_prompt(
@@ -84,14 +84,14 @@ def test_it_equals_the_formula_written_out(components: WanComponents, seed: int)
     assert frames.shape == (9, 160, 128, 3)
 
 
-def test_the_levels_of_noise_are_those_of_the_nearest_times_after_the_shift() -> None:
+def test_noise_levels_are_those_of_the_nearest_shifted_timesteps() -> None:
     assert [round(level_of(time, 5.0), 4) for time in SPEC.renoise_at] == [1.0, 0.7571, 0.5216]
     # FastVideo's stage has a shift of 8 for every model: what that changes is small.
     assert all(abs(level_of(time, 8.0) - level_of(time, 5.0)) < 4e-4 for time in SPEC.renoise_at)
     assert level_of(500, 1.0) == 0.5
 
 
-def test_the_same_seed_gives_the_same_latents_whatever_runs_beside(components: WanComponents) -> None:
+def test_the_same_seed_gives_the_same_latents_whatever_runs_alongside(components: WanComponents) -> None:
     requests = [request_of(seed=7), request_of(seed=8), request_of(seed=7, num_frames=5)]
     alone = [finish(DenoiseJob.start(components, request)) for request in requests]
     jobs = [DenoiseJob.start(components, request) for request in requests]
@@ -103,7 +103,7 @@ def test_the_same_seed_gives_the_same_latents_whatever_runs_beside(components: W
     assert not torch.equal(alone[0], alone[1])
 
 
-def test_restored_after_any_step_a_run_ends_the_same_to_the_bit(components: WanComponents, tmp_path: Path) -> None:
+def test_a_run_restored_after_any_step_ends_the_same_to_the_bit(components: WanComponents, tmp_path: Path) -> None:
     job = DenoiseJob.start(components, request_of())
     for index in (1, 2, 3):
         job.step()
@@ -115,7 +115,7 @@ def test_restored_after_any_step_a_run_ends_the_same_to_the_bit(components: WanC
         assert torch.equal(finish(again), job.latents)
 
 
-def test_a_step_without_memory_is_made_again_with_the_same_noise(
+def test_a_step_repeated_after_out_of_memory_uses_the_same_noise(
     components: WanComponents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = finish(DenoiseJob.start(components, request_of()))
@@ -147,9 +147,7 @@ def test_in_half_precision_as_on_a_gpu_the_noise_stays_exact(components: WanComp
     assert float((latents - exact).abs().mean()) < 0.05 * float(exact.abs().mean())
 
 
-def test_other_samplers_and_images_are_refused_by_the_loop_too(
-    components: WanComponents, random_ti2v: WanComponents
-) -> None:
+def test_the_loop_refuses_other_samplers_and_images_too(components: WanComponents, random_ti2v: WanComponents) -> None:
     with pytest.raises(InvalidRequest, match="distilled for the sampler dmd"):
         DenoiseJob.start(components, replace(request_of(), scheduler=Scheduler.UNIPC))
     with pytest.raises(InvalidRequest, match="was not distilled"):
@@ -158,7 +156,7 @@ def test_other_samplers_and_images_are_refused_by_the_loop_too(
         DenoiseJob.start(components, request_of(), image=picture_of(128, 160))
 
 
-def test_folders_are_told_apart_by_the_pipeline_that_they_name(
+def test_folders_are_distinguished_by_the_pipeline_they_name(
     folder: Path, random_ti2v_folder: Path, device: str
 ) -> None:
     loader = WanPipelineLoader(device)
@@ -168,7 +166,7 @@ def test_folders_are_told_apart_by_the_pipeline_that_they_name(
         loader.load(folder, MODELS["TI2V-5B"])
 
 
-def test_the_configurations_in_the_package_are_those_of_such_a_folder() -> None:
+def test_the_embedded_configurations_match_such_a_folder() -> None:
     from backend.models.adoption.assembly import CONFIGS
 
     modules = WanPipelineLoader("cpu").build(CONFIGS / SPEC.id, SPEC)

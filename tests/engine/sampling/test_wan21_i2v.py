@@ -1,4 +1,4 @@
-"""I2V of Wan2.1, whose transformer sees the image through CLIP too, against diffusers' own pipeline, bit for bit."""
+"""I2V of Wan2.1, whose transformer also sees the image through CLIP, compared with diffusers' pipeline bit for bit."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def components(folder: Path, device: str) -> WanComponents:
 
 @pytest.fixture
 def own(folder: Path, tmp_path: Path) -> Path:
-    """A copy that may be harmed."""
+    """A copy that tests may damage."""
     return shutil.copytree(folder, tmp_path / "own")
 
 
@@ -99,7 +99,7 @@ def test_half_precision_as_on_a_gpu_equals_the_stock_pipeline(folder: Path, devi
     assert torch.equal(run(ours, request_of()), stock.latents(request_of()))
 
 
-def test_every_pass_of_a_step_sees_the_tokens_that_the_pipeline_makes(components: WanComponents) -> None:
+def test_every_pass_of_a_step_sees_the_pipelines_image_tokens(components: WanComponents) -> None:
     seen: list[torch.Tensor] = []
 
     def look(_module: object, _args: object, inputs: dict[str, torch.Tensor]) -> None:
@@ -123,7 +123,7 @@ def test_every_pass_of_a_step_sees_the_tokens_that_the_pipeline_makes(components
 
 @pytest.fixture(scope="module")
 def expected(folder: Path, components: WanComponents, device: str) -> Callable[[MemoryPlan], torch.Tensor]:
-    """The latents of a model that is all on the device, in the form of weights that the plan has."""
+    """The latents of a fully resident model with the plan's storage of weights."""
     rounded = WanPipelineLoader(device).load(folder, SPEC, FP8)
     latents = {Storage.BF16: run(components, request_of()), Storage.FP8: run(rounded, request_of())}
     assert not torch.equal(latents[Storage.BF16], latents[Storage.FP8])
@@ -131,7 +131,7 @@ def expected(folder: Path, components: WanComponents, device: str) -> Callable[[
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)
-def test_every_plan_makes_the_same_clip_also_restored_in_the_middle(
+def test_every_plan_gives_the_same_clip_even_if_restored_midway(
     folder: Path, device: str, tmp_path: Path, plan: MemoryPlan, expected: Callable[[MemoryPlan], torch.Tensor]
 ) -> None:
     moved = WanPipelineLoader(device).load(folder, SPEC, plan)
@@ -152,7 +152,7 @@ def test_every_plan_makes_the_same_clip_also_restored_in_the_middle(
         assert "image_encoder" not in on_device(moved, parked)
 
 
-def test_going_over_to_a_smaller_plan_changes_no_bit(
+def test_switching_to_a_smaller_plan_changes_no_bit(
     folder: Path, device: str, expected: Callable[[MemoryPlan], torch.Tensor]
 ) -> None:
     ours = WanPipelineLoader(device).load(folder, SPEC)
@@ -164,7 +164,7 @@ def test_going_over_to_a_smaller_plan_changes_no_bit(
     assert torch.equal(run(ours, request_of()), expected(smaller))
 
 
-def test_a_lora_for_every_parameter_is_applied_whole_under_every_placement(
+def test_a_lora_for_every_parameter_is_fully_applied_under_every_placement(
     folder: Path, device: str, tmp_path: Path, expected: Callable[[MemoryPlan], torch.Tensor]
 ) -> None:
     shape = WanShape.from_config(json.loads((folder / "transformer" / "config.json").read_text()))
@@ -251,10 +251,10 @@ def _two_frames(folder: Path) -> None:
         (_no_entry, "no usable entry for image_encoder"),
         (_no_processor, "image_processor/preprocessor_config.json is missing"),
         (_no_tokens, "its transformer reads image tokens of width None; the model has width 32"),
-        (_two_frames, "made for a first and a last frame"),
+        (_two_frames, "takes a first and a last frame"),
     ],
 )
-def test_what_lacks_or_does_not_belong_is_said(
+def test_missing_and_unexpected_tensors_are_reported(
     own: Path, device: str, harm: Callable[[Path], None], sentence: str
 ) -> None:
     harm(own)
@@ -262,7 +262,7 @@ def test_what_lacks_or_does_not_belong_is_said(
         WanPipelineLoader(device).load(own, SPEC)
 
 
-def test_image_tokens_in_a_model_that_makes_none_are_refused(own: Path, device: str) -> None:
+def test_image_tokens_are_refused_for_a_model_that_produces_none(own: Path, device: str) -> None:
     one_expert = replace(MODELS["I2V-A14B"], boundary_ratio=None)
     with pytest.raises(ModelDamaged, match="reads image tokens of width 32; the model has width None"):
         WanPipelineLoader(device).load(own, one_expert)
@@ -277,7 +277,7 @@ def test_the_decoder_alone_leaves_the_image_encoder_out(
     assert np.array_equal(frames_of(decoder, latents), frames_of(components, latents))
 
 
-def test_an_image_is_needed_an_end_image_is_refused_and_the_prompt_has_its_length(components: WanComponents) -> None:
+def test_an_image_is_required_an_end_image_refused_and_the_prompt_length_fixed(components: WanComponents) -> None:
     with pytest.raises(ImageRequired):
         DenoiseJob.start(components, request_of())
     with pytest.raises(ImageNotAccepted, match="no end image"):

@@ -1,4 +1,4 @@
-"""A run that was saved and put back equals one that was never stopped; what does not fit is refused by name."""
+"""A saved and restored run equals an uninterrupted one; a state that does not fit is refused by name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STEPS = 10
 
 @pytest.mark.parametrize("scheduler", SAMPLERS)
 @pytest.mark.parametrize("mode", list(MODES))
-def test_restored_after_any_step_a_run_ends_the_same_to_the_bit(
+def test_a_run_restored_after_any_step_ends_the_same_to_the_bit(
     request: pytest.FixtureRequest, tmp_path: Path, mode: str, scheduler: Scheduler
 ) -> None:
     one = sample(request, mode, scheduler=scheduler, steps=STEPS, num_frames=5)
@@ -62,7 +62,7 @@ def test_in_half_precision_as_on_a_gpu_too(request: pytest.FixtureRequest, tmp_p
         restore_state(one.start(), tmp_path / "state")
 
 
-def test_a_job_that_was_restored_does_not_disturb_its_neighbour(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_a_restored_job_does_not_affect_another_one(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     one, other = sample(request, "i2v", num_frames=5), sample(request, "i2v", num_frames=5, seed=9)
     expected = one.run(), other.run()
     job, neighbour = one.start(), other.start()
@@ -114,7 +114,7 @@ def test_a_state_of_another_request_is_refused(
 
 
 @pytest.mark.parametrize("values", [{"fps": 30.0}, {"crf": 30}, {"keep_latents": True}])
-def test_what_does_not_decide_the_latents_may_change(
+def test_values_that_do_not_affect_the_latents_may_change(
     request: pytest.FixtureRequest, state: Path, values: dict[str, object]
 ) -> None:
     job = sample(request, "t2v", num_frames=5, **values).start()
@@ -175,11 +175,11 @@ def test_a_state_made_by_other_weights_is_refused(
     assert caught.value.details == {"differs": "weights"}
 
 
-def test_weights_are_known_by_their_files_until_their_digest_is_there(
+def test_weights_are_identified_by_their_files_until_their_digest_is_known(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     class NotYet:
-        """A digest that is never ready, and known only to those who wait."""
+        """A digest that is never ready, and known only to callers that wait."""
 
         value_so_far = None
         waited = 0
@@ -259,7 +259,7 @@ def test_a_damaged_state_is_refused_and_leaves_the_job_alone(
     assert torch.equal(finish(job), sample(request, "t2v", num_frames=5).run())
 
 
-def test_kept_latents_come_back_for_the_same_request_and_vae_only(
+def test_kept_latents_are_returned_only_for_the_same_request_and_vae(
     request: pytest.FixtureRequest, tmp_path: Path, device: str
 ) -> None:
     one = sample(request, "t2v", num_frames=5, steps=1)

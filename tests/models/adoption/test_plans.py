@@ -257,8 +257,8 @@ def test_shards_pickles_and_double_names_are_told_once(tmp_path: Path) -> None:
     (root / "pytorch_model.bin").write_bytes(b"\x80\x04")
     survey = scan_folders([root, root / "high_noise_model"])
     kinds = sorted((found.kind.value, found.path.name) for found in survey.weights)
-    assert [kind for kind, _ in kinds] == ["refused", "transformer", "vae"]
-    assert kinds[0] == (Kind.REFUSED.value, "Wan2.1_VAE.pth")
+    assert [kind for kind, _ in kinds] == ["not supported", "transformer", "vae"]
+    assert kinds[0] == (Kind.UNSUPPORTED.value, "Wan2.1_VAE.pth")
 
 
 def test_text_encoders_with_names_of_llama_are_used(comfy: Path, home: Home) -> None:

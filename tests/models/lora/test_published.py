@@ -11,10 +11,10 @@ from filelock import FileLock
 
 from backend.core.catalogue.table import MODELS
 from backend.core.errors import LoraInvalid, LoraNotFound, RepositoryNotFound, StateConflict, StorageFull
+from backend.core.lora.presets import known_preset
 from backend.core.paths import Home
 from backend.models.download.hub import Hub
 from backend.models.download.retries import RetryPolicy
-from backend.models.lora.catalogue import known_preset
 from backend.models.lora.library import EMBEDDED_LORAS, LoraLibrary
 from backend.models.lora.published import PUBLISHED_LORAS, LoraFetcher, PublishedLora, published_lora
 from tests.support.hub import REPOSITORY, Answer, StandIn, stand_in

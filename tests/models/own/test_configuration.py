@@ -61,17 +61,9 @@ def test_a_built_in_model_may_get_other_defaults_and_names(home: Home) -> None:
 
 BROKEN: dict[str, tuple[str, Any, str]] = {
     "no object": ("mine", [], "must be an object"),
-    "unknown key": ("mine", {"base": "TI2V-5B", "stepz": 1}, "stepz is not a key"),
-    "unknown default": ("mine", {"base": "TI2V-5B", "defaults": {"stepz": 1}}, "defaults.stepz is not a key"),
-    "a text for a number": ("mine", {"base": "TI2V-5B", "defaults": {"steps": "8"}}, "defaults.steps"),
     "no base": ("mine", {"title": "x"}, "base is missing"),
     "unknown base": ("mine", {"base": "sora"}, "base must be one of"),
     "the user's own as base": ("mine", {"base": "good"}, "base must be one of"),
-    "too many steps": ("mine", {"base": "TI2V-5B", "defaults": {"steps": 101}}, "Steps must be between 1 and 100"),
-    "not a number": ("mine", {"base": "TI2V-5B", "defaults": {"fps": float("nan")}}, "Fps must be between"),
-    "illegal size": ("mine", {"base": "TI2V-5B", "defaults": {"height": 720}}, "multiples of 32"),
-    "illegal frames": ("mine", {"base": "I2V-A14B", "defaults": {"num_frames": 80}}, "4k+1"),
-    "guidance of no expert": ("mine", {"base": "TI2V-5B", "defaults": {"guidance_scale_2": 1.0}}, "two experts"),
     "id of a built-in": ("t2v_a14b", {"base": "TI2V-5B"}, "belongs to T2V-A14B"),
     "alias of a built-in": ("image2video", {"base": "TI2V-5B"}, "belongs to I2V-A14B"),
     "own alias taken": ("mine", {"base": "TI2V-5B", "aliases": ["tiny"]}, "belongs to tiny-t2v-a14b"),
@@ -96,9 +88,51 @@ def test_a_broken_entry_is_left_out_and_said(home: Home, model_id: str, entry: o
     assert table.specs[:-1] == BUILT_IN.specs
     (fault,) = table.faults
     assert sentence in fault
-    assert fault.startswith(f"config.json, models.{model_id[:4]}")
+    assert fault.startswith("config.json, line 1, column ")
+    assert f"`models.{model_id[:4]}" in fault
     assert fault.isprintable()
     assert str(home.root) not in fault
+
+
+#: Entries with one unusable key, which is ignored while the rest holds.
+PARTLY: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown key": ({"base": "TI2V-5B", "stepz": 1}, "stepz is not a key"),
+    "unknown key of a control character": ({"base": "TI2V-5B", "st\x1b[2J": 1}, "is not a key"),
+    "a number for a title": ({"base": "TI2V-5B", "title": 5}, "title"),
+    "one impossible alias": ({"base": "TI2V-5B", "aliases": ["fine", "/"]}, "aliases.1"),
+    "unknown default": ({"base": "TI2V-5B", "defaults": {"stepz": 1}}, "defaults.stepz is not a key"),
+    "a text for a number": ({"base": "TI2V-5B", "defaults": {"steps": "8"}}, "defaults.steps"),
+    "defaults of another type": ({"base": "TI2V-5B", "defaults": [8]}, "defaults"),
+    "too many steps": ({"base": "TI2V-5B", "defaults": {"steps": 101}}, "Steps must be between 1 and 100"),
+    "not a number": ({"base": "TI2V-5B", "defaults": {"fps": float("nan")}}, "Fps must be between"),
+    "illegal size": ({"base": "TI2V-5B", "defaults": {"height": 720}}, "multiples of 32"),
+    "illegal frames": ({"base": "I2V-A14B", "defaults": {"num_frames": 80}}, "4k+1"),
+    "guidance of no expert": ({"base": "TI2V-5B", "defaults": {"guidance_scale_2": 1.0}}, "two experts"),
+}
+
+
+@pytest.mark.parametrize(("entry", "sentence"), PARTLY.values(), ids=list(PARTLY))
+def test_one_unusable_key_costs_an_entry_nothing_else(home: Home, entry: dict[str, Any], sentence: str) -> None:
+    if not isinstance(entry.get("defaults"), list):
+        entry = entry | {"defaults": entry.get("defaults", {}) | {"flow_shift": 3.5}}
+    _write(home, {"mine": entry | {"licence": "MIT"}})
+    table = ModelConfigurationManager(home).refresh()
+    spec = table.find("mine")
+    base = BUILT_IN.find(entry["base"])
+    assert (spec.licence, spec.steps, spec.fps, spec.height) == ("MIT", base.steps, base.fps, base.height)
+    assert spec.flow_shift == (base.flow_shift if isinstance(entry["defaults"], list) else 3.5)
+    (fault,) = table.faults
+    assert sentence in fault
+    assert fault.startswith("config.json, line 1, column ")
+    assert fault.isprintable()
+
+
+def test_a_fault_names_the_place_of_its_key(home: Home) -> None:
+    home.config_file.write_text(
+        '{\n  "models": {\n    "mine": {\n      "base": "TI2V-5B",\n      "defaults": {"steps": "x"}\n    }\n  }\n}'
+    )
+    (fault,) = ModelConfigurationManager(home).refresh().faults
+    assert fault.startswith("config.json, line 5, column 20: `models.mine`: `defaults.steps` is ignored")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"models": []}'])

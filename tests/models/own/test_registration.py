@@ -9,13 +9,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from filelock import FileLock
 from gguf import GGMLQuantizationType
+from safetensors.numpy import load_file, save_file
 
 from backend.core.catalogue.table import BUILT_IN, ModelSpec, models_in_force
 from backend.core.catalogue.transformer import PUBLISHED
-from backend.core.errors import BadSettings, ModelDamaged, ModelMismatch, ModelUnavailable, StateConflict
+from backend.core.errors import (
+    BadSettings,
+    ModelDamaged,
+    ModelMismatch,
+    ModelUnavailable,
+    ModelUnsupported,
+    StateConflict,
+)
 from backend.core.paths import Home
 from backend.models.download.downloader import ModelDownloader
 from backend.models.download.hub import Hub
@@ -169,9 +178,8 @@ def _no_configuration(folder: Path) -> None:
         (_one_expert, "number of transformers 1, not 2"),
         (_image_encoder, "the weights are not what config.json says"),
         (_cut_off, "cannot be used"),
-        (_pickle, "zip archive"),
         (_no_index, "not a model folder in diffusers' layout"),
-        (_no_vae, "incomplete: the folder vae has no safetensors or GGUF file"),
+        (_no_vae, "incomplete or damaged: the folder vae has no safetensors or GGUF file"),
         (_no_configuration, "not that of a Wan transformer"),
     ],
 )
@@ -185,6 +193,42 @@ def test_a_wrong_kind_is_refused_and_nothing_is_written(
     assert _files(folder) == before
     assert not home.config_file.exists()
     assert list(home.models.iterdir()) == []
+
+
+def _eight_bits(folder: Path) -> None:
+    path = folder / "transformer_2" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    name = "blocks.1.attn1.to_v.weight"
+    save_file(tensors | {name: np.zeros(tensors[name].shape, np.int8)}, path)
+
+
+@pytest.mark.parametrize(
+    ("harm", "sentence"), [(_pickle, "zip archive"), (_eight_bits, r"to_v\.weight is stored as int8 \(I8\)")]
+)
+def test_an_unsupported_form_is_refused_as_that(
+    home: Home, own: OwnModels, folder: Path, harm: Callable[[Path], None], sentence: str
+) -> None:
+    harm(folder)
+    before = _files(folder)
+    with pytest.raises(ModelUnsupported, match=sentence):
+        own.add("mine", _entry(), folder)
+    assert _files(folder) == before
+    assert not home.config_file.exists()
+
+
+def test_a_folder_whose_form_is_not_supported_is_never_available(home: Home, own: OwnModels, folder: Path) -> None:
+    spec = own.add("mine", _entry(), folder)
+    models = ModelManager(home, has_gpu=False)
+    assert models.state(spec).available
+    _eight_bits(folder)
+    state = models.state(spec)
+    assert (state.presence, state.available) == (Presence.UNSUPPORTED, False)
+    assert "in transformer_2, blocks.1.attn1.to_v.weight is stored as int8 (I8)" in str(state.reason)
+    with pytest.raises(ModelUnsupported) as caught:
+        models.folder(spec)
+    assert "bf16" in caught.value.next_steps[0]
+    shutil.copy(T2V / "transformer_2" / WEIGHTS, folder / "transformer_2" / WEIGHTS)
+    assert models.state(spec).available
 
 
 @pytest.mark.parametrize(
@@ -340,7 +384,7 @@ def test_where_tensors_leave_a_doubt_the_base_decides_and_it_is_said(tmp_path: P
 def test_a_pickle_is_no_file_of_a_model(tmp_path: Path) -> None:
     file = tmp_path / "model.pth"
     file.write_bytes(b"PK\x03\x04" + bytes(64))
-    with pytest.raises(ModelMismatch, match="The file is a zip archive"):
+    with pytest.raises(ModelUnsupported, match="The file is a zip archive"):
         place_files(BUILT_IN.find("tiny"), {"transformer": file})
 
 

@@ -1,4 +1,4 @@
-"""The list of downloads against its database: what another process changes there, and a database that fails."""
+"""The list of downloads and its database: changes by another process, and a failing database."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T2V, TI2V = MODELS["T2V-A14B"], MODELS["TI2V-5B"]
 
 
 class Line:
-    """A fetcher whose bytes come when the test lets them, and who stops when it is told to."""
+    """A fetcher whose bytes arrive when the test allows it, and which stops on request."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -50,7 +50,7 @@ class Line:
 
 
 class Failing(DownloadOrders):
-    """A database that answers no more, once it is told to."""
+    """A database that stops responding on request."""
 
     fails = False
 
@@ -111,7 +111,7 @@ def until(downloads: ModelDownloads, state: DownloadState, spec: ModelSpec = T2V
     wait_for(there, what=state)
 
 
-def test_what_another_server_changes_in_the_database_counts_here(
+def test_changes_by_another_server_take_effect_here(
     serve: Callable[..., ModelDownloads], database: Database, line: Line
 ) -> None:
     here, there = serve(), DownloadOrders(database)
@@ -132,7 +132,7 @@ def test_what_another_server_changes_in_the_database_counts_here(
     assert there.list() == []
 
 
-def test_what_was_ordered_goes_on_in_its_order_after_any_end(
+def test_ordered_downloads_resume_in_order_after_any_end(
     serve: Callable[..., ModelDownloads], database: Database, line: Line
 ) -> None:
     orders = DownloadOrders(database)
@@ -156,7 +156,7 @@ def test_what_was_ordered_goes_on_in_its_order_after_any_end(
 
 
 @pytest.mark.parametrize("wished", [True, False])
-def test_a_pause_ends_when_its_model_is_complete_however_it_came(
+def test_a_pause_ends_once_its_model_is_complete(
     serve: Callable[..., ModelDownloads], database: Database, line: Line, home: Home, wished: bool
 ) -> None:
     orders, tasks = DownloadOrders(database), TaskStore(database)
@@ -176,7 +176,7 @@ def test_a_pause_ends_when_its_model_is_complete_however_it_came(
     assert line.asked == []
 
 
-def test_a_database_that_fails_ends_no_download(
+def test_a_failing_database_ends_no_download(
     serve: Callable[..., ModelDownloads], database: Database, line: Line
 ) -> None:
     orders = Failing(database)
@@ -195,7 +195,7 @@ def test_a_database_that_fails_ends_no_download(
     assert orders.list() == []
 
 
-def test_an_order_that_cannot_be_written_down_is_refused_and_nothing_starts(
+def test_an_order_that_cannot_be_stored_is_refused_and_nothing_starts(
     serve: Callable[..., ModelDownloads], database: Database, home: Home
 ) -> None:
     orders, models = Failing(database), ModelManager(home, has_gpu=False)

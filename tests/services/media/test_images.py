@@ -1,4 +1,4 @@
-"""Images as clients send them: what is kept, what is refused, and how one becomes the first frame."""
+"""Images as clients send them: what is stored, what is refused, and how one becomes the first frame."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_every_format_is_read(store: InputStore, kind: str) -> None:
     assert np.abs(pixels[:, 56:] - BLUE).max() <= tolerance
 
 
-def test_the_same_picture_is_kept_once_whatever_file_it_came_in(store: InputStore, tmp_path: Path) -> None:
+def test_the_same_picture_is_stored_once_whatever_its_file_format(store: InputStore, tmp_path: Path) -> None:
     first = store.store(as_file(two_halves(), "PNG"))
     again = store.store(as_file(two_halves(), "BMP"))
     other = store.store(as_file(two_halves(98), "PNG"))
@@ -63,7 +63,7 @@ def test_the_same_picture_is_kept_once_whatever_file_it_came_in(store: InputStor
     )
 
 
-def test_a_photo_taken_sideways_stands_upright(store: InputStore) -> None:
+def test_a_sideways_photo_is_rotated_upright(store: InputStore) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # "turn me by 90 degrees clockwise"
     stored = store.store(as_file(two_halves(96, 64), "JPEG", exif=exif, quality=95))
@@ -73,7 +73,7 @@ def test_a_photo_taken_sideways_stands_upright(store: InputStore) -> None:
     assert np.abs(pixels[56:] - BLUE).max() < 12
 
 
-def test_white_shows_through_what_is_transparent(store: InputStore) -> None:
+def test_transparency_is_composited_on_white(store: InputStore) -> None:
     image = Image.new("RGBA", (64, 64), (*RED, 255))
     image.paste((*RED, 0), (0, 0, 64, 32))
     image.paste((0, 0, 0, 128), (0, 32, 32, 64))
@@ -96,18 +96,19 @@ def test_other_kinds_of_pixels_become_rgb(store: InputStore, mode: str) -> None:
         assert np.abs(pixels - 155).max() <= 3
 
 
-def test_what_is_no_usable_image_is_refused_with_a_reason(store: InputStore, tmp_path: Path) -> None:
+def test_an_unusable_image_is_refused_with_a_reason(store: InputStore, tmp_path: Path) -> None:
     png = as_file(two_halves(), "PNG")
     bomb = bytearray(png)
     bomb[16:24] = (60000).to_bytes(4) * 2  # width and height in the header, and then its checksum
     bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4)
     cases = {
         "text": (b"<svg onload=alert(1)>", "Use JPEG"),
-        "empty": (b"", "Use JPEG"),
-        "gif": (as_file(two_halves(), "GIF"), "Use JPEG"),
+        "empty": (b"", r"`end_image` is empty \(0 bytes\)"),
+        "gif": (as_file(two_halves(), "GIF"), "a GIF file, which cannot be read. Use JPEG"),
         "cut off": (png[: len(png) // 2], "damaged"),
         "too small": (as_file(two_halves(64, 63), "PNG"), "64x63"),
-        "too large": (as_file(Image.new("L", (4098, 64)), "PNG"), "4098x64"),
+        "too narrow": (as_file(Image.new("L", (9000, 64)), "PNG"), "9000x64"),
+        "too large": (as_file(Image.new("1", (9000, 9000)), "PNG"), "9000x9000"),
         "a bomb": (bytes(bomb), "too large"),
     }
     for name, (raw, says) in cases.items():
@@ -120,13 +121,13 @@ def test_what_is_no_usable_image_is_refused_with_a_reason(store: InputStore, tmp
 
 
 @pytest.mark.parametrize("image_id", ["", "x", "../../etc/passwd", "ab" * 32, "AB" * 32, "ab" * 31 + "/a"])
-def test_an_id_that_names_nothing_is_not_found(store: InputStore, image_id: str) -> None:
+def test_an_unknown_id_is_not_found(store: InputStore, image_id: str) -> None:
     for look in (store.find, store.load, store.path):
         with pytest.raises(InputMissing):
             look(image_id)
 
 
-def test_an_image_that_was_changed_on_disk_is_not_used(store: InputStore, tmp_path: Path) -> None:
+def test_an_image_changed_on_disk_is_not_used(store: InputStore, tmp_path: Path) -> None:
     stored = store.store(as_file(two_halves(), "PNG"))
     file = tmp_path / "inputs" / f"{stored.id}.png"
     file.write_bytes(as_file(Image.new("RGB", (96, 64), RED), "PNG"))
@@ -146,7 +147,7 @@ def test_pruning_keeps_what_is_used_or_new(store: InputStore, tmp_path: Path) ->
     assert {path.stem for path in (tmp_path / "inputs").iterdir()} == {used.id, new.id}
 
 
-def test_an_image_that_a_request_asks_for_is_new_again(store: InputStore, tmp_path: Path) -> None:
+def test_an_image_named_by_a_request_counts_as_new_again(store: InputStore, tmp_path: Path) -> None:
     stored = store.store(as_file(two_halves(), "PNG"))
     before = time.time() - SPARE_SECONDS - 1
     os.utime(tmp_path / "inputs" / f"{stored.id}.png", (before, before))

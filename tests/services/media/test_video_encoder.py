@@ -38,7 +38,7 @@ COLOURS = [
 
 
 def clip(width: int = 96, height: int = 96) -> np.ndarray:
-    """One frame for each colour, with a square of another colour in it."""
+    """One frame per colour, containing a square of another colour."""
     frames = np.empty((len(COLOURS), height, width, 3), np.uint8)
     for index, colour in enumerate(COLOURS):
         frames[index] = colour
@@ -57,7 +57,7 @@ def encode(
 
 
 def noise(width: int, height: int) -> np.ndarray:
-    """Nine frames of coloured blocks under noise, which drift to the right."""
+    """Nine frames of noisy coloured blocks that drift to the right."""
     rng = np.random.default_rng(5)
     wide = rng.integers(60, 196, (height // 8, width // 8 + 9, 3)).repeat(8, 0).repeat(8, 1)
     grain = rng.integers(-40, 40, (9, height, width, 3))
@@ -65,7 +65,7 @@ def noise(width: int, height: int) -> np.ndarray:
 
 
 def digests_elsewhere(folder: Path, cores: str = "", **env: str) -> list[str]:
-    """Encode `noise` in several sizes in a process of its own and return the SHA-256 of the files."""
+    """Encode `noise` in several sizes in a separate process and return the SHA-256 of the files."""
     code = (
         "import hashlib, os, sys; from pathlib import Path\n"
         "if sys.argv[2]: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])\n"
@@ -112,7 +112,7 @@ def test_the_file_is_what_browsers_play(tmp_path: Path) -> None:
     assert order.index("moov") < order.index("mdat"), "the index must come first, or streaming has to wait"
 
 
-def test_colours_survive_the_way_through_the_file(tmp_path: Path) -> None:
+def test_colours_survive_encoding(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     frames = clip()
     encode(path, frames)
@@ -143,14 +143,14 @@ def test_odd_sides_are_padded_not_scaled(tmp_path: Path, width: int, height: int
 
 
 @pytest.mark.parametrize(("fps", "expected"), [(16.0, 16), (24.0, 24), (29.97, pytest.approx(29.97, abs=1e-4)), (1, 1)])
-def test_the_frame_rate_is_the_one_asked_for(tmp_path: Path, fps: float, expected: object) -> None:
+def test_the_frame_rate_is_as_requested(tmp_path: Path, fps: float, expected: object) -> None:
     path = tmp_path / "clip.mp4"
     encode(path, clip(), fps=fps)
     with av.open(str(path)) as container:
         assert float(container.streams.video[0].average_rate) == expected
 
 
-def test_a_lower_quality_is_a_smaller_file_that_is_further_from_the_frames(tmp_path: Path) -> None:
+def test_lower_quality_gives_a_smaller_and_less_exact_file(tmp_path: Path) -> None:
     frames = noise(64, 64)
     sizes, errors = [], []
     for crf in (1, 17, 40):
@@ -164,10 +164,10 @@ def test_a_lower_quality_is_a_smaller_file_that_is_further_from_the_frames(tmp_p
     assert errors[0] < errors[1] < errors[2]
 
 
-def test_the_same_frames_give_the_same_bytes_whatever_memory_held_before_and_on_any_number_of_cores(
+def test_the_same_frames_give_the_same_bytes_whatever_memory_contents_and_cores(
     tmp_path: Path,
 ) -> None:
-    """glibc fills fresh memory with what MALLOC_PERTURB_ says: an encoder that reads what it never wrote shows it."""
+    """glibc fills new memory as MALLOC_PERTURB_ says, which reveals an encoder that reads uninitialised memory."""
     here = digests_elsewhere(tmp_path)
     assert len(set(here)) == 4
     assert digests_elsewhere(tmp_path, MALLOC_PERTURB_="85") == here
@@ -182,7 +182,7 @@ def test_a_single_frame_is_a_video(tmp_path: Path) -> None:
     assert decode(path).shape == (1, 96, 96, 3)
 
 
-def test_metadata_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_metadata_round_trips(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     record = {
         "format": 1,
@@ -204,7 +204,7 @@ def test_metadata_may_be_given_before_the_first_frame(tmp_path: Path) -> None:
     assert read_metadata(path) == {"early": 1}
 
 
-def test_files_of_others_have_no_metadata(tmp_path: Path) -> None:
+def test_files_from_other_programs_have_no_metadata(tmp_path: Path) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("no video")
     assert read_metadata(text) is None
@@ -225,12 +225,12 @@ def test_a_full_disk_is_reported_as_such(tmp_path: Path) -> None:
         encode(path, clip())
 
 
-def test_a_folder_that_is_not_there_is_an_encoding_failure(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_encoding_failure(tmp_path: Path) -> None:
     with pytest.raises(EncodingFailed):
         encode(tmp_path / "missing" / "clip.mp4.part", clip())
 
 
-def test_metadata_that_is_no_json_is_an_encoding_failure(tmp_path: Path) -> None:
+def test_invalid_json_metadata_is_an_encoding_failure(tmp_path: Path) -> None:
     with pytest.raises(EncodingFailed):
         encode(tmp_path / "clip.mp4.part", clip(), metadata={"eta": float("nan")})
 

@@ -1,4 +1,4 @@
-"""Records of finished videos, also odd ones, become observations; what they do not tell is not made up."""
+"""Records of finished videos, even unusual ones, become observations; missing values are never invented."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def output(device: str = "cpu", seconds: float = 10.0, request: dict[str, Any] |
     return Output("t", "t.mp4", 1, "0" * 64, 96, 96, 17, 8.0, seconds, metadata=record)
 
 
-def test_a_whole_run_tells_every_phase() -> None:
+def test_a_complete_run_yields_every_phase() -> None:
     (one,) = observations([output()], cuda=False)
     assert (one.denoise_seconds, one.decode_seconds, one.encode_seconds) == (4.0, 2.5, 0.5)
     assert one.finish_seconds == pytest.approx(1.0)
@@ -32,7 +32,7 @@ def test_a_whole_run_tells_every_phase() -> None:
     assert list(loads([output()], cuda=False)) == [(one.workload, 2.0)]
 
 
-def test_what_a_run_did_in_part_tells_nothing_of_the_whole() -> None:
+def test_a_partial_phase_is_not_counted() -> None:
     (resumed,) = observations([output(resumed_from_step=3, seconds=1.0)], cuda=False)
     assert (resumed.denoise_seconds, resumed.encode_seconds, resumed.finish_seconds) == (None, None, None)
     assert resumed.decode_seconds == 2.5
@@ -77,7 +77,7 @@ def rung(use: MemoryUse) -> dict[str, str]:
         ((MemoryUse.TEXT, MemoryUse.DECODE), {"load"}),
     ],
 )
-def test_a_run_that_memory_ran_out_on_teaches_only_what_came_before(
+def test_a_run_that_ran_out_of_memory_counts_only_up_to_that_point(
     uses: tuple[MemoryUse, ...], whole: set[str]
 ) -> None:
     one = output(fallbacks=[rung(use) for use in uses], expert_steps={"high": 20, "low": 20})
@@ -92,7 +92,7 @@ def test_a_run_that_memory_ran_out_on_teaches_only_what_came_before(
     assert {name for name, seconds in taught.items() if seconds is not None} == whole
 
 
-def test_a_fallback_that_does_not_say_where_it_was_leaves_nothing_whole() -> None:
+def test_a_fallback_without_a_location_leaves_no_phase_complete() -> None:
     for odd in ([{"at": "loading", "from": "a", "to": "b"}], [{"use": "something"}], ["odd"], 7):
         assert whole_phases(RunResult.from_json({"fallbacks": odd})) == ()
         (one,) = observations([output(fallbacks=odd)], cuda=False)
@@ -109,11 +109,11 @@ def test_a_fallback_that_does_not_say_where_it_was_leaves_nothing_whole() -> Non
         output(peak_ram_bytes="much"),
     ],
 )
-def test_a_record_that_cannot_be_read_is_passed_over(broken: Output) -> None:
+def test_an_unreadable_record_is_skipped(broken: Output) -> None:
     assert len(list(observations([broken, output()], cuda=False))) == 1
 
 
-def test_memory_is_learnt_from_runs_that_kept_their_plan() -> None:
+def test_memory_is_learnt_only_from_runs_that_kept_their_plan() -> None:
     told = output(plan="resident-bf16", peak_ram_bytes=700_000_000, peak_vram_bytes=None)
     (peak,) = peaks([told], cuda=False)
     assert (peak.ram, peak.vram) == (700_000_000, None)

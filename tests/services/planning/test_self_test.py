@@ -1,4 +1,4 @@
-"""The engine is asked in a process of its own: what it tells, what becomes of one that dies, what is remembered."""
+"""The engine is tested in a separate process: its report, processes that die, and the stored result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WHOLE = EngineAnswer(
 
 
 class Engine:
-    """An engine that gives the answers it was given, and notes the questions."""
+    """An engine that returns given answers and records the questions."""
 
     def __init__(self, *answers: EngineAnswer) -> None:
         self.answers = list(answers)
@@ -47,13 +47,13 @@ def test_the_engine_of_this_machine_answers() -> None:
     assert all(found.right for found in answer.kernels.values())
 
 
-def test_a_device_that_cannot_be_used_is_an_answer() -> None:
+def test_an_unusable_device_is_a_valid_result() -> None:
     answer = ask_engine("cuda:99", AttentionSetting.AUTO)
     assert answer.failure is None
     assert "cuda:99" in (answer.unusable or "")
 
 
-def test_a_kernel_that_takes_its_process_along_is_a_verdict_and_the_rest_is_tried() -> None:
+def test_a_kernel_that_crashes_its_process_gets_a_verdict_and_the_rest_are_tested() -> None:
     answer = ask_engine("cpu", AttentionSetting.MATH, program=CRASHING)
     assert answer.done
     assert answer.failure is None
@@ -76,19 +76,19 @@ def test_a_kernel_of_a_test_is_judged_in_that_process() -> None:
         (("-c", """print('{"trying": "native"}', flush=True); import os; os.abort()"""), "ended with SIGABRT"),
     ],
 )
-def test_an_engine_that_gives_no_answer_is_said(program: tuple[str, ...], says: str) -> None:
+def test_an_engine_without_a_result_is_reported(program: tuple[str, ...], says: str) -> None:
     answer = ask_engine("cpu", AttentionSetting.AUTO, program=program)
     assert not answer.done
     assert says in (answer.failure or "")
 
 
-def test_an_engine_that_does_not_end_is_ended() -> None:
+def test_a_hanging_engine_is_killed() -> None:
     program = ("-c", "import threading; threading.Event().wait()")
     answer = ask_engine("cpu", AttentionSetting.AUTO, program=program, seconds=0.5)
     assert "did not end within 0.5 s" in (answer.failure or "")
 
 
-def test_a_card_is_tried_once_and_again_when_something_changed(tmp_path: Path) -> None:
+def test_a_card_is_tested_once_and_again_after_a_change(tmp_path: Path) -> None:
     file = tmp_path / "abilities.json"
     engine = Engine(WHOLE, WHOLE, WHOLE, WHOLE)
     first = find_abilities(file, *CARD, AttentionSetting.AUTO, ask=engine)
@@ -103,7 +103,7 @@ def test_a_card_is_tried_once_and_again_when_something_changed(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"key": 1}'])
-def test_a_file_that_cannot_be_read_is_written_again(tmp_path: Path, content: str) -> None:
+def test_an_unreadable_file_is_rewritten(tmp_path: Path, content: str) -> None:
     file = tmp_path / "abilities.json"
     file.write_text(content)
     engine = Engine(WHOLE)
@@ -111,7 +111,7 @@ def test_a_file_that_cannot_be_read_is_written_again(tmp_path: Path, content: st
     assert json.loads(file.read_text())["abilities"]["attention"] == "flash"
 
 
-def test_an_answer_that_is_not_whole_is_not_kept_and_torchs_own_is_used(tmp_path: Path) -> None:
+def test_an_incomplete_result_is_not_stored_and_torchs_own_kernel_is_used(tmp_path: Path) -> None:
     file = tmp_path / "abilities.json"
     broken = replace(WHOLE, precision=None, done=False, failure="its process ended with SIGSEGV")
     found = find_abilities(file, *CARD, AttentionSetting.AUTO, ask=Engine(broken))
@@ -120,7 +120,7 @@ def test_an_answer_that_is_not_whole_is_not_kept_and_torchs_own_is_used(tmp_path
     assert not file.exists()
 
 
-def test_a_processor_is_asked_only_about_a_kernel_that_is_named(tmp_path: Path) -> None:
+def test_a_processor_is_tested_only_with_a_named_kernel(tmp_path: Path) -> None:
     file = tmp_path / "abilities.json"
     for wish in (AttentionSetting.AUTO, AttentionSetting.SPEED, AttentionSetting.NATIVE):
         found = find_abilities(file, "cpu", "processor", None, wish, ask=Engine())

@@ -1,4 +1,4 @@
-"""The planner's machine is the one that living workers computed on, and before that the one that is seen here."""
+"""The planner's machine is that of the live workers, and until they have tested it the one detected here."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def beat(register: WorkerStore, name: str, device: str, equipment: Equipment | N
     register.beat(name, device=device, state=WorkerState.IDLE, equipment=equipment)
 
 
-def test_before_a_worker_has_tried_it_the_machine_is_as_it_looks(settings: Settings, register: WorkerStore) -> None:
+def test_until_a_worker_has_tested_it_the_machine_is_as_detected(settings: Settings, register: WorkerStore) -> None:
     machine = WorkingMachine(settings, register, SEEN)
     assert machine.now() == HERE
     beat(register, "one", "auto", None)
@@ -60,7 +60,7 @@ def test_before_a_worker_has_tried_it_the_machine_is_as_it_looks(settings: Setti
     assert WorkingMachine(settings.model_copy(update={"device": "cpu"}), register, SEEN).now() == PROCESSOR
 
 
-def test_a_card_that_the_worker_cannot_use_is_none(settings: Settings, register: WorkerStore) -> None:
+def test_a_card_that_the_worker_cannot_use_does_not_count(settings: Settings, register: WorkerStore) -> None:
     machine = WorkingMachine(settings, register, SEEN)
     beat(register, "one", "cpu", Equipment("no card can be used", machine=PROCESSOR))
     assert machine.now() == PROCESSOR
@@ -69,17 +69,13 @@ def test_a_card_that_the_worker_cannot_use_is_none(settings: Settings, register:
     assert machine.now() == HERE
 
 
-def test_what_a_worker_says_of_its_own_machine_counts_wherever_that_is(
-    settings: Settings, register: WorkerStore
-) -> None:
+def test_a_worker_on_another_machine_reports_that_machine(settings: Settings, register: WorkerStore) -> None:
     far = Machine("NVIDIA H200", True, 141 * GIB, 512 * GIB, (9, 0), 64, float32=True)
     beat(register, "far", "cuda:0", Equipment("it passed its trial", precision="float32", machine=far))
     assert WorkingMachine(settings, register, replace(SEEN, gpus=())).now() == far
 
 
-def test_a_worker_of_an_older_version_says_its_device_and_its_precision(
-    settings: Settings, register: WorkerStore
-) -> None:
+def test_a_worker_of_an_older_version_reports_device_and_precision(settings: Settings, register: WorkerStore) -> None:
     machine = WorkingMachine(settings, register, SEEN)
     beat(register, "old", "cuda:0", Equipment("it passed its trial", precision="float32"))
     assert machine.now() == replace(HERE, float32=True)
@@ -87,30 +83,28 @@ def test_a_worker_of_an_older_version_says_its_device_and_its_precision(
     assert machine.now() == PROCESSOR
 
 
-def test_of_several_workers_the_one_that_can_do_most_decides(settings: Settings, register: WorkerStore) -> None:
+def test_the_most_capable_of_several_workers_decides(settings: Settings, register: WorkerStore) -> None:
     small = replace(HERE, vram=8 * GIB)
     for name, device, machine in (("a", "cpu", PROCESSOR), ("b", "cuda:0", HERE), ("c", "cuda:1", small)):
         beat(register, name, device, Equipment("tried", machine=machine))
     assert WorkingMachine(settings, register, replace(SEEN, gpus=())).now() == HERE
 
 
-def test_a_worker_that_was_not_heard_of_for_long_says_nothing(
-    settings: Settings, register: WorkerStore, database: Database
-) -> None:
+def test_a_silent_worker_is_ignored(settings: Settings, register: WorkerStore, database: Database) -> None:
     beat(register, "one", "cpu", Equipment("no card can be used", machine=PROCESSOR))
     with database.begin() as connection:
         connection.execute(workers.update().values(seen_at=database_now() - 31))
     assert WorkingMachine(settings, register, SEEN).now() == HERE
 
 
-def test_without_the_register_the_machine_is_as_it_looks(settings: Settings, register: WorkerStore) -> None:
+def test_without_the_register_the_machine_is_as_detected(settings: Settings, register: WorkerStore) -> None:
     beat(register, "one", "cpu", Equipment("no card can be used", machine=PROCESSOR))
     unreachable = Database(f"sqlite:///{settings.paths.root}/not/here.db")
     assert WorkingMachine(settings, WorkerStore(unreachable), SEEN).now() == HERE
     unreachable.close()
 
 
-def test_the_precision_that_was_recorded_of_the_card_counts_until_a_worker_says_it(
+def test_the_recorded_precision_of_the_card_counts_until_a_worker_reports_it(
     settings: Settings, register: WorkerStore
 ) -> None:
     def slow(device: str, wish: AttentionSetting) -> EngineAnswer:

@@ -1,4 +1,4 @@
-"""The engine's self-test with kernels of a test's own: one takes its process along, one says a wrong thing."""
+"""The engine's self-test with test kernels: one crashes its process, one computes a wrong result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from backend.engine.device.facts import Card
 
 
 class OnACard:
-    """Facts of a machine where the kernels of cards are listed; the processor stands for the card."""
+    """Facts of a machine where the kernels of cards are listed; the CPU stands in for the card."""
 
     build, cuda = "2.13.0+cu130", "13.0"
 

@@ -1,4 +1,4 @@
-"""What an attempt leaves on disk: everything or nothing, and never somebody else's file."""
+"""What an attempt leaves on disk: everything or nothing, and never another attempt's file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_finished_attempt_leaves_video_and_thumbnail(home: Home) -> None:
 
 @pytest.mark.parametrize("error", [TaskCancelled, GenerationFailed, KeyboardInterrupt])
 @pytest.mark.parametrize("published", [False, True])
-def test_an_attempt_that_ends_otherwise_leaves_nothing(home: Home, error: type[BaseException], published: bool) -> None:
+def test_an_unfinished_attempt_leaves_nothing(home: Home, error: type[BaseException], published: bool) -> None:
     def attempt() -> None:
         with AttemptFiles(home, TASK) as files:
             files.part.write_bytes(b"vid")
@@ -55,7 +55,7 @@ def test_an_attempt_that_ends_otherwise_leaves_nothing(home: Home, error: type[B
     assert files_in(home) == []
 
 
-def test_an_attempt_that_lost_its_lease_touches_nothing_of_its_successor(home: Home) -> None:
+def test_an_attempt_that_lost_its_lease_leaves_its_successors_files_alone(home: Home) -> None:
     def zombie() -> None:
         with AttemptFiles(home, TASK) as old:
             old.part.write_bytes(b"old")
@@ -73,7 +73,7 @@ def test_an_attempt_that_lost_its_lease_touches_nothing_of_its_successor(home: H
     assert home.video_of(TASK).read_bytes() == b"video"
 
 
-def test_a_new_attempt_removes_what_a_killed_one_left(home: Home) -> None:
+def test_a_new_attempt_removes_the_files_of_a_killed_one(home: Home) -> None:
     home.create()
     dead = AttemptFiles(home, TASK)
     dead.part.write_bytes(b"half")
@@ -107,7 +107,7 @@ def test_saved_states_outlive_every_attempt(home: Home, error: type[BaseExceptio
     assert files_in(home) == [*preview, f"work/{TASK}/state/{state.name}"]
 
 
-def test_latents_stay_with_a_finished_video_and_go_with_a_failed_one(home: Home) -> None:
+def test_latents_stay_with_a_finished_video_and_are_removed_with_a_failed_one(home: Home) -> None:
     with AttemptFiles(home, TASK) as files:
         files.write_latents(lambda part: part.write_bytes(b"latents"))
         finish(files)
@@ -124,7 +124,7 @@ def test_latents_stay_with_a_finished_video_and_go_with_a_failed_one(home: Home)
     assert not home.latents_of("other").exists()
 
 
-def test_previews_are_replaced_as_a_whole(home: Home) -> None:
+def test_previews_are_replaced_atomically(home: Home) -> None:
     with AttemptFiles(home, TASK) as files:
         for content in (b"one", b"two"):
             files.write_preview(content)
@@ -132,7 +132,7 @@ def test_previews_are_replaced_as_a_whole(home: Home) -> None:
             assert files_in(home) == [f"work/{TASK}/preview.jpg"]
 
 
-def test_removing_the_files_of_a_task_leaves_those_of_others(home: Home) -> None:
+def test_removing_a_tasks_files_leaves_those_of_others(home: Home) -> None:
     with AttemptFiles(home, TASK) as files:
         finish(files)
     with AttemptFiles(home, "other") as files:

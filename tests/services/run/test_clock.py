@@ -1,4 +1,4 @@
-"""Progress that never goes back, and time left that comes from measurements only."""
+"""Progress that never decreases, and time left based on measurements only."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_without_any_measurement_there_is_no_estimate() -> None:
     assert etas[3][1] is not None  # one step was measured
 
 
-def test_a_run_is_foreseen_from_finished_ones() -> None:
+def test_a_run_is_forecast_from_finished_ones() -> None:
     fractions, etas = run(COSTS, plan(known=COSTS))
     end = etas[-1][0]
     for time, eta in etas:
@@ -107,7 +107,7 @@ def test_a_warm_run_does_not_wait_for_the_load() -> None:
     assert etas[0][1] == pytest.approx(1 + 10 * 2 + 5 * 0.5 + 1)
 
 
-def test_a_step_that_was_measured_corrects_the_forecast_of_both_experts() -> None:
+def test_a_measured_step_corrects_the_forecast_of_both_experts() -> None:
     _, etas = run(COSTS | {Phase.DENOISE_HIGH: 3.0, Phase.DENOISE_LOW: 3.0}, plan(load=0, known=COSTS))
     assert etas[2][1] == pytest.approx(9 * 3 + 5 * 0.5 + 1)
 
@@ -133,7 +133,7 @@ def test_the_planners_seconds_are_the_first_estimate_of_a_run() -> None:
     ],
     ids=["no forecast", "published rates", "no load was measured"],
 )
-def test_a_forecast_that_nothing_was_measured_for_gives_shares_but_no_time(forecast: Seconds | None) -> None:
+def test_a_forecast_without_measurements_gives_shares_but_no_time(forecast: Seconds | None) -> None:
     now = Clock()
     clock = PhaseClock(plan_phases(SPEC, REQUEST, forecast, warm=False), now)
     assert clock.eta_seconds is None
@@ -174,7 +174,7 @@ def test_the_estimate_shrinks_while_a_step_runs_and_waits_for_one_that_takes_lon
     assert clock.eta_seconds == pytest.approx(before - 2.0), "an overdue step takes nothing from those that follow"
 
 
-def test_seconds_are_kept_for_each_phase() -> None:
+def test_seconds_are_recorded_for_each_phase() -> None:
     now = Clock()
     clock = PhaseClock(plan(), now)
     clock.begin(Phase.LOAD)
@@ -186,7 +186,7 @@ def test_seconds_are_kept_for_each_phase() -> None:
     assert clock.seconds == {"load": 3.0, "encode": 0.5}
 
 
-def test_steps_that_an_earlier_attempt_made_are_done_but_say_nothing_about_time() -> None:
+def test_steps_of_an_earlier_attempt_count_as_done_but_not_as_measured() -> None:
     now = Clock()
     clock = PhaseClock(plan(load=0), now)
     clock.begin(Phase.ENCODE)
@@ -206,7 +206,7 @@ def test_steps_that_an_earlier_attempt_made_are_done_but_say_nothing_about_time(
     assert Phase.DENOISE_HIGH not in clock.seconds
 
 
-def test_a_download_takes_part_in_the_progress_and_its_end_is_told_by_who_counts_its_bytes() -> None:
+def test_a_download_counts_towards_progress_and_provides_its_own_time_left() -> None:
     now = Clock()
     download = {Phase.DOWNLOAD: PhasePlan(DOWNLOAD_PARTS, 0.05 * COSTS[Phase.DENOISE_HIGH])}
     clock = PhaseClock(plan(known=COSTS) | download, now)
@@ -226,7 +226,7 @@ def test_a_download_takes_part_in_the_progress_and_its_end_is_told_by_who_counts
     assert clock.seconds == {"download": 100.0}
 
 
-def test_a_phase_that_begins_anew_keeps_its_time_and_its_progress() -> None:
+def test_a_restarted_phase_keeps_its_time_and_progress() -> None:
     now = Clock()
     clock = PhaseClock({Phase.DECODE: PhasePlan(4, 1.0)}, now)
     clock.begin(Phase.DECODE)

@@ -1,4 +1,4 @@
-"""A worker begins each task under the optimization settings that are kept at that moment."""
+"""A worker starts each task under the optimization settings stored at that moment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from backend.store.engine import Database
 from backend.store.outputs import OutputStore
 
 
-def test_a_change_of_the_settings_counts_for_the_next_task(tmp_path: Path) -> None:
+def test_changed_settings_apply_to_the_next_task(tmp_path: Path) -> None:
     home = Home(tmp_path / "home").create()
     database = Database(f"sqlite:///{home.database}")
     database.migrate()

@@ -1,4 +1,4 @@
-"""When memory runs out a task goes on under a smaller plan: no step twice, the same clip, and a receipt."""
+"""When memory runs out, a task continues under a smaller plan: no step twice, the same clip, and a receipt."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def usual(bridge: ModelIntegrationBridge[WanComponents], tmp_path: Path) -> str:
 
 
 def ignore(progress: Progress) -> None:
-    """A report that nobody reads."""
+    """A report that is discarded."""
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def ignore(progress: Progress) -> None:
     ],
     ids=["load", "text", "high", "low", "decode", "decode-twice"],
 )
-def test_the_task_goes_on_with_the_same_clip_and_no_step_is_made_twice(
+def test_the_task_continues_with_the_same_clip_and_repeats_no_finished_step(
     bridge: ModelIntegrationBridge[WanComponents],
     tmp_path: Path,
     usual: str,
@@ -124,7 +124,7 @@ def result_of(
     return result
 
 
-def test_a_large_picture_is_decoded_in_tiles_from_its_first_frame_again(
+def test_a_large_picture_is_decoded_again_in_tiles_from_its_first_frame(
     bridge: ModelIntegrationBridge[WanComponents], tmp_path: Path, inject: Inject
 ) -> None:
     inject("")
@@ -201,7 +201,7 @@ def test_the_ladder_ends_where_the_policy_ends_and_with_advice(
     assert not list(home.outputs.iterdir())
 
 
-def test_speed_gives_up_precision_last(
+def test_the_speed_policy_gives_up_precision_last(
     bridge: ModelIntegrationBridge[WanComponents], tmp_path: Path, usual: str, inject: Inject
 ) -> None:
     inject(FOUR.rpartition(",")[0])
@@ -211,7 +211,7 @@ def test_speed_gives_up_precision_last(
     assert result["frames_sha256"] != usual
 
 
-def test_a_host_without_memory_is_not_helped_by_moving_but_by_tiles(
+def test_a_full_host_is_relieved_by_tiles_and_not_by_offloading(
     bridge: ModelIntegrationBridge[WanComponents], tmp_path: Path, inject: Inject
 ) -> None:
     inject("decode.chunk:2=ram")

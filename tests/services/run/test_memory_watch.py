@@ -1,4 +1,4 @@
-"""Memory is watched while a video is made: alerts, what is given up, peaks. Readings are a test's; the run is real."""
+"""Memory is watched during a run: alerts, unloaded models, peaks. The readings are simulated; the run is real."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ REQUEST, _ = resolve_request(
 
 
 class Gauge:
-    """A machine whose memory is as full as a test says, in percent."""
+    """A machine with a simulated memory usage, in percent."""
 
     def __init__(
         self, *, vram: float | None = None, ram: float | None = None, counted: MemoryPeaks | None = None
@@ -65,7 +65,7 @@ class Gauge:
 
 
 def levels(gauge: Gauge, shares: Sequence[float]) -> list[str]:
-    """Return what a watch says while the card becomes as full as this, one after the other."""
+    """Return the alerts while the card's usage takes these values one after the other."""
     watch = MemoryWatch(gauge)
     said = []
     for share in shares:
@@ -87,11 +87,11 @@ def levels(gauge: Gauge, shares: Sequence[float]) -> list[str]:
         ([91, 74, 76], ["c", "", ""]),  # from critical straight to below a warning: that level ends at 70 too
     ],
 )
-def test_each_level_is_told_when_it_is_reached(shares: Sequence[float], said: list[str]) -> None:
+def test_each_level_is_reported_when_reached(shares: Sequence[float], said: list[str]) -> None:
     assert levels(Gauge(), shares) == said
 
 
-def test_the_limits_can_be_others() -> None:
+def test_the_limits_are_configurable() -> None:
     limits = ResourceLimits(0.5, 0.7, ram_warning_threshold=0.4, ram_critical_threshold=0.55)
     watch = MemoryWatch(Gauge(vram=60, ram=60), limits=lambda: limits)
     watch.poll()
@@ -102,7 +102,7 @@ def test_the_limits_can_be_others() -> None:
     assert watch.take() == []
 
 
-def test_limits_that_are_set_while_a_worker_runs_count_at_its_next_look(tmp_path: Path) -> None:
+def test_changed_limits_apply_at_the_next_sample(tmp_path: Path) -> None:
     kept = stored_limits(ConfigFile(tmp_path / "config.json"))
     gauge = Gauge(vram=60, ram=60)
     watch = MemoryWatch(gauge, limits=kept.current)
@@ -119,7 +119,7 @@ def test_limits_that_are_set_while_a_worker_runs_count_at_its_next_look(tmp_path
     assert [(alert.level, alert.reading.place) for alert in watch.take()] == [(MemoryLevel.CRITICAL, Place.VRAM)]
 
 
-def test_an_alert_says_whose_memory_and_how_full() -> None:
+def test_an_alert_names_the_memory_and_its_usage() -> None:
     alert = MemoryAlert(MemoryLevel.CRITICAL, MemoryReading(Place.VRAM, 74 * GIB, 80 * GIB))
     assert alert.sentence == "The card's memory is 92 % full (74.0 GiB of 80.0 GiB)"
     assert alert.to_json() == {
@@ -133,7 +133,7 @@ def test_an_alert_says_whose_memory_and_how_full() -> None:
     assert "this worker" in replace(alert, reading=MemoryReading(Place.RAM, 1, 2)).sentence
 
 
-def test_peaks_are_counted_ones_or_the_highest_samples_of_this_process_or_unknown() -> None:
+def test_peaks_are_measured_or_the_highest_samples_of_this_process_or_unknown() -> None:
     gauge = Gauge(vram=50, ram=40)
     watch = MemoryWatch(gauge)
     watch.begin()
@@ -149,7 +149,7 @@ def test_peaks_are_counted_ones_or_the_highest_samples_of_this_process_or_unknow
     assert MemoryWatch(Gauge()).peaks() == MemoryPeaks()
 
 
-def test_the_thread_looks_by_itself_until_it_is_stopped() -> None:
+def test_the_thread_samples_until_it_is_stopped() -> None:
     gauge = Gauge(ram=95)
     watch = MemoryWatch(gauge, seconds=0.01)
     watch.start()
@@ -159,7 +159,7 @@ def test_the_thread_looks_by_itself_until_it_is_stopped() -> None:
     MemoryWatch(gauge).stop()  # one that was never started
 
 
-def test_at_the_critical_level_what_is_not_used_is_given_up_between_two_reports() -> None:
+def test_at_the_critical_level_unused_models_are_unloaded_between_two_reports() -> None:
     gauge, heard = Gauge(vram=10), []
     watch = MemoryWatch(gauge)
     memory = RunMemory(
@@ -193,7 +193,7 @@ def bridge(tmp_path_factory: pytest.TempPathFactory) -> ModelIntegrationBridge[W
     return ModelIntegrationBridge(ModelManager(home, has_gpu=False), WanPipelineLoader("cpu"))
 
 
-def test_the_record_of_a_video_says_what_was_seen_and_the_clip_is_the_same(
+def test_the_record_contains_the_alerts_and_the_clip_is_unchanged(
     bridge: ModelIntegrationBridge[WanComponents], tmp_path: Path
 ) -> None:
     def result(watch: MemoryWatch | None) -> dict[str, object]:
@@ -212,7 +212,7 @@ def test_the_record_of_a_video_says_what_was_seen_and_the_clip_is_the_same(
     assert bridge.loaded_model == REQUEST.model, "what a run uses is not given up"
 
 
-def test_a_model_that_only_waits_is_given_up_when_memory_is_full(
+def test_an_idle_model_is_unloaded_when_memory_is_full(
     bridge: ModelIntegrationBridge[WanComponents], tmp_path: Path
 ) -> None:
     home = Home(tmp_path)
@@ -234,7 +234,7 @@ def test_a_model_that_only_waits_is_given_up_when_memory_is_full(
     assert "tiny-ti2v-5b was unloaded" in decoded.warnings[0]
 
 
-def test_the_peak_of_this_process_is_measured_and_begins_anew() -> None:
+def test_the_peak_of_this_process_is_measured_and_reset() -> None:
     memory = DeviceMemory(torch.device("cpu"))
     (reading,) = memory.readings()
     assert reading.place is Place.RAM

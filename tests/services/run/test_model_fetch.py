@@ -1,4 +1,4 @@
-"""The wait for a model, in this process: what ends it, what is told meanwhile, and what is never fetched."""
+"""The wait for a model, in this process: what ends it, what it reports, and what is never downloaded."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def loader() -> WanPipelineLoader:
 
 @pytest.fixture
 def make(home: Home, hub: StandIn, loader: WanPipelineLoader) -> Make:
-    """Pipelines of this home whose downloads lose no time between tries; keywords go to the downloader."""
+    """Build pipelines of this home whose downloads retry at once; keywords go to the downloader."""
 
     def made(
         endpoint: str | None = None, admit: Any = None, paused: Any = None, **options: Any
@@ -127,7 +127,7 @@ def _gone(hub: StandIn) -> None:
         (_gone, RepositoryNotFound, "HF_ENDPOINT"),
     ],
 )
-def test_what_goes_wrong_at_the_hub_is_the_tasks_error(
+def test_a_hub_error_becomes_the_tasks_error(
     make: Make, hub: StandIn, home: Home, harm: Callable[[StandIn], None], error: type[WanError], advice: str
 ) -> None:
     harm(hub)
@@ -137,14 +137,14 @@ def test_what_goes_wrong_at_the_hub_is_the_tasks_error(
     assert state(home) in (Presence.MISSING, Presence.PARTIAL)
 
 
-def test_a_hub_that_is_not_there_is_said_with_advice(make: Make, home: Home) -> None:
+def test_an_unreachable_hub_is_reported_with_advice(make: Make, home: Home) -> None:
     with pytest.raises(HubUnreachable) as caught:
         run(make("http://127.0.0.1:9"))
     assert any("network" in step for step in caught.value.next_steps)
     assert state(home) is Presence.MISSING
 
 
-def test_too_little_room_is_told_before_the_first_byte_and_known_before_the_next_task(
+def test_too_little_space_is_reported_before_the_first_byte_and_before_the_next_task(
     make: Make, hub: StandIn, home: Home, published: dict[str, bytes]
 ) -> None:
     with pytest.raises(StorageFull):
@@ -157,8 +157,8 @@ def test_too_little_room_is_told_before_the_first_byte_and_known_before_the_next
     assert 0 <= total - seen.missing_bytes < 4096, "the notes of a download lie beside its bytes"
 
 
-def test_a_model_that_can_never_run_here_is_not_fetched(make: Make, hub: StandIn, home: Home) -> None:
-    """The hub's listing decides: files of the published size are weighed by the planner, small ones are not."""
+def test_a_model_that_can_never_run_here_is_not_downloaded(make: Make, hub: StandIn, home: Home) -> None:
+    """The hub's listing decides: the planner checks files of the published size, but not small ones."""
     database = Database(load_settings(home=home.root).database)
     database.migrate()
     gpu = Gpu(0, "NVIDIA GeForce RTX 4090", 8 * GIB, 0, None, (8, 9))
@@ -178,7 +178,7 @@ def test_a_model_that_can_never_run_here_is_not_fetched(make: Make, hub: StandIn
     database.close()
 
 
-def test_only_what_is_damaged_is_fetched_again_and_from_its_own_commit(
+def test_only_damaged_files_are_downloaded_again_and_from_their_own_commit(
     make: Make, hub: StandIn, home: Home, published: dict[str, bytes]
 ) -> None:
     told = run(make())
@@ -197,16 +197,16 @@ def test_only_what_is_damaged_is_fetched_again_and_from_its_own_commit(
     assert files == needed_files(published)
 
 
-def test_the_world_is_told_now_and_then_and_not_with_every_chunk(
+def test_progress_is_reported_periodically_and_not_with_every_chunk(
     make: Make, hub: StandIn, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One word at the beginning and one at the end; the chunks are many more."""
+    """One report at the start and one at the end, although there are many more chunks."""
     monkeypatch.setattr(model_fetch, "REPORT_SECONDS", 3600.0)
     told = run(make())
     assert len([one for one in told if one.stage is Stage.DOWNLOADING_MODEL]) == 2
 
 
-def test_a_stop_lets_the_line_go_at_its_next_byte_and_keeps_what_came(
+def test_a_stop_closes_the_connection_at_the_next_byte_and_keeps_the_data(
     make: Make, hub: StandIn, home: Home, published: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_fetch, "REPORT_SECONDS", 0.02)
@@ -228,7 +228,7 @@ def test_a_stop_lets_the_line_go_at_its_next_byte_and_keeps_what_came(
     assert len(before & set(hub.fetched())) <= 1, "no finished file is asked for again"
 
 
-def test_a_paused_download_hands_the_task_back_before_the_hub_is_asked(make: Make, hub: StandIn, home: Home) -> None:
+def test_a_paused_download_returns_the_task_before_the_hub_is_contacted(make: Make, hub: StandIn, home: Home) -> None:
     asked: list[str] = []
     told: list[Progress] = []
 
@@ -247,7 +247,7 @@ def test_a_paused_download_hands_the_task_back_before_the_hub_is_asked(make: Mak
     assert asked == [T2V.id], "nobody asks about a model that is here"
 
 
-def test_a_pause_in_the_middle_lets_the_line_go_and_keeps_what_came(
+def test_a_pause_midway_closes_the_connection_and_keeps_the_data(
     make: Make, hub: StandIn, home: Home, published: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_fetch, "REPORT_SECONDS", 0.02)
@@ -264,7 +264,7 @@ def test_a_pause_in_the_middle_lets_the_line_go_and_keeps_what_came(
     assert any(request.range for request in hub.requests), "the one in whose middle it was paused goes on"
 
 
-def test_a_database_that_fails_ends_no_fetch(make: Make, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_database_ends_no_model_download(make: Make, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(model_fetch, "REPORT_SECONDS", 0.02)
 
     def broken(_model: str) -> bool:
@@ -274,7 +274,7 @@ def test_a_database_that_fails_ends_no_fetch(make: Make, home: Home, monkeypatch
     assert state(home) is Presence.AVAILABLE
 
 
-def test_nobody_fetches_where_no_fetcher_is_given(home: Home, loader: WanPipelineLoader, hub: StandIn) -> None:
+def test_nothing_is_downloaded_without_a_fetcher(home: Home, loader: WanPipelineLoader, hub: StandIn) -> None:
     bridge: ModelIntegrationBridge[WanComponents] = ModelIntegrationBridge(ModelManager(home, has_gpu=False), loader)
     with pytest.raises(ModelUnavailable, match="is not installed"):
         run(RealGenerationPipeline(bridge, home))

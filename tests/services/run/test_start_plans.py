@@ -1,4 +1,4 @@
-"""With which plan a run begins: the planner's, lowered by lessons that still hold."""
+"""The plan that a run starts with: the planner's, lowered by lessons that still hold."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def rung(use: MemoryUse) -> list[Fallback]:
 
 
 class Device:
-    """Memory that others take and give back."""
+    """Memory that other programs allocate and free."""
 
     def __init__(self, free: int | None) -> None:
         self.bytes = free
@@ -65,7 +65,7 @@ def test_a_lesson_holds_for_clips_that_are_at_least_as_large(use: MemoryUse) -> 
     assert plans.choose(request(128, 96, 9, "tiny-ti2v-5b"), FILES).plan == RESIDENT, "another model"
 
 
-def test_lessons_lower_what_is_planned_and_add_up() -> None:
+def test_lessons_lower_the_plan_and_add_up() -> None:
     planned = StartPlan(replace(SWAP, text_encoder_on_cpu=True), "as planned")
     plans = StartPlans(lambda _: planned)
     assert plans.choose(SMALL, FILES) is planned
@@ -76,7 +76,7 @@ def test_lessons_lower_what_is_planned_and_add_up() -> None:
     assert plans.choose(MIDDLE, FILES).plan == replace(STREAM_TILED, text_encoder_on_cpu=True)
 
 
-def test_a_run_that_had_enough_teaches_nothing() -> None:
+def test_a_run_with_enough_memory_teaches_nothing() -> None:
     plans = StartPlans()
     plans.learn(SMALL, FILES, SWAP, [])
     assert plans.choose(SMALL, FILES).plan == RESIDENT
@@ -89,7 +89,7 @@ def test_other_files_are_another_model() -> None:
     assert plans.choose(SMALL, FILES).plan == RESIDENT, "what was forgotten does not come back"
 
 
-def test_memory_that_others_gave_back_ends_a_lesson() -> None:
+def test_memory_freed_by_others_ends_a_lesson() -> None:
     device = Device(10 * GIB)
     plans = StartPlans(free=device.free)
     plans.learn(SMALL, FILES, SWAP, rung(MemoryUse.STEP))
@@ -111,7 +111,7 @@ def forecast_on(machine: Machine, home: Home) -> Forecast:
     return Forecast(machine, OutputStore(database, home), LoraLibrary(home), binding=True)
 
 
-def test_a_worker_begins_with_the_plan_of_the_estimate_for_the_memory_that_is_free(tmp_path: Path) -> None:
+def test_a_worker_starts_with_the_estimated_plan_for_the_free_memory(tmp_path: Path) -> None:
     home = Home(tmp_path / "home").create()
     forecast = forecast_on(card(141), home)
     wanted = native_request(MODELS["T2V-A14B"])
@@ -134,7 +134,7 @@ def test_a_worker_begins_with_the_plan_of_the_estimate_for_the_memory_that_is_fr
     assert plans.choose(wanted, FILES).plan == RESIDENT
 
 
-def test_without_the_database_published_rates_decide(tmp_path: Path) -> None:
+def test_without_the_database_published_rates_apply(tmp_path: Path) -> None:
     home = Home(tmp_path / "home").create()
     forecast = forecast_on(card(141), home)
     for path in home.database.parent.glob(f"{home.database.name}*"):

@@ -1,4 +1,4 @@
-"""How many states are kept, and that a reader finds a whole one or none."""
+"""The number of states kept, and that a reader finds a complete one or none."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_newest_two_states_of_a_task_are_kept(home: Home) -> None:
     assert [step for step, _ in files.newest_first()] == [12, 10]
 
 
-def test_an_attempt_that_lost_its_lease_cannot_push_out_the_states_of_its_successor(home: Home) -> None:
+def test_an_attempt_that_lost_its_lease_cannot_displace_its_successors_states(home: Home) -> None:
     successor, zombie = StateFiles(home, "task"), StateFiles(home, "task")
     successor.save(20, of_size(10))
     successor.save(21, of_size(10))
@@ -46,7 +46,7 @@ def test_an_attempt_that_lost_its_lease_cannot_push_out_the_states_of_its_succes
     assert [step for step, _ in successor.newest_first()] == [21, 20]
 
 
-def test_a_state_that_was_not_written_to_the_end_is_never_seen(home: Home) -> None:
+def test_a_partially_written_state_is_never_visible(home: Home) -> None:
     files = StateFiles(home, "task")
     files.save(1, of_size(10))
 
@@ -62,7 +62,7 @@ def test_a_state_that_was_not_written_to_the_end_is_never_seen(home: Home) -> No
     assert [step for step, _ in files.newest_first()] == [1]
 
 
-def test_a_full_disk_has_its_own_error_and_leaves_the_older_states(home: Home) -> None:
+def test_a_full_disk_has_its_own_error_and_keeps_the_older_states(home: Home) -> None:
     files = StateFiles(home, "task")
     files.save(1, of_size(10))
 
@@ -87,7 +87,7 @@ def test_the_oldest_states_of_all_tasks_make_room_for_a_new_one(home: Home) -> N
     assert kept == ["young", "new"]
 
 
-def test_a_state_that_is_larger_than_all_room_is_kept_alone(home: Home) -> None:
+def test_a_state_larger_than_the_limit_is_kept_alone(home: Home) -> None:
     StateFiles(home, "other").save(1, of_size(100))
     files = StateFiles(home, "task", max_bytes=50)
     files.save(1, of_size(100))
@@ -96,7 +96,7 @@ def test_a_state_that_is_larger_than_all_room_is_kept_alone(home: Home) -> None:
     assert names(home, "other") == []
 
 
-def test_a_state_that_was_set_aside_is_not_offered_again(home: Home) -> None:
+def test_a_state_set_aside_is_not_offered_again(home: Home) -> None:
     files = StateFiles(home, "task")
     files.save(1, of_size(10))
     files.save(2, of_size(10))

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def patiently(call: Callable[[], T]) -> T:
-    """Repeat what a busy database refused, as workers do."""
+    """Retry when the database is busy, as workers do."""
     while True:
         try:
             return call()

@@ -1,1 +1,1 @@
-"""Small programs that the tests run as processes of their own."""
+"""Small programs that the tests run as separate processes."""

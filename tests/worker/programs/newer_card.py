@@ -1,4 +1,4 @@
-"""A worker on a machine whose card is newer than its torch: a real worker, to which only the facts are told."""
+"""A worker on a machine whose card is newer than its torch: a real worker with simulated device facts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from backend.worker.runner import WorkerRunner
 
 
 class NewerCard:
-    """A card that torch sees and has no code for."""
+    """A card that torch detects but has no code for."""
 
     build = "2.13.0+cu126"
     cuda = "12.6"

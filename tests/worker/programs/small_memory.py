@@ -1,4 +1,4 @@
-"""A worker on a machine with little memory: a real worker, to which only the size of the memory is told."""
+"""A worker on a machine with little memory: a real worker with a simulated memory size."""
 
 from __future__ import annotations
 
