@@ -65,7 +65,7 @@ class RealGenerationPipeline:
         self, bridge: ModelIntegrationBridge[WanComponents], home: Home, options: RunOptions | None = None
     ) -> None:
         self._bridge = bridge
-        self._home = home
+        self._home = home.create()  # once: a folder that is missing later is on a disk that was unmounted
         self._options = options or RunOptions()
         self._open_lora = self._options.open_lora or LoraLibrary(home).open_file
         self._used: WanComponents | None = None  #: what the current run computes with

@@ -289,6 +289,9 @@ class WorkerRunner:
     def _generate(self, pipeline: RealGenerationPipeline, attempt: Attempt) -> Callable[[], None]:
         """Run the attempt and return the call that records its end."""
         task = attempt.task
+        fault = self._surroundings.fault()  # since the last look, too
+        if fault is not None:
+            return self._hold(attempt, fault)
         self._configuration.refresh()  # the task may be for a model that was added after this process started
         try:
             request = GenerationRequest.from_json(task.request)
@@ -309,6 +312,8 @@ class WorkerRunner:
         except (HubUnreachable, HubRateLimited) as error:
             return self._wait_for_hub(attempt, error)
         except StorageFull as error:
+            if self._lacks(task.model):  # more room than any video needs: others must not wait for it
+                return self._failed(attempt, error)
             self._surroundings.ran_out_of_room()
             return self._hold(attempt, error.message)
         except WanError as error:
@@ -332,6 +337,10 @@ class WorkerRunner:
             return self._hold(attempt, fault)
         log.warning("task.failed", error=error.code, message=error.message)
         return partial(attempt.fail, error)
+
+    def _lacks(self, model: str) -> bool:
+        """Whether the files of a model are not complete on this machine."""
+        return self._bridge is not None and not self._bridge.availability(model).available
 
     def _wait_for_hub(self, attempt: Attempt, error: WanError) -> Callable[[], None]:
         """Let the task wait until the hub answers, and others run meanwhile; fail it where nobody may ask the hub."""

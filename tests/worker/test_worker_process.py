@@ -216,6 +216,29 @@ def test_a_worker_that_does_not_obey_a_cancel_is_replaced(
     assert supervisor.state.restarts == 0, "it is not the worker's fault"
 
 
+def test_a_worker_waits_for_the_hub_and_for_its_disk_and_no_task_pays_for_it(queue: Queue) -> None:
+    absent, here = queue.submit(model="T2V-A14B"), queue.submit()
+    queue.start_worker("first", HF_ENDPOINT="http://127.0.0.1:9")  # nobody listens there
+    queue.wait_status(here.id, TaskStatus.COMPLETED)
+    waiting = queue.tasks.get(absent.id)
+    assert (waiting.status, waiting.attempt) == (TaskStatus.PENDING, 0)
+    assert "model hub cannot be reached" in (waiting.message or "")
+
+    queue.tasks.request_cancel(absent.id)
+    elsewhere = queue.home.root / "elsewhere"
+    queue.home.outputs.rename(elsewhere)
+    held = queue.submit()
+    wait_for(lambda: queue.worker("first").state is WorkerState.WAITING, seconds=START_SECONDS, what="the wait")
+    wait_for(lambda: queue.tasks.get(held.id).message, seconds=START_SECONDS, what="the reason")
+    assert "`outputs` in the home folder is missing" in (queue.tasks.get(held.id).message or "")
+    assert not queue.home.outputs.exists(), "nothing is written where the folder was"
+    assert queue.tasks.get(held.id).attempt == 0
+    elsewhere.rename(queue.home.outputs)
+    done = queue.wait_status(held.id, TaskStatus.COMPLETED)
+    assert done.attempt == 1
+    assert queue.videos() == sorted(f"{task.id}.mp4" for task in (here, held))
+
+
 def test_a_pause_holds_up_no_task_that_needs_no_download(queue: Queue) -> None:
     orders = DownloadOrders(queue.database)
     missing, gone, here = (queue.submit(model=model) for model in ("T2V-A14B", "taken-out", "tiny-t2v-a14b"))

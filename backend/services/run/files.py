@@ -50,7 +50,6 @@ class AttemptFiles:
 
     def __enter__(self) -> AttemptFiles:
         with storage_errors():
-            self.home.create()
             remove_attempt_files(self.home, self._task_id)
         return self
 

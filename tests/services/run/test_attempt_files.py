@@ -16,7 +16,7 @@ TASK = "7b1d4c5e-0000-4000-8000-000000000001"
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
+    return Home(tmp_path / "home").create()
 
 
 def files_in(home: Home) -> list[str]:
