@@ -54,7 +54,17 @@ def _optional_text(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 
-Whole = Annotated[Annotated[int, Field(ge=-MAX_WHOLE, le=MAX_WHOLE)] | None, BeforeValidator(_number)]
+def _whole(value: object) -> object:
+    """Cut a number that no field accepts to one that the rules of its field refuse in their own words."""
+    value = _number(value)
+    try:
+        number = int(value) if isinstance(value, int | str) and not isinstance(value, bool) else None
+    except ValueError:
+        return value
+    return value if number is None else max(-MAX_WHOLE, min(MAX_WHOLE, number))
+
+
+Whole = Annotated[int | None, BeforeValidator(_whole)]
 Real = Annotated[Annotated[float, Field(allow_inf_nan=False)] | None, BeforeValidator(_number)]
 
 
