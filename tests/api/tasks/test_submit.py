@@ -212,7 +212,7 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     "negative seed": ({"seed": -2}, 422, "Seed"),
     "seed of 33 bits": ({"seed": 2**32}, 422, "Seed"),
     "seed of 60 bits": ({"seed": 2**60}, 422, "Seed must be between 0 and 4294967295"),
-    "seed of 1000 digits": ({"seed": 10**1000}, 422, "seed"),
+    "seed of 1000 digits": ({"seed": 10**1000}, 422, "Seed"),
     "no frames": ({"num_frames": 0}, 422, "num_frames must be between 1 and 65"),
     "a billion frames": ({"num_frames": 10**9}, 422, "num_frames must be between 1 and 65"),
     "size in words": ({"resolution": "big"}, 422, "WIDTHxHEIGHT"),
