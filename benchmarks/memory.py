@@ -62,13 +62,13 @@ class Measured:
     """One size; bytes."""
 
     predicted: int  #: what the planner budgets
-    peak: int  #: what the process took
-    predicted_alive: int  #: the same without what the heap keeps
-    peak_alive: int  #: what it took with a C library that keeps nothing
+    peak: int  #: measured peak of the process
+    predicted_alive: int  #: the same without what the heap retains
+    peak_alive: int  #: measured with a C library that retains nothing
 
 
 def measure(model: str, width: int, height: int, frames: int, image: bool) -> Measured:
-    """Make one clip with each of the two allocator settings."""
+    """Generate one clip with each of the two allocator settings."""
     peaks = []
     for environment in ({}, AT_ONCE):
         with real_worker(environment) as worker:

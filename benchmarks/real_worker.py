@@ -28,7 +28,7 @@ from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
 
 #: Pages of libraries that a worker has mapped in an installation that has been used; bytes. How many are mapped beside
-#: those that are read is up to the system's page cache: 134 to 226 MiB were seen for the same work.
+#: those that are read is up to the system's page cache: 134 to 226 MiB were observed for the same work.
 LIBRARIES = 136 * 2**20
 #: Longest wait for a task, in seconds.
 DEADLINE = 900.0

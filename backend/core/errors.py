@@ -109,7 +109,7 @@ class UnknownModel(InvalidRequest):
 
 
 class ImageNotAccepted(InvalidRequest):
-    """This model makes video from text alone and takes no image."""
+    """This model generates video from text alone and accepts no image."""
 
     code = "image_not_accepted"
     suggestions = ("Leave the image out, or choose an I2V or TI2V model.",)

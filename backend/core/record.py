@@ -1,4 +1,4 @@
-"""The record of a run: what a finished video says about how it was made.
+"""The record of a run: what a finished video says about how it was generated.
 
 It is stored in the MP4 file and in the output's row. Knows the device by its name; knows no loaded model and no file.
 """
@@ -77,12 +77,12 @@ class RunResult:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """Everything that a video says about how it was made."""
+    """Everything that a video says about how it was generated."""
 
     request: dict[str, Any]  #: as recorded; `requested` parses it
     model: str | None
     repository: str | None  #: where the model was published
-    weights_sha256: str | None  #: over the weights that made the latents
+    weights_sha256: str | None  #: over the weights that produced the latents
     libraries: dict[str, str]  #: name -> version
     device: str | None  #: in words
     result: RunResult | None  #: None = absent or malformed
@@ -108,7 +108,7 @@ class RunRecord:
 
     @property
     def requested(self) -> GenerationRequest | None:
-        """The request that makes the same clip again; None where this version cannot read it."""
+        """The request that reproduces the clip; None if this version cannot read it."""
         try:
             # The record may have come with a file of anybody's, so every type is checked, without conversion.
             _REQUEST.validate_json(json.dumps(self.request, allow_nan=False), strict=True)

@@ -423,12 +423,12 @@ def native_request(
 
 
 def guidance_plan(request: GenerationRequest, experts: Sequence[str]) -> tuple[float | None, ...]:
-    """Return the guidance scale of every step; None = the step makes one pass, without the negative prompt.
+    """Return the guidance scale of every step; None = the step takes one pass, without the negative prompt.
 
     A step is guided when its expert's scale is above 1 and the step lies in the request's interval
     (`guidance_start <= index / steps < guidance_end`).
 
-    diffusers' pipelines check only the first scale: above 1, every step makes both passes. Where this plan omits
+    diffusers' pipelines check only the first scale: above 1, every step takes both passes. Where this plan omits
     a pass because a scale is exactly 1, the result is the same but for rounding (the pipeline computes
     `n + 1 * (p - n)`). Where only one scale is above 1, each expert follows its own here; the pipeline would guide
     both or neither, even with a scale below 1.

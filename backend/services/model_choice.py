@@ -58,11 +58,11 @@ def choose_model(models: ModelManager, draft: RequestDraft, *, before: ModelSpec
     given = "a start and an end image were given" if end_image else "an image was given"
     reasons = [given if image else "no image was given"]
     if spec is before:
-        reasons.append(f"{spec.id} made the clip that this one continues")
+        reasons.append(f"{spec.id} generated the clip that this one continues")
     elif len(fitting) == 1:
         reasons.append(f"{spec.id} is the only installed model for that")
     else:
         reasons.append(f"{spec.id} is the best of the {len(fitting)} installed models for that on this machine")
     if len(able) < len(fitting):
-        reasons.append(f"it can make {draft.width}x{draft.height} as it is")
+        reasons.append(f"it can generate {draft.width}x{draft.height} exactly")
     return Choice(spec, tuple(reasons), tuple(one for one in fitting if one is not spec))

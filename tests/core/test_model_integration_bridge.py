@@ -45,7 +45,7 @@ class Folders:
 class Loader:
     state: str = "first"
     damaged: bool = False
-    storage: Storage | None = None  # what the files hold, where it is not for the plan to say
+    storage: Storage | None = None  # what the files hold, if the plan does not decide it
     loads: list[str] = field(default_factory=list)
 
     def fingerprint(self, folder: Path, spec: ModelSpec) -> str:

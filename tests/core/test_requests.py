@@ -181,9 +181,9 @@ def test_the_size_named_by_a_refusal_is_near_and_accepted_unchanged(spec: ModelS
     too_large = snapped[0] * snapped[1] > spec.max_pixels
     assert snap_size(spec, *near) == (*near, ())
     assert refused is (too_large or too_small)
-    if too_large:  # the largest that there is: one step more along both sides is too much
+    if too_large:  # the largest size: one step more along both sides is too much
         assert (near[0] + step) * (near[1] + step) > spec.max_pixels
-    elif too_small:  # the smallest that there is
+    elif too_small:  # the smallest size
         assert min(near) - step < spec.min_side
 
 

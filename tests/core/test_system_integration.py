@@ -171,7 +171,7 @@ def test_the_background_notices_a_slow_component_that_changes(parts: tuple[Part,
         noticed = threading.Event()
 
         def ask() -> Condition:
-            if calls.count("ask disk") == 2:  # so the second answer was noted
+            if calls.count("ask disk") == 2:  # so the second report was recorded
                 noticed.set()
             return parts[0].ask()
 

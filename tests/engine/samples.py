@@ -18,9 +18,9 @@ from backend.engine.sampling.denoise import DenoiseJob
 from tests.engine.reference import StockPipeline
 
 Picture = npt.NDArray[np.uint8]
-#: The samplers that diffusers has, and that every model takes that was not distilled for another one.
+#: Diffusers' samplers, which every model accepts unless it was distilled for another one.
 SAMPLERS = (Scheduler.UNIPC, Scheduler.EULER)
-#: The ways, by name: which model, whether it is given a start image and an end image.
+#: The modes by name: the model, and whether it gets a start image and an end image.
 MODES = {
     "t2v": ("tiny-t2v-a14b", False, False),
     "i2v": ("tiny-i2v-a14b", True, False),

@@ -37,7 +37,7 @@ from tests.support.random_model import build_random_model
 from tests.support.weight_forms import write_gguf
 
 TASK = "7b1d4c5e-0000-4000-8000-000000000001"
-#: For one attempt in a process of its own, most of it importing libraries; a busy machine is slow at that.
+#: For one attempt in a separate process, most of it importing libraries, which is slow on a busy machine.
 DEADLINE_SECONDS = 240
 
 
@@ -235,7 +235,7 @@ def test_a_stopped_attempt_leaves_nothing_but_states(
     left = [name for name in files_in(home) if not (error is LeaseLost and name == f"work/{TASK}/preview.jpg")]
     assert left == []
     if when is STOPS[3][1]:
-        # The other expert's turn came after step 2. Only an attempt that is to run again saves what it has now.
+        # The experts switched after step 2. Only an attempt that will run again saves its current state.
         stopped_at = ["step-0003.safetensors"] if error is WorkerStopping else []
         assert states_in(home) == ["step-0002.safetensors", *stopped_at]
 

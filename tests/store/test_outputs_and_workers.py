@@ -74,7 +74,7 @@ def test_deleting_an_output_deletes_its_files(store: TaskStore, database: Databa
     assert [output.task_id for output in outputs.list()] == [second]
     assert sorted(path.name for path in home.outputs.iterdir()) == [f"{second}.mp4", f"{second}_thumb.jpg"]
     home.video_of(second).unlink()
-    outputs.delete(second)  # somebody was faster with the file; the row goes all the same
+    outputs.delete(second)  # the file is already gone; the row is deleted anyway
     assert outputs.list() == []
 
 

@@ -75,7 +75,7 @@ def test_tasks_are_claimed_by_priority_then_age(store: TaskStore) -> None:
     assert [store.queue_position(task_id) for task_id in order] == [1, 2, 3, 4]
     assert [[task.id for task in store.up_to(task_id)] for task_id in order] == [order[:n] for n in (1, 2, 3, 4)]
     assert claimed(store)[0].id == high.id
-    assert [task.id for task in store.up_to(second.id)] == order[:3]  # the one that runs comes first
+    assert [task.id for task in store.up_to(second.id)] == order[:3]  # the running one comes first
     assert [claimed(store)[0].id for _ in order[1:]] == order[1:]
     assert store.claim("w1", LEASE) is None
     assert store.queue_position(high.id) is None
@@ -392,7 +392,7 @@ def test_a_failing_transaction_leaves_nothing_behind(store: TaskStore, database:
     _, token = claimed(store)
     with pytest.raises(
         (TypeError, StatementError)
-    ):  # bytes are no JSON: the output's row fails after the task's was changed
+    ):  # bytes are not JSON: the output's row fails after the task's was changed
         store.complete(task.id, token, replace(output_of(task.id), metadata={"raw": b"0"}))
     assert store.get(task.id).status is TaskStatus.PROCESSING
     assert types(database, task.id) == [EventType.SUBMITTED, EventType.STARTED]

@@ -23,8 +23,8 @@ from backend.store.workers import WorkerInfo, WorkerStore
 from backend.worker.supervisor import Supervisor, as_environment
 from tests.support.server import wait_for
 
-#: Starting a worker takes 6 s of processor time (torch, diffusers, the model); this is for a machine that trains
-#: models beside it.
+#: Starting a worker takes 6 s of CPU time (torch, diffusers, the model); this allows for a machine that also
+#: trains models.
 START_SECONDS = 240.0
 
 
@@ -93,7 +93,7 @@ class Queue:
 
     def leftovers(self) -> list[str]:
         """Names of files that only a running task may have, except saved states."""
-        # A worker may be tidying up meanwhile: `os.walk` does not mind folders that go.
+        # A worker may be cleaning up meanwhile: `os.walk` tolerates folders that disappear.
         found = [Path(folder, name) for folder, _, names in os.walk(self.home.work) for name in names]
         work = [path.relative_to(self.home.work) for path in found]
         return [p.name for p in self.home.outputs.glob("*.part")] + [str(p) for p in work if "state" not in p.parts]

@@ -112,7 +112,7 @@ def test_a_lost_lease_is_noticed_at_the_very_next_step(queue: Queue, attempt: At
 
 
 def test_the_heartbeat_reports_a_stop_too(queue: Queue, stopping: threading.Event) -> None:
-    attempt = begin(queue, FlakyStore(queue.database), stopping)  # its reports reach nobody
+    attempt = begin(queue, FlakyStore(queue.database), stopping)  # its reports are lost
     attempt.report(at_step(1))
     queue.tasks.request_cancel(attempt.task.id)
     attempt.renew()
@@ -172,7 +172,7 @@ def test_an_alert_is_reported_and_stops_nothing(queue: Queue, attempt: Attempt, 
     (event,) = [one for one in queue.events.of_task(attempt.task.id) if one.type is EventType.ALERT]
     assert event.data == alert.to_json() | {"unloaded": ["tiny-ti2v-5b"]}
     assert queue.tasks.get(attempt.task.id).status is TaskStatus.PROCESSING
-    begin(queue, FlakyStore(queue.database), stopping).alert(alert, ())  # a database that is away
+    begin(queue, FlakyStore(queue.database), stopping).alert(alert, ())  # an unavailable database
     queue.tasks.recover_worker(str(attempt.task.worker_id))
     attempt.alert(alert, ())
     with pytest.raises(LeaseLost):

@@ -34,7 +34,7 @@ from tests.support.hub import StandIn, repository_files, stand_in
 from tests.support.repository import needed_files, sharded_repository
 from tests.support.server import QUICK, LiveServer, wait_for
 
-pytestmark = pytest.mark.timeout(900)  # several process starts in one test, on a machine that does other things
+pytestmark = pytest.mark.timeout(900)  # several process starts in one test, on a busy machine
 T2V = "T2V-A14B"
 WANTED = {"model_type": T2V, "resolution": "128x128", "num_frames": 5, "steps": 2}
 ESTIMATE = "/api/v1/generation/estimate"
@@ -174,7 +174,7 @@ def test_a_task_downloads_its_model_reports_exact_bytes_and_completes(
     assert record["seconds"]["download"] > 0
     assert "download" not in server.client.post(ESTIMATE, json=WANTED | {"prompt": "a red circle"}).json()
 
-    # A file that is too short is found before the next task is queued, and it alone is fetched again.
+    # A truncated file is detected before the next task is queued, and only it is downloaded again.
     victim = "text_encoder/model.safetensors"
     (server.home / "models" / T2V / victim).write_bytes(needed[victim][:-100])
     hub.requests.clear()
@@ -216,7 +216,7 @@ def test_fifty_submits_and_two_workers_cause_one_download(serve: Serve, hub: Sta
 
         wait_for(lambda: any(one.startswith("Waiting for") for one in messages()), seconds=DEADLINE, what="a waiter")
         wait_for(lambda: any(one.startswith("Downloading") for one in messages()), seconds=DEADLINE, what="a fetcher")
-        # Four videos are enough to see that nobody fetches again.
+        # Four videos are enough to see that nothing is downloaded again.
         waiting = [task for task in tasks if server.task(task)["status"] == "pending"]
         assert len(waiting) == 48, "each of the two workers has one"
         for task in waiting[2:]:
@@ -256,7 +256,7 @@ def test_a_download_resumes_at_its_last_byte_after_a_kill_or_stop(
     continued = [request.range for request in hub.requests if request.range]
     assert continued, "the file at which the worker died is continued"
 
-    assert server.stop() == 0  # the line stands still, and nobody waits for it
+    assert server.stop() == 0  # the connection stalls, and the stop does not wait for it
     assert presence(server.home) is Presence.PARTIAL
     assert not (server.home / "models" / T2V).exists()
     hub.go_on()
@@ -275,7 +275,7 @@ def test_a_cancel_takes_effect_while_the_connection_stalls_and_the_data_stays(
     task = at_hub(hub, server)
     wait_for(lambda: server.task(task).get("stage") == "downloading_model", what="the stage")
     server.client.post(f"/api/v1/queue/{task}/cancel")
-    server.wait(task, "cancelled")  # nobody has let the line go on
+    server.wait(task, "cancelled")  # the connection is still stalled
     served = sum(hub.served.values())
     hub.go_on()
     wait_for(lambda: presence(server.home) is Presence.PARTIAL, what="the end of the download")
@@ -322,7 +322,7 @@ def test_a_paused_download_holds_up_only_its_own_tasks_and_resumes_at_its_last_b
         assert "queue_position" not in same
         other = server.client.post(SUBMIT, json=QUICK).json()
         assert other["queue_position"] == 1, "those that wait for the download are not counted"
-        server.wait(other["task_id"], "completed", seconds=DEADLINE)  # nobody has let the line go on
+        server.wait(other["task_id"], "completed", seconds=DEADLINE)  # the connection is still stalled
         for waiting in (task, same["task_id"]):
             handed_back(server, waiting)
         seen = server.client.get(PROGRESS).json()
@@ -332,7 +332,7 @@ def test_a_paused_download_holds_up_only_its_own_tasks_and_resumes_at_its_last_b
         part, here = let_go(server)
         asked = len(hub.requests)
 
-        # Slower than a test may take, so what follows happens in the middle of the files.
+        # Slower than the test's deadline, so the following happens midway through the files.
         manage(server, "bandwidth", bandwidth_limit_mbps=0.1)
         manage(server, "resume")
         wait_for(lambda: part.stat().st_size > here, what="the next bytes")
@@ -345,7 +345,7 @@ def test_a_paused_download_holds_up_only_its_own_tasks_and_resumes_at_its_last_b
             part, here = let_go(server)
             asked = len(hub.requests)
             manage(server, "resume")
-        manage(server, "bandwidth")  # no limit any more
+        manage(server, "bandwidth")  # no limit from here on
         done = server.wait(task, "completed", seconds=DEADLINE)
         first = next(request for request in hub.requests[asked:] if request.place == "cdn")
         assert first.range == f"bytes={here}-"
@@ -385,7 +385,7 @@ def test_a_pause_survives_a_restart_and_ignores_models_obtained_otherwise(serve:
     assert answer["status"] == "cancelled", "at once, as any task that waits"
     assert len(hub.requests) == asked, "a byte moved"
     assert server.client.get(PROGRESS).json()["status"] == "paused"
-    # As a command does it that somebody runs beside the server.
+    # As a command run beside the server does.
     home = Home(server.home)
     ModelDownloader(home, ModelManager(home, has_gpu=False), Hub(hub.endpoint)).download(MODELS[T2V])
     server.wait(task, "completed", seconds=DEADLINE)

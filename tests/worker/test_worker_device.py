@@ -48,7 +48,7 @@ def test_videos_are_generated_despite_a_failing_gpu_library(queue: Queue, tmp_pa
     assert_a_video_is_made_on_the_processor(queue, "first")
     equipment = queue.worker("first").equipment
     assert equipment is not None
-    assert equipment.device_reason == "no card can be used, so videos are made on the processor"
+    assert equipment.device_reason == "no card can be used, so videos are generated on the processor"
     (warning,) = equipment.warnings
     assert "NVIDIA's library could not be started" in warning
 

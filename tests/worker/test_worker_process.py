@@ -21,7 +21,7 @@ from backend.worker.supervisor import Supervisor, SupervisorStatus, as_environme
 from tests.support.server import wait_for
 from tests.worker.conftest import START_SECONDS, Queue
 
-pytestmark = pytest.mark.timeout(900)  # several process starts in one test, on a machine that does other things
+pytestmark = pytest.mark.timeout(900)  # several process starts in one test, on a busy machine
 Supervise = Callable[..., Supervisor]
 HANG_WHILE_DENOISING = "denoise.step:1=hang"
 
@@ -39,7 +39,7 @@ def is_stopped(pid: int) -> bool:
     try:
         states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
     except OSError:
-        return False  # a thread ended while it was looked at
+        return False  # a thread ended during the check
     return set(states) == {"T"}
 
 
@@ -91,7 +91,7 @@ def test_a_task_that_always_kills_its_worker_fails_and_the_next_one_runs(
     monkeypatch.setenv("WAN22_FAULTS", "decode.chunk:3=kill")
     deadly = queue.submit(frames=9, max_attempts=2)
     harmless = queue.submit(steps=4)
-    supervisor = supervise(restart_limit=1)  # the two deaths are one task's, so they count as one
+    supervisor = supervise(restart_limit=1)  # both deaths belong to one task, so they count once
     failed = queue.wait_status(deadly.id, TaskStatus.FAILED, seconds=2 * START_SECONDS)
     queue.wait_status(harmless.id, TaskStatus.COMPLETED)
     assert (failed.status, failed.error_code, failed.attempt) == (TaskStatus.FAILED, "worker_lost", 2)

@@ -77,7 +77,7 @@ def observe(frames: Frames) -> ObservedScene:
         rough = difference > _CONTRAST
         if rough.sum() < _FEWEST_PIXELS:
             return ObservedScene(UNCLEAR, UNCLEAR, UNCLEAR, background)
-        # The half with the strongest contrast lies inside the shape, not on its soft edge.
+        # The half with the strongest contrast is inside the shape, not on its soft edge.
         colour = np.median(frame[rough & (difference >= np.median(difference[rough]))], axis=0)
         colours.append(_nearest(colour, COLOURS))
         plain = (difference < _CONTRAST) | (np.linalg.norm(frame - colour, axis=-1) < _CONTRAST)

@@ -72,7 +72,7 @@ class ModelSpec:
 
     @property
     def needs_image(self) -> bool:
-        """Whether a video cannot be made without an image."""
+        """Whether the model requires an image."""
         return self.mode is Mode.I2V
 
     @property

@@ -277,7 +277,7 @@ def _unrounded(plan: MemoryPlan) -> bool:
 
 
 def _deviation(plan: MemoryPlan) -> tuple[bool, bool, bool, int]:
-    """Order plans of equal speed: first those that change no pixel, then those that move least."""
+    """Order plans of equal speed: first those that change no pixel, then those that transfer least."""
     moves = list(Placement).index(plan.placement)
     return plan.storage is not Storage.BF16, plan.tiled_decode, plan.text_encoder_on_cpu, moves
 

@@ -54,9 +54,9 @@ def choose_device(
         return DeviceVerdict(usable.device, usable.name, f"{usable.name} passed its trial", tuple(found.failures))
     if setting == "auto":
         if found.failures:
-            reason = "no card can be used, so videos are made on the processor"
+            reason = "no card can be used, so videos are generated on the processor"
             return DeviceVerdict(CPU, PROCESSOR, reason, tuple(found.failures))
-        return DeviceVerdict(CPU, PROCESSOR, "no NVIDIA card was found, so videos are made on the processor")
+        return DeviceVerdict(CPU, PROCESSOR, "no NVIDIA card was found, so videos are generated on the processor")
     why = "; ".join(found.failures) or f"torch {facts.build} sees no such card"
     raise DeviceUnusable(f"WAN22_DEVICE asks for {setting}, which cannot be used: {why}", suggestions=found.steps())
 

@@ -24,7 +24,7 @@ IMAGE_ENCODER = "image_encoder"
 VAE = "vae"
 EXPERTS = ("transformer", "transformer_2")
 _BLOCKS = "blocks"
-#: Eight-bit floats with a four-bit exponent, the type that diffusers' layer-wise casting is made for.
+#: Eight-bit floats with a four-bit exponent, the type that diffusers' layer-wise casting is designed for.
 _FP8 = torch.float8_e4m3fn
 
 

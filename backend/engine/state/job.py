@@ -41,7 +41,7 @@ def write_state(job: DenoiseJob, path: Path) -> None:
 
 
 def restore_state(job: DenoiseJob, path: Path) -> None:
-    """Restore a saved state into a job that was just started; the job stays as it is if the state does not fit.
+    """Restore a saved state into a job that was just started; the job is unchanged if the state does not fit.
 
     Raises:
         StateMismatch: the file is damaged, or was made by another version, request, model, set of LoRAs or kind

@@ -60,7 +60,7 @@ class Forecast:
 
     @property
     def machine(self) -> Machine:
-        """The machine as it is known now."""
+        """The machine as currently known."""
         return self.runs_on() if callable(self.runs_on) else self.runs_on
 
     def decide(self, request: GenerationRequest, *, free_vram: int | None = None, measured: bool = True) -> Decision:

@@ -81,7 +81,7 @@ class ResourceCheck:
 def check_resources(
     usage: ResourceUsage, workers: Sequence[WorkerInfo], limits: ResourceLimits, no_worker: str
 ) -> ResourceCheck:
-    """Compare the usage with the limits; `no_worker` is the sentence for a system without a living worker."""
+    """Compare the usage with the limits; `no_worker` is the sentence for a system without a live worker."""
     found = [] if workers else [Shortage(Resource.WORKERS, no_worker, blocking=True)]
     found += _vram(usage, workers, limits)
     if usage.ram >= limits.ram_warning_threshold:

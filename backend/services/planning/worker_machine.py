@@ -56,7 +56,7 @@ class WorkingMachine:
         return max(tried, key=_reach, default=self._looks)
 
     def computes_on_gpu(self) -> bool:
-        """Whether videos are made on a card."""
+        """Whether videos are generated on a card."""
         return self.now().cuda
 
     def _tried(self, worker: WorkerInfo) -> Machine | None:

@@ -35,12 +35,12 @@ TILES = "pixels differ slightly from those decoded in one piece"
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """Final latents and how they were made."""
+    """Final latents and how they were produced."""
 
     latents: Latents  #: [1, C, T, h, w]
     components: WanComponents  #: the model, or its decoder alone
-    weights_sha256: str | None  #: over all weights that made the latents; None = those of `components`
-    expert_steps: dict[str, int]  #: steps that each expert made
+    weights_sha256: str | None  #: over all weights that produced the latents; None = those of `components`
+    expert_steps: dict[str, int]  #: steps run by each expert
     loras: tuple[dict[str, Any], ...]  #: receipts, as plain JSON values
     resumed_from_step: int | None
     rungs: Rungs  #: what happened when memory ran out, so far

@@ -21,7 +21,7 @@ from tests.support.weight_files import sparse, sparse_gguf
 
 MATRIX = {"a.weight": (512, 256)}
 WORDS = {"spiece_model": (40,)}
-#: What says that weights were scaled, and is no scale of one.
+#: Marks that weights were scaled, without being a scale.
 MARKS: dict[str, tuple[int, ...]] = {
     "a.scale_input": (),
     "a.input_scale": (),

@@ -18,7 +18,7 @@ from backend.core.planning.footprint import Footprint
 from backend.core.planning.memory_plan import PLANS
 
 TINY = [name for name, spec in MODELS.items() if spec.embedded]
-#: width, height, frames, steps: ten to learn from, and others to expect.
+#: width, height, frames, steps: ten to learn from, and others to predict.
 LEARNT = [
     (64, 64, 9, 4),
     (96, 96, 17, 20),
@@ -71,7 +71,7 @@ def test_ten_noisy_runs_predict_others_within_a_quarter(model: str, by: float, o
     dice = random.Random(7)
     truth = machine(by, overhead)
     runs = [observed(tiny(model, *size), truth, dice.uniform(0.9, 1.1)) for size in LEARNT]
-    runs[4] = observed(runs[4].workload, truth, 6.0)  # somebody compiled something
+    runs[4] = observed(runs[4].workload, truth, 6.0)  # an outlier: the machine was busy
     rates = refine(rates_of(None, 2), runs)
     for size in FORETOLD:
         work = tiny(model, *size)
@@ -127,7 +127,7 @@ def test_the_load_time_is_unknown_until_a_model_was_loaded_from_disk() -> None:
     work = Workload.native(find_model("TI2V-5B"))
     begin = rates_of("NVIDIA H100", 8)
     assert seconds(work, PLANS[0], begin).load is None
-    assert refine_load(begin, [(work, 0.0), (work, 0.01)]) == begin  # the model was there already
+    assert refine_load(begin, [(work, 0.0), (work, 0.01)]) == begin  # the model was already loaded
     rates = refine_load(begin, [(work, 20.0), (work, 0.0), (work, 30.0), (work, 400.0)])
     assert "load" in rates.measured
     assert seconds(work, PLANS[0], rates).load == pytest.approx(30.0)

@@ -124,7 +124,7 @@ def test_weights_need_the_predicted_memory_in_every_precision(model: str, storag
     said = sum(expert_bytes(arch.transformer, storage, float32=float32))
     for name in EXPERTS[: arch.experts]:
         stored = stored_bytes(getattr(loaded, name))
-        # Rounding takes the biases of the matrices along, which are a larger part where matrices are small.
+        # Rounding includes the biases of the matrices, which are a larger share of small matrices.
         assert stored == said if storage is Storage.BF16 else stored <= said <= 1.05 * stored
     assert stored_bytes(loaded.text_encoder) == (FLOAT32 if float32 else BFLOAT16) * arch.text.parameters
     assert stored_bytes(loaded.vae) == FLOAT32 * arch.vae.parameters

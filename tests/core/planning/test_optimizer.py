@@ -151,7 +151,7 @@ def test_a_card_that_computes_in_float32_holds_half_as_much() -> None:
     usual = {option.plan: option.needs for option in decide(on, work).options}
     twice = {option.plan: option.needs for option in decide(wide, work).options}
     arch, plan = work.architecture, PLANS[0]
-    # Text encoder and experts, but not their norms and the VAE, which are in float32 anywhere.
+    # Text encoder and experts, but not their norms and the VAE, which are float32 everywhere.
     more = twice[plan].vram - usual[plan].vram
     weights = 2 * (arch.expert_parameters + arch.text.parameters)
     assert more >= 0.99 * weights

@@ -12,7 +12,7 @@ from backend.core.planning.memory_plan import PLANS
 from benchmarks.memory import AT_ONCE
 from benchmarks.real_worker import real_worker
 
-#: Each takes more than the one before it, so that one worker's highest point is that of its last task. The second one
+#: Each needs more than the one before it, so that one worker's peak is that of its last task. The second one
 #: is larger than the third, but oneDNN computes its largest level.
 SIZES = ((128, 128, 5), (256, 256, 5), (208, 208, 5))
 

@@ -92,7 +92,7 @@ def test_a_requested_cpu_is_used_without_looking_for_cards() -> None:
 def test_a_machine_without_a_card_gets_no_warning(facts: Facts) -> None:
     verdict = choose_device("auto", facts, BARE)
     assert verdict.device == "cpu"
-    assert verdict.reason == "no NVIDIA card was found, so videos are made on the processor"
+    assert verdict.reason == "no NVIDIA card was found, so videos are generated on the processor"
     assert verdict.warnings == ()
 
 
@@ -176,7 +176,7 @@ def test_a_failure_is_reported_with_a_remedy_and_the_cpu_takes_over(
 ) -> None:
     verdict = choose_device("auto", facts, hardware)
     assert verdict.device == "cpu"
-    assert verdict.reason == "no card can be used, so videos are made on the processor"
+    assert verdict.reason == "no card can be used, so videos are generated on the processor"
     (warning,) = verdict.warnings
     assert says in warning
     assert helps in warning

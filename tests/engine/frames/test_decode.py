@@ -146,7 +146,7 @@ def test_non_finite_tiles_and_the_callback_stop_the_decode(tiling: WanComponents
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from Linux's /proc")
-@pytest.mark.timeout(600)  # 15 s of processor time on a machine that may do other things
+@pytest.mark.timeout(600)  # 15 s of CPU time on a machine that may be busy
 def test_memory_does_not_grow_with_the_clip_and_the_frames_equal_a_whole_decode() -> None:
     measured = measure()
     assert measured["equal"] == {"17": True, "65": True, "257": True}
@@ -161,7 +161,7 @@ def test_memory_does_not_grow_with_the_clip_and_the_frames_equal_a_whole_decode(
 def test_memory_in_tiles_grows_neither_with_the_picture_nor_with_the_clip() -> None:
     measured = measure("tiles")
     peaks = measured["tiled"]
-    frames_kib = 4 * 480 * 480 * 3 // 1024  # one chunk of finished frames, 2.6 MiB: they leave together
+    frames_kib = 4 * 480 * 480 * 3 // 1024  # one chunk of finished frames, 2.6 MiB, which are yielded together
     assert peaks["480"] - peaks["192"] < 3 * frames_kib, measured
     clip_kib = 97 * 192 * 192 * 3 * 4 // 1024  # the longer clip as decoded pixels, 41 MiB
     assert peaks["long"] - peaks["480"] < clip_kib / 4, measured
@@ -169,7 +169,7 @@ def test_memory_in_tiles_grows_neither_with_the_picture_nor_with_the_clip() -> N
 
 
 def measure(*arguments: str) -> Any:
-    # With this threshold the allocator gives back every tensor at once, so the peak is what is really held.
+    # With this threshold the allocator returns every tensor at once, so the peak is what is really alive.
     done = subprocess.run(
         [sys.executable, "-m", "tests.engine.frames.decode_memory", *arguments],
         capture_output=True,

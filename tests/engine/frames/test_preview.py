@@ -30,7 +30,7 @@ def test_a_preview_is_a_small_jpeg_in_the_clips_aspect(
     latent: tuple[int, int], size: tuple[int, int], expected: tuple[int, int], with_map: bool
 ) -> None:
     generator = torch.Generator().manual_seed(1)
-    latents = torch.randn(1, 16, 5, *latent, generator=generator)  # noise: what compresses worst
+    latents = torch.randn(1, 16, 5, *latent, generator=generator)  # noise, which compresses worst
     latent_rgb = np.random.default_rng(1).normal(size=(16, 3)).astype(np.float32)
     preview_map = PreviewMap(latent_rgb, np.full(3, 0.5, np.float32)) if with_map else None
     picture = render_preview(latents, preview_map, size)

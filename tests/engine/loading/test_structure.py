@@ -23,7 +23,7 @@ from backend.engine.loading.pipeline_loader import WanPipelineLoader
 CONFIGS = Path(str(files("backend"))) / "assets" / "configs"
 PUBLISHED = ["T2V-A14B", "I2V-A14B", "TI2V-5B", "Wan2.1-I2V-14B-480P", "Wan2.1-I2V-14B-720P"]
 _WAN21_I2V = {"transformer": 16.39, "text_encoder": 5.68, "image_encoder": 0.63, "vae": 0.127}
-#: Billions of parameters as they are published, and as the literature of each model rounds them.
+#: Billions of parameters as published, and as rounded in each model's documentation.
 BILLIONS = {
     "T2V-A14B": {"transformer": 14.29, "transformer_2": 14.29, "text_encoder": 5.68, "vae": 0.127},
     "I2V-A14B": {"transformer": 14.29, "transformer_2": 14.29, "text_encoder": 5.68, "vae": 0.127},

@@ -249,7 +249,7 @@ def encoded(components: WanComponents) -> torch.Tensor:
 def test_a_text_encoder_with_llama_names_keeps_its_values(
     plain: Sample, trained: Path, device: str, kind: Gguf, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weight_files, "_AT_ONCE", 1000)  # groups of fifteen rows, and a last one that is smaller
+    monkeypatch.setattr(weight_files, "_AT_ONCE", 1000)  # groups of fifteen rows, and a smaller last one
     held = write_gguf(trained, "text_encoder", kind, table=LLAMA)
     other = with_numbers(trained, "text_encoder", held)
     loader = WanPipelineLoader(device, precision=precision)

@@ -498,7 +498,7 @@ def test_no_matching_key_is_always_an_error(failure: OnLoraFailure, components: 
 
 def test_a_pickle_in_disguise_is_never_opened(components: WanComponents, tmp_path: Path) -> None:
     canary = tmp_path / "canary"
-    pickle = b"cpathlib\nPath\n(V" + str(canary).encode() + b"\ntR(ctouch\n."  # would need only to be loaded
+    pickle = b"cpathlib\nPath\n(V" + str(canary).encode() + b"\ntR(ctouch\n."  # loading it would be enough
     for name, content in (("raw", pickle), ("sized", struct.pack("<Q", len(pickle)) + pickle)):
         path = tmp_path / f"{name}.safetensors"
         path.write_bytes(content)

@@ -168,7 +168,7 @@ def test_blocks_are_copied_to_the_device_one_by_one(request: pytest.FixtureReque
         block.register_forward_hook(note, prepend=True)
     one.start().step()
     each = len(list(blocks[0].parameters()))
-    # On a GPU the next block is on its way while one computes.
+    # On a GPU the next block is copied while one computes.
     assert set(away) <= ({each} if device == "cpu" else {each, 2 * each})
     assert len(away) == 4, "two blocks, with and without the prompt"
     assert {parameter.data_ptr() for parameter in blocks.parameters()} == masters
@@ -374,7 +374,7 @@ def test_an_image_is_encoded_in_the_plans_tiles_and_a_state_records_it(
     assert torch.equal(parts.given.noise, whole.given.noise)
     assert parts.given.image.shape == whole.given.image.shape
     assert not torch.equal(parts.given.image, whole.given.image)
-    # What lies further from a seam than the encoder looks is the same: the tile's first columns.
+    # Columns further from a seam than the encoder's receptive field are equal: the tile's first ones.
     assert torch.allclose(parts.given.image[..., :1], whole.given.image[..., :1], atol=0.2)
     assert (whole.encoded_as, parts.encoded_as) == (None, "image in tiles of 128")
     assert not tiled.components.vae.use_tiling

@@ -123,7 +123,7 @@ def test_an_expert_with_scale_one_needs_no_second_pass(
     job = DenoiseJob.start(random_components, request)
     assert [scale is None for scale in job.scales] == [expert == "low" for expert in job.plan]
     assert passes_by_expert(job) == {"high": {2}, "low": {1}}
-    # The pipeline makes the pass and computes n + 1 * (p - n): the same but for rounding.
+    # The pipeline takes the pass and computes n + 1 * (p - n): the same but for rounding.
     stock = StockPipeline.like(random_components).latents(request)
     assert torch.allclose(job.latents, stock, atol=1e-5)
 
@@ -254,7 +254,7 @@ def test_non_finite_values_stop_the_run_at_their_step(
     job = DenoiseJob.start(random_components, make_request())
     job.step()
 
-    # What a broken weight does: the expert's output holds one infinity from the third step on.
+    # The effect of a broken weight: the expert's output contains one infinity from the third step on.
     def spoil(_module: object, _inputs: object, output: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
         spoiled = output[0].clone()
         spoiled[0, 0, 0, 0, 0] = float("inf")

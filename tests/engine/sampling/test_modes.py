@@ -16,7 +16,7 @@ from backend.engine.sampling.conditioning import prepare_latents
 from backend.engine.sampling.denoise import DenoiseJob
 from tests.engine.samples import MODES, SAMPLERS, Sample, finish, picture_of, sample
 
-#: Sizes and frame counts that are no squares and no round numbers; TI2V needs multiples of 32.
+#: Sizes and frame counts that are neither square nor round; TI2V needs multiples of 32.
 ODD = {
     "t2v": {"width": 80, "height": 112, "num_frames": 5},
     "i2v": {"width": 112, "height": 80, "num_frames": 5},

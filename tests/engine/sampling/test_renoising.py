@@ -52,7 +52,7 @@ def reference(components: WanComponents, request: GenerationRequest) -> torch.Te
     generator = torch.Generator("cpu").manual_seed(request.seed)
     shape = (1, 48, (request.num_frames - 1) // 4 + 1, request.height // 16, request.width // 16)
     tokens = shape[2] * shape[3] // 2 * shape[4] // 2
-    # Diffusers' Euler has the table of the 1000 shifted times, before it is told a number of steps.
+    # Diffusers' Euler has the table of the 1000 shifted timesteps until its number of steps is set.
     table = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=5.0)
 
     def level(time: float) -> float:
@@ -86,7 +86,7 @@ def test_it_equals_the_formula_written_out(components: WanComponents, seed: int)
 
 def test_noise_levels_are_those_of_the_nearest_shifted_timesteps() -> None:
     assert [round(level_of(time, 5.0), 4) for time in SPEC.renoise_at] == [1.0, 0.7571, 0.5216]
-    # FastVideo's stage has a shift of 8 for every model: what that changes is small.
+    # FastVideo's stage uses a shift of 8 for every model; the difference is small.
     assert all(abs(level_of(time, 8.0) - level_of(time, 5.0)) < 4e-4 for time in SPEC.renoise_at)
     assert level_of(500, 1.0) == 0.5
 
@@ -97,7 +97,7 @@ def test_the_same_seed_gives_the_same_latents_whatever_runs_alongside(components
     jobs = [DenoiseJob.start(components, request) for request in requests]
     while not all(job.done for job in jobs):
         for job in jobs:
-            torch.randn(3)  # the generator of the process is nobody's
+            torch.randn(3)  # no run may depend on the process's generator
             job.step()
     assert all(torch.equal(job.latents, latents) for job, latents in zip(jobs, alone, strict=True))
     assert not torch.equal(alone[0], alone[1])

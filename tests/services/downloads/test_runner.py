@@ -167,7 +167,7 @@ def test_a_pause_ends_once_its_model_is_complete(
     here = serve()
     here.restore()
     assert tasks.claim("w1", LEASE) is None
-    shutil.copytree(EMBEDDED_MODELS / "tiny-t2v-a14b", home.model_of(T2V.id))  # as somebody does it by hand
+    shutil.copytree(EMBEDDED_MODELS / "tiny-t2v-a14b", home.model_of(T2V.id))  # as if copied by hand
     wait_for(lambda: not orders.is_paused(T2V.id), what="the end of the pause")
     assert tasks.queue_position(waiting.id) == 1
     if wished:
@@ -190,7 +190,7 @@ def test_a_failing_database_ends_no_download(
     until(here, DownloadState.COMPLETED)
     orders.fails = False
     again = serve()
-    again.restore()  # the end could not be written down, so it is found out again
+    again.restore()  # the end could not be stored, so it is detected again
     until(again, DownloadState.COMPLETED)
     assert orders.list() == []
 

@@ -24,7 +24,7 @@ COSTS = {
     Phase.DECODE: 0.5,
     Phase.MUX: 1.0,
 }
-#: What a phase is expected to take before anything was measured, in steps.
+#: Expected cost of each phase before anything was measured, in steps.
 SHARES = {**dict.fromkeys(COSTS, 1.0), Phase.LOAD: 3.0, Phase.ENCODE: 0.3, Phase.DECODE: 0.5, Phase.MUX: 0.3}
 
 

@@ -39,6 +39,6 @@ def test_changed_settings_apply_to_the_next_task(tmp_path: Path) -> None:
     kept.change({"max_vram_usage_gb": 13, "vae_tile_size": 192})
     tiled = plans.choose(request, "files").plan
     assert (tiled.tiled_decode, tiled.tile_size) == (True, 192)
-    home.config_file.write_text("{")  # a broken file constrains nothing, and keeps nobody from working
+    home.config_file.write_text("{")  # a broken file constrains nothing and stops no task
     assert plans.choose(request, "files").plan == forecast.decide(request).start.plan
     database.close()

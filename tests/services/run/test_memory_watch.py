@@ -80,8 +80,8 @@ def levels(gauge: Gauge, shares: Sequence[float]) -> list[str]:
     [
         ([10, 74.9, 75, 80, 89, 90, 95], ["", "", "w", "", "", "c", ""]),
         ([95], ["c"]),
-        ([95, 86, 84, 76, 69, 76], ["c", "", "", "", "", "w"]),  # on the way down nothing is new
-        ([76, 74, 76, 74, 76], ["w", "", "", "", ""]),  # at an edge it is told once
+        ([95, 86, 84, 76, 69, 76], ["c", "", "", "", "", "w"]),  # falling usage raises no alert
+        ([76, 74, 76, 74, 76], ["w", "", "", "", ""]),  # near a limit it alerts once
         ([91, 89, 91, 89], ["c", "", "", ""]),
         ([91, 84, 91], ["c", "", "c"]),
         ([91, 74, 76], ["c", "", ""]),  # from critical straight to below a warning: that level ends at 70 too
@@ -114,7 +114,7 @@ def test_changed_limits_apply_at_the_next_sample(tmp_path: Path) -> None:
     gauge.vram = 92
     watch.poll()
     assert [(alert.level, alert.reading.place) for alert in watch.take()] == [(MemoryLevel.WARNING, Place.VRAM)]
-    (tmp_path / "config.json").write_text("{")  # a broken file has no limits; the usual ones are in force
+    (tmp_path / "config.json").write_text("{")  # a broken file has no limits; the defaults apply
     watch.poll()
     assert [(alert.level, alert.reading.place) for alert in watch.take()] == [(MemoryLevel.CRITICAL, Place.VRAM)]
 
@@ -239,7 +239,7 @@ def test_the_peak_of_this_process_is_measured_and_reset() -> None:
     (reading,) = memory.readings()
     assert reading.place is Place.RAM
     assert 0 < reading.used < reading.total
-    memory.release()  # what earlier tests left in this process must not go while it is measured
+    memory.release()  # leftovers of earlier tests must not be freed during the measurement
     memory.begin()
     before = memory.peaks()
     assert before.vram is None
