@@ -335,6 +335,10 @@ def _open_client(url: str, headers: dict[str, str]) -> httpx2.Client:
         host = httpx2.URL(url).host
         if not url.startswith(("http://", "https://")) or not host:
             raise httpx2.InvalidURL(url)
+        try:
+            host.encode("idna")  # as the system does before it asks for the address: no empty or overlong labels
+        except UnicodeError:
+            raise httpx2.InvalidURL(url) from None
         return httpx2.Client(base_url=url, headers=headers, timeout=30.0, trust_env=not is_this_machine(host))
     except httpx2.InvalidURL:
         raise BadSettings(

@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 import typer.main
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from backend.cli import app
@@ -296,6 +296,9 @@ def test_a_waiting_task_says_that_no_worker_runs(idle: LiveServer, tmp_path: Pat
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(min_size=1).filter(lambda text: "\0" not in text and not text.startswith("-")))
+@example(".")
+@example("http://" + "a" * 64)
+@example("http://a..b")
 def test_any_text_as_an_argument_is_answered_with_a_sentence(tmp_path: Path, text: str) -> None:
     for arguments in (["plan", text], ["loras", "show", text], ["queue", "--server", text], ["replay", text]):
         done = invoke(*arguments, home=tmp_path)
