@@ -66,6 +66,7 @@ _OPTIONS: Final[Mapping[str, str]] = {
     "negative_prompt": "--negative",
     "model_type": "--model",
     "scheduler": "--scheduler",
+    "force": "--force",
     "keep_latents": "--keep-latents",
 }
 

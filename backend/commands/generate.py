@@ -185,9 +185,18 @@ class VideoOptions:
         bool, typer.Option("--keep-latents", help="Keep the latents, for `wan22 redecode`.", rich_help_panel=_FILE)
     ] = False
 
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Try it even if it does not seem to fit this machine.", rich_help_panel=_MODEL),
+    ] = False
+
     def as_request(self) -> dict[str, Any]:
         """Return the API fields; None means the model's default."""
-        return vars(self) | {"loras": parse_loras(self.loras), "keep_latents": self.keep_latents or None}
+        return vars(self) | {
+            "loras": parse_loras(self.loras),
+            "keep_latents": self.keep_latents or None,
+            "force": self.force or None,
+        }
 
 
 def with_video_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -182,7 +182,7 @@ def _brief_answer(decision: Decision, installed: set[str]) -> list[str]:
     memory = f"{in_gib(best.needs.vram)} VRAM, " if decision.machine.cuda else ""
     return [
         _answer(decision),
-        f"plan {best.plan.name}{tiled}: {memory}{in_gib(best.needs.ram)} RAM",
+        f"plan {best.name}{tiled}: {memory}{in_gib(best.needs.ram)} RAM",
         f"{model} is {where}",
         more,
     ]
@@ -203,7 +203,7 @@ def _described(decision: Decision, installed: set[str]) -> dict[str, object]:
         "fits": decision.fits,
         "reason": decision.reason,
         "would_fit": None if decision.fits else decision.would_fit,
-        "plan": None if best is None else best.plan.name,
+        "plan": None if best is None else best.name,
         "vram_bytes": None if best is None or not decision.machine.cuda else best.needs.vram,
         "ram_bytes": None if best is None else best.needs.ram,
         "seconds": round(best.seconds.warm, 1) if best is not None and decision.seconds_known else None,
@@ -215,10 +215,10 @@ def _options(decision: Decision) -> Table:
     for option in decision.options:
         needs = option.needs
         table.add_row(
-            option.plan.name,
+            option.name,
             "yes" if option.plan.tiled_decode else "",
             "yes" if option.plan.text_encoder_on_cpu else "",
-            in_gib(needs.vram),
+            in_gib(needs.vram) if decision.machine.cuda else "",
             f"{in_gib(needs.ram)} ({in_gib(needs.pinned)})",
             f"{option.seconds.warm:,.0f}" if decision.seconds_known else "",
             escape("taken" if option is decision.chosen else option.reason),
@@ -277,7 +277,7 @@ def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _brief(decision: Decision) -> str:
     if decision.chosen is None:
         return _no(decision)
-    return decision.chosen.plan.name + (f", {_time(decision.chosen)}" if decision.seconds_known else "")
+    return decision.chosen.name + (f", {_time(decision.chosen)}" if decision.seconds_known else "")
 
 
 def _no(decision: Decision) -> str:
@@ -300,4 +300,4 @@ def _cell(decision: Decision) -> str:
     switches = (("tiled", best.plan.tiled_decode), ("text on CPU", best.plan.text_encoder_on_cpu))
     extras = "".join(f", {word}" for word, on in switches if on)
     memory = f"{best.needs.vram / GIB:.1f} VRAM, {best.needs.ram / GIB:.1f} RAM"
-    return f"**{best.plan.name}**{extras}: {memory}" + (f"; {_time(best)}" if decision.seconds_known else "")
+    return f"**{best.name}**{extras}: {memory}" + (f"; {_time(best)}" if decision.seconds_known else "")

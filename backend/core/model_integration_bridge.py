@@ -61,6 +61,10 @@ LoadedT_co = TypeVar("LoadedT_co", bound=LoadedModel, covariant=True)
 class ModelLoader(Protocol[LoadedT_co]):
     """Loads models (`engine.loading.pipeline_loader.WanPipelineLoader`)."""
 
+    @property
+    def precision(self) -> str:
+        """The dtype in which models compute."""
+
     def fingerprint(self, folder: Path, spec: ModelSpec) -> str:
         """Return the fingerprint of the folder."""
 
@@ -98,6 +102,11 @@ class ModelIntegrationBridge(Generic[LoadedT]):
     def loaded_model(self) -> str | None:
         """Id of the loaded model."""
         return self._loaded_id
+
+    @property
+    def precision(self) -> str:
+        """The dtype in which models compute."""
+        return self._loader.precision
 
     def availability(self, model_id: str) -> Availability:
         """Return whether the model could be loaded, without loading it.

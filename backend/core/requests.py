@@ -38,7 +38,7 @@ MAX_CRF = 51
 DEFAULT_CRF = 17
 
 #: Values that do not change the latents: their origin, and what happens to them afterwards.
-AFTER_DENOISING = ("fps", "crf", "keep_latents", "latents_of", "extends", "preset", "on_lora_failure")
+AFTER_DENOISING = ("fps", "crf", "keep_latents", "latents_of", "extends", "preset", "on_lora_failure", "force")
 #: Values that default to the field of the same name in the model's spec.
 _FROM_SPEC = (
     "negative_prompt",
@@ -145,6 +145,7 @@ class RequestDraft:
     preset: str | None = None
     variations: int = 1  #: number of tasks, with consecutive seeds
     priority: Priority = Priority.NORMAL
+    force: bool = False  #: queue it even if it does not seem to fit the machine
     idempotency_key: str | None = None
 
 
@@ -178,10 +179,13 @@ class GenerationRequest:
     latents_of: str | None = None  #: the output whose kept latents are decoded again, without denoising
     extends: str | None = None  #: the output whose last frame is `image`
     preset: str | None = None  #: the preset that steps, guidance, shift and scheduler came from
+    force: bool = False  #: whether it runs even if it does not seem to fit the machine; decides no frame
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` reads them back."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if not self.force:
+            del values["force"]
         return values
 
     @classmethod

@@ -28,7 +28,7 @@ from backend.core.requests import (
     resolve_request,
 )
 from backend.core.settings import Settings
-from backend.models.folder.manager import ModelManager
+from backend.models.folder.manager import ModelManager, ModelState
 from backend.models.lora.library import LoraLibrary
 from backend.services.continuation import Continuation
 from backend.services.media.images import InputStore
@@ -74,6 +74,7 @@ class Estimate:
     prepared: Prepared
     decision: Decision
     available: bool  #: whether the model's files are installed
+    fits: bool  #: whether `submit` takes it without `force`; also where nothing is known about the machine or the files
     fetch: FetchFirst | None = None  #: what a task would download first
 
 
@@ -125,7 +126,10 @@ class GenerationService:
         """
         prepared = self._prepared(draft)
         available, fetch = self._supply.foresee(prepared.choice.spec)
-        return Estimate(prepared, self._forecast.decide(prepared.requests[0]), available, fetch)
+        size = self._model_bytes(self._models.state(prepared.choice.spec), fetch)
+        lacking = self._forecast.shortfall(prepared.requests[0], size)
+        decision = lacking or self._forecast.decide(prepared.requests[0])
+        return Estimate(_forced(prepared, lacking), decision, available, lacking is None, fetch)
 
     def redecode(
         self, output_id: str, *, fps: float | None = None, crf: int | None = None, key: str | None = None
@@ -179,6 +183,13 @@ class GenerationService:
         """Delete stored images that no task or video references any more; return the number deleted."""
         return self._inputs.prune(self._tasks.image_ids())
 
+    @staticmethod
+    def _model_bytes(state: ModelState, fetch: FetchFirst | None) -> int | None:
+        """Return the size of a model's files once they are complete; None until the hub was asked."""
+        if fetch is None:
+            return state.size_bytes if state.available else None
+        return None if fetch.missing_bytes is None else state.size_bytes + fetch.missing_bytes
+
     def _prepared(self, asked: RequestDraft) -> Prepared:
         draft = asked
         before: ModelSpec | None = None
@@ -195,9 +206,9 @@ class GenerationService:
         draft, loras, more = self._with_loras(choice.spec, draft)
         first, adjusted = resolve_request(choice.spec, draft, loras)
         seeds = [(first.seed + index) % (MAX_SEED + 1) for index in range(asked.variations)]
-        requests = tuple(replace(first, seed=seed) for seed in seeds)
+        requests = tuple(replace(first, seed=seed, force=asked.force) for seed in seeds)
         # Hashed before the seed is drawn, so that a retried submit has the same hash.
-        values = asdict(replace(asked, model=choice.spec.id, idempotency_key=None))
+        values = asdict(replace(asked, model=choice.spec.id, idempotency_key=None, force=False))
         fingerprint = hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
         read = self._prompt_notes(choice.spec, first)
         return Prepared(requests, choice, (*notes, *more, *adjusted, *read), asked, fingerprint)
@@ -256,8 +267,10 @@ class GenerationService:
         with self._supply.hold(choice.spec):
             state, fetch = self._supply.inspect(choice.spec)
             if first.latents_of is None:  # decoding again needs no more resources than the first time
-                missing = 0 if fetch is None else fetch.missing_bytes or 0
-                self._forecast.check(first, state.size_bytes + missing)
+                size = self._model_bytes(state, fetch)
+                self._forecast.check(first, size)
+                if first.force:
+                    prepared = _forced(prepared, self._forecast.shortfall(first, size))
             tasks = self._tasks.insert_all(
                 [(new_task_id(), request) for request in prepared.requests],
                 adjustments=prepared.notes,
@@ -271,3 +284,10 @@ class GenerationService:
         # Earlier videos do not predict the speed of the network.
         known = until_done if fetch is None else None
         return Submission(tuple(tasks), choice.spec, choice.reasons, position, known, fetch)
+
+
+def _forced(prepared: Prepared, lacking: Decision | None) -> Prepared:
+    """Note on a forced request that it does not seem to fit."""
+    if lacking is None or not prepared.requests[0].force:
+        return prepared
+    return replace(prepared, notes=(*prepared.notes, f"forced although {lacking.reason}"))

@@ -152,9 +152,12 @@ class RealGenerationPipeline:
 
         Raises like `generate`.
         """
-        rungs = Rungs(self._options.oom_policy, request)
+        rungs = self._rungs(request)
         components = rungs.load(partial(self._bridge.prepare, request), self._start(request).plan)
         self._options.start_plans.learn(request, components.fingerprint, components.plan, rungs.taken)
+
+    def _rungs(self, request: GenerationRequest, report: RunReport | None = None) -> Rungs:
+        return Rungs(self._options.oom_policy, request, report, float32=self._bridge.precision == "float32")
 
     def _start(self, request: GenerationRequest, planned: StartPlan | None = None) -> StartPlan:
         return self._options.start_plans.choose(request, self._bridge.fingerprint(request.model), planned)
@@ -165,7 +168,7 @@ class RealGenerationPipeline:
         start = self._start(request, planned)
         what = request.model if source is None else f"the decoder of {request.model}"
         report.begin(Phase.LOAD, f"Loading {what}")
-        rungs = Rungs(self._options.oom_policy, request, report)
+        rungs = self._rungs(request, report)
         load = self._bridge.prepare if source is None else self._bridge.decoder
         components = self._used = rungs.load(partial(load, request), start.plan)
         if source is not None:

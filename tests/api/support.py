@@ -70,9 +70,11 @@ class Served:
         assert task is not None
         return task
 
-    def report(self, task: Task, fraction: float, step: int | None = None, stage: Stage = Stage.GENERATING) -> None:
-        """Say how far a claimed task is."""
-        progress = Progress(stage, fraction, f"step {step}", step=step, total_steps=4, eta_seconds=1.5)
+    def report(
+        self, task: Task, fraction: float, step: int | None = None, stage: Stage = Stage.GENERATING, left: float = 6.5
+    ) -> None:
+        """Say how far a claimed task is, and how many seconds are left."""
+        progress = Progress(stage, fraction, f"step {step}", step=step, total_steps=4, eta_seconds=left)
         self.services.tasks.report(task.id, str(task.lease_token), progress)
 
     def complete(self, task: Task, content: bytes = bytes(range(256)) * 40, **record: object) -> Output:

@@ -74,7 +74,7 @@ def test_what_the_engine_told_is_in_the_findings(settings: Settings) -> None:
     ("facts", "precision", "plan"),
     [
         ({}, "bfloat16", "resident-bf16"),
-        ({}, "float32", "expert-swap-bf16"),
+        ({}, "float32", "expert-swap-fp32"),
         ({"device": "cpu", "name": "processor"}, "float32", "does not fit this machine"),
     ],
 )

@@ -54,7 +54,7 @@ def test_what_does_not_fit_fails_and_names_what_would() -> None:
 def test_without_a_model_all_are_weighed() -> None:
     done = invoke("plan", "--vram", "0", "--ram", "8", "--all")
     assert done.returncode == 0, done.stderr
-    assert "tiny-t2v-a14b at 96x96, 17 frames: resident-bf16" in done.stdout
+    assert "tiny-t2v-a14b at 96x96, 17 frames: resident-fp32" in done.stdout
     assert "T2V-A14B at 1280x720, 81 frames does not fit" in done.stdout
 
 

@@ -137,7 +137,7 @@ def test_a_request_becomes_a_video_with_its_record(pipeline: RealGenerationPipel
     assert record["result"]["loras"] == []
     assert record["result"]["resumed_from_step"] is None
     assert record["result"]["kept_latents"] is False
-    assert record["result"]["plan"] == "resident-bf16"
+    assert record["result"]["plan"] == "resident-fp32"
     phases = ["load", "encode", "denoise_high", "denoise_low", "decode"]
     assert list(record["result"]["seconds"]) == phases
     assert sum(record["result"]["seconds"].values()) <= output.generation_seconds + 0.01

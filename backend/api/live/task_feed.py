@@ -12,6 +12,7 @@ from typing import Any
 
 from backend.api.http.shapes import known
 from backend.api.live.download_feed import DOWNLOAD_TOPIC, download_message, fetch_of_task
+from backend.api.tasks.shapes import time_left
 from backend.core.domain import TERMINAL, EventType, Stage, Task, TaskEvent, TaskStatus, iso
 from backend.core.errors import WanError
 from backend.services.downloads.state import Download, DownloadState
@@ -256,7 +257,7 @@ def _progress_notices(task_id: str, live: LiveTask, *, stage_changed: bool) -> l
         **{key: value for key, value in facts.items() if key not in ("eta_seconds", "error_details", "warnings")},
     }
     # The only field that clients expect as null while it is unknown.
-    detailed["estimated_time_remaining"] = facts.get("eta_seconds")
+    detailed["estimated_time_remaining"] = time_left(facts.get("eta_seconds"))
     notices.append(Notice("detailed_generation_progress", PROGRESS_TOPIC, live.event_id, detailed))
     if stage_changed:
         stage = {

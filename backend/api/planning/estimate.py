@@ -10,6 +10,7 @@ from backend.api.http.shapes import DownloadFirst, download_first, known
 from backend.core.planning.cost_model import TERA, Basis, denoise_flops
 from backend.core.planning.hardware import GIB
 from backend.core.planning.machine import Machine
+from backend.core.planning.memory_plan import Storage
 from backend.core.planning.optimizer import Decision, Option
 from backend.services.generation_service import Estimate
 from backend.services.planning.forecast import suggestion
@@ -30,13 +31,13 @@ class PlanView(BaseModel):
 
     name: str
     placement: str = Field(description="resident, expert-swap or block-stream")
-    storage: str = Field(description="bf16 or fp8")
+    storage: str = Field(description="bf16 or fp8; fp32 where everything computes in float32")
     tiled_decode: bool
     tile_size: int | None = Field(None, description="Side of a tile in pixels, if decoding is tiled")
     text_encoder_on_cpu: bool
     fits: bool
     reason: str = Field(description="Why it was chosen or not")
-    vram: Quantity = Field(description="Peak on the card; 0 if the CPU computes")
+    vram: Quantity | None = Field(None, description="Peak on the card; absent without a card")
     ram_pinned: Quantity
     ram_pageable: Quantity
     disk: Quantity = Field(description="The model's files and a run's saved state, without the finished clip")
@@ -93,9 +94,11 @@ def estimated(estimate: Estimate) -> Estimated:
     request, work = prepared.requests[0], decision.work
     fitting = suggestion(decision)
     message = decision.reason if decision.fits else f"{decision.reason}. {decision.would_fit}."
+    if estimate.fits and not decision.fits:
+        message = f"It is accepted but may run out of memory: {message}"
     return Estimated(
         message=message,
-        fits=decision.fits,
+        fits=estimate.fits,
         detected_model_type=work.model,
         available=estimate.available,
         download=download_first(estimate.fetch),
@@ -116,15 +119,15 @@ def _plan(option: Option, decision: Decision) -> PlanView:
     plan, needs = option.plan, option.needs
     times = option.seconds if decision.seconds_known else None
     return PlanView(
-        name=plan.name,
+        name=option.name,
         placement=plan.placement,
-        storage=plan.storage,
+        storage="fp32" if option.float32 and plan.storage is Storage.BF16 else plan.storage,
         tiled_decode=plan.tiled_decode,
         tile_size=plan.tile_size if plan.tiled_decode else None,
         text_encoder_on_cpu=plan.text_encoder_on_cpu,
         fits=option.fits,
         reason=option.reason,
-        vram=_gib(needs.vram, measured="vram" in needs.measured),
+        vram=_gib(needs.vram, measured="vram" in needs.measured) if decision.machine.cuda else None,
         ram_pinned=_gib(needs.pinned, measured="ram" in needs.measured),
         ram_pageable=_gib(needs.pageable, measured="ram" in needs.measured),
         disk=_gib(needs.disk),

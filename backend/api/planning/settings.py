@@ -279,12 +279,12 @@ def effect_view(effect: Effect) -> EffectView:
         model_id=effect.spec.id,
         fits=effect.bound.fits,
         reason=effect.bound.reason,
-        plan=None if bound is None else bound.plan.name,
-        vram_gb=None if bound is None else to_gib(bound.needs.vram),
+        plan=None if bound is None else bound.name,
+        vram_gb=None if bound is None or not effect.bound.machine.cuda else to_gib(bound.needs.vram),
         ram_gb=None if bound is None else to_gib(bound.needs.ram),
         seconds=_warm(bound, known=effect.bound.seconds_known),
-        plan_without_settings=None if free is None else free.plan.name,
-        vram_without_settings_gb=None if free is None else to_gib(free.needs.vram),
+        plan_without_settings=None if free is None else free.name,
+        vram_without_settings_gb=None if free is None or not effect.free.machine.cuda else to_gib(free.needs.vram),
         seconds_without_settings=_warm(free, known=effect.free.seconds_known),
     )
 

@@ -32,17 +32,18 @@ probes = Routes(tags=["system"])
 NOT_READY = 503
 
 
-def system_stats(reading: HostReading) -> SystemStats:
-    """Show how busy the machine is."""
+def system_stats(reading: HostReading, *, always_numbers: bool = False) -> SystemStats:
+    """Show how busy the machine is; `always_numbers` writes 0 for a card that is not there, as old clients expect."""
+    shows_card = always_numbers or bool(reading.gpus)
     return SystemStats(
         cpu_percent=reading.cpu_percent,
         ram_used_gb=reading.ram_used_gb,
         ram_total_gb=reading.ram_total_gb,
         ram_percent=reading.ram_percent,
-        gpu_percent=reading.gpu_percent,
-        vram_used_mb=reading.vram_used_mb,
-        vram_total_mb=reading.vram_total_mb,
-        vram_percent=reading.vram_percent,
+        gpu_percent=reading.gpu_percent if shows_card else None,
+        vram_used_mb=reading.vram_used_mb if shows_card else None,
+        vram_total_mb=reading.vram_total_mb if shows_card else None,
+        vram_percent=reading.vram_percent if shows_card else None,
         gpu_available=bool(reading.gpus),
         memory_percent=reading.ram_percent,
         disk_usage=reading.disk_percent,
@@ -51,19 +52,19 @@ def system_stats(reading: HostReading) -> SystemStats:
 
 
 class SystemStats(BaseModel):
-    """How busy this machine is, in the units of the field names; the GPU numbers are 0 where `gpu_available` is false.
+    """How busy this machine is, in the units of the field names; several cards are added up.
 
-    Old clients format these fields without looking, so they must be numbers; more than one card is added up.
+    Without a card, `gpu_percent` and the `vram_` fields are absent.
     """
 
     cpu_percent: float
     ram_used_gb: float
     ram_total_gb: float
     ram_percent: float
-    gpu_percent: float
-    vram_used_mb: float
-    vram_total_mb: float
-    vram_percent: float
+    gpu_percent: float | None = None
+    vram_used_mb: float | None = None
+    vram_total_mb: float | None = None
+    vram_percent: float | None = None
     gpu_available: bool
     memory_percent: float
     disk_usage: float

@@ -178,6 +178,7 @@ class SubmitBody(BaseModel):
         validation_alias=AliasChoices("client_request_id", "clientRequestId"),
         description="Repeating it returns the first task instead of queuing a second one",
     )
+    force: bool = Field(False, description="Queue it even if it does not seem to fit this machine")
     dry_run: bool = Field(False, description="Say what the request would become and take, and queue nothing")
     enable_prompt_enhancement: bool = Field(
         False, description="Not offered yet; the answer says so when it is asked for"

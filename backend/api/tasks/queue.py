@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from backend.api.http.deps import ServicesDep, TaskId
 from backend.api.http.routing import Routes
 from backend.api.http.shapes import Message, Timestamp, iso_or_none, known
-from backend.api.tasks.shapes import TaskInfo, TaskMessage, _percent, task_info, video_url
+from backend.api.tasks.shapes import TaskInfo, TaskMessage, _percent, task_info, time_left, video_url
 from backend.core.catalogue.table import models_in_force
 from backend.core.domain import Task, TaskEvent, TaskStatus, iso, utcnow
 from backend.core.errors import InvalidFilter, NotFound, OutputNotFound
@@ -39,7 +39,7 @@ def queue_item(task: Task) -> QueueItem:
         completed_at=iso_or_none(task.completed_at),
         output_path=video_url(task.id) if task.status is TaskStatus.COMPLETED else None,
         error_message=task.error_message,
-        estimated_time_remaining=task.eta_seconds if task.status is TaskStatus.PROCESSING else None,
+        estimated_time_remaining=time_left(task.eta_seconds) if task.status is TaskStatus.PROCESSING else None,
         parameters=known(task.request),
     )
 

@@ -20,6 +20,9 @@ from backend.core.domain import Output, Priority, Task, TaskStatus, iso, utcnow
 from backend.core.requests import GenerationRequest
 from backend.services.downloads.state import waits_for_resume
 
+#: Seconds below which no time left is shown.
+SHORTEST_TIME_LEFT = 3.0
+
 
 class StoredInput(BaseModel):
     """An image that requests can start from."""
@@ -143,7 +146,7 @@ def task_info(
     request = GenerationRequest.from_json(task.request)
     processing = task.status is TaskStatus.PROCESSING
     completed = task.status is TaskStatus.COMPLETED
-    eta = task.eta_seconds if processing else None
+    eta = time_left(task.eta_seconds) if processing else None
     return TaskInfo(
         id=task.id,
         model_type=task.model,
@@ -194,6 +197,11 @@ def requirements(spec: ModelSpec) -> Requirements:
         max_resolution=max_resolution(spec),
         recommended_steps=spec.steps,
     )
+
+
+def time_left(seconds: float | None) -> float | None:
+    """Return the time left as clients see it: nothing about the last moments, which nobody can predict."""
+    return None if seconds is None or seconds < SHORTEST_TIME_LEFT else seconds
 
 
 def minutes(seconds: float | None) -> int | None:

@@ -40,6 +40,10 @@ _LEAST: Final = 1e-6
 #: Bounds of a memory correction.
 _CORRECTION: Final = (0.75, 2.0)
 
+#: A run is disturbed when it takes longer than the fastest of the newest few runs of equal work by this factor.
+_LOADED: Final = 1.5
+_NEWEST: Final = 5
+
 Row = tuple[Sequence[float], float]
 
 
@@ -151,7 +155,21 @@ def _denoising(work: Workload) -> tuple[float, float]:
 
 
 def _rows(pairs: Iterable[tuple[Sequence[float], float | None]]) -> list[Row]:
-    return [(amounts, taken) for amounts, taken in pairs if taken]
+    return _undisturbed([(amounts, taken) for amounts, taken in pairs if taken])
+
+
+def _undisturbed(rows: Sequence[Row]) -> list[Row]:
+    """Leave out the times of equal work that took much longer than its fastest: the machine had other load then.
+
+    Other load only ever slows a run down, so one quick run after a loaded hour restores the estimate. Only the newest
+    few count (rows come newest first), so that a machine that is slower for good is believed after them.
+    """
+    newest: dict[Sequence[float], list[Row]] = {}
+    for row in rows:
+        same = newest.setdefault(tuple(row[0]), [])
+        if len(same) < _NEWEST:
+            same.append(row)
+    return [row for same in newest.values() for row in same if row[1] <= _LOADED * min(taken for _, taken in same)]
 
 
 def _fit(rows: Sequence[Row], expected: Sequence[float]) -> tuple[float, ...]:

@@ -59,6 +59,11 @@ class Machine:
         return cls(**(values | {"compute_capability": None if capability is None else tuple(capability)}))
 
     @property
+    def in_float32(self) -> bool:
+        """Whether text encoder and experts compute in float32, as on every processor."""
+        return self.float32 or not self.cuda
+
+    @property
     def rates(self) -> Rates:
         """Its published rates, used until something was measured on it."""
         return rates_of(self.name if self.cuda else None, self.cores, float32=self.float32)

@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from backend.core.domain import Phase
 from backend.core.errors import OutOfMemory
-from backend.core.planning.memory_plan import SMALLEST_TILE, MemoryPlan, Placement, Storage
+from backend.core.planning.memory_plan import SMALLEST_TILE, MemoryPlan, Placement, Storage, in_precision
 
 _PLACEMENTS = tuple(Placement)  # by memory, largest first
 _ALLOW = "Let tasks continue with less memory: set WAN22_OOM_POLICY to `quality`."
@@ -80,6 +80,11 @@ class Fallback:
             "to": self.after,
             "reason": self.reason,
         }
+
+    def in_precision(self, *, float32: bool) -> Fallback:
+        """Return the same with the plans named by what the weights are really kept in."""
+        before, after = (in_precision(plan, float32=float32) for plan in (self.before, self.after))
+        return replace(self, before=before, after=after)
 
     @property
     def sentence(self) -> str:

@@ -89,6 +89,11 @@ class MemoryPlan:
         )
 
 
+def in_precision(words: str, *, float32: bool) -> str:
+    """Return words with plans named by what the weights are kept in where everything computes in float32."""
+    return words.replace(f"-{Storage.BF16}", "-fp32") if float32 else words
+
+
 #: All combinations of placement and storage; the two switches combine with each of them.
 PLANS: Final = tuple(
     MemoryPlan(placement, storage) for storage in (Storage.BF16, Storage.FP8) for placement in Placement

@@ -20,7 +20,7 @@ from backend.core.planning.footprint import Footprint, footprint
 from backend.core.planning.hardware import in_gib
 from backend.core.planning.machine import Machine
 from backend.core.planning.memory_ladder import OomPolicy
-from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage
+from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage, in_precision
 
 #: Lowest compute capability with bfloat16 and conversions from fp8.
 FP8_CAPABILITY: Final = (8, 0)
@@ -41,6 +41,17 @@ class Option:
     fits: bool
     reason: str  #: why it was chosen or not, in a sentence
     possible: bool = True  #: whether device, model and constraints allow it at all, with any amount of memory
+    float32: bool = False  #: whether the device computes in float32, so that no weights are kept in bfloat16
+
+    @property
+    def name(self) -> str:
+        """The plan's name, with what the weights are really kept in."""
+        return in_precision(self.plan.name, float32=self.float32)
+
+    @property
+    def words(self) -> str:
+        """The same with the plan's switches."""
+        return in_precision(self.plan.words, float32=self.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +160,10 @@ class WAN22SystemOptimizer:
         machine, needs = self.machine, self._needs(plan, work)
         forbidden = self._forbidden(plan, work)
         lacks = "" if forbidden else _lacks(needs, machine)
-        reason = forbidden or (f"{plan.words} needs {lacks}" if lacks else "fits")
+        words = in_precision(plan.words, float32=machine.in_float32)
+        reason = forbidden or (f"{words} needs {lacks}" if lacks else "fits")
         times = seconds(work, plan, self.rates, cpu=not machine.cuda, float32=machine.float32)
-        return Option(plan, needs, times, not forbidden and not lacks, reason, not forbidden)
+        return Option(plan, needs, times, not forbidden and not lacks, reason, not forbidden, machine.in_float32)
 
     def _forbidden(self, plan: MemoryPlan, work: Workload) -> str:
         """Return why device, model or constraints rule a plan out; empty if they allow it."""
@@ -184,7 +196,7 @@ class WAN22SystemOptimizer:
     def _why(self, best: Option, fitting: list[Option]) -> str:
         machine = self.machine
         if machine.cuda and machine.usable_vram is None:
-            return f"{best.plan.words}: the card's memory is unknown, so nothing is offloaded"
+            return f"{best.words}: the card's memory is unknown, so nothing is offloaded"
         parts = []
         if machine.usable_vram is not None:
             allowed = f", {in_gib(machine.vram_limit)} allowed" if machine.limited else ""
@@ -195,7 +207,7 @@ class WAN22SystemOptimizer:
         if any(option.seconds.warm < best.seconds.warm for option in fitting):
             exact = _exact(best.plan)
             rank = "the fastest plan that fits and " + ("changes no pixel" if exact else "rounds no weights")
-        return f"{best.plan.words}: {rank}" + (f" ({', '.join(parts)})" if parts else "")
+        return f"{best.words}: {rank}" + (f" ({', '.join(parts)})" if parts else "")
 
     def _compared(self, option: Option, best: Option) -> Option:
         if not option.fits:

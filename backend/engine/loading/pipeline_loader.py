@@ -168,7 +168,7 @@ class WanPipelineLoader:
         """
         self.device = torch.device(device)
         self._attention = attention
-        self._precision = precision or ("float32" if self.device.type == "cpu" else "bfloat16")
+        self.precision = precision or ("float32" if self.device.type == "cpu" else "bfloat16")
         if threads > 0:
             torch.set_num_threads(threads)
         # Their progress bars would end up in the worker's log; our own progress is more precise. The pipeline classes
@@ -246,7 +246,7 @@ class WanPipelineLoader:
             digest=WeightsDigest(files, decoder_only=bool(without)),
             layout=layout,
             attention=self._attention,
-            precision=self._precision,
+            precision=self.precision,
         )
 
     @staticmethod
@@ -260,7 +260,7 @@ class WanPipelineLoader:
     def _read(self, files: ModelFiles, spec: ModelSpec, fitting: Fitting, plan: MemoryPlan) -> nn.Module:
         """Read one component and place it according to the plan, so that the next one finds room."""
         name = fitting.component
-        main: torch.dtype = torch.float32 if name in _IN_FLOAT32 else getattr(torch, self._precision)
+        main: torch.dtype = torch.float32 if name in _IN_FLOAT32 else getattr(torch, self.precision)
         with _misfits(spec):
             module = fill(fitting, files.folder / name, main, reading_place(name, self.device, plan))
         settle(name, module, self.device, plan)

@@ -219,8 +219,8 @@ class OptimizationAdvisor:
         times = effect.slower
         if times is not None and times > _NOTABLE:
             reason = (
-                f"{bound.chosen.seconds.warm:.0f} s with {bound.chosen.plan.name}, "
-                f"{free.chosen.seconds.warm:.0f} s with {free.chosen.plan.name} ({free.chosen.seconds.basis})"
+                f"{bound.chosen.seconds.warm:.0f} s with {bound.chosen.name}, "
+                f"{free.chosen.seconds.warm:.0f} s with {free.chosen.name} ({free.chosen.seconds.basis})"
             )
             message = f"With the optimization settings {model} takes {times:.1f} times as long as without"
             return Recommendation("settings", message, reason, looser)

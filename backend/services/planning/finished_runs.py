@@ -13,14 +13,14 @@ from backend.core.planning.calibration import Observation, Peak
 from backend.core.planning.cost_model import Workload
 from backend.core.planning.footprint import footprint
 from backend.core.planning.memory_ladder import MemoryUse
-from backend.core.planning.memory_plan import PLANS
+from backend.core.planning.memory_plan import PLANS, in_precision
 from backend.core.record import RunRecord, RunResult
 from backend.core.requests import GenerationRequest
 
 #: In the order of a run; a download says nothing about the machine.
 _PHASES: Final = tuple(phase for phase in Phase if phase is not Phase.DOWNLOAD)
 _STEPS: Final = (Phase.DENOISE_HIGH, Phase.DENOISE_LOW)
-_PLANS = {plan.name: plan for plan in PLANS}
+_PLANS = {in_precision(plan.name, float32=wide): plan for plan in PLANS for wide in (True, False)}
 
 
 def whole_phases(result: RunResult) -> tuple[Phase, ...]:

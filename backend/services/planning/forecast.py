@@ -99,25 +99,34 @@ class Forecast:
             measured = measured and seconds.basis is Basis.MEASURED
         return Span(total, Basis.MEASURED if measured else Basis.ESTIMATED) if tasks else None
 
-    def check(self, request: GenerationRequest, model_bytes: int) -> None:
-        """Refuse a request that cannot fit the machine that would run it.
+    def shortfall(self, request: GenerationRequest, model_bytes: int | None) -> Decision | None:
+        """Return the decision that no plan of a request fits the machine that would run it; None otherwise.
 
-        Called as soon as `model_bytes`, the total size of the model's files, is known: before a task is queued, or
-        before its model is downloaded. Never refuses the embedded models, which run wherever this program does,
-        anything on a machine that is not this one, or a model whose files are far smaller than in the catalogue.
+        None also where that cannot be known: on a machine that is not this one, and for a model whose files are far
+        smaller than in the catalogue; and for the embedded models, which run wherever this program does.
+        `model_bytes` is the total size of the files; None = not known yet, so the catalogue counts.
+        """
+        spec = find_model(request.model)
+        small = model_bytes is not None and model_bytes < _SAME_STRUCTURE_SHARE * spec.weights_gb * 1e9
+        if not self.binding or spec.embedded or small:
+            return None
+        decision = self.decide(request)
+        return None if decision.fits else decision
+
+    def check(self, request: GenerationRequest, model_bytes: int | None) -> None:
+        """Refuse a request that cannot fit the machine that would run it, unless it is forced.
+
+        Called before a task is queued, and again before its model is downloaded, when its size is known.
 
         Raises:
             DoesNotFit: no plan fits; the details name a request that does.
         """
-        spec = find_model(request.model)
-        if not self.binding or spec.embedded or model_bytes < _SAME_STRUCTURE_SHARE * spec.weights_gb * 1e9:
-            return
-        decision = self.decide(request)
-        if not decision.fits:
+        decision = None if request.force else self.shortfall(request, model_bytes)
+        if decision is not None:
             raise DoesNotFit(
                 decision.reason,
-                suggestions=(f"{decision.would_fit}.",),
-                details={"model": spec.id, "would_fit": suggestion(decision)},
+                suggestions=(f"{decision.would_fit}.", "To queue it nevertheless, set `force`."),
+                details={"model": request.model, "would_fit": suggestion(decision)},
             )
 
     def _work(self, request: GenerationRequest) -> Workload:

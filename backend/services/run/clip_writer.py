@@ -16,6 +16,7 @@ from backend.core.domain import Output, Phase, Stage, utcnow
 from backend.core.faults import fault_point
 from backend.core.files import storage_errors
 from backend.core.planning.memory_ladder import MemoryUse
+from backend.core.planning.memory_plan import in_precision
 from backend.core.record import RunRecord, RunResult
 from backend.core.requests import GenerationRequest
 from backend.engine.frames.decode import Frames, Latents, count_chunks, stream_frames, tile_grid
@@ -123,6 +124,7 @@ class ClipWriter:
         with encoder:
             decoded = self._decode(clip, sentinel, encoder)
             self._report.begin(Phase.MUX, "Saving the video")
+            float32 = clip.components.precision == "float32"
             fallbacks = clip.rungs.taken
             warnings = sentinel.warnings() + _left_out(clip.loras) + tuple(one.sentence for one in fallbacks)
             if tile_grid(clip.components, clip.latents) is not None:
@@ -144,8 +146,8 @@ class ClipWriter:
                 precision=clip.components.precision,
                 peak_vram_bytes=peaks.vram,
                 peak_ram_bytes=peaks.ram,
-                plan=plan.words,
-                plan_reason=clip.plan_reason,
+                plan=in_precision(plan.words, float32=float32),
+                plan_reason=in_precision(clip.plan_reason, float32=float32),
                 fallbacks=tuple(one.to_json() for one in fallbacks),
             )
             record = RunRecord.of(

@@ -144,7 +144,21 @@ class PhaseClock:
                 measured = self._measured(step)
                 if measured is not None:
                     return measured * plan.seconds / max(self._plan[step].seconds, _SHORTEST)
-        return plan.seconds if plan.known else None
+        if not plan.known:
+            return None
+        # Finished runs are history: how fast this run computes tells more about the rest of it.
+        return plan.seconds if phase in (Phase.DOWNLOAD, Phase.LOAD) else plan.seconds * self._pace
+
+    @property
+    def _pace(self) -> float:
+        """Measured by expected seconds of the steps and chunks of this run so far; 1 before the first."""
+        pairs = [
+            (measured * (done := self._done[phase] - self._skipped[phase]), self._plan[phase].seconds * done)
+            for phase in (*_STEPS, Phase.DECODE)
+            if self._plan[phase].known and (measured := self._measured(phase)) is not None
+        ]
+        expected = sum(one for _, one in pairs)
+        return sum(one for one, _ in pairs) / expected if expected > 0 else 1.0
 
     def _measured(self, phase: Phase) -> float | None:
         """Return the seconds per unit of a phase in this run."""

@@ -26,14 +26,18 @@ log = structlog.get_logger(__name__)
 class Rungs:
     """The way down the ladder of one attempt; shared by loading, denoising and decoding."""
 
-    def __init__(self, policy: OomPolicy, request: GenerationRequest, report: RunReport | None = None) -> None:
+    def __init__(
+        self, policy: OomPolicy, request: GenerationRequest, report: RunReport | None = None, *, float32: bool = False
+    ) -> None:
+        """`float32` is whether the model computes in it, so that the plans are named accordingly."""
         self._ladder = MemoryLadder(policy, max(request.width, request.height))
         self._report = report
+        self._float32 = float32
 
     @property
     def taken(self) -> list[Fallback]:
         """The steps down so far, in order."""
-        return self._ladder.taken
+        return [one.in_precision(float32=self._float32) for one in self._ladder.taken]
 
     def load(self, load: Callable[[MemoryPlan], WanComponents], plan: MemoryPlan) -> WanComponents:
         """Load a model under the first plan that fits, from `plan` down.

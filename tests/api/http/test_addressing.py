@@ -37,6 +37,17 @@ def test_everything_stays_under_the_prefix(serve: Callable[..., Served], prefix:
         assert served.client.get(video["video_url"], headers=headers).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/studio/ws", "/ws", "/studio/api/v1/ws"])
+def test_live_messages_lead_to_the_prefix_too(serve: Callable[..., Served], path: str) -> None:
+    served = serve(root_path="/studio")
+    with served.client.websocket_connect(f"ws://127.0.0.1:8000{path}") as socket:
+        task_id = served.complete_one()
+        message = socket.receive_json()
+        while message["data"].get("output_path") is None:
+            message = socket.receive_json()
+    assert message["data"]["output_path"] == f"/studio/api/v1/outputs/{task_id}/video"
+
+
 @pytest.mark.parametrize("prefix", ["//evil.example", "/a/../b", "/a b", '/x"><script>', "no-slash", "/" + "a" * 300])
 def test_a_prefix_that_is_no_path_is_ignored(serve: Callable[..., Served], prefix: str) -> None:
     served = serve(**PROXIED)

@@ -11,7 +11,7 @@ from tests.support.server import LiveServer
 
 pytestmark = pytest.mark.timeout(600)
 
-RESIDENT, SWAP, STREAM = "resident-bf16", "expert-swap-bf16", "block-stream-bf16"
+RESIDENT, SWAP, STREAM = "resident-fp32", "expert-swap-fp32", "block-stream-fp32"
 #: The worker begins by loading the default model; then come, in this order, the tasks of the test: a usual one, one of
 #: another model whose load fails once, that one again, and the first one again. The points count through all of them:
 #: passages 9 to 14 of a step and 7 to 10 of a chunk are the last task's, and one more would be the end of the worker.

@@ -47,7 +47,7 @@ def test_an_estimate_says_everything_and_queues_nothing(served: Served) -> None:
     assert body["parameters"]["num_frames"] == 5
     assert any("num_frames 6 became 5" in note for note in body["adjustments"])
     assert (body["tokens"], body["forward_passes"]) == (2 * 6 * 6, 40)
-    assert body["plan"]["vram"]["value"] == 0
+    assert "vram" not in body["plan"]
     assert body["plan"]["seconds"]["basis"] == "estimated"
     assert body["machine"]["kind"] == "cpu"
     assert len(body["options"]) == 24
@@ -122,7 +122,7 @@ def test_what_workers_found_out_counts_and_not_what_the_machine_looks_like(serve
     served.services.workers.beat("w1", device="cuda:0", state=WorkerState.IDLE, equipment=found)
     twice = served.client.post(ESTIMATE, json=wanted).json()
     for usual, more in zip(before["options"], twice["options"], strict=True):
-        assert usual["name"] == more["name"]
+        assert usual["name"].replace("bf16", "fp32") == more["name"]
         assert more["ram_pageable"]["value"] > usual["ram_pageable"]["value"]
     found = Equipment("no card can be used", machine=Machine.of(looks, "cpu"))
     served.services.workers.beat("w1", device="cpu", state=WorkerState.IDLE, equipment=found)
@@ -148,6 +148,45 @@ def test_a_refusal_goes_on_to_another_model_when_no_size_fits(serve: Callable[..
     assert fitting["model_type"] != "I2V-A14B"
     again = served.client.post(ESTIMATE, data=GOOD | fitting, files={"image": PNG}).json()
     assert again["fits"] is True
+
+
+@pytest.mark.parametrize(("model", "vram", "ram"), [("T2V-A14B", 8, 16), ("TI2V-5B", 4, 8)])
+@pytest.mark.parametrize("installed", [True, False], ids=["installed", "not installed"])
+def test_estimate_and_submit_agree(
+    serve: Callable[..., Served], model: str, vram: int, ram: int, installed: bool
+) -> None:
+    served = serve(workers_on=profile(vram, ram))
+    if installed:
+        install(served, model)
+    wanted = GOOD | {"model_type": model}
+    weighed = served.client.post(ESTIMATE, json=wanted).json()
+    assert weighed["fits"] is False
+    refusal = assert_error(served.client.post(SUBMIT, json=wanted), 422, "does_not_fit")
+    assert any("force" in step for step in refusal["suggestions"])
+    assert served.count() == 0
+    forced = served.client.post(SUBMIT, json=wanted | {"force": True})
+    assert forced.status_code == 200, forced.text
+    assert any("forced although" in note and "does not fit" in note for note in forced.json()["adjustments"])
+    as_form = served.client.post(SUBMIT, data=wanted | {"force": "true"})
+    assert as_form.status_code == 200, as_form.text
+
+
+@pytest.mark.parametrize("model", ["T2V-A14B", "TI2V-5B"])
+def test_what_submit_takes_an_estimate_does_not_reject(serve: Callable[..., Served], model: str) -> None:
+    served = serve()  # no worker has said what it computes on
+    wanted = GOOD | {"model_type": model}
+    assert served.client.post(ESTIMATE, json=wanted).json()["fits"] is True
+    taken = served.client.post(SUBMIT, json=wanted)
+    assert taken.status_code == 200, taken.text
+    assert not any("forced" in note for note in taken.json()["adjustments"])
+
+
+def test_plans_are_named_by_the_precision_that_computes(serve: Callable[..., Served]) -> None:
+    body = serve().client.post(ESTIMATE, json=GOOD).json()
+    assert (body["plan"]["name"], body["plan"]["storage"]) == ("resident-fp32", "fp32")
+    assert "bf16" not in body["message"]
+    card = serve(workers_on=profile(24, 64)).client.post(ESTIMATE, json=GOOD).json()
+    assert (card["plan"]["name"], card["plan"]["storage"]) == ("resident-bf16", "bf16")
 
 
 def test_nothing_is_refused_where_the_memory_or_the_machine_is_unknown(serve: Callable[..., Served]) -> None:
@@ -222,6 +261,7 @@ def test_files_of_another_structure_are_not_judged_by_the_table(serve: Callable[
 def test_the_tiny_models_are_never_refused(serve: Callable[..., Served]) -> None:
     served = serve(workers_on=replace(profile(1, 1), gpus=()))
     largest = GOOD | {"resolution": "256x256", "num_frames": 65}
+    assert served.client.post(ESTIMATE, json=largest).json()["fits"] is True
     assert served.client.post(SUBMIT, json=largest).status_code == 200
 
 
@@ -241,4 +281,4 @@ def test_finished_tasks_make_the_seconds_measured(served: Served) -> None:
     assert plan["seconds"]["basis"] == "measured"
     assert plan["seconds"]["value"] == pytest.approx(4.5, abs=0.25)  # and the prompt and the end of the file
     assert "load_seconds" not in plan
-    assert plan["vram"]["basis"] == "estimated"
+    assert plan["disk"]["basis"] == "estimated"

@@ -112,7 +112,7 @@ def test_a_machine_without_a_card_has_no_vram_to_limit(serve: Callable[..., Serv
     changed = served.client.post(SETTINGS, json=DEFAULTS | {"quantization": "fp8"}).json()
     assert "estimated_vram_savings_gb" not in changed
     plan = plan_of(served, GOOD)
-    assert (plan["fits"], plan["storage"]) == (True, "bf16")  # the processor computes in its own precision
+    assert (plan["fits"], plan["storage"]) == (True, "fp32")  # the processor computes in its own precision
 
 
 def test_a_broken_configuration_is_not_written_over(big: Served) -> None:

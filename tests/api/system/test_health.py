@@ -134,6 +134,8 @@ def test_statistics_are_numbers_and_come_at_once(shared: Served) -> None:
     assert stats["timestamp"].endswith("Z")
     if not stats["gpu_available"]:
         assert [stats[f"{name}"] for name in ("gpu_percent", "vram_used_mb", "vram_total_mb")] == [0, 0, 0]
+        native = shared.client.get("/api/v1/system/stats").json()
+        assert not {"gpu_percent", "vram_used_mb", "vram_total_mb", "vram_percent"} & set(native)
 
 
 def test_every_model_is_listed_with_what_it_needs(shared: Served) -> None:

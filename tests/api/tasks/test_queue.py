@@ -46,13 +46,25 @@ def test_the_queue_shows_tasks_for_both_generations_of_clients(served: Served) -
     assert isinstance(full["progress"], int)
     assert isinstance(full["lora_strength"], float)
     assert (full["stage"], full["current_step"], full["total_steps"]) == ("generating", 2, 4)
-    assert full["estimated_time_remaining"] == 1.5
+    assert full["estimated_time_remaining"] == 6.5
     assert full["estimated_time_minutes"] == 1
     assert answer["queue"][2]["model_type"] == "t2v"
     assert without_null(answer)
     for task in (*answer["tasks"], *answer["queue"]):
         assert task["created_at"].endswith("Z")
         assert datetime.fromisoformat(task["created_at"]).tzinfo is not None
+
+
+@pytest.mark.parametrize(("left", "shown"), [(0.0, None), (2.99, None), (3.0, 3.0), (75.0, 75.0)])
+def test_the_last_seconds_are_not_foretold(served: Served, left: float, shown: float | None) -> None:
+    task_id = served.submit()
+    served.report(served.claim(), 0.9, step=4, left=left)
+    for answer in (
+        served.client.get(f"/api/v1/queue/{task_id}").json(),
+        served.client.get("/api/v1/queue").json()["tasks"][0],
+    ):
+        assert answer.get("estimated_time_remaining") == shown
+    assert ("estimated_completion" in served.client.get(f"/api/v1/queue/{task_id}").json()) is (shown is not None)
 
 
 def test_the_list_can_be_cut_and_filtered(served: Served) -> None:

@@ -145,3 +145,25 @@ def test_the_memory_correction_follows_measured_runs_within_bounds() -> None:
     both = MemoryCorrection.of([Peak(said, ram=10, vram=90_000)])
     assert (both.ram, both.vram) == (0.75, 2.0)
     assert both.apply(said).measured == {"ram", "vram"}
+
+
+@pytest.mark.parametrize("model", TINY)
+@pytest.mark.parametrize("load", [2.0, 12.0])
+def test_one_quick_run_after_a_loaded_hour_restores_the_estimate(model: str, load: float) -> None:
+    true = machine(1.0, 1.0)
+    work = tiny(model, 96, 96, 17, 20)
+    usual = refine(rates_of(None, 2), [observed(work, true)] * 5)
+    slowed = [observed(work, true, load)] * 15
+    recovered = refine(rates_of(None, 2), [observed(work, true), *slowed])  # newest first
+    plan = PLANS[0]
+    expected = seconds(work, plan, usual, cpu=True).warm
+    assert seconds(work, plan, recovered, cpu=True).warm == pytest.approx(expected, rel=0.05)
+
+
+def test_a_machine_that_is_slower_for_good_is_believed() -> None:
+    true = machine(1.0, 1.0)
+    work = tiny(TINY[0], 64, 64, 9, 4)
+    slower = refine(rates_of(None, 2), [*[observed(work, true, 3.0)] * 5, *[observed(work, true)] * 3])
+    usual = refine(rates_of(None, 2), [observed(work, true)] * 8)
+    plan = PLANS[0]
+    assert seconds(work, plan, slower, cpu=True).warm > 1.4 * seconds(work, plan, usual, cpu=True).warm

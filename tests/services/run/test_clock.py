@@ -109,7 +109,9 @@ def test_a_warm_run_does_not_wait_for_the_load() -> None:
 
 def test_a_measured_step_corrects_the_forecast_of_both_experts() -> None:
     _, etas = run(COSTS | {Phase.DENOISE_HIGH: 3.0, Phase.DENOISE_LOW: 3.0}, plan(load=0, known=COSTS))
-    assert etas[2][1] == pytest.approx(9 * 3 + 5 * 0.5 + 1)
+    assert etas[2][1] == pytest.approx(9 * 3 + 1.5 * (5 * 0.5 + 1)), (
+        "and of what follows: the machine is that much slower"
+    )
 
 
 SPEC = MODELS["tiny-t2v-a14b"]
@@ -245,3 +247,26 @@ def test_a_restarted_phase_keeps_its_time_and_progress() -> None:
         clock.advance()
     clock.finish()
     assert clock.seconds == {"decode": 46.0}
+
+
+@pytest.mark.parametrize("slower", [0.25, 3.0, 10.0])
+def test_how_fast_this_run_computes_counts_before_history(slower: float) -> None:
+    now = Clock()
+    clock = PhaseClock(plan(load=0, known=COSTS), now)
+    clock.begin(Phase.ENCODE)
+    now.time += 1.0
+    clock.begin(Phase.DENOISE_HIGH)
+    for _ in range(2):
+        now.time += 2.0 * slower
+        clock.advance()
+    rest = 8 * 2.0 + 5 * 0.5 + 1.0
+    assert clock.eta_seconds == pytest.approx(rest * slower)
+
+
+def test_a_slow_disk_says_nothing_about_the_steps() -> None:
+    now = Clock()
+    clock = PhaseClock(plan(known=COSTS), now)
+    clock.begin(Phase.LOAD)
+    now.time += 80.0
+    clock.begin(Phase.ENCODE)
+    assert clock.eta_seconds == pytest.approx(1.0 + 10 * 2.0 + 5 * 0.5 + 1.0)

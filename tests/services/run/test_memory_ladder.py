@@ -33,7 +33,7 @@ REQUEST, _ = resolve_request(
     RequestDraft(prompt="a red circle", width=64, height=64, num_frames=5, steps=4, seed=1),
 )
 LARGE = replace(REQUEST, width=160, height=144)
-SWAP, STREAM, STREAM_FP8 = "expert-swap-bf16", "block-stream-bf16", "block-stream-fp8"
+SWAP, STREAM, STREAM_FP8 = "expert-swap-fp32", "block-stream-fp32", "block-stream-fp8"
 TEXT_ON_CPU, VAE_ON_CPU = f"{SWAP} with text encoder on the CPU", f"{SWAP} with VAE on the CPU"
 TILED = f"{SWAP} with tiled decode (128 px)"
 
@@ -95,7 +95,7 @@ def test_the_task_continues_with_the_same_clip_and_repeats_no_finished_step(
     assert result["frames_sha256"] == usual
     assert [one["at"] for one in result["fallbacks"]] == at
     assert [one["to"] for one in result["fallbacks"]] == plans
-    assert [one["from"] for one in result["fallbacks"]] == ["resident-bf16", *plans[:-1]]
+    assert [one["from"] for one in result["fallbacks"]] == ["resident-fp32", *plans[:-1]]
     assert all("ran out of memory" in one["reason"] for one in result["fallbacks"])
     assert result["plan"] == plans[-1]
     told = [warning for warning in output.warnings if "Memory ran out" in warning]
@@ -109,7 +109,7 @@ def test_the_task_continues_with_the_same_clip_and_repeats_no_finished_step(
     assert (later["plan"], later["fallbacks"], later["frames_sha256"]) == (plans[-1], [], usual)
     assert f"memory ran out at {at[-1]}" in later["plan_reason"]
     fresh = RealGenerationPipeline(bridge, Home(tmp_path / "home")).generate("fresh", REQUEST, report=ignore)
-    assert fresh.metadata["result"]["plan"] == "resident-bf16"
+    assert fresh.metadata["result"]["plan"] == "resident-fp32"
 
 
 def begin_with(**switches: Any) -> StartPlans:
@@ -216,7 +216,7 @@ def test_a_full_host_is_relieved_by_tiles_and_not_by_offloading(
 ) -> None:
     inject("decode.chunk:2=ram")
     result = result_of(bridge, tmp_path / "home", LARGE)
-    assert [one["to"] for one in result["fallbacks"]] == ["resident-bf16 with tiled decode (128 px)"]
+    assert [one["to"] for one in result["fallbacks"]] == ["resident-fp32 with tiled decode (128 px)"]
     assert "This machine ran out of memory" in result["fallbacks"][0]["reason"]
 
 
