@@ -20,7 +20,8 @@ import numpy as np
 from backend.core.catalogue.table import find_model
 from backend.core.domain import TERMINAL, Output, Priority, new_task_id
 from backend.core.paths import Home
-from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
+from backend.core.requests.forms import GenerationRequest, RequestDraft
+from backend.core.requests.rules import resolve_request
 from backend.core.settings import load_settings
 from backend.services.media.images import InputStore
 from backend.store.engine import Database

@@ -22,7 +22,7 @@ from backend.core.planning.calibration import refine
 from backend.core.planning.cost_model import Rates, Workload, rates_of, seconds
 from backend.core.planning.hardware import detect_hardware
 from backend.core.planning.memory_plan import PLANS
-from backend.core.requests import GenerationRequest
+from backend.core.requests.forms import GenerationRequest
 from backend.services.planning.finished_runs import observations
 from benchmarks.real_worker import RealWorker, real_worker, table
 

@@ -28,7 +28,7 @@ from backend.commands.terminal import (
     finite,
     own_home,
 )
-from backend.core.requests import Fit, OnLoraFailure, Scheduler
+from backend.core.requests.forms import Fit, OnLoraFailure, Scheduler
 from backend.core.settings import Settings
 
 _MODEL = "Model"
@@ -330,9 +330,10 @@ def check_request(
         InvalidRequest: a value does not fit the model.
         ModelUnavailable: no model is installed that could make it.
     """
-    from backend.core.frame_size import parse_resolution
     from backend.core.planning.hardware import detect_hardware
-    from backend.core.requests import ImageRef, RequestDraft, resolve_request
+    from backend.core.requests.forms import ImageRef, RequestDraft
+    from backend.core.requests.frame_size import parse_resolution
+    from backend.core.requests.rules import resolve_request
     from backend.models.folder.manager import ModelManager
     from backend.services.model_choice import choose_model
 

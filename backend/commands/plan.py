@@ -17,12 +17,12 @@ from rich.table import Table
 from backend.commands.terminal import JsonOption, finite, out, own_home, print_json
 from backend.core.catalogue.table import BUILT_IN, ModelSpec, find_model, models_in_force
 from backend.core.config.file import ConfigFile
-from backend.core.frame_size import parse_resolution
 from backend.core.planning.constraints import OptimizationSettings, stored_optimization
 from backend.core.planning.cost_model import Workload
 from backend.core.planning.hardware import GIB, detect_hardware, in_gib
 from backend.core.planning.machine import Machine
 from backend.core.planning.optimizer import Decision, Option, WAN22SystemOptimizer
+from backend.core.requests.frame_size import parse_resolution
 from backend.core.settings import load_settings
 from backend.models.folder.manager import ModelManager
 from backend.services.planning.worker_machine import machine_as_it_looks

@@ -30,7 +30,7 @@ from backend.commands.terminal import (
 )
 from backend.core.errors import BadSettings, InputMissing, WanError
 from backend.core.record import METADATA_FORMAT, PRODUCT, RunRecord, RunResult
-from backend.core.requests import AFTER_DENOISING, GenerationRequest
+from backend.core.requests.forms import AFTER_DENOISING, GenerationRequest
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,7 +15,8 @@ from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.domain import OnProgress
 from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, ModelUnsupported, OutOfMemory
 from backend.core.planning.memory_plan import PLANS, MemoryPlan
-from backend.core.requests import GenerationRequest, check_images
+from backend.core.requests.forms import GenerationRequest
+from backend.core.requests.rules import check_images
 
 #: The default plan: everything on the device.
 _PLAN = PLANS[0]

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from backend.core.catalogue.table import ModelSpec, models_in_force
 from backend.core.errors import InvalidRequest, LatentsNotKept
 from backend.core.paths import Home
-from backend.core.requests import GenerationRequest, RequestDraft, check_crf, check_fps
+from backend.core.requests.forms import GenerationRequest, RequestDraft
+from backend.core.requests.rules import check_crf, check_fps
 from backend.services.media.images import InputStore
 from backend.store.outputs import OutputStore
 

@@ -15,18 +15,9 @@ from backend.core.domain import Task, new_task_id
 from backend.core.errors import InvalidRequest, LoraNotFound
 from backend.core.paths import Home
 from backend.core.planning.optimizer import Decision
-from backend.core.prompts import syntax_notes
-from backend.core.requests import (
-    MAX_LORAS,
-    MAX_SEED,
-    MAX_VARIATIONS,
-    GenerationRequest,
-    LoraChoice,
-    LoraUse,
-    OnLoraFailure,
-    RequestDraft,
-    resolve_request,
-)
+from backend.core.requests.forms import GenerationRequest, LoraChoice, LoraUse, OnLoraFailure, RequestDraft
+from backend.core.requests.prompts import syntax_notes
+from backend.core.requests.rules import MAX_LORAS, MAX_SEED, MAX_VARIATIONS, resolve_request
 from backend.core.settings import Settings
 from backend.models.folder.manager import ModelManager, ModelState
 from backend.models.lora.library import LoraLibrary

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from backend.core.catalogue.spec import AUTO
 from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.errors import ImageNotAccepted, ImageRequired
-from backend.core.frame_size import makes_exactly
-from backend.core.requests import RequestDraft, check_images
+from backend.core.requests.forms import RequestDraft
+from backend.core.requests.frame_size import makes_exactly
+from backend.core.requests.rules import check_images
 from backend.models.folder.manager import ModelManager
 
 

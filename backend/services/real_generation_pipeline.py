@@ -17,7 +17,7 @@ from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
 from backend.core.planning.memory_ladder import OomPolicy
 from backend.core.planning.memory_plan import Placement
-from backend.core.requests import GenerationRequest
+from backend.core.requests.forms import GenerationRequest
 from backend.engine.device.stop_points import stop_points
 from backend.engine.loading.pipeline_loader import WanComponents
 from backend.engine.state.kept_latents import read_latents

@@ -30,7 +30,7 @@ from sqlalchemy import (
 from backend.core.domain import TERMINAL, EventType, Priority, Task, TaskStatus
 from backend.core.errors import IdempotencyConflict, StateConflict, TaskNotFound
 from backend.core.faults import fault_point
-from backend.core.requests import GenerationRequest
+from backend.core.requests.forms import GenerationRequest
 from backend.store.download_orders import OrderState
 from backend.store.leases import RUNNING, UNTOUCHED, Leases
 from backend.store.rows import storable, to_task

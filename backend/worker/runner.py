@@ -31,7 +31,8 @@ from backend.core.errors import (
     WorkerStopping,
 )
 from backend.core.planning.memory_level import MemoryAlert, MemoryLevel
-from backend.core.requests import GenerationRequest, native_request
+from backend.core.requests.forms import GenerationRequest
+from backend.core.requests.rules import native_request
 from backend.core.settings import Settings
 from backend.models.download.hub import hub_is_forbidden
 from backend.models.folder.manager import ModelManager

@@ -13,14 +13,7 @@ from backend.api.tasks.body import SubmitBody
 from backend.commands.replay import NoRecord, Record, named_video
 from backend.core.errors import BadSettings
 from backend.core.record import RunRecord
-from backend.core.requests import (
-    Fit,
-    GenerationRequest,
-    LoraFileRef,
-    LoraUse,
-    OnLoraFailure,
-    Scheduler,
-)
+from backend.core.requests.forms import Fit, GenerationRequest, LoraFileRef, LoraUse, OnLoraFailure, Scheduler
 from backend.services.media.video_encoder import VideoEncoder
 from tests.commands.support import invoke, with_record
 from tests.services.media.test_video_encoder import noise

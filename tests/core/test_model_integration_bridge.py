@@ -13,7 +13,8 @@ from backend.core.domain import OnProgress
 from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, OutOfMemory, UnknownModel
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage
-from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
+from backend.core.requests.forms import GenerationRequest, RequestDraft
+from backend.core.requests.rules import resolve_request
 
 TINY = "tiny-t2v-a14b"
 OTHER = "tiny-ti2v-5b"

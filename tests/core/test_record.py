@@ -11,7 +11,8 @@ from backend import __version__
 from backend.core.catalogue.table import MODELS
 from backend.core.domain import Phase
 from backend.core.record import RunRecord, RunResult
-from backend.core.requests import RequestDraft, resolve_request
+from backend.core.requests.forms import RequestDraft
+from backend.core.requests.rules import resolve_request
 
 TINY = "tiny-t2v-a14b"
 REQUEST = resolve_request(MODELS[TINY], RequestDraft("a red circle", seed=1))[0]

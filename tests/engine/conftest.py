@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from backend.core.catalogue.table import MODELS, ModelSpec
-from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
+from backend.core.requests.forms import GenerationRequest, RequestDraft
+from backend.core.requests.rules import resolve_request
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
 from tests.support.random_model import build_random_i2v, build_random_model, build_random_ti2v
 

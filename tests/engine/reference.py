@@ -11,7 +11,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler, WanImageToVideoPipeline, WanPipeline
 from PIL import Image
 
-from backend.core.requests import GenerationRequest, Scheduler
+from backend.core.requests.forms import GenerationRequest, Scheduler
 from backend.engine.loading.pipeline_loader import WanComponents
 
 Picture = npt.NDArray[np.uint8]

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from backend.core.catalogue.table import MODELS
-from backend.core.requests import GenerationRequest, RequestDraft, Scheduler, resolve_request
+from backend.core.requests.forms import GenerationRequest, RequestDraft, Scheduler
+from backend.core.requests.rules import resolve_request
 from backend.engine.loading.pipeline_loader import WanComponents
 from backend.engine.memory.offload import EXPERTS
 from backend.engine.sampling.denoise import DenoiseJob

@@ -14,7 +14,7 @@ from pathlib import Path
 from backend.core.catalogue.table import ModelSpec
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
-from backend.core.requests import GenerationRequest
+from backend.core.requests.forms import GenerationRequest
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.services.real_generation_pipeline import STATE_SECONDS, RealGenerationPipeline, RunOptions
 

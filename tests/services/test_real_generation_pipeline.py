@@ -25,7 +25,8 @@ from backend.core.domain import Progress, Stage
 from backend.core.errors import LeaseLost, ModelDamaged, NonFiniteLatents, StorageFull, TaskCancelled, WorkerStopping
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
-from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
+from backend.core.requests.forms import GenerationRequest, RequestDraft
+from backend.core.requests.rules import resolve_request
 from backend.engine.frames.decode import stream_frames
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.engine.sampling.denoise import DenoiseJob

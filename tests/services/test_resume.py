@@ -31,7 +31,8 @@ from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
 from backend.core.planning.machine import Machine
 from backend.core.planning.memory_plan import MemoryPlan
-from backend.core.requests import GenerationRequest, RequestDraft, Scheduler, resolve_request
+from backend.core.requests.forms import GenerationRequest, RequestDraft, Scheduler
+from backend.core.requests.rules import resolve_request
 from backend.core.settings import load_settings
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.engine.memory.offload import RESIDENT

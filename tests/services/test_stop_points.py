@@ -12,7 +12,7 @@ from backend.core.errors import TaskCancelled, WorkerStopping
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
 from backend.core.planning.memory_plan import PLANS
-from backend.core.requests import GenerationRequest
+from backend.core.requests.forms import GenerationRequest
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.services.real_generation_pipeline import RealGenerationPipeline, RunOptions
 from tests.services.test_resume import Folders, ignore, make_request

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from backend.core.catalogue.table import MODELS
 from backend.core.domain import Output, Priority, Progress, Stage, Task, new_task_id
-from backend.core.requests import RequestDraft, resolve_request
+from backend.core.requests.forms import RequestDraft
+from backend.core.requests.rules import resolve_request
 from backend.store.tasks import TaskStore
 
 LEASE = 30.0

@@ -13,7 +13,8 @@ import pytest
 
 from backend.core.catalogue.table import MODELS
 from backend.core.domain import EventType, Priority, Task, TaskStatus, new_task_id
-from backend.core.requests import RequestDraft, resolve_request
+from backend.core.requests.forms import RequestDraft
+from backend.core.requests.rules import resolve_request
 from backend.core.settings import Settings, load_settings
 from backend.store.engine import Database
 from backend.store.events import EventLog

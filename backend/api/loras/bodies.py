@@ -14,7 +14,7 @@ from fastapi import Request
 from starlette.datastructures import UploadFile
 
 from backend.core.errors import InvalidRequest, MalformedBody
-from backend.core.prompts import MAX_PROMPT_CHARS
+from backend.core.requests.prompts import MAX_PROMPT_CHARS
 
 _MAX_FIELD_BYTES = 64 * 1024
 _PROMPT_FIELDS = ("prompt", "base_prompt")

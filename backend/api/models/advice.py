@@ -12,7 +12,7 @@ from backend.api.http.routing import Routes
 from backend.api.http.shapes import Timestamp
 from backend.core.catalogue.table import find_model
 from backend.core.domain import iso, utcnow
-from backend.core.frame_size import parse_resolution
+from backend.core.requests.frame_size import parse_resolution
 from backend.services.models.fallback import Alternative, Level, Want
 
 router = Routes(prefix="/models", tags=["models"])

@@ -21,8 +21,8 @@ from backend.api.http.shapes import Timestamp, known
 from backend.core.catalogue.table import ModelSpec, find_model, models_in_force
 from backend.core.domain import TERMINAL, TaskStatus, iso, utcnow
 from backend.core.errors import ModelDamaged, ModelUnavailable
-from backend.core.prompts import MAX_PROMPT_CHARS
-from backend.core.requests import MAX_FPS, MAX_GUIDANCE, MAX_SEED, MAX_STEPS
+from backend.core.requests.prompts import MAX_PROMPT_CHARS
+from backend.core.requests.rules import MAX_FPS, MAX_GUIDANCE, MAX_SEED, MAX_STEPS
 from backend.models.folder.manager import ModelState, Presence, folder_hint
 from backend.models.folder.manifest import read_last_seen, read_manifest
 from backend.services.system.container import Services

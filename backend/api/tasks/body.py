@@ -20,17 +20,9 @@ from starlette.datastructures import FormData, UploadFile
 from backend.core.catalogue.spec import AUTO
 from backend.core.domain import Priority
 from backend.core.errors import BodyTooLarge, InvalidRequest, LoraNotFound, MalformedBody
-from backend.core.frame_size import parse_resolution
-from backend.core.requests import (
-    MAX_LORAS,
-    MAX_VARIATIONS,
-    Fit,
-    ImageRef,
-    LoraChoice,
-    OnLoraFailure,
-    RequestDraft,
-    Scheduler,
-)
+from backend.core.requests.forms import Fit, ImageRef, LoraChoice, OnLoraFailure, RequestDraft, Scheduler
+from backend.core.requests.frame_size import parse_resolution
+from backend.core.requests.rules import MAX_LORAS, MAX_VARIATIONS
 from backend.services.media.images import MAX_IMAGE_BYTES, InputStore
 
 #: JSON clients round integers beyond this, so they are rejected.

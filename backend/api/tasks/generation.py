@@ -30,8 +30,8 @@ from backend.api.tasks.shapes import (
 )
 from backend.core.domain import TaskStatus
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
-from backend.core.prompts import LEGACY_PROMPT_CHARS, clean_prompt
-from backend.core.requests import ImageRef, RequestDraft
+from backend.core.requests.forms import ImageRef, RequestDraft
+from backend.core.requests.prompts import LEGACY_PROMPT_CHARS, clean_prompt
 from backend.services.downloads.state import waits_for_resume
 from backend.services.generation_service import Submission
 

@@ -17,7 +17,7 @@ from backend.api.http.shapes import DownloadFirst, Message, Timestamp, iso_or_no
 from backend.api.models.status import max_resolution
 from backend.core.catalogue.table import ModelSpec
 from backend.core.domain import Output, Priority, Task, TaskStatus, iso, utcnow
-from backend.core.requests import GenerationRequest
+from backend.core.requests.forms import GenerationRequest
 from backend.services.downloads.state import waits_for_resume
 
 #: Seconds below which no time left is shown.

@@ -12,7 +12,8 @@ from typing import Any
 
 from backend.core.errors import LoraInvalid
 from backend.core.files import parse_json
-from backend.core.requests import MAX_GUIDANCE, MAX_STEPS, Scheduler
+from backend.core.requests.forms import Scheduler
+from backend.core.requests.rules import MAX_GUIDANCE, MAX_STEPS
 
 TRIGGER_METADATA = ("wan22.trigger_words", "modelspec.trigger_phrase", "trigger_words", "trigger_word")
 PRESET_METADATA = "wan22.preset"

@@ -20,7 +20,8 @@ from backend.core.formats.packed_matrices import PackedMatrices
 from backend.core.planning.footprint import BFLOAT16, TILE, TILE_STRIDE_SHARE, expert_bytes
 from backend.core.planning.memory_plan import MemoryPlan, Placement, Storage
 from backend.core.planning.processor_memory import FLOAT32
-from backend.core.requests import GenerationRequest, guidance_plan, native_request
+from backend.core.requests.forms import GenerationRequest
+from backend.core.requests.rules import guidance_plan, native_request
 
 TERA: Final = 1e12
 GIGA: Final = 1e9

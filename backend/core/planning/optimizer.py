@@ -12,7 +12,6 @@ from math import prod
 from typing import Final
 
 from backend.core.catalogue.table import Mode, ModelSpec, models_in_force
-from backend.core.frame_size import TEMPORAL_STRIDE
 from backend.core.planning.calibration import MemoryCorrection
 from backend.core.planning.constraints import OptimizationSettings, Quantization
 from backend.core.planning.cost_model import Rates, Seconds, Workload, seconds
@@ -21,6 +20,7 @@ from backend.core.planning.hardware import in_gib
 from backend.core.planning.machine import Machine
 from backend.core.planning.memory_ladder import OomPolicy
 from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage, in_precision
+from backend.core.requests.frame_size import TEMPORAL_STRIDE
 
 #: Lowest compute capability with bfloat16 and conversions from fp8.
 FP8_CAPABILITY: Final = (8, 0)

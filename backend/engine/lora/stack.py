@@ -24,7 +24,7 @@ from backend.core.lora.keys import BOTH
 from backend.core.lora.match import Change, Match, match_tensors, read_lora
 from backend.core.lora.presets import trigger_words
 from backend.core.lora.receipt import APPLIED, SHOWN_KEYS, SKIPPED, FileReceipt, KeyCount, LoraReceipt
-from backend.core.requests import LoraFileRef, LoraUse, OnLoraFailure
+from backend.core.requests.forms import LoraFileRef, LoraUse, OnLoraFailure
 from backend.engine.loading.pipeline_loader import WanComponents
 from backend.engine.lora.deltas import Difference, ExpertPatch, InstalledPatch, LowRank
 

@@ -19,7 +19,8 @@ from backend.core.catalogue.table import Mode
 from backend.core.errors import InvalidRequest
 from backend.core.faults import fault_point
 from backend.core.planning.memory_ladder import MemoryUse
-from backend.core.requests import GenerationRequest, check_images
+from backend.core.requests.forms import GenerationRequest
+from backend.core.requests.rules import check_images
 from backend.engine.failures import device_errors
 from backend.engine.loading.pipeline_loader import WanComponents
 from backend.engine.memory.offload import IMAGE_ENCODER, TEXT_ENCODER, VAE

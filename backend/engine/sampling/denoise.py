@@ -16,7 +16,8 @@ from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.errors import Interrupted, NonFiniteLatents, OutOfMemory
 from backend.core.faults import fault_point
 from backend.core.planning.memory_ladder import MemoryUse
-from backend.core.requests import GenerationRequest, Scheduler, check_sampler, guidance_plan
+from backend.core.requests.forms import GenerationRequest, Scheduler
+from backend.core.requests.rules import check_sampler, guidance_plan
 from backend.engine.failures import device_errors
 from backend.engine.loading.pipeline_loader import WanComponents
 from backend.engine.lora.stack import LoraStack

@@ -23,7 +23,7 @@ from backend.core.errors import (
     StateConflict,
 )
 from backend.core.paths import Home
-from backend.core.requests import LoraFileRef, LoraUse, OnLoraFailure
+from backend.core.requests.forms import LoraFileRef, LoraUse, OnLoraFailure
 from backend.models.folder.manager import EMBEDDED_MODELS
 from backend.models.lora.catalogue import Lora, catalogue
 from backend.models.lora.files import DigestCache, LoraFile, LoraFileReader, ModelShapes

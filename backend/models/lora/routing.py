@@ -13,7 +13,7 @@ from backend.core.catalogue.transformer import WanShape
 from backend.core.errors import InvalidRequest, LoraIncompatible
 from backend.core.lora.keys import BOTH
 from backend.core.lora.match import Match, match_tensors, read_lora
-from backend.core.requests import OnLoraFailure
+from backend.core.requests.forms import OnLoraFailure
 from backend.models.lora.files import LoraFile
 
 

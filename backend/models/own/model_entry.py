@@ -17,7 +17,8 @@ from pydantic_core import ErrorDetails
 from backend.core.catalogue.spec import AUTO
 from backend.core.catalogue.table import BUILT_IN, ModelSpec, ModelTable, fold_name
 from backend.core.errors import BadSettings, InvalidRequest, UnknownModel
-from backend.core.requests import ImageRef, RequestDraft, resolve_request
+from backend.core.requests.forms import ImageRef, RequestDraft
+from backend.core.requests.rules import resolve_request
 
 #: Names that are safe as a folder name on every system and in every API path.
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"

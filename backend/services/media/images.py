@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from backend.core.errors import BodyTooLarge, InputMissing, InvalidImage
 from backend.core.files import storage_errors, write_bytes
 from backend.core.paths import Home
-from backend.core.requests import ImageRef
+from backend.core.requests.forms import ImageRef
 
 if TYPE_CHECKING:
     from backend.services.media.pictures import Pixels

@@ -18,7 +18,7 @@ import pi_heif
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from backend.core.errors import InvalidImage
-from backend.core.requests import Fit
+from backend.core.requests.forms import Fit
 from backend.services.media.colours import (
     ADOBE_RGB,
     HDR_TRANSFERS,

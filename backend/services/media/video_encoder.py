@@ -28,7 +28,7 @@ from PIL import Image
 from backend.core.errors import EncodingFailed, OutputFileMissing, StorageFull, WanError
 from backend.core.faults import fault_point
 from backend.core.files import parse_json, storage_errors
-from backend.core.requests import DEFAULT_CRF
+from backend.core.requests.forms import DEFAULT_CRF
 
 METADATA_KEY = "wan22"
 #: Settings that make the bytes of a file depend on its frames alone.

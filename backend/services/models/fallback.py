@@ -11,7 +11,8 @@ from enum import StrEnum
 from backend.core.catalogue.table import ModelSpec
 from backend.core.errors import InvalidRequest
 from backend.core.planning.optimizer import Decision
-from backend.core.requests import GenerationRequest, ImageRef, RequestDraft, resolve_request
+from backend.core.requests.forms import GenerationRequest, ImageRef, RequestDraft
+from backend.core.requests.rules import resolve_request
 from backend.models.folder.manager import ModelManager, ModelState, Presence
 from backend.services.downloads.runner import ModelDownloads
 from backend.services.downloads.state import RUNNING, DownloadState

@@ -15,7 +15,7 @@ from backend.core.planning.footprint import footprint
 from backend.core.planning.memory_ladder import MemoryUse
 from backend.core.planning.memory_plan import PLANS, in_precision
 from backend.core.record import RunRecord, RunResult
-from backend.core.requests import GenerationRequest
+from backend.core.requests.forms import GenerationRequest
 
 #: In the order of a run; a download says nothing about the machine.
 _PHASES: Final = tuple(phase for phase in Phase if phase is not Phase.DOWNLOAD)

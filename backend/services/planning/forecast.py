@@ -20,7 +20,7 @@ from backend.core.planning.cost_model import Basis, Workload
 from backend.core.planning.machine import Machine
 from backend.core.planning.memory_ladder import OomPolicy
 from backend.core.planning.optimizer import Decision, WAN22SystemOptimizer
-from backend.core.requests import GenerationRequest
+from backend.core.requests.forms import GenerationRequest
 from backend.models.lora.library import LoraLibrary
 from backend.services.planning.finished_runs import loads, observations, peaks
 from backend.store.outputs import OutputStore

@@ -18,7 +18,7 @@ from backend.core.files import storage_errors
 from backend.core.planning.memory_ladder import MemoryUse
 from backend.core.planning.memory_plan import in_precision
 from backend.core.record import RunRecord, RunResult
-from backend.core.requests import GenerationRequest
+from backend.core.requests.forms import GenerationRequest
 from backend.engine.frames.decode import Frames, Latents, count_chunks, stream_frames, tile_grid
 from backend.engine.frames.sentinel import ClipSentinel
 from backend.engine.loading.pipeline_loader import WanComponents, library_versions

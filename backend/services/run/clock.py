@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from backend.core.catalogue.spec import HIGH, LOW, ModelSpec
 from backend.core.domain import Phase
 from backend.core.planning.cost_model import Basis, Seconds, forwards_of_steps
-from backend.core.requests import GenerationRequest
+from backend.core.requests.forms import GenerationRequest
 from backend.engine.frames.decode import count_chunks
 
 #: Units of `Phase.DOWNLOAD`: thousandths of the model's bytes. Their seconds depend on the network alone.

@@ -15,7 +15,7 @@ import structlog
 from backend.core.domain import Phase, Stage
 from backend.core.errors import OutOfMemory, StateMismatch, StorageFull, WorkerStopping
 from backend.core.planning.memory_ladder import MemoryUse
-from backend.core.requests import GenerationRequest, LoraFileRef
+from backend.core.requests.forms import GenerationRequest, LoraFileRef
 from backend.engine.frames.preview import PreviewMap, render_preview
 from backend.engine.loading.pipeline_loader import WanComponents
 from backend.engine.lora.stack import LoraStack, build_stack

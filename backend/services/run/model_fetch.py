@@ -16,7 +16,7 @@ import structlog
 from backend.core.domain import DownloadPhase, DownloadProgress, Phase, Stage
 from backend.core.errors import DownloadPaused, DownloadStopped, StoreFailed
 from backend.core.model_integration_bridge import ModelIntegrationBridge
-from backend.core.requests import GenerationRequest
+from backend.core.requests.forms import GenerationRequest
 from backend.services.downloads.state import waits_for_resume
 from backend.services.run.clock import DOWNLOAD_PARTS
 from backend.services.run.report import RunReport

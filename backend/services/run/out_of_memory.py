@@ -14,7 +14,7 @@ from backend.core.domain import Stage
 from backend.core.errors import OutOfMemory
 from backend.core.planning.memory_ladder import Fallback, MemoryLadder, MemoryUse, OomPolicy
 from backend.core.planning.memory_plan import MemoryPlan
-from backend.core.requests import GenerationRequest
+from backend.core.requests.forms import GenerationRequest
 from backend.engine.loading.pipeline_loader import WanComponents
 from backend.services.run.report import RunReport
 

@@ -15,7 +15,7 @@ from backend.core.planning.cost_model import Seconds
 from backend.core.planning.hardware import GIB
 from backend.core.planning.memory_ladder import Fallback, MemoryUse
 from backend.core.planning.memory_plan import PLANS, MemoryPlan
-from backend.core.requests import GenerationRequest
+from backend.core.requests.forms import GenerationRequest
 from backend.services.planning.forecast import Forecast
 
 #: With this much more free memory than when a run had to step down, the lesson no longer holds; less is fluctuation.

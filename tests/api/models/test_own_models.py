@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from backend.core.paths import Home
-from backend.core.requests import GenerationRequest
+from backend.core.requests.forms import GenerationRequest
 from backend.models.folder.manager import EMBEDDED_MODELS
 from backend.models.own.configuration import ModelConfigurationManager
 from backend.models.own.model_entry import ModelEntry

@@ -17,7 +17,8 @@ import pytest
 from backend.core.catalogue.table import MODELS
 from backend.core.domain import Priority, new_task_id
 from backend.core.paths import Home
-from backend.core.requests import RequestDraft, resolve_request
+from backend.core.requests.forms import RequestDraft
+from backend.core.requests.rules import resolve_request
 from backend.models.folder.locks import removal_lock
 from backend.models.folder.manager import EMBEDDED_MODELS
 from backend.store.engine import Database

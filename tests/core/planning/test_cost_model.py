@@ -23,7 +23,8 @@ from backend.core.planning.cost_model import (
     seconds,
 )
 from backend.core.planning.memory_plan import MemoryPlan, Placement, Storage
-from backend.core.requests import ImageRef, RequestDraft, resolve_request
+from backend.core.requests.forms import ImageRef, RequestDraft
+from backend.core.requests.rules import resolve_request
 
 RESIDENT = MemoryPlan(Placement.RESIDENT, Storage.BF16)
 #: model, width, height, frames -> TFLOP of one forward by part, then in total

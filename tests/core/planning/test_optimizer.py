@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.core.catalogue.table import MODELS
-from backend.core.frame_size import snap_frames, snap_size
 from backend.core.planning.cost_model import CARDS, Basis, Workload
 from backend.core.planning.hardware import GIB, Gpu, detect_hardware
 from backend.core.planning.machine import Machine
 from backend.core.planning.memory_ladder import OomPolicy
 from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.planning.optimizer import DEVIATION_GAIN, Decision, WAN22SystemOptimizer
+from backend.core.requests.frame_size import snap_frames, snap_size
 from tests.core.planning.test_cost_model import workload
 
 CARD_NAMES = [f"NVIDIA {word}" for word, _ in CARDS] + ["NVIDIA Something Else"]

@@ -19,7 +19,7 @@ from backend.core.planning.abilities import (
     Verdict,
     choose_kernel,
 )
-from backend.core.requests import GenerationRequest
+from backend.core.requests.forms import GenerationRequest
 from backend.engine.device.attention import (
     Attend,
     Kernel,

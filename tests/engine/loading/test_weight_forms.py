@@ -28,7 +28,7 @@ from backend.core.formats.tensors import UnreadableWeights
 from backend.core.formats.weights import Container
 from backend.core.lora.keys import BOTH
 from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage
-from backend.core.requests import LoraFileRef, LoraUse
+from backend.core.requests.forms import LoraFileRef, LoraUse
 from backend.engine.frames.decode import stream_frames
 from backend.engine.loading import pipeline_loader, weight_files
 from backend.engine.loading.component_loader import Fitting, fill

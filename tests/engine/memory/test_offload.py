@@ -19,7 +19,7 @@ from backend.core.errors import OutOfMemory, StateMismatch
 from backend.core.faults import DeviceFull
 from backend.core.lora.keys import BOTH
 from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage
-from backend.core.requests import LoraFileRef, LoraUse, Scheduler
+from backend.core.requests.forms import LoraFileRef, LoraUse, Scheduler
 from backend.engine.frames.decode import stream_frames
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.engine.lora.stack import LoraStack, build_stack

@@ -12,7 +12,7 @@ import torch
 
 from backend.core.catalogue.table import ModelSpec
 from backend.core.errors import NonFiniteLatents
-from backend.core.requests import GenerationRequest, Scheduler
+from backend.core.requests.forms import GenerationRequest, Scheduler
 from backend.engine.frames.decode import stream_frames
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.engine.sampling.denoise import DenoiseJob

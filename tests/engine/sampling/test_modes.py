@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
-from backend.core.requests import Scheduler
+from backend.core.requests.forms import Scheduler
 from backend.engine.frames.decode import stream_frames
 from backend.engine.sampling.conditioning import prepare_latents
 from backend.engine.sampling.denoise import DenoiseJob

@@ -13,7 +13,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
 
 from backend.core.catalogue.table import MODELS
 from backend.core.errors import ImageNotAccepted, InvalidRequest, ModelUnavailable, OutOfMemory
-from backend.core.requests import GenerationRequest, RequestDraft, Scheduler, resolve_request
+from backend.core.requests.forms import GenerationRequest, RequestDraft, Scheduler
+from backend.core.requests.rules import resolve_request
 from backend.engine.frames.decode import stream_frames
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.engine.sampling.denoise import DenoiseJob

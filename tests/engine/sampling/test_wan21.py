@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from backend.core.catalogue.table import MODELS
-from backend.core.requests import RequestDraft, Scheduler, resolve_request
+from backend.core.requests.forms import RequestDraft, Scheduler
+from backend.core.requests.rules import resolve_request
 from backend.engine.frames.decode import stream_frames
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.engine.sampling.denoise import DenoiseJob

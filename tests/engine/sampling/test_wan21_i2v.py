@@ -21,7 +21,8 @@ from backend.core.catalogue.transformer import WanShape
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest, ModelDamaged, StateMismatch
 from backend.core.lora.keys import BOTH
 from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage
-from backend.core.requests import GenerationRequest, LoraFileRef, LoraUse, RequestDraft, Scheduler, resolve_request
+from backend.core.requests.forms import GenerationRequest, LoraFileRef, LoraUse, RequestDraft, Scheduler
+from backend.core.requests.rules import resolve_request
 from backend.engine.frames.decode import stream_frames
 from backend.engine.loading.model_files import check_model_files
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader

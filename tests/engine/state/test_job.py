@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from backend.core.errors import StateMismatch
 from backend.core.lora.receipt import FileReceipt, KeyCount, LoraReceipt
-from backend.core.requests import Scheduler
+from backend.core.requests.forms import Scheduler
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.engine.lora.stack import LoraStack
 from backend.engine.state import job as job_state

@@ -31,7 +31,7 @@ from backend.core.errors import (
     StateConflict,
 )
 from backend.core.paths import Home
-from backend.core.requests import LoraFileRef, OnLoraFailure
+from backend.core.requests.forms import LoraFileRef, OnLoraFailure
 from backend.models.folder.manager import EMBEDDED_MODELS
 from backend.models.lora.files import LoraFileReader, ModelShapes
 from backend.models.lora.library import LoraLibrary

@@ -14,7 +14,7 @@ from PIL import Image
 
 from backend.core.errors import BodyTooLarge, InputMissing, InvalidImage
 from backend.core.paths import Home
-from backend.core.requests import Fit
+from backend.core.requests.forms import Fit
 from backend.services.media.images import MAX_IMAGE_BYTES, SPARE_SECONDS, InputStore
 from backend.services.media.pictures import fit_image
 

@@ -12,7 +12,8 @@ from backend.core.domain import Output
 from backend.core.planning.calibration import MemoryCorrection
 from backend.core.planning.memory_ladder import Fallback, MemoryUse
 from backend.core.record import RunResult
-from backend.core.requests import RequestDraft, resolve_request
+from backend.core.requests.forms import RequestDraft
+from backend.core.requests.rules import resolve_request
 from backend.services.planning.finished_runs import loads, observations, peaks, whole_phases
 
 REQUEST = resolve_request(find_model("tiny-t2v-a14b"), RequestDraft("a", seed=1))[0]

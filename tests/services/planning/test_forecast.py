@@ -12,7 +12,8 @@ from backend.core.errors import DoesNotFit
 from backend.core.paths import Home
 from backend.core.planning.hardware import GIB
 from backend.core.planning.machine import Machine
-from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
+from backend.core.requests.forms import GenerationRequest, RequestDraft
+from backend.core.requests.rules import resolve_request
 from backend.models.lora.library import LoraLibrary
 from backend.services.planning.forecast import Forecast
 from backend.store.engine import Database

@@ -13,7 +13,8 @@ from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.catalogue.table import MODELS
 from backend.core.domain import Phase
 from backend.core.planning.cost_model import Basis, Seconds
-from backend.core.requests import RequestDraft, resolve_request
+from backend.core.requests.forms import RequestDraft
+from backend.core.requests.rules import resolve_request
 from backend.services.run.clock import DOWNLOAD_PARTS, PhaseClock, PhasePlan, plan_phases
 
 COSTS = {

@@ -11,7 +11,7 @@ from backend.core.planning.constraints import stored_optimization
 from backend.core.planning.hardware import GIB
 from backend.core.planning.machine import Machine
 from backend.core.planning.memory_plan import Placement, Storage
-from backend.core.requests import native_request
+from backend.core.requests.rules import native_request
 from backend.models.lora.library import LoraLibrary
 from backend.services.planning.forecast import Forecast
 from backend.services.run.start_plans import StartPlans

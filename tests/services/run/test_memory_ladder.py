@@ -18,7 +18,8 @@ from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
 from backend.core.planning.memory_ladder import OomPolicy
 from backend.core.planning.memory_plan import PLANS
-from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
+from backend.core.requests.forms import GenerationRequest, RequestDraft
+from backend.core.requests.rules import resolve_request
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.services.media.images import InputStore
 from backend.services.media.video_encoder import last_frame

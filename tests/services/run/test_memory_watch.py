@@ -27,7 +27,8 @@ from backend.core.planning.memory_level import (
     ResourceLimits,
     stored_limits,
 )
-from backend.core.requests import RequestDraft, resolve_request
+from backend.core.requests.forms import RequestDraft
+from backend.core.requests.rules import resolve_request
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.models.folder.manager import ModelManager
 from backend.services.real_generation_pipeline import RealGenerationPipeline, RunOptions

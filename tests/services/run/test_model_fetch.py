@@ -29,7 +29,8 @@ from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
 from backend.core.planning.hardware import GIB, Gpu, detect_hardware
 from backend.core.planning.machine import Machine
-from backend.core.requests import GenerationRequest, RequestDraft, resolve_request
+from backend.core.requests.forms import GenerationRequest, RequestDraft
+from backend.core.requests.rules import resolve_request
 from backend.core.settings import load_settings
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.models.download.downloader import ModelDownloader

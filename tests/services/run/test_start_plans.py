@@ -14,7 +14,8 @@ from backend.core.planning.hardware import GIB
 from backend.core.planning.machine import Machine
 from backend.core.planning.memory_ladder import Fallback, MemoryUse
 from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage
-from backend.core.requests import GenerationRequest, RequestDraft, native_request, resolve_request
+from backend.core.requests.forms import GenerationRequest, RequestDraft
+from backend.core.requests.rules import native_request, resolve_request
 from backend.core.settings import load_settings
 from backend.models.lora.library import LoraLibrary
 from backend.services.planning.forecast import Forecast

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from backend.core.catalogue.table import MODELS, Mode, ModelSpec, find_model
 from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest, UnknownModel
-from backend.core.frame_size import nearest_size, parse_resolution, snap_size
-from backend.core.requests import (
+from backend.core.requests.forms import (
     Fit,
     GenerationRequest,
     ImageRef,
@@ -23,9 +22,9 @@ from backend.core.requests import (
     OnLoraFailure,
     RequestDraft,
     Scheduler,
-    guidance_plan,
-    resolve_request,
 )
+from backend.core.requests.frame_size import nearest_size, parse_resolution, snap_size
+from backend.core.requests.rules import guidance_plan, resolve_request
 
 PROMPT = "a red circle moving right on a navy background"
 TINY = MODELS["tiny-t2v-a14b"]

@@ -1,0 +1,1 @@
+"""Requests: their forms, the rules of each model, sizes and prompts."""

@@ -1,0 +1,198 @@
+"""The two forms of a request: what a user asked for, and everything that decides the pixels.
+
+A `RequestDraft` is what the user sent; `rules.resolve_request` makes a `GenerationRequest` of it. Values alone: knows
+no model and no file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from backend.core.catalogue.spec import AUTO
+from backend.core.domain import Priority
+
+#: Constant quality of x264; 17 is visually lossless for generated clips.
+DEFAULT_CRF = 17
+
+#: Values that do not change the latents: their origin, and what happens to them afterwards.
+AFTER_DENOISING = ("fps", "crf", "keep_latents", "latents_of", "extends", "preset", "on_lora_failure", "force")
+
+
+class Scheduler(StrEnum):
+    """The available samplers; the first two reproduce diffusers exactly."""
+
+    UNIPC = "unipc"
+    EULER = "euler"
+    DMD = "dmd"  # only for models distilled with it
+
+
+class Fit(StrEnum):
+    """How an image is fitted when its aspect ratio differs from the video's."""
+
+    CROP = "crop"  # fill the frame, crop the rest
+    PAD = "pad"  # show the whole image, with black bars
+    STRETCH = "stretch"  # stretch it to the frame
+
+
+class OnLoraFailure(StrEnum):
+    """What happens to a task whose LoRA cannot be applied in full."""
+
+    SKIP = "skip"  # the task continues without that LoRA, with a warning
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRef:
+    """An image stored on this server, upright and without transparency."""
+
+    id: str  #: SHA-256 of the stored file
+    width: int  #: pixels
+    height: int  #: pixels
+    notes: tuple[str, ...] = field(default=(), compare=False)  #: what was changed or chosen when it was read
+
+
+@dataclass(frozen=True, slots=True)
+class LoraFileRef:
+    """One file of a LoRA, and the expert it goes to."""
+
+    sha256: str
+    name: str
+    expert: str  #: "high", "low" or "both"; "both" also where there is one expert
+
+
+@dataclass(frozen=True, slots=True)
+class LoraUse:
+    """One LoRA in a request: everything about it that decides the pixels."""
+
+    id: str  #: its name in the list of LoRAs
+    strength: float  #: on the high-noise expert, or the only one
+    strength_2: float  #: on the low-noise expert
+    files: tuple[LoraFileRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LoraChoice:
+    """A LoRA as a user names it."""
+
+    id: str
+    strength: float = 1.0  #: on the high-noise expert, or the only one
+    strength_2: float | None = None  #: on the low-noise expert; None = the same
+    expert: str | None = None  #: "high", "low" or "both"; None = derived from its files
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDraft:
+    """What a user asked for; None means "the model's default"."""
+
+    prompt: str
+    model: str = AUTO  #: a name, or "auto"
+    negative_prompt: str | None = None
+    width: int | None = None
+    height: int | None = None
+    num_frames: int | None = None
+    seconds: float | None = None  #: the length in another unit; not together with `num_frames`
+    fps: float | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None
+    guidance_scale_2: float | None = None
+    flow_shift: float | None = None
+    scheduler: Scheduler | None = None
+    seed: int | None = None
+    max_sequence_length: int | None = None
+    image: ImageRef | None = None
+    end_image: ImageRef | None = None
+    image_fit: Fit | None = None
+    loras: tuple[LoraChoice, ...] = ()
+    on_lora_failure: OnLoraFailure = OnLoraFailure.SKIP
+    guidance_start: float | None = None
+    guidance_end: float | None = None
+    crf: int | None = None
+    keep_latents: bool = False
+    extends: str | None = None
+    preset: str | None = None
+    variations: int = 1  #: number of tasks, with consecutive seeds
+    priority: Priority = Priority.NORMAL
+    force: bool = False  #: queue it even if it does not seem to fit the machine
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """A complete request: equal requests give equal frames."""
+
+    model: str
+    prompt: str
+    negative_prompt: str
+    width: int  #: pixels
+    height: int  #: pixels
+    num_frames: int  #: 4k+1
+    fps: float  #: frames per second of the file; the model does not see it
+    steps: int
+    guidance_scale: float  #: high-noise expert, or the only one
+    guidance_scale_2: float | None  #: low-noise expert; None where there is one expert
+    flow_shift: float
+    scheduler: Scheduler
+    seed: int
+    max_sequence_length: int  #: prompt tokens
+    image: str | None = None  #: id of the stored start image
+    end_image: str | None = None  #: id of the stored end image
+    image_fit: Fit = Fit.CROP
+    loras: tuple[LoraUse, ...] = ()
+    on_lora_failure: OnLoraFailure = OnLoraFailure.SKIP
+    guidance_start: float = 0.0  #: guidance applies to steps from this share of all steps on
+    guidance_end: float = 1.0  #: and before this one
+    crf: int = DEFAULT_CRF  #: quality of the file; the model does not see it
+    keep_latents: bool = False  #: whether the final latents stay beside the video
+    latents_of: str | None = None  #: the output whose kept latents are decoded again, without denoising
+    extends: str | None = None  #: the output whose last frame is `image`
+    preset: str | None = None  #: the preset that steps, guidance, shift and scheduler came from
+    force: bool = False  #: whether it runs even if it does not seem to fit the machine; decides no frame
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; `from_json` reads them back."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        if not self.force:
+            del values["force"]
+        return values
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> GenerationRequest:
+        """Rebuild the request that `to_json` wrote; values unknown to an older version take their defaults."""
+        return cls(
+            **(
+                values
+                | {
+                    "scheduler": Scheduler(values["scheduler"]),
+                    "image_fit": Fit(values.get("image_fit", Fit.CROP)),
+                    "on_lora_failure": OnLoraFailure(values.get("on_lora_failure", OnLoraFailure.SKIP)),
+                    "loras": tuple(
+                        LoraUse(**(use | {"files": tuple(LoraFileRef(**file) for file in use["files"])}))
+                        for use in values.get("loras", ())
+                    ),
+                }
+            )
+        )
+
+    @property
+    def resolution(self) -> str:
+        """The size as the API writes it, `WIDTHxHEIGHT`."""
+        return f"{self.width}x{self.height}"
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over every value, in canonical JSON: equal digests mean equal files on one machine."""
+        return _digest(self.to_json())
+
+    @property
+    def denoise_digest(self) -> str:
+        """SHA-256 over the values that decide the latents: equal digests mean equal latents on one machine."""
+        return _digest({name: value for name, value in self.to_json().items() if name not in AFTER_DENOISING})
+
+
+def _digest(values: dict[str, Any]) -> str:
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
