@@ -19,8 +19,8 @@ from rich.markup import escape
 from typer.exceptions import TyperException
 
 from backend.commands.terminal import err
-from backend.core.config.plain_words import in_plain_words
 from backend.core.errors import WanError
+from backend.core.plain_words import about, in_plain_words
 from backend.core.settings import load_settings
 
 _MISUSED: Final = 2
@@ -91,8 +91,7 @@ def misused(error: TyperException) -> int:
         # A value that could not be read: typer repeats the sentence of its library.
         words = in_plain_words(cause.errors()[0]) if isinstance(cause, ValidationError) else error.message
         named = " or ".join(param.opts) if param.param_type_name == "option" else param.name
-        message = f"{named} {words}" if words.startswith(("must", "is ", "may ", "has ")) else f"{named}: {words}"
-        message = message if error.message else error.format_message()
+        message = about(str(named), words) if error.message else message
     if not message.strip():  # called without a command: its help is printed already
         return _MISUSED
     err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)

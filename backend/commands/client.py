@@ -5,7 +5,6 @@ Everything goes through the public API, so what works here works for any other c
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import json
 import socket
@@ -29,6 +28,7 @@ from backend.core.errors import (
     TaskNotFound,
     WanError,
 )
+from backend.core.plain_words import nearest
 from backend.core.settings import Settings
 
 POLL_SECONDS = 0.15
@@ -284,8 +284,8 @@ def _one_id(text: str, ids: list[str], missing: type[WanError]) -> str:
         )
     if len(text) == _FULL_ID:
         return text  # perhaps older than all that are listed
-    close = difflib.get_close_matches(text, [one[: len(text)] for one in ids], 1) if text else []
-    raise missing(suggestions=(f"Did you mean {close[0]}?",) if close else None)
+    close = nearest(text, [one[: len(text)] for one in ids]) if text else None
+    raise missing(suggestions=None if close is None else (f"Did you mean {close}?",))
 
 
 def unreachable(url: str, error: httpx2.HTTPError) -> ServerUnreachable:

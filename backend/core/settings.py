@@ -11,11 +11,10 @@ from typing import Final
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from backend.core.config.plain_words import in_plain_words
-from backend.core.config.section import nearest, printable
 from backend.core.errors import BadSettings
 from backend.core.faults import VARIABLE as FAULTS
 from backend.core.paths import Home
+from backend.core.plain_words import in_plain_words, nearest, printable
 from backend.core.planning.abilities import AttentionSetting
 from backend.core.planning.memory_ladder import OomPolicy
 

@@ -20,7 +20,7 @@ READING = {"GET", "HEAD"}
 #: All that an `async def` may call without awaiting it; functions of the same file are followed, not listed. Whatever
 #: talks to the database, the disk or the machine belongs to a thread.
 FUNCTIONS = """
-    abs any dict filter get_close_matches in_plain_words int isinstance iter len list next ord partial round set sorted
+    about abs any dict filter in_plain_words int isinstance len list nearest next ord partial round set sorted
     str sum super suppress type
     BodyTooLarge Forbidden HTTPException InvalidRequest MalformedBody RequestValidationError WanError kind
     HTTPStatus Headers MutableHeaders Response answer_to error_answer get_swagger_ui_html request_id_of
@@ -32,7 +32,7 @@ FUNCTIONS = """
 METHODS = """
     decode dumps encode endswith errors getlist isascii isdigit isfinite items join loads lower match model_dump
     model_validate multi_items partition removeprefix replace setdefault startswith strip values
-    fullmatch get_close_matches in_subprotocols is_key is_session keys lstrip opens rstrip split to to_media union
+    fullmatch in_subprotocols is_key is_session keys lstrip opens rstrip split to to_media union
 """
 #: Methods whose names stores have too, with the objects that may be asked on the event loop.
 OWNED = {

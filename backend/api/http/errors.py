@@ -19,7 +19,6 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from backend.core.config.plain_words import in_plain_words
 from backend.core.errors import (
     BodyTooLarge,
     InvalidRequest,
@@ -29,6 +28,7 @@ from backend.core.errors import (
     Unauthorized,
     WanError,
 )
+from backend.core.plain_words import about, in_plain_words
 
 log = structlog.get_logger(__name__)
 
@@ -135,9 +135,7 @@ def _fault(fault: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sentence(fault: Mapping[str, Any]) -> str:
-    """Name the field before what is wrong with it; "must be" and the like continue the sentence."""
-    field, words = _field(fault["loc"]), str(fault["msg"])
-    return f"{field} {words}" if words.startswith(("must ", "is ", "may ", "has ")) else f"{field}: {words}"
+    return about(_field(fault["loc"]), str(fault["msg"]))
 
 
 def _field(loc: Sequence[int | str]) -> str:

@@ -6,7 +6,6 @@ nulls carry meaning passes `response_model_exclude_none=False`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -15,6 +14,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 
 from backend.api.http.shapes import ErrorBody
+from backend.core.plain_words import nearest
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 
@@ -36,9 +36,7 @@ async def refuse_unknown_query(request: Request) -> None:
 
 
 def _unknown(name: str, known: list[str]) -> dict[str, Any]:
-    close = difflib.get_close_matches(name.lower(), known, 1)
-    context = {"hint": f"; did you mean {close[0]}?"} if close else {}
-    return {"loc": ("query", name), "msg": "", "type": "extra_forbidden", "ctx": context}
+    return {"loc": ("query", name), "msg": "", "type": "extra_forbidden", "ctx": {"meant": nearest(name, known)}}
 
 
 def _query_names(dependant: Dependant) -> set[str]:

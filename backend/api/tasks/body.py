@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import fields
-from difflib import get_close_matches
 from typing import Annotated, Any, Final
 
 from fastapi import Header, Request
@@ -20,6 +19,7 @@ from starlette.datastructures import FormData, UploadFile
 from backend.core.catalogue.spec import AUTO
 from backend.core.domain import Priority
 from backend.core.errors import BodyTooLarge, InvalidRequest, LoraNotFound, MalformedBody
+from backend.core.plain_words import nearest
 from backend.core.requests.forms import Fit, ImageRef, LoraChoice, OnLoraFailure, RequestDraft, Scheduler
 from backend.core.requests.frame_size import parse_resolution
 from backend.core.requests.rules import MAX_LORAS, MAX_VARIATIONS
@@ -237,7 +237,7 @@ class RedecodeBody(BaseModel):
     crf: Whole = Field(None, description="Quality of the file: 1 is best, 51 is worst; as before when left out")
 
 
-#: Fields that a body and a draft share by name; LoRAs and the preset are resolved later.
+#: Fields that a body and a draft share by name; LoRAs have another form.
 _DRAFT_FIELDS = SubmitBody.model_fields.keys() & {field.name for field in fields(RequestDraft)} - {"loras"}
 
 
@@ -281,21 +281,19 @@ async def _read(request: Request, shape: type[SubmitBody], idempotency_key: str 
         body = shape.model_validate(values)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False)
-        hinted = [_with_hint(fault, shape) | {"loc": ("body", *fault["loc"])} for fault in faults]
+        hinted = [_with_meant(fault, shape) | {"loc": ("body", *fault["loc"])} for fault in faults]
         raise RequestValidationError(hinted) from None
     body._images = images
     body.client_request_id = _one_key(idempotency_key, body.client_request_id)
     return body
 
 
-def _with_hint(fault: Any, shape: type[SubmitBody]) -> dict[str, Any]:
+def _with_meant(fault: Any, shape: type[SubmitBody]) -> dict[str, Any]:
     """Name the field that was probably meant where an unknown one was sent."""
     if fault["type"] != "extra_forbidden" or len(fault["loc"]) != 1:
         return dict(fault)
     name = str(fault["loc"][0])
-    meant = _MEANT.get(name.lower()) or next(iter(get_close_matches(name.lower(), shape.model_fields, 1, 0.75)), None)
-    words = "is not a known name" if meant is None else f"is not a known name: did you mean {meant}?"
-    return dict(fault) | {"type": "value_error", "ctx": {"error": words}}
+    return dict(fault) | {"ctx": {"meant": _MEANT.get(name.lower()) or nearest(name, shape.model_fields)}}
 
 
 def _from_json(raw: bytes) -> dict[str, Any]:

@@ -7,7 +7,6 @@ so the holder of one sees the same models throughout.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from functools import cached_property
 from backend.core.catalogue.builtin import MODELS
 from backend.core.catalogue.spec import AUTO, Mode, ModelSpec
 from backend.core.errors import UnknownModel
+from backend.core.plain_words import nearest
 
 __all__ = [
     "BUILT_IN",
@@ -75,10 +75,10 @@ class ModelTable:
         if len(key) >= SHORTEST_PREFIX and len(begun) == 1:
             return next(iter(begun.values()))
         known = [*self.ids, AUTO]
-        close = difflib.get_close_matches(key, self._by_key, 1)
+        close = nearest(key, self._by_key)
         raise UnknownModel(
             f"Invalid model type. Must be one of: {', '.join(known)}",
-            suggestions=(f"Did you mean {self._by_key[close[0]].id}?",) if close else None,
+            suggestions=(f"Did you mean {self._by_key[close].id}?",) if close else None,
             details={"known_models": known},
         )
 

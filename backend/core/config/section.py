@@ -5,13 +5,13 @@ Knows no subject: the owner of a section parses its values.
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from backend.core.config.file import ConfigFile
 from backend.core.errors import BadSettings, InvalidRequest
+from backend.core.plain_words import printable, unknown_name
 
 
 class Section(Protocol):
@@ -100,22 +100,6 @@ class StoredSection(Generic[SectionT]):
 
     def _sentence(self, key: str, why: str) -> str:
         return printable(f"{self._file.place(self._name, key)}: `{self._name}.{key}` {why}")
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known lower-case name that a misspelt one was meant to be; None if none is close."""
-    return next(iter(difflib.get_close_matches(name.lower().replace("-", "_"), known, n=1, cutoff=0.7)), None)
-
-
-def unknown_name(name: str, known: Iterable[str], kind: str) -> str:
-    """Return what to say about a name that is not one of the known ones of this kind."""
-    close = nearest(name, known)
-    return f"is not a {kind} and is ignored" + ("" if close is None else f"; did you mean `{close}`?")
-
-
-def printable(sentence: str) -> str:
-    """Return a sentence with characters that a terminal would obey as escapes."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in sentence)
 
 
 def check_names(names: Iterable[str], known: Sequence[str], kind: str) -> None:

@@ -7,7 +7,6 @@ rejected before anything is loaded.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import math
 import unicodedata
@@ -23,6 +22,7 @@ from backend.core.errors import (
     StateConflict,
 )
 from backend.core.paths import Home
+from backend.core.plain_words import nearest
 from backend.core.requests.forms import LoraFileRef, LoraUse, OnLoraFailure
 from backend.models.folder.manager import EMBEDDED_MODELS
 from backend.models.lora.catalogue import Lora, catalogue
@@ -65,8 +65,8 @@ class LoraLibrary:
         """
         lora = self.find(lora_id)
         if lora is None:
-            close = difflib.get_close_matches(lora_id.lower(), [one.id for one in self.all()], 1)
-            steps = (f"Did you mean {close[0]}?",) if close else None
+            close = nearest(lora_id, [one.id for one in self.all()])
+            steps = (f"Did you mean {close}?",) if close else None
             raise LoraNotFound("There is no LoRA with this name", suggestions=steps, details={"field": "loras"})
         return lora
 

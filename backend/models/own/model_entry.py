@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 from backend.core.catalogue.spec import AUTO
 from backend.core.catalogue.table import BUILT_IN, ModelSpec, ModelTable, fold_name
 from backend.core.errors import BadSettings, InvalidRequest, UnknownModel
+from backend.core.plain_words import about, in_plain_words
 from backend.core.requests.forms import ImageRef, RequestDraft
 from backend.core.requests.rules import resolve_request
 
@@ -200,7 +201,7 @@ def _reason(error: ValidationError) -> str:
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"{key} is not a key of a model entry"
-    return f"{key}: {first['msg']}" if key else "it must be an object"
+    return about(key, in_plain_words(first)) if key else "it must be an object"
 
 
 def check_name(model_id: str) -> None:

@@ -10,9 +10,9 @@ from typing import Final
 from backend.core.config.download_limit import SECTION as DOWNLOADS
 from backend.core.config.download_limit import stored_downloads
 from backend.core.config.file import ConfigFile
-from backend.core.config.section import printable, unknown_name
 from backend.core.errors import BadSettings
 from backend.core.paths import Home
+from backend.core.plain_words import printable, unknown_name
 from backend.core.planning.constraints import SECTION as OPTIMIZATION
 from backend.core.planning.constraints import stored_optimization
 from backend.core.planning.memory_level import SECTION as CONSTRAINTS

@@ -1,18 +1,19 @@
-"""Says in the product's own words what a validation library found wrong with a value.
+"""What is wrong with a value or a name, in the product's own words.
 
-Owns the sentences, not the rules; knows neither settings nor requests, and never repeats the value.
+Owns the sentences, not the rules; knows neither settings nor requests, and never repeats a value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 _Context = Mapping[str, Any]
 
 _WORDS: Mapping[str, Callable[[_Context], str]] = {
     "missing": lambda _: "is missing",
-    "extra_forbidden": lambda context: f"is not a known name{context.get('hint', '')}",
+    "extra_forbidden": lambda context: "is not a known name" + _meant(context.get("meant")),
     "int_from_float": lambda _: "must be a whole number",
     "int_parsing_size": lambda _: "is too large a number",
     "finite_number": lambda _: "must be a finite number",
@@ -59,6 +60,37 @@ def in_plain_words(fault: Mapping[str, Any]) -> str:
             return str(fault["msg"]).removeprefix("Value error, ")
     needed = _KINDS.get(kind.partition("_")[0])
     return f"must be {needed}" if needed else str(fault["msg"]).removeprefix("Value error, ")
+
+
+def _meant(name: str | None) -> str:
+    return "" if name is None else f"; did you mean {name}?"
+
+
+def about(name: str, words: str) -> str:
+    """Name the field before what is wrong with it; "must be" and the like continue the sentence."""
+    return f"{name} {words}" if words.startswith(("must ", "is ", "may ", "has ")) else f"{name}: {words}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that a misspelt one was meant to be, whatever its case; None if none is close."""
+    by_fold = {_folded(one): one for one in reversed(list(known))}
+    close = difflib.get_close_matches(_folded(name), by_fold, n=1, cutoff=0.7)
+    return by_fold[close[0]] if close else None
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
+def unknown_name(name: str, known: Iterable[str], kind: str) -> str:
+    """Return what to say about a name that is not one of the known ones of this kind."""
+    close = nearest(name, known)
+    return f"is not a {kind} and is ignored" + ("" if close is None else f"; did you mean `{close}`?")
+
+
+def printable(sentence: str) -> str:
+    """Return a sentence with characters that a terminal would obey as escapes."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in sentence)
 
 
 def _number(value: object) -> str:
