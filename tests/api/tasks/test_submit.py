@@ -389,7 +389,7 @@ def test_the_time_until_done_is_that_of_the_queue_ahead(served: Served) -> None:
     assert shorter["estimated_time"] < 0.5 * first["estimated_time"]
     running = served.claim()
     assert running.id == shorter["task_id"]
-    served.report(running, 0.5, step=1)  # and says that 1.5 s are left
+    served.report(running, 0.5, step=1, left=1.5)
     last = served.client.post(SUBMIT, json=GOOD | {"priority": "high"}).json()
     assert last["estimated_time"] == pytest.approx(1.5 + first["estimated_time"], abs=0.2)
     short = served.client.post("/api/v1/generate", json=GOOD).json()
