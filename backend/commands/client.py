@@ -19,6 +19,7 @@ from urllib.request import getproxies
 import httpx2
 import psutil
 
+from backend.commands.terminal import SHORT_ID
 from backend.core.errors import (
     BadSettings,
     GenerationFailed,
@@ -277,7 +278,7 @@ def _one_id(text: str, ids: list[str], missing: type[WanError]) -> str:
     if text in begun or len(begun) == 1:
         return text if text in begun else begun[0]
     if begun:
-        some = ", ".join(one[: max(8, len(text) + 2)] for one in begun[:4])
+        some = ", ".join(one[: max(SHORT_ID, len(text) + 2)] for one in begun[:4])
         raise InvalidRequest(
             f"{len(begun)} ids begin with {text}: {some}{' …' if len(begun) > 4 else ''}",
             suggestions=("Write more of the id.",),

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from backend.commands.terminal import (
+    SHORT_ID,
     JsonOption,
     OutputOption,
     ServerOption,
@@ -27,7 +28,6 @@ from backend.commands.terminal import (
 from backend.core.settings import load_settings
 
 VideoId = Annotated[str, typer.Argument(metavar="ID", help="Id of the video or its beginning; `last` is the newest.")]
-SHORT_ID = 8  # characters of an id in tables; commands take them
 
 
 def list_videos(

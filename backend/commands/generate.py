@@ -29,6 +29,7 @@ from backend.commands.terminal import (
     own_home,
 )
 from backend.core.requests.forms import Fit, OnLoraFailure, Scheduler
+from backend.core.requests.rules import MAX_VARIATIONS
 from backend.core.settings import Settings
 
 _MODEL = "Model"
@@ -97,7 +98,7 @@ class VideoOptions:
         typer.Option(
             "--variations",
             min=1,
-            max=16,
+            max=MAX_VARIATIONS,
             help="Number of videos, with consecutive seeds [default: 1].",
             rich_help_panel=_LOOK,
         ),

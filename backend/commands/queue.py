@@ -11,14 +11,13 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.terminal import JsonOption, ServerOption, out, print_json, running_server
+from backend.commands.terminal import SHORT_ID, JsonOption, ServerOption, out, print_json, running_server
 
 if TYPE_CHECKING:
     from backend.commands.client import ApiClient
 
 app = typer.Typer(help="See, follow and change the queue of a running server.", no_args_is_help=False)
 WATCH_SECONDS = 1.0
-SHORT_ID = 8  # characters of an id in tables; commands take them
 
 
 @app.callback(invoke_without_command=True)

@@ -6,7 +6,6 @@ Reads records of older versions too, and names every factor that has changed sin
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -28,14 +27,11 @@ from backend.commands.terminal import (
     out,
     print_json,
 )
-from backend.core.errors import BadSettings, InputMissing, WanError
+from backend.core.errors import BadSettings, InputMissing, OutputFileMissing, WanError
 from backend.core.record import METADATA_FORMAT, PRODUCT, RunRecord, RunResult
 from backend.core.requests.forms import AFTER_DENOISING, GenerationRequest
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from backend.commands.client import ApiClient
 
 #: Fields that a repeated request omits: their effect is already in its other fields.
@@ -281,33 +277,24 @@ def measure_distance(one: Path, other: Path) -> ClipDistance:
     Raises:
         NotComparable: a file cannot be decoded, or they differ in size or length.
     """
-    import av  # FFmpeg and NumPy are loaded only when two files are compared
-    import numpy as np
+    import numpy as np  # loaded only when two files are compared, like FFmpeg
+
+    from backend.services.media.video_encoder import read_frames
 
     errors: list[float] = []
     try:
-        for first, second in zip_longest(_frames(one), _frames(other)):
+        for first, second in zip_longest(read_frames(one), read_frames(other)):
             if first is None or second is None:
                 raise NotComparable("The two videos have different numbers of frames")
             if first.shape != second.shape:
                 raise NotComparable("The two videos have different sizes")
             errors.append(float(np.square(first.astype(np.int32) - second).mean()))
-    except (av.FFmpegError, OSError) as error:
-        raise NotComparable(f"A video cannot be decoded: {error}") from error
+    except OutputFileMissing as error:
+        raise NotComparable(error.message) from error
     if not errors:
         raise NotComparable("There are no frames to compare")
     worst = max(range(len(errors)), key=errors.__getitem__)
     return ClipDistance(len(errors), _psnr(sum(errors) / len(errors)), _psnr(errors[worst]), worst)
-
-
-def _frames(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
-    import av
-
-    with av.open(str(path)) as container:
-        if not container.streams.video:
-            raise NotComparable(f"{path} has no pictures")
-        for frame in container.decode(video=0):
-            yield frame.to_ndarray(format="rgb24")
 
 
 def _psnr(error: float) -> float:

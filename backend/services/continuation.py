@@ -50,6 +50,7 @@ class Continuation:
         record = self._record(output_id)
         if draft.image is not None:
             raise InvalidRequest("The image of an extension is the video's last frame", details={"field": "image"})
+        measured = draft.num_frames is not None or draft.seconds is not None
         draft = replace(
             draft,
             prompt=draft.prompt or record.prompt,
@@ -57,7 +58,7 @@ class Continuation:
             width=record.width if draft.width is None else draft.width,
             height=record.height if draft.height is None else draft.height,
             fps=record.fps if draft.fps is None else draft.fps,
-            num_frames=max(record.num_frames, SHORTEST) if draft.num_frames is None else draft.num_frames,
+            num_frames=draft.num_frames if measured else max(record.num_frames, SHORTEST),
         )
         notes = [f"the clip starts from the last frame of {output_id}"]
         if (links := self._links(output_id)) >= LONG_CHAIN:

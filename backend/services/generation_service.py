@@ -54,7 +54,7 @@ class Prepared:
     requests: tuple[GenerationRequest, ...]  #: one per variation
     choice: Choice
     notes: tuple[str, ...]  #: one sentence per value adjusted to fit the model
-    draft: RequestDraft  #: the request as sent
+    draft: RequestDraft  #: the request as sent; of a redecode what stands for it
     fingerprint: str  #: of the draft
 
 
@@ -206,8 +206,7 @@ class GenerationService:
 
     def _prompt_notes(self, spec: ModelSpec, request: GenerationRequest) -> tuple[str, ...]:
         """Say what the model does not read of the prompts: foreign syntax, unknown words, what is too long."""
-        vocabulary = self._models.vocabulary(spec)
-        unknown = None if vocabulary is None else vocabulary.note(spec.id, request.prompt)
+        unknown = self._models.unknown_words(spec, request.prompt)
         cut = (
             self._models.unread(spec, field, getattr(request, field), request.max_sequence_length)
             for field in ("prompt", "negative_prompt")

@@ -69,10 +69,7 @@ class Attempt:
         Raises:
             LeaseLost, WorkerStopping, TaskCancelled: the work must stop here.
         """
-        if self._lost.is_set():
-            raise LeaseLost
-        if self._stopping.is_set():
-            raise WorkerStopping
+        self._stop_if_due()
         try:
             if self._is_due(progress):
                 cancelled = self._tasks.report(self.task.id, self._token, progress)
@@ -82,8 +79,8 @@ class Attempt:
         except StoreFailed as error:
             # Progress is news, not truth: the work continues, and recording its end will be retried.
             log.warning("worker.progress_not_written", error=error.code)
-            cancelled = False
-        if cancelled or self._cancelled.is_set():
+            return
+        if cancelled:
             raise TaskCancelled
 
     def poll(self) -> None:
@@ -98,6 +95,9 @@ class Attempt:
                 self._lost.set()
             except StoreFailed as error:
                 log.warning("worker.request_not_read", error=error.code)
+        self._stop_if_due()
+
+    def _stop_if_due(self) -> None:
         if self._lost.is_set():
             raise LeaseLost
         if self._stopping.is_set():

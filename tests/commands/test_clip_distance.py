@@ -22,6 +22,14 @@ def test_a_file_and_its_copy_are_equal(tmp_path: Path) -> None:
     assert (distance.frames, distance.psnr, distance.worst_psnr) == (9, math.inf, math.inf)
 
 
+def test_a_name_that_looks_like_an_address_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, other = Path("take:1.mp4"), Path("http:2.mp4")
+    encode(one, noise(64, 64))
+    encode(other, noise(64, 64))
+    assert measure_distance(one, other).equal
+
+
 def test_the_distance_is_the_formula_and_the_worst_frame_is_found(tmp_path: Path) -> None:
     one, other = tmp_path / "one.mp4", tmp_path / "other.mp4"
     frames = noise(64, 64)
@@ -45,5 +53,5 @@ def test_clips_of_other_sizes_and_lengths_cannot_be_compared(tmp_path: Path) -> 
         measure_distance(one, shorter)
     with pytest.raises(NotComparable, match="sizes"):
         measure_distance(wider, one)
-    with pytest.raises(NotComparable, match="decoded"):
+    with pytest.raises(NotComparable, match="cannot be read"):
         measure_distance(one, tmp_path / "missing.mp4")

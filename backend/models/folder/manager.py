@@ -31,7 +31,7 @@ from backend.models.folder.integrity import FileFinding, FileState, check_full, 
 from backend.models.folder.manifest import Manifest, read_manifest
 from backend.models.folder.progress import read_status
 from backend.models.folder.prompt_length import measure_prompt
-from backend.models.folder.vocabulary import Vocabulary, read_vocabulary
+from backend.models.folder.vocabulary import unknown_words
 
 _EXPERTS: Final = ("transformer", "transformer_2")
 EMBEDDED_MODELS = Path(__file__).parents[2] / "assets" / "tiny"
@@ -181,9 +181,9 @@ class ModelManager:
         """Return what of each expert stays quantised in memory, judged by headers; None when nothing does."""
         return packed_experts(self._place(spec), spec)
 
-    def vocabulary(self, spec: ModelSpec) -> Vocabulary | None:
-        """Return the words that a model with a small world knows; None for a model that reads any text."""
-        return read_vocabulary(self._place(spec))
+    def unknown_words(self, spec: ModelSpec, text: str) -> str | None:
+        """Say which words of a prompt a model with a small world does not know; None when none, or it reads any."""
+        return unknown_words(self._place(spec), spec.id, text)
 
     def unread(self, spec: ModelSpec, field: str, text: str, tokens: int) -> str | None:
         """Say what a model that reads so many tokens cuts off a prompt; None when nothing, or unknown."""

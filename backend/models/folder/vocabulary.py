@@ -6,7 +6,6 @@ taken from the tokenizer beside it, so that the declaration cannot differ from w
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,8 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
+from backend.core.files import read_json
+from backend.models.folder.prompt_length import TOKENIZER_FILE
+
 VOCABULARY_FILE: Final = "vocabulary.json"
-_TOKENIZER: Final = Path("tokenizer") / "tokenizer.json"
 _NAMED: Final = 8  # unknown words in one sentence
 
 
@@ -48,6 +49,12 @@ class Vocabulary:
         return f"{model} {missing}; {chance}. It knows: {self.sentence}. {groups}"
 
 
+def unknown_words(folder: Path, model: str, text: str) -> str | None:
+    """Return the `Vocabulary.note` of a prompt for the model in a folder; None where it reads any text."""
+    vocabulary = read_vocabulary(folder)
+    return None if vocabulary is None else vocabulary.note(model, text)
+
+
 def _words(text: str) -> list[str]:
     """Split a text as the tokenizer does, but keep pictures such as emoji, which are meant as words."""
     kept = []
@@ -69,15 +76,15 @@ def read_vocabulary(folder: Path) -> Vocabulary | None:
 
 
 def _files(folder: Path) -> tuple[Path, Path]:
-    return folder / VOCABULARY_FILE, folder / _TOKENIZER
+    return folder / VOCABULARY_FILE, folder / TOKENIZER_FILE
 
 
 @lru_cache(maxsize=16)  # every request asks for it
 def _read(folder: Path, _states: tuple[tuple[int, int], ...]) -> Vocabulary | None:
     declaration, tokenizer = _files(folder)
     try:
-        declared = json.loads(declaration.read_bytes())
-        model = json.loads(tokenizer.read_bytes())["model"]
+        declared = read_json(declaration)
+        model = read_json(tokenizer)["model"]
         if model["type"] != "WordLevel":  # parts of words are tokens: nothing is unknown
             return None
         words = {str(name): tuple(map(str, group)) for name, group in declared["words"].items()}

@@ -13,11 +13,10 @@ import av
 import numpy as np
 from PIL import Image
 
-from backend.core.errors import BadSettings, InvalidRequest
+from backend.core.errors import BadSettings, InvalidRequest, OutputFileMissing
 from backend.core.files import replacing, storage_errors
-from backend.services.media.video_encoder import Pixels, VideoEncoder, read_frames, read_metadata
+from backend.services.media.video_encoder import Pixels, VideoEncoder, read_frames, read_metadata, source_of
 
-MAX_FACTOR = 8
 #: Longest side of an enlarged picture in pixels; H.264 level 5.2, which browsers decode, allows 4096.
 MAX_SIDE = 4096
 #: Method of the enlargement, as the record names it.
@@ -94,9 +93,16 @@ def stills(path: Path, count: int, height: int) -> list[Pixels]:
 
 
 def frame_rate(path: Path) -> float:
-    """Return the frames per second of a file, 16 where it does not say."""
-    with av.open(str(path)) as container:
-        rate = container.streams.video[0].average_rate
+    """Return the frames per second of a file, 16 where it does not say.
+
+    Raises:
+        OutputFileMissing: the file is no video.
+    """
+    try:
+        with av.open(source_of(path)) as container:
+            rate = container.streams.video[0].average_rate
+    except (av.FFmpegError, OSError, IndexError) as error:
+        raise OutputFileMissing(f"The video {path.name} cannot be read") from error
     return float(rate) if rate else 16.0
 
 

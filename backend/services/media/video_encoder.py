@@ -150,7 +150,7 @@ class VideoEncoder:
 
     def _encode(self) -> None:
         options = {"movflags": "+faststart+use_metadata_tags"}
-        with av.open(_source(self._path), "w", format="mp4", options=options) as container:
+        with av.open(source_of(self._path), "w", format="mp4", options=options) as container:
             stream = container.add_stream("libx264", rate=self._rate, options=_X264 | {"crf": str(self._crf)})
             stream.width, stream.height = self._width + self._width % 2, self._height + self._height % 2
             stream.pix_fmt = "yuv420p"
@@ -214,7 +214,7 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
     Other containers change the case of a tag's name (Matroska writes capitals) or move it to a stream.
     """
     try:
-        with av.open(_source(path), metadata_errors="replace") as container:
+        with av.open(source_of(path), metadata_errors="replace") as container:
             places = (container.metadata, *(stream.metadata for stream in container.streams))
             tags = [value for tags in places for name, value in tags.items() if name.lower() == METADATA_KEY]
     except (av.FFmpegError, OSError, ValueError):
@@ -227,7 +227,7 @@ def read_metadata(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def _source(path: Path) -> str:
+def source_of(path: Path) -> str:
     """Return the path as FFmpeg takes it: absolute, because it reads `take:2.mp4` as a URL."""
     return str(path.absolute())
 
@@ -248,7 +248,7 @@ def read_frames(path: Path) -> Iterator[Pixels]:
         OutputFileMissing: the file is gone or not a video.
     """
     try:
-        with av.open(_source(path), metadata_errors="replace") as container:
+        with av.open(source_of(path), metadata_errors="replace") as container:
             for frame in container.decode(video=0):
                 yield frame.to_ndarray(format="rgb24")
     except (av.FFmpegError, OSError, IndexError) as error:

@@ -23,7 +23,7 @@ from backend.engine.frames.decode import Frames, Latents, count_chunks, stream_f
 from backend.engine.frames.sentinel import ClipSentinel
 from backend.engine.loading.pipeline_loader import WanComponents, library_versions
 from backend.engine.state.kept_latents import KeptLatents, write_latents
-from backend.models.folder.vocabulary import read_vocabulary
+from backend.models.folder.vocabulary import unknown_words
 from backend.services.media.video_encoder import VideoEncoder, thumbnail
 from backend.services.run.files import AttemptFiles
 from backend.services.run.memory_watch import RunMemory
@@ -61,13 +61,6 @@ class _Written:
     warnings: tuple[str, ...]
     weights_sha256: str
     record: RunRecord
-
-
-def _unknown_words(components: WanComponents, request: GenerationRequest) -> tuple[str, ...]:
-    """Return a sentence about words of the prompt that a model with a small world does not know."""
-    vocabulary = read_vocabulary(components.folder)
-    note = None if vocabulary is None else vocabulary.note(components.spec.id, request.prompt)
-    return () if note is None else (note,)
 
 
 class ClipWriter:
@@ -129,7 +122,8 @@ class ClipWriter:
             warnings = sentinel.warnings() + _left_out(clip.loras) + tuple(one.sentence for one in fallbacks)
             if tile_grid(clip.components, clip.latents) is not None:
                 warnings += (f"Decoded in tiles of {plan.tile_size} px; {TILES}",)
-            warnings += tuple(self._memory.warnings) + _unknown_words(clip.components, request)
+            unknown = unknown_words(clip.components.folder, clip.components.spec.id, request.prompt)
+            warnings += (*self._memory.warnings, *(() if unknown is None else (unknown,)))
             peaks = self._memory.peaks
             weights = clip.weights_sha256 or clip.components.weights_digest  # may wait for it
             result = RunResult(

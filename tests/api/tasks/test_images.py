@@ -185,6 +185,8 @@ def test_an_extension_starts_from_the_last_frame_and_keeps_what_is_not_said(serv
     other = served.client.post(f"/api/v1/outputs/{first}/extend", json=body).json()
     assert other["parameters"]["prompt"] == "it stops"
     assert other["parameters"]["num_frames"] == 5
+    timed = served.client.post(f"/api/v1/outputs/{first}/extend", json={"seconds": 1}).json()
+    assert timed["parameters"]["num_frames"] == 13
     assert_error(served.client.post("/api/v1/outputs/nobody/extend", json={}), 404, "output_not_found")
     refused = served.client.post(f"/api/v1/outputs/{first}/extend", json={"model_type": TINY})
     assert_error(refused, 422, "image_not_accepted")
