@@ -12,7 +12,15 @@ from functools import partial
 
 from backend.core.catalogue.table import Mode, find_model
 from backend.core.domain import Output, Phase, Progress, Stage
-from backend.core.errors import Interrupted, InvalidRequest, LatentsNotKept, OutOfMemory
+from backend.core.errors import (
+    Interrupted,
+    InvalidRequest,
+    LatentsNotKept,
+    ModelDamaged,
+    NonFiniteLatents,
+    OutOfMemory,
+    WanError,
+)
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
 from backend.core.planning.memory_ladder import OomPolicy
@@ -31,6 +39,7 @@ from backend.services.run.model_fetch import Admit, ModelFetch, Paused, never_pa
 from backend.services.run.out_of_memory import Rungs
 from backend.services.run.report import Report, RunReport
 from backend.services.run.start_plans import StartPlan, StartPlans
+from backend.services.run.weights_check import changed_files, in_words, put_changed_away
 
 #: During denoising, the state is saved at least this often.
 STATE_SECONDS = 30.0
@@ -119,6 +128,8 @@ class RealGenerationPipeline:
             try:
                 clip = self._latents(request, planned, files, progress)
                 output = ClipWriter(files, task_id, request, progress, memory).write(clip)
+            except NonFiniteLatents as error:
+                raise self._explained(error) from error
             except OutOfMemory:
                 self._bridge.unload()  # it may be halfway to another plan, and its memory is needed
                 raise
@@ -126,6 +137,7 @@ class RealGenerationPipeline:
                 if self._used is not None and self._used.plan.placement is not Placement.RESIDENT:
                     self._bridge.unload()  # some of its blocks may be on their way to the device
                 raise
+        self._replace_changed(clip.components)
         plans.learn(request, clip.components.fingerprint, clip.components.plan, clip.rungs.taken)
         return replace(output, generation_seconds=time.monotonic() - started)
 
@@ -205,6 +217,20 @@ class RealGenerationPipeline:
             rungs=rungs,
             plan_reason=start.reason,
         )
+
+    def _explained(self, error: NonFiniteLatents) -> WanError:
+        """Return why the values were not numbers: weights that have changed on disk, or else the error itself."""
+        components = self._used
+        changed = () if components is None else self._replace_changed(components)
+        return ModelDamaged(in_words(components, list(changed))) if components is not None and changed else error
+
+    def _replace_changed(self, components: WanComponents) -> tuple[str, ...]:
+        """Put changed weight files away, so that the next task downloads them again; return their names."""
+        changed = changed_files(components)
+        if changed:
+            put_changed_away(self._home, components, changed)
+            self._bridge.unload()
+        return tuple(changed)
 
     def _unload_unused(self) -> tuple[str, ...]:
         """Unload a model that this run does not use; return its name."""

@@ -7,11 +7,12 @@ Independent of the form of a component's weights.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 from backend.core.catalogue.spec import DMD_PIPELINE, PIPELINES, Mode, ModelSpec
@@ -42,7 +43,6 @@ _LATENT_WEIGHTS = ("post_quant_conv.weight", "conv2.weight")
 #: The only libraries that classes may come from; anything else would be code from the model folder.
 _LIBRARIES = frozenset({"diffusers", "transformers"})
 _BOUNDARY_TOLERANCE = 1e-9
-_CHUNK_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +64,13 @@ class ModelFiles:
 
     def digest(self, component: str | None = None) -> str:
         """Return the SHA-256 over names and contents of all weight files, or of one component's; reads every byte."""
-        total = hashlib.sha256()
-        for path in self._sorted() if component is None else sorted(self.components[component].paths):
-            one = hashlib.sha256()
-            with path.open("rb") as file:
-                while chunk := file.read(_CHUNK_BYTES):
-                    one.update(chunk)
-            total.update(f"{path.relative_to(self.folder).as_posix()} {one.hexdigest()}\n".encode())
-        return total.hexdigest()
+        return over_all(self.digests(component))
+
+    def digests(self, component: str | None = None, known: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+        """Return the SHA-256 of each weight file by its name, sorted; reads every byte of those that are not known."""
+        paths = self._sorted() if component is None else sorted(self.components[component].paths)
+        named = {path.relative_to(self.folder).as_posix(): path for path in paths}
+        return {name: known.get(name) or _digest(path) for name, path in named.items()}
 
     def shape_of(self, component: str, *names: str) -> tuple[int, ...] | None:
         """Return the shape of the first of these tensors in a component's files; None if it has none of them."""
@@ -80,6 +79,16 @@ class ModelFiles:
 
     def _sorted(self) -> list[Path]:
         return sorted(path for files in self.components.values() for path in files.paths)
+
+
+def over_all(digests: Mapping[str, str]) -> str:
+    """Return one SHA-256 over the names and digests of files, in their order."""
+    return hashlib.sha256("".join(f"{name} {one}\n" for name, one in digests.items()).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_model_files(folder: Path, spec: ModelSpec) -> ModelFiles:

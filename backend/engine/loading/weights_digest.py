@@ -6,9 +6,11 @@ Reads files; knows nothing about tensors.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from backend.core.errors import ModelDamaged
-from backend.engine.loading.model_files import ModelFiles
+from backend.engine.loading.model_files import ModelFiles, over_all
 
 
 class WeightsDigest:
@@ -19,6 +21,7 @@ class WeightsDigest:
         self._files = files
         self._vae: str | None = None
         self._value: str | None = None
+        self._of_files: Mapping[str, str] = MappingProxyType({})
         self._error: OSError | None = None
         self._vae_done = threading.Event()
         self._thread = threading.Thread(target=self._compute, args=(decoder_only,), name="weights-digest", daemon=True)
@@ -26,10 +29,12 @@ class WeightsDigest:
 
     def _compute(self, decoder_only: bool) -> None:
         try:
-            self._vae = self._files.digest("vae")
+            self._of_files = self._files.digests("vae")
+            self._vae = over_all(self._of_files)
             self._vae_done.set()
             if not decoder_only:
-                self._value = self._files.digest()
+                self._of_files = self._files.digests(known=self._of_files)
+                self._value = over_all(self._of_files)
         except OSError as error:  # raised again in the reading thread
             self._error = error
         finally:
@@ -55,6 +60,12 @@ class WeightsDigest:
         """The digest over the VAE's weights alone; waits until it is ready. Raises like `value`."""
         self._vae_done.wait()
         return self._known(self._vae)
+
+    @property
+    def of_files(self) -> Mapping[str, str]:
+        """The SHA-256 of each file by its name; waits until they are ready. Without those that cannot be read."""
+        self._thread.join()
+        return self._of_files
 
     def _known(self, value: str | None) -> str:
         if value is None:

@@ -1,6 +1,7 @@
 """Checks a model folder against its manifest: offline, file by file.
 
-Knows digests, sizes and the headers of safetensors files; knows neither the meaning of the weights nor the hub.
+Knows digests, sizes and the headers of safetensors files, and moves what has changed out of the folder; knows neither
+the meaning of the weights nor the hub.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from backend.core.catalogue.table import ModelSpec
 from backend.core.formats.safetensors import read_header
 from backend.core.formats.tensors import UnreadableWeights, UnsupportedWeights
 from backend.core.formats.weights import SAFETENSORS_SUFFIX
-from backend.models.folder.manifest import Manifest
+from backend.core.paths import Home
+from backend.models.folder.manifest import FileRecord, Manifest, read_manifest
 
 _CHUNK_BYTES = 4 * 2**20
 
@@ -109,3 +114,21 @@ def move_to_quarantine(folder: Path, name: str, quarantine: Path) -> None:
     target = quarantine / name
     target.parent.mkdir(parents=True, exist_ok=True)
     (folder / name).replace(target)
+
+
+def is_ours(spec: ModelSpec, folder: Path) -> bool:
+    """Whether a model's folder belongs to the home: nothing is changed in one that the user keeps elsewhere."""
+    return spec.folder is None and not spec.embedded and not folder.is_symlink()
+
+
+def put_away(home: Home, spec: ModelSpec, folder: Path, name: str, record: FileRecord) -> bool:
+    """Move a changed file to the quarantine, unless another process is changing or has changed the folder."""
+    try:
+        with FileLock(home.model_lock_of(spec.id), timeout=0, thread_local=False):
+            manifest = read_manifest(folder)
+            if manifest is None or manifest.files.get(name) != record or not (folder / name).exists():
+                return False
+            move_to_quarantine(folder, name, home.quarantine_of(spec.id))
+            return True
+    except Timeout:
+        return False

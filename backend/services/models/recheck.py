@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from filelock import FileLock, Timeout
 
 from backend.core.domain import utcnow
 from backend.core.paths import Home
 from backend.core.repeating import Repeating
-from backend.models.folder.integrity import FileState, digest_of, move_to_quarantine, quick_state
+from backend.models.folder.integrity import FileState, digest_of, is_ours, put_away, quick_state
 from backend.models.folder.manager import ModelManager, ModelState
 from backend.models.folder.manifest import FileRecord, read_last_seen, read_manifest
 from backend.models.folder.progress import RateLimiter
@@ -94,16 +93,11 @@ class Recheck:
     def _due(self) -> Iterator[tuple[ModelState, str, FileRecord]]:
         for state in self._manager.states():
             manifest = read_manifest(state.folder)
-            if not state.available or manifest is None or not self._ours(state):
+            if not state.available or manifest is None or not is_ours(state.spec, state.folder):
                 continue
             for name in read_last_seen(state.folder).due(manifest, self._now(), self._days):
                 if os.access(state.folder / name, os.R_OK):  # an unreadable file is not a changed file
                     yield state, name, manifest.files[name]
-
-    @staticmethod
-    def _ours(state: ModelState) -> bool:
-        """Whether the folder belongs to the home: nothing is written into a folder that the user keeps elsewhere."""
-        return state.spec.folder is None and not state.folder.is_symlink()
 
     def _whole(self, state: ModelState, name: str, record: FileRecord) -> bool:
         """Read one file; a file that differs twice goes to the quarantine."""
@@ -115,25 +109,13 @@ class Recheck:
         if self._same(path, record):  # not the disk, then, but what lies between it and here
             log.warning("recheck.misread", model=state.spec.id, file=name)
             return True
-        if self._put_away(state, name, record):
+        if put_away(self._home, state.spec, state.folder, name, record):
             log.error("recheck.quarantined", model=state.spec.id, file=name)
         return False
 
     def _same(self, path: Path, record: FileRecord) -> bool:
         self._wait_for_idleness()
         return quick_state(path, record.size) is FileState.OK and digest_of(path, self._on_read) == record.sha256
-
-    def _put_away(self, state: ModelState, name: str, record: FileRecord) -> bool:
-        """Move a changed file out of the folder, unless another process is changing or has changed the folder."""
-        try:
-            with FileLock(self._home.model_lock_of(state.spec.id), timeout=0, thread_local=False):
-                manifest = read_manifest(state.folder)
-                if manifest is None or manifest.files.get(name) != record or not (state.folder / name).exists():
-                    return False
-                move_to_quarantine(state.folder, name, self._home.quarantine_of(state.spec.id))
-                return True
-        except Timeout:
-            return False
 
     def _on_read(self, count: int) -> None:
         self._wait_for_idleness()

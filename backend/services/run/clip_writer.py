@@ -29,6 +29,7 @@ from backend.services.run.files import AttemptFiles
 from backend.services.run.memory_watch import RunMemory
 from backend.services.run.out_of_memory import Rungs
 from backend.services.run.report import RunReport
+from backend.services.run.weights_check import changed_files, in_words
 
 #: How tiles change a picture, for the warning.
 TILES = "pixels differ slightly from those decoded in one piece"
@@ -124,6 +125,8 @@ class ClipWriter:
                 warnings += (f"Decoded in tiles of {plan.tile_size} px; {TILES}",)
             unknown = unknown_words(clip.components.folder, clip.components.spec.id, request.prompt)
             warnings += (*self._memory.warnings, *(() if unknown is None else (unknown,)))
+            if changed := changed_files(clip.components):
+                warnings += (in_words(clip.components, list(changed)),)
             peaks = self._memory.peaks
             weights = clip.weights_sha256 or clip.components.weights_digest  # may wait for it
             result = RunResult(
