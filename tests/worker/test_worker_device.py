@@ -115,7 +115,7 @@ def test_a_server_plans_for_the_cpu_once_its_worker_found_the_card_unusable(
             assert queue.worker("newer").device == "cpu"
             large = estimate("T2V-A14B")
             assert large["machine"]["ram_gib"] == round(detect_hardware().memory / GIB, 2)
-            assert {option["vram"]["value"] for option in large["options"]} == {0}
+            assert not any("vram" in option for option in large["options"])
 
 
 def test_without_a_gpu_the_worker_reports_its_device(queue: Queue) -> None:
