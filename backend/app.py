@@ -35,7 +35,7 @@ from backend.api.models import status as model_status
 from backend.api.planning import resources
 from backend.api.planning import settings as settings_routes
 from backend.api.system import components, health, session
-from backend.api.tasks import gallery, generation, queue
+from backend.api.tasks import gallery, generation, policy, queue
 from backend.core.planning.hardware import HardwareProfile
 from backend.core.settings import Settings
 from backend.services.system.container import LocalWorker
@@ -44,6 +44,7 @@ from backend.wiring import build_services
 #: Routers under `/api/v1`, in documentation order.
 _ROUTERS = (
     generation.router,
+    policy.router,
     queue.router,
     gallery.router,
     generation.image_routes,

@@ -11,6 +11,7 @@ from backend.api.live.download_feed import publish_download
 from backend.api.live.websocket import ConnectionManager
 from backend.core.config.download_limit import stored_downloads
 from backend.core.config.file import ConfigFile
+from backend.core.config.generation_policy import stored_policy
 from backend.core.domain import TaskStatus
 from backend.core.planning.constraints import stored_optimization
 from backend.core.planning.hardware import HardwareProfile, detect_hardware
@@ -94,6 +95,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         system=SystemIntegration(),
         optimization=kept,
         limits=stored_limits(config),
+        policy=stored_policy(config),
         usage=UsageStore(database),
         fallbacks=FallbackAdvisor(model_manager, forecast, downloads, supply),
         advisor=OptimizationAdvisor(kept, forecast, model_manager, outputs),

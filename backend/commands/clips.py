@@ -169,6 +169,10 @@ def _report(video: dict[str, Any], said: set[str]) -> None:
     out.print(f"[bold green]{escape(video['file'])}[/]  {size}, {made['num_frames']} frames, H.264", soft_wrap=True)
     if "gif" in video:
         out.print(f"[bold green]{escape(video['gif'])}[/]  the same as a looping GIF", soft_wrap=True)
+    if video.get("mock"):
+        out.print(f"[bold yellow]MOCK[/]  no model made this clip: {escape(video['mock_reason'])}", soft_wrap=True)
+        out.print(f"id {video['id']}", style="dim")
+        return
     out.print(
         f"made by {made['model']}, seed {made['seed']}, {made['steps']} steps, {made['scheduler']}, "
         f"guidance {made['guidance_scale']:g}"

@@ -28,7 +28,7 @@ from backend.commands.terminal import (
     finite,
     own_home,
 )
-from backend.core.requests.forms import Fit, OnLoraFailure, Scheduler
+from backend.core.requests.forms import Fit, OnLoraFailure, OnModelFailure, Scheduler
 from backend.core.requests.rules import MAX_VARIATIONS
 from backend.core.settings import Settings
 
@@ -78,6 +78,14 @@ class VideoOptions:
         typer.Option(
             "--on-lora-failure",
             help="Whether a LoRA that cannot be applied is left out or fails the task [default: skip].",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None
+    on_model_failure: Annotated[
+        OnModelFailure | None,
+        typer.Option(
+            "--on-model-failure",
+            help="What happens when the model cannot be used [default: as the server is set, or fail].",
             rich_help_panel=_MODEL,
         ),
     ] = None
@@ -339,7 +347,7 @@ def check_request(
     from backend.services.model_choice import choose_model
 
     home = own_home()
-    known = {field.name for field in fields(RequestDraft)} - {"loras", "preset", "on_lora_failure"}
+    known = {field.name for field in fields(RequestDraft)} - {"loras", "preset", "on_lora_failure", "on_model_failure"}
     values = {name: value for name, value in request.items() if name in known and value is not None}
     width, height = (None, None) if request["resolution"] is None else parse_resolution(request["resolution"])
     # Only their presence matters here: an image without a size would decide the shape of the video.

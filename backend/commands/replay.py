@@ -99,6 +99,11 @@ class Record:
         run = RunRecord.from_json(values)
         if run.format > METADATA_FORMAT:
             raise NoRecord(f"{path} was made by a newer version", suggestions=("Update wan22.",))
+        if run.result is not None and run.result.mock is not None:
+            raise NoRecord(
+                f"{path} is a mock, which no model made: {run.result.mock}",
+                suggestions=("Generate the clip for real.",),
+            )
         request = run.requested
         if request is None:
             raise NoRecord(

@@ -220,6 +220,8 @@ class Output:
     warnings: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
     created_at: datetime | None = None
+    model: str | None = None  #: the model that made it; None = the task's
+    mock: str | None = None  #: why it is a mock, which no model made; None = it is none
 
     @property
     def duration_seconds(self) -> float:

@@ -173,6 +173,10 @@ class Home:
         """The finished video of a task."""
         return resolve_under(self.outputs, f"{task_id}.mp4")
 
+    def mock_of(self, task_id: str) -> Path:
+        """The clip of a task that no model made."""
+        return resolve_under(self.outputs, f"{task_id}-MOCK.mp4")
+
     def thumbnail_of(self, task_id: str) -> Path:
         """The still picture of a finished video."""
         return resolve_under(self.outputs, f"{task_id}_thumb.jpg")

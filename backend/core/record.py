@@ -41,12 +41,17 @@ class RunResult:
     peak_ram_bytes: int | None = None  #: peak memory of the worker process
     plan: str | None = None  #: the memory plan in force at the end
     plan_reason: str | None = None  #: why the run started with the plan that it started with
+    mock: str | None = None  #: why no model made the clip; None = a model did
+    instead_of: str | None = None  #: the model of the request, where another one made the clip
     fallbacks: tuple[dict[str, str], ...] = ()  #: plans abandoned because memory ran out, in order; {} = unreadable
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; seconds are rounded to milliseconds."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        for name in ("mock", "instead_of"):
+            if plain[name] is None:  # as records were before
+                del plain[name]
         return plain | {"seconds": {str(phase): round(value, 3) for phase, value in (self.seconds or {}).items()}}
 
     @classmethod
@@ -56,7 +61,7 @@ class RunResult:
         Raises:
             ValueError, TypeError, AttributeError, OverflowError: a value has the wrong type.
         """
-        texts = ("frames_sha256", "quality", "attention", "precision", "plan", "plan_reason")
+        texts = ("frames_sha256", "quality", "attention", "precision", "plan", "plan_reason", "mock", "instead_of")
         counts = ("frames", "resumed_from_step", "peak_vram_bytes", "peak_ram_bytes")
         seconds, steps = values.get("seconds"), values.get("expert_steps")
         known = set(Phase)
@@ -99,7 +104,7 @@ class RunRecord:
         result: RunResult,
         *,
         device: str,
-        weights_sha256: str,
+        weights_sha256: str | None,
         libraries: dict[str, str],
     ) -> RunRecord:
         """Describe a run of this version."""

@@ -11,11 +11,20 @@ import json
 from dataclasses import asdict, dataclass, replace
 
 from backend.core.catalogue.table import ModelSpec, find_model
+from backend.core.config.file import ConfigFile
+from backend.core.config.generation_policy import GenerationMode, stored_policy
 from backend.core.domain import Task, new_task_id
-from backend.core.errors import InvalidRequest, LoraNotFound
+from backend.core.errors import DoesNotFit, InvalidRequest, LoraNotFound, ModelDamaged, ModelUnavailable
 from backend.core.paths import Home
 from backend.core.planning.optimizer import Decision
-from backend.core.requests.forms import GenerationRequest, LoraChoice, LoraUse, OnLoraFailure, RequestDraft
+from backend.core.requests.forms import (
+    GenerationRequest,
+    LoraChoice,
+    LoraUse,
+    OnLoraFailure,
+    OnModelFailure,
+    RequestDraft,
+)
 from backend.core.requests.prompts import syntax_notes
 from backend.core.requests.rules import MAX_LORAS, MAX_SEED, MAX_VARIATIONS, resolve_request
 from backend.core.settings import Settings
@@ -92,6 +101,7 @@ class GenerationService:
         self._inputs = inputs
         self._forecast = forecast
         self._continuation = Continuation(home, outputs, inputs)
+        self._policy = stored_policy(ConfigFile(home.config_file))
 
     def submit(self, draft: RequestDraft) -> Submission:
         """Validate and queue a request; return its tasks once they are committed to disk.
@@ -197,7 +207,9 @@ class GenerationService:
         draft, loras, more = self._with_loras(choice.spec, draft)
         first, adjusted = resolve_request(choice.spec, draft, loras)
         seeds = [(first.seed + index) % (MAX_SEED + 1) for index in range(asked.variations)]
-        requests = tuple(replace(first, seed=seed, force=asked.force) for seed in seeds)
+        requests = tuple(
+            replace(first, seed=seed, force=asked.force, on_model_failure=asked.on_model_failure) for seed in seeds
+        )
         # Hashed before the seed is drawn, so that a retried submit has the same hash.
         values = asdict(replace(asked, model=choice.spec.id, idempotency_key=None, force=False))
         fingerprint = hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
@@ -253,14 +265,9 @@ class GenerationService:
         return draft, tuple(uses), notes
 
     def _queue(self, prepared: Prepared) -> Submission:
-        choice, first = prepared.choice, prepared.requests[0]
+        choice = prepared.choice
         with self._supply.hold(choice.spec):
-            state, fetch = self._supply.inspect(choice.spec)
-            if first.latents_of is None:  # decoding again needs no more resources than the first time
-                size = self._model_bytes(state, fetch)
-                self._forecast.check(first, size)
-                if first.force:
-                    prepared = _forced(prepared, self._forecast.shortfall(first, size))
+            prepared, fetch = self._admitted(prepared)
             tasks = self._tasks.insert_all(
                 [(new_task_id(), request) for request in prepared.requests],
                 adjustments=prepared.notes,
@@ -274,6 +281,31 @@ class GenerationService:
         # Earlier videos do not predict the speed of the network.
         known = until_done if fetch is None else None
         return Submission(tuple(tasks), choice.spec, choice.reasons, position, known, fetch)
+
+    def _admitted(self, prepared: Prepared) -> tuple[Prepared, FetchFirst | None]:
+        """Return what is queued, and what has to be downloaded first.
+
+        A model that cannot be used is no reason to refuse where the policy has an answer to it; a note says which.
+        Raises like `submit`.
+        """
+        spec, first, policy = prepared.choice.spec, prepared.requests[0], self._policy.current()
+        if policy.mode is GenerationMode.MOCK:
+            return replace(prepared, notes=(*prepared.notes, "mock generation is on: no model makes the clip")), None
+        try:
+            state, fetch = self._supply.inspect(spec)
+            if first.latents_of is None:  # decoding again needs no more resources than the first time
+                size = self._model_bytes(state, fetch)
+                self._forecast.check(first, size)
+                if first.force:
+                    prepared = _forced(prepared, self._forecast.shortfall(first, size))
+        except (ModelUnavailable, ModelDamaged, DoesNotFit) as error:
+            allowed = first.on_model_failure or policy.on_model_failure
+            if allowed is OnModelFailure.FAIL or first.latents_of is not None:
+                raise
+            what = "a mock is made" if allowed is OnModelFailure.MOCK else "another model makes the clip"
+            note = f"{what} if this is still so then: {error.message.rstrip('.')}"
+            return replace(prepared, notes=(*prepared.notes, note)), None
+        return prepared, fetch
 
 
 def _forced(prepared: Prepared, lacking: Decision | None) -> Prepared:

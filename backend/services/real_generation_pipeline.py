@@ -30,7 +30,7 @@ from backend.engine.device.stop_points import stop_points
 from backend.engine.loading.pipeline_loader import WanComponents
 from backend.engine.state.kept_latents import read_latents
 from backend.models.lora.library import LoraLibrary
-from backend.services.run.clip_writer import Clip, ClipWriter
+from backend.services.run.clip_writer import Clip, ClipWriter, Substitution
 from backend.services.run.clock import EXPERT_PHASE, PhaseClock, plan_phases
 from backend.services.run.denoising import DenoisingRun, OpenLora
 from backend.services.run.files import AttemptFiles
@@ -80,7 +80,13 @@ class RealGenerationPipeline:
         self._used: WanComponents | None = None  #: what the current run computes with
 
     def generate(
-        self, task_id: str, request: GenerationRequest, *, report: Report, poll: Callable[[], None] | None = None
+        self,
+        task_id: str,
+        request: GenerationRequest,
+        *,
+        report: Report,
+        poll: Callable[[], None] | None = None,
+        instead_of: Substitution | None = None,
     ) -> Output:
         """Generate the video of a task and return its output.
 
@@ -92,6 +98,7 @@ class RealGenerationPipeline:
             request: every value that decides the pixels.
             report: called at every phase, step and chunk; what it raises stops the run (`Interrupted`).
             poll: called before every layer of a model; what it raises stops the run as well.
+            instead_of: the model that the task asked for, if this request replaces its own, and why.
 
         Raises:
             Interrupted: `report` asked to stop, or (DownloadPaused) the download of the model is paused; only
@@ -127,7 +134,7 @@ class RealGenerationPipeline:
                 planned = plans.planned(request)  # more is known about an installed model
             try:
                 clip = self._latents(request, planned, files, progress)
-                output = ClipWriter(files, task_id, request, progress, memory).write(clip)
+                output = ClipWriter(files, task_id, request, progress, memory, instead_of).write(clip)
             except NonFiniteLatents as error:
                 raise self._explained(error) from error
             except OutOfMemory:

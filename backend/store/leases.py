@@ -133,13 +133,15 @@ class Leases:
                 RUNNING,
                 TaskStatus.COMPLETED,
                 EventType.COMPLETED,
-                lambda row: values,
+                lambda row: values | ({} if output.mock is None else {"mock": output.mock}),
                 token=lease_token,
                 values={"progress": 1.0, "eta_seconds": 0.0},
             )
-            _held(row)
+            model = None if output.mock is not None else output.model or _held(row).model
             connection.execute(
-                insert(outputs).values(task_id=task_id, metadata=output.metadata, created_at=database_now(), **values)
+                insert(outputs).values(
+                    task_id=task_id, metadata=output.metadata, created_at=database_now(), model=model, **values
+                )
             )
             fault_point("finish.before_commit")
         fault_point("finish.after_commit")

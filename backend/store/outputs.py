@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, case, delete, func, select
+from sqlalchemy import ColumnElement, case, delete, func, or_, select
 
 from backend.core.domain import TERMINAL, Output, TaskStatus
 from backend.core.errors import OutputFileMissing, OutputNotFound
@@ -53,24 +53,33 @@ class OutputStore:
         return int(count), int(size)
 
     def of_model(self, model: str, limit: int) -> Sequence[Output]:
-        """Return a model's latest outputs, newest first."""
+        """Return the latest outputs that a model made, newest first; no mocks."""
         query = (
             select(outputs)
-            .join(tasks, tasks.c.id == outputs.c.task_id)
-            .where(tasks.c.model == model)
+            .where(outputs.c.model == model)
             .order_by(outputs.c.created_at.desc(), outputs.c.task_id)
             .limit(limit)
         )
         with self._database.read() as connection:
             return [to_output(row) for row in connection.execute(query)]
 
+    def not_as_asked(self, task_ids: Sequence[str]) -> dict[str, Output]:
+        """Return those outputs of these tasks that another model made, or none, by task."""
+        query = (
+            select(outputs)
+            .join(tasks, tasks.c.id == outputs.c.task_id)
+            .where(outputs.c.task_id.in_(task_ids), or_(outputs.c.model.is_(None), outputs.c.model != tasks.c.model))
+        )
+        with self._database.read() as connection:
+            return {row.task_id: to_output(row) for row in connection.execute(query)}
+
     def uses(self) -> dict[str, ModelUse]:
-        """Return for each model its number of videos, when the last was made, and the mean seconds they took."""
+        """Return for each model its number of videos, when the last was made, and the mean seconds; no mocks."""
         seconds = func.avg(outputs.c.generation_seconds)
         query = (
-            select(tasks.c.model, func.count(), func.max(outputs.c.created_at), seconds)
-            .join(tasks, tasks.c.id == outputs.c.task_id)
-            .group_by(tasks.c.model)
+            select(outputs.c.model, func.count(), func.max(outputs.c.created_at), seconds)
+            .where(outputs.c.model.is_not(None))
+            .group_by(outputs.c.model)
         )
         with self._database.read() as connection:
             rows = connection.execute(query).all()

@@ -63,6 +63,11 @@ def to_event(row: Row[Any]) -> TaskEvent:
     )
 
 
+def _mock_reason(record: dict[str, Any]) -> str:
+    result = record.get("result")
+    return str(result.get("mock")) if isinstance(result, dict) else "the record does not say"
+
+
 def to_output(row: Row[Any]) -> Output:
     """Read a row of `outputs`."""
     return Output(
@@ -78,4 +83,6 @@ def to_output(row: Row[Any]) -> Output:
         warnings=tuple(row.warnings),
         metadata=row.metadata,
         created_at=moment(row.created_at),
+        model=row.model,
+        mock=None if row.model is not None else _mock_reason(row.metadata),
     )

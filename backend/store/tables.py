@@ -131,6 +131,7 @@ outputs = Table(
     Column("warnings", JSON, nullable=False),
     Column("metadata", JSON, nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("model", String(64)),  # that made it; null for a mock
     Index("outputs_newest", "created_at"),
 )
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import structlog
 
@@ -108,8 +108,12 @@ class Attempt:
     def alert(self, alert: MemoryAlert, given_up: tuple[str, ...]) -> None:
         """Publish that memory fills up and what was unloaded; news, so a failing store stops nothing."""
         log.warning("worker.memory", message=alert.sentence, level=alert.level.value, unloaded=given_up)
+        self.tell(alert.to_json() | {"unloaded": list(given_up)})
+
+    def tell(self, data: Mapping[str, Any]) -> None:
+        """Publish an alert of plain JSON values; news, as in `alert`."""
         try:
-            self._tasks.alert(self.task.id, self._token, alert.to_json() | {"unloaded": list(given_up)})
+            self._tasks.alert(self.task.id, self._token, data)
         except LeaseLost:
             self._lost.set()
         except StoreFailed as error:

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from backend.core.model_integration_bridge import ModelIntegrationBridge
     from backend.engine.device.facts import DeviceFacts
     from backend.engine.loading.pipeline_loader import WanComponents
-    from backend.services.real_generation_pipeline import RealGenerationPipeline
+    from backend.services.run.model_fallback import ModelFallback
 
 #: Share of the grace period that a running step gets; the rest is for handing the task back.
 GRACE_OF_STEP = 0.7
@@ -127,13 +127,13 @@ class WorkerRunner:
             return 0
         log.info("worker.started", pid=os.getpid())
         try:
-            pipeline = self._open_pipeline()
+            generation = self._open_pipeline()
             while not self._stop.wished.is_set():
                 task = self._claim()
                 if task is None:
                     self._rest()
                 else:
-                    self._run_attempt(pipeline, task)
+                    self._run_attempt(generation, task)
                     self._idle_since = time.monotonic()
         except WanError as error:
             log.error("worker.cannot_work", error=error.code, message=error.message, next_steps=error.next_steps)
@@ -172,7 +172,7 @@ class WorkerRunner:
             return True
         return False
 
-    def _open_pipeline(self) -> RealGenerationPipeline:
+    def _open_pipeline(self) -> ModelFallback:
         """Import the engine, find the device, and load the default model, so that the first task starts at once."""
         from backend.worker.wiring import assemble
 
@@ -193,7 +193,7 @@ class WorkerRunner:
             log.warning("worker.default_model_not_loaded", error=error.code, message=error.message)
         self._heartbeat.show(self._device, WorkerState.IDLE)
         self._idle_since = time.monotonic()
-        return parts.pipeline
+        return parts.generation
 
     def _found_device(self, device: str) -> None:
         self._device = device
@@ -269,7 +269,7 @@ class WorkerRunner:
         if attempt is not None:
             attempt.alert(alert, given_up)
 
-    def _run_attempt(self, pipeline: RealGenerationPipeline, task: Task) -> None:
+    def _run_attempt(self, generation: ModelFallback, task: Task) -> None:
         attempt = Attempt(
             self._tasks,
             task,
@@ -281,13 +281,13 @@ class WorkerRunner:
             self._heartbeat.attempt = attempt
             self._heartbeat.show(self._device, WorkerState.BUSY, task.id)
             log.info("task.started", model=task.model)
-            self._record(self._generate(pipeline, attempt))
+            self._record(self._generate(generation, attempt))
             self._heartbeat.attempt = None
             self._in_hand.clear()
             self._tidy(self._leftovers.sweep_work)
             self._heartbeat.show(self._device, WorkerState.IDLE)
 
-    def _generate(self, pipeline: RealGenerationPipeline, attempt: Attempt) -> Callable[[], None]:
+    def _generate(self, generation: ModelFallback, attempt: Attempt) -> Callable[[], None]:
         """Run the attempt and return the call that records its end."""
         task = attempt.task
         fault = self._surroundings.fault()  # since the last look, too
@@ -296,7 +296,7 @@ class WorkerRunner:
         self._configuration.refresh()  # the task may be for a model that was added after this process started
         try:
             request = GenerationRequest.from_json(task.request)
-            output = pipeline.generate(task.id, request, report=attempt.report, poll=attempt.poll)
+            output = generation.generate(task.id, request, report=attempt.report, poll=attempt.poll, alert=attempt.tell)
         except TaskCancelled:
             log.info("task.cancelled")
             return attempt.acknowledge_cancel

@@ -29,6 +29,7 @@ from backend.services.planning.forecast import Forecast
 from backend.services.planning.self_test import find_abilities
 from backend.services.real_generation_pipeline import RealGenerationPipeline, RunOptions
 from backend.services.run.memory_watch import Alerted, MemoryWatch
+from backend.services.run.model_fallback import ModelFallback
 from backend.services.run.start_plans import StartPlans
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
@@ -50,6 +51,7 @@ class WorkerParts:
     bridge: ModelIntegrationBridge[WanComponents]
     watch: MemoryWatch
     pipeline: RealGenerationPipeline
+    generation: ModelFallback  #: the pipeline under the policy in force
 
 
 def assemble(
@@ -95,7 +97,9 @@ def assemble(
         watch=watch,
         alerted=alerted,
     )
-    return WorkerParts(equipment, models, bridge, watch, RealGenerationPipeline(bridge, home, options))
+    pipeline = RealGenerationPipeline(bridge, home, options)
+    generation = ModelFallback(home, pipeline, models, forecast)
+    return WorkerParts(equipment, models, bridge, watch, pipeline, generation)
 
 
 def _equip(

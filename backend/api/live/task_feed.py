@@ -156,6 +156,8 @@ class TaskFeed:
             "output_path": f"/api/v1/outputs/{event.task_id}/video",
             "total_generation_time": event.data.get("generation_seconds"),
             "warnings": event.data.get("warnings") or None,
+            "mock": "mock" in event.data or None,
+            "mock_reason": event.data.get("mock"),
         }
         return self._ended(event, live, TaskStatus.COMPLETED, Stage.COMPLETED, "Video completed", result)
 

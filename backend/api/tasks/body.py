@@ -20,7 +20,15 @@ from backend.core.catalogue.spec import AUTO
 from backend.core.domain import Priority
 from backend.core.errors import BodyTooLarge, InvalidRequest, LoraNotFound, MalformedBody
 from backend.core.plain_words import nearest
-from backend.core.requests.forms import Fit, ImageRef, LoraChoice, OnLoraFailure, RequestDraft, Scheduler
+from backend.core.requests.forms import (
+    Fit,
+    ImageRef,
+    LoraChoice,
+    OnLoraFailure,
+    OnModelFailure,
+    RequestDraft,
+    Scheduler,
+)
 from backend.core.requests.frame_size import parse_resolution
 from backend.core.requests.rules import MAX_LORAS, MAX_VARIATIONS
 from backend.services.media.images import MAX_IMAGE_BYTES, InputStore
@@ -153,6 +161,11 @@ class SubmitBody(BaseModel):
     )
     on_lora_failure: OnLoraFailure = Field(
         OnLoraFailure.SKIP, description="Whether a task whose LoRA cannot be applied goes on without it or fails"
+    )
+    on_model_failure: Annotated[OnModelFailure | None, BeforeValidator(_optional_text)] = Field(
+        None,
+        description="What a task does whose model cannot be used: fail, let another installed model make the clip, or "
+        "make a clip that is marked as a mock; left out: as the server is set",
     )
     preset: Annotated[str | None, BeforeValidator(_optional_text)] = Field(
         None, max_length=200, description="A LoRA that brings its own steps, guidance, shift and scheduler"

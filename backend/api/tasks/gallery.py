@@ -69,6 +69,9 @@ def video_metadata(output: Output, home: Home, *, in_full: bool = False) -> Vide
         generation_params=known(request),
         warnings=list(output.warnings),
         quality=result.quality,
+        mock=output.mock is not None,
+        mock_reason=output.mock,
+        instead_of=result.instead_of,
         has_latents=home.latents_of(output.task_id).is_file(),
         loras=list(result.loras),
         metadata=output.metadata if in_full else None,
@@ -102,6 +105,9 @@ class VideoMetadata(BaseModel):
     generation_params: dict[str, Any] = Field(description="Every value that decides the frames")
     warnings: list[str] = []
     quality: str | None = Field(None, description="ok, black, flat or frozen, as seen in the frames")
+    mock: bool = Field(False, description="Whether it is a mock, which no model made")
+    mock_reason: str | None = None
+    instead_of: str | None = Field(None, description="The model that was asked for, where another one made the video")
     has_latents: bool = Field(False, description="Whether the latents were kept, for `redecode`")
     loras: list[dict[str, Any]] = Field([], description="What became of each LoRA that was asked for")
     metadata: dict[str, Any] | None = Field(None, description="The record inside the file; only for a single video")

@@ -168,8 +168,9 @@ def queue_status(
     tasks = services.tasks.list(status=_status(status_filter), limit=limit)
     counts = queue_counts(services.tasks.counts())
     running = next((task for task in tasks if task.status is TaskStatus.PROCESSING), None)
+    differing = services.outputs.not_as_asked([task.id for task in tasks if task.status is TaskStatus.COMPLETED])
     return QueueStatus(
-        tasks=[task_info(task) for task in tasks],
+        tasks=[task_info(task, output=differing.get(task.id)) for task in tasks],
         queue=[queue_item(task) for task in tasks],
         current_task=queue_item(running) if running else None,
         **counts.model_dump(),

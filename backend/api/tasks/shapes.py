@@ -120,7 +120,9 @@ class TaskInfo(BaseModel):
     preview_url: str | None = None
     output_path: str | None = None
     generation_time: float | None = Field(None, description="Seconds the finished video took")
-    model_used: str | None = None
+    model_used: str | None = Field(None, description="The model that made the video; absent for a mock")
+    mock: bool = Field(False, description="Whether the video is a mock, which no model made")
+    mock_reason: str | None = None
     error_message: str | None = None
     error_code: str | None = None
     suggestions: list[str] | None = None
@@ -180,7 +182,9 @@ def task_info(
         else None,
         output_path=video_url(task.id) if completed else None,
         generation_time=None if output is None else round(output.generation_seconds, 3),
-        model_used=task.model if completed else None,
+        model_used=(task.model if output is None else output.model) if completed else None,
+        mock=output is not None and output.mock is not None,
+        mock_reason=None if output is None else output.mock,
         error_message=task.error_message,
         error_code=task.error_code,
         suggestions=list(task.error_suggestions) or None,

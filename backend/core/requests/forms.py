@@ -19,7 +19,17 @@ from backend.core.domain import Priority
 DEFAULT_CRF = 17
 
 #: Values that do not change the latents: their origin, and what happens to them afterwards.
-AFTER_DENOISING = ("fps", "crf", "keep_latents", "latents_of", "extends", "preset", "on_lora_failure", "force")
+AFTER_DENOISING = (
+    "fps",
+    "crf",
+    "keep_latents",
+    "latents_of",
+    "extends",
+    "preset",
+    "on_lora_failure",
+    "on_model_failure",
+    "force",
+)
 
 
 class Scheduler(StrEnum):
@@ -43,6 +53,14 @@ class OnLoraFailure(StrEnum):
 
     SKIP = "skip"  # the task continues without that LoRA, with a warning
     FAIL = "fail"
+
+
+class OnModelFailure(StrEnum):
+    """What happens to a task whose model cannot be used."""
+
+    FAIL = "fail"
+    OTHER_MODEL = "other_model"  # an installed model that takes the same inputs makes the clip, and the clip says so
+    MOCK = "mock"  # a clip that says on every frame that it is a mock
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +126,7 @@ class RequestDraft:
     image_fit: Fit | None = None
     loras: tuple[LoraChoice, ...] = ()
     on_lora_failure: OnLoraFailure = OnLoraFailure.SKIP
+    on_model_failure: OnModelFailure | None = None  #: None = as the server is set
     guidance_start: float | None = None
     guidance_end: float | None = None
     crf: int | None = None
@@ -151,13 +170,13 @@ class GenerationRequest:
     extends: str | None = None  #: the output whose last frame is `image`
     preset: str | None = None  #: the preset that steps, guidance, shift and scheduler came from
     force: bool = False  #: whether it runs even if it does not seem to fit the machine; decides no frame
+    on_model_failure: OnModelFailure | None = None  #: None = as the server is set; decides no frame
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` reads them back."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        if not self.force:
-            del values["force"]
-        return values
+        left_out = {"force": False, "on_model_failure": None}
+        return {name: value for name, value in values.items() if name not in left_out or value != left_out[name]}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> GenerationRequest:
@@ -169,6 +188,7 @@ class GenerationRequest:
                     "scheduler": Scheduler(values["scheduler"]),
                     "image_fit": Fit(values.get("image_fit", Fit.CROP)),
                     "on_lora_failure": OnLoraFailure(values.get("on_lora_failure", OnLoraFailure.SKIP)),
+                    "on_model_failure": _chosen(values.get("on_model_failure")),
                     "loras": tuple(
                         LoraUse(**(use | {"files": tuple(LoraFileRef(**file) for file in use["files"])}))
                         for use in values.get("loras", ())
@@ -191,6 +211,10 @@ class GenerationRequest:
     def denoise_digest(self) -> str:
         """SHA-256 over the values that decide the latents: equal digests mean equal latents on one machine."""
         return _digest({name: value for name, value in self.to_json().items() if name not in AFTER_DENOISING})
+
+
+def _chosen(value: str | None) -> OnModelFailure | None:
+    return None if value is None else OnModelFailure(value)
 
 
 def _digest(values: dict[str, Any]) -> str:

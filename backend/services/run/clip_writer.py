@@ -35,6 +35,10 @@ from backend.services.run.weights_check import changed_files, in_words
 TILES = "pixels differ slightly from those decoded in one piece"
 
 
+#: The model that was asked for, and why another one makes the clip.
+Substitution = tuple[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Clip:
     """Final latents and how they were produced."""
@@ -74,7 +78,10 @@ class ClipWriter:
         request: GenerationRequest,
         report: RunReport,
         memory: RunMemory,
+        instead_of: Substitution | None = None,
     ) -> None:
+        """`instead_of`: the model that was asked for, where another one makes the clip, and the sentence about it."""
+        self._instead_of = instead_of
         self._files = files
         self._task_id = task_id
         self._request = request
@@ -125,6 +132,8 @@ class ClipWriter:
                 warnings += (f"Decoded in tiles of {plan.tile_size} px; {TILES}",)
             unknown = unknown_words(clip.components.folder, clip.components.spec.id, request.prompt)
             warnings += (*self._memory.warnings, *(() if unknown is None else (unknown,)))
+            if self._instead_of is not None:
+                warnings = (self._instead_of[1], *warnings)
             if changed := changed_files(clip.components):
                 warnings += (in_words(clip.components, list(changed)),)
             peaks = self._memory.peaks
@@ -145,6 +154,7 @@ class ClipWriter:
                 peak_ram_bytes=peaks.ram,
                 plan=in_precision(plan.words, float32=float32),
                 plan_reason=in_precision(clip.plan_reason, float32=float32),
+                instead_of=None if self._instead_of is None else self._instead_of[0],
                 fallbacks=tuple(one.to_json() for one in fallbacks),
             )
             record = RunRecord.of(

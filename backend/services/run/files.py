@@ -37,13 +37,13 @@ class AttemptFiles:
     cannot write into its successor's file.
     """
 
-    def __init__(self, home: Home, task_id: str) -> None:
+    def __init__(self, home: Home, task_id: str, *, mock: bool = False) -> None:
         self.home = home
         self._task_id = task_id
         self._wrote: list[Path] = []  # removed again when the attempt fails
         self.states = StateFiles(home, task_id)
         self.part: Path = home.outputs / f"{task_id}.{secrets.token_hex(4)}.mp4.part"
-        self.video: Path = home.video_of(task_id)
+        self.video: Path = home.mock_of(task_id) if mock else home.video_of(task_id)
         self.thumbnail: Path = home.thumbnail_of(task_id)
         self.latents: Path = home.latents_of(task_id)
         self.preview: Path = home.preview_of(task_id)
@@ -108,7 +108,7 @@ def remove_attempt_files(home: Home, task_id: str) -> None:
     for name in (f"{task_id}.*.part", f"{task_id}_thumb.jpg.*.part"):
         for path in home.outputs.glob(name):
             path.unlink(missing_ok=True)
-    for path in (home.video_of(task_id), home.thumbnail_of(task_id), home.latents_of(task_id)):
+    for path in (home.video_of(task_id), home.mock_of(task_id), home.thumbnail_of(task_id), home.latents_of(task_id)):
         path.unlink(missing_ok=True)
 
 

@@ -10,6 +10,8 @@ from typing import Final
 from backend.core.config.download_limit import SECTION as DOWNLOADS
 from backend.core.config.download_limit import stored_downloads
 from backend.core.config.file import ConfigFile
+from backend.core.config.generation_policy import SECTION as GENERATION
+from backend.core.config.generation_policy import stored_policy
 from backend.core.errors import BadSettings
 from backend.core.paths import Home
 from backend.core.plain_words import printable, unknown_name
@@ -21,7 +23,7 @@ from backend.models.lora.links import SECTION as LORAS
 from backend.models.own.configuration import SECTION as MODELS
 from backend.models.own.configuration import table_of
 
-_SECTIONS: Final = (MODELS, OPTIMIZATION, CONSTRAINTS, DOWNLOADS, LORAS)
+_SECTIONS: Final = (MODELS, OPTIMIZATION, CONSTRAINTS, DOWNLOADS, LORAS, GENERATION)
 
 
 def configuration_faults(home: Home) -> list[str]:
@@ -37,7 +39,7 @@ def configuration_faults(home: Home) -> list[str]:
         if name not in _SECTIONS
     ]
     faults += [printable(f"{place}: `{name}` is ignored: it occurs again below") for place, name in file.repeated()]
-    for section in (stored_optimization(file), stored_limits(file), stored_downloads(file)):
+    for section in (stored_optimization(file), stored_limits(file), stored_downloads(file), stored_policy(file)):
         faults += section.faults()
     try:
         faults += table_of(file.section(MODELS), file.place).faults

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from backend.core.config.download_limit import StoredDownloads
+from backend.core.config.generation_policy import StoredPolicy
 from backend.core.paths import Home
 from backend.core.planning.constraints import StoredOptimization
 from backend.core.planning.memory_level import StoredLimits
@@ -118,6 +119,7 @@ class Services:
     system: SystemIntegration
     optimization: StoredOptimization
     limits: StoredLimits
+    policy: StoredPolicy
     advisor: OptimizationAdvisor
     usage: UsageStore
     fallbacks: FallbackAdvisor
