@@ -73,20 +73,20 @@ def test_a_mock_is_marked_on_every_frame_and_in_everything_that_is_said_about_it
 
 def test_mock_mode_is_switched_while_the_server_runs_and_teaches_nothing(server: LiveServer) -> None:
     quick = {"prompt": "a red circle", "steps": 2, "num_frames": 5, "model_type": "tiny-t2v-a14b"}
-    switched = server.client.patch(POLICY, json={"mode": "mock", "mock_seconds": 0})
+    switched = server.client.post(POLICY, json={"mode": "mock", "mock_seconds": 0})
     assert switched.json()["mode"] == "mock"
     _, video = _finish(server, **quick)
     assert video["mock"]
     answer, far = _finish(server, **ABSENT)
     assert far["mock"]
     assert "mock generation is on: no model makes the clip" in answer["adjustments"]
-    assert server.client.patch(POLICY, json={"mode": "real"}).json()["mode"] == "real"
+    assert server.client.post(POLICY, json={"mode": "real"}).json()["mode"] == "real"
     answer, real = _finish(server, **quick)
     assert answer.get("estimated_time_basis") != "measured", "mocks teach nothing"
     assert (real["mock"], real["filename"]) == (False, f"{real['id']}.mp4")
     assert _finish(server, **quick)[0]["estimated_time_basis"] == "measured"
     for wrong in ({"mode": "fake"}, {"mock_seconds": -1}, {"on_model_failure": "hope"}, {"what": 1}):
-        assert server.client.patch(POLICY, json=wrong).status_code == 422
+        assert server.client.post(POLICY, json=wrong).status_code == 422
 
 
 def test_another_model_makes_the_clip_where_that_is_allowed_and_the_clip_says_so(server: LiveServer) -> None:

@@ -36,7 +36,7 @@ def policy(services: ServicesDep) -> Policy:
     return _shown(services.policy.current())
 
 
-@router.patch("", summary="Switch between real and mock generation")
+@router.post("", summary="Switch between real and mock generation")
 def change_policy(body: PolicyBody, services: ServicesDep) -> Policy:
     """Apply and store a new policy; it holds from the next task on, in every worker of this home."""
     values: dict[str, Any] = body.model_dump(mode="json", exclude_none=True)
