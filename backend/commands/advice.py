@@ -10,6 +10,7 @@ import os
 import tempfile
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,10 +21,13 @@ from typer.exceptions import TyperException
 
 from backend.commands.terminal import err
 from backend.core.errors import WanError
+from backend.core.log_file import MAX_RECORD_BYTES, shortened
 from backend.core.plain_words import about, in_plain_words
 from backend.core.settings import load_settings
 
 _MISUSED: Final = 2
+_KEPT_PREFIX: Final = "wan22-error-"
+_KEPT_ERRORS: Final = 10
 #: Error code -> what to do about it in a terminal, where the server's advice is a call of its API.
 _STEPS: Final[Mapping[str, tuple[str, ...]]] = {
     "lora_not_found": ("List the LoRAs with `wan22 loras list`.",),
@@ -114,17 +118,26 @@ def unforeseen(error: Exception) -> WanError:
 
 def _keep(error: Exception) -> Path | None:
     """Write the traceback to the home's logs, or where those cannot be written to the temporary folder."""
-    text = "".join(traceback.format_exception(error))
+    text = "".join(traceback.format_exception(error)).encode(errors="replace")
     try:
         folder = load_settings().paths.logs
     except WanError:
         folder = Path(tempfile.gettempdir())
     for place in (folder, Path(tempfile.gettempdir())):
         try:
-            file, name = tempfile.mkstemp(prefix="wan22-error-", suffix=".log", dir=place)
-            with os.fdopen(file, "w", encoding="utf-8", errors="replace") as log:
-                log.write(text)
+            file, name = tempfile.mkstemp(prefix=_KEPT_PREFIX, suffix=".log", dir=place)
+            with os.fdopen(file, "wb") as log:
+                log.write(shortened(text, MAX_RECORD_BYTES))
         except OSError:
             continue
+        _forget_old(place)
         return Path(name)
     return None
+
+
+def _forget_old(folder: Path) -> None:
+    """Delete all but the newest files of errors."""
+    with suppress(OSError):
+        files = sorted(folder.glob(f"{_KEPT_PREFIX}*.log"), key=lambda file: file.lstat().st_mtime_ns, reverse=True)
+        for file in files[_KEPT_ERRORS:]:
+            file.unlink()

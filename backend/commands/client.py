@@ -19,7 +19,7 @@ from urllib.request import getproxies
 import httpx2
 import psutil
 
-from backend.commands.terminal import SHORT_ID
+from backend.core.domain import SHORT_ID
 from backend.core.errors import (
     BadSettings,
     GenerationFailed,

@@ -15,7 +15,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from backend.commands.terminal import (
-    SHORT_ID,
     JsonOption,
     OutputOption,
     ServerOption,
@@ -25,6 +24,7 @@ from backend.commands.terminal import (
     out,
     print_json,
 )
+from backend.core.domain import SHORT_ID
 from backend.core.settings import load_settings
 
 VideoId = Annotated[str, typer.Argument(metavar="ID", help="Id of the video or its beginning; `last` is the newest.")]

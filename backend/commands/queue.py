@@ -11,7 +11,8 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.terminal import SHORT_ID, JsonOption, ServerOption, out, print_json, running_server
+from backend.commands.terminal import JsonOption, ServerOption, out, print_json, running_server
+from backend.core.domain import SHORT_ID
 
 if TYPE_CHECKING:
     from backend.commands.client import ApiClient

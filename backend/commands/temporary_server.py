@@ -8,10 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import httpx2
 
@@ -19,6 +19,9 @@ from backend.commands.client import POLL_SECONDS, START_TIMEOUT, ApiClient, cann
 from backend.core.errors import GenerationFailed
 from backend.core.paths import Announcement, Home
 from backend.core.settings import Settings
+
+#: A server lives as long as its command, so its log is measured when one starts.
+_LOG_BYTES: Final = 5_000_000
 
 
 def find_server(settings: Settings) -> str | None:
@@ -40,6 +43,7 @@ def own_server(settings: Settings, *, worker: bool = True) -> Iterator[str]:
     """
     home = settings.paths.create()
     log_file = home.logs / "server.log"
+    _move_aside(log_file)
     command = [sys.executable, "-m", "backend.cli", "serve", "--port", "0"]
     with log_file.open("ab") as output:
         process = subprocess.Popen(
@@ -105,6 +109,13 @@ def _refuse_without_worker(url: str, settings: Settings) -> None:
         client.close()
     if reason is not None:
         raise cannot_generate(reason)
+
+
+def _move_aside(log_file: Path) -> None:
+    """Keep a log that has grown large as the older one; without permission to, the new records join it."""
+    with suppress(OSError):
+        if log_file.stat().st_size > _LOG_BYTES:
+            log_file.replace(log_file.with_name(f"{log_file.name}.1"))
 
 
 def _last_sentence(log_file: Path) -> str:

@@ -31,7 +31,6 @@ ServerOption = Annotated[
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Where to save the MP4.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, for programs.")]
 VIDEO_SUFFIXES = ("", ".mp4", ".m4v")
-SHORT_ID = 8  # characters of an id in tables; commands take them
 _LONGEST_NAME = 240  # bytes; most file systems allow 255, and an unfinished file has a longer name
 
 

@@ -13,6 +13,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+#: Characters of a task's id in tables; commands take the beginning of an id.
+SHORT_ID = 8
+
 
 class TaskStatus(StrEnum):
     """Where a task is in its life; the words of the API and of the database."""

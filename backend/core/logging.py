@@ -1,4 +1,4 @@
-"""One log for the whole process: structlog over the standard library, JSON lines or a console, to stderr.
+"""One log for the whole process: structlog over the standard library, to stderr or to a bounded file.
 
 Context (task id, attempt, worker id) is bound where it is known. Tracebacks never show local variables,
 because locals hold keys and prompts.
@@ -7,10 +7,12 @@ because locals hold keys and prompts.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import structlog
 
+from backend.core.log_file import BoundedLogFile
 from backend.core.settings import Settings
 
 
@@ -26,7 +28,7 @@ def configure_logging(settings: Settings) -> None:
         structlog.processors.JSONRenderer()
         if settings.log_json
         else structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            colors=settings.log_file is None and sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
     )
     structlog.configure(
@@ -35,7 +37,12 @@ def configure_logging(settings: Settings) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler: logging.Handler = logging.StreamHandler(sys.stderr)
+    if settings.log_file is not None:
+        # A name alone stands for a file in the home's folder of logs.
+        path = settings.paths.logs / os.path.expanduser(settings.log_file)  # noqa: PTH111 - never raises
+        limit = int(settings.log_max_mb * 1e6)
+        handler = BoundedLogFile(path, max_bytes=limit, generations=settings.log_generations)
     finish: list[structlog.types.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if settings.log_json:
         finish.append(structlog.processors.format_exc_info)

@@ -129,6 +129,11 @@ class Settings(BaseSettings):
     )
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads of the engine; 0 leaves the choice to torch")
     log_json: bool = Field(default=False, description="Write the log as JSON lines")
+    log_file: Path | None = Field(
+        default=None, description="File for the log instead of stderr; a relative path is in `logs` of the home folder"
+    )
+    log_max_mb: float = Field(default=10.0, ge=0.01, le=10_000, description="Size limit of that file, in megabytes")
+    log_generations: int = Field(default=3, ge=0, le=100, description="How many older log files are kept beside it")
 
     @field_validator("device")
     @classmethod

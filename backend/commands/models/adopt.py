@@ -25,7 +25,14 @@ _GB = 1e9
 
 
 def adopt(
-    roots: Annotated[list[Path] | None, typer.Option("--from", help="Search this folder too; it is only read.")] = None,
+    roots: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from",
+            help="Search this folder too; it is only read. ComfyUI's folder, or its extra_model_paths.yaml, leads to "
+            "the folders named there.",
+        ),
+    ] = None,
     use: Annotated[
         list[str] | None, typer.Option("--use", help="Name the use of a file: MODEL/COMPONENT=FILE. May be repeated.")
     ] = None,
@@ -50,7 +57,7 @@ def adopt(
         choices = parse_choices(use or [])
         asked = {find_model(name).id for name in model or []} | {choice.model for choice in choices}
         given = [root.expanduser().absolute() for root in (*(roots or []), *settings.model_roots)]
-        usual = [root for root in (hugging_face_cache(), *usual_roots(_account_home())) if root.is_dir()]
+        usual = [root for root in (hugging_face_cache(), *usual_roots(_account_home())) if root.exists()]
         survey = scan_folders([*usual, *given, *choices.values()])
         _show_files(survey)
         made = plans(survey, ModelManager(home, has_gpu=bool(detect_hardware().gpus)), choices)
@@ -175,6 +182,8 @@ def _show_files(survey: Survey) -> None:
         out.print(f"{others} other files are not used")
     for folder in survey.unreadable:
         out.print(f"The folder {_clean(str(folder))} cannot be read", markup=False)
+    for note in survey.notes:
+        out.print(_clean(note), markup=False, highlight=False, soft_wrap=True)
     if survey.cut_short:
         out.print("The folders hold too many files to search; name the exact folder with --from")
 

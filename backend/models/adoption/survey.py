@@ -17,6 +17,7 @@ from backend.core.formats.weights import SHARD_INDEX, WEIGHT_SUFFIXES, shard_nam
 from backend.models.adoption.assembly import PartFile, Parts, lacking
 from backend.models.adoption.recognition import recognise
 from backend.models.adoption.structure import Kind, Recognised
+from backend.models.download.extra_paths import FILE_NAME, follow
 from backend.models.download.hub import MODEL_INDEX, is_needed
 from backend.models.download.local_files import Walk, content_name
 from backend.models.folder.integrity import digest_of
@@ -47,19 +48,25 @@ class Survey:
     tokenizer: tuple[Path, ...] = ()  #: the files of a tokenizer that fits every published model
     unreadable: list[Path] = field(default_factory=list)
     cut_short: bool = False
+    notes: list[str] = field(default_factory=list)  #: what a file that names further folders could not lead to
 
 
 def usual_roots(user: Path) -> list[Path]:
-    """Return the existing folders of ComfyUI and Wan2GP in a user's home folder."""
-    folders = [user / program / folder for program in _PROGRAMS for folder in _THEIR_FOLDERS]
-    return [folder for folder in folders if folder.is_dir()]
+    """Return the folders of ComfyUI and Wan2GP in a user's home folder, and ComfyUI's file with further ones."""
+    paths = [user / program / name for program in _PROGRAMS for name in (*_THEIR_FOLDERS, FILE_NAME)]
+    return [path for path in paths if path.exists()]
 
 
 def scan_folders(roots: Iterable[Path], on_file: Callable[[Path], None] = lambda _path: None) -> Survey:
-    """Scan folders and single files; `on_file` is called with each file before its header is read."""
-    walk = Walk(tuple(roots))
+    """Scan folders and single files, and the folders that an `extra_model_paths.yaml` at the top of one names.
+
+    `on_file` is called with each file before its header is read.
+    """
+    roots = tuple(roots)
+    extra = follow(roots)
+    walk = Walk((*roots, *extra.folders))
     paths = list(walk.files())
-    survey = Survey(unreadable=walk.unreadable, cut_short=walk.cut_short)
+    survey = Survey(unreadable=walk.unreadable, cut_short=walk.cut_short, notes=extra.notes)
     _snapshots(paths, survey)
     _tokenizer(paths, survey)
     taken = {part.source.resolve() for parts in survey.snapshots.values() for part in parts.files}

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
+from backend.models.download.extra_paths import follow
 from backend.models.download.hub import RemoteFile
 from backend.models.folder.integrity import digest_of
 
@@ -87,7 +88,7 @@ def hugging_face_cache() -> Path:
 
 
 class LocalFiles:
-    """Finds wanted contents in a Hugging Face cache and in further folders."""
+    """Finds wanted contents in a Hugging Face cache, in further folders, and in those named by ComfyUI's file there."""
 
     def __init__(self, roots: Iterable[Path] = (), cache: Path | None = None) -> None:
         self._roots = tuple(roots)
@@ -130,7 +131,7 @@ class LocalFiles:
     @cached_property
     def _by_size(self) -> dict[int, list[Path]]:
         found: dict[int, list[Path]] = {}
-        for path in Walk(self._roots).files():
+        for path in Walk((*self._roots, *follow(self._roots).folders)).files():
             try:
                 size = path.stat().st_size
             except OSError:

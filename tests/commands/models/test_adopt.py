@@ -150,6 +150,27 @@ def test_loras_of_other_programs_join_the_list(tmp_path: Path) -> None:
     ]
 
 
+def test_loras_in_a_folder_that_comfyui_only_names_are_linked(tmp_path: Path) -> None:
+    disk, ui, home = tmp_path / "disk", tmp_path / "ui", tmp_path / "home"
+    (disk / "loras").mkdir(parents=True)
+    ui.mkdir()
+    shape = ModelShapes(EMBEDDED_MODELS).of(MODELS["tiny-t2v-a14b"])
+    assert shape is not None
+    write_lora(disk / "loras" / "glow_high.safetensors", comfyui_file(random_adapter(shape)))
+    text = f"mine:\r\n  base_path: {disk}\r\n  loras: |\r\n    loras\r\n    gone\r\n"
+    (ui / "extra_model_paths.yaml").write_bytes(text.encode("utf-16"))
+    done = invoke("models", "adopt", "--from", str(ui), home=home)
+    assert done.returncode == 0, done.stderr
+    told = " ".join(done.stdout.split())
+    assert "glow_high.safetensors is linked; it fits tiny-t2v-a14b" in told
+    assert f"the folder {disk / 'gone'} of section mine does not exist" in told
+    assert "glow" in invoke("loras", "list", home=home).stdout
+    (ui / "extra_model_paths.yaml").write_text("mine: [")
+    broken = invoke("models", "adopt", "--from", str(ui / "extra_model_paths.yaml"), home=home)
+    assert broken.returncode == 0, broken.stderr
+    assert "is not valid YAML at line 1, column 8, so the folders in it are not searched" in broken.stdout
+
+
 def test_a_setting_names_folders_that_are_always_looked_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
