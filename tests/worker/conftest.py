@@ -97,7 +97,9 @@ class Queue:
         # A worker may be cleaning up meanwhile: `os.walk` tolerates folders that disappear.
         found = [Path(folder, name) for folder, _, names in os.walk(self.home.work) for name in names]
         work = [path.relative_to(self.home.work) for path in found]
-        return [p.name for p in self.home.outputs.glob("*.part")] + [str(p) for p in work if "state" not in p.parts]
+        left = [p.name for p in self.home.outputs.glob("*.part")] + [str(p) for p in work if "state" not in p.parts]
+        # An idle worker writes a probe every second, and removes it at once.
+        return [name for name in left if not name.startswith("probe.")]
 
     def states(self, task_id: str) -> list[int]:
         """The steps of a task's saved states."""
