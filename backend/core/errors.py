@@ -53,6 +53,7 @@ least one next step. Any layer may raise them; `api/http/errors.py` renders them
     │   ├── StateMismatch            500 job_state_mismatch
     │   ├── EncodingFailed           500 encoding_failed
     │   └── WorkerLost               500 worker_lost
+    │       └── WorkerStalled        500 worker_stalled
     ├── DeviceUnusable               503 device_unusable
     ├── HomeInUse                    500 home_in_use
     ├── UnsafeBind                   500 unsafe_bind
@@ -483,10 +484,20 @@ class EncodingFailed(GenerationFailed):
 
 
 class WorkerLost(GenerationFailed):
-    """The worker process died on every attempt at this video."""
+    """The worker process died on attempts at this video that made no progress."""
 
     code = "worker_lost"
     suggestions = ("Choose a smaller size or fewer frames, then try again.", "Check the server's log.")
+
+
+class WorkerStalled(WorkerLost):
+    """No attempt at this video came any further."""
+
+    code = "worker_stalled"
+    suggestions = (
+        "Check the server's log: it has the stacks of all threads.",
+        "Where steps are really that slow, set WAN22_STALL_SECONDS to a longer time.",
+    )
 
 
 class DeviceUnusable(WanError):

@@ -226,6 +226,7 @@ class TaskStore(Leases):
                     "lease_expires_at": database_now() + lease_seconds,
                     "started_at": database_now(),
                     "cancel_requested": False,
+                    "advanced": False,
                 },
             )
         fault_point("claim.after_commit")

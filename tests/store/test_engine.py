@@ -22,6 +22,7 @@ from backend.core.errors import BadSettings, StorageFull, StoreUnavailable
 from backend.store import engine
 from backend.store.download_orders import OrderState, Urgency
 from backend.store.engine import Database
+from backend.store.events import EventLog
 from backend.store.schema import MIGRATIONS, newest_revision
 from backend.store.tables import metadata
 from backend.store.tasks import TaskStore
@@ -100,7 +101,7 @@ def test_only_the_transition_table_moves_tasks(migrated: Database, origin: TaskS
 
 def test_a_state_outside_the_table_is_refused_by_the_database(database: Database, store: TaskStore) -> None:
     submit(store)
-    for change in ("status = 'lost'", "status = 'processing'", "progress = 2", "attempt = 9"):
+    for change in ("status = 'lost'", "status = 'processing'", "progress = 2", "attempt = -1", "strikes = 9"):
         with pytest.raises(IntegrityError), database.begin() as connection:
             connection.execute(text(f"UPDATE tasks SET {change}"))
 
@@ -129,9 +130,23 @@ def test_a_database_of_an_older_version_is_brought_up_to_date_with_its_tasks(
                 " VALUES ('old', 'here', 1, 0, 'cpu', 'idle', 0, 0)"
             )
         )
+        connection.execute(
+            text(
+                "INSERT INTO tasks (id, status, model, request, adjustments, priority, attempt, max_attempts,"
+                " fingerprint, created_at, last_event) VALUES ('old', 'pending', 'tiny', '{}', '[]', 0, 1, 1, '', 0, 1)"
+            )
+        )
+        connection.execute(
+            text("INSERT INTO events (task_id, number, type, data, created_at) VALUES ('old', 1, 'submitted', '{}', 0)")
+        )
     sqlite.migrate()
     (worker,) = WorkerStore(sqlite).list()
     assert (worker.id, worker.model) == ("old", None)
+    assert [event.type for event in EventLog(sqlite).of_task("old")] == [EventType.SUBMITTED]
+    task, _ = claimed(TaskStore(sqlite))
+    assert (task.id, task.attempt) == ("old", 2), "the number of attempts is no longer limited, strikes are"
+    with sqlite.read() as connection:
+        assert connection.exec_driver_sql("PRAGMA integrity_check").scalar_one() == "ok"
 
 
 @pytest.mark.parametrize("content", [PNG, b"not a database at all\n" * 100], ids=["png", "text"])
