@@ -202,8 +202,8 @@ class Task:
 
     @property
     def prompt(self) -> str:
-        """The user's prompt."""
-        return str(self.request["prompt"])
+        """The user's prompt; empty where the request cannot be read."""
+        return str(self.request.get("prompt", ""))
 
 
 @dataclass(frozen=True, slots=True)

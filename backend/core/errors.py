@@ -52,6 +52,7 @@ least one next step. Any layer may raise them; `api/http/errors.py` renders them
     │   ├── LoraNotApplied           500 lora_not_applied
     │   ├── StateMismatch            500 job_state_mismatch
     │   ├── EncodingFailed           500 encoding_failed
+    │   ├── TaskUnreadable           500 task_unreadable
     │   └── WorkerLost               500 worker_lost
     │       └── WorkerStalled        500 worker_stalled
     ├── DeviceUnusable               503 device_unusable
@@ -481,6 +482,16 @@ class EncodingFailed(GenerationFailed):
 
     code = "encoding_failed"
     suggestions = ("Check the free space of the outputs folder.",)
+
+
+class TaskUnreadable(GenerationFailed):
+    """What this task asks for cannot be read from the database."""
+
+    code = "task_unreadable"
+    suggestions = (
+        "Send the request again.",
+        "If a newer version of wan22 queued it, install that version again and retry the task.",
+    )
 
 
 class WorkerLost(GenerationFailed):

@@ -10,6 +10,8 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 
+import structlog
+
 from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.domain import Task, new_task_id
 from backend.core.errors import InvalidRequest, LoraNotFound
@@ -28,6 +30,8 @@ from backend.services.models.availability import FetchFirst, ModelAvailability
 from backend.services.planning.forecast import Forecast, Span
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,11 +273,18 @@ class GenerationService:
                 idempotency_key=prepared.draft.idempotency_key,
                 fingerprint=prepared.fingerprint,
             )
-        position = self._tasks.queue_position(tasks[0].id)
-        until_done = self._forecast.until_done(self._tasks.up_to(tasks[0].id))
+        position, until_done = self._outlook(tasks[0].id)
         # Earlier videos do not predict the speed of the network.
         known = until_done if fetch is None else None
         return Submission(tuple(tasks), choice.spec, choice.reasons, position, known, fetch)
+
+    def _outlook(self, task_id: str) -> tuple[int | None, Span | None]:
+        """Return position and time until done of a task that is queued; None for what cannot be told."""
+        try:
+            return self._tasks.queue_position(task_id), self._forecast.until_done(self._tasks.up_to(task_id))
+        except Exception:  # the task is on disk: an error now would make its client queue it a second time
+            log.exception("submit.outlook_unknown", task_id=task_id)
+            return None, None
 
 
 def _forced(prepared: Prepared, lacking: Decision | None) -> Prepared:

@@ -175,7 +175,7 @@ class Leases:
     def fail(self, task_id: str, lease_token: str, error: WanError) -> None:
         """Fail the task, with the error's code, message and suggestions."""
         with self._database.begin() as connection:
-            _held(_fail(connection, task_id, error, token=lease_token))
+            _held(end_failed(connection, task_id, error, token=lease_token))
 
     def acknowledge_cancel(self, task_id: str, lease_token: str) -> None:
         """Cancel the task, now that its worker has stopped."""
@@ -266,7 +266,7 @@ def _take_back(connection: Connection, row: Row[Any], loss: Loss) -> None:
     if row.cancel_requested:
         _cancel(connection, row.id)
     else:
-        _fail(connection, row.id, loss.error(_given_up(row, strikes, loss)))
+        end_failed(connection, row.id, loss.error(_given_up(row, strikes, loss)))
 
 
 def _given_up(row: Row[Any], strikes: int, loss: Loss) -> str:
@@ -314,7 +314,8 @@ def _held(row: Row[Any] | None) -> Row[Any]:
     return row
 
 
-def _fail(connection: Connection, task_id: str, error: WanError, token: str | None = None) -> Row[Any] | None:
+def end_failed(connection: Connection, task_id: str, error: WanError, token: str | None = None) -> Row[Any] | None:
+    """Fail a running task, in the caller's transaction; return the changed row."""
     advice = [storable(step) for step in error.next_steps]
     message = storable(error.message)
     data = {"error": error.code, "message": message, "category": error.category, "suggestions": advice}

@@ -133,7 +133,8 @@ def test_a_database_of_an_older_version_is_brought_up_to_date_with_its_tasks(
         connection.execute(
             text(
                 "INSERT INTO tasks (id, status, model, request, adjustments, priority, attempt, max_attempts,"
-                " fingerprint, created_at, last_event) VALUES ('old', 'pending', 'tiny', '{}', '[]', 0, 1, 1, '', 0, 1)"
+                " fingerprint, created_at, last_event) "
+                "VALUES ('old', 'pending', 'tiny', json_object('seed', 7), '[]', 0, 1, 1, '', 0, 1)"
             )
         )
         connection.execute(

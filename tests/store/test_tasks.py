@@ -413,11 +413,11 @@ def test_the_same_key_from_many_threads_creates_one_task(store: TaskStore) -> No
     assert len(set(ids)) == 1
 
 
-def test_a_cancel_racing_with_the_finish_ends_the_task_exactly_once(store: TaskStore, database: Database) -> None:
+def test_09_five_cancels_racing_with_the_finish_end_the_task_exactly_once(store: TaskStore, database: Database) -> None:
     for _ in range(20):
         task = submit(store)
         _, token = claimed(store)
-        barrier = threading.Barrier(3)
+        barrier = threading.Barrier(6)
 
         def cancel(task_id: str = task.id, barrier: threading.Barrier = barrier) -> None:
             barrier.wait(DEADLINE_SECONDS)
@@ -426,7 +426,7 @@ def test_a_cancel_racing_with_the_finish_ends_the_task_exactly_once(store: TaskS
             except StateConflict:
                 return
 
-        threads = [threading.Thread(target=cancel) for _ in range(2)]
+        threads = [threading.Thread(target=cancel) for _ in range(5)]
         for thread in threads:
             thread.start()
         barrier.wait(DEADLINE_SECONDS)

@@ -51,7 +51,9 @@ class Watched:
 
 
 @pytest.mark.parametrize("lease_seconds", [-3600.0, LEASE, 7 * 24 * 3600.0])
-def test_a_silent_worker_loses_its_task_whatever_the_databases_clock_says(queue: Queue, lease_seconds: float) -> None:
+def test_31_a_silent_worker_loses_its_task_whatever_the_databases_clock_says(
+    queue: Queue, lease_seconds: float
+) -> None:
     watched = Watched(queue, lease_seconds=lease_seconds)  # as if the clock had been set after the last heartbeat
     watched.look(LEASE)
     assert not watched.lost
