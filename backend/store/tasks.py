@@ -155,10 +155,11 @@ class TaskStore(Leases):
             row = _row(connection, task_id)
             return None if row is None else _position(connection, row)
 
-    def up_to(self, task_id: str) -> TaskList:
+    def up_to(self, task_id: str, limit: int = 200) -> TaskList:
         """Return the running tasks, the tasks that run before this one in queue order, and this one.
 
-        Empty when this task is not ready to run, or has left the queue view.
+        Empty when this task is not ready to run, or has left the queue view. Empty, too, when there are more than
+        `limit` tasks: what is days away is not worth reading the whole queue for.
         """
         with self._database.read() as connection:
             row = _row(connection, task_id)
@@ -167,8 +168,9 @@ class TaskStore(Leases):
             waiting = _READY & (_before(row) | (tasks.c.id == row.id))
             running = tasks.c.status == TaskStatus.PROCESSING
             order = case((running, 0), else_=1), *_QUEUE_ORDER
-            found = connection.execute(select(tasks).where(or_(running, waiting)).order_by(*order)).all()
-            return readable(found, to_task)
+            ahead = select(tasks).where(or_(running, waiting)).order_by(*order).limit(limit + 1)
+            found = connection.execute(ahead).all()
+            return readable(found, to_task) if len(found) <= limit else []
 
     def explain(self, reason: str) -> None:
         """Tell the owners of waiting tasks why no task runs; the first claim removes the message again."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -199,19 +201,35 @@ def test_sqlite_is_opened_durably(sqlite: Database) -> None:
     assert found == ["wal", 2, 1, 0]
 
 
-def test_a_database_that_stays_locked_is_unavailable(
+def test_13_a_database_locked_by_another_process_costs_a_wait_and_no_attempt(
     migrated: Database, sqlite_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "BUSY_SECONDS", 0)
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.1)
     impatient = Database(f"sqlite:///{sqlite_path}")
-    other = sqlite3.connect(sqlite_path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StoreUnavailable):
-        submit(TaskStore(impatient))
-    assert TaskStore(impatient).list() == []  # readers do not wait
-    other.execute("ROLLBACK")
-    other.close()
-    assert submit(TaskStore(impatient)).status is TaskStatus.PENDING
+    store = TaskStore(impatient)
+    task = submit(store)
+    _, token = claimed(store)
+    program = (
+        "import sqlite3, sys\n"
+        "held = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "held.execute('BEGIN IMMEDIATE')\n"
+        "print('locked', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", program, str(sqlite_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(StoreUnavailable) as refused:
+            submit(store)
+        assert refused.value.status == 503
+        with pytest.raises(StoreUnavailable):
+            store.heartbeat(task.id, token, 30.0)
+        assert [one.id for one in store.list()] == [task.id]  # readers do not wait
+        other.communicate(timeout=60)
+    assert store.heartbeat(task.id, token, 30.0) is False, "the lease is still this worker's"
+    assert submit(store).status is TaskStatus.PENDING
+    assert store.get(task.id).attempt == 1
     impatient.close()
 
 

@@ -76,8 +76,9 @@ def test_tasks_are_claimed_by_priority_then_age(store: TaskStore) -> None:
     order = [high.id, first.id, second.id, low.id]
     assert [store.queue_position(task_id) for task_id in order] == [1, 2, 3, 4]
     assert [[task.id for task in store.up_to(task_id)] for task_id in order] == [order[:n] for n in (1, 2, 3, 4)]
+    assert store.up_to(low.id, limit=3) == [], "too many to be worth reading"
     assert claimed(store)[0].id == high.id
-    assert [task.id for task in store.up_to(second.id)] == order[:3]  # the running one comes first
+    assert [task.id for task in store.up_to(second.id, limit=3)] == order[:3]  # the running one comes first
     assert [claimed(store)[0].id for _ in order[1:]] == order[1:]
     assert store.claim("w1", LEASE) is None
     assert store.queue_position(high.id) is None
