@@ -26,6 +26,7 @@ from backend.core.errors import BadSettings, HomeInUse, UnsafeBind
 from backend.core.paths import Home
 from backend.core.settings import Settings
 from backend.store.engine import Database
+from backend.worker.stop import at_once_status
 from backend.worker.supervisor import Supervisor
 
 #: How long running requests may take to end when the server stops, in seconds. The worker stops meanwhile.
@@ -34,11 +35,17 @@ REQUEST_GRACE_SECONDS: Final = 2
 #: that is before `docker stop` kills it.
 STOP_MARGIN_SECONDS: Final = 2.5
 
+#: How long returning the task of a killed worker to the queue may take, in seconds.
+HAND_BACK_SECONDS: Final = 1.5
+
 log = structlog.get_logger(__name__)
 
 
 class _Server(uvicorn.Server):
-    """A web server that asks its worker to stop at once, not after the last request, and that always ends in time."""
+    """A web server that asks its worker to stop at once, not after the last request, and that always ends in time.
+
+    A second signal ends both at once; the task in hand returns to the queue and continues from its last saved state.
+    """
 
     def __init__(
         self, config: uvicorn.Config, supervisor: Supervisor | None, home: Home, longest_stop_seconds: float
@@ -50,20 +57,32 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop; uvicorn calls this when a signal has arrived."""
-        last = threading.Timer(self._longest_stop_seconds, self._end)
+        last = threading.Timer(self._longest_stop_seconds, self._end, args=(1,))
         last.daemon = True
         last.start()
         if self._supervisor is not None:
             self._supervisor.ask_to_stop()
         await super().shutdown(sockets)
 
-    def _end(self) -> NoReturn:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop at the first signal, end at the second; uvicorn calls this in its signal handler."""
+        if self.should_exit:
+            # In a thread: the handler may have interrupted this one inside any lock.
+            threading.Thread(target=self._end, args=(at_once_status(sig),), name="end", daemon=True).start()
+            return
+        super().handle_exit(sig, frame)
+
+    def _end(self, status: int) -> NoReturn:
         """End the process; what it has not saved by now is saved nowhere, and is nobody's only copy."""
-        log.error("server.stopped_by_force", after_seconds=self._longest_stop_seconds)
+        log.warning("server.stopped_by_force", status=status)
         if self._supervisor is not None:
+            # Its thread returns the task to the queue, unless the database is what holds everything up.
+            ending = threading.Thread(target=self._supervisor.stop, args=(0.0,), name="end-worker", daemon=True)
+            ending.start()
+            ending.join(HAND_BACK_SECONDS)
             self._supervisor.kill()
         self._home.server_file.unlink(missing_ok=True)
-        os._exit(1)
+        os._exit(status)
 
 
 def serve(settings: Settings) -> None:

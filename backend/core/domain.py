@@ -157,6 +157,8 @@ class Progress:
     eta_seconds: float | None = None
     preview_step: int | None = None  #: step of the newest preview picture, if there is one
     fetch: DownloadProgress | None = None  #: only while the model is downloaded
+    saved_step: int | None = None  #: steps in the newest saved state; 0 = the model has been downloaded; None = nothing
+    unit_seconds: float | None = None  #: measured for a step or chunk such as the one that begins; None = unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +205,8 @@ class Task:
 
     @property
     def prompt(self) -> str:
-        """The user's prompt."""
-        return str(self.request["prompt"])
+        """The user's prompt; empty where the request cannot be read."""
+        return str(self.request.get("prompt", ""))
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,9 @@ least one next step. Any layer may raise them; `api/http/errors.py` renders them
     │   ├── LoraNotApplied           500 lora_not_applied
     │   ├── StateMismatch            500 job_state_mismatch
     │   ├── EncodingFailed           500 encoding_failed
+    │   ├── TaskUnreadable           500 task_unreadable
     │   └── WorkerLost               500 worker_lost
+    │       └── WorkerStalled        500 worker_stalled
     ├── DeviceUnusable               503 device_unusable
     ├── HomeInUse                    500 home_in_use
     ├── UnsafeBind                   500 unsafe_bind
@@ -482,11 +484,31 @@ class EncodingFailed(GenerationFailed):
     suggestions = ("Check the free space of the outputs folder.",)
 
 
+class TaskUnreadable(GenerationFailed):
+    """What this task asks for cannot be read from the database."""
+
+    code = "task_unreadable"
+    suggestions = (
+        "Send the request again.",
+        "If a newer version of wan22 queued it, install that version again and retry the task.",
+    )
+
+
 class WorkerLost(GenerationFailed):
-    """The worker process died on every attempt at this video."""
+    """The worker process died on attempts at this video that made no progress."""
 
     code = "worker_lost"
     suggestions = ("Choose a smaller size or fewer frames, then try again.", "Check the server's log.")
+
+
+class WorkerStalled(WorkerLost):
+    """No attempt at this video came any further."""
+
+    code = "worker_stalled"
+    suggestions = (
+        "Check the server's log: it has the stacks of all threads.",
+        "Where steps are really that slow, set WAN22_STALL_SECONDS to a longer time.",
+    )
 
 
 class DeviceUnusable(WanError):

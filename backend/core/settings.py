@@ -94,7 +94,24 @@ class Settings(BaseSettings):
     recovery_seconds: float = Field(
         default=5.0, gt=0, le=600, description="Interval between scans for silent workers, in seconds"
     )
-    max_attempts: int = Field(default=3, ge=1, le=100, description="Attempts at a task whose worker dies")
+    max_attempts: int = Field(
+        default=3,
+        ge=1,
+        le=100,
+        description="Lost attempts in a row without a new saved state after which a task is given up",
+    )
+    stall_seconds: float = Field(
+        default=120.0,
+        ge=0,
+        le=86_400,
+        description="Shortest time without progress after which a worker is replaced, in seconds; 0 disables it",
+    )
+    stall_factor: float = Field(
+        default=20.0,
+        ge=1,
+        le=1000,
+        description="How many times its expected duration a step may take before the worker is replaced",
+    )
     restart_limit: int = Field(
         default=5, ge=0, le=1000, description="Worker restarts allowed within the restart window"
     )

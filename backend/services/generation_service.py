@@ -10,6 +10,8 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 
+import structlog
+
 from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.config.file import ConfigFile
 from backend.core.config.generation_policy import GenerationMode, stored_policy
@@ -37,6 +39,8 @@ from backend.services.models.availability import FetchFirst, ModelAvailability
 from backend.services.planning.forecast import Forecast, Span
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,8 +280,7 @@ class GenerationService:
                 idempotency_key=prepared.draft.idempotency_key,
                 fingerprint=prepared.fingerprint,
             )
-        position = self._tasks.queue_position(tasks[0].id)
-        until_done = self._forecast.until_done(self._tasks.up_to(tasks[0].id))
+        position, until_done = self._outlook(tasks[0].id)
         # Earlier videos do not predict the speed of the network.
         known = until_done if fetch is None else None
         return Submission(tuple(tasks), choice.spec, choice.reasons, position, known, fetch)
@@ -306,6 +309,14 @@ class GenerationService:
             note = f"{what} if this is still so then: {error.message.rstrip('.')}"
             return replace(prepared, notes=(*prepared.notes, note)), None
         return prepared, fetch
+
+    def _outlook(self, task_id: str) -> tuple[int | None, Span | None]:
+        """Return position and time until done of a task that is queued; None for what cannot be told."""
+        try:
+            return self._tasks.queue_position(task_id), self._forecast.until_done(self._tasks.up_to(task_id))
+        except Exception:  # the task is on disk: an error now would make its client queue it a second time
+            log.exception("submit.outlook_unknown", task_id=task_id)
+            return None, None
 
 
 def _forced(prepared: Prepared, lacking: Decision | None) -> Prepared:

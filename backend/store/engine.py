@@ -18,6 +18,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InternalError, Operational
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from backend.core.errors import BadSettings, StorageFull, StoreFailed, StoreUnavailable, WanError
+from backend.store.rows import from_json
 from backend.store.schema import newest_revision, upgrade
 
 #: How long a connection waits for the current writer, in seconds. Well under the lease of a task.
@@ -50,7 +51,9 @@ class Database:
         self._writing = threading.Lock()
         try:
             if self._sqlite:
-                self._engine = create_engine(self._url, connect_args={"timeout": BUSY_SECONDS})
+                self._engine = create_engine(
+                    self._url, connect_args={"timeout": BUSY_SECONDS}, json_deserializer=from_json
+                )
                 event.listen(self._engine, "connect", _prepare_sqlite)
             else:
                 limits = f"-c lock_timeout={BUSY_SECONDS}s -c idle_in_transaction_session_timeout={3 * BUSY_SECONDS}s"
@@ -170,6 +173,7 @@ def _parse(text: str) -> URL:
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
     connection.isolation_level = None  # the driver must not open transactions itself
+    connection.text_factory = _text
     for pragma in (
         "journal_mode=WAL",
         "synchronous=FULL",
@@ -178,6 +182,11 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
         "wal_autocheckpoint=0",
     ):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _text(raw: bytes) -> str:
+    """Decode a text, damaged or not: the driver's own way would fail whole lists for one wrong byte."""
+    return raw.decode("utf-8", "replace")
 
 
 @contextmanager

@@ -95,10 +95,14 @@ tasks = Table(
     Column("error_suggestions", JSON),
     Column("last_event", Integer, nullable=False, server_default="0"),  # number of the newest event
     Column("deleted_at", Double),  # hidden from the queue; kept because its events and output refer to it
+    # What outlives the worker: steps in the newest saved state; 0 = the model has been downloaded.
+    Column("saved_step", Integer),
+    Column("advanced", Boolean, nullable=False, server_default=false()),  # whether this attempt saved something new
+    Column("strikes", Integer, nullable=False, server_default="0"),  # lost attempts in a row that saved nothing new
     CheckConstraint(_one_of("status", TaskStatus), name="tasks_status"),
     CheckConstraint("(status = 'processing') = (lease_token IS NOT NULL)", name="tasks_lease"),
     CheckConstraint("progress BETWEEN 0 AND 1", name="tasks_progress"),
-    CheckConstraint("attempt BETWEEN 0 AND max_attempts", name="tasks_attempt"),
+    CheckConstraint("attempt >= 0 AND strikes BETWEEN 0 AND max_attempts", name="tasks_attempt"),
     Index("tasks_queue", "status", "priority", "number"),
     sqlite_autoincrement=True,
 )

@@ -28,12 +28,12 @@ from sqlalchemy import (
 )
 
 from backend.core.domain import TERMINAL, EventType, Priority, Task, TaskStatus
-from backend.core.errors import IdempotencyConflict, StateConflict, TaskNotFound
+from backend.core.errors import IdempotencyConflict, StateConflict, TaskNotFound, TaskUnreadable
 from backend.core.faults import fault_point
 from backend.core.requests.forms import GenerationRequest
 from backend.store.download_orders import OrderState
-from backend.store.leases import RUNNING, UNTOUCHED, Leases
-from backend.store.rows import storable, to_task
+from backend.store.leases import RUNNING, UNTOUCHED, Leases, end_failed
+from backend.store.rows import readable, storable, to_task
 from backend.store.tables import database_now, download_orders, events, outputs, tasks
 from backend.store.transition import append, apply
 
@@ -97,7 +97,8 @@ class TaskStore(Leases):
         wanted = wanted.where(tasks.c.deleted_at.is_(None) | outputs.c.task_id.is_not(None))
         with self._database.read() as connection:
             requests = connection.execute(wanted).scalars().all()
-        return {request[name] for request in requests for name in ("image", "end_image") if request.get(name)}
+        known = [request for request in requests if isinstance(request, dict)]
+        return {request[name] for request in known for name in ("image", "end_image") if request.get(name)}
 
     def get(self, task_id: str) -> Task:
         """Return one task.
@@ -120,14 +121,14 @@ class TaskStore(Leases):
         if status is not None:
             query = query.where(tasks.c.status == status)
         with self._database.read() as connection:
-            return [to_task(row) for row in connection.execute(query)]
+            return readable(connection.execute(query).all(), to_task)
 
     def needing(self, model: str) -> TaskList:
         """Return the unfinished tasks of a model, oldest first."""
         unfinished = [status for status in TaskStatus if status not in TERMINAL]
         query = select(tasks).where(tasks.c.model == model, tasks.c.status.in_(unfinished)).order_by(tasks.c.number)
         with self._database.read() as connection:
-            return [to_task(row) for row in connection.execute(query)]
+            return readable(connection.execute(query).all(), to_task)
 
     def counts(self) -> dict[TaskStatus, int]:
         """Return the number of tasks in the queue view by state, 0 included."""
@@ -154,10 +155,11 @@ class TaskStore(Leases):
             row = _row(connection, task_id)
             return None if row is None else _position(connection, row)
 
-    def up_to(self, task_id: str) -> TaskList:
+    def up_to(self, task_id: str, limit: int = 200) -> TaskList:
         """Return the running tasks, the tasks that run before this one in queue order, and this one.
 
-        Empty when this task is not ready to run, or has left the queue view.
+        Empty when this task is not ready to run, or has left the queue view. Empty, too, when there are more than
+        `limit` tasks: what is days away is not worth reading the whole queue for.
         """
         with self._database.read() as connection:
             row = _row(connection, task_id)
@@ -166,8 +168,9 @@ class TaskStore(Leases):
             waiting = _READY & (_before(row) | (tasks.c.id == row.id))
             running = tasks.c.status == TaskStatus.PROCESSING
             order = case((running, 0), else_=1), *_QUEUE_ORDER
-            found = connection.execute(select(tasks).where(or_(running, waiting)).order_by(*order))
-            return [to_task(one) for one in found]
+            ahead = select(tasks).where(or_(running, waiting)).order_by(*order).limit(limit + 1)
+            found = connection.execute(ahead).all()
+            return readable(found, to_task) if len(found) <= limit else []
 
     def explain(self, reason: str) -> None:
         """Tell the owners of waiting tasks why no task runs; the first claim removes the message again."""
@@ -226,10 +229,12 @@ class TaskStore(Leases):
                     "lease_expires_at": database_now() + lease_seconds,
                     "started_at": database_now(),
                     "cancel_requested": False,
+                    "advanced": False,
                 },
             )
+            task = None if row is None else _claimed(connection, row)
         fault_point("claim.after_commit")
-        return None if row is None else to_task(row)
+        return task
 
     def request_cancel(self, task_id: str) -> Task:
         """Cancel a waiting task at once; ask the worker of a running one to stop. Idempotent.
@@ -288,6 +293,14 @@ def _visible(connection: Connection, task_id: str) -> Row[Any]:
     if row is None:
         raise TaskNotFound
     return row
+
+
+def _claimed(connection: Connection, row: Row[Any]) -> Task | None:
+    """Read a task that was just claimed; fail one that cannot be read, so that others do not wait behind it."""
+    found = [task for task in readable([row], to_task) if task.request]
+    if not found:
+        end_failed(connection, row.id, TaskUnreadable())
+    return found[0] if found else None
 
 
 def _with_key(connection: Connection, key: str, fingerprint: str) -> Row[Any] | None:

@@ -21,7 +21,9 @@ from backend.core.errors import (
     WorkerStopping,
 )
 from backend.core.planning.memory_level import MemoryAlert
+from backend.store.leases import Loss
 from backend.store.tasks import TaskStore
+from backend.worker.stall import SignsOfLife
 
 #: Progress is written at most this often, in seconds; changes of stage, last steps and last bytes always are.
 REPORT_SECONDS: Final = 0.2
@@ -50,6 +52,8 @@ class Attempt:
         self._polled_at = 0.0
         self._reported_at = 0.0
         self._reported_stage: Stage | None = None
+        self._reported_saved: int | None = None
+        self.signs = SignsOfLife()
 
     def renew(self) -> None:
         """Renew the lease, and remember whether it is lost or the task cancelled.
@@ -69,13 +73,16 @@ class Attempt:
         Raises:
             LeaseLost, WorkerStopping, TaskCancelled: the work must stop here.
         """
+        self.signs.report(progress)
         self._stop_if_due()
         try:
-            if self._is_due(progress):
-                cancelled = self._tasks.report(self.task.id, self._token, progress)
-                self._reported_at, self._reported_stage = time.monotonic(), progress.stage
-            else:
-                cancelled = self._tasks.check(self.task.id, self._token)
+            with self.signs.waiting():
+                if self._is_due(progress):
+                    cancelled = self._tasks.report(self.task.id, self._token, progress)
+                    self._reported_at, self._reported_stage = time.monotonic(), progress.stage
+                    self._reported_saved = progress.saved_step
+                else:
+                    cancelled = self._tasks.check(self.task.id, self._token)
         except StoreFailed as error:
             # Progress is news, not truth: the work continues, and recording its end will be retried.
             log.warning("worker.progress_not_written", error=error.code)
@@ -85,11 +92,14 @@ class Attempt:
 
     def poll(self) -> None:
         """Stop the work here if it has to stop; cheap enough for every layer of a model. Raises like `report`."""
+        self.signs.layer()
         now = time.monotonic()
         if now - self._polled_at >= POLL_SECONDS:
             self._polled_at = now
             try:
-                if self._tasks.check(self.task.id, self._token):
+                with self.signs.waiting():
+                    cancelled = self._tasks.check(self.task.id, self._token)
+                if cancelled:
                     self._cancelled.set()
             except LeaseLost:
                 self._lost.set()
@@ -123,7 +133,9 @@ class Attempt:
         last_step = progress.step is not None and progress.step == progress.total_steps
         fetched = progress.fetch is not None and progress.fetch.done_bytes == progress.fetch.total_bytes
         long_ago = time.monotonic() - self._reported_at >= REPORT_SECONDS
-        return long_ago or last_step or fetched or progress.stage is not self._reported_stage
+        # What is saved decides whether a lost attempt counts; it must be written before the next step can kill us.
+        saved = progress.saved_step != self._reported_saved
+        return long_ago or last_step or fetched or saved or progress.stage is not self._reported_stage
 
     def complete(self, output: Output) -> None:
         """Record the finished video. Raises like `release`."""
@@ -152,7 +164,18 @@ class Attempt:
         """
         self._persist(lambda: self._tasks.release(self.task.id, self._token, reason))
 
+    def lose(self, loss: Loss) -> None:
+        """Give the attempt up: it counts unless it saved something new. Called while the engine still holds the task.
+
+        Raises:
+            LeaseLost: another worker has the task by now.
+            StoreUnavailable, StorageFull: it was not written; the lease runs out instead.
+        """
+        self._tasks.lose(self.task.id, self._token, loss)
+        self._lost.set()
+
     def _persist(self, write: Callable[[], None]) -> None:
+        self.signs.exempt = True  # it waits for the database, as long as that takes
         pause, stopping_for = 0.25, 0.0
         while True:
             try:

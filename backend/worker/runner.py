@@ -6,12 +6,13 @@ another worker. The engine is imported when the worker runs, never when this mod
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import structlog
 
@@ -28,6 +29,7 @@ from backend.core.errors import (
     TaskCancelled,
     TaskNotFound,
     WanError,
+    WorkerStalled,
     WorkerStopping,
 )
 from backend.core.planning.memory_level import MemoryAlert, MemoryLevel
@@ -42,6 +44,7 @@ from backend.services.run.memory_watch import MemoryWatch
 from backend.services.system.surroundings import Surroundings
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
+from backend.store.leases import Loss
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerState, WorkerStore, new_worker_id
@@ -49,7 +52,8 @@ from backend.worker.absent_hub import AbsentHub
 from backend.worker.attempt import Attempt
 from backend.worker.heartbeat import Heartbeat
 from backend.worker.leftovers import Leftovers
-from backend.worker.stop import StopSignal
+from backend.worker.stall import Stall, innermost_calls
+from backend.worker.stop import DUMP_SIGNAL, StopSignal
 
 if TYPE_CHECKING:
     from backend.core.model_integration_bridge import ModelIntegrationBridge
@@ -57,6 +61,8 @@ if TYPE_CHECKING:
     from backend.engine.loading.pipeline_loader import WanComponents
     from backend.services.run.model_fallback import ModelFallback
 
+#: Exit status of a worker that ended itself because its attempt no longer moved.
+STALLED_STATUS: Final = 3
 #: Share of the grace period that a running step gets; the rest is for handing the task back.
 GRACE_OF_STEP = 0.7
 #: Pause before the queue is polled again after the database did not answer, in seconds.
@@ -80,6 +86,9 @@ def run_worker(settings: Settings, worker_id: str | None = None) -> int:
     """
     for name, value in WAIT_POLICY.items():
         os.environ.setdefault(name, value)
+    # A crash in native code leaves the stacks of all threads, and so does a supervisor that asks for them.
+    faulthandler.enable()
+    faulthandler.register(DUMP_SIGNAL, all_threads=True)
     return WorkerRunner(settings, worker_id or new_worker_id(), supervised=worker_id is not None).run()
 
 
@@ -99,7 +108,7 @@ class WorkerRunner:
         self._tasks = TaskStore(self._database)
         self._outputs = OutputStore(self._database, self._home)
         self._leftovers = Leftovers(self._home, self._tasks, self._outputs)
-        self._heartbeat = Heartbeat(settings, worker_id, self._tasks, WorkerStore(self._database))
+        self._heartbeat = Heartbeat(settings, worker_id, self._tasks, WorkerStore(self._database), self._end_stalled)
         self._stop = StopSignal(
             watch_parent=supervised,
             grace_seconds=settings.stop_grace_seconds * GRACE_OF_STEP,
@@ -373,6 +382,24 @@ class WorkerRunner:
             log.warning("worker.not_tidied", error=error.code)
         except OSError as error:  # a disk that is gone or read-only; a later sweep finds the same files
             log.warning("worker.not_tidied", error=str(error))
+
+    def _end_stalled(self, attempt: Attempt, stall: Stall) -> NoReturn:
+        """End this process, whose engine no longer moves: nothing else gets a hung kernel off the device."""
+        log.error(
+            "worker.stalled",
+            task_id=attempt.task.id,
+            stage=stall.stage,
+            step=stall.step,
+            seconds=round(stall.seconds, 1),
+            allowed_seconds=round(stall.allowed_seconds, 1),
+        )
+        faulthandler.dump_traceback(all_threads=True)
+        loss = Loss(stall.reason, innermost_calls(threading.main_thread()), WorkerStalled)
+        try:
+            self._record(partial(attempt.lose, loss))
+            self._tidy(partial(self._leftovers.remove, attempt.task.id))
+        finally:
+            os._exit(STALLED_STATUS)
 
     def _hand_back(self) -> None:
         """Hand the task back while the engine is still inside a step; the process ends right after this."""

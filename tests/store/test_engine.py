@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from backend.core.errors import BadSettings, StorageFull, StoreUnavailable
 from backend.store import engine
 from backend.store.download_orders import OrderState, Urgency
 from backend.store.engine import Database
+from backend.store.events import EventLog
 from backend.store.schema import MIGRATIONS, newest_revision
 from backend.store.tables import metadata
 from backend.store.tasks import TaskStore
@@ -100,7 +103,7 @@ def test_only_the_transition_table_moves_tasks(migrated: Database, origin: TaskS
 
 def test_a_state_outside_the_table_is_refused_by_the_database(database: Database, store: TaskStore) -> None:
     submit(store)
-    for change in ("status = 'lost'", "status = 'processing'", "progress = 2", "attempt = 9"):
+    for change in ("status = 'lost'", "status = 'processing'", "progress = 2", "attempt = -1", "strikes = 9"):
         with pytest.raises(IntegrityError), database.begin() as connection:
             connection.execute(text(f"UPDATE tasks SET {change}"))
 
@@ -129,9 +132,24 @@ def test_a_database_of_an_older_version_is_brought_up_to_date_with_its_tasks(
                 " VALUES ('old', 'here', 1, 0, 'cpu', 'idle', 0, 0)"
             )
         )
+        connection.execute(
+            text(
+                "INSERT INTO tasks (id, status, model, request, adjustments, priority, attempt, max_attempts,"
+                " fingerprint, created_at, last_event) "
+                "VALUES ('old', 'pending', 'tiny', json_object('seed', 7), '[]', 0, 1, 1, '', 0, 1)"
+            )
+        )
+        connection.execute(
+            text("INSERT INTO events (task_id, number, type, data, created_at) VALUES ('old', 1, 'submitted', '{}', 0)")
+        )
     sqlite.migrate()
     (worker,) = WorkerStore(sqlite).list()
     assert (worker.id, worker.model) == ("old", None)
+    assert [event.type for event in EventLog(sqlite).of_task("old")] == [EventType.SUBMITTED]
+    task, _ = claimed(TaskStore(sqlite))
+    assert (task.id, task.attempt) == ("old", 2), "the number of attempts is no longer limited, strikes are"
+    with sqlite.read() as connection:
+        assert connection.exec_driver_sql("PRAGMA integrity_check").scalar_one() == "ok"
 
 
 @pytest.mark.parametrize("content", [PNG, b"not a database at all\n" * 100], ids=["png", "text"])
@@ -183,19 +201,35 @@ def test_sqlite_is_opened_durably(sqlite: Database) -> None:
     assert found == ["wal", 2, 1, 0]
 
 
-def test_a_database_that_stays_locked_is_unavailable(
+def test_13_a_database_locked_by_another_process_costs_a_wait_and_no_attempt(
     migrated: Database, sqlite_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "BUSY_SECONDS", 0)
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.1)
     impatient = Database(f"sqlite:///{sqlite_path}")
-    other = sqlite3.connect(sqlite_path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StoreUnavailable):
-        submit(TaskStore(impatient))
-    assert TaskStore(impatient).list() == []  # readers do not wait
-    other.execute("ROLLBACK")
-    other.close()
-    assert submit(TaskStore(impatient)).status is TaskStatus.PENDING
+    store = TaskStore(impatient)
+    task = submit(store)
+    _, token = claimed(store)
+    program = (
+        "import sqlite3, sys\n"
+        "held = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "held.execute('BEGIN IMMEDIATE')\n"
+        "print('locked', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", program, str(sqlite_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(StoreUnavailable) as refused:
+            submit(store)
+        assert refused.value.status == 503
+        with pytest.raises(StoreUnavailable):
+            store.heartbeat(task.id, token, 30.0)
+        assert [one.id for one in store.list()] == [task.id]  # readers do not wait
+        other.communicate(timeout=60)
+    assert store.heartbeat(task.id, token, 30.0) is False, "the lease is still this worker's"
+    assert submit(store).status is TaskStatus.PENDING
+    assert store.get(task.id).attempt == 1
     impatient.close()
 
 

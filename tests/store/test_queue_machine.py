@@ -6,7 +6,7 @@ be lost, a lease is valid only while it is the newest, ended tasks never change,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,6 +27,7 @@ pytestmark = pytest.mark.timeout(300)
 WORKERS = ("a", "b")
 MODELS = ("tiny-t2v-a14b", "T2V-A14B")
 ENDED_AT_ONCE, LONG = 0.0, 300.0
+MAX_ATTEMPTS = 2
 
 
 @dataclass
@@ -37,7 +38,9 @@ class Expected:
     model: str
     status: TaskStatus = TaskStatus.PENDING
     attempt: int = 0
-    max_attempts: int = 2
+    strikes: int = 0
+    saved: int = -1
+    advanced: bool = False
     cancel: bool = False
     worker: str = ""
     token: str = ""
@@ -66,7 +69,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(priority=st.sampled_from(Priority), model=st.sampled_from(MODELS))
     def submit(self, priority: Priority, model: str) -> None:
-        task = submit(self.store, priority=priority, max_attempts=2, model=model)
+        task = submit(self.store, priority=priority, max_attempts=MAX_ATTEMPTS, model=model)
         self.model[task.id] = Expected(priority.rank, model)
 
     @rule(model=st.sampled_from(MODELS))
@@ -90,6 +93,7 @@ class QueueMachine(RuleBasedStateMachine):
             expected = self.model[task.id]
             expected.status, expected.worker, expected.expired = TaskStatus.PROCESSING, worker, seconds == ENDED_AT_ONCE
             expected.attempt += 1
+            expected.advanced = False
             expected.token = task.lease_token or ""
             assert (task.id, expected.token) not in self.leases
             self.leases.append((task.id, expected.token))
@@ -107,14 +111,16 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.leases)
     @rule(
         data=st.data(),
-        deed=st.sampled_from(["heartbeat", "report", "complete", "fail", "cancelled", "release", "held"]),
+        deed=st.sampled_from(["heartbeat", "report", "save", "complete", "fail", "cancelled", "release", "held"]),
     )
     def work(self, data: st.DataObject, deed: str) -> None:
         task_id, token = data.draw(st.sampled_from(self.leases), "lease")
         expected = self.model[task_id]
+        saved = data.draw(st.integers(0, 3), "saved")
         deeds = {
             "heartbeat": lambda: self.store.heartbeat(task_id, token, LONG),
             "report": lambda: self.store.report(task_id, token, at_step(data.draw(st.integers(0, 20), "step"))),
+            "save": lambda: self.store.report(task_id, token, replace(at_step(20), saved_step=saved)),
             "complete": lambda: self.store.complete(task_id, token, output_of(task_id)),
             "fail": lambda: self.store.fail(task_id, token, GenerationFailed()),
             "cancelled": lambda: self.store.acknowledge_cancel(task_id, token),
@@ -127,7 +133,9 @@ class QueueMachine(RuleBasedStateMachine):
             return
         before = self.store.get(task_id).progress
         answer = deeds[deed]()
-        if deed in ("heartbeat", "report"):
+        if deed == "save" and saved > expected.saved:
+            expected.saved, expected.strikes, expected.advanced = saved, 0, True
+        if deed in ("heartbeat", "report", "save"):
             assert answer is expected.cancel
             assert self.store.get(task_id).progress >= before
             expected.expired = expected.expired and deed != "heartbeat"
@@ -175,6 +183,14 @@ class QueueMachine(RuleBasedStateMachine):
     def worker_dies(self, worker: str) -> None:
         self._lost(self.store.recover_worker(worker), lambda expected: expected.worker == worker)
 
+    @rule(worker=st.sampled_from(WORKERS))
+    def operator_ends_worker(self, worker: str) -> None:
+        lost = [e for e in self.model.values() if e.status is TaskStatus.PROCESSING and e.worker == worker]
+        assert len(self.store.hand_back(worker)) == len(lost)
+        for expected in lost:
+            expected.status = TaskStatus.CANCELLED if expected.cancel else TaskStatus.PENDING
+            expected.attempt -= 0 if expected.cancel else 1
+
     @rule()
     def leases_run_out(self) -> None:
         silent = [lease for lease in self.store.leases() if self.model[lease.task_id].expired]
@@ -184,9 +200,10 @@ class QueueMachine(RuleBasedStateMachine):
         lost = [key for key, e in self.model.items() if e.status is TaskStatus.PROCESSING and whose(e)]
         assert recovered == lost
         for expected in (self.model[key] for key in lost):
+            expected.strikes += 0 if expected.advanced else 1
             if expected.cancel:
                 expected.status = TaskStatus.CANCELLED
-            elif expected.attempt == expected.max_attempts:
+            elif expected.strikes == MAX_ATTEMPTS:
                 expected.status = TaskStatus.FAILED
             else:
                 expected.status = TaskStatus.PENDING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -14,8 +15,8 @@ from backend.api.http.routing import Routes
 from backend.api.http.shapes import Message, Timestamp, iso_or_none, known
 from backend.api.tasks.shapes import TaskInfo, TaskMessage, _percent, task_info, time_left, video_url
 from backend.core.catalogue.table import models_in_force
-from backend.core.domain import Task, TaskEvent, TaskStatus, iso, utcnow
-from backend.core.errors import InvalidFilter, NotFound, OutputNotFound
+from backend.core.domain import Output, Task, TaskEvent, TaskStatus, iso, utcnow
+from backend.core.errors import InvalidFilter, NotFound, OutputNotFound, TaskUnreadable
 
 router = Routes(prefix="/queue", tags=["queue"])
 
@@ -170,7 +171,7 @@ def queue_status(
     running = next((task for task in tasks if task.status is TaskStatus.PROCESSING), None)
     differing = services.outputs.not_as_asked([task.id for task in tasks if task.status is TaskStatus.COMPLETED])
     return QueueStatus(
-        tasks=[task_info(task, output=differing.get(task.id)) for task in tasks],
+        tasks=_readable(tasks, differing),
         queue=[queue_item(task) for task in tasks],
         current_task=queue_item(running) if running else None,
         **counts.model_dump(),
@@ -276,6 +277,15 @@ def _status(word: str | None) -> TaskStatus | None:
         return TaskStatus(word)
     except ValueError:
         raise InvalidFilter(f"Invalid status filter. Use one of: {', '.join(TaskStatus)}") from None
+
+
+def _readable(tasks: list[Task], outputs: dict[str, Output]) -> list[TaskInfo]:
+    """Describe tasks; one whose request is damaged is in `queue` alone, which needs less of it."""
+    found = []
+    for task in tasks:
+        with suppress(TaskUnreadable):
+            found.append(task_info(task, output=outputs.get(task.id)))
+    return found
 
 
 def _last_change(task: Task) -> datetime:

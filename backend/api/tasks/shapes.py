@@ -144,8 +144,12 @@ def task_info(
     output: Output | None = None,
     in_full: bool = False,
 ) -> TaskInfo:
-    """Describe a task; `in_full` adds every value that determines its frames."""
-    request = GenerationRequest.from_json(task.request)
+    """Describe a task; `in_full` adds every value that determines its frames.
+
+    Raises:
+        TaskUnreadable: its request is damaged.
+    """
+    request = GenerationRequest.understood(task.request)
     processing = task.status is TaskStatus.PROCESSING
     completed = task.status is TaskStatus.COMPLETED
     eta = time_left(task.eta_seconds) if processing else None

@@ -12,7 +12,7 @@ from typing import Any
 
 from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.domain import Task
-from backend.core.errors import DoesNotFit
+from backend.core.errors import DoesNotFit, TaskUnreadable
 from backend.core.formats.packed_matrices import PackedMatrices
 from backend.core.planning.calibration import MemoryCorrection, refine, refine_load
 from backend.core.planning.constraints import OptimizationSettings
@@ -92,7 +92,11 @@ class Forecast:
             if task.eta_seconds is not None and task is not tasks[-1]:
                 total += task.eta_seconds
                 continue
-            seconds = seconds_of(self._work(GenerationRequest.from_json(task.request)))
+            try:
+                work = self._work(GenerationRequest.understood(task.request))
+            except TaskUnreadable:
+                return None
+            seconds = seconds_of(work)
             if seconds is None or (seconds.basis is Basis.ESTIMATED and not self.binding):
                 return None
             total += seconds.warm

@@ -160,12 +160,14 @@ class DenoisingRun:
         self._rungs.until_done(attempt, self._components, MemoryUse.STEP, Stage.GENERATING, at)
 
     def _save(self, job: DenoiseJob) -> None:
+        self._saved_at = time.monotonic()
         try:
             self._states.save(job.index, lambda path: write_state(job, path))
         except (StorageFull, OSError) as error:
             # A state only saves time after a crash; there may still be room for the video of this run.
             log.warning("state.not_saved", step=job.index, reason=str(error))
-        self._saved_at = time.monotonic()
+        else:
+            self._report.saved(job.index)
 
     def _preview(self, job: DenoiseJob) -> None:
         now = time.monotonic()
