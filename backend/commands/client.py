@@ -20,15 +20,12 @@ import httpx2
 import psutil
 
 from backend.core.domain import SHORT_ID
-from backend.core.errors import (
-    BadSettings,
-    GenerationFailed,
-    Interrupted,
-    InvalidRequest,
-    OutputNotFound,
-    TaskNotFound,
-    WanError,
-)
+from backend.core.errors.base import WanError
+from backend.core.errors.generation import GenerationFailed
+from backend.core.errors.interruptions import Interrupted
+from backend.core.errors.lookups import OutputNotFound, TaskNotFound
+from backend.core.errors.requests import InvalidRequest
+from backend.core.errors.surroundings import BadSettings
 from backend.core.plain_words import nearest
 from backend.core.settings import Settings
 

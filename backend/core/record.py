@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from backend import __version__
 from backend.core.catalogue.table import find_model
 from backend.core.domain import Phase
-from backend.core.errors import TaskUnreadable
+from backend.core.errors.generation import TaskUnreadable
 from backend.core.requests.forms import GenerationRequest
 
 METADATA_FORMAT: Final = 1

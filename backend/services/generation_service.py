@@ -16,7 +16,8 @@ from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.config.file import ConfigFile
 from backend.core.config.generation_policy import GenerationMode, stored_policy
 from backend.core.domain import Task, new_task_id
-from backend.core.errors import DoesNotFit, InvalidRequest, LoraNotFound, ModelDamaged, ModelUnavailable
+from backend.core.errors.models import ModelDamaged, ModelUnavailable
+from backend.core.errors.requests import DoesNotFit, InvalidRequest, LoraNotFound
 from backend.core.paths import Home
 from backend.core.planning.optimizer import Decision
 from backend.core.requests.forms import (

@@ -13,7 +13,10 @@ import structlog
 from sqlalchemy import ColumnElement, Connection, Row, case, func, insert, or_, select, true, update
 
 from backend.core.domain import EventType, Output, Progress, Stage, TaskStatus
-from backend.core.errors import LeaseLost, StoreFailed, WanError, WorkerLost
+from backend.core.errors.base import WanError
+from backend.core.errors.generation import WorkerLost
+from backend.core.errors.interruptions import LeaseLost
+from backend.core.errors.surroundings import StoreFailed
 from backend.core.faults import fault_point
 from backend.store.engine import Database
 from backend.store.rows import storable

@@ -21,7 +21,7 @@ from enum import StrEnum
 import psutil
 import structlog
 
-from backend.core.errors import StoreFailed
+from backend.core.errors.surroundings import StoreFailed
 from backend.core.settings import ENV_PREFIX, Settings
 from backend.store.engine import Database
 from backend.store.leases import DIED, Loss

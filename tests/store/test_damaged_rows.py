@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text, update
 
 from backend.core.domain import EventType, Priority, TaskStatus
-from backend.core.errors import TaskUnreadable
+from backend.core.errors.generation import TaskUnreadable
 from backend.core.paths import Home
 from backend.core.requests.forms import GenerationRequest
 from backend.store import leases

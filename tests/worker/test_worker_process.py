@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import update
 
 from backend.core.domain import EventType, TaskStatus
-from backend.core.errors import StoreUnavailable
+from backend.core.errors.surroundings import StoreUnavailable
 from backend.store.download_orders import DownloadOrders
 from backend.store.tables import tasks
 from backend.store.workers import WorkerState

@@ -14,7 +14,7 @@ from typing import Any
 
 from backend.core.catalogue.spec import AUTO
 from backend.core.domain import Priority
-from backend.core.errors import TaskUnreadable
+from backend.core.errors.generation import TaskUnreadable
 
 #: Constant quality of x264; 17 is visually lossless for generated clips.
 DEFAULT_CRF = 17

@@ -12,7 +12,7 @@ from backend.core.config.download_limit import stored_downloads
 from backend.core.config.file import ConfigFile
 from backend.core.config.generation_policy import SECTION as GENERATION
 from backend.core.config.generation_policy import stored_policy
-from backend.core.errors import BadSettings
+from backend.core.errors.surroundings import BadSettings
 from backend.core.paths import Home
 from backend.core.plain_words import printable, unknown_name
 from backend.core.planning.constraints import SECTION as OPTIMIZATION
