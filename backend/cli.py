@@ -28,7 +28,8 @@ from backend.commands.models import catalogue as models
 from backend.commands.plan import plan
 from backend.commands.replay import replay
 from backend.commands.terminal import JsonOption, err, out, print_json
-from backend.core.errors import Interrupted, TaskCancelled, WanError
+from backend.core.errors.base import WanError
+from backend.core.errors.interruptions import Interrupted, TaskCancelled
 from backend.core.settings import Settings, load_settings, unknown_variables
 
 app = typer.Typer(

@@ -22,7 +22,7 @@ import uvicorn
 from filelock import FileLock, Timeout
 
 from backend.app import create_app
-from backend.core.errors import BadSettings, HomeInUse, UnsafeBind
+from backend.core.errors.surroundings import BadSettings, HomeInUse, UnsafeBind
 from backend.core.paths import Home
 from backend.core.settings import Settings
 from backend.store.engine import Database

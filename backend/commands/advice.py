@@ -19,7 +19,7 @@ from rich.markup import escape
 from typer.exceptions import TyperException
 
 from backend.commands.terminal import err
-from backend.core.errors import WanError
+from backend.core.errors.base import WanError
 from backend.core.plain_words import about, in_plain_words
 from backend.core.settings import load_settings
 

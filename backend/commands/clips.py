@@ -15,7 +15,9 @@ from rich.text import Text
 
 from backend.commands.progress_bar import follow_with_bar
 from backend.commands.terminal import err, out, print_json
-from backend.core.errors import GenerationFailed, TaskCancelled, WanError
+from backend.core.errors.base import WanError
+from backend.core.errors.generation import GenerationFailed
+from backend.core.errors.interruptions import TaskCancelled
 
 if TYPE_CHECKING:
     from backend.commands.client import ApiClient

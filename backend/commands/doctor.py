@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 from backend import __version__
 from backend.core.config.file import ConfigFile
-from backend.core.errors import WanError
+from backend.core.errors.base import WanError
 from backend.core.planning.abilities import AttentionSetting, choose_kernel
 from backend.core.planning.constraints import OptimizationSettings, stored_optimization
 from backend.core.planning.cost_model import Workload

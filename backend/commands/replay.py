@@ -27,7 +27,9 @@ from backend.commands.terminal import (
     out,
     print_json,
 )
-from backend.core.errors import BadSettings, InputMissing, OutputFileMissing, WanError
+from backend.core.errors.base import WanError
+from backend.core.errors.lookups import InputMissing, OutputFileMissing
+from backend.core.errors.surroundings import BadSettings
 from backend.core.record import METADATA_FORMAT, PRODUCT, RunRecord, RunResult
 from backend.core.requests.forms import AFTER_DENOISING, GenerationRequest
 

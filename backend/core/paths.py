@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.core.errors import BadSettings, NotFound
+from backend.core.errors.lookups import NotFound
+from backend.core.errors.surroundings import BadSettings
 from backend.core.files import read_json
 
 _SAFE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,126}$")

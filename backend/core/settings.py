@@ -11,7 +11,7 @@ from typing import Final
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from backend.core.errors import BadSettings
+from backend.core.errors.surroundings import BadSettings
 from backend.core.faults import VARIABLE as FAULTS
 from backend.core.paths import Home
 from backend.core.plain_words import in_plain_words, nearest, printable

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 
 from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.domain import Task, new_task_id
-from backend.core.errors import InvalidRequest, LoraNotFound
+from backend.core.errors.requests import InvalidRequest, LoraNotFound
 from backend.core.paths import Home
 from backend.core.planning.optimizer import Decision
 from backend.core.requests.forms import GenerationRequest, LoraChoice, LoraUse, OnLoraFailure, RequestDraft

@@ -12,7 +12,10 @@ from functools import partial
 
 from backend.core.catalogue.table import Mode, find_model
 from backend.core.domain import Output, Phase, Progress, Stage
-from backend.core.errors import Interrupted, InvalidRequest, LatentsNotKept, OutOfMemory
+from backend.core.errors.generation import OutOfMemory
+from backend.core.errors.interruptions import Interrupted
+from backend.core.errors.lookups import LatentsNotKept
+from backend.core.errors.requests import InvalidRequest
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
 from backend.core.planning.memory_ladder import OomPolicy

@@ -17,7 +17,8 @@ from sqlalchemy import URL, Connection, create_engine, event, inspect, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from backend.core.errors import BadSettings, StorageFull, StoreFailed, StoreUnavailable, WanError
+from backend.core.errors.base import WanError
+from backend.core.errors.surroundings import BadSettings, StorageFull, StoreFailed, StoreUnavailable
 from backend.store.schema import newest_revision, upgrade
 
 #: How long a connection waits for the current writer, in seconds. Well under the lease of a task.

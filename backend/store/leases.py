@@ -12,7 +12,9 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Row, case, insert, or_, select, update
 
 from backend.core.domain import EventType, Output, Progress, TaskStatus
-from backend.core.errors import LeaseLost, WanError, WorkerLost
+from backend.core.errors.base import WanError
+from backend.core.errors.generation import WorkerLost
+from backend.core.errors.interruptions import LeaseLost
 from backend.core.faults import fault_point
 from backend.store.engine import Database
 from backend.store.rows import storable

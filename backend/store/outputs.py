@@ -14,7 +14,7 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, case, delete, func, select
 
 from backend.core.domain import TERMINAL, Output, TaskStatus
-from backend.core.errors import OutputFileMissing, OutputNotFound
+from backend.core.errors.lookups import OutputFileMissing, OutputNotFound
 from backend.core.paths import Home, resolve_under
 from backend.store.engine import Database
 from backend.store.rows import moment, to_output

@@ -13,13 +13,9 @@ from typing import Final
 import structlog
 
 from backend.core.domain import Output, Progress, Stage, Task, TaskStatus
-from backend.core.errors import (
-    LeaseLost,
-    StoreFailed,
-    TaskCancelled,
-    WanError,
-    WorkerStopping,
-)
+from backend.core.errors.base import WanError
+from backend.core.errors.interruptions import LeaseLost, TaskCancelled, WorkerStopping
+from backend.core.errors.surroundings import StoreFailed
 from backend.core.planning.memory_level import MemoryAlert
 from backend.store.tasks import TaskStore
 

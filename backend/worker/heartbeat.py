@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import structlog
 
-from backend.core.errors import StoreFailed
+from backend.core.errors.surroundings import StoreFailed
 from backend.core.repeating import Repeating
 from backend.core.settings import Settings
 from backend.store.tasks import TaskStore

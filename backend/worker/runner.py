@@ -16,20 +16,12 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from backend.core.domain import Task
-from backend.core.errors import (
-    DownloadPaused,
-    GenerationFailed,
-    HubRateLimited,
-    HubUnreachable,
-    LeaseLost,
-    OutOfMemory,
-    StorageFull,
-    StoreFailed,
-    TaskCancelled,
-    TaskNotFound,
-    WanError,
-    WorkerStopping,
-)
+from backend.core.errors.base import WanError
+from backend.core.errors.generation import GenerationFailed, OutOfMemory
+from backend.core.errors.interruptions import DownloadPaused, LeaseLost, TaskCancelled, WorkerStopping
+from backend.core.errors.lookups import TaskNotFound
+from backend.core.errors.models import HubRateLimited, HubUnreachable
+from backend.core.errors.surroundings import StorageFull, StoreFailed
 from backend.core.planning.memory_level import MemoryAlert, MemoryLevel
 from backend.core.requests.forms import GenerationRequest
 from backend.core.requests.rules import native_request

@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from backend.core.errors import StoreFailed
+from backend.core.errors.surroundings import StoreFailed
 from backend.store.leases import Lease
 from backend.store.tasks import TaskStore
 

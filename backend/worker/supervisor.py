@@ -21,7 +21,7 @@ from enum import StrEnum
 import psutil
 import structlog
 
-from backend.core.errors import StoreFailed, StoreUnavailable
+from backend.core.errors.surroundings import StoreFailed, StoreUnavailable
 from backend.core.settings import ENV_PREFIX, Settings
 from backend.store.engine import Database
 from backend.store.tasks import TaskStore

@@ -22,7 +22,10 @@ from gguf import GGMLQuantizationType
 
 from backend.core.catalogue.table import MODELS
 from backend.core.domain import Progress, Stage
-from backend.core.errors import LeaseLost, ModelDamaged, NonFiniteLatents, StorageFull, TaskCancelled, WorkerStopping
+from backend.core.errors.generation import NonFiniteLatents
+from backend.core.errors.interruptions import LeaseLost, TaskCancelled, WorkerStopping
+from backend.core.errors.models import ModelDamaged
+from backend.core.errors.surroundings import StorageFull
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
 from backend.core.requests.forms import GenerationRequest, RequestDraft

@@ -18,7 +18,7 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from backend.core.domain import TRANSITIONS, EventType, TaskStatus
-from backend.core.errors import BadSettings, StorageFull, StoreUnavailable
+from backend.core.errors.surroundings import BadSettings, StorageFull, StoreUnavailable
 from backend.store import engine
 from backend.store.download_orders import OrderState, Urgency
 from backend.store.engine import Database

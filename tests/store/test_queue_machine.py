@@ -15,7 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sqlalchemy import delete, func, select
 
 from backend.core.domain import TERMINAL, Priority, Task, TaskEvent, TaskStatus
-from backend.core.errors import GenerationFailed, LeaseLost, StateConflict, TaskNotFound
+from backend.core.errors.generation import GenerationFailed
+from backend.core.errors.interruptions import LeaseLost
+from backend.core.errors.lookups import StateConflict, TaskNotFound
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.events import EventLog

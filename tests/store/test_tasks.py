@@ -13,15 +13,9 @@ from sqlalchemy import update
 from sqlalchemy.exc import StatementError
 
 from backend.core.domain import EventType, Priority, TaskStatus
-from backend.core.errors import (
-    GenerationFailed,
-    IdempotencyConflict,
-    LeaseLost,
-    OutOfMemory,
-    OutputNotFound,
-    StateConflict,
-    TaskNotFound,
-)
+from backend.core.errors.generation import GenerationFailed, OutOfMemory
+from backend.core.errors.interruptions import LeaseLost
+from backend.core.errors.lookups import IdempotencyConflict, OutputNotFound, StateConflict, TaskNotFound
 from backend.core.paths import Home
 from backend.store.engine import Database
 from backend.store.events import EventLog

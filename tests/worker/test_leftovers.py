@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backend.core.errors import OutOfMemory
+from backend.core.errors.generation import OutOfMemory
 from backend.worker.leftovers import Leftovers
 from tests.store.samples import claimed, output_of
 from tests.worker.conftest import Queue

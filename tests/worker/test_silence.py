@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backend.core.domain import EventType, TaskStatus
-from backend.core.errors import StorageFull, StoreUnavailable
+from backend.core.errors.surroundings import StorageFull, StoreUnavailable
 from backend.store.leases import Lease
 from backend.store.tasks import TaskStore
 from backend.worker.silence import SilenceWatch

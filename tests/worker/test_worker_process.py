@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from backend.core.domain import EventType, TaskStatus
-from backend.core.errors import StoreUnavailable
+from backend.core.errors.surroundings import StoreUnavailable
 from backend.store.download_orders import DownloadOrders
 from backend.store.workers import WorkerState
 from backend.worker.silence import SilenceWatch

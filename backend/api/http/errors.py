@@ -19,15 +19,10 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from backend.core.errors import (
-    BodyTooLarge,
-    InvalidRequest,
-    MalformedBody,
-    NotFound,
-    StoreUnavailable,
-    Unauthorized,
-    WanError,
-)
+from backend.core.errors.base import WanError
+from backend.core.errors.lookups import NotFound
+from backend.core.errors.requests import BodyTooLarge, InvalidRequest, MalformedBody
+from backend.core.errors.surroundings import StoreUnavailable, Unauthorized
 from backend.core.plain_words import about, in_plain_words
 
 log = structlog.get_logger(__name__)

@@ -14,7 +14,7 @@ from backend.api.http.shapes import known
 from backend.api.live.download_feed import DOWNLOAD_TOPIC, download_message, fetch_of_task
 from backend.api.tasks.shapes import time_left
 from backend.core.domain import TERMINAL, EventType, Stage, Task, TaskEvent, TaskStatus, iso
-from backend.core.errors import WanError
+from backend.core.errors.base import WanError
 from backend.services.downloads.state import Download, DownloadState
 
 PROGRESS_TOPIC = "generation_progress"

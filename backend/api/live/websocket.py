@@ -29,7 +29,7 @@ from backend.api.live.task_feed import ALERTS_TOPIC, PROGRESS_TOPIC, Notice, Tas
 from backend.api.system.health import system_stats
 from backend.api.tasks.queue import queue_counts
 from backend.core.domain import TERMINAL, EventType, TaskStatus, iso, utcnow
-from backend.core.errors import WanError
+from backend.core.errors.base import WanError
 from backend.core.settings import Settings
 from backend.services.system.host_stats import HostStats
 from backend.store.events import EventLog

@@ -20,7 +20,7 @@ from backend.api.http.errors import error_answer, request_id_of
 from backend.api.http.routing import Routes, refusals
 from backend.api.http.shapes import Timestamp
 from backend.core.domain import TaskStatus, iso, utcnow
-from backend.core.errors import WanError
+from backend.core.errors.base import WanError
 from backend.core.system_integration import ComponentStatus, SystemState
 from backend.services.system.container import DATABASE, STORAGE, WORKERS, Services
 from backend.services.system.host_stats import HostReading

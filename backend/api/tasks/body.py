@@ -18,7 +18,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from backend.core.catalogue.spec import AUTO
 from backend.core.domain import Priority
-from backend.core.errors import BodyTooLarge, InvalidRequest, LoraNotFound, MalformedBody
+from backend.core.errors.requests import BodyTooLarge, InvalidRequest, LoraNotFound, MalformedBody
 from backend.core.plain_words import nearest
 from backend.core.requests.forms import Fit, ImageRef, LoraChoice, OnLoraFailure, RequestDraft, Scheduler
 from backend.core.requests.frame_size import parse_resolution

@@ -29,7 +29,7 @@ from backend.api.tasks.shapes import (
     task_info,
 )
 from backend.core.domain import TaskStatus
-from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
+from backend.core.errors.requests import ImageNotAccepted, ImageRequired, InvalidRequest
 from backend.core.requests.forms import ImageRef, RequestDraft
 from backend.core.requests.prompts import LEGACY_PROMPT_CHARS, clean_prompt
 from backend.services.downloads.state import waits_for_resume

@@ -15,7 +15,8 @@ from backend.api.http.shapes import Message, Timestamp, iso_or_none, known
 from backend.api.tasks.shapes import TaskInfo, TaskMessage, _percent, task_info, time_left, video_url
 from backend.core.catalogue.table import models_in_force
 from backend.core.domain import Task, TaskEvent, TaskStatus, iso, utcnow
-from backend.core.errors import InvalidFilter, NotFound, OutputNotFound
+from backend.core.errors.lookups import NotFound, OutputNotFound
+from backend.core.errors.requests import InvalidFilter
 
 router = Routes(prefix="/queue", tags=["queue"])
 

@@ -9,7 +9,7 @@ import typer
 
 from backend.commands.terminal import JsonOption, err, out, own_home, print_json
 from backend.core.catalogue.table import BUILT_IN
-from backend.core.errors import BadSettings
+from backend.core.errors.surroundings import BadSettings
 from backend.core.files import parse_json
 from backend.core.planning.hardware import detect_hardware
 

@@ -11,7 +11,9 @@ from rich.table import Table
 
 from backend.commands.terminal import JsonOption, err, only_json_on_stdout, out, print_json
 from backend.core.catalogue.table import find_model
-from backend.core.errors import LoraExists, LoraInvalid, LoraNotFound, WanError
+from backend.core.errors.base import WanError
+from backend.core.errors.lookups import LoraExists
+from backend.core.errors.requests import LoraInvalid, LoraNotFound
 from backend.core.planning.hardware import detect_hardware
 from backend.core.settings import load_settings
 

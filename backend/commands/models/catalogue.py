@@ -13,7 +13,9 @@ from backend.commands.models.adopt import adopt
 from backend.commands.models.cleanup import cleanup
 from backend.commands.terminal import JsonOption, err, finite, out, own_database, own_home, own_need, print_json
 from backend.core.catalogue.table import ModelSpec, find_model
-from backend.core.errors import DownloadStopped, ModelDamaged, UnknownModel
+from backend.core.errors.interruptions import DownloadStopped
+from backend.core.errors.models import ModelDamaged
+from backend.core.errors.requests import UnknownModel
 from backend.core.paths import Home
 from backend.core.planning.hardware import detect_hardware
 from backend.core.settings import load_settings

@@ -14,7 +14,7 @@ from functools import cached_property
 
 from backend.core.catalogue.builtin import MODELS
 from backend.core.catalogue.spec import AUTO, Mode, ModelSpec
-from backend.core.errors import UnknownModel
+from backend.core.errors.requests import UnknownModel
 from backend.core.plain_words import nearest
 
 __all__ = [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 
-from backend.core.errors import ModelDamaged
+from backend.core.errors.models import ModelDamaged
 from backend.engine.loading.model_files import ModelFiles
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from backend.core.catalogue.table import ModelSpec
-from backend.core.errors import StorageFull
+from backend.core.errors.surroundings import StorageFull
 
 #: Bytes that stay free beside a model, for the database and the videos.
 RESERVE_BYTES: Final = 512 * 2**20

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from backend.core.catalogue.table import ModelSpec, models_in_force
 from backend.core.domain import DownloadPhase
-from backend.core.errors import ModelDamaged, ModelUnavailable, ModelUnsupported
+from backend.core.errors.models import ModelDamaged, ModelUnavailable, ModelUnsupported
 from backend.core.formats.compatibility import Fault
 from backend.core.formats.gguf import read_gguf_header
 from backend.core.formats.packed_matrices import PackedMatrices

@@ -14,13 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from backend.core.catalogue.table import ModelSpec
-from backend.core.errors import (
-    InvalidRequest,
-    LoraExists,
-    LoraIncompatible,
-    LoraNotFound,
-    StateConflict,
-)
+from backend.core.errors.lookups import LoraExists, StateConflict
+from backend.core.errors.requests import InvalidRequest, LoraIncompatible, LoraNotFound
 from backend.core.paths import Home
 from backend.core.plain_words import nearest
 from backend.core.requests.forms import LoraFileRef, LoraUse, OnLoraFailure

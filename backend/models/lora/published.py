@@ -18,7 +18,10 @@ from filelock import FileLock, Timeout
 from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.config.download_limit import bandwidth_limit
 from backend.core.config.file import ConfigFile
-from backend.core.errors import LoraInvalid, LoraNotFound, RepositoryNotFound, StateConflict, StorageFull
+from backend.core.errors.lookups import StateConflict
+from backend.core.errors.models import RepositoryNotFound
+from backend.core.errors.requests import LoraInvalid, LoraNotFound
+from backend.core.errors.surroundings import StorageFull
 from backend.core.paths import Home
 from backend.models.download.hub import Hub, Listing, RemoteFile
 from backend.models.download.retries import Retries, RetryPolicy, Transient

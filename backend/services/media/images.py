@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backend.core.errors import BodyTooLarge, InputMissing, InvalidImage
+from backend.core.errors.lookups import InputMissing
+from backend.core.errors.requests import BodyTooLarge, InvalidImage
 from backend.core.files import storage_errors, write_bytes
 from backend.core.paths import Home
 from backend.core.requests.forms import ImageRef

@@ -12,7 +12,7 @@ from typing import Any
 
 from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.domain import Task
-from backend.core.errors import DoesNotFit
+from backend.core.errors.requests import DoesNotFit
 from backend.core.formats.packed_matrices import PackedMatrices
 from backend.core.planning.calibration import MemoryCorrection, refine, refine_load
 from backend.core.planning.constraints import OptimizationSettings

@@ -13,7 +13,9 @@ from pathlib import Path
 import structlog
 
 from backend.core.domain import Phase, Stage
-from backend.core.errors import OutOfMemory, StateMismatch, StorageFull, WorkerStopping
+from backend.core.errors.generation import OutOfMemory, StateMismatch
+from backend.core.errors.interruptions import WorkerStopping
+from backend.core.errors.surroundings import StorageFull
 from backend.core.planning.memory_ladder import MemoryUse
 from backend.core.requests.forms import GenerationRequest, LoraFileRef
 from backend.engine.frames.preview import PreviewMap, render_preview

@@ -14,7 +14,7 @@ import structlog
 
 from backend.core.catalogue.table import models_in_force
 from backend.core.domain import TaskStatus
-from backend.core.errors import WanError
+from backend.core.errors.base import WanError
 from backend.core.planning.hardware import HardwareProfile, in_gib, remember
 from backend.core.system_integration import Component, ComponentStatus, Condition
 from backend.models.folder.manager import Presence

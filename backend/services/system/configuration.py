@@ -10,7 +10,7 @@ from typing import Final
 from backend.core.config.download_limit import SECTION as DOWNLOADS
 from backend.core.config.download_limit import stored_downloads
 from backend.core.config.file import ConfigFile
-from backend.core.errors import BadSettings
+from backend.core.errors.surroundings import BadSettings
 from backend.core.paths import Home
 from backend.core.plain_words import printable, unknown_name
 from backend.core.planning.constraints import SECTION as OPTIMIZATION

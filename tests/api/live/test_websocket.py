@@ -16,7 +16,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from backend.api.live import connection
 from backend.core.domain import Stage
-from backend.core.errors import NonFiniteLatents
+from backend.core.errors.generation import NonFiniteLatents
 from tests.api.support import SOCKET, Served
 
 PROGRESS = "generation_progress"

@@ -13,7 +13,7 @@ from huggingface_hub import constants
 
 from backend.core.catalogue.table import MODELS
 from backend.core.domain import DownloadPhase, DownloadProgress, Progress, Stage
-from backend.core.errors import HubUnreachable
+from backend.core.errors.models import HubUnreachable
 from backend.models.folder.locks import removal_lock
 from backend.models.folder.progress import STATUS_FILE
 from backend.models.folder.storage import remove_model

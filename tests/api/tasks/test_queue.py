@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from backend.core.domain import Stage
-from backend.core.errors import OutOfMemory
+from backend.core.errors.generation import OutOfMemory
 from tests.api.support import GOOD, SUBMIT, TINY, Served, assert_error
 
 QUEUE = "/api/v1/queue"

@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 from backend.cli import app
 from backend.commands.advice import steps_in_terminal
 from backend.commands.client import ApiClient, is_this_machine
-from backend.core import errors
+from backend.core.errors.lookups import TaskNotFound
+from backend.core.errors.requests import UnknownModel
+from backend.core.errors.tree import all_kinds
 from backend.core.settings import load_settings
 from tests.commands.support import PROMPT, invoke, wan22
 from tests.support.server import LiveServer
@@ -254,7 +256,7 @@ def test_ctrl_c_says_cancelled_and_nothing_else(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_no_error_advises_a_call_of_the_api_in_a_terminal() -> None:
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.WanError)]
+    kinds = list(all_kinds())
     assert len(kinds) > 40
     for kind in kinds:
         for step in steps_in_terminal(kind()):
@@ -263,9 +265,9 @@ def test_no_error_advises_a_call_of_the_api_in_a_terminal() -> None:
 
 def test_an_answer_of_the_server_keeps_its_kind(idle: LiveServer) -> None:
     client = ApiClient(idle.url, load_settings())
-    with pytest.raises(errors.TaskNotFound):
+    with pytest.raises(TaskNotFound):
         client.call("GET", "/api/v1/queue/no-such-task")
-    with pytest.raises(errors.UnknownModel):
+    with pytest.raises(UnknownModel):
         client.submit({"prompt": "x", "model_type": "T9V"})
     client.close()
 

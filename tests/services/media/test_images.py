@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend.core.errors import BodyTooLarge, InputMissing, InvalidImage
+from backend.core.errors.lookups import InputMissing
+from backend.core.errors.requests import BodyTooLarge, InvalidImage
 from backend.core.paths import Home
 from backend.core.requests.forms import Fit
 from backend.services.media.images import MAX_IMAGE_BYTES, SPARE_SECONDS, InputStore

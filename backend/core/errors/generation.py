@@ -1,0 +1,73 @@
+"""Errors of an attempt at a video."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from backend.core.errors.base import WanError
+
+
+class GenerationFailed(WanError):
+    """The video could not be generated."""
+
+    code = "generation_failed"
+    category = "generation_pipeline"
+    suggestions: ClassVar[tuple[str, ...]] = ("Try again; if it fails again, the server's log has the details.",)
+
+
+class NonFiniteLatents(GenerationFailed):
+    """The model produced values that are not numbers, so the run was stopped."""
+
+    code = "non_finite_latents"
+    suggestions = ("Check the model's files", "Try another precision or a lower guidance scale")
+
+
+class OutOfMemory(GenerationFailed):
+    """The device ran out of memory."""
+
+    code = "out_of_memory"
+    category = "vram_memory"
+    suggestions = ("Choose a smaller size or fewer frames.",)
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        suggestions: tuple[str, ...] | None = None,
+        details: dict[str, Any] | list[Any] | None = None,
+        use: str | None = None,
+        host: bool = False,
+    ) -> None:
+        """`use` is the purpose of the memory (`memory_ladder.MemoryUse`); `host` means the host's memory ran out."""
+        super().__init__(message, suggestions=suggestions, details=details)
+        self.use = use
+        self.host = host
+
+
+class LoraNotApplied(GenerationFailed):
+    """A LoRA could not be applied to the model."""
+
+    code = "lora_not_applied"
+    category = "model_loading"
+    suggestions = ("Leave the LoRA out, or set on_lora_failure to `skip`.",)
+
+
+class StateMismatch(GenerationFailed):
+    """The saved state of this run belongs to something else."""
+
+    code = "job_state_mismatch"
+    suggestions = ("Run the task again from its first step.",)
+
+
+class EncodingFailed(GenerationFailed):
+    """The frames could not be written as a video."""
+
+    code = "encoding_failed"
+    suggestions = ("Check the free space of the outputs folder.",)
+
+
+class WorkerLost(GenerationFailed):
+    """The worker process died on every attempt at this video."""
+
+    code = "worker_lost"
+    suggestions = ("Choose a smaller size or fewer frames, then try again.", "Check the server's log.")

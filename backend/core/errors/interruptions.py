@@ -1,0 +1,33 @@
+"""Why an attempt or a download stops although nothing went wrong: control flow, none of it reaches a client."""
+
+from __future__ import annotations
+
+from backend.core.errors.base import WanError
+
+
+class Interrupted(WanError):
+    """The attempt was interrupted."""
+
+
+class TaskCancelled(Interrupted):
+    """The user cancelled the task."""
+
+
+class WorkerStopping(Interrupted):
+    """The operator is stopping this worker."""
+
+
+class DownloadStopped(Interrupted):
+    """The download was stopped; what has arrived is kept."""
+
+    suggestions = ("Start it again: it resumes where it stopped.",)
+
+
+class DownloadPaused(Interrupted):
+    """The download of the model that the task needs was paused."""
+
+    suggestions = ("Resume the download, or cancel the task.",)
+
+
+class LeaseLost(Interrupted):
+    """Another worker owns this task now; everything written by this attempt is void."""
