@@ -20,7 +20,7 @@ import httpx2
 import psutil
 
 from backend.commands.terminal import SHORT_ID
-from backend.core.errors.base import WanError
+from backend.core.errors.base import Category, WanError
 from backend.core.errors.generation import GenerationFailed
 from backend.core.errors.lookups import OutputNotFound, TaskNotFound
 from backend.core.errors.requests import InvalidRequest
@@ -43,6 +43,8 @@ class ServerUnreachable(WanError):
     """No server answers."""
 
     code = "server_unreachable"
+    category = Category.NETWORK
+    retryable = True
     suggestions = ("Start one with `wan22 serve`.",)
 
 
@@ -313,7 +315,8 @@ def _refusal(url: str, status: int, body: dict[str, Any]) -> WanError:
         )
     steps = tuple(str(step) for step in body.get("suggestions") or ())
     kind = kind_of(str(body.get("error")))
-    return kind(message, suggestions=steps, details=body.get("details"))
+    actions = tuple(step for step in body.get("actions") or () if isinstance(step, dict))
+    return kind(message, suggestions=steps, details=body.get("details"), actions=actions)
 
 
 def _open_client(url: str, headers: dict[str, str]) -> httpx2.Client:

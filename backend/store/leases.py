@@ -17,7 +17,7 @@ from backend.core.errors.generation import WorkerLost
 from backend.core.errors.interruptions import LeaseLost
 from backend.core.faults import fault_point
 from backend.store.engine import Database
-from backend.store.rows import storable
+from backend.store.rows import failure_data, storable
 from backend.store.tables import database_now, outputs, tasks
 from backend.store.transition import apply
 
@@ -195,9 +195,9 @@ class Leases:
         unchanged = [(tasks.c.lease_token == one.token) & (tasks.c.lease_expires_at == one.mark) for one in silent]
         return self._recover(or_(*unchanged), "the worker stopped answering")
 
-    def recover_worker(self, worker_id: str) -> list[str]:
-        """Take back the tasks of a worker that is known to be dead; return their ids."""
-        return self._recover(tasks.c.worker_id == worker_id, "the worker died")
+    def recover_worker(self, worker_id: str, reason: str = "the worker died") -> list[str]:
+        """Take back the tasks of a worker that is known to be dead, or about to end; return their ids."""
+        return self._recover(tasks.c.worker_id == worker_id, reason)
 
     def _recover(self, whose: ColumnElement[bool], reason: str) -> list[str]:
         lost = select(tasks).where(tasks.c.status == TaskStatus.PROCESSING, whose).order_by(tasks.c.number)
@@ -231,9 +231,7 @@ def _held(row: Row[Any] | None) -> Row[Any]:
 
 
 def _fail(connection: Connection, task_id: str, error: WanError, token: str | None = None) -> Row[Any] | None:
-    advice = [storable(step) for step in error.next_steps]
-    message = storable(error.message)
-    data = {"error": error.code, "message": message, "category": error.category, "suggestions": advice}
+    message, data = storable(error.message), failure_data(error)
     return apply(
         connection,
         task_id,
@@ -242,7 +240,11 @@ def _fail(connection: Connection, task_id: str, error: WanError, token: str | No
         EventType.FAILED,
         lambda _: data,
         token=token,
-        values={"error_code": error.code, "error_message": message, "error_suggestions": advice},
+        values={
+            "error_code": error.code,
+            "error_message": message,
+            "error_suggestions": data["suggestions"] + data["actions"],
+        },
     )
 
 

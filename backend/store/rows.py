@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from backend.core.domain import EventType, Output, Task, TaskEvent, TaskStatus
+from backend.core.errors.base import WanError
 
 
 def moment(seconds: float) -> datetime:
@@ -18,6 +19,18 @@ def moment(seconds: float) -> datetime:
 def storable(text: str) -> str:
     """Replace what no database can store: NUL and lone surrogates, which library error messages may contain."""
     return text.replace("\x00", "").encode("utf-8", "replace").decode()
+
+
+def failure_data(error: WanError) -> dict[str, Any]:
+    """Describe an error for the event that ends a task."""
+    return {
+        "error": error.code,
+        "message": storable(error.message),
+        "category": error.category.value,
+        "retryable": error.retryable,
+        "suggestions": [storable(step) for step in error.next_steps],
+        "actions": list(error.actions),
+    }
 
 
 def to_task(row: Row[Any]) -> Task:
@@ -46,7 +59,9 @@ def to_task(row: Row[Any]) -> Task:
         preview_step=row.preview_step,
         error_code=row.error_code,
         error_message=row.error_message,
-        error_suggestions=tuple(row.error_suggestions or ()),
+        # Sentences for people and, behind them, actions for clients.
+        error_suggestions=tuple(step for step in row.error_suggestions or () if isinstance(step, str)),
+        error_actions=tuple(step for step in row.error_suggestions or () if isinstance(step, dict)),
         download_paused=bool(row._mapping.get("download_paused", False)),
     )
 

@@ -144,6 +144,17 @@ class Attempt:
         """
         self._persist(lambda: self._tasks.release(self.task.id, self._token, reason))
 
+    def lose(self, reason: str) -> None:
+        """Hand the task back because this process must end; the attempt counts. `reason` is a sentence.
+
+        Raises:
+            StoreUnavailable, StorageFull: nothing could be written before the worker had to stop; the lease is lost.
+        """
+        self._persist(lambda: self._give_back(reason))
+
+    def _give_back(self, reason: str) -> None:
+        self._tasks.recover_worker(self.task.worker_id or "", reason)
+
     def _persist(self, write: Callable[[], None]) -> None:
         pause, stopping_for = 0.25, 0.0
         while True:

@@ -27,6 +27,7 @@ from backend.store.engine import Database
 from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerStore, new_worker_id
 from backend.worker.silence import SilenceWatch
+from backend.worker.stop import DEVICE_FAILED_STATUS
 
 #: The longest pause before a restart, in seconds.
 MAX_BACKOFF_SECONDS = 30.0
@@ -71,6 +72,7 @@ class Supervisor:
         self._lock = threading.Lock()  # between starting a process and being asked to stop
         self._process: subprocess.Popen[bytes] | None = None
         self._asked_at = 0.0  # to stop
+        self._device_failed = False  #: whether the worker ended because its device failed
         self._replaced = False  #: whether the worker was ended because it did not answer a request to cancel
         self._deaths: deque[tuple[float, str]] = deque()  # when (monotonic), and what to blame
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
@@ -121,9 +123,11 @@ class Supervisor:
         self._collect_dead_workers()
         while not self._stopping.is_set():
             worker_id = new_worker_id()
-            self._replaced = False
+            self._replaced = self._device_failed = False
             reason = self._live(worker_id)
             blame, last_words = self._collect_dead(worker_id)
+            if self._device_failed and last_words:
+                blame = last_words  # they name the task, which counts once, however often the device failed with it
             if not self._stopping.is_set() and not self._replaced:
                 self._pause_before_restart(blame, f"{reason} ({last_words})" if last_words else reason)
 
@@ -142,6 +146,9 @@ class Supervisor:
             if process.stdin is not None:
                 process.stdin.close()
             log.warning("supervisor.worker_ended", pid=process.pid, worker_id=worker_id, code=code)
+            if code == DEVICE_FAILED_STATUS:
+                self._device_failed = True
+                return "the worker ended because its device failed"
             return f"the worker ended with {signal.Signals(-code).name if code < 0 else f'exit status {code}'}"
         return "the server stops"
 

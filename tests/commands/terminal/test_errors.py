@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -217,6 +218,27 @@ def test_a_wrong_setting_is_refused_at_the_start_in_plain_words(
     assert done.returncode == 1
     assert said in done.stderr
     assert not any(speech in done.stderr for speech in LIBRARY_SPEECH)
+
+
+def test_with_json_an_error_is_for_programs_too(tmp_path: Path) -> None:
+    done = invoke("generate", PROMPT, "--model", "tny-t2v-a14b", "--json", home=tmp_path / "home")
+    assert done.returncode == 1
+    error = json.loads(done.stderr.splitlines()[-1])
+    assert (error["error"], error["category"], error["retryable"]) == ("unknown_model", "input_validation", False)
+    assert error["actions"] == [{"action": "resubmit", "changes": {"model_type": "tiny-t2v-a14b"}}]
+    plain = invoke("generate", PROMPT, "--model", "tny-t2v-a14b", home=tmp_path / "home")
+    assert '{"error"' not in plain.stderr
+
+
+def test_a_failed_task_keeps_its_code_and_actions_in_a_terminal(tmp_path: Path) -> None:
+    env = {"WAN22_FAULTS": "denoise.step:1=oom", "WAN22_OOM_POLICY": "none"}
+    arguments = ("generate", PROMPT, "--frames", "9", "--size", "64x64", "--steps", "4", "--json")
+    done = wan22(*arguments, "-o", str(tmp_path / "clip.mp4"), home=tmp_path / "home", env=env)
+    assert done.returncode == 1, done.stderr
+    error = json.loads(done.stderr.splitlines()[-1])
+    assert (error["error"], error["category"]) == ("out_of_memory", "vram_memory")
+    assert error["actions"] == [{"action": "resubmit", "changes": {"num_frames": 5}}]
+    assert "Traceback" in (tmp_path / "home" / "logs" / "server.log").read_text()
 
 
 def test_a_user_without_a_home_folder_is_told_what_to_set() -> None:
