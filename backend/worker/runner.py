@@ -17,7 +17,7 @@ import structlog
 
 from backend.core.domain import Task
 from backend.core.errors.base import WanError
-from backend.core.errors.generation import UnexpectedFailure
+from backend.core.errors.generation import FileUnusable, UnexpectedFailure
 from backend.core.errors.interruptions import DownloadPaused, LeaseLost, TaskCancelled, WorkerStopping
 from backend.core.errors.lookups import TaskNotFound
 from backend.core.errors.models import HubRateLimited, HubUnreachable
@@ -134,7 +134,7 @@ class WorkerRunner:
             failure = self._errors.explain(error)
             log.error("worker.cannot_work", error=failure.code, message=failure.message, next_steps=failure.next_steps)
             words = " ".join((f"{failure.message.rstrip('.')}.", *failure.next_steps))
-            if isinstance(failure, UnexpectedFailure):
+            if isinstance(failure, UnexpectedFailure | FileUnusable):  # which file or library, the text says
                 words = f"{type(error).__name__}: {error}"
             return self._give_up(words, DEVICE_FAILED_STATUS if failure.ends_process else 1)
         if self._last_words is not None:

@@ -77,10 +77,12 @@ class DeviceLost(DeviceFailed):
     """The card is no longer reachable."""
 
     code = "device_lost"
+    retryable = False
     suggestions = (
         "Restart the machine; until then no task can run on this card.",
         "Check its power supply, temperature and seat: `NVRM: Xid 79` in the system's log is a lost card.",
     )
+    usual_actions = ()
     signs = (
         "fallen off the bus",
         "gpu is lost",

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -22,12 +22,17 @@ from hypothesis import strategies as st
 from backend.cli import app
 from backend.commands.advice import steps_in_terminal
 from backend.commands.client import ApiClient, is_this_machine
+from backend.commands.clips import Extras, fetch_clips
+from backend.core.errors.generation import OutOfMemory
 from backend.core.errors.lookups import TaskNotFound
 from backend.core.errors.requests import UnknownModel
 from backend.core.errors.tree import all_kinds
 from backend.core.settings import load_settings
+from backend.services.error_handler import GenerationErrorHandler
+from backend.store.engine import Database
+from backend.store.tasks import TaskStore
 from tests.commands.support import PROMPT, invoke, wan22
-from tests.support.server import LiveServer
+from tests.support.server import QUICK, LiveServer
 
 DEAD_PROXIES = [
     {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"},
@@ -230,15 +235,24 @@ def test_with_json_an_error_is_for_programs_too(tmp_path: Path) -> None:
     assert '{"error"' not in plain.stderr
 
 
-def test_a_failed_task_keeps_its_code_and_actions_in_a_terminal(tmp_path: Path) -> None:
-    env = {"WAN22_FAULTS": "denoise.step:1=oom", "WAN22_OOM_POLICY": "none"}
-    arguments = ("generate", PROMPT, "--frames", "9", "--size", "64x64", "--steps", "4", "--json")
-    done = wan22(*arguments, "-o", str(tmp_path / "clip.mp4"), home=tmp_path / "home", env=env)
-    assert done.returncode == 1, done.stderr
-    error = json.loads(done.stderr.splitlines()[-1])
-    assert (error["error"], error["category"]) == ("out_of_memory", "vram_memory")
-    assert error["actions"] == [{"action": "resubmit", "changes": {"num_frames": 5}}]
-    assert "Traceback" in (tmp_path / "home" / "logs" / "server.log").read_text()
+def test_a_failed_task_keeps_its_code_and_actions_in_a_terminal(idle: LiveServer) -> None:
+    task_id = idle.client.post("/api/v1/generation/submit", json=QUICK).json()["task_id"]
+    settings = load_settings(home=idle.home)
+    with closing(Database(settings.database, checkpointer=False)) as database:
+        tasks = TaskStore(database)
+        task = tasks.claim("host:1:1:test", 60.0)
+        assert task is not None
+        error = GenerationErrorHandler("host:1:1:test").explain(MemoryError(), task)
+        tasks.fail(task.id, str(task.lease_token), error)
+    fewer = {"action": "resubmit", "changes": {"num_frames": 1}}
+    done = invoke("queue", "--json", home=idle.home)
+    listed = next(task for task in json.loads(done.stdout) if task["id"] == task_id)
+    assert (listed["error_category"], listed["actions"]) == ("vram_memory", [fewer])
+    client = ApiClient(idle.url, settings)
+    with pytest.raises(OutOfMemory) as caught:
+        fetch_clips(client, {"task_id": task_id}, None, Extras(as_json=True))
+    client.close()
+    assert caught.value.actions == (fewer,)
 
 
 def test_a_user_without_a_home_folder_is_told_what_to_set() -> None:
