@@ -27,7 +27,7 @@ from backend.commands.generate import extend, generate, redecode
 from backend.commands.models import catalogue as models
 from backend.commands.plan import plan
 from backend.commands.replay import replay
-from backend.commands.terminal import JsonOption, err, out, print_json
+from backend.commands.terminal import JsonOption, err, out, print_error_json, print_json
 from backend.core.errors.base import WanError
 from backend.core.errors.interruptions import Interrupted, TaskCancelled
 from backend.core.settings import Settings, load_settings, unknown_variables
@@ -193,6 +193,8 @@ def _tell(error: WanError) -> None:
     err.print(f"{label}{escape(error.message)}", highlight=False, soft_wrap=True)
     for step in steps_in_terminal(error):
         err.print(f"  → {escape(step)}", highlight=False, soft_wrap=True)
+    if "--json" in sys.argv[1:]:
+        print_error_json(error)
 
 
 if __name__ == "__main__":

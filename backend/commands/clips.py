@@ -18,6 +18,7 @@ from backend.commands.terminal import err, out, print_json
 from backend.core.errors.base import WanError
 from backend.core.errors.generation import GenerationFailed
 from backend.core.errors.interruptions import TaskCancelled
+from backend.core.errors.tree import kind_of
 
 if TYPE_CHECKING:
     from backend.commands.client import ApiClient
@@ -148,8 +149,11 @@ def _ended_badly(task: dict[str, Any]) -> WanError | None:
     if task["status"] == "cancelled":
         return TaskCancelled("The task was cancelled.", suggestions=())
     if task["status"] == "failed":
-        return GenerationFailed(
-            task.get("error_message") or "The task failed.", suggestions=tuple(task.get("suggestions") or ())
+        kind = kind_of(task.get("error_code")) if task.get("error_code") else GenerationFailed
+        return kind(
+            task.get("error_message") or "The task failed.",
+            suggestions=tuple(task.get("suggestions") or ()),
+            actions=tuple(task.get("actions") or ()),
         )
     return None
 

@@ -27,7 +27,7 @@ from backend.commands.terminal import (
     out,
     print_json,
 )
-from backend.core.errors.base import WanError
+from backend.core.errors.base import Category, Severity, WanError
 from backend.core.errors.lookups import InputMissing, OutputFileMissing
 from backend.core.errors.surroundings import BadSettings
 from backend.core.record import METADATA_FORMAT, PRODUCT, RunRecord, RunResult
@@ -49,7 +49,8 @@ class NoRecord(WanError):
     """This file has no record of how it was made."""
 
     code = "no_record"
-    category = "input_validation"
+    category = Category.INPUT_VALIDATION
+    severity = Severity.WARNING
     suggestions = (
         "Choose a video made by wan22. Converting a file, or sending it through a chat, removes the record.",
     )
@@ -59,7 +60,8 @@ class NotComparable(WanError):
     """The two videos cannot be compared frame by frame."""
 
     code = "not_comparable"
-    category = "input_validation"
+    category = Category.INPUT_VALIDATION
+    severity = Severity.WARNING
     suggestions = ("Look at the table of what has changed.",)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from backend.core.errors.base import WanError
 from backend.core.errors.surroundings import BadSettings
 from backend.core.paths import Home
 from backend.core.settings import Settings, load_settings
@@ -48,6 +49,19 @@ def finite(value: float | None) -> float | None:
 def print_json(answer: Any) -> None:
     """Print an answer for programs: JSON on standard output, not wrapped and not coloured."""
     typer.echo(json.dumps(answer, indent=2, ensure_ascii=False, default=str))
+
+
+def print_error_json(error: WanError) -> None:
+    """Print an error for programs as one line of JSON on standard error, behind its sentences."""
+    body = {
+        "error": error.code,
+        "message": error.message,
+        "category": error.category,
+        "retryable": error.retryable,
+        "suggestions": list(error.next_steps),
+        "actions": list(error.actions),
+    }
+    typer.echo(json.dumps(body, ensure_ascii=False, default=str), err=True)
 
 
 @contextmanager

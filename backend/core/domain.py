@@ -201,6 +201,7 @@ class Task:
     error_code: str | None = None
     error_message: str | None = None
     error_suggestions: tuple[str, ...] = ()
+    error_actions: tuple[dict[str, Any], ...] = ()  #: next steps that a client can execute
     download_paused: bool = False  #: whether it waits because the download of its model is paused
 
     @property

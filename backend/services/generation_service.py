@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import structlog
 
@@ -16,6 +17,7 @@ from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.config.file import ConfigFile
 from backend.core.config.generation_policy import GenerationMode, stored_policy
 from backend.core.domain import Task, new_task_id
+from backend.core.errors.actions import resubmit
 from backend.core.errors.models import ModelDamaged, ModelUnavailable
 from backend.core.errors.requests import DoesNotFit, InvalidRequest, LoraNotFound
 from backend.core.paths import Home
@@ -254,6 +256,7 @@ class GenerationService:
             notes.append(f"preset {draft.preset}: " + ", ".join(f"{name} {value}" for name, value in filled.items()))
         if len(choices) > MAX_LORAS:
             raise InvalidRequest(f"At most {MAX_LORAS} LoRAs can be used at once", details={"field": "loras"})
+        self._name_nearest(choices)
         uses: list[LoraUse] = []
         for one in choices:
             use, adjusted = self._loras.plan_use(
@@ -268,6 +271,18 @@ class GenerationService:
             uses.append(use)
             notes += adjusted
         return draft, tuple(uses), notes
+
+    def _name_nearest(self, choices: list[LoraChoice]) -> None:
+        """Refuse a LoRA that is not installed, and name the whole list as it would be with the nearest name."""
+        for place, one in enumerate(choices):
+            try:
+                self._loras.get(one.id)
+            except LoraNotFound as error:
+                close = error.details.get("nearest") if isinstance(error.details, dict) else None
+                if close is not None:
+                    meant = [*choices[:place], replace(one, id=close), *choices[place + 1 :]]
+                    error.actions = (resubmit(loras=[_lora_body(choice) for choice in meant]),)
+                raise
 
     def _queue(self, prepared: Prepared) -> Submission:
         choice = prepared.choice
@@ -325,3 +340,8 @@ def _forced(prepared: Prepared, lacking: Decision | None) -> Prepared:
     if lacking is None or not prepared.requests[0].force:
         return prepared
     return replace(prepared, notes=(*prepared.notes, f"forced although {lacking.reason}"))
+
+
+def _lora_body(choice: LoraChoice) -> dict[str, Any]:
+    """Return a LoRA of a request in the words of the API."""
+    return {name: value for name, value in asdict(choice).items() if value is not None}

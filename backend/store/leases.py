@@ -19,7 +19,7 @@ from backend.core.errors.interruptions import LeaseLost
 from backend.core.errors.surroundings import StoreFailed
 from backend.core.faults import fault_point
 from backend.store.engine import Database
-from backend.store.rows import storable
+from backend.store.rows import failure_data, storable
 from backend.store.tables import database_now, outputs, tasks
 from backend.store.transition import apply
 
@@ -321,9 +321,7 @@ def _held(row: Row[Any] | None) -> Row[Any]:
 
 def end_failed(connection: Connection, task_id: str, error: WanError, token: str | None = None) -> Row[Any] | None:
     """Fail a running task, in the caller's transaction; return the changed row."""
-    advice = [storable(step) for step in error.next_steps]
-    message = storable(error.message)
-    data = {"error": error.code, "message": message, "category": error.category, "suggestions": advice}
+    message, data = storable(error.message), failure_data(error)
     return apply(
         connection,
         task_id,
@@ -332,7 +330,11 @@ def end_failed(connection: Connection, task_id: str, error: WanError, token: str
         EventType.FAILED,
         lambda _: data,
         token=token,
-        values={"error_code": error.code, "error_message": message, "error_suggestions": advice},
+        values={
+            "error_code": error.code,
+            "error_message": message,
+            "error_suggestions": data["suggestions"] + data["actions"],
+        },
     )
 
 

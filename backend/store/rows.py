@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy import Row
 
 from backend.core.domain import EventType, Output, Task, TaskEvent, TaskStatus
+from backend.core.errors.base import WanError
 
 T = TypeVar("T")
 
@@ -50,6 +51,18 @@ def storable(text: str) -> str:
     return text.replace("\x00", "").encode("utf-8", "replace").decode()
 
 
+def failure_data(error: WanError) -> dict[str, Any]:
+    """Describe an error for the event that ends a task."""
+    return {
+        "error": error.code,
+        "message": storable(error.message),
+        "category": error.category.value,
+        "retryable": error.retryable,
+        "suggestions": [storable(step) for step in error.next_steps],
+        "actions": list(error.actions),
+    }
+
+
 def to_task(row: Row[Any]) -> Task:
     """Read a row of `tasks`; a damaged request is empty."""
     return Task(
@@ -76,7 +89,9 @@ def to_task(row: Row[Any]) -> Task:
         preview_step=row.preview_step,
         error_code=row.error_code,
         error_message=row.error_message,
-        error_suggestions=tuple(row.error_suggestions or ()),
+        # Sentences for people and, behind them, actions for clients.
+        error_suggestions=tuple(step for step in row.error_suggestions or () if isinstance(step, str)),
+        error_actions=tuple(step for step in row.error_suggestions or () if isinstance(step, dict)),
         download_paused=bool(row._mapping.get("download_paused", False)),
     )
 

@@ -170,6 +170,10 @@ class Attempt:
         self._tasks.lose(self.task.id, self._token, loss)
         self._lost.set()
 
+    def lose_device(self, reason: str) -> None:
+        """Hand the task back because this process must end; the attempt counts as in `lose`. Raises like `release`."""
+        self._persist(lambda: self._tasks.lose(self.task.id, self._token, Loss(reason)))
+
     def _persist(self, write: Callable[[], None]) -> None:
         self.signs.exempt = True  # it waits for the database, as long as that takes
         pause, stopping_for = 0.25, 0.0

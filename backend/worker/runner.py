@@ -18,7 +18,7 @@ import structlog
 
 from backend.core.domain import Task
 from backend.core.errors.base import WanError
-from backend.core.errors.generation import GenerationFailed, OutOfMemory, WorkerStalled
+from backend.core.errors.generation import FileUnusable, UnexpectedFailure, WorkerStalled
 from backend.core.errors.interruptions import DownloadPaused, LeaseLost, TaskCancelled, WorkerStopping
 from backend.core.errors.lookups import TaskNotFound
 from backend.core.errors.models import HubRateLimited, HubUnreachable
@@ -31,6 +31,7 @@ from backend.models.download.hub import hub_is_forbidden
 from backend.models.folder.manager import ModelManager
 from backend.models.own.configuration import ModelConfigurationManager
 from backend.services.downloads.state import orders_in_force
+from backend.services.error_handler import GenerationErrorHandler
 from backend.services.run.memory_watch import MemoryWatch
 from backend.services.system.surroundings import Surroundings
 from backend.store.download_orders import DownloadOrders
@@ -44,7 +45,7 @@ from backend.worker.attempt import Attempt
 from backend.worker.heartbeat import Heartbeat
 from backend.worker.leftovers import Leftovers
 from backend.worker.stall import Stall, innermost_calls
-from backend.worker.stop import DUMP_SIGNAL, StopSignal
+from backend.worker.stop import DEVICE_FAILED_STATUS, DUMP_SIGNAL, StopSignal
 
 if TYPE_CHECKING:
     from backend.core.model_integration_bridge import ModelIntegrationBridge
@@ -118,6 +119,8 @@ class WorkerRunner:
         self._pauses_due = 0.0
         self._watch: MemoryWatch | None = None
         self._idle_since = time.monotonic()
+        self._errors = GenerationErrorHandler(worker_id)
+        self._last_words: str | None = None  # why this process must end, although nobody asked it to
 
     def run(self) -> int:
         """Work until asked to stop, in the main thread of a process; return the exit status."""
@@ -128,19 +131,22 @@ class WorkerRunner:
         log.info("worker.started", pid=os.getpid())
         try:
             generation = self._open_pipeline()
-            while not self._stop.wished.is_set():
+            while not self._stop.wished.is_set() and self._last_words is None:
                 task = self._claim()
                 if task is None:
                     self._rest()
                 else:
                     self._run_attempt(generation, task)
                     self._idle_since = time.monotonic()
-        except WanError as error:
-            log.error("worker.cannot_work", error=error.code, message=error.message, next_steps=error.next_steps)
-            return self._give_up(" ".join((f"{error.message}.", *error.next_steps)))
         except Exception as error:  # the boundary of the process
-            log.exception("worker.crashed")
-            return self._give_up(f"{type(error).__name__}: {error}")
+            failure = self._errors.explain(error)
+            log.error("worker.cannot_work", error=failure.code, message=failure.message, next_steps=failure.next_steps)
+            words = " ".join((f"{failure.message.rstrip('.')}.", *failure.next_steps))
+            if isinstance(failure, UnexpectedFailure | FileUnusable):  # which file or library, the text says
+                words = f"{type(error).__name__}: {error}"
+            return self._give_up(words, DEVICE_FAILED_STATUS if failure.ends_process else 1)
+        if self._last_words is not None:
+            return self._give_up(self._last_words, DEVICE_FAILED_STATUS)
         self._hub.stop()
         self._heartbeat.stop()
         if self._watch is not None:
@@ -149,11 +155,11 @@ class WorkerRunner:
         log.info("worker.stopped")
         return 0
 
-    def _give_up(self, last_words: str) -> int:
-        """Leave the reason in the register, where the supervisor reads it."""
+    def _give_up(self, last_words: str, status: int) -> int:
+        """Leave the reason in the register, where the supervisor reads it; return the exit status."""
         self._heartbeat.show(self._device, WorkerState.LOADING, last_words)
         self._heartbeat.stop(sign_off=False)
-        return 1
+        return status
 
     def _prepare(self) -> bool:
         """Wait for the database, clean up after dead attempts, and sign on; return False when asked to stop."""
@@ -310,26 +316,28 @@ class WorkerRunner:
             log.warning("task.lease_lost")
             # The files belong to the next attempt now, unless it has already ended and these were written after it.
             return partial(self._leftovers.remove, task.id)
-        except (HubUnreachable, HubRateLimited) as error:
-            return self._wait_for_hub(attempt, error)
-        except StorageFull as error:
-            if self._lacks(task.model):  # more room than any video needs: others must not wait for it
-                return self._failed(attempt, error)
-            self._surroundings.ran_out_of_room()
-            return self._hold(attempt, error.message)
-        except WanError as error:
-            return self._failed(attempt, error)
-        except MemoryError:
-            log.exception("task.failed", error=OutOfMemory.code)
-            return partial(attempt.fail, OutOfMemory())
         except Exception as error:  # the boundary of an attempt: whatever happened, the next task must run
-            log.exception("task.unexpected")
-            failure = GenerationFailed(f"The video could not be generated: {type(error).__name__}")
-            return self._failed(attempt, failure)
+            return self._ended_by(attempt, self._errors.explain(error, task))
         self._surroundings.had_room()
         self._hub.served(task.model)
         log.info("task.completed", seconds=output.generation_seconds, bytes=output.size_bytes)
         return partial(attempt.complete, output)
+
+    def _ended_by(self, attempt: Attempt, error: WanError) -> Callable[[], None]:
+        """Return the call that records an attempt which this error ended."""
+        task = attempt.task
+        if error.ends_process:
+            self._last_words = f"{error.message.rstrip('.')} while it worked on {task.id}"
+            if task.attempt < task.max_attempts:
+                return partial(attempt.lose_device, error.message.rstrip("."))
+            return partial(attempt.fail, error)
+        if isinstance(error, HubUnreachable | HubRateLimited):
+            return self._wait_for_hub(attempt, error)
+        # A model that is missing needs more room than any video: others must not wait for it.
+        if isinstance(error, StorageFull) and not self._lacks(task.model):
+            self._surroundings.ran_out_of_room()
+            return self._hold(attempt, error.message)
+        return self._failed(attempt, error)
 
     def _failed(self, attempt: Attempt, error: WanError) -> Callable[[], None]:
         """Fail the task, unless its surroundings are to blame: then it waits for them."""

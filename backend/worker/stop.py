@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 DUMP_SIGNAL: Final = signal.SIGUSR1
 #: How long a process without a task gets to end on its own, in seconds: it may be loading a large model.
 IDLE_SECONDS: Final = 1.0
+#: Exit status of a worker whose device failed: its task is handed back, and a new process gets a new context.
+DEVICE_FAILED_STATUS: Final = 76
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 

@@ -29,7 +29,7 @@ from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerInfo, WorkerState, WorkerStore, new_worker_id
 from backend.worker.last_words import LastWords
 from backend.worker.silence import SilenceWatch
-from backend.worker.stop import DUMP_SIGNAL
+from backend.worker.stop import DEVICE_FAILED_STATUS, DUMP_SIGNAL
 
 #: The longest pause before a restart, in seconds.
 MAX_BACKOFF_SECONDS = 30.0
@@ -77,6 +77,7 @@ class Supervisor:
         self._process: subprocess.Popen[bytes] | None = None
         self._last_words: LastWords | None = None  #: of the process
         self._asked_at = 0.0  # to stop
+        self._device_failed = False  #: whether the worker ended because its device failed
         self._replaced = False  #: whether the worker was ended because it did not answer a request to cancel
         self._deaths: deque[tuple[float, str]] = deque()  # when (monotonic), and what to blame
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
@@ -139,10 +140,12 @@ class Supervisor:
     def _live_once(self) -> None:
         """Run one worker from its start to its end, and take care of what it leaves."""
         worker_id = new_worker_id()
-        self._replaced = False
+        self._replaced = self._device_failed = False
         reason = self._live(worker_id)
         quote = None if self._last_words is None else self._last_words.quote()
         blame, detail = self._collect_dead(worker_id, Loss(reason, quote))
+        if self._device_failed and detail:
+            blame = detail  # it names the task, which counts once, however often the device failed with it
         if not self._stopping.is_set() and not self._replaced:
             self._pause_before_restart(blame, f"{reason} ({detail})" if detail else reason)
 
@@ -164,6 +167,9 @@ class Supervisor:
             if process.stdin is not None:
                 process.stdin.close()
             log.warning("supervisor.worker_ended", pid=process.pid, worker_id=worker_id, code=code)
+            if code == DEVICE_FAILED_STATUS:
+                self._device_failed = True
+                return "the worker ended because its device failed"
             return f"the worker ended with {signal.Signals(-code).name if code < 0 else f'exit status {code}'}"
         return "the server stops"
 

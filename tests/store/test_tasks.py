@@ -13,6 +13,7 @@ from sqlalchemy import update
 from sqlalchemy.exc import StatementError
 
 from backend.core.domain import EventType, Priority, Stage, TaskStatus
+from backend.core.errors.actions import resubmit
 from backend.core.errors.generation import GenerationFailed, OutOfMemory, WorkerStalled
 from backend.core.errors.interruptions import LeaseLost
 from backend.core.errors.lookups import IdempotencyConflict, OutputNotFound, StateConflict, TaskNotFound
@@ -143,21 +144,28 @@ def test_completing_records_the_output_with_the_task(store: TaskStore, database:
     assert event.data["generation_seconds"] == 1.5
 
 
+def _out_of_memory() -> OutOfMemory:
+    return OutOfMemory("no \x00 room \ud800 left", suggestions=("Fewer frames.",), actions=(resubmit(num_frames=5),))
+
+
 def test_a_failure_keeps_code_message_and_advice(store: TaskStore, database: Database) -> None:
     task = submit(store)
     _, token = claimed(store)
-    store.fail(task.id, token, OutOfMemory("no \x00 room \ud800 left", suggestions=("Fewer frames.",)))
+    store.fail(task.id, token, _out_of_memory())
     failed = store.get(task.id)
     assert failed.status is TaskStatus.FAILED
     assert failed.error_code == "out_of_memory"
     assert failed.error_message == "no  room ? left"
     assert failed.error_suggestions == ("Fewer frames.",)
+    assert failed.error_actions == ({"action": "resubmit", "changes": {"num_frames": 5}},)
     data = EventLog(database).of_task(task.id)[-1].data
     assert data == {
         "error": "out_of_memory",
         "message": "no  room ? left",
         "category": "vram_memory",
+        "retryable": False,
         "suggestions": ["Fewer frames."],
+        "actions": [{"action": "resubmit", "changes": {"num_frames": 5}}],
     }
 
 

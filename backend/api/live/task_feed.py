@@ -163,7 +163,9 @@ class TaskFeed:
 
     def _failed(self, event: TaskEvent) -> list[Notice]:
         message = str(event.data.get("message") or "The task failed")
-        error = known({key: event.data.get(key) for key in ("category", "suggestions", "error")})
+        error = known(
+            {key: event.data.get(key) for key in ("category", "retryable", "suggestions", "actions", "error")}
+        )
         result = {"error_message": message, "error_details": error}
         return self._ended(event, self._of(event), TaskStatus.FAILED, Stage.FAILED, message, result)
 

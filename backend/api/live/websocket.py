@@ -30,6 +30,7 @@ from backend.api.system.health import system_stats
 from backend.api.tasks.queue import queue_counts
 from backend.core.domain import TERMINAL, EventType, TaskStatus, iso, utcnow
 from backend.core.errors.base import WanError
+from backend.core.errors.surroundings import TooManyConnections
 from backend.core.settings import Settings
 from backend.services.system.host_stats import HostStats
 from backend.store.events import EventLog
@@ -337,10 +338,10 @@ async def _refuse_for_now(websocket: WebSocket) -> None:
         return
     answer = error_answer(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "too_many_connections",
+        TooManyConnections.code,
         "All places for live updates are taken",
         request_id=request_id_of(websocket.scope),
-        suggestions=("Close another page of this server, or try again in a few seconds.",),
+        suggestions=TooManyConnections.suggestions,
         headers={"Retry-After": "5"},
     )
     await websocket.send_denial_response(answer)

@@ -17,6 +17,7 @@ from backend.api.http.shapes import DownloadFirst, Message, Timestamp, iso_or_no
 from backend.api.models.status import max_resolution
 from backend.core.catalogue.table import ModelSpec
 from backend.core.domain import Output, Priority, Task, TaskStatus, iso, utcnow
+from backend.core.errors.tree import kind_of
 from backend.core.requests.forms import GenerationRequest
 from backend.services.downloads.state import waits_for_resume
 
@@ -125,7 +126,10 @@ class TaskInfo(BaseModel):
     mock_reason: str | None = None
     error_message: str | None = None
     error_code: str | None = None
+    error_category: str | None = None
+    error_retryable: bool | None = Field(None, description="Whether the same request can succeed later, unchanged")
     suggestions: list[str] | None = None
+    actions: list[dict[str, Any]] | None = Field(None, description="Next steps that a client can execute")
     parameters: dict[str, Any] | None = Field(None, description="Every value that decides the frames; not in lists")
 
 
@@ -153,6 +157,7 @@ def task_info(
     processing = task.status is TaskStatus.PROCESSING
     completed = task.status is TaskStatus.COMPLETED
     eta = time_left(task.eta_seconds) if processing else None
+    error = None if task.error_code is None else kind_of(task.error_code)
     return TaskInfo(
         id=task.id,
         model_type=task.model,
@@ -191,7 +196,10 @@ def task_info(
         mock_reason=None if output is None else output.mock,
         error_message=task.error_message,
         error_code=task.error_code,
+        error_category=None if error is None else error.category.value,
+        error_retryable=None if error is None else error.retryable,
         suggestions=list(task.error_suggestions) or None,
+        actions=list(task.error_actions) or None,
         parameters=known(task.request) if in_full else None,
     )
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from backend.core.errors.base import WanError
+from backend.core.errors.actions import resubmit
+from backend.core.errors.base import Action, Category, WanError
 
 
 class GenerationFailed(WanError):
     """The video could not be generated."""
 
     code = "generation_failed"
-    category = "generation_pipeline"
+    retryable: ClassVar[bool] = True
+    category: ClassVar[Category] = Category.GENERATION_PIPELINE
     suggestions: ClassVar[tuple[str, ...]] = ("Try again; if it fails again, the server's log has the details.",)
 
 
@@ -19,6 +21,7 @@ class NonFiniteLatents(GenerationFailed):
     """The model produced values that are not numbers, so the run was stopped."""
 
     code = "non_finite_latents"
+    retryable = False
     suggestions = ("Check the model's files", "Try another precision or a lower guidance scale")
 
 
@@ -26,7 +29,8 @@ class OutOfMemory(GenerationFailed):
     """The device ran out of memory."""
 
     code = "out_of_memory"
-    category = "vram_memory"
+    retryable = False
+    category = Category.VRAM_MEMORY
     suggestions = ("Choose a smaller size or fewer frames.",)
 
     def __init__(
@@ -35,11 +39,12 @@ class OutOfMemory(GenerationFailed):
         *,
         suggestions: tuple[str, ...] | None = None,
         details: dict[str, Any] | list[Any] | None = None,
+        actions: tuple[Action, ...] | None = None,
         use: str | None = None,
         host: bool = False,
     ) -> None:
         """`use` is the purpose of the memory (`memory_ladder.MemoryUse`); `host` means the host's memory ran out."""
-        super().__init__(message, suggestions=suggestions, details=details)
+        super().__init__(message, suggestions=suggestions, details=details, actions=actions)
         self.use = use
         self.host = host
 
@@ -48,7 +53,9 @@ class LoraNotApplied(GenerationFailed):
     """A LoRA could not be applied to the model."""
 
     code = "lora_not_applied"
-    category = "model_loading"
+    retryable = False
+    usual_actions = (resubmit(on_lora_failure="skip"),)
+    category = Category.LORA
     suggestions = ("Leave the LoRA out, or set on_lora_failure to `skip`.",)
 
 
@@ -56,6 +63,7 @@ class StateMismatch(GenerationFailed):
     """The saved state of this run belongs to something else."""
 
     code = "job_state_mismatch"
+    usual_actions = (resubmit(),)
     suggestions = ("Run the task again from its first step.",)
 
 
@@ -80,6 +88,7 @@ class WorkerLost(GenerationFailed):
     """The worker process died on attempts at this video that made no progress."""
 
     code = "worker_lost"
+    retryable = False
     suggestions = ("Choose a smaller size or fewer frames, then try again.", "Check the server's log.")
 
 
@@ -91,3 +100,21 @@ class WorkerStalled(WorkerLost):
         "Check the server's log: it has the stacks of all threads.",
         "Where steps are really that slow, set WAN22_STALL_SECONDS to a longer time.",
     )
+
+
+class FileUnusable(GenerationFailed):
+    """A file or folder could not be read or written."""
+
+    code = "file_unusable"
+    retryable = False
+    category = Category.SYSTEM_RESOURCE
+    suggestions = ("Check the disk, and the owner and rights of the home folder; the server's log names the file.",)
+
+
+class UnexpectedFailure(GenerationFailed):
+    """The video could not be generated, for a reason that nobody foresaw."""
+
+    code = "unexpected_failure"
+    category = Category.UNKNOWN
+    suggestions = ("Try again; if it fails again, report it with the server's log.",)
+    usual_actions = (resubmit(),)

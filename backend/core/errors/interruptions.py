@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from backend.core.errors.base import WanError
+from backend.core.errors.base import Category, Severity, WanError
 
 
 class Interrupted(WanError):
     """The attempt was interrupted."""
+
+    category = Category.GENERATION_PIPELINE
+    severity = Severity.INFO
 
 
 class TaskCancelled(Interrupted):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from backend.core.errors.base import WanError
+from typing import ClassVar
+
+from backend.core.errors.base import Category, Severity, WanError
 
 
 class NotFound(WanError):
     """There is nothing at this address."""
 
     code = "not_found"
+    severity: ClassVar[Severity] = Severity.WARNING
     status = 404
-    category = "input_validation"
+    category = Category.INPUT_VALIDATION
     suggestions = ("Check the address; the API is described at /docs.",)
 
 
@@ -53,6 +56,7 @@ class LoraMissing(NotFound):
     """There is no LoRA with this id"""
 
     code = "lora_missing"
+    category = Category.LORA
     suggestions = ("List the LoRAs with GET /api/v1/lora.",)
 
 
@@ -74,8 +78,9 @@ class StateConflict(WanError):
     """The task is in a state that does not allow this."""
 
     code = "state_conflict"
+    severity: ClassVar[Severity] = Severity.WARNING
     status = 409
-    category = "input_validation"
+    category = Category.INPUT_VALIDATION
     suggestions = ("Check the task's status and choose an action that it allows.",)
 
 
@@ -97,6 +102,7 @@ class LoraExists(StateConflict):
     """A LoRA with this name is already installed, with different content."""
 
     code = "lora_exists"
+    category = Category.LORA
     suggestions = ("Rename the file, or delete the installed LoRA first.",)
 
 
@@ -104,5 +110,5 @@ class PresetDoesNotFit(StateConflict):
     """With this preset, no model can run on this machine."""
 
     code = "preset_does_not_fit"
-    category = "vram_memory"
+    category = Category.VRAM_MEMORY
     suggestions = ("Choose a preset that GET /api/v1/optimization/presets marks as compatible; nothing was changed.",)

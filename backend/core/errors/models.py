@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from backend.core.errors.base import WanError
+from backend.core.errors.actions import retry
+from backend.core.errors.base import Category, WanError
 
 
 class ModelUnavailable(WanError):
@@ -12,7 +13,7 @@ class ModelUnavailable(WanError):
 
     code = "model_not_available"
     status = 409
-    category = "model_loading"
+    category = Category.MODEL_LOADING
     suggestions: ClassVar[tuple[str, ...]] = ("Use `auto`, which picks an available model.",)
 
 
@@ -29,6 +30,9 @@ class HubUnreachable(ModelUnavailable):
     """The model hub cannot be reached."""
 
     code = "hub_unreachable"
+    category = Category.NETWORK
+    retryable = True
+    usual_actions = (retry(60),)
     status = 503
     suggestions = ("Check the network and HF_ENDPOINT, then try again: the download resumes where it stopped.",)
 
@@ -37,6 +41,9 @@ class HubRateLimited(ModelUnavailable):
     """The model hub limits the number of requests."""
 
     code = "hub_rate_limited"
+    category = Category.NETWORK
+    retryable = True
+    usual_actions = (retry(300),)
     status = 503
     suggestions = ("Wait a few minutes, then try again: the download resumes where it stopped.",)
 
@@ -45,6 +52,7 @@ class ModelGated(ModelUnavailable):
     """The model hub provides this model only to authorized accounts."""
 
     code = "model_gated"
+    category = Category.NETWORK
     status = 403
     suggestions = (
         "Accept the licence on the model's page, create an access token, and set HF_TOKEN to it.",
@@ -56,6 +64,7 @@ class RepositoryNotFound(ModelUnavailable):
     """The model hub has no such repository or revision."""
 
     code = "repository_not_found"
+    category = Category.NETWORK
     status = 404
     suggestions = ("Check HF_ENDPOINT and the revision.",)
 
@@ -64,6 +73,7 @@ class UnsafeRepository(ModelUnavailable):
     """The model's repository lists a file that is not safe to download."""
 
     code = "unsafe_repository"
+    category = Category.NETWORK
     status = 502
     suggestions = ("Check HF_ENDPOINT: this is not what the model's authors published.",)
 
@@ -72,5 +82,5 @@ class ModelDamaged(WanError):
     """The model's files are incomplete or damaged."""
 
     code = "model_damaged"
-    category = "model_loading"
+    category = Category.MODEL_LOADING
     suggestions = ("Install the model again.",)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from backend.core.errors.base import WanError
+from typing import ClassVar
+
+from backend.core.errors.base import Category, Severity, WanError
 
 
 class InvalidRequest(WanError):
     """The request is not valid for this model."""
 
     code = "invalid_request"
+    severity: ClassVar[Severity] = Severity.WARNING
     status = 422
-    category = "input_validation"
+    category = Category.INPUT_VALIDATION
     suggestions = ("Correct the named field and send the request again; nothing was queued.",)
 
 
@@ -51,6 +54,7 @@ class LoraNotFound(InvalidRequest):
     """
 
     code = "lora_not_found"
+    category = Category.LORA
     suggestions = ("List the installed ones with GET /api/v1/lora, or send the request without a LoRA.",)
 
 
@@ -58,6 +62,7 @@ class LoraInvalid(InvalidRequest):
     """The file is not a readable LoRA."""
 
     code = "lora_invalid"
+    category = Category.LORA
     suggestions = ("Download the file again; only complete safetensors files are read.",)
 
 
@@ -72,6 +77,7 @@ class LoraIncompatible(InvalidRequest):
     """The LoRA was trained for another model."""
 
     code = "lora_incompatible"
+    category = Category.LORA
     suggestions = ("Choose a LoRA for this model, or the model that it was trained for.",)
 
 
@@ -79,7 +85,7 @@ class DoesNotFit(InvalidRequest):
     """The request does not fit on this machine."""
 
     code = "does_not_fit"
-    category = "vram_memory"
+    category = Category.VRAM_MEMORY
     suggestions = ("Choose a smaller size, fewer frames or a smaller model; nothing was queued.",)
 
 
@@ -87,7 +93,7 @@ class ModelMismatch(InvalidRequest):
     """The files do not belong to a model of this kind."""
 
     code = "model_mismatch"
-    category = "model_loading"
+    category = Category.MODEL_LOADING
     suggestions = ("Name the base that the files belong to; nothing was changed.",)
 
 
@@ -121,3 +127,27 @@ class UnsupportedEncoding(InvalidRequest):
     code = "unsupported_encoding"
     status = 415
     suggestions = ("Send the body without Content-Encoding.",)
+
+
+class MethodNotAllowed(InvalidRequest):
+    """This address does not take calls of this kind."""
+
+    code = "method_not_allowed"
+    status = 405
+    suggestions = ("Use a method that the header `Allow` names.",)
+
+
+class MalformedRange(InvalidRequest):
+    """The part of the file that was asked for cannot be read."""
+
+    code = "malformed_range"
+    status = 400
+    suggestions = ("Ask for a part inside the file, or leave the Range header out.",)
+
+
+class RangeNotSatisfiable(InvalidRequest):
+    """This part of the file does not exist."""
+
+    code = "range_not_satisfiable"
+    status = 416
+    suggestions = ("Ask for a part inside the file, or leave the Range header out.",)

@@ -62,7 +62,8 @@ class LoraLibrary:
         if lora is None:
             close = nearest(lora_id, [one.id for one in self.all()])
             steps = (f"Did you mean {close}?",) if close else None
-            raise LoraNotFound("There is no LoRA with this name", suggestions=steps, details={"field": "loras"})
+            details = {"field": "loras"} | ({"nearest": close} if close else {})
+            raise LoraNotFound("There is no LoRA with this name", suggestions=steps, details=details)
         return lora
 
     def preset(self, lora_id: str) -> dict[str, Any] | None:

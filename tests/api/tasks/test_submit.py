@@ -190,6 +190,8 @@ def test_a_model_that_nobody_would_fetch_is_refused_with_what_it_needs(
     body = assert_error(served.client.post(SUBMIT, json=GOOD | {"model_type": model}), 409, "model_not_available")
     assert body["details"]["model"] in body["detail"]
     assert any(TINY in step for step in body["suggestions"])
+    assert {"action": "download", "model_type": body["details"]["model"]} in body["actions"]
+    assert {"action": "resubmit", "changes": {"model_type": TINY}} in body["actions"]
     assert body["details"]["repository"] in body["detail"]
     assert served.count() == 0
 
