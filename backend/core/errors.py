@@ -45,6 +45,7 @@ least one next step. Any layer may raise them; `api/http/errors.py` renders them
     ├── ModelDamaged                 500 model_damaged
     ├── StoreFailed                  503 store_failed
     │   ├── StoreUnavailable         503 store_unavailable
+    │   │   └── DatabaseDamaged      503 database_damaged
     │   └── StorageFull              507 storage_full
     ├── GenerationFailed             500 generation_failed
     │   ├── NonFiniteLatents         500 non_finite_latents
@@ -414,6 +415,13 @@ class StoreUnavailable(StoreFailed):
     code = "store_unavailable"
     status = 503
     suggestions = ("Try again in a few seconds.",)
+
+
+class DatabaseDamaged(StoreUnavailable):
+    """The database is damaged or lost."""
+
+    code = "database_damaged"
+    suggestions = ("Restart the server: it restores the newest intact copy; `wan22 db check` says what there is.",)
 
 
 class StorageFull(StoreFailed):
