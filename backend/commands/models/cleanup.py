@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from backend.commands.terminal import JsonOption, finite, out, own_database, own_home, own_need, print_json
+from backend.core.settings import load_settings
 
 if TYPE_CHECKING:
     from backend.models.folder.storage import StorageReport
@@ -42,6 +43,7 @@ def cleanup(
             print_json({"found": listed, "freed_bytes": freed, "free_bytes": report.free_bytes})
             return
         _show(report)
+        out.print(f"database: {_old_rows()}", markup=False, highlight=False)
         if not found:
             out.print("Nothing to delete")
             return
@@ -66,6 +68,14 @@ def _show(report: StorageReport) -> None:
         table.add_row(one.spec.id, escape(str(one.presence)), *numbers, last)
     out.print(table)
     out.print(f"{report.free_bytes / _GB:,.2f} GB are free")
+
+
+def _old_rows() -> str:
+    from backend.store.upkeep.retention import Retention, RowLimits
+
+    with own_database() as database:
+        rows = Retention(database).due(RowLimits.of(load_settings()))
+    return f"{rows.sentence}; a running server deletes these on its own"
 
 
 @contextmanager
