@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -22,6 +22,7 @@ from backend.store.engine import Database
 from backend.store.schema import newest_revision
 from backend.store.sqlite_file import FileCondition, Inspection, inspect_file
 from backend.store.upkeep.backups import Backups, put_in_place
+from backend.store.upkeep.salvage import salvage_tasks
 
 #: A larger database is not rewritten at a start only to let it shrink later, in bytes.
 _MAX_REWRITE_BYTES: Final = 2**30
@@ -42,6 +43,7 @@ class Restoration:
     backup: str | None  #: file name of the copy; None = the user chose to begin with an empty database
     made_at: str | None  #: ISO time of the copy: later tasks are not in it
     set_aside: str | None  #: where the old file is now, inside the home
+    salvaged: int = 0  #: waiting tasks that were taken over from the old file
 
     @property
     def is_news(self) -> bool:
@@ -55,8 +57,11 @@ class Restoration:
     def sentence(self) -> str:
         """Describe it for the user."""
         by = "an empty database" if self.backup is None else f"the copy of {self.made_at}"
+        lost = "Newer tasks are not in it"
+        if self.salvaged:
+            lost = f"{self.salvaged} newer tasks were taken over, others may be missing"
         kept = "" if self.set_aside is None else f"; the old file is {self.set_aside}"
-        return f"{self.reason}: it was replaced by {by} on {self.at}. Newer tasks are not in it{kept}"
+        return f"{self.reason}: it was replaced by {by} on {self.at}. {lost}{kept}"
 
 
 def videos_on_disk(home: Home) -> dict[str, Path]:
@@ -89,6 +94,9 @@ def open_database(database: Database, home: Home) -> Restoration | None:
         made = backups.make(database, before=newest_revision())
         log.info("database.copied", before_schema=newest_revision(), schema=found.revision, backup=made.path.name)
     database.migrate()
+    if restored is not None and restored.set_aside is not None:
+        restored = replace(restored, salvaged=salvage_tasks(database.file.with_name(restored.set_aside), database))
+        _note(restored, home)
     _let_it_shrink(database, database.file)
     return restored
 
@@ -124,20 +132,24 @@ def replace_database(file: Path, home: Home, copy: Path | None, reason: str) -> 
         made_at=None if made_at is None else iso(made_at),
         set_aside=None if aside is None else aside.name,
     )
+    _note(restored, home)
+    return restored
+
+
+def _note(restored: Restoration, home: Home) -> None:
+    log.error("database.restored", **asdict(restored))
     try:
         home.backups.mkdir(exist_ok=True)
         write_json(home.restoration_file, asdict(restored))
     except (OSError, WanError) as error:
         log.warning("database.restoration_not_noted", error=str(error))
-    log.error("database.restored", **asdict(restored))
-    return restored
 
 
 def last_restoration(home: Home) -> Restoration | None:
     """Return the last restoration of this home, if it is known."""
     try:
         value = read_json(home.restoration_file)
-        return Restoration(**{name: value[name] for name in Restoration.__dataclass_fields__})
+        return Restoration(**{name: value[name] for name in Restoration.__dataclass_fields__ if name in value})
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

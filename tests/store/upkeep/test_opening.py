@@ -12,6 +12,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import text
 
+from backend.core.domain import TaskStatus
 from backend.core.errors import DatabaseDamaged, StoreUnavailable
 from backend.store.engine import Database
 from backend.store.schema import MIGRATIONS, newest_revision
@@ -20,7 +21,7 @@ from backend.store.tasks import TaskStore
 from backend.store.upkeep.backups import Backups
 from backend.store.upkeep.opening import last_restoration, refuse_lost, replace_database
 from backend.store.upkeep.rows_check import unreadable_rows
-from tests.store.samples import submit
+from tests.store.samples import claimed, output_of, submit
 from tests.store.upkeep.conftest import Owner
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20
@@ -77,7 +78,8 @@ def test_14_a_spoilt_database_is_set_aside_and_the_newest_copy_takes_its_place(o
     assert restored.is_news
     assert restored.reason in restored.sentence
     assert backup.made_at.strftime("%Y-%m-%dT%H:%M:%S") in restored.sentence
-    assert owner.ids() == kept
+    assert len(owner.ids() - kept) == restored.salvaged
+    assert kept <= owner.ids()
     assert inspect_file(owner.home.database, seconds=None).condition is FileCondition.INTACT
     if spoilt is not None:
         assert restored.set_aside in owner.set_aside()
@@ -105,6 +107,43 @@ def test_14_without_a_copy_a_start_is_refused_and_changes_nothing(owner: Owner, 
     ]
     with pytest.raises(DatabaseDamaged):
         refuse_lost(owner.home.database, owner.home)
+
+
+def test_14_waiting_tasks_that_are_newer_than_the_copy_are_taken_over_from_the_damaged_file(owner: Owner) -> None:
+    owner.open()
+    kept = owner.work(6)
+    Backups(owner.home.backups).make(owner.database)
+    newer = [submit(owner.tasks, f"clip {number}", key=f"key {number}") for number in range(40)]
+    running, _ = claimed(owner.tasks)
+    gone = owner.tasks.request_cancel(newer[3].id)
+    with owner.database.begin() as connection:
+        connection.execute(text("CREATE TABLE ballast (x)"))
+        connection.execute(text("INSERT INTO ballast SELECT randomblob(4000) FROM tasks"))
+    owner.database.checkpoint()
+    owner.close()
+    damage_last_page(owner.home.database)
+
+    restored = owner.open()
+
+    assert restored is not None
+    assert restored.salvaged == 39
+    assert "39 newer tasks were taken over" in restored.sentence
+    assert last_restoration(owner.home) == restored
+    assert owner.ids() == (kept | {task.id for task in newer}) - {gone.id}
+    waiting = [task for task in owner.tasks.list(TaskStatus.PENDING) if task.id not in kept]
+    assert [task.id for task in reversed(waiting)] == [task.id for task in newer if task.id != gone.id]
+    for task in waiting:
+        before = next(one for one in newer if one.id == task.id)
+        assert (task.request, task.priority, task.max_attempts) == (
+            before.request,
+            before.priority,
+            before.max_attempts,
+        )
+    assert submit(owner.tasks, "clip 7", key="key 7").id == newer[7].id, "a client that repeats itself gets its task"
+    assert running.id in kept
+    leased, token = claimed(owner.tasks)
+    owner.tasks.complete(leased.id, token, output_of(leased.id))
+    assert unreadable_rows(owner.home.database) == []
 
 
 def test_14_damaged_copies_are_passed_over(owner: Owner) -> None:
