@@ -120,9 +120,10 @@ def _check_database(settings: Settings) -> None:
             except StoreUnavailable as error:
                 if database.file is not None or not database.is_away():
                     raise
-                if error.message != told:
-                    told = error.message
-                    log.warning("server.waits_for_database", reason=told)
+                cause = str(getattr(error.__cause__, "orig", "")).strip()
+                if cause != told:
+                    told = cause
+                    log.warning("server.waits_for_database", reason=error.message, cause=cause)
                 time.sleep(DATABASE_PAUSE_SECONDS)
     finally:
         database.close()

@@ -60,7 +60,7 @@ def restore(
     The next start of the server adds videos that the copy does not know, from the records inside the files.
     """
     from backend.store.upkeep.backups import Backups
-    from backend.store.upkeep.opening import open_database, replace_database
+    from backend.store.upkeep.opening import replace_database
 
     settings = load_settings()
     home = settings.paths.create()
@@ -81,10 +81,7 @@ def restore(
         if not yes:
             typer.confirm(f"Replace {target} by {what}? The old file is kept.", abort=True, err=True)
         restored = replace_database(target, home, copy, "The user replaced the database")
-        if copy is None:
-            database.migrate()
-        else:
-            open_database(database, home)
+        database.migrate()
     if as_json:
         print_json({"database": target, "from": restored.backup, "set_aside": restored.set_aside})
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +17,7 @@ from backend.core.settings import load_settings
 if TYPE_CHECKING:
     from backend.models.folder.storage import StorageReport
     from backend.services.models.cleanup import StorageCleanup
+    from backend.store.upkeep.retention import Rows
 
 _GB = 1e9
 
@@ -40,10 +42,12 @@ def cleanup(
                 {"what": str(one.what), "model": one.spec.id, "bytes": one.frees, "why": one.reason} for one in found
             ]
             freed = sum(one.freed for one in done)
-            print_json({"found": listed, "freed_bytes": freed, "free_bytes": report.free_bytes})
+            answer = {"found": listed, "freed_bytes": freed, "free_bytes": report.free_bytes}
+            print_json(answer | {"database": asdict(_old_rows())})
             return
         _show(report)
-        out.print(f"database: {_old_rows()}", markup=False, highlight=False)
+        old = _old_rows().sentence
+        out.print(f"database: {old}; a running server deletes these by itself", markup=False, highlight=False)
         if not found:
             out.print("Nothing to delete")
             return
@@ -70,12 +74,12 @@ def _show(report: StorageReport) -> None:
     out.print(f"{report.free_bytes / _GB:,.2f} GB are free")
 
 
-def _old_rows() -> str:
+def _old_rows() -> Rows:
+    """Count what the server deletes in the database, which this command leaves to it."""
     from backend.store.upkeep.retention import Retention, RowLimits
 
     with own_database() as database:
-        rows = Retention(database).due(RowLimits.of(load_settings()))
-    return f"{rows.sentence}; a running server deletes these on its own"
+        return Retention(database).due(RowLimits.of(load_settings()))
 
 
 @contextmanager

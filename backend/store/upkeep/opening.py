@@ -94,9 +94,11 @@ def open_database(database: Database, home: Home) -> Restoration | None:
         made = backups.make(database, before=newest_revision())
         log.info("database.copied", before_schema=newest_revision(), schema=found.revision, backup=made.path.name)
     database.migrate()
-    if restored is not None and restored.set_aside is not None:
-        restored = replace(restored, salvaged=salvage_tasks(database.file.with_name(restored.set_aside), database))
-        _note(restored, home)
+    if restored is not None:
+        if restored.set_aside is not None:
+            restored = replace(restored, salvaged=salvage_tasks(database.file.with_name(restored.set_aside), database))
+            _note(restored, home)
+        log.error("database.restored", **asdict(restored))
     _let_it_shrink(database, database.file)
     return restored
 
@@ -137,7 +139,6 @@ def replace_database(file: Path, home: Home, copy: Path | None, reason: str) -> 
 
 
 def _note(restored: Restoration, home: Home) -> None:
-    log.error("database.restored", **asdict(restored))
     try:
         home.backups.mkdir(exist_ok=True)
         write_json(home.restoration_file, asdict(restored))

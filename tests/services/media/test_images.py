@@ -72,7 +72,7 @@ def test_an_accepted_image_survives_a_power_cut(
 
     def synced(handle: int) -> None:
         fsync(handle)
-        done.append(("sync", Path(os.readlink(f"/proc/self/fd/{handle}")).name))
+        done.append(("sync", Path(f"/proc/self/fd/{handle}").readlink().name))
 
     def renamed(part: Path, target: Path) -> Path:
         done.append(("rename", part.name))

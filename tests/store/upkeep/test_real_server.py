@@ -101,6 +101,7 @@ def test_17_a_second_server_on_one_home_is_refused_with_the_first_ones_process(
     assert second.returncode == 1
     assert f"Another server (process {server.pid}, {server.url}) uses" in second.stderr
     server.kill()
+    server.client.close()
     third = live_server(owner.home.root, **NO_WORKER)
     assert third.pid != server.pid
 
