@@ -20,7 +20,7 @@ from rich.table import Table
 from typer.exceptions import TyperException
 
 from backend import __version__
-from backend.commands import loras, queue
+from backend.commands import database, loras, queue
 from backend.commands.advice import misused, steps_in_terminal, unforeseen
 from backend.commands.gallery import list_videos, open_video, remove_videos, show_video
 from backend.commands.generate import extend, generate, redecode
@@ -120,6 +120,7 @@ app.command()(plan)
 app.add_typer(queue.app, name="queue")
 app.add_typer(loras.app, name="loras")
 app.add_typer(models.app, name="models")
+app.add_typer(database.app, name="db")
 
 
 @app.command()

@@ -85,17 +85,21 @@ def own_home() -> Home:
 
 
 @contextmanager
-def own_database() -> Iterator[Database]:
-    """Open this home's database, even while a server uses it.
+def own_database(*, creates: bool = True) -> Iterator[Database]:
+    """Open this home's database, even while a server uses it; `creates` = whether a missing one is made.
 
     Raises:
+        DatabaseDamaged: it is damaged or lost; a server repairs it when it starts.
         StoreUnavailable, StorageFull: it cannot be used.
     """
     from backend.store.engine import Database
+    from backend.store.upkeep.opening import refuse_lost
 
     # Of all processes the server alone checkpoints.
-    database = Database(load_settings().database, checkpointer=False)
+    settings = load_settings()
+    database = Database(settings.database, checkpointer=False, creates=creates)
     try:
+        refuse_lost(database.file, settings.paths)
         database.migrate()
         yield database
     finally:

@@ -144,6 +144,44 @@ class Settings(BaseSettings):
     idle_unload_seconds: float = Field(
         default=0.0, ge=0, description="Idle seconds after which a worker unloads its model; 0 disables it"
     )
+    janitor_seconds: float = Field(
+        default=600.0, gt=0, le=86_400, description="Interval between two rounds of the janitor, in seconds"
+    )
+    backup_hours: float = Field(
+        default=24.0, ge=0, le=8760, description="Hours between two copies of the SQLite database; 0 makes none"
+    )
+    backup_copies: int = Field(
+        default=7, ge=1, le=1000, description="Copies of the database that are kept in `backups`"
+    )
+    keep_progress_days: float = Field(
+        default=7.0, ge=0, le=3650, description="Days after which the progress events of an ended task go; 0 keeps them"
+    )
+    keep_hidden_days: float = Field(
+        default=30.0,
+        ge=0,
+        le=3650,
+        description="Days after which a removed task without a video goes, with all its events; 0 keeps it",
+    )
+    database_mb: float = Field(
+        default=512.0,
+        ge=0,
+        description="Size of the SQLite database above which progress events of ended tasks go early; 0 is no limit",
+    )
+    keep_uploads_hours: float = Field(
+        default=1.0, gt=0, le=8760, description="Hours after which an uploaded image that no task uses is deleted"
+    )
+    keep_states_days: float = Field(
+        default=7.0,
+        ge=0,
+        le=3650,
+        description="Days after which what an ended task left in `work` is deleted; 0 keeps it",
+    )
+    keep_parts_hours: float = Field(
+        default=24.0, gt=0, le=8760, description="Hours after which an unfinished file that nobody writes is deleted"
+    )
+    keep_workers_hours: float = Field(
+        default=24.0, ge=0, le=8760, description="Hours after which a silent worker leaves the register; 0 keeps it"
+    )
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads of the engine; 0 leaves the choice to torch")
     log_json: bool = Field(default=False, description="Write the log as JSON lines")
     log_file: Path | None = Field(

@@ -96,7 +96,7 @@ class WorkerRunner:
         self._worker_id = worker_id
         self._home = settings.paths.create()
         self._configuration = ModelConfigurationManager(self._home)
-        self._database = Database(settings.database, checkpointer=False)
+        self._database = Database(settings.database, checkpointer=False, creates=False)
         self._tasks = TaskStore(self._database)
         self._outputs = OutputStore(self._database, self._home)
         self._leftovers = Leftovers(self._home, self._tasks, self._outputs)

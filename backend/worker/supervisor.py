@@ -68,7 +68,7 @@ class Supervisor:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._database = Database(settings.database, checkpointer=False)
+        self._database = Database(settings.database, checkpointer=False, creates=False)
         self._tasks = TaskStore(self._database)
         self._workers = WorkerStore(self._database)
         self._watch = SilenceWatch(self._tasks, settings.recovery_seconds)

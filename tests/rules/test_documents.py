@@ -13,6 +13,7 @@ from backend.app import create_app
 from backend.core.domain import TRANSITIONS
 from backend.core.errors.actions import ACTIONS
 from backend.core.errors.cuda import DEVICE_KINDS
+from backend.core.errors.tree import public_kinds
 from backend.core.settings import ENV_PREFIX, Settings, load_settings
 from docs import generate
 

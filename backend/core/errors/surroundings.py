@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from backend.core.errors.actions import retry
-from backend.core.errors.base import Category, Severity, WanError
+from backend.core.errors.base import Action, Category, Severity, WanError
 
 
 class StoreFailed(WanError):
@@ -23,9 +23,18 @@ class StoreUnavailable(StoreFailed):
     """The database is busy or cannot be reached."""
 
     code = "store_unavailable"
-    usual_actions = (retry(2),)
+    usual_actions: ClassVar[tuple[Action, ...]] = (retry(2),)
     status = 503
     suggestions = ("Try again in a few seconds.",)
+
+
+class DatabaseDamaged(StoreUnavailable):
+    """The database is damaged or lost."""
+
+    code = "database_damaged"
+    severity = Severity.CRITICAL
+    usual_actions = ()
+    suggestions = ("Restart the server: it restores the newest intact copy; `wan22 db check` says what there is.",)
 
 
 class StorageFull(StoreFailed):

@@ -29,7 +29,9 @@ from backend.services.models.fallback import FallbackAdvisor
 from backend.services.models.recheck import Recheck
 from backend.services.planning.advisor import OptimizationAdvisor
 from backend.services.planning.resource_check import ResourceCheck, check_resources
+from backend.services.system.found_videos import FoundVideos
 from backend.services.system.host_stats import HostStats
+from backend.services.system.janitor import Janitor
 from backend.services.system.surroundings import Surroundings
 from backend.store.download_orders import DownloadOrders
 from backend.store.events import EventLog
@@ -124,6 +126,8 @@ class Services:
     usage: UsageStore
     fallbacks: FallbackAdvisor
     surroundings: Surroundings
+    janitor: Janitor
+    videos: FoundVideos
     started: float = field(default_factory=time.monotonic)
 
     @property

@@ -26,6 +26,7 @@ ORDER = [
     "storage",
     "configuration",
     "database",
+    "upkeep",
     "hardware",
     "models",
     "loras",

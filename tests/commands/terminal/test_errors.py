@@ -24,6 +24,9 @@ from backend.commands.advice import steps_in_terminal
 from backend.commands.client import ApiClient, is_this_machine
 from backend.commands.clips import Extras, fetch_clips
 from backend.core.errors.generation import OutOfMemory
+from backend.core.errors.lookups import TaskNotFound
+from backend.core.errors.requests import UnknownModel
+from backend.core.errors.tree import all_kinds
 from backend.core.settings import load_settings
 from backend.services.error_handler import GenerationErrorHandler
 from backend.store.engine import Database
