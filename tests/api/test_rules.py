@@ -21,7 +21,7 @@ READING = {"GET", "HEAD"}
 #: talks to the database, the disk or the machine belongs to a thread.
 FUNCTIONS = """
     about abs any dict filter in_plain_words int isinstance len list nearest next ord partial round set sorted
-    str sum super suppress type
+    copy_context str sum super suppress type
     BodyTooLarge Forbidden HTTPException InvalidRequest MalformedBody RequestValidationError WanError kind
     HTTPStatus Headers MutableHeaders Response answer_to error_answer get_swagger_ui_html request_id_of
     Links Response ValueError accepted_subprotocol cookie_parser current_links getattr in_plain_words int
