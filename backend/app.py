@@ -34,8 +34,8 @@ from backend.api.models import downloads as model_downloads
 from backend.api.models import status as model_status
 from backend.api.planning import resources
 from backend.api.planning import settings as settings_routes
-from backend.api.system import components, health, session
-from backend.api.tasks import gallery, generation, queue
+from backend.api.system import components, health, session, workers
+from backend.api.tasks import control, gallery, generation, queue
 from backend.core.planning.hardware import HardwareProfile
 from backend.core.settings import Settings
 from backend.services.system.container import LocalWorker
@@ -44,6 +44,7 @@ from backend.wiring import build_services
 #: Routers under `/api/v1`, in documentation order.
 _ROUTERS = (
     generation.router,
+    control.router,
     queue.router,
     gallery.router,
     generation.image_routes,
@@ -55,6 +56,7 @@ _ROUTERS = (
     health.router,
     components.router,
     session.router,
+    workers.router,
     settings_routes.router,
     resources.router,
 )

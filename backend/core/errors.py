@@ -26,6 +26,7 @@ least one next step. Any layer may raise them; `api/http/errors.py` renders them
     │   ├── InputMissing             404 input_not_found
     │   ├── LatentsNotKept           404 latents_not_kept
     │   ├── LoraMissing              404 lora_missing
+    │   ├── WorkerNotFound           404 worker_not_found
     │   ├── DownloadNotFound         404 download_not_found
     │   └── PresetNotFound           404 preset_not_found
     ├── StateConflict                409 state_conflict
@@ -59,6 +60,8 @@ least one next step. Any layer may raise them; `api/http/errors.py` renders them
     ├── BadSettings                  500 bad_settings
     └── Interrupted                  (control flow; never reaches a client)
         ├── TaskCancelled
+        ├── TaskPaused
+        ├── TaskHeldUp
         ├── WorkerStopping
         ├── DownloadStopped
         ├── DownloadPaused
@@ -259,6 +262,13 @@ class LoraMissing(NotFound):
 
     code = "lora_missing"
     suggestions = ("List the LoRAs with GET /api/v1/lora.",)
+
+
+class WorkerNotFound(NotFound):
+    """No worker has such a device"""
+
+    code = "worker_not_found"
+    suggestions = ("List the workers with `wan22 worker list`.",)
 
 
 class DownloadNotFound(NotFound):
@@ -525,6 +535,14 @@ class Interrupted(WanError):
 
 class TaskCancelled(Interrupted):
     """The user cancelled the task."""
+
+
+class TaskPaused(Interrupted):
+    """The user paused the task."""
+
+
+class TaskHeldUp(Interrupted):
+    """The task has to wait, because its worker does."""
 
 
 class WorkerStopping(Interrupted):

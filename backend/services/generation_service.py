@@ -1,4 +1,4 @@
-"""The web side of the task lifecycle: submit, extend, decode again, delete.
+"""The web side of the task lifecycle: submit, extend, decode again, edit, retry, delete.
 
 Makes every decision that precedes queuing; generates nothing. Knows the store, the model files and the
 stored images, never the engine.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.domain import Task, new_task_id
-from backend.core.errors import InvalidRequest, LoraNotFound
+from backend.core.errors import InvalidRequest, LoraNotFound, StateConflict
 from backend.core.paths import Home
 from backend.core.planning.optimizer import Decision
 from backend.core.requests.forms import GenerationRequest, LoraChoice, LoraUse, OnLoraFailure, RequestDraft
@@ -22,10 +24,12 @@ from backend.core.settings import Settings
 from backend.models.folder.manager import ModelManager, ModelState
 from backend.models.lora.library import LoraLibrary
 from backend.services.continuation import Continuation
+from backend.services.editing import changed, draft_of
 from backend.services.media.images import InputStore
 from backend.services.model_choice import Choice, choose_model
 from backend.services.models.availability import FetchFirst, ModelAvailability
 from backend.services.planning.forecast import Forecast, Span
+from backend.store.control import WAITING
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
 
@@ -145,6 +149,52 @@ class GenerationService:
             raise InvalidRequest("Prompt cannot be empty", details={"field": "prompt"})
         return choose_model(self._models, draft)
 
+    def edit(self, task_id: str, changes: Mapping[str, Any]) -> Task:
+        """Change fields of the request of a task that waits or is paused, by the rules for a new one.
+
+        `changes` has values of `RequestDraft` by name; None stands for the model's default. What the task has computed
+        is used where the new request gives the same latents.
+
+        Raises:
+            TaskNotFound: there is no such task.
+            StateConflict: it runs or has ended, or was edited meanwhile.
+            InvalidRequest, ModelUnavailable, ModelDamaged, StorageFull: as `submit`; the task stays as it is.
+        """
+        task = self._tasks.get(task_id)
+        if task.status not in WAITING:
+            raise StateConflict(f"Cannot edit task with status: {task.status}")
+        prepared = self._prepared(changed(draft_of(task, self._inputs), changes))
+        before = GenerationRequest.from_json(task.request)
+        with self._supply.hold(prepared.choice.spec):
+            prepared = self._admitted(prepared)[0]
+            request = prepared.requests[0]
+            how: Any = {"adjustments": prepared.notes, "priority": prepared.draft.priority}
+            edited = self._tasks.edit(task_id, before, request, **how)
+        self.prune_inputs()
+        return edited
+
+    def duplicate(self, task_id: str, changes: Mapping[str, Any]) -> Submission:
+        """Queue the request of a task again, in any state, with some fields changed.
+
+        Raises:
+            TaskNotFound: there is no such task.
+            InvalidRequest, ModelUnavailable, ModelDamaged, StorageFull: as `submit`.
+        """
+        return self._queue(self._prepared(changed(draft_of(self._tasks.get(task_id), self._inputs), changes)))
+
+    def retry(self, task_id: str) -> Task:
+        """Return a failed or cancelled task to the queue; it goes on from its newest saved state.
+
+        Raises:
+            TaskNotFound: there is no such task.
+            StateConflict: it is paused, or has completed.
+            UnknownModel, ModelUnavailable, ModelDamaged, StorageFull: its model can no longer be used.
+        """
+        spec = find_model(self._tasks.get(task_id).model)
+        with self._supply.hold(spec):
+            self._supply.inspect(spec)
+            return self._tasks.retry(task_id)
+
     def delete(self, task_id: str) -> None:
         """Remove a finished task from the queue view; its video stays.
 
@@ -252,15 +302,24 @@ class GenerationService:
             notes += adjusted
         return draft, tuple(uses), notes
 
+    def _admitted(self, prepared: Prepared) -> tuple[Prepared, FetchFirst | None]:
+        """Check that the model's files and this machine can serve a request; return it with what is noted on it.
+
+        The second value is what must be downloaded first.
+        """
+        first = prepared.requests[0]
+        state, fetch = self._supply.inspect(prepared.choice.spec)
+        if first.latents_of is None:  # decoding again needs no more resources than the first time
+            size = self._model_bytes(state, fetch)
+            self._forecast.check(first, size)
+            if first.force:
+                prepared = _forced(prepared, self._forecast.shortfall(first, size))
+        return prepared, fetch
+
     def _queue(self, prepared: Prepared) -> Submission:
-        choice, first = prepared.choice, prepared.requests[0]
+        choice = prepared.choice
         with self._supply.hold(choice.spec):
-            state, fetch = self._supply.inspect(choice.spec)
-            if first.latents_of is None:  # decoding again needs no more resources than the first time
-                size = self._model_bytes(state, fetch)
-                self._forecast.check(first, size)
-                if first.force:
-                    prepared = _forced(prepared, self._forecast.shortfall(first, size))
+            prepared, fetch = self._admitted(prepared)
             tasks = self._tasks.insert_all(
                 [(new_task_id(), request) for request in prepared.requests],
                 adjustments=prepared.notes,

@@ -49,6 +49,7 @@ class WorkerParts:
     models: ModelManager
     bridge: ModelIntegrationBridge[WanComponents]
     watch: MemoryWatch
+    memory: DeviceMemory
     pipeline: RealGenerationPipeline
 
 
@@ -77,7 +78,8 @@ def assemble(
     fetcher = downloader_into(home, models, settings.model_roots, policy=_BRIEF) if settings.auto_download else None
     bridge = ModelIntegrationBridge(models, loader, fetcher)
     config = ConfigFile(home.config_file)
-    watch = MemoryWatch(DeviceMemory(loader.device), limits=stored_limits(config).current)
+    memory = DeviceMemory(loader.device)
+    watch = MemoryWatch(memory, limits=stored_limits(config).current)
     forecast = Forecast(
         machine,
         OutputStore(database, home),
@@ -95,7 +97,7 @@ def assemble(
         watch=watch,
         alerted=alerted,
     )
-    return WorkerParts(equipment, models, bridge, watch, RealGenerationPipeline(bridge, home, options))
+    return WorkerParts(equipment, models, bridge, watch, memory, RealGenerationPipeline(bridge, home, options))
 
 
 def _equip(

@@ -115,6 +115,7 @@ class QueueStatus(QueueCounts):
     tasks: list[TaskInfo]
     queue: list[QueueItem]
     current_task: QueueItem | None = None
+    paused: bool = Field(description="Whether the whole queue is paused")
 
 
 class PolledTask(BaseModel):
@@ -166,12 +167,13 @@ def queue_status(
 ) -> QueueStatus:
     """List the tasks, newest first, with the number of tasks in each state."""
     tasks = services.tasks.list(status=_status(status_filter), limit=limit)
-    counts = queue_counts(services.tasks.counts())
+    counts, waiting = queue_counts(services.tasks.counts()), services.waiting()
     running = next((task for task in tasks if task.status is TaskStatus.PROCESSING), None)
     return QueueStatus(
-        tasks=[task_info(task) for task in tasks],
+        tasks=[task_info(task, waits_for=waiting.reason(task)) for task in tasks],
         queue=[queue_item(task) for task in tasks],
         current_task=queue_item(running) if running else None,
+        paused=waiting.queue_paused,
         **counts.model_dump(),
     )
 
@@ -220,7 +222,8 @@ def one_task(task_id: TaskId, services: ServicesDep) -> TaskInfo:
             output = services.outputs.get(task_id)
         except OutputNotFound:
             output = None  # the video was deleted; the task remains
-    return task_info(task, queue_position=position, output=output, in_full=True)
+    reason = services.waiting().reason(task)
+    return task_info(task, queue_position=position, waits_for=reason, output=output, in_full=True)
 
 
 @router.delete("/{task_id}", summary="Take a finished task out of the queue")
