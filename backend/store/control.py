@@ -16,7 +16,7 @@ from backend.core.domain import TERMINAL, EventType, Priority, Task, TaskStatus
 from backend.core.errors import StateConflict
 from backend.core.requests.forms import GenerationRequest
 from backend.store.leases import NO_WORKER, RUNNING, UNTOUCHED, Leases, progress_shown
-from backend.store.order import QUEUE_SCOPE, Place, held, moved, places, position, reordered, visible
+from backend.store.order import QUEUE_SCOPE, QueuePlace, held, moved, places, position, reordered, visible
 from backend.store.rows import moment, to_task
 from backend.store.tables import database_now, holds
 from backend.store.transition import apply
@@ -236,7 +236,7 @@ class QueueControl(Leases):
         apply(connection, task_id, origins, TaskStatus.PENDING, event, data, values=values)
 
     @staticmethod
-    def _settle(connection: Connection, new: Sequence[Place]) -> None:
+    def _settle(connection: Connection, new: Sequence[QueuePlace]) -> None:
         """Write the places that have changed."""
         before = {one.task_id: one for one in places(connection)}
         for one in new:

@@ -25,7 +25,7 @@ TASKS: Final = select(tasks, and_(tasks.c.status == TaskStatus.PENDING, _DOWNLOA
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class QueuePlace:
     """Where a waiting task stands."""
 
     task_id: str
@@ -77,13 +77,13 @@ def position(connection: Connection, row: Row[Any]) -> int | None:
     return int(connection.execute(query).scalar_one()) + 1
 
 
-def places(connection: Connection) -> list[Place]:
+def places(connection: Connection) -> list[QueuePlace]:
     """Return the places of the tasks that are ready to run, the next one first."""
     query = select(tasks.c.id, tasks.c.priority, tasks.c.place).where(READY)
-    return [Place(*row) for row in connection.execute(query.order_by(*QUEUE_ORDER))]
+    return [QueuePlace(*row) for row in connection.execute(query.order_by(*QUEUE_ORDER))]
 
 
-def moved(waiting: Sequence[Place], task_id: str, position: int) -> list[Place]:
+def moved(waiting: Sequence[QueuePlace], task_id: str, position: int) -> list[QueuePlace]:
     """Return the changed places after a task was moved to a position (1 = next) among the waiting ones.
 
     A task that is moved past tasks of another priority takes that priority. The others keep their places, except
@@ -107,16 +107,16 @@ def moved(waiting: Sequence[Place], task_id: str, position: int) -> list[Place]:
     else:
         place = mine.place
     if (not low or low[-1] < place) and (not high or place < high[0]):
-        return [Place(task_id, priority, place)]
+        return [QueuePlace(task_id, priority, place)]
     peers = [one.task_id for one in ahead if one.priority == priority]
     peers += [task_id, *(one.task_id for one in behind if one.priority == priority)]
     # The last one keeps its place, so that tasks that arrive later stay behind.
     first = max(low + high) - len(peers) + 1
-    return [Place(one, priority, first + offset) for offset, one in enumerate(peers)]
+    return [QueuePlace(one, priority, first + offset) for offset, one in enumerate(peers)]
 
 
-def reordered(waiting: Sequence[Place], task_ids: Sequence[str]) -> list[Place]:
+def reordered(waiting: Sequence[QueuePlace], task_ids: Sequence[str]) -> list[QueuePlace]:
     """Return the places of the named tasks when they share the ones they have in this order; others stay put."""
     wanted = [one for one in dict.fromkeys(task_ids) if any(one == place.task_id for place in waiting)]
     slots = [one for one in waiting if one.task_id in wanted]
-    return [Place(task_id, slot.priority, slot.place) for task_id, slot in zip(wanted, slots, strict=True)]
+    return [QueuePlace(task_id, slot.priority, slot.place) for task_id, slot in zip(wanted, slots, strict=True)]

@@ -20,7 +20,7 @@ from backend.core.errors import GenerationFailed, LeaseLost, StateConflict, Task
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.events import EventLog
-from backend.store.order import Place, places
+from backend.store.order import QueuePlace, places
 from backend.store.tables import download_orders, events, holds, outputs, tasks
 from backend.store.tasks import TaskStore
 from tests.store.samples import at_step, output_of, submit
@@ -250,7 +250,7 @@ class QueueMachine(RuleBasedStateMachine):
             rows = connection.execute(select(tasks.c.id).order_by(tasks.c.place, tasks.c.number))
             self.order = [row.id for row in rows]
 
-    def _places(self) -> list[Place]:
+    def _places(self) -> list[QueuePlace]:
         with self.database.read() as connection:
             return places(connection)
 

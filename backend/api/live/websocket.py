@@ -105,7 +105,11 @@ class ConnectionManager:
         self._board = TaskFeed(sorted((task for tasks in lists for task in tasks), key=lambda task: task.created_at))
         while await self._follow_once():
             pass
-        self._loops = [asyncio.create_task(loop()) for loop in (self._follow, self._follow_pauses, self._send_stats)]
+        self._loops = [
+            asyncio.create_task(self._follow()),
+            asyncio.create_task(self._follow_pauses()),
+            asyncio.create_task(self._send_stats()),
+        ]
 
     async def stop(self) -> None:
         """Disconnect every client and end the loops."""
