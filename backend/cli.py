@@ -28,6 +28,7 @@ from backend.commands.models import catalogue as models
 from backend.commands.plan import plan
 from backend.commands.replay import replay
 from backend.commands.terminal import JsonOption, err, out, print_error_json, print_json
+from backend.commands.workers import drain, list_workers, resume
 from backend.core.errors.base import WanError
 from backend.core.errors.interruptions import Interrupted, TaskCancelled
 from backend.core.settings import Settings, load_settings, unknown_variables
@@ -96,11 +97,21 @@ def serve(
     _end(0)
 
 
-@app.command()
+worker_app = typer.Typer(help="Run one worker; list, drain and resume the devices of a running server.")
+worker_app.command("list")(list_workers)
+worker_app.command("drain")(drain)
+worker_app.command("resume")(resume)
+app.add_typer(worker_app, name="worker")
+
+
+@worker_app.callback(invoke_without_command=True)
 def worker(
+    context: typer.Context,
     worker_id: Annotated[str | None, typer.Option(help="Name of this worker; generated if omitted.")] = None,
 ) -> None:
     """Run one worker: take tasks from the queue and generate. `serve` starts one automatically."""
+    if context.invoked_subcommand is not None:
+        return
     from backend.worker.runner import run_worker
 
     settings = load_settings()

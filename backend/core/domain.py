@@ -37,7 +37,7 @@ TRANSITIONS: frozenset[tuple[TaskStatus, TaskStatus]] = frozenset(
         (TaskStatus.PROCESSING, TaskStatus.COMPLETED),  # output recorded
         (TaskStatus.PROCESSING, TaskStatus.FAILED),  # error, or attempts used up
         (TaskStatus.PROCESSING, TaskStatus.CANCELLED),  # the worker saw the user's request
-        (TaskStatus.PROCESSING, TaskStatus.PENDING),  # lease lost, the worker is stopped, or a download is paused
+        (TaskStatus.PROCESSING, TaskStatus.PENDING),  # lease lost, or its worker has to stop or wait
         (TaskStatus.PROCESSING, TaskStatus.PAUSED),  # the worker saw the user's request
         (TaskStatus.PAUSED, TaskStatus.PENDING),  # resumed by the user
         (TaskStatus.PAUSED, TaskStatus.CANCELLED),  # cancelled while held back
@@ -47,6 +47,14 @@ TRANSITIONS: frozenset[tuple[TaskStatus, TaskStatus]] = frozenset(
 )
 
 TERMINAL: frozenset[TaskStatus] = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED})
+
+
+class StopRequest(StrEnum):
+    """What the worker of a running task is asked to do; it obeys within one step."""
+
+    CANCEL = "cancel"  # end the task
+    PAUSE = "pause"  # save the state, and hold the task back
+    HAND_BACK = "hand_back"  # save the state, and return the task to the queue, which is held
 
 
 class Stage(StrEnum):
@@ -83,6 +91,12 @@ class EventType(StrEnum):
     PROGRESS = "progress"
     ALERT = "alert"
     CANCEL_REQUESTED = "cancel_requested"
+    PAUSE_REQUESTED = "pause_requested"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    RETRIED = "retried"
+    MOVED = "moved"
+    EDITED = "edited"
     ATTEMPT_LOST = "attempt_lost"
     RELEASED = "released"
     HELD_UP = "held_up"
@@ -93,7 +107,7 @@ class EventType(StrEnum):
 
 
 class Priority(StrEnum):
-    """How urgent a task is; within one priority the oldest runs first."""
+    """How urgent a task is; within one priority the oldest runs first, unless it was moved."""
 
     LOW = "low"
     NORMAL = "normal"
@@ -191,6 +205,7 @@ class Task:
     worker_id: str | None = None
     lease_token: str | None = None
     cancel_requested: bool = False
+    pause_requested: bool = False
     stage: str | None = None
     progress: float = 0.0
     message: str | None = None

@@ -141,6 +141,12 @@ class Settings(BaseSettings):
     recheck_days: float = Field(
         default=30.0, ge=0, le=3650, description="Days after which a model's files are verified again; 0 disables it"
     )
+    keep_states_hours: float = Field(
+        default=24.0,
+        ge=0,
+        le=8760,
+        description="Hours for which a failed or cancelled task keeps its newest state, from which a retry continues",
+    )
     idle_unload_seconds: float = Field(
         default=0.0, ge=0, description="Idle seconds after which a worker unloads its model; 0 disables it"
     )

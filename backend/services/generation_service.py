@@ -1,4 +1,4 @@
-"""The web side of the task lifecycle: submit, extend, decode again, delete.
+"""The web side of the task lifecycle: submit, extend, decode again, edit, retry, delete.
 
 Makes every decision that precedes queuing; generates nothing. Knows the store, the model files and the
 stored images, never the engine.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from backend.core.config.file import ConfigFile
 from backend.core.config.generation_policy import GenerationMode, stored_policy
 from backend.core.domain import Task, new_task_id
 from backend.core.errors.actions import resubmit
+from backend.core.errors.lookups import StateConflict
 from backend.core.errors.models import ModelDamaged, ModelUnavailable
 from backend.core.errors.requests import DoesNotFit, InvalidRequest, LoraNotFound
 from backend.core.paths import Home
@@ -36,10 +38,12 @@ from backend.core.settings import Settings
 from backend.models.folder.manager import ModelManager, ModelState
 from backend.models.lora.library import LoraLibrary
 from backend.services.continuation import Continuation
+from backend.services.editing import changed, draft_of
 from backend.services.media.images import InputStore
 from backend.services.model_choice import Choice, choose_model
 from backend.services.models.availability import FetchFirst, ModelAvailability
 from backend.services.planning.forecast import Forecast, Span
+from backend.store.control import WAITING
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
 
@@ -161,6 +165,52 @@ class GenerationService:
         if not draft.prompt.strip():
             raise InvalidRequest("Prompt cannot be empty", details={"field": "prompt"})
         return choose_model(self._models, draft)
+
+    def edit(self, task_id: str, changes: Mapping[str, Any]) -> Task:
+        """Change fields of the request of a task that waits or is paused, by the rules for a new one.
+
+        `changes` has values of `RequestDraft` by name; None stands for the model's default. What the task has computed
+        is used where the new request gives the same latents.
+
+        Raises:
+            TaskNotFound: there is no such task.
+            StateConflict: it runs or has ended, or was edited meanwhile.
+            InvalidRequest, ModelUnavailable, ModelDamaged, StorageFull: as `submit`; the task stays as it is.
+        """
+        task = self._tasks.get(task_id)
+        if task.status not in WAITING:
+            raise StateConflict(f"Cannot edit task with status: {task.status}")
+        prepared = self._prepared(changed(draft_of(task, self._inputs), changes))
+        before = GenerationRequest.from_json(task.request)
+        with self._supply.hold(prepared.choice.spec):
+            prepared = self._admitted(prepared)[0]
+            request = prepared.requests[0]
+            how: Any = {"adjustments": prepared.notes, "priority": prepared.draft.priority}
+            edited = self._tasks.edit(task_id, before, request, **how)
+        self.prune_inputs()
+        return edited
+
+    def duplicate(self, task_id: str, changes: Mapping[str, Any]) -> Submission:
+        """Queue the request of a task again, in any state, with some fields changed.
+
+        Raises:
+            TaskNotFound: there is no such task.
+            InvalidRequest, ModelUnavailable, ModelDamaged, StorageFull: as `submit`.
+        """
+        return self._queue(self._prepared(changed(draft_of(self._tasks.get(task_id), self._inputs), changes)))
+
+    def retry(self, task_id: str) -> Task:
+        """Return a failed or cancelled task to the queue; it goes on from its newest saved state.
+
+        Raises:
+            TaskNotFound: there is no such task.
+            StateConflict: it is paused, or has completed.
+            UnknownModel, ModelUnavailable, ModelDamaged, StorageFull: its model can no longer be used.
+        """
+        spec = find_model(self._tasks.get(task_id).model)
+        with self._supply.hold(spec):
+            self._supply.inspect(spec)
+            return self._tasks.retry(task_id)
 
     def delete(self, task_id: str) -> None:
         """Remove a finished task from the queue view; its video stays.

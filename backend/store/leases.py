@@ -12,13 +12,14 @@ from typing import Any, Final
 import structlog
 from sqlalchemy import ColumnElement, Connection, Row, case, func, insert, or_, select, true, update
 
-from backend.core.domain import EventType, Output, Progress, Stage, TaskStatus
+from backend.core.domain import EventType, Output, Progress, Stage, StopRequest, TaskStatus
 from backend.core.errors.base import WanError
 from backend.core.errors.generation import WorkerLost
 from backend.core.errors.interruptions import LeaseLost
 from backend.core.errors.surroundings import StoreFailed
 from backend.core.faults import fault_point
 from backend.store.engine import Database
+from backend.store.order import held
 from backend.store.rows import failure_data, storable
 from backend.store.tables import database_now, outputs, tasks
 from backend.store.transition import apply
@@ -62,6 +63,17 @@ class Loss:
 
 DIED: Final = Loss("the worker died")
 _SILENT: Final = Loss("the worker stopped answering")
+#: Column values of a task whose worker has stopped; what it has done stays visible.
+NO_WORKER: Final[dict[str, Any]] = {
+    "worker_id": None,
+    "stage": None,
+    "stage_started_at": None,
+    "message": None,
+    "eta_seconds": None,
+    "preview_step": None,
+}
+#: Why a task that was to be paused is in the queue again.
+RESUMED_MEANWHILE: Final = "It was resumed, and continues when a worker is free"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,25 +97,24 @@ class Leases:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def check(self, task_id: str, lease_token: str) -> bool:
-        """Return whether the user has asked to cancel this attempt; writes nothing."""
-        query = select(tasks.c.cancel_requested).where(tasks.c.id == task_id, tasks.c.lease_token == lease_token)
+    def check(self, task_id: str, lease_token: str) -> StopRequest | None:
+        """Return what the user asks of this attempt, None to continue; writes nothing."""
         with self._database.read() as connection:
-            return _held(connection.execute(query).one_or_none()).cancel_requested is True
+            return _asked(connection, task_id, lease_token)
 
-    def heartbeat(self, task_id: str, lease_token: str, lease_seconds: float) -> bool:
-        """Renew the lease; return whether the user has asked to cancel this attempt."""
+    def heartbeat(self, task_id: str, lease_token: str, lease_seconds: float) -> StopRequest | None:
+        """Renew the lease; return what the user asks of this attempt."""
         statement = (
             update(tasks)
             .where(tasks.c.id == task_id, tasks.c.lease_token == lease_token)
             .values(lease_expires_at=database_now() + lease_seconds)
-            .returning(tasks.c.cancel_requested)
         )
         with self._database.begin() as connection:
-            return _held(connection.execute(statement).one_or_none()).cancel_requested is True
+            connection.execute(statement)
+            return _asked(connection, task_id, lease_token)
 
-    def report(self, task_id: str, lease_token: str, progress: Progress) -> bool:
-        """Store progress, which never decreases; return whether the user has asked to cancel the attempt."""
+    def report(self, task_id: str, lease_token: str, progress: Progress) -> StopRequest | None:
+        """Store progress, which never decreases; return what the user asks of this attempt."""
         fraction = min(1.0, max(0.0, progress.fraction))
         same_stage = tasks.c.stage == progress.stage
         fetch = {} if progress.fetch is None else {"download": progress.fetch.to_json()}
@@ -128,7 +139,8 @@ class Leases:
                 }
                 | _newly_saved(progress.saved_step),
             )
-            return _held(row).cancel_requested is True
+            _held(row)
+            return _asked(connection, task_id, lease_token)
 
     def alert(self, task_id: str, lease_token: str, data: Mapping[str, Any]) -> None:
         """Record an event that needs the user's attention; `data` holds plain JSON values."""
@@ -187,8 +199,15 @@ class Leases:
         with self._database.begin() as connection:
             _held(_cancel(connection, task_id, lease_token))
 
+    def acknowledge_pause(self, task_id: str, lease_token: str) -> None:
+        """Hold the task back, now that its worker has stopped; it returns to the queue if it was resumed meanwhile.
+
+        The attempt does not count.
+        """
+        self.release(task_id, lease_token, RESUMED_MEANWHILE)
+
     def release(self, task_id: str, lease_token: str, reason: str | None = None) -> None:
-        """Return the task to the queue; the attempt does not count.
+        """Return the task to the queue; the attempt does not count. A task to be cancelled or paused is so instead.
 
         `reason` is why it cannot continue now, as a sentence; None = the operator stops the worker.
         """
@@ -263,6 +282,10 @@ def _take_back(connection: Connection, row: Row[Any], loss: Loss) -> None:
     data = _known({"stage": row.stage, "step": row.step, "last_words": loss.last_words and storable(loss.last_words)})
     data |= {"attempt": row.attempt, "reason": loss.reason, "strikes": strikes, "will_retry": retry}
     values: dict[str, Any] = {"strikes": strikes}
+    if retry and row.pause_requested:
+        apply(connection, row.id, RUNNING, TaskStatus.PROCESSING, EventType.ATTEMPT_LOST, lambda _: data, values=values)
+        _pause(connection, row.id)
+        return
     if retry:
         change = TaskStatus.PENDING, EventType.ATTEMPT_LOST, lambda _: data
         apply(connection, row.id, RUNNING, *change, values=UNTOUCHED | values)
@@ -300,6 +323,9 @@ def _release(connection: Connection, row: Row[Any], reason: str | None = None) -
     """Return a running task to the queue without counting the attempt; cancel it where the user asked for that."""
     if row.cancel_requested:
         _cancel(connection, row.id)
+        return
+    if row.pause_requested:
+        _pause(connection, row.id, values={"attempt": tasks.c.attempt - 1})
         return
     event, data = (EventType.RELEASED, {}) if reason is None else (EventType.HELD_UP, {"message": reason})
     apply(
@@ -340,6 +366,29 @@ def end_failed(connection: Connection, task_id: str, error: WanError, token: str
 
 def _cancel(connection: Connection, task_id: str, token: str | None = None) -> Row[Any] | None:
     return apply(connection, task_id, RUNNING, TaskStatus.CANCELLED, EventType.CANCELLED, token=token)
+
+
+def _pause(
+    connection: Connection, task_id: str, token: str | None = None, values: dict[str, Any] | None = None
+) -> Row[Any] | None:
+    """Hold a running task back. What it has done stays visible: it goes on from there."""
+    paused = NO_WORKER | {"pause_requested": False} | (values or {})
+    shown = TaskStatus.PAUSED, EventType.PAUSED, progress_shown
+    return apply(connection, task_id, RUNNING, *shown, token=token, values=paused)
+
+
+def _asked(connection: Connection, task_id: str, lease_token: str) -> StopRequest | None:
+    """Return what the user asks of a leased task."""
+    columns = tasks.c.cancel_requested, tasks.c.pause_requested, held(tasks.c.worker_id, interrupting=True)
+    mine = select(*columns).where(tasks.c.id == task_id, tasks.c.lease_token == lease_token)
+    row = _held(connection.execute(mine).one_or_none())
+    asked = zip((StopRequest.CANCEL, StopRequest.PAUSE, StopRequest.HAND_BACK), row, strict=True)
+    return next((request for request, is_asked in asked if is_asked), None)
+
+
+def progress_shown(row: Row[Any]) -> dict[str, Any]:
+    """Return how far a task is, for the data of an event."""
+    return {"progress": row.progress * 100.0, "current_step": row.step, "total_steps": row.total_steps}
 
 
 def _known(values: dict[str, Any]) -> dict[str, Any]:

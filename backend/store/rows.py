@@ -80,6 +80,7 @@ def to_task(row: Row[Any]) -> Task:
         worker_id=row.worker_id,
         lease_token=row.lease_token,
         cancel_requested=row.cancel_requested,
+        pause_requested=row.pause_requested,
         stage=row.stage,
         progress=row.progress,
         message=row.message,

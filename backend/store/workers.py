@@ -32,6 +32,7 @@ class WorkerState(StrEnum):
     LOADING = "loading"  # starting, or loading a model
     IDLE = "idle"  # waiting for a task
     BUSY = "busy"  # running a task
+    YIELDING = "yielding"  # takes no task now, as its operator or user wants; the detail says why
     WAITING = "waiting"  # takes no task until its surroundings are in order again; the detail says what is wrong
 
 

@@ -16,10 +16,18 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import structlog
 
+from backend.core.config.file import ConfigFile
 from backend.core.domain import Task
 from backend.core.errors.base import WanError
 from backend.core.errors.generation import FileUnusable, UnexpectedFailure, WorkerStalled
-from backend.core.errors.interruptions import DownloadPaused, LeaseLost, TaskCancelled, WorkerStopping
+from backend.core.errors.interruptions import (
+    DownloadPaused,
+    LeaseLost,
+    TaskCancelled,
+    TaskHeldUp,
+    TaskPaused,
+    WorkerStopping,
+)
 from backend.core.errors.lookups import TaskNotFound
 from backend.core.errors.models import HubRateLimited, HubUnreachable
 from backend.core.errors.surroundings import StorageFull, StoreFailed
@@ -46,11 +54,13 @@ from backend.worker.heartbeat import Heartbeat
 from backend.worker.leftovers import Leftovers
 from backend.worker.stall import Stall, innermost_calls
 from backend.worker.stop import DEVICE_FAILED_STATUS, DUMP_SIGNAL, StopSignal
+from backend.worker.yielding import Yielding
 
 if TYPE_CHECKING:
     from backend.core.model_integration_bridge import ModelIntegrationBridge
     from backend.engine.device.facts import DeviceFacts
     from backend.engine.loading.pipeline_loader import WanComponents
+    from backend.engine.memory.readings import DeviceMemory
     from backend.services.run.model_fallback import ModelFallback
 
 #: Exit status of a worker that ended itself because its attempt no longer moved.
@@ -99,7 +109,7 @@ class WorkerRunner:
         self._database = Database(settings.database, checkpointer=False, creates=False)
         self._tasks = TaskStore(self._database)
         self._outputs = OutputStore(self._database, self._home)
-        self._leftovers = Leftovers(self._home, self._tasks, self._outputs)
+        self._leftovers = Leftovers(self._home, self._tasks, self._outputs, settings.keep_states_hours * 3600.0)
         self._heartbeat = Heartbeat(settings, worker_id, self._tasks, WorkerStore(self._database), self._end_stalled)
         self._stop = StopSignal(
             watch_parent=supervised,
@@ -111,6 +121,10 @@ class WorkerRunner:
         self._surroundings = Surroundings(self._home)
         self._surroundings_due = 0.0
         self._waits_for: str | None = None  # why no task is claimed
+        self._memory: DeviceMemory | None = None
+        self._yielding = Yielding(
+            ConfigFile(self._home.config_file), lambda: None if self._memory is None else self._memory.others()
+        )
         self._hub = AbsentHub()
         self._device = settings.device
         self._bridge: ModelIntegrationBridge[WanComponents] | None = None
@@ -148,6 +162,7 @@ class WorkerRunner:
         if self._last_words is not None:
             return self._give_up(self._last_words, DEVICE_FAILED_STATUS)
         self._hub.stop()
+        self._yielding.stop()
         self._heartbeat.stop()
         if self._watch is not None:
             self._watch.stop()
@@ -171,7 +186,7 @@ class WorkerRunner:
                 log.warning("worker.waits_for_database", error=error.code, message=error.message)
                 self._stop.wished.wait(STORE_PAUSE_SECONDS)
                 continue
-            while self._has_to_wait():
+            while self._has_to_wait(by_wish=False):
                 if self._stop.wished.wait(SURROUNDINGS_SECONDS):
                     return False
             self._tidy(self._leftovers.sweep)
@@ -188,16 +203,20 @@ class WorkerRunner:
         self._bridge = bridge
         self._watch = parts.watch
         self._watch.start()
+        self._memory = parts.memory
+        self._yielding.start()
         self._heartbeat.equipment = parts.equipment
         self._heartbeat.loaded_model = lambda: bridge.loaded_model
         try:
             model = parts.models.default()
             self._heartbeat.show(self._device, WorkerState.LOADING, model.id)
-            parts.pipeline.preload(native_request(model))
+            if not self._has_to_wait():
+                parts.pipeline.preload(native_request(model))
         except WanError as error:
             # A task may ask for another model; one that asks for this one will fail with this advice.
             log.warning("worker.default_model_not_loaded", error=error.code, message=error.message)
-        self._heartbeat.show(self._device, WorkerState.IDLE)
+        if self._waits_for is None:
+            self._heartbeat.show(self._device, WorkerState.IDLE)
         self._idle_since = time.monotonic()
         return parts.generation
 
@@ -224,18 +243,24 @@ class WorkerRunner:
             self._stop.wished.wait(pause)
         return task
 
-    def _has_to_wait(self) -> bool:
-        """Whether no task may be claimed, because its video could not be kept; publishes why, and when that ends."""
+    def _has_to_wait(self, *, by_wish: bool = True) -> bool:
+        """Whether no task may be claimed; publishes why, and when that ends.
+
+        Either its video could not be kept, or, where `by_wish`, the user wants this worker to rest: then it frees its
+        memory.
+        """
         if self._waits_for is None and time.monotonic() < self._surroundings_due:
             return False
         self._surroundings_due = time.monotonic() + SURROUNDINGS_SECONDS
-        before, self._waits_for = self._waits_for, self._surroundings.refusal()
+        before, fault = self._waits_for, self._surroundings.refusal()
         try:
-            if self._waits_for is not None:
-                self._tasks.explain(self._waits_for)
+            self._waits_for = fault or ((self._yielding.reason or self._held()) if by_wish else None)
+            if fault is not None:
+                self._tasks.explain(fault)
             elif before is not None:
                 self._tasks.explained(before)
         except StoreFailed as error:  # the database may be on the same disk
+            self._waits_for = fault or (self._yielding.reason if by_wish else None)
             log.warning("worker.reason_not_published", error=error.code)
         if self._waits_for != before:
             if self._waits_for is None:
@@ -243,8 +268,17 @@ class WorkerRunner:
                 self._heartbeat.show(self._device, WorkerState.IDLE)
             else:
                 log.warning("worker.waits", reason=self._waits_for)
-                self._heartbeat.show(self._device, WorkerState.WAITING, self._waits_for)
+                state = WorkerState.WAITING if fault is not None else WorkerState.YIELDING
+                self._heartbeat.show(self._device, state, self._waits_for)
+        if self._waits_for is not None and fault is None:
+            self._unload(self._waits_for)
         return self._waits_for is not None
+
+    def _held(self) -> str | None:
+        """Return why the user wants no task to run here."""
+        if self._tasks.is_held(self._worker_id):
+            return "The queue or this device is paused"
+        return None
 
     def _strike_needless_pauses(self) -> None:
         """Keep forgotten pauses from blocking tasks whose model is complete by now."""
@@ -262,13 +296,17 @@ class WorkerRunner:
         limit = self._settings.idle_unload_seconds
         if limit and time.monotonic() - self._idle_since >= limit:
             reasons.append(f"there was no work for {limit:g} s")
-        model = self._bridge.loaded_model
-        if model is None or not reasons:
-            return
+        if reasons and (model := self._unload(reasons[0])) is not None:
+            self._heartbeat.show(self._device, WorkerState.IDLE, f"{model} was unloaded: {reasons[0]}")
+
+    def _unload(self, reason: str) -> str | None:
+        """Free the memory of the loaded model; return its id, None without one."""
+        if self._bridge is None or self._watch is None or (model := self._bridge.loaded_model) is None:
+            return None
         self._bridge.unload()
         self._watch.release()
-        log.info("worker.model_unloaded", model=model, reason=reasons[0])
-        self._heartbeat.show(self._device, WorkerState.IDLE, f"{model} was unloaded: {reasons[0]}")
+        log.info("worker.model_unloaded", model=model, reason=reason)
+        return model
 
     def _report_alert(self, alert: MemoryAlert, given_up: tuple[str, ...]) -> None:
         attempt = self._heartbeat.attempt
@@ -282,6 +320,7 @@ class WorkerRunner:
             lease_token=task.lease_token or "",
             lease_seconds=self._settings.lease_seconds,
             stopping=self._stop.wished,
+            yields=lambda: self._yielding.reason,
         )
         with structlog.contextvars.bound_contextvars(task_id=task.id, attempt=task.attempt):
             self._heartbeat.attempt = attempt
@@ -306,6 +345,12 @@ class WorkerRunner:
         except TaskCancelled:
             log.info("task.cancelled")
             return attempt.acknowledge_cancel
+        except TaskPaused:
+            log.info("task.paused")
+            return attempt.acknowledge_pause
+        except TaskHeldUp as error:
+            self._surroundings_due = 0.0  # look at once why
+            return self._hold(attempt, error.message)
         except WorkerStopping:
             log.info("task.handed_back")
             return attempt.release

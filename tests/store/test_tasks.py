@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.exc import StatementError
 
-from backend.core.domain import EventType, Priority, Stage, TaskStatus
+from backend.core.domain import EventType, Priority, Stage, StopRequest, TaskStatus
 from backend.core.errors.actions import resubmit
 from backend.core.errors.generation import GenerationFailed, OutOfMemory, WorkerStalled
 from backend.core.errors.interruptions import LeaseLost
@@ -41,7 +41,7 @@ def test_only_the_task_store_writes_the_tasks_table() -> None:
     }
     assert writers == {"store/tasks.py", "store/leases.py", "store/transition.py"}
     appliers = {path.name for path in BACKEND.rglob("*.py") if "store.transition import" in path.read_text()}
-    assert appliers == {"tasks.py", "leases.py"}
+    assert appliers == {"tasks.py", "leases.py", "control.py"}
 
 
 def test_a_submitted_task_reads_back_unchanged(store: TaskStore) -> None:
@@ -172,7 +172,7 @@ def test_a_failure_keeps_code_message_and_advice(store: TaskStore, database: Dat
 def test_progress_is_stored_published_and_never_decreases(store: TaskStore, database: Database) -> None:
     task = submit(store)
     _, token = claimed(store)
-    assert store.report(task.id, token, at_step(8)) is False
+    assert store.report(task.id, token, at_step(8)) is None
     store.report(task.id, token, at_step(4))
     store.report(task.id, token, at_step(90))
     now = store.get(task.id)
@@ -206,7 +206,7 @@ def test_a_heartbeat_keeps_the_task_whatever_the_clocks_say(store: TaskStore) ->
     task = submit(store)
     _, token = claimed(store, lease_seconds=0.0)  # run out long ago by the clock
     leases = store.leases()
-    assert store.heartbeat(task.id, token, LEASE) is False
+    assert store.heartbeat(task.id, token, LEASE) is None
     assert store.recover_silent(leases) == []
     assert store.recover_silent([]) == []
     assert store.get(task.id).status is TaskStatus.PROCESSING
@@ -285,7 +285,7 @@ def test_recovering_one_worker_leaves_the_others_alone(store: TaskStore) -> None
     other, token = claimed(store, "alive")
     assert store.recover_worker("dead") == [mine.id]
     assert store.recover_worker("dead") == []
-    assert store.heartbeat(other.id, token, LEASE) is False
+    assert store.heartbeat(other.id, token, LEASE) is None
 
 
 def test_a_stop_by_the_operator_gives_the_attempt_back(store: TaskStore, database: Database) -> None:
@@ -310,9 +310,9 @@ def test_cancel_of_a_running_task_goes_through_its_worker(store: TaskStore, data
     for _ in range(3):
         asked = store.request_cancel(task.id)
         assert (asked.status, asked.cancel_requested) == (TaskStatus.PROCESSING, True)
-    assert store.heartbeat(task.id, token, LEASE) is True
-    assert store.check(task.id, token) is True
-    assert store.report(task.id, token, at_step(1)) is True
+    assert store.heartbeat(task.id, token, LEASE) is StopRequest.CANCEL
+    assert store.check(task.id, token) is StopRequest.CANCEL
+    assert store.report(task.id, token, at_step(1)) is StopRequest.CANCEL
     store.acknowledge_cancel(task.id, token)
     assert store.get(task.id).status is TaskStatus.CANCELLED
     assert types(database, task.id).count(EventType.CANCEL_REQUESTED) == 1

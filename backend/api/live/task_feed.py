@@ -65,6 +65,10 @@ class TaskFeed:
             EventType.ATTEMPT_LOST: self._attempt_lost,
             EventType.RELEASED: self._released,
             EventType.HELD_UP: self._waits_for_download,
+            EventType.PAUSED: self._paused,
+            EventType.RESUMED: self._requeued,
+            EventType.RETRIED: self._requeued,
+            EventType.EDITED: self._edited,
             EventType.COMPLETED: self._completed,
             EventType.FAILED: self._failed,
             EventType.CANCELLED: self._cancelled,
@@ -139,6 +143,28 @@ class TaskFeed:
 
     def _waits_for_download(self, event: TaskEvent) -> list[Notice]:
         return self._back_to_queue(event, str(event.data.get("message")), DownloadState.PAUSED)
+
+    def _paused(self, event: TaskEvent) -> list[Notice]:
+        before = self._of(event)
+        live = LiveTask(TaskStatus.PAUSED, round(float(event.data["progress"]), 2), model=before.model)
+        self._live[event.task_id] = live
+        figures = {name: event.data.get(name) for name in ("current_step", "total_steps")}
+        _stamp(live, event, message="Paused", **figures)
+        notices = _fetch_notices(event, before, None, DownloadState.PAUSED)
+        return [_update(event, live), _overall(event.task_id, live), *notices]
+
+    def _requeued(self, event: TaskEvent) -> list[Notice]:
+        if "model" not in event.data:
+            return []  # its worker had not seen the pause yet
+        live = self._live[event.task_id] = LiveTask(TaskStatus.PENDING, model=event.data["model"])
+        _stamp(live, event, message="Waiting in the queue")
+        return [_update(event, live), _overall(event.task_id, live)]
+
+    def _edited(self, event: TaskEvent) -> list[Notice]:
+        live = self._of(event)
+        live.model = event.data["model"]
+        _stamp(live, event, message="Edited")
+        return [_update(event, live)]
 
     def _back_to_queue(
         self, event: TaskEvent, message: str, fetch: DownloadState = DownloadState.QUEUED

@@ -148,7 +148,8 @@ def generate(body: BodyDep, services: ServicesDep, request: Request) -> Generate
 @router.get("/generate/{task_id}", summary="One task (older path)")
 def generate_status(task_id: TaskId, services: ServicesDep) -> TaskInfo:
     """Show a task; the same as `GET /api/v1/queue/{task_id}`."""
-    return task_info(services.tasks.get(task_id), in_full=True)
+    task = services.tasks.get(task_id)
+    return task_info(task, waits_for=services.waiting().reason(task), in_full=True)
 
 
 def _message(queued: Submission) -> str:

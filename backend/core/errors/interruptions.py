@@ -16,6 +16,14 @@ class TaskCancelled(Interrupted):
     """The user cancelled the task."""
 
 
+class TaskPaused(Interrupted):
+    """The user paused the task."""
+
+
+class TaskHeldUp(Interrupted):
+    """The task has to wait, because its worker does."""
+
+
 class WorkerStopping(Interrupted):
     """The operator is stopping this worker."""
 

@@ -60,6 +60,13 @@ class LoraMissing(NotFound):
     suggestions = ("List the LoRAs with GET /api/v1/lora.",)
 
 
+class WorkerNotFound(NotFound):
+    """No worker has such a device"""
+
+    code = "worker_not_found"
+    suggestions = ("List the workers with `wan22 worker list`.",)
+
+
 class DownloadNotFound(NotFound):
     """No download of this model was requested."""
 

@@ -14,7 +14,7 @@ import structlog
 
 from backend.core.domain import Phase, Stage
 from backend.core.errors.generation import OutOfMemory, StateMismatch
-from backend.core.errors.interruptions import WorkerStopping
+from backend.core.errors.interruptions import Interrupted, LeaseLost
 from backend.core.errors.surroundings import StorageFull
 from backend.core.planning.memory_ladder import MemoryUse
 from backend.core.requests.forms import GenerationRequest, LoraFileRef
@@ -70,7 +70,7 @@ class DenoisingRun:
         """Run the remaining steps and return the finished job.
 
         Raises:
-            Interrupted: the report asked to stop. When the worker has to stop, the state is saved.
+            Interrupted: the report asked to stop. The state is saved, unless the task belongs to another attempt.
             InputMissing: an image was deleted.
             LoraNotApplied: a LoRA was not applied, and the request or its preset does not allow skipping it.
             NonFiniteLatents, OutOfMemory: as they say.
@@ -79,8 +79,8 @@ class DenoisingRun:
         self._saved_at = time.monotonic()
         try:
             self._steps(job)
-        except WorkerStopping:
-            if 0 < job.index < job.total_steps:
+        except Interrupted as stop:
+            if not isinstance(stop, LeaseLost) and 0 < job.index < job.total_steps:
                 self._save(job)
             raise
         return job

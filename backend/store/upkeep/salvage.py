@@ -76,7 +76,8 @@ def _queue(connection: Connection, row: dict[str, Any]) -> bool:
         return False
     status = TaskStatus.PAUSED if row["status"] == TaskStatus.PAUSED else TaskStatus.PENDING
     state = {"status": status, "request": request, "adjustments": adjustments, "attempt": 0, "last_event": 1}
-    connection.execute(insert(tasks).values(kept | state | UNTOUCHED))
+    place = select(func.coalesce(func.max(tasks.c.number), 0) + 1).scalar_subquery()
+    connection.execute(insert(tasks).values(kept | state | UNTOUCHED | {"place": place}))
     inserted = connection.execute(select(tasks).where(tasks.c.id == kept["id"])).one()
     data = {"model": form.model, "prompt": form.prompt, "resolution": form.resolution, "salvaged": True}
     append(connection, inserted, EventType.SUBMITTED, data)

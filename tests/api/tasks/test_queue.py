@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from backend.core.domain import Stage
+from backend.core.domain import Stage, StopRequest
 from backend.core.errors.actions import resubmit
 from backend.core.errors.generation import OutOfMemory
 from tests.api.support import GOOD, SUBMIT, TINY, Served, assert_error
@@ -139,7 +139,7 @@ def test_a_waiting_task_is_cancelled_at_once_and_a_running_one_is_asked(served: 
     answer = served.client.post(f"{QUEUE}/{running}/cancel").json()
     assert (answer["status"], "being cancelled" in answer["message"]) == ("processing", True)
     assert served.client.get(f"{QUEUE}/{running}").json()["cancel_requested"] is True
-    assert served.services.tasks.heartbeat(running, str(task.lease_token), 30.0) is True
+    assert served.services.tasks.heartbeat(running, str(task.lease_token), 30.0) is StopRequest.CANCEL
 
 
 def test_cancelling_again_is_no_error(served: Served) -> None:
