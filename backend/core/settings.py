@@ -176,12 +176,6 @@ class Settings(BaseSettings):
     keep_uploads_hours: float = Field(
         default=1.0, gt=0, le=8760, description="Hours after which an uploaded image that no task uses is deleted"
     )
-    keep_states_days: float = Field(
-        default=7.0,
-        ge=0,
-        le=3650,
-        description="Days after which what an ended task left in `work` is deleted; 0 keeps it",
-    )
     keep_parts_hours: float = Field(
         default=24.0, gt=0, le=8760, description="Hours after which an unfinished file that nobody writes is deleted"
     )

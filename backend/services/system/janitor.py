@@ -145,14 +145,12 @@ class Janitor:
                     yield path
 
     def _working_folders(self) -> Iterator[Path]:
-        """Yield what tasks that have ended, or are unknown, left in `work` long ago."""
-        if not self._settings.keep_states_days or not self._home.work.is_dir():
-            return
-        for path in self._home.work.iterdir():
-            if _older(path, self._settings.keep_states_days * _DAY):
-                status = self._tasks.status_of(path.name)
-                if status is None or status in TERMINAL:
-                    yield path
+        """Yield what ended tasks that are not to be retried any more, or unknown ones, left in `work`."""
+        seconds = self._settings.keep_states_hours * _HOUR
+        for path in self._home.work.iterdir() if self._home.work.is_dir() else ():
+            status, goes_on = self._tasks.fate(path.name, seconds)
+            if not goes_on and (status in TERMINAL or (status is None and _older(path, max(seconds, _HOUR)))):
+                yield path
 
     def _runs(self, task_id: str) -> bool:
         return self._tasks.status_of(task_id) is TaskStatus.PROCESSING
