@@ -183,9 +183,13 @@ def test_unfinished_files_and_forgotten_work_go_but_not_those_of_running_and_wai
         home.state_of(task_id).mkdir(parents=True)
         make_old(home.work_of(task_id), 8 * 24)
     home.state_of("recent").mkdir(parents=True)
-    assert keeper.janitor.sweep().files == len(stale) + 2
+    assert keeper.janitor.sweep().files == len(stale) + 1
     assert not any(path.exists() for path in stale)
     assert all(path.exists() for path in (*kept, fresh))
+    assert {path.name for path in home.work.iterdir()} == {running.id, waiting.id, ended.id, "recent"}
+    keeper.settings = keeper.settings.model_copy(update={"keep_states_hours": 0.0})
+    keeper.__post_init__()
+    assert keeper.janitor.sweep().files == 1, "a cancelled task keeps its states only as long as it can be retried"
     assert {path.name for path in home.work.iterdir()} == {running.id, waiting.id, "recent"}
 
 
