@@ -21,13 +21,13 @@ from typer.exceptions import TyperException
 
 from backend import __version__
 from backend.commands import database, loras, queue
-from backend.commands.advice import misused, steps_in_terminal, unforeseen
+from backend.commands.console.advice import misused, steps_in_terminal, unforeseen
+from backend.commands.console.terminal import JsonOption, err, out, print_error_json, print_json
 from backend.commands.gallery import list_videos, open_video, remove_videos, show_video
 from backend.commands.generate import extend, generate, redecode
 from backend.commands.models import catalogue as models
 from backend.commands.plan import plan
 from backend.commands.replay import replay
-from backend.commands.terminal import JsonOption, err, out, print_error_json, print_json
 from backend.commands.workers import drain, list_workers, resume
 from backend.core.errors.base import WanError
 from backend.core.errors.interruptions import Interrupted, TaskCancelled

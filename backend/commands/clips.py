@@ -13,8 +13,8 @@ import typer
 from rich.markup import escape
 from rich.text import Text
 
-from backend.commands.progress_bar import follow_with_bar
-from backend.commands.terminal import err, out, print_json
+from backend.commands.console.progress_bar import follow_with_bar
+from backend.commands.console.terminal import err, out, print_json
 from backend.core.errors.base import WanError
 from backend.core.errors.generation import GenerationFailed
 from backend.core.errors.interruptions import TaskCancelled

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from backend.commands.terminal import JsonOption, out, own_database, print_json
+from backend.commands.console.terminal import JsonOption, out, own_database, print_json
 from backend.core.errors.surroundings import BadSettings, DatabaseDamaged
 from backend.core.settings import Settings, load_settings
 

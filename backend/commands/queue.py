@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.terminal import JsonOption, ServerOption, out, print_json, running_server
+from backend.commands.console.terminal import JsonOption, ServerOption, out, print_json, running_server
 from backend.core.domain import SHORT_ID
 from backend.core.errors.surroundings import BadSettings
 

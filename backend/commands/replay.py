@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from backend.commands.clips import Extras, fetch_clips
-from backend.commands.terminal import (
+from backend.commands.console.terminal import (
     JsonOption,
     OutputOption,
     ServerOption,

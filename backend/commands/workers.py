@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.terminal import JsonOption, ServerOption, out, print_json, running_server
+from backend.commands.console.terminal import JsonOption, ServerOption, out, print_json, running_server
 
 DeviceArgument = Annotated[
     str | None,

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -429,14 +430,7 @@ class WorkerRunner:
 
     def _end_stalled(self, attempt: Attempt, stall: Stall) -> NoReturn:
         """End this process, whose engine no longer moves: nothing else gets a hung kernel off the device."""
-        log.error(
-            "worker.stalled",
-            task_id=attempt.task.id,
-            stage=stall.stage,
-            step=stall.step,
-            seconds=round(stall.seconds, 1),
-            allowed_seconds=round(stall.allowed_seconds, 1),
-        )
+        log.error("worker.stalled", task_id=attempt.task.id, **asdict(stall))
         faulthandler.dump_traceback(all_threads=True)
         loss = Loss(stall.reason, innermost_calls(threading.main_thread()), WorkerStalled)
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.commands.advice import unforeseen
+from backend.commands.console.advice import unforeseen
 from backend.core.log_file import MAX_RECORD_BYTES, BoundedLogFile
 from tests.commands.support import wan22
 

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.terminal import JsonOption, finite, out, own_database, own_home, own_need, print_json
+from backend.commands.console.terminal import JsonOption, finite, out, own_database, own_home, own_need, print_json
 from backend.core.settings import load_settings
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from backend.cli import app
-from backend.commands.advice import steps_in_terminal
 from backend.commands.client import ApiClient, is_this_machine
 from backend.commands.clips import Extras, fetch_clips
+from backend.commands.console.advice import steps_in_terminal
 from backend.core.errors.generation import OutOfMemory
 from backend.core.errors.lookups import TaskNotFound
 from backend.core.errors.requests import UnknownModel
