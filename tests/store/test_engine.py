@@ -359,7 +359,7 @@ def test_13_a_database_locked_by_another_process_costs_a_wait_and_no_attempt(
             store.heartbeat(task.id, token, 30.0)
         assert [one.id for one in store.list()] == [task.id]  # readers do not wait
         other.communicate(timeout=60)
-    assert store.heartbeat(task.id, token, 30.0) is False, "the lease is still this worker's"
+    assert store.heartbeat(task.id, token, 30.0) is None, "the lease is still this worker's"
     assert submit(store).status is TaskStatus.PENDING
     assert store.get(task.id).attempt == 1
     impatient.close()

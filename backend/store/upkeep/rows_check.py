@@ -13,6 +13,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Engine, NullPool, Row, Table, create_engine, select
 
 from backend.core.domain import Task
+from backend.core.errors.generation import TaskUnreadable
 from backend.core.requests.forms import GenerationRequest
 from backend.store.rows import to_event, to_output, to_task
 from backend.store.tables import events, outputs, tasks
@@ -60,7 +61,7 @@ def _fault(
         try:
             for row in connection.execute(select(table).where(key.in_(keys))):
                 read(row)
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        except (TaskUnreadable, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             return f"{type(error).__name__}: {error}"
     return None
 
