@@ -339,6 +339,8 @@ def check_request(
         InvalidRequest: a value does not fit the model.
         ModelUnavailable: no model is installed that could make it.
     """
+    from backend.core.config.file import ConfigFile
+    from backend.core.config.generation_policy import GenerationMode, stored_policy
     from backend.core.planning.hardware import detect_hardware
     from backend.core.requests.forms import ImageRef, RequestDraft
     from backend.core.requests.frame_size import parse_resolution
@@ -362,7 +364,10 @@ def check_request(
     )
     models = ModelManager(home, has_gpu=lambda: bool(detect_hardware(settings.paths.root).gpus))
     spec = choose_model(models, draft).spec
-    if not (settings.auto_download or spec.embedded):
+    policy = stored_policy(ConfigFile(home.config_file)).current()
+    allowed = request.get("on_model_failure") or policy.on_model_failure
+    refused = policy.mode is GenerationMode.REAL and allowed == OnModelFailure.FAIL
+    if refused and not (settings.auto_download or spec.embedded):
         models.folder(spec)
     if image is not None:
         width, height = width or spec.width, height or spec.height

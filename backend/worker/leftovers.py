@@ -68,7 +68,7 @@ class Leftovers:
 
 
 def _task_id(path: Path) -> str:
-    return path.name.partition(".")[0].removesuffix("_thumb")
+    return path.name.partition(".")[0].removesuffix("_thumb").removesuffix("-MOCK")
 
 
 def _remove(path: Path) -> None:

@@ -13,6 +13,7 @@ from websockets.sync.client import connect
 
 from backend.commands.replay import NoRecord, Record
 from backend.services.media.video_encoder import read_frames, read_metadata
+from tests.commands.support import wan22
 from tests.support.server import LiveServer, wait_for
 
 pytestmark = pytest.mark.timeout(600)
@@ -87,6 +88,29 @@ def test_mock_mode_is_switched_while_the_server_runs_and_teaches_nothing(server:
     assert _finish(server, **quick)[0]["estimated_time_basis"] == "measured"
     for wrong in ({"mode": "fake"}, {"mock_seconds": -1}, {"on_model_failure": "hope"}, {"what": 1}):
         assert server.client.post(POLICY, json=wrong).status_code == 422
+
+
+def test_a_long_mock_is_cancelled_within_its_step(server: LiveServer) -> None:
+    server.client.post(POLICY, json={"mode": "mock", "mock_seconds": 3600})
+    task = server.submit(steps=1)
+    server.wait(task, "processing")
+    assert server.client.post(f"/api/v1/queue/{task}/cancel", json={}).status_code == 200
+    server.wait(task, "cancelled", seconds=20)  # sooner than a worker that ignores it is replaced
+    assert server.task(task)["attempt"] == 1
+
+
+def test_the_command_line_takes_what_the_policy_takes(server: LiveServer, tmp_path: Path) -> None:
+    clip = tmp_path / "clip.mp4"
+    words = ("generate", "a red circle", "--model", "T2V-A14B", "--frames", "5", "--steps", "2", "-o", str(clip))
+    env = {"WAN22_AUTO_DOWNLOAD": "false"}
+    refused = wan22(*words, home=server.home, env=env)
+    assert refused.returncode == 1
+    assert "is not installed" in refused.stderr
+    made = wan22(*words, "--on-model-failure", "mock", home=server.home, env=env)
+    assert made.returncode == 0, made.stderr
+    assert "no model made this clip" in made.stdout
+    with pytest.raises(NoRecord, match="is a mock"):
+        Record.read(clip)
 
 
 def test_another_model_makes_the_clip_where_that_is_allowed_and_the_clip_says_so(server: LiveServer) -> None:

@@ -6,9 +6,9 @@ Reports the same stages as a real run. Its file name, record, output and events 
 from __future__ import annotations
 
 import hashlib
-import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -26,6 +26,8 @@ from backend.services.run.report import Report
 MARK: Final = "MOCK"
 #: Shares of the progress, in percent: denoising ends here, and writing the file at 100.
 _DENOISED: Final = 70.0
+#: Longest time between two calls of `poll`, in seconds.
+_POLL_SECONDS: Final = 0.2
 _BACKGROUND, _STRIPE, _INK = (36, 36, 40), (52, 52, 58), (250, 204, 21)
 
 
@@ -34,7 +36,6 @@ class MockClip:
     """Makes the mock clips of one worker."""
 
     home: Home
-    _never: threading.Event = field(default_factory=threading.Event)
 
     def generate(
         self,
@@ -53,7 +54,7 @@ class MockClip:
             request: size, length and steps are honoured; the rest is only recorded.
             reason: why no model makes it, as a sentence without a full stop.
             report: called at every stage and step; what it raises stops the run.
-            poll: called at every step as well.
+            poll: called at every step and while one takes long.
             seconds: how long the steps take together.
 
         Raises:
@@ -64,8 +65,7 @@ class MockClip:
         with AttemptFiles(self.home, task_id, mock=True) as files:
             report(_progress(Stage.INITIALIZING, 0.0, f"{MARK}: {reason}"))
             for step in range(1, request.steps + 1):
-                poll()
-                self._never.wait(seconds / request.steps)
+                _wait(seconds / request.steps, poll)
                 done, left = step / request.steps, seconds * (1 - step / request.steps)
                 report(_progress(Stage.GENERATING, _DENOISED * done, f"{MARK}: step {step}", step, request.steps, left))
             frames = [_frame(request, index) for index in range(request.num_frames)]
@@ -106,6 +106,15 @@ class MockClip:
             created_at=utcnow(),
             mock=reason,
         )
+
+
+def _wait(seconds: float, poll: Callable[[], None]) -> None:
+    """Let time pass; what `poll` raises ends it."""
+    end = time.monotonic() + seconds
+    poll()
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, _POLL_SECONDS))
+        poll()
 
 
 def _progress(
