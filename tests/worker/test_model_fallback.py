@@ -90,6 +90,18 @@ def test_mock_mode_is_switched_while_the_server_runs_and_teaches_nothing(server:
         assert server.client.post(POLICY, json=wrong).status_code == 422
 
 
+def test_a_hub_that_is_away_is_waited_for_and_no_reason_for_a_mock(live_server: Callable[..., LiveServer]) -> None:
+    server = live_server(HF_ENDPOINT="http://127.0.0.1:9")  # nothing listens there
+    body = ABSENT | {"on_model_failure": "mock", "force": True}
+    task = server.client.post(SUBMIT, json=body).json()["task_id"]
+    waits = wait_for(
+        lambda: next((one for one in [server.task(task)] if "this task waits" in (one.get("message") or "")), None),
+        seconds=120,
+        what="a task that waits for the hub",
+    )
+    assert (waits["status"], waits["attempt"]) == ("pending", 0)
+
+
 def test_a_long_mock_is_cancelled_within_its_step(server: LiveServer) -> None:
     server.client.post(POLICY, json={"mode": "mock", "mock_seconds": 3600})
     task = server.submit(steps=1)

@@ -17,6 +17,8 @@ from backend.core.config.generation_policy import GenerationMode, stored_policy
 from backend.core.domain import Output
 from backend.core.errors import (
     DoesNotFit,
+    HubRateLimited,
+    HubUnreachable,
     InvalidRequest,
     ModelDamaged,
     ModelUnavailable,
@@ -27,6 +29,7 @@ from backend.core.errors import (
 from backend.core.paths import Home
 from backend.core.requests.forms import GenerationRequest, ImageRef, OnModelFailure, RequestDraft
 from backend.core.requests.rules import resolve_request
+from backend.models.download.hub import hub_is_forbidden
 from backend.models.folder.manager import ModelManager
 from backend.services.planning.forecast import Forecast
 from backend.services.run.mock_clip import MockClip
@@ -85,6 +88,8 @@ class ModelFallback:
         try:
             return self._pipeline.generate(task_id, request, report=report, poll=poll)
         except MODEL_FAILURES as error:
+            if isinstance(error, HubUnreachable | HubRateLimited) and not hub_is_forbidden():
+                raise  # the task waits for the hub
             allowed = request.on_model_failure or policy.on_model_failure
             reason = error.message.rstrip(".")
             if allowed is OnModelFailure.MOCK:
