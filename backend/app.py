@@ -34,8 +34,8 @@ from backend.api.models import downloads as model_downloads
 from backend.api.models import status as model_status
 from backend.api.planning import resources
 from backend.api.planning import settings as settings_routes
-from backend.api.system import components, health, session
-from backend.api.tasks import gallery, generation, policy, queue
+from backend.api.system import components, health, session, workers
+from backend.api.tasks import control, gallery, generation, policy, queue
 from backend.core.planning.hardware import HardwareProfile
 from backend.core.settings import Settings
 from backend.services.system.container import LocalWorker
@@ -45,6 +45,7 @@ from backend.wiring import build_services
 _ROUTERS = (
     generation.router,
     policy.router,
+    control.router,
     queue.router,
     gallery.router,
     generation.image_routes,
@@ -56,6 +57,7 @@ _ROUTERS = (
     health.router,
     components.router,
     session.router,
+    workers.router,
     settings_routes.router,
     resources.router,
 )

@@ -20,15 +20,17 @@ from rich.table import Table
 from typer.exceptions import TyperException
 
 from backend import __version__
-from backend.commands import loras, queue
-from backend.commands.advice import misused, steps_in_terminal, unforeseen
+from backend.commands import database, loras, queue
+from backend.commands.console.advice import misused, steps_in_terminal, unforeseen
+from backend.commands.console.terminal import JsonOption, err, out, print_error_json, print_json
 from backend.commands.gallery import list_videos, open_video, remove_videos, show_video
 from backend.commands.generate import extend, generate, redecode
 from backend.commands.models import catalogue as models
 from backend.commands.plan import plan
 from backend.commands.replay import replay
-from backend.commands.terminal import JsonOption, err, out, print_json
-from backend.core.errors import Interrupted, TaskCancelled, WanError
+from backend.commands.workers import drain, list_workers, resume
+from backend.core.errors.base import WanError
+from backend.core.errors.interruptions import Interrupted, TaskCancelled
 from backend.core.settings import Settings, load_settings, unknown_variables
 
 app = typer.Typer(
@@ -95,11 +97,21 @@ def serve(
     _end(0)
 
 
-@app.command()
+worker_app = typer.Typer(help="Run one worker; list, drain and resume the devices of a running server.")
+worker_app.command("list")(list_workers)
+worker_app.command("drain")(drain)
+worker_app.command("resume")(resume)
+app.add_typer(worker_app, name="worker")
+
+
+@worker_app.callback(invoke_without_command=True)
 def worker(
+    context: typer.Context,
     worker_id: Annotated[str | None, typer.Option(help="Name of this worker; generated if omitted.")] = None,
 ) -> None:
     """Run one worker: take tasks from the queue and generate. `serve` starts one automatically."""
+    if context.invoked_subcommand is not None:
+        return
     from backend.worker.runner import run_worker
 
     settings = load_settings()
@@ -119,6 +131,7 @@ app.command()(plan)
 app.add_typer(queue.app, name="queue")
 app.add_typer(loras.app, name="loras")
 app.add_typer(models.app, name="models")
+app.add_typer(database.app, name="db")
 
 
 @app.command()
@@ -192,6 +205,8 @@ def _tell(error: WanError) -> None:
     err.print(f"{label}{escape(error.message)}", highlight=False, soft_wrap=True)
     for step in steps_in_terminal(error):
         err.print(f"  → {escape(step)}", highlight=False, soft_wrap=True)
+    if "--json" in sys.argv[1:]:
+        print_error_json(error)
 
 
 if __name__ == "__main__":

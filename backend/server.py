@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,13 +20,16 @@ from typing import Final, NoReturn
 
 import structlog
 import uvicorn
-from filelock import FileLock, Timeout
 
 from backend.app import create_app
-from backend.core.errors import BadSettings, HomeInUse, UnsafeBind
+from backend.core.errors.surroundings import BadSettings, StoreUnavailable, UnsafeBind
+from backend.core.files import replacing
 from backend.core.paths import Home
 from backend.core.settings import Settings
 from backend.store.engine import Database
+from backend.store.sqlite_file import named
+from backend.store.upkeep.opening import open_database
+from backend.worker.stop import at_once_status
 from backend.worker.supervisor import Supervisor
 
 #: How long running requests may take to end when the server stops, in seconds. The worker stops meanwhile.
@@ -33,12 +37,20 @@ REQUEST_GRACE_SECONDS: Final = 2
 #: The server ends at most this long after the worker's grace, in seconds, whatever still runs: with the default grace
 #: that is before `docker stop` kills it.
 STOP_MARGIN_SECONDS: Final = 2.5
+#: Pause before a PostgreSQL server that is not there is asked again, in seconds.
+DATABASE_PAUSE_SECONDS: Final = 1.0
+
+#: How long returning the task of a killed worker to the queue may take, in seconds.
+HAND_BACK_SECONDS: Final = 1.5
 
 log = structlog.get_logger(__name__)
 
 
 class _Server(uvicorn.Server):
-    """A web server that asks its worker to stop at once, not after the last request, and that always ends in time."""
+    """A web server that asks its worker to stop at once, not after the last request, and that always ends in time.
+
+    A second signal ends both at once; the task in hand returns to the queue and continues from its last saved state.
+    """
 
     def __init__(
         self, config: uvicorn.Config, supervisor: Supervisor | None, home: Home, longest_stop_seconds: float
@@ -50,20 +62,32 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop; uvicorn calls this when a signal has arrived."""
-        last = threading.Timer(self._longest_stop_seconds, self._end)
+        last = threading.Timer(self._longest_stop_seconds, self._end, args=(1,))
         last.daemon = True
         last.start()
         if self._supervisor is not None:
             self._supervisor.ask_to_stop()
         await super().shutdown(sockets)
 
-    def _end(self) -> NoReturn:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop at the first signal, end at the second; uvicorn calls this in its signal handler."""
+        if self.should_exit:
+            # In a thread: the handler may have interrupted this one inside any lock.
+            threading.Thread(target=self._end, args=(at_once_status(sig),), name="end", daemon=True).start()
+            return
+        super().handle_exit(sig, frame)
+
+    def _end(self, status: int) -> NoReturn:
         """End the process; what it has not saved by now is saved nowhere, and is nobody's only copy."""
-        log.error("server.stopped_by_force", after_seconds=self._longest_stop_seconds)
+        log.warning("server.stopped_by_force", status=status)
         if self._supervisor is not None:
+            # Its thread returns the task to the queue, unless the database is what holds everything up.
+            ending = threading.Thread(target=self._supervisor.stop, args=(0.0,), name="end-worker", daemon=True)
+            ending.start()
+            ending.join(HAND_BACK_SECONDS)
             self._supervisor.kill()
         self._home.server_file.unlink(missing_ok=True)
-        os._exit(1)
+        os._exit(status)
 
 
 def serve(settings: Settings) -> None:
@@ -77,10 +101,14 @@ def serve(settings: Settings) -> None:
     """
     refuse_unsafe_bind(settings)
     home = settings.paths.create()
-    with _exclusive(home), _listen(settings.host, settings.port) as listener:
+    # uvicorn shuts down gracefully on the signal and then re-raises it; the default handler would end the process
+    # before the context managers could clean up.
+    signal.signal(signal.SIGTERM, _leave)
+    with home.held(), _bound(settings.host, settings.port) as listener:
         port = listener.getsockname()[1]
         settings = settings.model_copy(update={"port": port})
         _check_database(settings)
+        listener.listen(socket.SOMAXCONN)
         instance = uuid.uuid4().hex
         supervisor = Supervisor(settings) if settings.worker else None
         config = uvicorn.Config(
@@ -94,17 +122,28 @@ def serve(settings: Settings) -> None:
             ws_max_size=64 * 1024,  # clients send short messages; the default accepts 16 MiB from anyone
         )
         with _announced(home, settings.host, port, instance):
-            # uvicorn shuts down gracefully on the signal and then re-raises it; the default handler would end the
-            # process before the context managers could clean up.
-            signal.signal(signal.SIGTERM, _leave)
             _Server(config, supervisor, home, settings.stop_grace_seconds + STOP_MARGIN_SECONDS).run(sockets=[listener])
 
 
 def _check_database(settings: Settings) -> None:
-    """Open and migrate the database first, so that a problem is reported as a message, not a traceback."""
-    database = Database(settings.database)
+    """Open, repair and migrate the database first, so that a problem is reported as a message, not a traceback.
+
+    Waits for a PostgreSQL server that is not there yet: the two may have been started together.
+    """
+    database, told = Database(settings.database), None
     try:
-        database.migrate()
+        while True:
+            try:
+                open_database(database, settings.paths)
+                return
+            except StoreUnavailable as error:
+                if database.file is not None or not database.is_away():
+                    raise
+                cause = str(getattr(error.__cause__, "orig", "")).strip()
+                if cause != told:
+                    told = cause
+                    log.warning("server.waits_for_database", reason=error.message, cause=cause)
+                time.sleep(DATABASE_PAUSE_SECONDS)
     finally:
         database.close()
 
@@ -129,24 +168,8 @@ def _is_loopback(host: str) -> bool:
 
 
 @contextmanager
-def _exclusive(home: Home) -> Iterator[None]:
-    """Hold the home's lock; the OS releases it however this process ends."""
-    lock = FileLock(home.server_lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        owner = home.announced_server()
-        whom = f" (process {owner.pid}, {owner.url})" if owner else ""
-        raise HomeInUse(f"Another server{whom} uses {home.root}") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _listen(host: str, port: int) -> Iterator[socket.socket]:
-    """Bind before anything else starts, so that the actual port is known and reserved."""
+def _bound(host: str, port: int) -> Iterator[socket.socket]:
+    """Bind before anything else starts, so that the actual port is known and reserved; clients are refused so far."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -156,7 +179,6 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
             raise BadSettings(
                 f"Cannot listen on {host}:{port}: {error.strerror}", suggestions=("Choose another --port.",)
             ) from error
-        listener.listen(socket.SOMAXCONN)
         yield listener
 
 
@@ -168,9 +190,11 @@ def _announced(home: Home, host: str, port: int, instance: str) -> Iterator[None
     """
     name = f"[{host}]" if ":" in host else {"0.0.0.0": "127.0.0.1"}.get(host, host)
     url = f"http://{name}:{port}"
-    part = home.server_file.with_suffix(".part")
-    part.write_text(json.dumps({"url": url, "pid": os.getpid(), "instance": instance}))
-    part.replace(home.server_file)
+    try:
+        with replacing(home.server_file, durable=False) as part:
+            part.write_text(json.dumps({"url": url, "pid": os.getpid(), "instance": instance}))
+    except OSError as error:
+        raise named(error, f"The home folder {home.root}") from error
     log.info("server.listening", url=url, docs=f"{url}/docs", home=str(home.root))
     try:
         yield

@@ -34,13 +34,16 @@ from backend.services.planning.forecast import Forecast
 from backend.services.planning.worker_machine import WorkingMachine
 from backend.services.system.conditions import web_components
 from backend.services.system.container import LocalWorker, Services
+from backend.services.system.found_videos import FoundVideos
 from backend.services.system.host_stats import HostStats
+from backend.services.system.janitor import Janitor
 from backend.services.system.surroundings import Surroundings
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore, UsageStore
 from backend.store.tasks import TaskStore
+from backend.store.upkeep.adoption import VideoRegister
 from backend.store.workers import WorkerStore
 
 
@@ -52,7 +55,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
     workers, orders = WorkerStore(database), DownloadOrders(database)
     machine = WorkingMachine(settings, workers, workers_on or profile)
     model_manager = ModelManager(home, has_gpu=machine.computes_on_gpu)
-    loras, images = LoraLibrary(home), InputStore(home)
+    loras, images = LoraLibrary(home), InputStore(home, settings.keep_uploads_hours * 3600.0)
     config = ConfigFile(home.config_file)
     kept, configuration = stored_optimization(config), ModelConfigurationManager(home)
     binding, policy = settings.worker or workers_on is not None, settings.oom_policy
@@ -69,6 +72,8 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
     downloads = downloads_into(home, model_manager, orders, settings.model_roots)
     control = DownloadControl(home, model_manager, downloads, orders, tasks)
     need = ModelUsage(home, tasks, workers, orders, settings.lease_seconds)
+    generation = GenerationService(settings, home, tasks, outputs, model_manager, loras, images, forecast)
+    videos = FoundVideos(home, VideoRegister(database))
     services = Services(
         settings=settings,
         home=home,
@@ -80,7 +85,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         models=model_manager,
         loras=loras,
         inputs=images,
-        generation=GenerationService(settings, home, tasks, outputs, model_manager, loras, images, forecast),
+        generation=generation,
         downloads=downloads,
         orders=orders,
         control=control,
@@ -90,6 +95,8 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         recheck=Recheck(home, model_manager, lambda: tasks.counts()[TaskStatus.PROCESSING] > 0, settings.recheck_days),
         stats=stats,
         surroundings=Surroundings(home),
+        janitor=Janitor(settings, home, database, tasks, videos, generation.prune_inputs),
+        videos=videos,
         sockets=ConnectionManager(settings, tasks, events, stats),
         supervisor=supervisor,
         system=SystemIntegration(),

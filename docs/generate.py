@@ -1,4 +1,4 @@
-"""Writes what the documents derive from the code: the map of folders, the list of files, the API's schema.
+"""Writes what the documents derive from the code: the map of folders, the list of files, the API's schema, the errors.
 
 `make docs` runs it; the tests compare what it would write with what is there.
 """
@@ -16,6 +16,8 @@ CODE: Final = ("backend", "training", "benchmarks")
 ARCHITECTURE: Final = ROOT / "docs" / "architecture.md"
 FILES: Final = ROOT / "docs" / "files.md"
 SCHEMA: Final = ROOT / "docs" / "openapi.json"
+TROUBLESHOOTING: Final = ROOT / "docs" / "troubleshooting.md"
+_DERIVED: Final = re.compile(r"<!-- (actions|devices|errors) -->\n.*?<!-- end -->", re.DOTALL)
 _MAP: Final = re.compile(r"(?<=<!-- map -->\n```\n).*?(?=```)", re.DOTALL)
 
 
@@ -65,9 +67,67 @@ def schema() -> str:
     return json.dumps(create_app(load_settings()).openapi(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
+def troubleshooting() -> str:
+    """Return the document about errors with its tables as the tree of errors is now."""
+    tables = {"actions": _actions, "devices": _devices, "errors": _errors}
+
+    def filled(found: re.Match[str]) -> str:
+        return f"<!-- {found[1]} -->\n{tables[found[1]]()}<!-- end -->"
+
+    return _DERIVED.sub(filled, TROUBLESHOOTING.read_text(encoding="utf-8"))
+
+
+def _errors() -> str:
+    """Return a table of errors for each category."""
+    import backend.commands.client
+    import backend.commands.replay  # noqa: F401 - both add errors to the tree
+    from backend.core.errors.base import Category
+    from backend.core.errors.tree import public_kinds
+
+    text = ""
+    for category in Category:
+        text += f"\n### {category.value}\n\n| code | status | severity | what it means | next step | retry helps |\n"
+        text += "|---|---|---|---|---|---|\n"
+        for kind in public_kinds():
+            if kind.category is category:
+                steps = "<br>".join(step.rstrip(".") + "." for step in kind.suggestions)
+                meaning = kind().message.rstrip(".")
+                helps = "yes" if kind.retryable else "no"
+                text += f"| `{kind.code}` | {kind.status} | {kind.severity.value} | {meaning}. | {steps} | {helps} |\n"
+    return text + "\n"
+
+
+def _devices() -> str:
+    """Return the table of the errors of a device."""
+    from backend.core.errors.cuda import DEVICE_KINDS, DEVICE_MEMORY_SIGNS, HOST_MEMORY_SIGNS
+    from backend.core.errors.generation import OutOfMemory
+
+    text = "\n| code | recognised by | ends | next step |\n|---|---|---|---|\n"
+    rows = [(OutOfMemory, (*DEVICE_MEMORY_SIGNS, *HOST_MEMORY_SIGNS)), *((kind, kind.signs) for kind in DEVICE_KINDS)]
+    for kind, signs in rows:
+        steps = "<br>".join(kind.suggestions)
+        ends = "the worker process" if kind.ends_process else "the task"
+        text += f"| `{kind.code}` | {', '.join(f'`{sign}`' for sign in signs)} | {ends} | {steps} |\n"
+    return text + "\n"
+
+
+def _actions() -> str:
+    """Return the table of the actions."""
+    from backend.core.errors.actions import ACTIONS
+
+    text = "\n| action | values | what executes it |\n|---|---|---|\n"
+    return text + "".join(f"| `{name}` | {values} | {call} |\n" for name, (values, call) in ACTIONS.items()) + "\n"
+
+
 def main() -> None:
     """Write every derived document."""
-    for path, text in ((ARCHITECTURE, architecture()), (FILES, file_list()), (SCHEMA, schema())):
+    written = (
+        (ARCHITECTURE, architecture()),
+        (FILES, file_list()),
+        (SCHEMA, schema()),
+        (TROUBLESHOOTING, troubleshooting()),
+    )
+    for path, text in written:
         path.write_text(text, encoding="utf-8")
 
 

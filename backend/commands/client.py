@@ -20,15 +20,12 @@ import httpx2
 import psutil
 
 from backend.core.domain import SHORT_ID
-from backend.core.errors import (
-    BadSettings,
-    GenerationFailed,
-    Interrupted,
-    InvalidRequest,
-    OutputNotFound,
-    TaskNotFound,
-    WanError,
-)
+from backend.core.errors.base import Category, WanError
+from backend.core.errors.generation import GenerationFailed
+from backend.core.errors.lookups import OutputNotFound, TaskNotFound
+from backend.core.errors.requests import InvalidRequest
+from backend.core.errors.surroundings import BadSettings
+from backend.core.errors.tree import kind_of
 from backend.core.plain_words import nearest
 from backend.core.settings import Settings
 
@@ -46,6 +43,8 @@ class ServerUnreachable(WanError):
     """No server answers."""
 
     code = "server_unreachable"
+    category = Category.NETWORK
+    retryable = True
     suggestions = ("Start one with `wan22 serve`.",)
 
 
@@ -315,20 +314,9 @@ def _refusal(url: str, status: int, body: dict[str, Any]) -> WanError:
             suggestions=("Check the address in --server.",),
         )
     steps = tuple(str(step) for step in body.get("suggestions") or ())
-    kind = _kinds().get(str(body.get("error")), WanError)
-    return kind(message, suggestions=steps, details=body.get("details"))
-
-
-def _kinds() -> dict[str, type[WanError]]:
-    """Return the errors that an answer can be, by code."""
-    found: dict[str, type[WanError]] = {}
-    waiting = [WanError]
-    while waiting:
-        kind = waiting.pop()
-        waiting += kind.__subclasses__()
-        if kind.__init__ is WanError.__init__ and not issubclass(kind, Interrupted):
-            found.setdefault(kind.code, kind)
-    return found
+    kind = kind_of(str(body.get("error")))
+    actions = tuple(step for step in body.get("actions") or () if isinstance(step, dict))
+    return kind(message, suggestions=steps, details=body.get("details"), actions=actions)
 
 
 def _open_client(url: str, headers: dict[str, str]) -> httpx2.Client:

@@ -13,9 +13,12 @@ import typer
 from rich.markup import escape
 from rich.text import Text
 
-from backend.commands.progress_bar import follow_with_bar
-from backend.commands.terminal import err, out, print_json
-from backend.core.errors import GenerationFailed, TaskCancelled, WanError
+from backend.commands.console.progress_bar import follow_with_bar
+from backend.commands.console.terminal import err, out, print_json
+from backend.core.errors.base import WanError
+from backend.core.errors.generation import GenerationFailed
+from backend.core.errors.interruptions import TaskCancelled
+from backend.core.errors.tree import kind_of
 
 if TYPE_CHECKING:
     from backend.commands.client import ApiClient
@@ -146,8 +149,11 @@ def _ended_badly(task: dict[str, Any]) -> WanError | None:
     if task["status"] == "cancelled":
         return TaskCancelled("The task was cancelled.", suggestions=())
     if task["status"] == "failed":
-        return GenerationFailed(
-            task.get("error_message") or "The task failed.", suggestions=tuple(task.get("suggestions") or ())
+        kind = kind_of(task.get("error_code")) if task.get("error_code") else GenerationFailed
+        return kind(
+            task.get("error_message") or "The task failed.",
+            suggestions=tuple(task.get("suggestions") or ()),
+            actions=tuple(task.get("actions") or ()),
         )
     return None
 

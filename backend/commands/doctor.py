@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 from backend import __version__
 from backend.core.config.file import ConfigFile
-from backend.core.errors import WanError
+from backend.core.errors.base import WanError
 from backend.core.planning.abilities import AttentionSetting, choose_kernel
 from backend.core.planning.constraints import OptimizationSettings, stored_optimization
 from backend.core.planning.cost_model import Workload
@@ -33,6 +33,11 @@ from backend.models.own.configuration import ModelConfigurationManager
 from backend.services.planning.self_test import EngineAnswer, ask_engine
 from backend.services.planning.worker_machine import machine_as_it_looks
 from backend.services.system.configuration import configuration_faults
+from backend.store.engine import Database
+from backend.store.sqlite_file import FileCondition, inspect_file
+from backend.store.upkeep.backups import Backups
+from backend.store.upkeep.opening import last_restoration, refuse_lost
+from backend.store.upkeep.retention import Retention, RowLimits
 
 #: A smaller file says more about the start of a read than about its speed.
 SMALLEST: Final = 1024**2
@@ -112,6 +117,7 @@ def examine(settings: Settings, *, offline: bool = False, ask: Ask = ask_engine)
     findings += _engine(answer, settings.attention)
     findings.append(_sqlite())
     findings += _home(settings)
+    findings += _database(settings)
     findings.append(_read_speed(settings))
     findings.append(_hub(offline))
     # What computes is what was found to work, where the engine could be asked.
@@ -226,3 +232,27 @@ def _home(settings: Settings) -> list[Finding]:
     free = shutil.disk_usage(existing).free
     grade: Grade = "ok" if free > LOW_DISK_BYTES else "bad"
     return [Finding(grade, "home", f"{root}, {free / GIB:.1f} GiB free")]
+
+
+def _database(settings: Settings) -> list[Finding]:
+    """Report the database, its copies, its last restoration, and what could be deleted."""
+    home, findings = settings.paths, []
+    if (restored := last_restoration(home)) is not None:
+        findings.append(Finding("note" if restored.is_news else "ok", "restoration", restored.sentence))
+    database = Database(settings.database, checkpointer=False, creates=False)
+    try:
+        refuse_lost(database.file, home)
+        if database.file is not None and inspect_file(database.file).condition is FileCondition.MISSING:
+            return [*findings, Finding("ok", "database", "not made yet: the first start of the server makes it")]
+        rows = Retention(database).due(RowLimits.of(settings))
+        findings.append(Finding("ok", "database", rows.sentence))
+    except WanError as error:
+        findings.append(Finding("bad", "database", " ".join((f"{error.message}.", *error.next_steps))))
+    finally:
+        database.close()
+    if database.file is None:
+        return [*findings, Finding("ok", "backups", "PostgreSQL is backed up with pg_dump")]
+    copies = Backups(home.backups).list()
+    text = f"{len(copies)}, the newest of {copies[0].made_at:%Y-%m-%d %H:%M} UTC" if copies else "none yet"
+    findings.append(Finding("ok" if copies else "note", "backups", text))
+    return findings

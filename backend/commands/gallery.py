@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.terminal import (
+from backend.commands.console.terminal import (
     JsonOption,
     OutputOption,
     ServerOption,

@@ -16,9 +16,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from backend.commands.clips import Extras, GifOption, ShowOption, UpscaleOption, fetch_clips
-from backend.commands.gallery import VideoId
-from backend.commands.replay import named_video
-from backend.commands.terminal import (
+from backend.commands.console.terminal import (
     JsonOption,
     OutputOption,
     ServerOption,
@@ -28,6 +26,8 @@ from backend.commands.terminal import (
     finite,
     own_home,
 )
+from backend.commands.gallery import VideoId
+from backend.commands.replay import named_video
 from backend.core.requests.forms import Fit, OnLoraFailure, OnModelFailure, Scheduler
 from backend.core.requests.rules import MAX_VARIATIONS
 from backend.core.settings import Settings

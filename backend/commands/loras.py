@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.terminal import JsonOption, check_file, err, out, own_home, print_json
+from backend.commands.console.terminal import JsonOption, check_file, err, out, own_home, print_json
 
 if TYPE_CHECKING:
     from backend.models.lora.catalogue import Lora
@@ -81,7 +81,7 @@ def fetch(
     as_json: JsonOption = False,
 ) -> None:
     """Download a well-known LoRA from the hub: four steps instead of forty for the A14B models."""
-    from backend.commands.progress_bar import byte_bar
+    from backend.commands.console.progress_bar import byte_bar
     from backend.models.download.hub import Hub
     from backend.models.lora.published import PUBLISHED_LORAS, LoraFetcher, published_lora
 

@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.terminal import JsonOption, finite, out, own_home, print_json
+from backend.commands.console.terminal import JsonOption, finite, out, own_home, print_json
 from backend.core.catalogue.table import BUILT_IN, ModelSpec, find_model, models_in_force
 from backend.core.config.file import ConfigFile
 from backend.core.planning.constraints import OptimizationSettings, stored_optimization

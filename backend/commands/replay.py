@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from backend.commands.clips import Extras, fetch_clips
-from backend.commands.terminal import (
+from backend.commands.console.terminal import (
     JsonOption,
     OutputOption,
     ServerOption,
@@ -27,7 +27,9 @@ from backend.commands.terminal import (
     out,
     print_json,
 )
-from backend.core.errors import BadSettings, InputMissing, OutputFileMissing, WanError
+from backend.core.errors.base import Category, Severity, WanError
+from backend.core.errors.lookups import InputMissing, OutputFileMissing
+from backend.core.errors.surroundings import BadSettings
 from backend.core.record import METADATA_FORMAT, PRODUCT, RunRecord, RunResult
 from backend.core.requests.forms import AFTER_DENOISING, GenerationRequest
 
@@ -47,7 +49,8 @@ class NoRecord(WanError):
     """This file has no record of how it was made."""
 
     code = "no_record"
-    category = "input_validation"
+    category = Category.INPUT_VALIDATION
+    severity = Severity.WARNING
     suggestions = (
         "Choose a video made by wan22. Converting a file, or sending it through a chat, removes the record.",
     )
@@ -57,7 +60,8 @@ class NotComparable(WanError):
     """The two videos cannot be compared frame by frame."""
 
     code = "not_comparable"
-    category = "input_validation"
+    category = Category.INPUT_VALIDATION
+    severity = Severity.WARNING
     suggestions = ("Look at the table of what has changed.",)
 
 

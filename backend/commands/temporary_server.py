@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 import httpx2
 
 from backend.commands.client import POLL_SECONDS, START_TIMEOUT, ApiClient, cannot_generate
-from backend.core.errors import GenerationFailed
+from backend.core.errors.generation import GenerationFailed
 from backend.core.paths import Announcement, Home
 from backend.core.settings import Settings
 

@@ -37,7 +37,7 @@ TRANSITIONS: frozenset[tuple[TaskStatus, TaskStatus]] = frozenset(
         (TaskStatus.PROCESSING, TaskStatus.COMPLETED),  # output recorded
         (TaskStatus.PROCESSING, TaskStatus.FAILED),  # error, or attempts used up
         (TaskStatus.PROCESSING, TaskStatus.CANCELLED),  # the worker saw the user's request
-        (TaskStatus.PROCESSING, TaskStatus.PENDING),  # lease lost, the worker is stopped, or a download is paused
+        (TaskStatus.PROCESSING, TaskStatus.PENDING),  # lease lost, or its worker has to stop or wait
         (TaskStatus.PROCESSING, TaskStatus.PAUSED),  # the worker saw the user's request
         (TaskStatus.PAUSED, TaskStatus.PENDING),  # resumed by the user
         (TaskStatus.PAUSED, TaskStatus.CANCELLED),  # cancelled while held back
@@ -47,6 +47,14 @@ TRANSITIONS: frozenset[tuple[TaskStatus, TaskStatus]] = frozenset(
 )
 
 TERMINAL: frozenset[TaskStatus] = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED})
+
+
+class StopRequest(StrEnum):
+    """What the worker of a running task is asked to do; it obeys within one step."""
+
+    CANCEL = "cancel"  # end the task
+    PAUSE = "pause"  # save the state, and hold the task back
+    HAND_BACK = "hand_back"  # save the state, and return the task to the queue, which is held
 
 
 class Stage(StrEnum):
@@ -83,6 +91,12 @@ class EventType(StrEnum):
     PROGRESS = "progress"
     ALERT = "alert"
     CANCEL_REQUESTED = "cancel_requested"
+    PAUSE_REQUESTED = "pause_requested"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    RETRIED = "retried"
+    MOVED = "moved"
+    EDITED = "edited"
     ATTEMPT_LOST = "attempt_lost"
     RELEASED = "released"
     HELD_UP = "held_up"
@@ -93,7 +107,7 @@ class EventType(StrEnum):
 
 
 class Priority(StrEnum):
-    """How urgent a task is; within one priority the oldest runs first."""
+    """How urgent a task is; within one priority the oldest runs first, unless it was moved."""
 
     LOW = "low"
     NORMAL = "normal"
@@ -157,6 +171,8 @@ class Progress:
     eta_seconds: float | None = None
     preview_step: int | None = None  #: step of the newest preview picture, if there is one
     fetch: DownloadProgress | None = None  #: only while the model is downloaded
+    saved_step: int | None = None  #: steps in the newest saved state; 0 = the model has been downloaded; None = nothing
+    unit_seconds: float | None = None  #: measured for a step or chunk such as the one that begins; None = unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +205,7 @@ class Task:
     worker_id: str | None = None
     lease_token: str | None = None
     cancel_requested: bool = False
+    pause_requested: bool = False
     stage: str | None = None
     progress: float = 0.0
     message: str | None = None
@@ -199,12 +216,13 @@ class Task:
     error_code: str | None = None
     error_message: str | None = None
     error_suggestions: tuple[str, ...] = ()
+    error_actions: tuple[dict[str, Any], ...] = ()  #: next steps that a client can execute
     download_paused: bool = False  #: whether it waits because the download of its model is paused
 
     @property
     def prompt(self) -> str:
-        """The user's prompt."""
-        return str(self.request["prompt"])
+        """The user's prompt; empty where the request cannot be read."""
+        return str(self.request.get("prompt", ""))
 
 
 @dataclass(frozen=True, slots=True)

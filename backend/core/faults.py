@@ -1,7 +1,8 @@
 """Named points at which a test can make this process die, hang or run out of memory.
 
 `WAN22_FAULTS="denoise.step:3=kill"` kills the process when it passes that point for the third time;
-`=hang` blocks there for ever, `=oom` simulates a device out of memory, `=ram` a host out of memory.
+`=hang` blocks there for ever, `=oom` simulates a device out of memory, `=ram` a host out of memory, and a name of
+`DEVICE_ERRORS` the error that torch raises for it.
 Without the variable a point costs one dictionary lookup.
 """
 
@@ -14,6 +15,15 @@ from typing import Final
 
 #: The environment variable of the planned faults.
 VARIABLE: Final = "WAN22_FAULTS"
+
+
+#: What torch says when a device fails, by the name of the fault.
+DEVICE_ERRORS: Final = {
+    "illegal": "CUDA error: an illegal memory access was encountered\n"
+    "CUDA kernel errors might be asynchronously reported at some other API call",
+    "ecc": "CUDA error: uncorrectable ECC error encountered",
+    "kernel": "CUDA error: no kernel image is available for execution on the device",
+}
 
 
 class DeviceFull(MemoryError):
@@ -45,5 +55,7 @@ def fault_point(name: str) -> None:
         raise DeviceFull(f"out of memory at {name}, injected by a test")
     if action == "ram":
         raise MemoryError(f"host out of memory at {name}, injected by a test")
+    if action in DEVICE_ERRORS:
+        raise RuntimeError(DEVICE_ERRORS[action])
     if action == "hang":
         threading.Event().wait()

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from backend.core.errors import StorageFull
+from backend.core.errors.surroundings import StorageFull
 
 #: Suffix of a file that is being written.
 PART_SUFFIX: Final = ".part"

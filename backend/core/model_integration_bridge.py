@@ -13,7 +13,9 @@ from typing import Generic, Protocol, TypeVar
 
 from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.domain import OnProgress
-from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, ModelUnsupported, OutOfMemory
+from backend.core.errors.generation import OutOfMemory
+from backend.core.errors.models import ModelDamaged, ModelUnavailable, ModelUnsupported
+from backend.core.errors.requests import InvalidRequest
 from backend.core.planning.memory_plan import PLANS, MemoryPlan
 from backend.core.requests.forms import GenerationRequest
 from backend.core.requests.rules import check_images

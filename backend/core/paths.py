@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.core.errors import BadSettings, NotFound
-from backend.core.files import read_json
+from filelock import FileLock, Timeout
+
+from backend.core.errors.lookups import NotFound
+from backend.core.errors.surroundings import BadSettings, HomeInUse
+from backend.core.files import read_json, storage_errors
 
 _SAFE_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,126}$")
 
@@ -85,6 +89,16 @@ class Home:
         return self.root / "logs"
 
     @property
+    def backups(self) -> Path:
+        """Copies of the database, and the note of the last restoration."""
+        return self.root / "backups"
+
+    @property
+    def restoration_file(self) -> Path:
+        """What the last restoration of the database did (JSON)."""
+        return self.backups / "restoration.json"
+
+    @property
     def server_file(self) -> Path:
         """Where the running server publishes its address (JSON)."""
         return self.root / "server.json"
@@ -148,6 +162,33 @@ class Home:
             return Announcement(str(value["url"]), int(value["pid"]), str(value["instance"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the home's lock, as the one server or the one command that replaces the database.
+
+        The operating system releases it however this process ends.
+
+        Raises:
+            HomeInUse: another process holds it.
+            StorageFull, BadSettings: the home cannot be written.
+        """
+        lock = FileLock(self.server_lock)
+        try:
+            with storage_errors(f"The disk of the home folder {self.root} is full"):
+                lock.acquire(timeout=0)
+        except Timeout:
+            owner = self.announced_server()
+            whom = f" (process {owner.pid}, {owner.url})" if owner else ""
+            raise HomeInUse(f"Another server{whom} uses {self.root}") from None
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            advice = ("Make its disk and folder writable, or set WAN22_HOME to another folder.",)
+            raise BadSettings(f"The home folder {self.root} cannot be written: {reason}", suggestions=advice) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def work_of(self, task_id: str) -> Path:
         """The working folder of one unfinished task."""

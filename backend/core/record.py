@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from backend import __version__
 from backend.core.catalogue.table import find_model
 from backend.core.domain import Phase
+from backend.core.errors.generation import TaskUnreadable
 from backend.core.requests.forms import GenerationRequest
 
 METADATA_FORMAT: Final = 1
@@ -118,7 +119,7 @@ class RunRecord:
             # The record may have come with a file of anybody's, so every type is checked, without conversion.
             _REQUEST.validate_json(json.dumps(self.request, allow_nan=False), strict=True)
             return GenerationRequest.from_json(self.request)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (TypeError, ValueError, TaskUnreadable):
             return None
 
     def to_json(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Final
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from backend.core.errors import BadSettings
+from backend.core.errors.surroundings import BadSettings
 from backend.core.faults import VARIABLE as FAULTS
 from backend.core.paths import Home
 from backend.core.plain_words import in_plain_words, nearest, printable
@@ -94,7 +94,24 @@ class Settings(BaseSettings):
     recovery_seconds: float = Field(
         default=5.0, gt=0, le=600, description="Interval between scans for silent workers, in seconds"
     )
-    max_attempts: int = Field(default=3, ge=1, le=100, description="Attempts at a task whose worker dies")
+    max_attempts: int = Field(
+        default=3,
+        ge=1,
+        le=100,
+        description="Lost attempts in a row without a new saved state after which a task is given up",
+    )
+    stall_seconds: float = Field(
+        default=120.0,
+        ge=0,
+        le=86_400,
+        description="Shortest time without progress after which a worker is replaced, in seconds; 0 disables it",
+    )
+    stall_factor: float = Field(
+        default=20.0,
+        ge=1,
+        le=1000,
+        description="How many times its expected duration a step may take before the worker is replaced",
+    )
     restart_limit: int = Field(
         default=5, ge=0, le=1000, description="Worker restarts allowed within the restart window"
     )
@@ -124,8 +141,46 @@ class Settings(BaseSettings):
     recheck_days: float = Field(
         default=30.0, ge=0, le=3650, description="Days after which a model's files are verified again; 0 disables it"
     )
+    keep_states_hours: float = Field(
+        default=24.0,
+        ge=0,
+        le=8760,
+        description="Hours for which a failed or cancelled task keeps its newest state, from which a retry continues",
+    )
     idle_unload_seconds: float = Field(
         default=0.0, ge=0, description="Idle seconds after which a worker unloads its model; 0 disables it"
+    )
+    janitor_seconds: float = Field(
+        default=600.0, gt=0, le=86_400, description="Interval between two rounds of the janitor, in seconds"
+    )
+    backup_hours: float = Field(
+        default=24.0, ge=0, le=8760, description="Hours between two copies of the SQLite database; 0 makes none"
+    )
+    backup_copies: int = Field(
+        default=7, ge=1, le=1000, description="Copies of the database that are kept in `backups`"
+    )
+    keep_progress_days: float = Field(
+        default=7.0, ge=0, le=3650, description="Days after which the progress events of an ended task go; 0 keeps them"
+    )
+    keep_hidden_days: float = Field(
+        default=30.0,
+        ge=0,
+        le=3650,
+        description="Days after which a removed task without a video goes, with all its events; 0 keeps it",
+    )
+    database_mb: float = Field(
+        default=512.0,
+        ge=0,
+        description="Size of the SQLite database above which progress events of ended tasks go early; 0 is no limit",
+    )
+    keep_uploads_hours: float = Field(
+        default=1.0, gt=0, le=8760, description="Hours after which an uploaded image that no task uses is deleted"
+    )
+    keep_parts_hours: float = Field(
+        default=24.0, gt=0, le=8760, description="Hours after which an unfinished file that nobody writes is deleted"
+    )
+    keep_workers_hours: float = Field(
+        default=24.0, ge=0, le=8760, description="Hours after which a silent worker leaves the register; 0 keeps it"
     )
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads of the engine; 0 leaves the choice to torch")
     log_json: bool = Field(default=False, description="Write the log as JSON lines")

@@ -17,7 +17,7 @@ from enum import StrEnum
 import structlog
 
 from backend.core.domain import utcnow
-from backend.core.errors import WanError
+from backend.core.errors.base import WanError
 
 log = structlog.get_logger(__name__)
 

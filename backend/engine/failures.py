@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from backend.core.errors import OutOfMemory
+from backend.core.errors.generation import OutOfMemory
 from backend.core.faults import DeviceFull
 from backend.core.planning.memory_ladder import MemoryUse
 

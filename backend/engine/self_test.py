@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from backend.core.errors import DeviceUnusable
+from backend.core.errors.surroundings import DeviceUnusable
 from backend.core.planning.abilities import NATIVE, AttentionSetting, KernelVerdict
 from backend.core.planning.hardware import detect_hardware
 from backend.engine.device.attention import names_for, try_by_name

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from backend.core.catalogue.table import ModelSpec, models_in_force
-from backend.core.errors import InvalidRequest, LatentsNotKept
+from backend.core.errors.lookups import LatentsNotKept
+from backend.core.errors.requests import InvalidRequest
 from backend.core.paths import Home
 from backend.core.requests.forms import GenerationRequest, RequestDraft
 from backend.core.requests.rules import check_crf, check_fps

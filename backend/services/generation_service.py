@@ -1,4 +1,4 @@
-"""The web side of the task lifecycle: submit, extend, decode again, delete.
+"""The web side of the task lifecycle: submit, extend, decode again, edit, retry, delete.
 
 Makes every decision that precedes queuing; generates nothing. Knows the store, the model files and the
 stored images, never the engine.
@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import structlog
 
 from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.config.file import ConfigFile
 from backend.core.config.generation_policy import GenerationMode, stored_policy
 from backend.core.domain import Task, new_task_id
-from backend.core.errors import DoesNotFit, InvalidRequest, LoraNotFound, ModelDamaged, ModelUnavailable
+from backend.core.errors.actions import resubmit
+from backend.core.errors.lookups import StateConflict
+from backend.core.errors.models import ModelDamaged, ModelUnavailable
+from backend.core.errors.requests import DoesNotFit, InvalidRequest, LoraNotFound
 from backend.core.paths import Home
 from backend.core.planning.optimizer import Decision
 from backend.core.requests.forms import (
@@ -31,12 +38,16 @@ from backend.core.settings import Settings
 from backend.models.folder.manager import ModelManager, ModelState
 from backend.models.lora.library import LoraLibrary
 from backend.services.continuation import Continuation
+from backend.services.editing import changed, draft_of
 from backend.services.media.images import InputStore
 from backend.services.model_choice import Choice, choose_model
 from backend.services.models.availability import FetchFirst, ModelAvailability
 from backend.services.planning.forecast import Forecast, Span
+from backend.store.control import WAITING
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +166,52 @@ class GenerationService:
             raise InvalidRequest("Prompt cannot be empty", details={"field": "prompt"})
         return choose_model(self._models, draft)
 
+    def edit(self, task_id: str, changes: Mapping[str, Any]) -> Task:
+        """Change fields of the request of a task that waits or is paused, by the rules for a new one.
+
+        `changes` has values of `RequestDraft` by name; None stands for the model's default. What the task has computed
+        is used where the new request gives the same latents.
+
+        Raises:
+            TaskNotFound: there is no such task.
+            StateConflict: it runs or has ended, or was edited meanwhile.
+            InvalidRequest, ModelUnavailable, ModelDamaged, StorageFull: as `submit`; the task stays as it is.
+        """
+        task = self._tasks.get(task_id)
+        if task.status not in WAITING:
+            raise StateConflict(f"Cannot edit task with status: {task.status}")
+        prepared = self._prepared(changed(draft_of(task, self._inputs), changes))
+        before = GenerationRequest.from_json(task.request)
+        with self._supply.hold(prepared.choice.spec):
+            prepared = self._admitted(prepared)[0]
+            request = prepared.requests[0]
+            how: Any = {"adjustments": prepared.notes, "priority": prepared.draft.priority}
+            edited = self._tasks.edit(task_id, before, request, **how)
+        self.prune_inputs()
+        return edited
+
+    def duplicate(self, task_id: str, changes: Mapping[str, Any]) -> Submission:
+        """Queue the request of a task again, in any state, with some fields changed.
+
+        Raises:
+            TaskNotFound: there is no such task.
+            InvalidRequest, ModelUnavailable, ModelDamaged, StorageFull: as `submit`.
+        """
+        return self._queue(self._prepared(changed(draft_of(self._tasks.get(task_id), self._inputs), changes)))
+
+    def retry(self, task_id: str) -> Task:
+        """Return a failed or cancelled task to the queue; it goes on from its newest saved state.
+
+        Raises:
+            TaskNotFound: there is no such task.
+            StateConflict: it is paused, or has completed.
+            UnknownModel, ModelUnavailable, ModelDamaged, StorageFull: its model can no longer be used.
+        """
+        spec = find_model(self._tasks.get(task_id).model)
+        with self._supply.hold(spec):
+            self._supply.inspect(spec)
+            return self._tasks.retry(task_id)
+
     def delete(self, task_id: str) -> None:
         """Remove a finished task from the queue view; its video stays.
 
@@ -249,6 +306,7 @@ class GenerationService:
             notes.append(f"preset {draft.preset}: " + ", ".join(f"{name} {value}" for name, value in filled.items()))
         if len(choices) > MAX_LORAS:
             raise InvalidRequest(f"At most {MAX_LORAS} LoRAs can be used at once", details={"field": "loras"})
+        self._name_nearest(choices)
         uses: list[LoraUse] = []
         for one in choices:
             use, adjusted = self._loras.plan_use(
@@ -264,6 +322,18 @@ class GenerationService:
             notes += adjusted
         return draft, tuple(uses), notes
 
+    def _name_nearest(self, choices: list[LoraChoice]) -> None:
+        """Refuse a LoRA that is not installed, and name the whole list as it would be with the nearest name."""
+        for place, one in enumerate(choices):
+            try:
+                self._loras.get(one.id)
+            except LoraNotFound as error:
+                close = error.details.get("nearest") if isinstance(error.details, dict) else None
+                if close is not None:
+                    meant = [*choices[:place], replace(one, id=close), *choices[place + 1 :]]
+                    error.actions = (resubmit(loras=[_lora_body(choice) for choice in meant]),)
+                raise
+
     def _queue(self, prepared: Prepared) -> Submission:
         choice = prepared.choice
         with self._supply.hold(choice.spec):
@@ -276,8 +346,7 @@ class GenerationService:
                 idempotency_key=prepared.draft.idempotency_key,
                 fingerprint=prepared.fingerprint,
             )
-        position = self._tasks.queue_position(tasks[0].id)
-        until_done = self._forecast.until_done(self._tasks.up_to(tasks[0].id))
+        position, until_done = self._outlook(tasks[0].id)
         # Earlier videos do not predict the speed of the network.
         known = until_done if fetch is None else None
         return Submission(tuple(tasks), choice.spec, choice.reasons, position, known, fetch)
@@ -307,9 +376,22 @@ class GenerationService:
             return replace(prepared, notes=(*prepared.notes, note)), None
         return prepared, fetch
 
+    def _outlook(self, task_id: str) -> tuple[int | None, Span | None]:
+        """Return position and time until done of a task that is queued; None for what cannot be told."""
+        try:
+            return self._tasks.queue_position(task_id), self._forecast.until_done(self._tasks.up_to(task_id))
+        except Exception:  # the task is on disk: an error now would make its client queue it a second time
+            log.exception("submit.outlook_unknown", task_id=task_id)
+            return None, None
+
 
 def _forced(prepared: Prepared, lacking: Decision | None) -> Prepared:
     """Note on a forced request that it does not seem to fit."""
     if lacking is None or not prepared.requests[0].force:
         return prepared
     return replace(prepared, notes=(*prepared.notes, f"forced although {lacking.reason}"))
+
+
+def _lora_body(choice: LoraChoice) -> dict[str, Any]:
+    """Return a LoRA of a request in the words of the API."""
+    return {name: value for name, value in asdict(choice).items() if value is not None}

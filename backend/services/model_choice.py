@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from backend.core.catalogue.spec import AUTO
 from backend.core.catalogue.table import ModelSpec, find_model
-from backend.core.errors import ImageNotAccepted, ImageRequired
+from backend.core.errors.requests import ImageNotAccepted, ImageRequired
 from backend.core.requests.forms import RequestDraft
 from backend.core.requests.frame_size import makes_exactly
 from backend.core.requests.rules import check_images

@@ -12,15 +12,12 @@ from functools import partial
 
 from backend.core.catalogue.table import Mode, find_model
 from backend.core.domain import Output, Phase, Progress, Stage
-from backend.core.errors import (
-    Interrupted,
-    InvalidRequest,
-    LatentsNotKept,
-    ModelDamaged,
-    NonFiniteLatents,
-    OutOfMemory,
-    WanError,
-)
+from backend.core.errors.base import WanError
+from backend.core.errors.generation import NonFiniteLatents, OutOfMemory
+from backend.core.errors.interruptions import Interrupted
+from backend.core.errors.lookups import LatentsNotKept
+from backend.core.errors.models import ModelDamaged
+from backend.core.errors.requests import InvalidRequest
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
 from backend.core.planning.memory_ladder import OomPolicy
@@ -130,6 +127,7 @@ class RealGenerationPipeline:
             progress.update(Stage.INITIALIZING, "Starting")
             if fetch:
                 ModelFetch(self._bridge, request, progress, self._options.admit, self._options.paused).run()
+                progress.saved(0)
                 started = time.monotonic()  # a model's first download does not count towards a video's time
                 planned = plans.planned(request)  # more is known about an installed model
             try:

@@ -17,8 +17,11 @@ from sqlalchemy import URL, Connection, create_engine, event, inspect, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from backend.core.errors import BadSettings, StorageFull, StoreFailed, StoreUnavailable, WanError
+from backend.core.errors.base import WanError
+from backend.core.errors.surroundings import BadSettings, StorageFull, StoreFailed, StoreUnavailable
+from backend.store.rows import from_json
 from backend.store.schema import newest_revision, upgrade
+from backend.store.sqlite_file import SameFile, explain
 
 #: How long a connection waits for the current writer, in seconds. Well under the lease of a task.
 BUSY_SECONDS: Final = 10
@@ -26,12 +29,24 @@ BUSY_SECONDS: Final = 10
 CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
 #: Advisory lock that serialises PostgreSQL's writers as SQLite's are; any fixed number will do.
 WRITER_LOCK: Final = 0x77616E32
+#: What PostgreSQL itself gives up after; {0} is `BUSY_SECONDS`.
+_LIMITS: Final = "-c lock_timeout={0}s -c statement_timeout=30s -c idle_in_transaction_session_timeout=30s"
+#: How a connection notices that the network, or the machine of the server, is gone: in half a minute.
+_KEEPALIVE: Final = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,  # milliseconds
+}
+_GIVES_PAGES_BACK: Final = "PRAGMA auto_vacuum = INCREMENTAL"
+_CURSORS: Final = "cursors"  # key of a connection's notes: what was executed since it left the pool
 
 
 class Database:
     """One database and its connection pool; thread-safe."""
 
-    def __init__(self, place: str | Path, *, checkpointer: bool = True) -> None:
+    def __init__(self, place: str | Path, *, checkpointer: bool = True, creates: bool = True) -> None:
         """Open lazily: nothing is read or written before the first transaction.
 
         `place` is a URL of SQLAlchemy's form, or the path of an SQLite file, in which every character is itself.
@@ -40,21 +55,30 @@ class Database:
         can damage the file when one connection writes while another resets the log (the "WAL-reset bug").
         So no connection checkpoints automatically, and the one process that does locks writers out.
 
+        With `creates` off, a database that does not exist, or has another schema, is unavailable: workers wait for the
+        server, which alone knows whether it is new or lost.
+
         Raises:
             BadSettings: the URL is invalid, or its driver is not installed.
         """
         self._url = URL.create("sqlite", database=str(place)) if isinstance(place, Path) else _parse(place)
         self._sqlite = self._url.get_backend_name() == "sqlite"
         self._checkpointer = checkpointer and self._sqlite
+        self._creates = creates
+        #: The SQLite file; None for PostgreSQL.
+        self.file = Path(self._url.database or "") if self._sqlite else None
+        self._same = None if self.file is None else SameFile(self.file, creates=creates)
         self._checkpointing = threading.Lock()
         self._writing = threading.Lock()
         try:
             if self._sqlite:
-                self._engine = create_engine(self._url, connect_args={"timeout": BUSY_SECONDS})
-                event.listen(self._engine, "connect", _prepare_sqlite)
+                self._engine = create_engine(
+                    self._url, connect_args={"timeout": BUSY_SECONDS}, json_deserializer=from_json
+                )
+                event.listen(self._engine, "connect", self._on_connect)
+                event.listen(self._engine, "after_cursor_execute", _remember)
             else:
-                limits = f"-c lock_timeout={BUSY_SECONDS}s -c idle_in_transaction_session_timeout={3 * BUSY_SECONDS}s"
-                arguments = {"options": limits, "connect_timeout": BUSY_SECONDS}
+                arguments = {"options": _LIMITS.format(BUSY_SECONDS), "connect_timeout": BUSY_SECONDS} | _KEEPALIVE
                 self._engine = create_engine(self._url, pool_pre_ping=True, connect_args=arguments)
         except ModuleNotFoundError as error:
             raise BadSettings(
@@ -69,12 +93,13 @@ class Database:
             StoreUnavailable: the database stays locked, or is broken or unreachable.
             StorageFull: the disk is full.
         """
-        with self._turn(), _translated(), self._engine.begin() as connection:
+        with self._turn(), self._translated(), self._engine.begin() as connection, _closing_cursors(connection):
             # BEGIN IMMEDIATE, because a transaction that upgrades from reading to writing fails at once when
             # another has written in between, regardless of the busy timeout.
             first = "BEGIN IMMEDIATE" if self._sqlite else f"SELECT pg_advisory_xact_lock({WRITER_LOCK})"
             connection.exec_driver_sql(first)
             yield connection
+            self._check_file()  # a commit into a file that nobody sees any more must not be acknowledged
         self._checkpoint_if_due()
 
     @contextmanager
@@ -84,7 +109,7 @@ class Database:
         Raises:
             StoreUnavailable: the database is broken or unreachable.
         """
-        with _translated(), self._engine.connect() as connection:
+        with self._translated(), self._engine.connect() as connection, _closing_cursors(connection):
             if self._sqlite:
                 connection.exec_driver_sql("BEGIN")
             yield connection
@@ -94,40 +119,108 @@ class Database:
         """Bring the schema up to date, in one transaction. Cheap when it already is.
 
         Raises:
-            StoreUnavailable: the file is not a wan22 database, or a newer wan22 wrote it.
+            StoreUnavailable: the file is not a wan22 database, a newer wan22 wrote it, or this process may not create
+                or change it.
         """
-        self._refuse_damage()
-        if self._revision() == newest_revision():
+        found = self.revision()
+        if found == newest_revision():
             return  # the usual start; importing Alembic takes a fifth of a second
+        if not self._creates and (found is None or found < newest_revision()):
+            raise StoreUnavailable(
+                "The database has no schema yet" if found is None else "The database has the schema of an older wan22",
+                suggestions=("Start `wan22 serve` of this version: it brings the database up to date.",),
+            )
         with self.begin() as connection:
+            if not self._sqlite:
+                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
             upgrade(connection, self._url)
 
-    def _revision(self) -> str | None:
+    def revision(self) -> str | None:
+        """Return the revision of the schema; None without one.
+
+        Raises:
+            StoreUnavailable, DatabaseDamaged: it cannot be read.
+        """
         with self.read() as connection:
             if not inspect(connection).has_table("alembic_version"):
                 return None
             revision: str | None = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
             return revision
 
-    def _refuse_damage(self) -> None:
-        """Check the whole SQLite file once, so that damage is found at the start and not in the middle of the night."""
-        if not self._checkpointer:
-            return
-        with self.read() as connection:
-            found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
-        if found != "ok":
-            raise _damaged()
+    def is_away(self) -> bool:
+        """Whether no connection can be opened now, as opposed to a database that answers and is not usable."""
+        try:
+            self.revision()
+        except StoreUnavailable:
+            return True
+        return False
 
     def checkpoint(self) -> None:
         """Fold SQLite's write-ahead log into the database file and empty it. Does nothing while the file is busy."""
         # TRUNCATE holds the writer lock throughout, so nobody writes meanwhile.
         if self._sqlite:
-            with _translated(), self._engine.connect() as connection:
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._outside_transactions("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def copy_to(self, path: Path) -> None:
+        """Write a consistent, compact copy of an SQLite database to a new file, while others read and write.
+
+        The copy is not synced to disk.
+
+        Raises:
+            StorageFull, StoreUnavailable: it could not be written, or the database cannot be read.
+        """
+        self._outside_transactions("VACUUM INTO ?", (str(path),))
+
+    def compact(self) -> None:
+        """Rewrite an SQLite database without its free pages, so that it gives pages back to the disk from then on.
+
+        Raises:
+            StorageFull, StoreUnavailable: there is no room for a second copy, or somebody else uses the database.
+        """
+        with self._translated(), self._engine.connect() as connection:
+            connection.exec_driver_sql(_GIVES_PAGES_BACK)
+            connection.exec_driver_sql("VACUUM")
+
+    def _outside_transactions(self, statement: str, parameters: tuple[str, ...] = ()) -> None:
+        with self._translated(), self._engine.connect() as connection:
+            connection.exec_driver_sql(statement, parameters)
 
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+
+    def _on_connect(self, connection: sqlite3.Connection, _record: Any) -> None:
+        _prepare_sqlite(connection)
+        if self._same is not None:
+            self._same.note()
+
+    def _check_file(self) -> None:
+        if self._same is not None:
+            self._same.check()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Translate driver errors about a lost or full database into ours; programming errors pass through."""
+        self._check_file()
+        try:
+            yield
+        except PoolTimeout as error:
+            raise StoreUnavailable from error
+        except DBAPIError as error:
+            translated = self._translate(error)
+            if translated is None:
+                raise
+            raise translated from error
+
+    def _translate(self, error: DBAPIError) -> WanError | None:
+        if getattr(error.orig, "sqlstate", None) == "53100":
+            return StorageFull("The disk of the database is full")
+        if (about_storage := explain(error.orig, self.file)) is not None:
+            return about_storage
+        gone = isinstance(error, OperationalError | InternalError) or error.connection_invalidated
+        # Wrong SQL or a missing table must surface.
+        programming = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_ERROR
+        return StoreUnavailable() if gone and not programming else None
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -168,8 +261,12 @@ def _parse(text: str) -> URL:
     return url
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+def _prepare_sqlite(connection: sqlite3.Connection) -> None:
     connection.isolation_level = None  # the driver must not open transactions itself
+    connection.text_factory = _text
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    if not pages:  # a new database; on an existing one, this would need the writer's lock and change nothing
+        connection.execute(_GIVES_PAGES_BACK).close()
     for pragma in (
         "journal_mode=WAL",
         "synchronous=FULL",
@@ -180,34 +277,26 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
         connection.execute(f"PRAGMA {pragma}").close()
 
 
+def _text(raw: bytes) -> str:
+    """Decode a text, damaged or not: the driver's own way would fail whole lists for one wrong byte."""
+    return raw.decode("utf-8", "replace")
+
+
+def _remember(
+    connection: Connection, cursor: sqlite3.Cursor, _statement: str, _parameters: Any, _context: Any, _many: bool
+) -> None:
+    connection.info.setdefault(_CURSORS, []).append(cursor)
+
+
 @contextmanager
-def _translated() -> Iterator[None]:
-    """Translate driver errors about a lost or full database into ours; programming errors pass through."""
+def _closing_cursors(connection: Connection) -> Iterator[None]:
+    """Close what the block executed: a cursor that was read in part would keep its snapshot alive in the pool.
+
+    SQLite's rollback spares running statements, and so the next user of the connection would see the old data, and
+    could not write.
+    """
     try:
         yield
-    except PoolTimeout as error:
-        raise StoreUnavailable from error
-    except DBAPIError as error:
-        translated = _translate(error)
-        if translated is None:
-            raise
-        raise translated from error
-
-
-def _damaged() -> StoreUnavailable:
-    return StoreUnavailable(
-        "The database file is damaged or not a database; it was left as it is",
-        suggestions=("Move the file wan22.db away, or restore a copy of it, and start again.",),
-    )
-
-
-def _translate(error: DBAPIError) -> WanError | None:
-    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF  # the primary code; the higher bits are details
-    state = getattr(error.orig, "sqlstate", None)
-    if code == sqlite3.SQLITE_FULL or state == "53100":
-        return StorageFull("The disk of the database is full")
-    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return _damaged()
-    gone = isinstance(error, OperationalError | InternalError) or error.connection_invalidated
-    programming = code == sqlite3.SQLITE_ERROR  # wrong SQL or a missing table must surface
-    return StoreUnavailable() if gone and not programming else None
+    finally:
+        for cursor in connection.info.pop(_CURSORS, ()):
+            cursor.close()

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from backend.core.domain import TaskEvent
 from backend.store.engine import Database
-from backend.store.rows import to_event
+from backend.store.rows import readable, to_event
 from backend.store.tables import events
 
 
@@ -23,10 +23,10 @@ class EventLog:
         """Return the events of all tasks after this id, oldest first."""
         query = select(events).where(events.c.id > event_id).order_by(events.c.id).limit(limit)
         with self._database.read() as connection:
-            return [to_event(row) for row in connection.execute(query)]
+            return readable(connection.execute(query).all(), to_event)
 
     def of_task(self, task_id: str, after_number: int = 0) -> list[TaskEvent]:
         """Return the events of one task after this number, oldest first, even of a deleted task."""
         mine = (events.c.task_id == task_id) & (events.c.number > after_number)
         with self._database.read() as connection:
-            return [to_event(row) for row in connection.execute(select(events).where(mine).order_by(events.c.number))]
+            return readable(connection.execute(select(events).where(mine).order_by(events.c.number)).all(), to_event)

@@ -14,10 +14,10 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, case, delete, func, or_, select
 
 from backend.core.domain import TERMINAL, Output, TaskStatus
-from backend.core.errors import OutputFileMissing, OutputNotFound
+from backend.core.errors.lookups import OutputFileMissing, OutputNotFound
 from backend.core.paths import Home, resolve_under
 from backend.store.engine import Database
-from backend.store.rows import moment, to_output
+from backend.store.rows import moment, readable, to_output
 from backend.store.tables import database_now, outputs, tasks
 
 _DAY_SECONDS = 86_400.0
@@ -43,7 +43,7 @@ class OutputStore:
         """Return the outputs, newest first."""
         newest = select(outputs).order_by(outputs.c.created_at.desc(), outputs.c.task_id)
         with self._database.read() as connection:
-            return [to_output(row) for row in connection.execute(newest.limit(limit).offset(offset))]
+            return readable(connection.execute(newest.limit(limit).offset(offset)).all(), to_output)
 
     def totals(self) -> tuple[int, int]:
         """Return the number of outputs and the size of their videos in bytes."""
@@ -61,7 +61,7 @@ class OutputStore:
             .limit(limit)
         )
         with self._database.read() as connection:
-            return [to_output(row) for row in connection.execute(query)]
+            return readable(connection.execute(query).all(), to_output)
 
     def not_as_asked(self, task_ids: Sequence[str]) -> dict[str, Output]:
         """Return those outputs of these tasks that another model made, or none, by task."""

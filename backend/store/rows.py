@@ -1,13 +1,44 @@
-"""Converts database rows to domain types, and texts to what a database can store."""
+"""Converts database rows to domain types, and texts to what a database can store.
+
+A file system may damage single bytes without a word, and a newer version may have written what this one does not know:
+such a row must not keep the others from being read.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
+import structlog
 from sqlalchemy import Row
 
 from backend.core.domain import EventType, Output, Task, TaskEvent, TaskStatus
+from backend.core.errors.base import WanError
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+
+def readable(rows: Iterable[Row[Any]], read: Callable[[Row[Any]], T]) -> list[T]:
+    """Read rows, and leave out those that cannot be read; the log names them."""
+    found = []
+    for row in rows:
+        try:
+            found.append(read(row))
+        except Exception as error:  # the boundary of a row
+            log.error("store.row_unreadable", row=str(row._mapping.get("id", row[0])), error=type(error).__name__)
+    return found
+
+
+def from_json(text: str | bytes) -> Any:
+    """Decode a JSON column; None where it is damaged, so that the rest of its row, and other rows, can be read."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def moment(seconds: float) -> datetime:
@@ -20,14 +51,26 @@ def storable(text: str) -> str:
     return text.replace("\x00", "").encode("utf-8", "replace").decode()
 
 
+def failure_data(error: WanError) -> dict[str, Any]:
+    """Describe an error for the event that ends a task."""
+    return {
+        "error": error.code,
+        "message": storable(error.message),
+        "category": error.category.value,
+        "retryable": error.retryable,
+        "suggestions": [storable(step) for step in error.next_steps],
+        "actions": list(error.actions),
+    }
+
+
 def to_task(row: Row[Any]) -> Task:
-    """Read a row of `tasks`."""
+    """Read a row of `tasks`; a damaged request is empty."""
     return Task(
         id=row.id,
         status=TaskStatus(row.status),
         model=row.model,
-        request=row.request,
-        adjustments=tuple(row.adjustments),
+        request=row.request if isinstance(row.request, dict) else {},
+        adjustments=tuple(row.adjustments or ()),
         priority=row.priority,
         attempt=row.attempt,
         max_attempts=row.max_attempts,
@@ -37,6 +80,7 @@ def to_task(row: Row[Any]) -> Task:
         worker_id=row.worker_id,
         lease_token=row.lease_token,
         cancel_requested=row.cancel_requested,
+        pause_requested=row.pause_requested,
         stage=row.stage,
         progress=row.progress,
         message=row.message,
@@ -46,7 +90,9 @@ def to_task(row: Row[Any]) -> Task:
         preview_step=row.preview_step,
         error_code=row.error_code,
         error_message=row.error_message,
-        error_suggestions=tuple(row.error_suggestions or ()),
+        # Sentences for people and, behind them, actions for clients.
+        error_suggestions=tuple(step for step in row.error_suggestions or () if isinstance(step, str)),
+        error_actions=tuple(step for step in row.error_suggestions or () if isinstance(step, dict)),
         download_paused=bool(row._mapping.get("download_paused", False)),
     )
 
@@ -58,7 +104,7 @@ def to_event(row: Row[Any]) -> TaskEvent:
         task_id=row.task_id,
         number=row.number,
         type=EventType(row.type),
-        data=row.data,
+        data=row.data if isinstance(row.data, dict) else {},
         created_at=moment(row.created_at),
     )
 

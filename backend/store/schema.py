@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import URL, Connection, inspect
 
-from backend.core.errors import StoreUnavailable
+from backend.core.errors.surroundings import StoreUnavailable
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 

@@ -71,6 +71,9 @@ tasks = Table(
     Column("request", JSON, nullable=False),
     Column("adjustments", JSON, nullable=False),
     Column("priority", Integer, nullable=False),
+    Column(
+        "place", Double, nullable=False, server_default="0"
+    ),  # order within one priority: the number at arrival, until it is moved
     Column("attempt", Integer, nullable=False),
     Column("max_attempts", Integer, nullable=False),
     Column("idempotency_key", String(255), unique=True),
@@ -82,6 +85,7 @@ tasks = Table(
     Column("lease_token", String(64)),
     Column("lease_expires_at", Double),
     Column("cancel_requested", Boolean, nullable=False, server_default=false()),
+    Column("pause_requested", Boolean, nullable=False, server_default=false()),
     Column("stage", String(32)),
     Column("stage_started_at", Double),
     Column("progress", Double, nullable=False, server_default="0"),  # 0..1
@@ -95,12 +99,25 @@ tasks = Table(
     Column("error_suggestions", JSON),
     Column("last_event", Integer, nullable=False, server_default="0"),  # number of the newest event
     Column("deleted_at", Double),  # hidden from the queue; kept because its events and output refer to it
+    # What outlives the worker: steps in the newest saved state; 0 = the model has been downloaded.
+    Column("saved_step", Integer),
+    Column("advanced", Boolean, nullable=False, server_default=false()),  # whether this attempt saved something new
+    Column("strikes", Integer, nullable=False, server_default="0"),  # lost attempts in a row that saved nothing new
     CheckConstraint(_one_of("status", TaskStatus), name="tasks_status"),
     CheckConstraint("(status = 'processing') = (lease_token IS NOT NULL)", name="tasks_lease"),
     CheckConstraint("progress BETWEEN 0 AND 1", name="tasks_progress"),
-    CheckConstraint("attempt BETWEEN 0 AND max_attempts", name="tasks_attempt"),
-    Index("tasks_queue", "status", "priority", "number"),
+    CheckConstraint("attempt >= 0 AND strikes BETWEEN 0 AND max_attempts", name="tasks_attempt"),
+    Index("tasks_queue", "status", "priority", "place", "number"),
     sqlite_autoincrement=True,
+)
+
+#: While a row is here, no worker in its scope claims a task.
+holds = Table(
+    "holds",
+    metadata,
+    Column("scope", String(512), primary_key=True),  # the queue, or a device of a host
+    Column("interrupts", Boolean, nullable=False),  # whether running tasks are handed back
+    Column("created_at", Double, nullable=False),
 )
 
 events = Table(
@@ -149,7 +166,7 @@ workers = Table(
     Column("seen_at", Double, nullable=False),
     Column("model", String(64)),  # in the worker's memory
     Column("equipment", JSON),  # device, precision and attention, with reasons
-    CheckConstraint(_one_of("state", ("loading", "idle", "busy", "waiting")), name="workers_state"),
+    CheckConstraint(_one_of("state", ("loading", "idle", "busy", "yielding", "waiting")), name="workers_state"),
 )
 
 download_orders = Table(

@@ -1,8 +1,8 @@
 """The queue: the `tasks` table is the only truth about tasks, and only `TaskStore` changes it.
 
 Every change of state goes through `transition.apply`: one guarded UPDATE and one numbered event, in one
-transaction. What a worker does with the task it holds is inherited from `leases.py`. Knows nothing of
-processes or models.
+transaction. What a worker does with the task it holds is inherited from `leases.py`, what users do to their
+tasks from `control.py`. Knows nothing of processes or models.
 """
 
 from __future__ import annotations
@@ -12,12 +12,9 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final, NotRequired, TypedDict, Unpack
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Row,
-    and_,
     case,
-    exists,
     func,
     insert,
     literal,
@@ -28,29 +25,23 @@ from sqlalchemy import (
 )
 
 from backend.core.domain import TERMINAL, EventType, Priority, Task, TaskStatus
-from backend.core.errors import IdempotencyConflict, StateConflict, TaskNotFound
+from backend.core.errors.generation import TaskUnreadable
+from backend.core.errors.lookups import IdempotencyConflict, StateConflict
 from backend.core.faults import fault_point
 from backend.core.requests.forms import GenerationRequest
-from backend.store.download_orders import OrderState
-from backend.store.leases import RUNNING, UNTOUCHED, Leases
-from backend.store.rows import storable, to_task
-from backend.store.tables import database_now, download_orders, events, outputs, tasks
+from backend.store.control import WAITING, QueueControl
+from backend.store.leases import UNTOUCHED, end_failed
+from backend.store.order import QUEUE_ORDER, READY, TASKS, before, find, held, places, position, visible
+from backend.store.rows import readable, storable, to_task
+from backend.store.tables import database_now, events, outputs, tasks
 from backend.store.transition import append, apply
 
 #: How long an idempotency key outlives its task in the queue view; a client that lost an answer has retried by then.
 KEY_SECONDS: Final = 86_400.0
-_WAITING: Final = (TaskStatus.PENDING, TaskStatus.PAUSED)
 _NEWEST_EVENT: Final = "newest event"  # stands beside the states in what `tally` reads
 #: In the class below, `list` is a method.
 TaskIds = list[str]
 TaskList = list[Task]
-_QUEUE_ORDER: Final = (tasks.c.priority.desc(), tasks.c.number.asc())
-_DOWNLOAD_PAUSED: Final = exists().where(
-    download_orders.c.model == tasks.c.model, download_orders.c.state == OrderState.PAUSED
-)
-#: The tasks that a worker may claim.
-_READY: Final = and_(tasks.c.status == TaskStatus.PENDING, ~_DOWNLOAD_PAUSED)
-_TASKS: Final = select(tasks, and_(tasks.c.status == TaskStatus.PENDING, _DOWNLOAD_PAUSED).label("download_paused"))
 
 
 class HowQueued(TypedDict):
@@ -63,7 +54,7 @@ class HowQueued(TypedDict):
     idempotency_key: NotRequired[str | None]
 
 
-class TaskStore(Leases):
+class TaskStore(QueueControl):
     """All operations on tasks. Each is one transaction; the clock is the database's."""
 
     def insert(self, task_id: str, request: GenerationRequest, **how: Unpack[HowQueued]) -> Task:
@@ -97,7 +88,8 @@ class TaskStore(Leases):
         wanted = wanted.where(tasks.c.deleted_at.is_(None) | outputs.c.task_id.is_not(None))
         with self._database.read() as connection:
             requests = connection.execute(wanted).scalars().all()
-        return {request[name] for request in requests for name in ("image", "end_image") if request.get(name)}
+        known = [request for request in requests if isinstance(request, dict)]
+        return {request[name] for request in known for name in ("image", "end_image") if request.get(name)}
 
     def get(self, task_id: str) -> Task:
         """Return one task.
@@ -106,7 +98,7 @@ class TaskStore(Leases):
             TaskNotFound: there is none, or it was deleted.
         """
         with self._database.read() as connection:
-            return to_task(_visible(connection, task_id))
+            return to_task(visible(connection, task_id))
 
     def status_of(self, task_id: str) -> TaskStatus | None:
         """Return the state of a task, even one deleted from the queue view; None when the id is unknown."""
@@ -114,20 +106,32 @@ class TaskStore(Leases):
             found = connection.execute(select(tasks.c.status).where(tasks.c.id == task_id)).scalar_one_or_none()
         return None if found is None else TaskStatus(found)
 
+    def fate(self, task_id: str, seconds: float) -> tuple[TaskStatus | None, bool]:
+        """Return the state of a task as `status_of`, and whether it may go on from its saved states.
+
+        That is a task that waits, or one that failed or was cancelled less than `seconds` ago and can be retried.
+        """
+        retried = tasks.c.status.in_((TaskStatus.FAILED, TaskStatus.CANCELLED)) & tasks.c.deleted_at.is_(None)
+        recent = tasks.c.completed_at > database_now() - seconds
+        goes_on = case((or_(tasks.c.status.in_(WAITING), retried & recent), True), else_=False)
+        with self._database.read() as connection:
+            found = connection.execute(select(tasks.c.status, goes_on).where(tasks.c.id == task_id)).one_or_none()
+        return (None, False) if found is None else (TaskStatus(found[0]), bool(found[1]))
+
     def list(self, status: TaskStatus | None = None, limit: int | None = None) -> list[Task]:
         """Return the tasks of the queue view, newest first."""
-        query = _TASKS.where(tasks.c.deleted_at.is_(None)).order_by(tasks.c.number.desc()).limit(limit)
+        query = TASKS.where(tasks.c.deleted_at.is_(None)).order_by(tasks.c.number.desc()).limit(limit)
         if status is not None:
             query = query.where(tasks.c.status == status)
         with self._database.read() as connection:
-            return [to_task(row) for row in connection.execute(query)]
+            return readable(connection.execute(query).all(), to_task)
 
     def needing(self, model: str) -> TaskList:
         """Return the unfinished tasks of a model, oldest first."""
         unfinished = [status for status in TaskStatus if status not in TERMINAL]
         query = select(tasks).where(tasks.c.model == model, tasks.c.status.in_(unfinished)).order_by(tasks.c.number)
         with self._database.read() as connection:
-            return [to_task(row) for row in connection.execute(query)]
+            return readable(connection.execute(query).all(), to_task)
 
     def counts(self) -> dict[TaskStatus, int]:
         """Return the number of tasks in the queue view by state, 0 included."""
@@ -151,23 +155,30 @@ class TaskStore(Leases):
         Tasks that wait for a paused download are not counted. None also when the task has left the queue view.
         """
         with self._database.read() as connection:
-            row = _row(connection, task_id)
-            return None if row is None else _position(connection, row)
+            row = find(connection, task_id)
+            return None if row is None else position(connection, row)
 
-    def up_to(self, task_id: str) -> TaskList:
+    def order(self) -> TaskIds:
+        """Return the ids of the tasks that are ready to run, the next one first."""
+        with self._database.read() as connection:
+            return [place.task_id for place in places(connection)]
+
+    def up_to(self, task_id: str, limit: int = 200) -> TaskList:
         """Return the running tasks, the tasks that run before this one in queue order, and this one.
 
-        Empty when this task is not ready to run, or has left the queue view.
+        Empty when this task is not ready to run, or has left the queue view. Empty, too, when there are more than
+        `limit` tasks: what is days away is not worth reading the whole queue for.
         """
         with self._database.read() as connection:
-            row = _row(connection, task_id)
+            row = find(connection, task_id)
             if row is None or row.status != TaskStatus.PENDING or row.download_paused:
                 return []
-            waiting = _READY & (_before(row) | (tasks.c.id == row.id))
+            waiting = READY & (before(row) | (tasks.c.id == row.id))
             running = tasks.c.status == TaskStatus.PROCESSING
-            order = case((running, 0), else_=1), *_QUEUE_ORDER
-            found = connection.execute(select(tasks).where(or_(running, waiting)).order_by(*order))
-            return [to_task(one) for one in found]
+            order = case((running, 0), else_=1), *QUEUE_ORDER
+            ahead = select(tasks).where(or_(running, waiting)).order_by(*order).limit(limit + 1)
+            found = connection.execute(ahead).all()
+            return readable(found, to_task) if len(found) <= limit else []
 
     def explain(self, reason: str) -> None:
         """Tell the owners of waiting tasks why no task runs; the first claim removes the message again."""
@@ -198,12 +209,13 @@ class TaskStore(Leases):
 
         A task whose model's download is paused is passed over and keeps its place. A worker that never `downloads`
         takes it all the same: no pause concerns it, and the attempt reports what is missing. Tasks of the models
-        `without` are passed over as well.
+        `without` are passed over as well. Nothing is claimed while the queue or the worker's device is held.
         """
-        ready = _READY if downloads else tasks.c.status == TaskStatus.PENDING
+        ready = READY if downloads else tasks.c.status == TaskStatus.PENDING
+        ready = ready & ~held(worker_id)
         if without:
             ready = ready & tasks.c.model.not_in(without)
-        first = select(tasks.c.id).where(ready).order_by(*_QUEUE_ORDER).limit(1)
+        first = select(tasks.c.id).where(ready).order_by(*QUEUE_ORDER).limit(1)
         with self._database.read() as connection:
             if connection.execute(first).first() is None:
                 return None  # an idle worker looks often, and must not keep the writers waiting
@@ -214,7 +226,7 @@ class TaskStore(Leases):
             row = apply(
                 connection,
                 task_id,
-                _WAITING[:1],
+                (TaskStatus.PENDING,),
                 TaskStatus.PROCESSING,
                 EventType.STARTED,
                 lambda row: {"attempt": row.attempt, "worker_id": worker_id},
@@ -226,30 +238,13 @@ class TaskStore(Leases):
                     "lease_expires_at": database_now() + lease_seconds,
                     "started_at": database_now(),
                     "cancel_requested": False,
+                    "advanced": False,
+                    "pause_requested": False,
                 },
             )
+            task = None if row is None else _claimed(connection, row)
         fault_point("claim.after_commit")
-        return None if row is None else to_task(row)
-
-    def request_cancel(self, task_id: str) -> Task:
-        """Cancel a waiting task at once; ask the worker of a running one to stop. Idempotent.
-
-        Raises:
-            TaskNotFound: there is no such task.
-            StateConflict: it has completed or failed.
-        """
-        with self._database.begin() as connection:
-            row = _visible(connection, task_id)
-            status = TaskStatus(row.status)
-            if status in TERMINAL and status is not TaskStatus.CANCELLED:
-                raise StateConflict(f"Cannot cancel task with status: {status}")
-            if status in _WAITING:
-                cancelled = TaskStatus.CANCELLED, EventType.CANCELLED
-                row = apply(connection, task_id, _WAITING, *cancelled) or row
-            elif not row.cancel_requested:
-                event, values = EventType.CANCEL_REQUESTED, {"cancel_requested": True}
-                row = apply(connection, task_id, RUNNING, status, event, values=values) or row
-            return to_task(row)
+        return task
 
     def delete(self, task_id: str) -> None:
         """Remove an ended task from the queue view. Its video remains.
@@ -259,7 +254,7 @@ class TaskStore(Leases):
             StateConflict: it has not ended.
         """
         with self._database.begin() as connection:
-            row = _visible(connection, task_id)
+            row = visible(connection, task_id)
             if TaskStatus(row.status) not in TERMINAL:
                 raise StateConflict("Cannot delete active task. Cancel it first.")
             self._hide(connection, row)
@@ -279,21 +274,18 @@ class TaskStore(Leases):
         apply(connection, row.id, (status,), status, EventType.DELETED, values=gone)
 
 
-def _row(connection: Connection, task_id: str) -> Row[Any] | None:
-    return connection.execute(_TASKS.where(tasks.c.id == task_id, tasks.c.deleted_at.is_(None))).one_or_none()
-
-
-def _visible(connection: Connection, task_id: str) -> Row[Any]:
-    row = _row(connection, task_id)
-    if row is None:
-        raise TaskNotFound
-    return row
+def _claimed(connection: Connection, row: Row[Any]) -> Task | None:
+    """Read a task that was just claimed; fail one that cannot be read, so that others do not wait behind it."""
+    found = [task for task in readable([row], to_task) if task.request]
+    if not found:
+        end_failed(connection, row.id, TaskUnreadable())
+    return found[0] if found else None
 
 
 def _with_key(connection: Connection, key: str, fingerprint: str) -> Row[Any] | None:
     expired = tasks.c.deleted_at < database_now() - KEY_SECONDS
     connection.execute(update(tasks).where(tasks.c.idempotency_key == key, expired).values(idempotency_key=None))
-    known = connection.execute(_TASKS.where(tasks.c.idempotency_key == key)).one_or_none()
+    known = connection.execute(TASKS.where(tasks.c.idempotency_key == key)).one_or_none()
     if known is not None and known.fingerprint != fingerprint:
         raise IdempotencyConflict
     return known
@@ -310,6 +302,7 @@ def _insert(
             request=request.to_json(),
             adjustments=list(how["adjustments"]),
             priority=how["priority"].rank,
+            place=select(func.coalesce(func.max(tasks.c.number), 0) + 1).scalar_subquery(),
             attempt=0,
             max_attempts=how["max_attempts"],
             idempotency_key=key,
@@ -319,19 +312,6 @@ def _insert(
         )
     )
     data = {"model": request.model, "prompt": request.prompt, "resolution": request.resolution}
-    row = _visible(connection, task_id)
-    append(connection, row, EventType.SUBMITTED, data | {"position": _position(connection, row)})
+    row = visible(connection, task_id)
+    append(connection, row, EventType.SUBMITTED, data | {"position": position(connection, row)})
     return row
-
-
-def _position(connection: Connection, row: Row[Any]) -> int | None:
-    if row.status != TaskStatus.PENDING or row.download_paused:
-        return None
-    query = select(func.count()).select_from(tasks).where(_READY, _before(row))
-    return int(connection.execute(query).scalar_one()) + 1
-
-
-def _before(row: Row[Any]) -> ColumnElement[bool]:
-    """The tasks that a worker takes before this one."""
-    earlier = (tasks.c.priority == row.priority) & (tasks.c.number < row.number)
-    return or_(tasks.c.priority > row.priority, earlier)

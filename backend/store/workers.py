@@ -19,7 +19,7 @@ from sqlalchemy import Row, delete, insert, select, update
 
 from backend.core.planning.machine import Machine
 from backend.store.engine import Database
-from backend.store.rows import moment, storable
+from backend.store.rows import moment, readable, storable
 from backend.store.tables import database_now, workers
 
 #: Two starts of processes with the same id that are closer than this are the same one, in seconds.
@@ -32,6 +32,7 @@ class WorkerState(StrEnum):
     LOADING = "loading"  # starting, or loading a model
     IDLE = "idle"  # waiting for a task
     BUSY = "busy"  # running a task
+    YIELDING = "yielding"  # takes no task now, as its operator or user wants; the detail says why
     WAITING = "waiting"  # takes no task until its surroundings are in order again; the detail says what is wrong
 
 
@@ -117,12 +118,12 @@ class WorkerStore:
         # A heartbeat of the future is one from before the clock was set back.
         fresh = workers.c.seen_at.between(database_now() - within_seconds, database_now() + within_seconds)
         with self._database.read() as connection:
-            return [_info(row) for row in connection.execute(select(workers).where(fresh).order_by(workers.c.id))]
+            return readable(connection.execute(select(workers).where(fresh).order_by(workers.c.id)).all(), _info)
 
     def list(self) -> list[WorkerInfo]:
         """Return every registered worker, dead or alive."""
         with self._database.read() as connection:
-            return [_info(row) for row in connection.execute(select(workers).order_by(workers.c.started_at))]
+            return readable(connection.execute(select(workers).order_by(workers.c.started_at)).all(), _info)
 
     def remove(self, worker_id: str) -> None:
         """Remove a worker from the register."""

@@ -12,16 +12,14 @@ from typing import Any, Final
 
 import structlog
 
-from backend.core.domain import Output, Progress, Stage, Task, TaskStatus
-from backend.core.errors import (
-    LeaseLost,
-    StoreFailed,
-    TaskCancelled,
-    WanError,
-    WorkerStopping,
-)
+from backend.core.domain import Output, Progress, Stage, StopRequest, Task, TaskStatus
+from backend.core.errors.base import WanError
+from backend.core.errors.interruptions import LeaseLost, TaskCancelled, TaskHeldUp, TaskPaused, WorkerStopping
+from backend.core.errors.surroundings import StoreFailed
 from backend.core.planning.memory_level import MemoryAlert
+from backend.store.leases import Loss
 from backend.store.tasks import TaskStore
+from backend.worker.stall import SignsOfLife
 
 #: Progress is written at most this often, in seconds; changes of stage, last steps and last bytes always are.
 REPORT_SECONDS: Final = 0.2
@@ -38,28 +36,38 @@ class Attempt:
     """The right to work on a task, from the claim to the end."""
 
     def __init__(
-        self, tasks: TaskStore, task: Task, *, lease_token: str, lease_seconds: float, stopping: threading.Event
+        self,
+        tasks: TaskStore,
+        task: Task,
+        *,
+        lease_token: str,
+        lease_seconds: float,
+        stopping: threading.Event,
+        yields: Callable[[], str | None] = lambda: None,
     ) -> None:
+        """Take the lease; `yields` returns why the task has to make way now, None while it may continue."""
         self.task = task
         self._tasks = tasks
         self._token = lease_token
         self._lease_seconds = lease_seconds
         self._stopping = stopping
         self._lost = threading.Event()
-        self._cancelled = threading.Event()
+        self._yields = yields
+        self._asked: StopRequest | None = None
         self._polled_at = 0.0
         self._reported_at = 0.0
         self._reported_stage: Stage | None = None
+        self._reported_saved: int | None = None
+        self.signs = SignsOfLife()
 
     def renew(self) -> None:
-        """Renew the lease, and remember whether it is lost or the task cancelled.
+        """Renew the lease, and remember whether it is lost and what the user asks.
 
         Raises:
             StoreUnavailable, StorageFull: it was not written; try again soon.
         """
         try:
-            if self._tasks.heartbeat(self.task.id, self._token, self._lease_seconds):
-                self._cancelled.set()
+            self._asked = self._tasks.heartbeat(self.task.id, self._token, self._lease_seconds)
         except LeaseLost:
             self._lost.set()
 
@@ -67,30 +75,33 @@ class Attempt:
         """Publish the progress of the attempt.
 
         Raises:
-            LeaseLost, WorkerStopping, TaskCancelled: the work must stop here.
+            LeaseLost, WorkerStopping, TaskCancelled, TaskPaused, TaskHeldUp: the work must stop here.
         """
+        self.signs.report(progress)
         self._stop_if_due()
         try:
-            if self._is_due(progress):
-                cancelled = self._tasks.report(self.task.id, self._token, progress)
-                self._reported_at, self._reported_stage = time.monotonic(), progress.stage
-            else:
-                cancelled = self._tasks.check(self.task.id, self._token)
+            with self.signs.waiting():
+                if self._is_due(progress):
+                    self._asked = self._tasks.report(self.task.id, self._token, progress)
+                    self._reported_at, self._reported_stage = time.monotonic(), progress.stage
+                    self._reported_saved = progress.saved_step
+                else:
+                    self._asked = self._tasks.check(self.task.id, self._token)
         except StoreFailed as error:
             # Progress is news, not truth: the work continues, and recording its end will be retried.
             log.warning("worker.progress_not_written", error=error.code)
             return
-        if cancelled:
-            raise TaskCancelled
+        self._stop_if_due()
 
     def poll(self) -> None:
         """Stop the work here if it has to stop; cheap enough for every layer of a model. Raises like `report`."""
+        self.signs.layer()
         now = time.monotonic()
         if now - self._polled_at >= POLL_SECONDS:
             self._polled_at = now
             try:
-                if self._tasks.check(self.task.id, self._token):
-                    self._cancelled.set()
+                with self.signs.waiting():
+                    self._asked = self._tasks.check(self.task.id, self._token)
             except LeaseLost:
                 self._lost.set()
             except StoreFailed as error:
@@ -102,8 +113,15 @@ class Attempt:
             raise LeaseLost
         if self._stopping.is_set():
             raise WorkerStopping
-        if self._cancelled.is_set():
+        if self._asked is StopRequest.CANCEL:
             raise TaskCancelled
+        if self._asked is StopRequest.PAUSE:
+            raise TaskPaused
+        if self._asked is StopRequest.HAND_BACK:
+            raise TaskHeldUp("The queue or this device is paused")
+        reason = self._yields()
+        if reason is not None:
+            raise TaskHeldUp(reason)
 
     def alert(self, alert: MemoryAlert, given_up: tuple[str, ...]) -> None:
         """Publish that memory fills up and what was unloaded; news, so a failing store stops nothing."""
@@ -123,7 +141,9 @@ class Attempt:
         last_step = progress.step is not None and progress.step == progress.total_steps
         fetched = progress.fetch is not None and progress.fetch.done_bytes == progress.fetch.total_bytes
         long_ago = time.monotonic() - self._reported_at >= REPORT_SECONDS
-        return long_ago or last_step or fetched or progress.stage is not self._reported_stage
+        # What is saved decides whether a lost attempt counts; it must be written before the next step can kill us.
+        saved = progress.saved_step != self._reported_saved
+        return long_ago or last_step or fetched or saved or progress.stage is not self._reported_stage
 
     def complete(self, output: Output) -> None:
         """Record the finished video. Raises like `release`."""
@@ -143,6 +163,10 @@ class Attempt:
         """End the task as the user requested. Raises like `release`."""
         self._persist(lambda: self._tasks.acknowledge_cancel(self.task.id, self._token))
 
+    def acknowledge_pause(self) -> None:
+        """Hold the task back as the user requested. Raises like `release`."""
+        self._persist(lambda: self._tasks.acknowledge_pause(self.task.id, self._token))
+
     def release(self, reason: str | None = None) -> None:
         """Hand the task back without using up the attempt; `reason` is why it has to wait, None when the worker stops.
 
@@ -152,7 +176,22 @@ class Attempt:
         """
         self._persist(lambda: self._tasks.release(self.task.id, self._token, reason))
 
+    def lose(self, loss: Loss) -> None:
+        """Give the attempt up: it counts unless it saved something new. Called while the engine still holds the task.
+
+        Raises:
+            LeaseLost: another worker has the task by now.
+            StoreUnavailable, StorageFull: it was not written; the lease runs out instead.
+        """
+        self._tasks.lose(self.task.id, self._token, loss)
+        self._lost.set()
+
+    def lose_device(self, reason: str) -> None:
+        """Hand the task back because this process must end; the attempt counts as in `lose`. Raises like `release`."""
+        self._persist(lambda: self._tasks.lose(self.task.id, self._token, Loss(reason)))
+
     def _persist(self, write: Callable[[], None]) -> None:
+        self.signs.exempt = True  # it waits for the database, as long as that takes
         pause, stopping_for = 0.25, 0.0
         while True:
             try:

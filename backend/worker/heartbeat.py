@@ -1,4 +1,5 @@
-"""Keeps a worker visible: renews its lease and its row in the register, and recovers tasks of dead workers.
+"""Keeps a worker visible: renews its lease and its row in the register, recovers tasks of dead workers, and notices
+when its own attempt no longer moves.
 
 Continues while the engine is deep in a step, and survives a database that is unavailable for a while.
 """
@@ -10,13 +11,14 @@ from collections.abc import Callable
 
 import structlog
 
-from backend.core.errors import StoreFailed
+from backend.core.errors.surroundings import StoreFailed
 from backend.core.repeating import Repeating
 from backend.core.settings import Settings
 from backend.store.tasks import TaskStore
 from backend.store.workers import Equipment, WorkerState, WorkerStore
 from backend.worker.attempt import Attempt
 from backend.worker.silence import SilenceWatch
+from backend.worker.stall import Stall, StallAlarm
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +26,15 @@ log = structlog.get_logger(__name__)
 class Heartbeat:
     """Beats from `start` to `stop`; the worker publishes what it does through `show` and `attempt`."""
 
-    def __init__(self, settings: Settings, worker_id: str, tasks: TaskStore, workers: WorkerStore) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        worker_id: str,
+        tasks: TaskStore,
+        workers: WorkerStore,
+        stalled: Callable[[Attempt, Stall], None],
+    ) -> None:
+        """Prepare; `stalled` is called, in the thread that beats, when the attempt in progress no longer moves."""
         # Three beats within one lease, whatever the settings say, so that one lost beat costs nothing.
         beat_seconds = min(settings.heartbeat_seconds, settings.lease_seconds / 3)
         self._lease_seconds = settings.lease_seconds
@@ -33,7 +43,10 @@ class Heartbeat:
         self._watch = SilenceWatch(tasks, max(beat_seconds, settings.recovery_seconds))
         self._worker_id = worker_id
         self._workers = workers
-        self._thread = Repeating("heartbeat", self._beat_and_recover, min(beat_seconds, self._recovery_seconds))
+        interval = min(beat_seconds, self._recovery_seconds)
+        self._stalled = stalled
+        self._alarm = StallAlarm(settings.stall_seconds, settings.stall_factor, interval)
+        self._thread = Repeating("heartbeat", self._beat_and_recover, interval)
         self._shown: tuple[str, WorkerState, str | None] = (settings.device, WorkerState.LOADING, None)
         self.attempt: Attempt | None = None  #: the attempt in progress
         self.equipment: Equipment | None = None  #: device and abilities; None until they are known
@@ -60,6 +73,11 @@ class Heartbeat:
         self._beat()
 
     def _beat_and_recover(self) -> None:
+        attempt = self.attempt
+        stall = self._alarm.look(None if attempt is None else attempt.signs)
+        if attempt is not None and stall is not None:
+            self._stalled(attempt, stall)
+            return
         self._beat()
         if time.monotonic() >= self._next_recovery:
             self._next_recovery = time.monotonic() + self._recovery_seconds

@@ -13,16 +13,15 @@ from backend.services.run.files import clear_work
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
 
-#: The next attempt at these resumes from their saved states.
-_WILL_RUN = (TaskStatus.PENDING, TaskStatus.PAUSED)
-
 log = structlog.get_logger(__name__)
 
 
 class Leftovers:
     """Knows which files belong to which task."""
 
-    def __init__(self, home: Home, tasks: TaskStore, outputs: OutputStore) -> None:
+    def __init__(self, home: Home, tasks: TaskStore, outputs: OutputStore, keep_seconds: float = 0.0) -> None:
+        """Failed and cancelled tasks keep their saved states for `keep_seconds`, so that a retry goes on from them."""
+        self._keep_seconds = keep_seconds
         self._home = home
         self._tasks = tasks
         self._outputs = outputs
@@ -43,14 +42,14 @@ class Leftovers:
                     _remove(path)
 
     def sweep_work(self) -> None:
-        """Remove the work folders of ended tasks, and everything but the saved states from those of waiting tasks."""
+        """Remove the work folders of tasks that cannot continue, and everything but saved states from the others'."""
         for path in self._home.work.iterdir():
             self._clear(path.name)
 
     def remove(self, task_id: str) -> None:
         """Remove the working files of an attempt, unless another attempt is running by now.
 
-        A task that will run again keeps its saved states.
+        A task that can run again keeps its saved states.
         """
         if self._tasks.status_of(task_id) is TaskStatus.PROCESSING:
             return
@@ -60,8 +59,8 @@ class Leftovers:
 
     def _clear(self, name: str) -> None:
         path = self._home.work / name
-        status = self._tasks.status_of(name)
-        if status in _WILL_RUN and path.is_dir():
+        status, goes_on = self._tasks.fate(name, self._keep_seconds)
+        if goes_on and path.is_dir():
             clear_work(self._home, name)
         elif status is not TaskStatus.PROCESSING:
             _remove(path)

@@ -6,30 +6,32 @@ another worker. The engine is imported when the worker runs, never when this mod
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import structlog
 
+from backend.core.config.file import ConfigFile
 from backend.core.domain import Task
-from backend.core.errors import (
+from backend.core.errors.base import WanError
+from backend.core.errors.generation import FileUnusable, UnexpectedFailure, WorkerStalled
+from backend.core.errors.interruptions import (
     DownloadPaused,
-    GenerationFailed,
-    HubRateLimited,
-    HubUnreachable,
     LeaseLost,
-    OutOfMemory,
-    StorageFull,
-    StoreFailed,
     TaskCancelled,
-    TaskNotFound,
-    WanError,
+    TaskHeldUp,
+    TaskPaused,
     WorkerStopping,
 )
+from backend.core.errors.lookups import TaskNotFound
+from backend.core.errors.models import HubRateLimited, HubUnreachable
+from backend.core.errors.surroundings import StorageFull, StoreFailed
 from backend.core.planning.memory_level import MemoryAlert, MemoryLevel
 from backend.core.requests.forms import GenerationRequest
 from backend.core.requests.rules import native_request
@@ -38,10 +40,12 @@ from backend.models.download.hub import hub_is_forbidden
 from backend.models.folder.manager import ModelManager
 from backend.models.own.configuration import ModelConfigurationManager
 from backend.services.downloads.state import orders_in_force
+from backend.services.error_handler import GenerationErrorHandler
 from backend.services.run.memory_watch import MemoryWatch
 from backend.services.system.surroundings import Surroundings
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
+from backend.store.leases import Loss
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerState, WorkerStore, new_worker_id
@@ -49,14 +53,19 @@ from backend.worker.absent_hub import AbsentHub
 from backend.worker.attempt import Attempt
 from backend.worker.heartbeat import Heartbeat
 from backend.worker.leftovers import Leftovers
-from backend.worker.stop import StopSignal
+from backend.worker.stall import Stall, innermost_calls
+from backend.worker.stop import DEVICE_FAILED_STATUS, DUMP_SIGNAL, StopSignal
+from backend.worker.yielding import Yielding
 
 if TYPE_CHECKING:
     from backend.core.model_integration_bridge import ModelIntegrationBridge
     from backend.engine.device.facts import DeviceFacts
     from backend.engine.loading.pipeline_loader import WanComponents
+    from backend.engine.memory.readings import DeviceMemory
     from backend.services.run.model_fallback import ModelFallback
 
+#: Exit status of a worker that ended itself because its attempt no longer moved.
+STALLED_STATUS: Final = 3
 #: Share of the grace period that a running step gets; the rest is for handing the task back.
 GRACE_OF_STEP = 0.7
 #: Pause before the queue is polled again after the database did not answer, in seconds.
@@ -80,6 +89,9 @@ def run_worker(settings: Settings, worker_id: str | None = None) -> int:
     """
     for name, value in WAIT_POLICY.items():
         os.environ.setdefault(name, value)
+    # A crash in native code leaves the stacks of all threads, and so does a supervisor that asks for them.
+    faulthandler.enable()
+    faulthandler.register(DUMP_SIGNAL, all_threads=True)
     return WorkerRunner(settings, worker_id or new_worker_id(), supervised=worker_id is not None).run()
 
 
@@ -95,11 +107,11 @@ class WorkerRunner:
         self._worker_id = worker_id
         self._home = settings.paths.create()
         self._configuration = ModelConfigurationManager(self._home)
-        self._database = Database(settings.database, checkpointer=False)
+        self._database = Database(settings.database, checkpointer=False, creates=False)
         self._tasks = TaskStore(self._database)
         self._outputs = OutputStore(self._database, self._home)
-        self._leftovers = Leftovers(self._home, self._tasks, self._outputs)
-        self._heartbeat = Heartbeat(settings, worker_id, self._tasks, WorkerStore(self._database))
+        self._leftovers = Leftovers(self._home, self._tasks, self._outputs, settings.keep_states_hours * 3600.0)
+        self._heartbeat = Heartbeat(settings, worker_id, self._tasks, WorkerStore(self._database), self._end_stalled)
         self._stop = StopSignal(
             watch_parent=supervised,
             grace_seconds=settings.stop_grace_seconds * GRACE_OF_STEP,
@@ -110,6 +122,10 @@ class WorkerRunner:
         self._surroundings = Surroundings(self._home)
         self._surroundings_due = 0.0
         self._waits_for: str | None = None  # why no task is claimed
+        self._memory: DeviceMemory | None = None
+        self._yielding = Yielding(
+            ConfigFile(self._home.config_file), lambda: None if self._memory is None else self._memory.others()
+        )
         self._hub = AbsentHub()
         self._device = settings.device
         self._bridge: ModelIntegrationBridge[WanComponents] | None = None
@@ -118,6 +134,8 @@ class WorkerRunner:
         self._pauses_due = 0.0
         self._watch: MemoryWatch | None = None
         self._idle_since = time.monotonic()
+        self._errors = GenerationErrorHandler(worker_id)
+        self._last_words: str | None = None  # why this process must end, although nobody asked it to
 
     def run(self) -> int:
         """Work until asked to stop, in the main thread of a process; return the exit status."""
@@ -128,20 +146,24 @@ class WorkerRunner:
         log.info("worker.started", pid=os.getpid())
         try:
             generation = self._open_pipeline()
-            while not self._stop.wished.is_set():
+            while not self._stop.wished.is_set() and self._last_words is None:
                 task = self._claim()
                 if task is None:
                     self._rest()
                 else:
                     self._run_attempt(generation, task)
                     self._idle_since = time.monotonic()
-        except WanError as error:
-            log.error("worker.cannot_work", error=error.code, message=error.message, next_steps=error.next_steps)
-            return self._give_up(" ".join((f"{error.message}.", *error.next_steps)))
         except Exception as error:  # the boundary of the process
-            log.exception("worker.crashed")
-            return self._give_up(f"{type(error).__name__}: {error}")
+            failure = self._errors.explain(error)
+            log.error("worker.cannot_work", error=failure.code, message=failure.message, next_steps=failure.next_steps)
+            words = " ".join((f"{failure.message.rstrip('.')}.", *failure.next_steps))
+            if isinstance(failure, UnexpectedFailure | FileUnusable):  # which file or library, the text says
+                words = f"{type(error).__name__}: {error}"
+            return self._give_up(words, DEVICE_FAILED_STATUS if failure.ends_process else 1)
+        if self._last_words is not None:
+            return self._give_up(self._last_words, DEVICE_FAILED_STATUS)
         self._hub.stop()
+        self._yielding.stop()
         self._heartbeat.stop()
         if self._watch is not None:
             self._watch.stop()
@@ -149,11 +171,11 @@ class WorkerRunner:
         log.info("worker.stopped")
         return 0
 
-    def _give_up(self, last_words: str) -> int:
-        """Leave the reason in the register, where the supervisor reads it."""
+    def _give_up(self, last_words: str, status: int) -> int:
+        """Leave the reason in the register, where the supervisor reads it; return the exit status."""
         self._heartbeat.show(self._device, WorkerState.LOADING, last_words)
         self._heartbeat.stop(sign_off=False)
-        return 1
+        return status
 
     def _prepare(self) -> bool:
         """Wait for the database, clean up after dead attempts, and sign on; return False when asked to stop."""
@@ -165,7 +187,7 @@ class WorkerRunner:
                 log.warning("worker.waits_for_database", error=error.code, message=error.message)
                 self._stop.wished.wait(STORE_PAUSE_SECONDS)
                 continue
-            while self._has_to_wait():
+            while self._has_to_wait(by_wish=False):
                 if self._stop.wished.wait(SURROUNDINGS_SECONDS):
                     return False
             self._tidy(self._leftovers.sweep)
@@ -182,16 +204,20 @@ class WorkerRunner:
         self._bridge = bridge
         self._watch = parts.watch
         self._watch.start()
+        self._memory = parts.memory
+        self._yielding.start()
         self._heartbeat.equipment = parts.equipment
         self._heartbeat.loaded_model = lambda: bridge.loaded_model
         try:
             model = parts.models.default()
             self._heartbeat.show(self._device, WorkerState.LOADING, model.id)
-            parts.pipeline.preload(native_request(model))
+            if not self._has_to_wait():
+                parts.pipeline.preload(native_request(model))
         except WanError as error:
             # A task may ask for another model; one that asks for this one will fail with this advice.
             log.warning("worker.default_model_not_loaded", error=error.code, message=error.message)
-        self._heartbeat.show(self._device, WorkerState.IDLE)
+        if self._waits_for is None:
+            self._heartbeat.show(self._device, WorkerState.IDLE)
         self._idle_since = time.monotonic()
         return parts.generation
 
@@ -218,18 +244,24 @@ class WorkerRunner:
             self._stop.wished.wait(pause)
         return task
 
-    def _has_to_wait(self) -> bool:
-        """Whether no task may be claimed, because its video could not be kept; publishes why, and when that ends."""
+    def _has_to_wait(self, *, by_wish: bool = True) -> bool:
+        """Whether no task may be claimed; publishes why, and when that ends.
+
+        Either its video could not be kept, or, where `by_wish`, the user wants this worker to rest: then it frees its
+        memory.
+        """
         if self._waits_for is None and time.monotonic() < self._surroundings_due:
             return False
         self._surroundings_due = time.monotonic() + SURROUNDINGS_SECONDS
-        before, self._waits_for = self._waits_for, self._surroundings.refusal()
+        before, fault = self._waits_for, self._surroundings.refusal()
         try:
-            if self._waits_for is not None:
-                self._tasks.explain(self._waits_for)
+            self._waits_for = fault or ((self._yielding.reason or self._held()) if by_wish else None)
+            if fault is not None:
+                self._tasks.explain(fault)
             elif before is not None:
                 self._tasks.explained(before)
         except StoreFailed as error:  # the database may be on the same disk
+            self._waits_for = fault or (self._yielding.reason if by_wish else None)
             log.warning("worker.reason_not_published", error=error.code)
         if self._waits_for != before:
             if self._waits_for is None:
@@ -237,8 +269,17 @@ class WorkerRunner:
                 self._heartbeat.show(self._device, WorkerState.IDLE)
             else:
                 log.warning("worker.waits", reason=self._waits_for)
-                self._heartbeat.show(self._device, WorkerState.WAITING, self._waits_for)
+                state = WorkerState.WAITING if fault is not None else WorkerState.YIELDING
+                self._heartbeat.show(self._device, state, self._waits_for)
+        if self._waits_for is not None and fault is None:
+            self._unload(self._waits_for)
         return self._waits_for is not None
+
+    def _held(self) -> str | None:
+        """Return why the user wants no task to run here."""
+        if self._tasks.is_held(self._worker_id):
+            return "The queue or this device is paused"
+        return None
 
     def _strike_needless_pauses(self) -> None:
         """Keep forgotten pauses from blocking tasks whose model is complete by now."""
@@ -256,13 +297,17 @@ class WorkerRunner:
         limit = self._settings.idle_unload_seconds
         if limit and time.monotonic() - self._idle_since >= limit:
             reasons.append(f"there was no work for {limit:g} s")
-        model = self._bridge.loaded_model
-        if model is None or not reasons:
-            return
+        if reasons and (model := self._unload(reasons[0])) is not None:
+            self._heartbeat.show(self._device, WorkerState.IDLE, f"{model} was unloaded: {reasons[0]}")
+
+    def _unload(self, reason: str) -> str | None:
+        """Free the memory of the loaded model; return its id, None without one."""
+        if self._bridge is None or self._watch is None or (model := self._bridge.loaded_model) is None:
+            return None
         self._bridge.unload()
         self._watch.release()
-        log.info("worker.model_unloaded", model=model, reason=reasons[0])
-        self._heartbeat.show(self._device, WorkerState.IDLE, f"{model} was unloaded: {reasons[0]}")
+        log.info("worker.model_unloaded", model=model, reason=reason)
+        return model
 
     def _report_alert(self, alert: MemoryAlert, given_up: tuple[str, ...]) -> None:
         attempt = self._heartbeat.attempt
@@ -276,6 +321,7 @@ class WorkerRunner:
             lease_token=task.lease_token or "",
             lease_seconds=self._settings.lease_seconds,
             stopping=self._stop.wished,
+            yields=lambda: self._yielding.reason,
         )
         with structlog.contextvars.bound_contextvars(task_id=task.id, attempt=task.attempt):
             self._heartbeat.attempt = attempt
@@ -300,6 +346,12 @@ class WorkerRunner:
         except TaskCancelled:
             log.info("task.cancelled")
             return attempt.acknowledge_cancel
+        except TaskPaused:
+            log.info("task.paused")
+            return attempt.acknowledge_pause
+        except TaskHeldUp as error:
+            self._surroundings_due = 0.0  # look at once why
+            return self._hold(attempt, error.message)
         except WorkerStopping:
             log.info("task.handed_back")
             return attempt.release
@@ -310,26 +362,28 @@ class WorkerRunner:
             log.warning("task.lease_lost")
             # The files belong to the next attempt now, unless it has already ended and these were written after it.
             return partial(self._leftovers.remove, task.id)
-        except (HubUnreachable, HubRateLimited) as error:
-            return self._wait_for_hub(attempt, error)
-        except StorageFull as error:
-            if self._lacks(task.model):  # more room than any video needs: others must not wait for it
-                return self._failed(attempt, error)
-            self._surroundings.ran_out_of_room()
-            return self._hold(attempt, error.message)
-        except WanError as error:
-            return self._failed(attempt, error)
-        except MemoryError:
-            log.exception("task.failed", error=OutOfMemory.code)
-            return partial(attempt.fail, OutOfMemory())
         except Exception as error:  # the boundary of an attempt: whatever happened, the next task must run
-            log.exception("task.unexpected")
-            failure = GenerationFailed(f"The video could not be generated: {type(error).__name__}")
-            return self._failed(attempt, failure)
+            return self._ended_by(attempt, self._errors.explain(error, task))
         self._surroundings.had_room()
         self._hub.served(task.model)
         log.info("task.completed", seconds=output.generation_seconds, bytes=output.size_bytes)
         return partial(attempt.complete, output)
+
+    def _ended_by(self, attempt: Attempt, error: WanError) -> Callable[[], None]:
+        """Return the call that records an attempt which this error ended."""
+        task = attempt.task
+        if error.ends_process:
+            self._last_words = f"{error.message.rstrip('.')} while it worked on {task.id}"
+            if task.attempt < task.max_attempts:
+                return partial(attempt.lose_device, error.message.rstrip("."))
+            return partial(attempt.fail, error)
+        if isinstance(error, HubUnreachable | HubRateLimited):
+            return self._wait_for_hub(attempt, error)
+        # A model that is missing needs more room than any video: others must not wait for it.
+        if isinstance(error, StorageFull) and not self._lacks(task.model):
+            self._surroundings.ran_out_of_room()
+            return self._hold(attempt, error.message)
+        return self._failed(attempt, error)
 
     def _failed(self, attempt: Attempt, error: WanError) -> Callable[[], None]:
         """Fail the task, unless its surroundings are to blame: then it waits for them."""
@@ -373,6 +427,17 @@ class WorkerRunner:
             log.warning("worker.not_tidied", error=error.code)
         except OSError as error:  # a disk that is gone or read-only; a later sweep finds the same files
             log.warning("worker.not_tidied", error=str(error))
+
+    def _end_stalled(self, attempt: Attempt, stall: Stall) -> NoReturn:
+        """End this process, whose engine no longer moves: nothing else gets a hung kernel off the device."""
+        log.error("worker.stalled", task_id=attempt.task.id, **asdict(stall))
+        faulthandler.dump_traceback(all_threads=True)
+        loss = Loss(stall.reason, innermost_calls(threading.main_thread()), WorkerStalled)
+        try:
+            self._record(partial(attempt.lose, loss))
+            self._tidy(partial(self._leftovers.remove, attempt.task.id))
+        finally:
+            os._exit(STALLED_STATUS)
 
     def _hand_back(self) -> None:
         """Hand the task back while the engine is still inside a step; the process ends right after this."""

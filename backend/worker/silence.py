@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from backend.core.errors import StoreFailed
+from backend.core.errors.surroundings import StoreFailed
 from backend.store.leases import Lease
 from backend.store.tasks import TaskStore
 
@@ -87,7 +87,21 @@ class SilenceWatch:
             StoreUnavailable, StorageFull: the next call tries again.
         """
         self.look()
+        if self.silent(seconds / 2):
+            self._prove_writable()
         self.take_back([lease for lease in self.silent(seconds) if lease.worker_id != except_of])
+
+    def _prove_writable(self) -> None:
+        """Write, as the silent workers should have: where nobody can, all that was observed so far is void.
+
+        Done at every look in the second half of a lease, so that a worker that had to wait for a locked database comes
+        first. A write that waits for long makes the next look late, which voids everything as well.
+        """
+        try:
+            self._tasks.prove_writable()
+        except StoreFailed:
+            self._observed = {}
+            raise
 
     def take_back(self, leases: list[Lease]) -> list[str]:
         """Take back the tasks of these leases, unless their workers answer after all; return their ids.

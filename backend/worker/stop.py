@@ -1,6 +1,7 @@
 """Requests to stop this worker process: a signal, or the end of the pipe that its parent holds.
 
-A process that does not leave a step in time is ended from here, so a worker never outlives its server.
+A process that does not leave a step in time, or is asked a second time, is ended from here, so a worker never outlives
+its server.
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
+#: Asks a worker to write the stacks of all its threads to its log.
+DUMP_SIGNAL: Final = signal.SIGUSR1
 #: How long a process without a task gets to end on its own, in seconds: it may be loading a large model.
 IDLE_SECONDS: Final = 1.0
+#: Exit status of a worker whose device failed: its task is handed back, and a new process gets a new context.
+DEVICE_FAILED_STATUS: Final = 76
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -63,14 +68,27 @@ class StopSignal:
             if ready[0] != signals and not text:
                 log.info("worker.stopping", reason="the server is gone")
                 self.wished.set()
-        patience = threading.Event()
-        patience.wait(min(IDLE_SECONDS, self._grace_seconds))
+        again = _second(signals, min(IDLE_SECONDS, self._grace_seconds))
         if not self._busy():
-            log.info("worker.stopped", reason="it was loading, and has no task")
+            log.info("worker.stopped", reason="it has no task")
             os._exit(0)
-        patience.wait(max(0.0, self._grace_seconds - IDLE_SECONDS))
-        log.warning("worker.stopped_by_force", grace_seconds=self._grace_seconds)
+        again = again or _second(signals, max(0.0, self._grace_seconds - IDLE_SECONDS))
+        if again:
+            log.warning("worker.stopped_at_once", reason="a second signal")
+        else:
+            log.warning("worker.stopped_by_force", grace_seconds=self._grace_seconds)
         try:
             self._too_late()
         finally:
-            os._exit(1)
+            os._exit(at_once_status(again) if again else 1)
+
+
+def at_once_status(number: int) -> int:
+    """Return the exit status after a second signal: success, as nothing is lost, or what shells expect of Ctrl-C."""
+    return 128 + number if number == signal.SIGINT else 0
+
+
+def _second(signals: int, seconds: float) -> int | None:
+    """Wait up to `seconds` for another signal; return its number, None when none came."""
+    ready, _, _ = select.select([signals], [], [], seconds)
+    return next((number for number in os.read(signals, 64) if number in _SIGNALS), None) if ready else None

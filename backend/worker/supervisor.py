@@ -21,18 +21,23 @@ from enum import StrEnum
 import psutil
 import structlog
 
-from backend.core.errors import StoreFailed, StoreUnavailable
+from backend.core.errors.surroundings import StoreFailed
 from backend.core.settings import ENV_PREFIX, Settings
 from backend.store.engine import Database
+from backend.store.leases import DIED, Loss
 from backend.store.tasks import TaskStore
-from backend.store.workers import WorkerStore, new_worker_id
+from backend.store.workers import WorkerInfo, WorkerState, WorkerStore, new_worker_id
+from backend.worker.last_words import LastWords
 from backend.worker.silence import SilenceWatch
+from backend.worker.stop import DEVICE_FAILED_STATUS, DUMP_SIGNAL
 
 #: The longest pause before a restart, in seconds.
 MAX_BACKOFF_SECONDS = 30.0
 #: Leases that a worker of this process may miss before it counts as hung. Its process is known to exist, so what it
 #: misses is most likely time: on a loaded machine, or while it reads a large file.
 HUNG_LEASES = 4
+#: How long a worker that is about to be killed gets to write the stacks of its threads, in seconds.
+DUMP_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -63,14 +68,16 @@ class Supervisor:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._database = Database(settings.database, checkpointer=False)
+        self._database = Database(settings.database, checkpointer=False, creates=False)
         self._tasks = TaskStore(self._database)
         self._workers = WorkerStore(self._database)
         self._watch = SilenceWatch(self._tasks, settings.recovery_seconds)
         self._stopping = threading.Event()
         self._lock = threading.Lock()  # between starting a process and being asked to stop
         self._process: subprocess.Popen[bytes] | None = None
+        self._last_words: LastWords | None = None  #: of the process
         self._asked_at = 0.0  # to stop
+        self._device_failed = False  #: whether the worker ended because its device failed
         self._replaced = False  #: whether the worker was ended because it did not answer a request to cancel
         self._deaths: deque[tuple[float, str]] = deque()  # when (monotonic), and what to blame
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
@@ -118,14 +125,29 @@ class Supervisor:
         self._state = replace(self._state, status=SupervisorStatus.STOPPED, pid=None)
 
     def _run(self) -> None:
-        self._collect_dead_workers()
+        try:
+            self._collect_dead_workers()
+        except Exception:  # the boundary of the thread: without it, nobody would start a worker again
+            log.exception("supervisor.recovery_failed")
         while not self._stopping.is_set():
-            worker_id = new_worker_id()
-            self._replaced = False
-            reason = self._live(worker_id)
-            blame, last_words = self._collect_dead(worker_id)
-            if not self._stopping.is_set() and not self._replaced:
-                self._pause_before_restart(blame, f"{reason} ({last_words})" if last_words else reason)
+            try:
+                self._live_once()
+            except Exception:
+                log.exception("supervisor.failed")
+                self.kill()  # whatever happened to it, there must not be a second one beside it
+                self._stopping.wait(MAX_BACKOFF_SECONDS)
+
+    def _live_once(self) -> None:
+        """Run one worker from its start to its end, and take care of what it leaves."""
+        worker_id = new_worker_id()
+        self._replaced = self._device_failed = False
+        reason = self._live(worker_id)
+        quote = None if self._last_words is None else self._last_words.quote()
+        blame, detail = self._collect_dead(worker_id, Loss(reason, quote))
+        if self._device_failed and detail:
+            blame = detail  # it names the task, which counts once, however often the device failed with it
+        if not self._stopping.is_set() and not self._replaced:
+            self._pause_before_restart(blame, f"{reason} ({detail})" if detail else reason)
 
     def _live(self, worker_id: str) -> str:
         """Start a worker and watch it until it ends; return how it ended."""
@@ -137,11 +159,17 @@ class Supervisor:
             try:
                 code = process.wait(self._settings.recovery_seconds)
             except subprocess.TimeoutExpired:
-                self._look_after(process, worker_id)
+                try:
+                    self._look_after(process, worker_id)
+                except Exception:  # the worker may be in order, and is watched on
+                    log.exception("supervisor.check_failed", worker_id=worker_id)
                 continue
             if process.stdin is not None:
                 process.stdin.close()
             log.warning("supervisor.worker_ended", pid=process.pid, worker_id=worker_id, code=code)
+            if code == DEVICE_FAILED_STATUS:
+                self._device_failed = True
+                return "the worker ended because its device failed"
             return f"the worker ended with {signal.Signals(-code).name if code < 0 else f'exit status {code}'}"
         return "the server stops"
 
@@ -154,9 +182,11 @@ class Supervisor:
             process = self._process = subprocess.Popen(
                 [sys.executable, "-m", "backend.cli", "worker", "--worker-id", worker_id],
                 stdin=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 env=os.environ | as_environment(self._settings),
                 process_group=0,
             )
+            self._last_words = None if process.stderr is None else LastWords(process.stderr)
         running = SupervisorStatus.RUNNING
         self._state = replace(self._state, status=running, pid=process.pid, worker_id=worker_id)
         log.info("supervisor.worker_started", pid=process.pid, worker_id=worker_id)
@@ -187,11 +217,14 @@ class Supervisor:
         log.warning("supervisor.restarting", reason=reason, pause_seconds=pause)
         self._stopping.wait(pause)
 
-    def _collect_dead(self, worker_id: str) -> tuple[str, str | None]:
+    def _collect_dead(self, worker_id: str, loss: Loss) -> tuple[str, str | None]:
         """Recover a dead worker's tasks; return what to blame (its task, or itself) and its last detail."""
         try:
-            recovered = self._tasks.recover_worker(worker_id)
-            details = [worker.detail for worker in self._workers.list() if worker.id == worker_id]
+            if self._stopping.is_set():  # it was ended by the operator, not by its task
+                recovered = self._tasks.hand_back(worker_id)
+            else:
+                recovered = self._tasks.recover_worker(worker_id, loss)
+            register = next((worker for worker in self._workers.list() if worker.id == worker_id), None)
             self._workers.remove(worker_id)
         except StoreFailed as error:
             log.warning("supervisor.recovery_failed", error=error.code)  # the lease will expire
@@ -199,17 +232,17 @@ class Supervisor:
         if recovered:
             log.warning("supervisor.recovered", worker_id=worker_id, tasks=recovered)
             return recovered[0], f"while it worked on {recovered[0]}"
-        return worker_id, next(iter(details), None)
+        return _blame(worker_id, register), None if register is None else register.detail
 
     def _collect_dead_workers(self) -> None:
         """Recover the tasks of workers that an earlier server left behind."""
         try:
             dead = [worker.id for worker in self._workers.list() if worker.is_dead()]
-        except StoreUnavailable as error:
+        except StoreFailed as error:
             log.warning("supervisor.recovery_failed", error=error.code)
             return
         for worker_id in dead:
-            self._collect_dead(worker_id)
+            self._collect_dead(worker_id, DIED)
 
     def _recover(self, own: str | None = None) -> bool:
         """Take back the tasks of silent workers other than `own`; return whether the database answered."""
@@ -231,7 +264,7 @@ class Supervisor:
             # Its task ends as cancelled when its process is collected, and nobody has to wait for a new worker.
             log.warning("supervisor.worker_replaced", pid=process.pid, reason="a cancelled task did not stop")
             self._replaced = True
-            process.kill()
+            _kill_with_stacks(process)
             return
         own = [
             one for one in self._watch.silent(HUNG_LEASES * self._settings.lease_seconds) if one.worker_id == worker_id
@@ -240,7 +273,21 @@ class Supervisor:
             with suppress(StoreFailed):  # where nothing can be written, silence proves nothing
                 if self._watch.take_back(own):
                     log.warning("supervisor.worker_replaced", pid=process.pid, reason="it hangs")
-                    process.kill()
+                    _kill_with_stacks(process)
+
+
+def _kill_with_stacks(process: subprocess.Popen[bytes]) -> None:
+    """Let a worker that hangs write where it hangs, and end it."""
+    process.send_signal(DUMP_SIGNAL)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(DUMP_SECONDS)
+    process.kill()
+
+
+def _blame(worker_id: str, register: WorkerInfo | None) -> str:
+    """Return the task that a worker had in hand when it ended itself, or the worker."""
+    busy = register is not None and register.state is WorkerState.BUSY and register.detail
+    return busy or worker_id
 
 
 def _is_suspended(pid: int) -> bool:

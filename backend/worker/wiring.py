@@ -50,6 +50,7 @@ class WorkerParts:
     models: ModelManager
     bridge: ModelIntegrationBridge[WanComponents]
     watch: MemoryWatch
+    memory: DeviceMemory
     pipeline: RealGenerationPipeline
     generation: ModelFallback  #: the pipeline under the policy in force
 
@@ -79,7 +80,8 @@ def assemble(
     fetcher = downloader_into(home, models, settings.model_roots, policy=_BRIEF) if settings.auto_download else None
     bridge = ModelIntegrationBridge(models, loader, fetcher)
     config = ConfigFile(home.config_file)
-    watch = MemoryWatch(DeviceMemory(loader.device), limits=stored_limits(config).current)
+    memory = DeviceMemory(loader.device)
+    watch = MemoryWatch(memory, limits=stored_limits(config).current)
     forecast = Forecast(
         machine,
         OutputStore(database, home),
@@ -99,7 +101,7 @@ def assemble(
     )
     pipeline = RealGenerationPipeline(bridge, home, options)
     generation = ModelFallback(home, pipeline, models, forecast)
-    return WorkerParts(equipment, models, bridge, watch, pipeline, generation)
+    return WorkerParts(equipment, models, bridge, watch, memory, pipeline, generation)
 
 
 def _equip(

@@ -16,7 +16,7 @@ import av
 import numpy as np
 
 from backend.cli import main
-from backend.commands.terminal import err, out
+from backend.commands.console.terminal import err, out
 
 QUICK = ["--size", "64x64", "--frames", "5", "--steps", "4", "--seed", "7"]
 PROMPT = "a red circle moving right on a navy background"

@@ -16,7 +16,8 @@ from PIL import Image
 from backend.commands.client import ApiClient
 from backend.commands.clips import target_of
 from backend.commands.generate import parse_lora
-from backend.core.errors import BadSettings, WanError
+from backend.core.errors.base import WanError
+from backend.core.errors.surroundings import BadSettings
 from backend.core.settings import load_settings
 from tests.commands.support import PROMPT, QUICK, frames_of, invoke, record_of
 from tests.support.server import LiveServer, wait_for

@@ -11,7 +11,7 @@ import pytest
 
 from backend.api.tasks.body import SubmitBody
 from backend.commands.replay import NoRecord, Record, named_video
-from backend.core.errors import BadSettings
+from backend.core.errors.surroundings import BadSettings
 from backend.core.record import RunRecord
 from backend.core.requests.forms import Fit, GenerationRequest, LoraFileRef, LoraUse, OnLoraFailure, Scheduler
 from backend.services.media.video_encoder import VideoEncoder

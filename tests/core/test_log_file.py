@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from backend.commands.advice import unforeseen
+from backend.commands.console.advice import unforeseen
 from backend.core.log_file import MAX_RECORD_BYTES, BoundedLogFile
+from backend.core.settings import load_settings
+from backend.store.engine import Database
 from tests.commands.support import wan22
 
 WRITER = """
@@ -104,6 +106,9 @@ def test_a_folder_that_allows_no_older_files_keeps_the_limit(tmp_path: Path) -> 
 
 
 def test_a_server_whose_log_cannot_be_written_says_why_it_ends_on_stderr(tmp_path: Path) -> None:
+    database = Database(load_settings(home=tmp_path).database)
+    database.migrate()  # a worker waits for the server that does it
+    database.close()
     told = wan22(
         "worker", home=tmp_path, env={"WAN22_LOG_FILE": "/dev/full", "WAN22_DEVICE": "cuda:99", "WAN_22X": "1"}
     )

@@ -10,7 +10,9 @@ import pytest
 
 from backend.core.catalogue.table import MODELS, ModelSpec
 from backend.core.domain import OnProgress
-from backend.core.errors import InvalidRequest, ModelDamaged, ModelUnavailable, OutOfMemory, UnknownModel
+from backend.core.errors.generation import OutOfMemory
+from backend.core.errors.models import ModelDamaged, ModelUnavailable
+from backend.core.errors.requests import InvalidRequest, UnknownModel
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.requests.forms import GenerationRequest, RequestDraft

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.core.errors import BadSettings
+from backend.core.errors.surroundings import BadSettings
 from backend.core.settings import load_settings, unknown_variables
 
 

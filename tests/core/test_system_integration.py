@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from backend.core.errors import StoreUnavailable
+from backend.core.errors.surroundings import StoreUnavailable
 from backend.core.system_integration import Component, ComponentStatus, Condition, SystemIntegration
 
 READY = Condition(ComponentStatus.READY, "works")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 import subprocess
@@ -11,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from backend.app import create_app
-from backend.core import errors
 from backend.core.domain import TRANSITIONS
+from backend.core.errors.actions import ACTIONS
+from backend.core.errors.cuda import DEVICE_KINDS
+from backend.core.errors.tree import public_kinds
 from backend.core.settings import ENV_PREFIX, Settings, load_settings
 from docs import generate
 
 ROOT = Path(__file__).parents[2]
+BACKEND = ROOT / "backend"
 README = (ROOT / "README.md").read_text()
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 SETTINGS = (ROOT / "docs" / "settings.md").read_text()
@@ -33,6 +35,7 @@ def test_derived_documents_are_up_to_date() -> None:
     """`make docs` writes them: the map of folders, the list of files, the schema of the API."""
     assert generate.architecture() == ARCHITECTURE
     assert generate.FILES.read_text() == generate.file_list()
+    assert generate.TROUBLESHOOTING.read_text() == generate.troubleshooting()
     # Clients are generated from the schema: a change of it is meant, and is in the changelog.
     assert json.loads(generate.SCHEMA.read_text()) == json.loads(generate.schema())
 
@@ -98,30 +101,31 @@ def test_state_diagram_is_the_transition_table() -> None:
     assert drawn == {(str(old), str(new)) for old, new in TRANSITIONS}
 
 
-def test_error_tree_in_the_docstring_is_the_class_tree() -> None:
-    document = inspect.getdoc(errors) or ""
-    found = {
-        name: value
-        for name, value in vars(errors).items()
-        if inspect.isclass(value) and issubclass(value, errors.WanError)
-    }
-    for name, error in found.items():
-        if issubclass(error, errors.Interrupted):
-            assert name in document
-            continue
-        assert re.search(rf"\b{name} +{error.status} {error.code}\n", document + "\n"), f"{name} is not in the tree"
-    drawn = set(re.findall(r"[├└]── (\w+)", document))
-    assert drawn == set(found) - {"WanError"}
-
-
 def test_error_codes_are_unique_and_have_a_next_step() -> None:
-    found = [v for v in vars(errors).values() if inspect.isclass(v) and issubclass(v, errors.WanError)]
-    public = [error for error in found if not issubclass(error, errors.Interrupted)]
-    codes = [error.code for error in public]
+    kinds = public_kinds()
+    assert len(kinds) > 40
+    codes = [kind.code for kind in kinds]
     assert len(codes) == len(set(codes))
-    for error in public:
-        assert error.suggestions, error
-        assert error().message
+    for kind in kinds:
+        assert kind.suggestions, kind
+        assert kind().message
+
+
+def test_every_error_that_a_user_can_meet_is_explained() -> None:
+    text = generate.TROUBLESHOOTING.read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (\d{3} \| \w+ \| .+) \|$", text, re.MULTILINE))
+    defined = re.findall(
+        r"^    code = \"(\w+)\"$", "\n".join(p.read_text() for p in BACKEND.rglob("*.py")), re.MULTILINE
+    )
+    assert set(rows) == {*defined, "internal_error"}
+    assert len(rows) > 70
+    for name, row in rows.items():
+        assert all(cell.strip() for cell in row.split("|")), name
+    device = text[text.index("## Errors of a CUDA device") : text.index("## All errors")]
+    for kind in DEVICE_KINDS:
+        assert f"| `{kind.code}` |" in device
+    for action in ACTIONS:
+        assert f"| `{action}` |" in text
 
 
 def test_every_route_is_in_the_api_map() -> None:

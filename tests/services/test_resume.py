@@ -18,15 +18,11 @@ import structlog
 
 from backend.core.catalogue.table import MODELS, Mode, ModelSpec
 from backend.core.domain import Output, Priority, Progress, Stage
-from backend.core.errors import (
-    ImageRequired,
-    InputMissing,
-    InvalidRequest,
-    LatentsNotKept,
-    StateMismatch,
-    StorageFull,
-    WorkerStopping,
-)
+from backend.core.errors.generation import StateMismatch
+from backend.core.errors.interruptions import WorkerStopping
+from backend.core.errors.lookups import InputMissing, LatentsNotKept
+from backend.core.errors.requests import ImageRequired, InvalidRequest
+from backend.core.errors.surroundings import StorageFull
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
 from backend.core.planning.machine import Machine

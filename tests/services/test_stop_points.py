@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backend.core.domain import Progress, Stage
-from backend.core.errors import TaskCancelled, WorkerStopping
+from backend.core.errors.interruptions import TaskCancelled, WorkerStopping
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
 from backend.core.planning.memory_plan import PLANS

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import psycopg
@@ -14,14 +18,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, text
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from backend.core.domain import TRANSITIONS, EventType, TaskStatus
-from backend.core.errors import BadSettings, StorageFull, StoreUnavailable
+from backend.core.errors.surroundings import BadSettings, StorageFull, StoreUnavailable
 from backend.store import engine
 from backend.store.download_orders import OrderState, Urgency
 from backend.store.engine import Database
+from backend.store.events import EventLog
 from backend.store.schema import MIGRATIONS, newest_revision
 from backend.store.tables import metadata
 from backend.store.tasks import TaskStore
@@ -100,7 +105,7 @@ def test_only_the_transition_table_moves_tasks(migrated: Database, origin: TaskS
 
 def test_a_state_outside_the_table_is_refused_by_the_database(database: Database, store: TaskStore) -> None:
     submit(store)
-    for change in ("status = 'lost'", "status = 'processing'", "progress = 2", "attempt = 9"):
+    for change in ("status = 'lost'", "status = 'processing'", "progress = 2", "attempt = -1", "strikes = 9"):
         with pytest.raises(IntegrityError), database.begin() as connection:
             connection.execute(text(f"UPDATE tasks SET {change}"))
 
@@ -129,9 +134,24 @@ def test_a_database_of_an_older_version_is_brought_up_to_date_with_its_tasks(
                 " VALUES ('old', 'here', 1, 0, 'cpu', 'idle', 0, 0)"
             )
         )
+        connection.execute(
+            text(
+                "INSERT INTO tasks (id, status, model, request, adjustments, priority, attempt, max_attempts,"
+                " fingerprint, created_at, last_event) "
+                "VALUES ('old', 'pending', 'tiny', json_object('seed', 7), '[]', 0, 1, 1, '', 0, 1)"
+            )
+        )
+        connection.execute(
+            text("INSERT INTO events (task_id, number, type, data, created_at) VALUES ('old', 1, 'submitted', '{}', 0)")
+        )
     sqlite.migrate()
     (worker,) = WorkerStore(sqlite).list()
     assert (worker.id, worker.model) == ("old", None)
+    assert [event.type for event in EventLog(sqlite).of_task("old")] == [EventType.SUBMITTED]
+    task, _ = claimed(TaskStore(sqlite))
+    assert (task.id, task.attempt) == ("old", 2), "the number of attempts is no longer limited, strikes are"
+    with sqlite.read() as connection:
+        assert connection.exec_driver_sql("PRAGMA integrity_check").scalar_one() == "ok"
 
 
 @pytest.mark.parametrize("content", [PNG, b"not a database at all\n" * 100], ids=["png", "text"])
@@ -142,19 +162,149 @@ def test_a_file_that_is_not_a_database_is_refused_and_kept(sqlite_path: Path, sq
     assert sqlite_path.read_bytes() == content
 
 
-def test_a_damaged_database_is_refused_at_the_start(sqlite_path: Path, sqlite: Database) -> None:
-    sqlite.migrate()
+def test_a_cursor_that_was_read_in_part_leaves_no_old_snapshot_in_the_pool(migrated: Database) -> None:
+    """SQLite's rollback spares it: its connection would count the old rows, and could not write."""
+    store = TaskStore(migrated)
     for _ in range(50):
-        submit(TaskStore(sqlite))
-    sqlite.checkpoint()
-    sqlite.close()
-    pages = bytearray(sqlite_path.read_bytes())
-    last = len(pages) // 4096 - 1
-    pages[last * 4096 : (last + 1) * 4096] = bytes(range(256)) * 16
-    sqlite_path.write_bytes(pages)
-    with pytest.raises(StoreUnavailable, match="damaged"):
-        sqlite.migrate()
-    assert sqlite_path.read_bytes() == pages
+        store.request_cancel(submit(store).id)
+    kept = []  # as a traceback keeps the frames of what failed
+
+    def fail_half_way(block: Callable[[], AbstractContextManager[Connection]]) -> None:
+        with block() as connection:
+            kept.append(connection.execute(text("SELECT id FROM tasks")))
+            kept[-1].fetchone()
+            raise ZeroDivisionError
+
+    for block in (migrated.read, migrated.begin):
+        with pytest.raises(ZeroDivisionError):
+            fail_half_way(block)
+    other = sqlite3.connect(migrated.file or "")
+    other.execute("UPDATE tasks SET deleted_at = 1 WHERE number > 11")
+    other.commit()
+    other.close()
+    assert len(store.list()) == 11
+    assert submit(store).status is TaskStatus.PENDING
+    assert sum(store.counts().values()) == 12
+
+
+def test_a_file_that_was_taken_away_is_missed_until_it_is_back(migrated: Database, sqlite_path: Path) -> None:
+    store = TaskStore(migrated)
+    task = submit(store)
+    aside = sqlite_path.with_name("elsewhere.db")
+    sqlite_path.rename(aside)
+    for use in (lambda: submit(store), store.list):
+        with pytest.raises(StoreUnavailable, match=r"wan22\.db was moved or deleted"):
+            use()
+    assert not sqlite_path.exists(), "nobody made an empty one"
+    aside.rename(sqlite_path)
+    assert store.get(task.id) == task
+
+
+def test_another_file_in_the_place_of_the_database_is_not_used(migrated: Database, sqlite_path: Path) -> None:
+    submit(TaskStore(migrated))
+    content = sqlite_path.read_bytes()
+    sqlite_path.rename(sqlite_path.with_name("elsewhere.db"))
+    sqlite_path.write_bytes(content)
+    with pytest.raises(StoreUnavailable, match=r"wan22\.db was replaced"):
+        TaskStore(migrated).list()
+
+
+def test_a_commit_into_a_file_that_is_gone_is_not_acknowledged(migrated: Database, sqlite_path: Path) -> None:
+    store = TaskStore(migrated)
+    task = submit(store)
+
+    def lose() -> None:
+        with migrated.begin() as connection:
+            connection.execute(text("UPDATE tasks SET message = 'lost'"))
+            sqlite_path.rename(sqlite_path.with_name("elsewhere.db"))
+
+    with pytest.raises(StoreUnavailable, match="moved or deleted"):
+        lose()
+    sqlite_path.with_name("elsewhere.db").rename(sqlite_path)
+    assert store.get(task.id) == task
+
+
+def test_a_worker_makes_no_database_and_changes_no_schema(sqlite_path: Path, sqlite: Database) -> None:
+    worker = Database(sqlite_path, checkpointer=False, creates=False)
+    with pytest.raises(StoreUnavailable, match="does not exist"):
+        worker.migrate()
+    assert not sqlite_path.exists()
+    sqlite_path.touch()
+    with pytest.raises(StoreUnavailable, match="no schema yet"):
+        worker.migrate()
+    sqlite.migrate()
+    worker.migrate()
+    with sqlite.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    with pytest.raises(StoreUnavailable, match="older wan22"):
+        worker.migrate()
+    worker.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of one megabyte; mounting it takes an administrator."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.parametrize("leave", [0, 40_000], ids=["nothing left", "room for the file, not for its log"])
+def test_a_disk_that_is_full_at_the_start_is_named(small_disk: Path, leave: int) -> None:
+    database = Database(small_disk / "wan22.db")
+    _fill(small_disk, leave)
+    with pytest.raises(StorageFull, match=r"disk of the database is full \(wan22\.db\)"):
+        database.migrate()
+    database.close()
+
+
+def test_a_read_only_disk_is_named_and_everything_works_once_it_is_writable(small_disk: Path) -> None:
+    database = Database(small_disk / "wan22.db")
+    database.migrate()
+    store = TaskStore(database)
+    task = submit(store)
+    database.close()
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(StoreUnavailable, match=r"wan22\.db cannot be written: its disk or folder is read-only"):
+        submit(store)
+    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+    assert store.get(task.id) == task
+    assert submit(store).status is TaskStatus.PENDING
+    database.close()
+
+
+def test_a_folder_that_is_gone_is_named(tmp_path: Path) -> None:
+    database = Database(tmp_path / "gone" / "wan22.db")
+    with pytest.raises(StoreUnavailable, match="its folder is missing"):
+        database.migrate()
+
+
+def _fill(disk: Path, leave: int) -> None:
+    with suppress(OSError), (disk / "ballast").open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    size = (disk / "ballast").stat().st_size
+    os.truncate(disk / "ballast", size - leave)
+
+
+def test_postgresql_gives_up_on_a_statement_and_on_a_network_that_is_gone(new_postgres: Callable[[], str]) -> None:
+    database = Database(new_postgres())
+    with database.read() as connection:
+        limits = {
+            name: connection.exec_driver_sql(f"SHOW {name}").scalar_one()
+            for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+        }
+        options = connection.connection.dbapi_connection.info.get_parameters()  # type: ignore[union-attr]
+    assert limits == {
+        "statement_timeout": "30s",
+        "lock_timeout": "10s",
+        "idle_in_transaction_session_timeout": "30s",
+    }
+    assert {"keepalives": "1", "keepalives_idle": "10", "tcp_user_timeout": "25000"}.items() <= options.items()
+    database.close()
 
 
 def test_a_database_of_another_program_is_refused_and_kept(sqlite_path: Path, sqlite: Database) -> None:
@@ -183,19 +333,35 @@ def test_sqlite_is_opened_durably(sqlite: Database) -> None:
     assert found == ["wal", 2, 1, 0]
 
 
-def test_a_database_that_stays_locked_is_unavailable(
+def test_13_a_database_locked_by_another_process_costs_a_wait_and_no_attempt(
     migrated: Database, sqlite_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "BUSY_SECONDS", 0)
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.1)
     impatient = Database(f"sqlite:///{sqlite_path}")
-    other = sqlite3.connect(sqlite_path, isolation_level=None)
-    other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StoreUnavailable):
-        submit(TaskStore(impatient))
-    assert TaskStore(impatient).list() == []  # readers do not wait
-    other.execute("ROLLBACK")
-    other.close()
-    assert submit(TaskStore(impatient)).status is TaskStatus.PENDING
+    store = TaskStore(impatient)
+    task = submit(store)
+    _, token = claimed(store)
+    program = (
+        "import sqlite3, sys\n"
+        "held = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "held.execute('BEGIN IMMEDIATE')\n"
+        "print('locked', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", program, str(sqlite_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(StoreUnavailable) as refused:
+            submit(store)
+        assert refused.value.status == 503
+        with pytest.raises(StoreUnavailable):
+            store.heartbeat(task.id, token, 30.0)
+        assert [one.id for one in store.list()] == [task.id]  # readers do not wait
+        other.communicate(timeout=60)
+    assert store.heartbeat(task.id, token, 30.0) is None, "the lease is still this worker's"
+    assert submit(store).status is TaskStatus.PENDING
+    assert store.get(task.id).attempt == 1
     impatient.close()
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from backend.core.errors import OutputFileMissing, OutputNotFound
+from backend.core.errors.lookups import OutputFileMissing, OutputNotFound
 from backend.core.paths import Home
 from backend.store.engine import Database
 from backend.store.outputs import OutputStore

@@ -1,12 +1,13 @@
 """Random histories of a queue, compared with a model of it after every step, on SQLite and PostgreSQL.
 
-Workers claim, die, come back as zombies and are stopped; users submit, cancel, delete, pause downloads. No task may
-be lost, a lease is valid only while it is the newest, ended tasks never change, and the event log has no gaps.
+Workers claim, die, come back as zombies and are stopped; users submit, cancel, delete, pause, resume, retry, move and
+pause downloads or the whole queue. No task may be lost, a lease is valid only while it is the newest, ended tasks never
+change unless they are retried, and the event log has no gaps.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,12 +15,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import delete, func, select
 
-from backend.core.domain import TERMINAL, Priority, Task, TaskEvent, TaskStatus
-from backend.core.errors import GenerationFailed, LeaseLost, StateConflict, TaskNotFound
+from backend.core.domain import TERMINAL, Priority, StopRequest, Task, TaskEvent, TaskStatus
+from backend.core.errors.generation import GenerationFailed
+from backend.core.errors.interruptions import LeaseLost
+from backend.core.errors.lookups import StateConflict, TaskNotFound
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.events import EventLog
-from backend.store.tables import download_orders, events, outputs, tasks
+from backend.store.order import QueuePlace, places
+from backend.store.tables import download_orders, events, holds, outputs, tasks
 from backend.store.tasks import TaskStore
 from tests.store.samples import at_step, output_of, submit
 
@@ -27,6 +31,7 @@ pytestmark = pytest.mark.timeout(300)
 WORKERS = ("a", "b")
 MODELS = ("tiny-t2v-a14b", "T2V-A14B")
 ENDED_AT_ONCE, LONG = 0.0, 300.0
+MAX_ATTEMPTS = 2
 
 
 @dataclass
@@ -37,8 +42,11 @@ class Expected:
     model: str
     status: TaskStatus = TaskStatus.PENDING
     attempt: int = 0
-    max_attempts: int = 2
+    strikes: int = 0
+    saved: int = -1
+    advanced: bool = False
     cancel: bool = False
+    pause: bool = False
     worker: str = ""
     token: str = ""
     expired: bool = False
@@ -51,7 +59,7 @@ class QueueMachine(RuleBasedStateMachine):
     def __init__(self, database: Database) -> None:
         super().__init__()
         with database.begin() as connection:
-            for table in (events, outputs, tasks, download_orders):
+            for table in (events, outputs, tasks, download_orders, holds):
                 connection.execute(delete(table))
         self.database = database
         self.store = TaskStore(database)
@@ -59,6 +67,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.paused: set[str] = set()
         self.log = EventLog(database)
         self.model: dict[str, Expected] = {}  # in order of submission
+        self.order: list[str] = []  # of the ready tasks, within one priority
+        self.held: bool | None = None  # whether the hold interrupts
         self.leases: list[tuple[str, str]] = []  # every lease ever given: task and token
         self.frozen: dict[str, Task] = {}
         self.seen = 0  # the id of the last event read; the log is empty
@@ -66,8 +76,9 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(priority=st.sampled_from(Priority), model=st.sampled_from(MODELS))
     def submit(self, priority: Priority, model: str) -> None:
-        task = submit(self.store, priority=priority, max_attempts=2, model=model)
+        task = submit(self.store, priority=priority, max_attempts=MAX_ATTEMPTS, model=model)
         self.model[task.id] = Expected(priority.rank, model)
+        self.order.append(task.id)
 
     @rule(model=st.sampled_from(MODELS))
     def pause_or_resume(self, model: str) -> None:
@@ -85,11 +96,13 @@ class QueueMachine(RuleBasedStateMachine):
     def claim(self, worker: str, seconds: float, downloads: bool) -> None:
         waiting = self._in_order(self.paused if downloads else set())
         task = self.store.claim(worker, seconds, downloads=downloads)
-        assert (task.id if task else None) == (waiting[0] if waiting else None)
+        assert (task.id if task else None) == (waiting[0] if waiting and self.held is None else None)
         if task is not None:
             expected = self.model[task.id]
             expected.status, expected.worker, expected.expired = TaskStatus.PROCESSING, worker, seconds == ENDED_AT_ONCE
             expected.attempt += 1
+            expected.advanced = False
+            expected.cancel = expected.pause = False
             expected.token = task.lease_token or ""
             assert (task.id, expected.token) not in self.leases
             self.leases.append((task.id, expected.token))
@@ -97,7 +110,7 @@ class QueueMachine(RuleBasedStateMachine):
     def _in_order(self, paused: set[str]) -> list[str]:
         """The ids of the ready tasks, the next one first."""
         ready = {key: e for key, e in self.model.items() if e.status == "pending" and e.model not in paused}
-        return [key for _, _, key in sorted((-e.priority, i, key) for i, (key, e) in enumerate(ready.items()))]
+        return sorted(ready, key=lambda key: (-ready[key].priority, self.order.index(key)))
 
     @rule(model=st.sampled_from(MODELS))
     def model_is_complete(self, model: str) -> None:
@@ -107,17 +120,22 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.leases)
     @rule(
         data=st.data(),
-        deed=st.sampled_from(["heartbeat", "report", "complete", "fail", "cancelled", "release", "held"]),
+        deed=st.sampled_from(
+            ["heartbeat", "report", "save", "complete", "fail", "cancelled", "paused", "release", "held"]
+        ),
     )
     def work(self, data: st.DataObject, deed: str) -> None:
         task_id, token = data.draw(st.sampled_from(self.leases), "lease")
         expected = self.model[task_id]
+        saved = data.draw(st.integers(0, 3), "saved")
         deeds = {
             "heartbeat": lambda: self.store.heartbeat(task_id, token, LONG),
             "report": lambda: self.store.report(task_id, token, at_step(data.draw(st.integers(0, 20), "step"))),
+            "save": lambda: self.store.report(task_id, token, replace(at_step(20), saved_step=saved)),
             "complete": lambda: self.store.complete(task_id, token, output_of(task_id)),
             "fail": lambda: self.store.fail(task_id, token, GenerationFailed()),
             "cancelled": lambda: self.store.acknowledge_cancel(task_id, token),
+            "paused": lambda: self.store.acknowledge_pause(task_id, token),
             "release": lambda: self.store.release(task_id, token),
             "held": lambda: self.store.release(task_id, token, "paused"),
         }
@@ -127,12 +145,20 @@ class QueueMachine(RuleBasedStateMachine):
             return
         before = self.store.get(task_id).progress
         answer = deeds[deed]()
-        if deed in ("heartbeat", "report"):
-            assert answer is expected.cancel
+        if deed == "save" and saved > expected.saved:
+            expected.saved, expected.strikes, expected.advanced = saved, 0, True
+        if deed in ("heartbeat", "report", "save"):
+            asked = {
+                StopRequest.CANCEL: expected.cancel,
+                StopRequest.PAUSE: expected.pause,
+                StopRequest.HAND_BACK: self.held is True,
+            }
+            assert answer is next((request for request, is_asked in asked.items() if is_asked), None)
             assert self.store.get(task_id).progress >= before
             expected.expired = expected.expired and deed != "heartbeat"
-        elif deed in ("release", "held") and not expected.cancel:
-            expected.status, expected.attempt = TaskStatus.PENDING, expected.attempt - 1
+        elif deed in ("paused", "release", "held") and not expected.cancel:
+            expected.status = TaskStatus.PAUSED if expected.pause else TaskStatus.PENDING
+            expected.attempt -= 1
         else:
             ends = {"complete": TaskStatus.COMPLETED, "fail": TaskStatus.FAILED}
             expected.status = ends.get(deed, TaskStatus.CANCELLED)
@@ -152,9 +178,104 @@ class QueueMachine(RuleBasedStateMachine):
                 self.store.request_cancel(task_id)
         else:
             self.store.request_cancel(task_id)
-            if expected.status is TaskStatus.PENDING:
+            if expected.status is not TaskStatus.PROCESSING:
                 expected.status = TaskStatus.CANCELLED
             expected.cancel = True
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def pause(self, data: st.DataObject) -> None:
+        task_id = data.draw(st.sampled_from(list(self.model)), "task")
+        expected = self.model[task_id]
+        being_cancelled = expected.status is TaskStatus.PROCESSING and expected.cancel
+        if expected.deleted or expected.status in TERMINAL or being_cancelled:
+            with pytest.raises(TaskNotFound if expected.deleted else StateConflict):
+                self.store.request_pause(task_id)
+            return
+        self.store.request_pause(task_id)
+        if expected.status is TaskStatus.PENDING:
+            expected.status = TaskStatus.PAUSED
+        expected.pause = expected.status is TaskStatus.PROCESSING
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def resume(self, data: st.DataObject) -> None:
+        task_id = data.draw(st.sampled_from(list(self.model)), "task")
+        expected = self.model[task_id]
+        if expected.deleted or expected.status in TERMINAL:
+            with pytest.raises(TaskNotFound if expected.deleted else StateConflict):
+                self.store.resume(task_id)
+            return
+        self.store.resume(task_id)
+        expected.pause = False
+        if expected.status is TaskStatus.PAUSED:
+            expected.status = TaskStatus.PENDING
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def retry(self, data: st.DataObject) -> None:
+        task_id = data.draw(st.sampled_from(list(self.model)), "task")
+        expected = self.model[task_id]
+        if expected.deleted or expected.status in (TaskStatus.PAUSED, TaskStatus.COMPLETED):
+            with pytest.raises(TaskNotFound if expected.deleted else StateConflict):
+                self.store.retry(task_id)
+            return
+        self.store.retry(task_id)
+        if expected.status in TERMINAL:
+            expected.status, expected.attempt, expected.cancel, expected.pause = TaskStatus.PENDING, 0, False, False
+            expected.strikes, expected.advanced = 0, False
+            del self.frozen[task_id]
+
+    @rule(data=st.data(), position=st.integers(1, 6))
+    def move(self, data: st.DataObject, position: int) -> None:
+        ready = self._in_order(self.paused)
+        if not ready:
+            return
+        task_id = data.draw(st.sampled_from(ready), "task")
+        task = self.store.move(task_id, position)
+        others = [key for key in ready if key != task_id]
+        index = min(position, len(ready)) - 1
+        wanted = [*others[:index], task_id, *others[index:]]
+        ranks = [self.model[key].priority for key in others]
+        own = self.model[task_id].priority
+        own = max([own, *ranks[index : index + 1]])
+        self.model[task_id].priority = min([own, *ranks[index - 1 : index]]) if index else own
+        assert task.priority == self.model[task_id].priority
+        self._ordered(wanted)
+
+    @rule(data=st.data())
+    def reorder(self, data: st.DataObject) -> None:
+        ready = self._in_order(self.paused)
+        named = data.draw(st.permutations(ready).map(lambda keys: keys[: len(keys) // 2 + 1]), "order")
+        ended = [key for key, expected in self.model.items() if expected.status in TERMINAL]
+        assert self.store.reorder([*ended, *named]) == len(named)
+        slots = [key for key in ready if key in named]
+        ranks = [self.model[key].priority for key in slots]
+        taken = dict(zip(slots, named, strict=True))
+        for key, rank in zip(named, ranks, strict=True):
+            self.model[key].priority = rank
+        self._ordered([taken.get(key, key) for key in ready])
+
+    def _ordered(self, wanted: list[str]) -> None:
+        """Note the order of the ready tasks; where tasks that are not ready stand among them, only the store knows."""
+        assert [place.task_id for place in self._places()] == wanted
+        with self.database.read() as connection:
+            rows = connection.execute(select(tasks.c.id).order_by(tasks.c.place, tasks.c.number))
+            self.order = [row.id for row in rows]
+
+    def _places(self) -> list[QueuePlace]:
+        with self.database.read() as connection:
+            return places(connection)
+
+    @rule(interrupts=st.booleans())
+    def hold(self, interrupts: bool) -> None:
+        assert self.store.hold(interrupts=interrupts) is (self.held is None or (interrupts and not self.held))
+        self.held = self.held is True or interrupts
+
+    @rule()
+    def lift(self) -> None:
+        assert self.store.lift() is (self.held is not None)
+        self.held = None
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
@@ -175,6 +296,15 @@ class QueueMachine(RuleBasedStateMachine):
     def worker_dies(self, worker: str) -> None:
         self._lost(self.store.recover_worker(worker), lambda expected: expected.worker == worker)
 
+    @rule(worker=st.sampled_from(WORKERS))
+    def operator_ends_worker(self, worker: str) -> None:
+        lost = [e for e in self.model.values() if e.status is TaskStatus.PROCESSING and e.worker == worker]
+        assert len(self.store.hand_back(worker)) == len(lost)
+        for expected in lost:
+            waits = TaskStatus.PAUSED if expected.pause else TaskStatus.PENDING
+            expected.status = TaskStatus.CANCELLED if expected.cancel else waits
+            expected.attempt -= 0 if expected.cancel else 1
+
     @rule()
     def leases_run_out(self) -> None:
         silent = [lease for lease in self.store.leases() if self.model[lease.task_id].expired]
@@ -184,10 +314,13 @@ class QueueMachine(RuleBasedStateMachine):
         lost = [key for key, e in self.model.items() if e.status is TaskStatus.PROCESSING and whose(e)]
         assert recovered == lost
         for expected in (self.model[key] for key in lost):
+            expected.strikes += 0 if expected.advanced else 1
             if expected.cancel:
                 expected.status = TaskStatus.CANCELLED
-            elif expected.attempt == expected.max_attempts:
+            elif expected.strikes == MAX_ATTEMPTS:
                 expected.status = TaskStatus.FAILED
+            elif expected.pause:
+                expected.status = TaskStatus.PAUSED
             else:
                 expected.status = TaskStatus.PENDING
 

@@ -12,19 +12,15 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.exc import StatementError
 
-from backend.core.domain import EventType, Priority, TaskStatus
-from backend.core.errors import (
-    GenerationFailed,
-    IdempotencyConflict,
-    LeaseLost,
-    OutOfMemory,
-    OutputNotFound,
-    StateConflict,
-    TaskNotFound,
-)
+from backend.core.domain import EventType, Priority, Stage, StopRequest, TaskStatus
+from backend.core.errors.actions import resubmit
+from backend.core.errors.generation import GenerationFailed, OutOfMemory, WorkerStalled
+from backend.core.errors.interruptions import LeaseLost
+from backend.core.errors.lookups import IdempotencyConflict, OutputNotFound, StateConflict, TaskNotFound
 from backend.core.paths import Home
 from backend.store.engine import Database
 from backend.store.events import EventLog
+from backend.store.leases import Loss
 from backend.store.outputs import OutputStore
 from backend.store.tables import tasks
 from backend.store.tasks import KEY_SECONDS, TaskStore
@@ -43,9 +39,10 @@ def test_only_the_task_store_writes_the_tasks_table() -> None:
     writers = {
         path.relative_to(BACKEND).as_posix() for path in BACKEND.rglob("*.py") if writes.search(path.read_text())
     }
-    assert writers == {"store/tasks.py", "store/leases.py", "store/transition.py"}
+    upkeep = {"store/upkeep/adoption.py", "store/upkeep/salvage.py"}
+    assert writers == {"store/tasks.py", "store/leases.py", "store/transition.py"} | upkeep
     appliers = {path.name for path in BACKEND.rglob("*.py") if "store.transition import" in path.read_text()}
-    assert appliers == {"tasks.py", "leases.py"}
+    assert appliers == {"tasks.py", "leases.py", "control.py", "adoption.py"}
 
 
 def test_a_submitted_task_reads_back_unchanged(store: TaskStore) -> None:
@@ -74,8 +71,9 @@ def test_tasks_are_claimed_by_priority_then_age(store: TaskStore) -> None:
     order = [high.id, first.id, second.id, low.id]
     assert [store.queue_position(task_id) for task_id in order] == [1, 2, 3, 4]
     assert [[task.id for task in store.up_to(task_id)] for task_id in order] == [order[:n] for n in (1, 2, 3, 4)]
+    assert store.up_to(low.id, limit=3) == [], "too many to be worth reading"
     assert claimed(store)[0].id == high.id
-    assert [task.id for task in store.up_to(second.id)] == order[:3]  # the running one comes first
+    assert [task.id for task in store.up_to(second.id, limit=3)] == order[:3]  # the running one comes first
     assert [claimed(store)[0].id for _ in order[1:]] == order[1:]
     assert store.claim("w1", LEASE) is None
     assert store.queue_position(high.id) is None
@@ -147,28 +145,35 @@ def test_completing_records_the_output_with_the_task(store: TaskStore, database:
     assert event.data["generation_seconds"] == 1.5
 
 
+def _out_of_memory() -> OutOfMemory:
+    return OutOfMemory("no \x00 room \ud800 left", suggestions=("Fewer frames.",), actions=(resubmit(num_frames=5),))
+
+
 def test_a_failure_keeps_code_message_and_advice(store: TaskStore, database: Database) -> None:
     task = submit(store)
     _, token = claimed(store)
-    store.fail(task.id, token, OutOfMemory("no \x00 room \ud800 left", suggestions=("Fewer frames.",)))
+    store.fail(task.id, token, _out_of_memory())
     failed = store.get(task.id)
     assert failed.status is TaskStatus.FAILED
     assert failed.error_code == "out_of_memory"
     assert failed.error_message == "no  room ? left"
     assert failed.error_suggestions == ("Fewer frames.",)
+    assert failed.error_actions == ({"action": "resubmit", "changes": {"num_frames": 5}},)
     data = EventLog(database).of_task(task.id)[-1].data
     assert data == {
         "error": "out_of_memory",
         "message": "no  room ? left",
         "category": "vram_memory",
+        "retryable": False,
         "suggestions": ["Fewer frames."],
+        "actions": [{"action": "resubmit", "changes": {"num_frames": 5}}],
     }
 
 
 def test_progress_is_stored_published_and_never_decreases(store: TaskStore, database: Database) -> None:
     task = submit(store)
     _, token = claimed(store)
-    assert store.report(task.id, token, at_step(8)) is False
+    assert store.report(task.id, token, at_step(8)) is None
     store.report(task.id, token, at_step(4))
     store.report(task.id, token, at_step(90))
     now = store.get(task.id)
@@ -192,7 +197,7 @@ def test_a_silent_worker_loses_its_task(store: TaskStore, database: Database) ->
     assert (back.status, back.attempt, back.worker_id, back.progress) == (TaskStatus.PENDING, 1, None, 0.0)
     lost = EventLog(database).of_task(task.id)[-1]
     assert lost.type is EventType.ATTEMPT_LOST
-    assert lost.data == {"attempt": 1, "reason": "the worker stopped answering", "will_retry": True}
+    assert lost.data == {"attempt": 1, "reason": "the worker stopped answering", "strikes": 1, "will_retry": True}
     with pytest.raises(LeaseLost):
         store.heartbeat(task.id, token, LEASE)
     assert store.recover_silent([lease]) == []
@@ -202,22 +207,76 @@ def test_a_heartbeat_keeps_the_task_whatever_the_clocks_say(store: TaskStore) ->
     task = submit(store)
     _, token = claimed(store, lease_seconds=0.0)  # run out long ago by the clock
     leases = store.leases()
-    assert store.heartbeat(task.id, token, LEASE) is False
+    assert store.heartbeat(task.id, token, LEASE) is None
     assert store.recover_silent(leases) == []
     assert store.recover_silent([]) == []
     assert store.get(task.id).status is TaskStatus.PROCESSING
 
 
-def test_attempts_are_limited(store: TaskStore, database: Database) -> None:
+def test_attempts_without_progress_are_limited(store: TaskStore, database: Database) -> None:
     task = submit(store, max_attempts=2)
     for _ in range(2):
-        claimed(store)
-        assert store.recover_worker("w1") == [task.id]
+        _, token = claimed(store)
+        store.report(task.id, token, at_step(3))
+        assert store.recover_worker("w1", Loss("the worker ended with SIGSEGV", "Fatal\x00 error")) == [task.id]
     failed = store.get(task.id)
     assert (failed.status, failed.error_code, failed.attempt) == (TaskStatus.FAILED, "worker_lost", 2)
+    assert failed.error_message == (
+        "2 attempts in a row made no progress: the last time, the worker ended with SIGSEGV while it denoised, "
+        "after step 3 of 20. Its last words: Fatal error"
+    )
     assert failed.error_suggestions
     assert store.claim("w1", LEASE) is None
-    assert types(database, task.id)[-2:] == [EventType.ATTEMPT_LOST, EventType.FAILED]
+    *_, lost, ended = EventLog(database).of_task(task.id)
+    assert (lost.type, ended.type) == (EventType.ATTEMPT_LOST, EventType.FAILED)
+    assert lost.data == {
+        "attempt": 2,
+        "stage": "generating",
+        "step": 3,
+        "reason": "the worker ended with SIGSEGV",
+        "last_words": "Fatal error",
+        "strikes": 2,
+        "will_retry": False,
+    }
+
+
+def test_an_attempt_that_saved_a_new_state_is_no_strike(store: TaskStore) -> None:
+    task = submit(store, max_attempts=2)
+    for saved in (0, 4, 4, 8):
+        _, token = claimed(store)
+        store.report(task.id, token, replace(at_step(saved), saved_step=saved))
+        store.recover_worker("w1")
+    assert store.get(task.id).status is TaskStatus.PENDING
+    assert store.get(task.id).attempt == 4, "more than the limit: only one of them saved nothing new"
+    for _ in range(2):
+        _, token = claimed(store)
+        store.report(task.id, token, replace(at_step(9), saved_step=7))  # restarted from an older state
+        store.recover_worker("w1")
+    failed = store.get(task.id)
+    assert (failed.status, failed.attempt) == (TaskStatus.FAILED, 6)
+
+
+def test_an_attempt_can_be_lost_by_a_worker_that_still_answers(store: TaskStore) -> None:
+    task = submit(store, max_attempts=1)
+    _, token = claimed(store)
+    store.report(task.id, token, replace(at_step(1), stage=Stage.SAVING))
+    store.lose(task.id, token, Loss("it hung", error=WorkerStalled))
+    failed = store.get(task.id)
+    assert (failed.status, failed.error_code) == (TaskStatus.FAILED, "worker_stalled")
+    assert failed.error_message == "The attempt made no progress: it hung while it saved the video"
+    with pytest.raises(LeaseLost):
+        store.lose(task.id, token, Loss("again"))
+
+
+def test_a_worker_that_the_operator_ended_costs_no_attempt(store: TaskStore, database: Database) -> None:
+    task, cancelled = submit(store, max_attempts=1), submit(store)
+    for _ in range(2):
+        claimed(store)
+    store.request_cancel(cancelled.id)
+    assert store.hand_back("w1") == [task.id, cancelled.id]
+    assert (store.get(task.id).status, store.get(task.id).attempt) == (TaskStatus.PENDING, 0)
+    assert types(database, task.id)[-1] is EventType.RELEASED
+    assert store.get(cancelled.id).status is TaskStatus.CANCELLED
 
 
 def test_recovering_one_worker_leaves_the_others_alone(store: TaskStore) -> None:
@@ -227,7 +286,7 @@ def test_recovering_one_worker_leaves_the_others_alone(store: TaskStore) -> None
     other, token = claimed(store, "alive")
     assert store.recover_worker("dead") == [mine.id]
     assert store.recover_worker("dead") == []
-    assert store.heartbeat(other.id, token, LEASE) is False
+    assert store.heartbeat(other.id, token, LEASE) is None
 
 
 def test_a_stop_by_the_operator_gives_the_attempt_back(store: TaskStore, database: Database) -> None:
@@ -252,9 +311,9 @@ def test_cancel_of_a_running_task_goes_through_its_worker(store: TaskStore, data
     for _ in range(3):
         asked = store.request_cancel(task.id)
         assert (asked.status, asked.cancel_requested) == (TaskStatus.PROCESSING, True)
-    assert store.heartbeat(task.id, token, LEASE) is True
-    assert store.check(task.id, token) is True
-    assert store.report(task.id, token, at_step(1)) is True
+    assert store.heartbeat(task.id, token, LEASE) is StopRequest.CANCEL
+    assert store.check(task.id, token) is StopRequest.CANCEL
+    assert store.report(task.id, token, at_step(1)) is StopRequest.CANCEL
     store.acknowledge_cancel(task.id, token)
     assert store.get(task.id).status is TaskStatus.CANCELLED
     assert types(database, task.id).count(EventType.CANCEL_REQUESTED) == 1
@@ -357,11 +416,11 @@ def test_the_same_key_from_many_threads_creates_one_task(store: TaskStore) -> No
     assert len(set(ids)) == 1
 
 
-def test_a_cancel_racing_with_the_finish_ends_the_task_exactly_once(store: TaskStore, database: Database) -> None:
+def test_09_five_cancels_racing_with_the_finish_end_the_task_exactly_once(store: TaskStore, database: Database) -> None:
     for _ in range(20):
         task = submit(store)
         _, token = claimed(store)
-        barrier = threading.Barrier(3)
+        barrier = threading.Barrier(6)
 
         def cancel(task_id: str = task.id, barrier: threading.Barrier = barrier) -> None:
             barrier.wait(DEADLINE_SECONDS)
@@ -370,7 +429,7 @@ def test_a_cancel_racing_with_the_finish_ends_the_task_exactly_once(store: TaskS
             except StateConflict:
                 return
 
-        threads = [threading.Thread(target=cancel) for _ in range(2)]
+        threads = [threading.Thread(target=cancel) for _ in range(5)]
         for thread in threads:
             thread.start()
         barrier.wait(DEADLINE_SECONDS)

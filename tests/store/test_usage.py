@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import update
 
-from backend.core.errors import GenerationFailed
+from backend.core.errors.generation import GenerationFailed
 from backend.core.paths import Home
 from backend.store.engine import Database
 from backend.store.outputs import OutputStore, UsageStore

@@ -10,7 +10,9 @@ from unittest.mock import patch
 import pytest
 
 from backend.core.domain import DownloadPhase, DownloadProgress, EventType, Progress, Stage, TaskStatus
-from backend.core.errors import GenerationFailed, LeaseLost, StoreUnavailable, TaskCancelled, WorkerStopping
+from backend.core.errors.generation import GenerationFailed
+from backend.core.errors.interruptions import LeaseLost, TaskCancelled, WorkerStopping
+from backend.core.errors.surroundings import StoreUnavailable
 from backend.core.planning.memory_level import MemoryAlert, MemoryLevel, MemoryReading, Place
 from backend.store.tasks import TaskStore
 from backend.worker import attempt as attempt_module

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import text
 
-from backend.core.errors import OutOfMemory
+from backend.core.errors.generation import OutOfMemory
 from backend.worker.leftovers import Leftovers
 from tests.store.samples import claimed, output_of
 from tests.worker.conftest import Queue
@@ -49,6 +50,25 @@ def test_states_are_removed_when_their_task_has_ended(queue: Queue, leftovers: L
     assert [path.name for path in queue.home.work.iterdir()] == [waiting.id]
     assert queue.states(waiting.id) == [4]
     assert not queue.home.preview_of(waiting.id).exists()
+
+
+def test_states_of_failed_and_cancelled_tasks_are_kept_for_a_time_and_until_they_are_deleted(queue: Queue) -> None:
+    keeping = Leftovers(queue.home, queue.tasks, queue.outputs, keep_seconds=3600.0)
+    failed, cancelled, done, deleted = (queue.submit() for _ in range(4))
+    for task in (failed, cancelled, done, deleted):
+        litter(queue, task.id)
+    queue.tasks.fail(failed.id, claimed(queue.tasks)[1], OutOfMemory())
+    for task in (cancelled, deleted):
+        queue.tasks.request_cancel(task.id)
+    queue.tasks.complete(done.id, claimed(queue.tasks)[1], output_of(done.id))
+    queue.tasks.delete(deleted.id)
+    keeping.sweep_work()
+    assert {path.name for path in queue.home.work.iterdir()} == {failed.id, cancelled.id}
+    assert [queue.states(task.id) for task in (failed, cancelled)] == [[4], [4]]
+    with queue.database.begin() as connection:
+        connection.execute(text("UPDATE tasks SET completed_at = completed_at - 3601"))
+    keeping.sweep_work()
+    assert list(queue.home.work.iterdir()) == []
 
 
 def test_a_sweep_removes_unrecorded_videos(queue: Queue, leftovers: Leftovers) -> None:

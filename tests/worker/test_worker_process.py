@@ -11,11 +11,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from sqlalchemy import update
 
 from backend.core.domain import EventType, TaskStatus
-from backend.core.errors import StoreUnavailable
+from backend.core.errors.surroundings import StoreUnavailable
 from backend.store.download_orders import DownloadOrders
+from backend.store.tables import tasks
 from backend.store.workers import WorkerState
+from backend.worker.leftovers import Leftovers
+from backend.worker.runner import STALLED_STATUS
 from backend.worker.silence import SilenceWatch
 from backend.worker.supervisor import Supervisor, SupervisorStatus, as_environment
 from tests.support.server import wait_for
@@ -55,7 +59,7 @@ def freeze_between_writes(queue: Queue, process: subprocess.Popen[bytes]) -> Non
             process.send_signal(signal.SIGCONT)
 
 
-def test_a_task_killed_while_denoising_resumes_where_it_was(
+def test_01_a_task_killed_while_denoising_resumes_where_it_was(
     queue: Queue, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = queue.submit()
@@ -65,15 +69,26 @@ def test_a_task_killed_while_denoising_resumes_where_it_was(
         victim = queue.wait_denoising(task.id)
         # Two of the four steps are the high-noise expert's; the state is saved when the other one's turn comes.
         wait_for(lambda: queue.states(task.id) == [2], seconds=START_SECONDS, what="a saved state")
+        wait_for(lambda: (queue.tasks.get(task.id).step or 0) >= 2, seconds=START_SECONDS, what="its report")
     os.kill(victim.pid, signal.SIGKILL)
 
     done = queue.wait_status(task.id, TaskStatus.COMPLETED)
     assert done.attempt == 2
     assert done.worker_id != victim.id
     lost = next(event for event in queue.events.of_task(task.id) if event.type is EventType.ATTEMPT_LOST)
-    assert lost.data == {"attempt": 1, "reason": "the worker died", "will_retry": True}
+    assert lost.data.pop("last_words")
+    assert lost.data.pop("step") >= 2
+    assert lost.data == {
+        "attempt": 1,
+        "stage": "generating",
+        "reason": "the worker ended with SIGKILL",
+        "strikes": 0,  # it had saved a state
+        "will_retry": True,
+    }
     told = [event.data["message"] for event in queue.events.of_task(task.id) if event.type is EventType.PROGRESS]
     assert "Resumed at step 2 of 4" in told
+    steps = [text.partition(" (")[0] for text in told if text.startswith("Step ")]
+    assert steps.count("Step 1 of 4") <= 1, "no step before the saved state runs again"
     assert queue.outputs.get(task.id).metadata["result"]["resumed_from_step"] == 2
     wait_for(lambda: not any(queue.home.work.iterdir()), seconds=START_SECONDS, what="the end of the states")
     assert queue.types(task.id).count(EventType.COMPLETED) == 1
@@ -85,20 +100,90 @@ def test_a_task_killed_while_denoising_resumes_where_it_was(
     assert "SIGKILL" in (supervisor.state.reason or "")
 
 
-def test_a_task_that_always_kills_its_worker_fails_and_the_next_one_runs(
+#: Where a worker may die, in the order in which it passes.
+DEADLY_POINTS = (
+    "claim.after_commit",
+    "model.load",
+    "encode.text",
+    "denoise.step:3",
+    "decode.chunk:2",
+    "encode.part",
+    "output.before_rename",
+    "output.after_rename",
+    "finish.before_commit",
+    "finish.after_commit",
+)
+
+
+def test_02_a_task_whose_worker_is_killed_at_every_point_in_turn_ends_once(queue: Queue) -> None:
+    """The other points, on the side of the submit, are in tests/store/test_concurrency.py."""
+    task = queue.submit(max_attempts=len(DEADLY_POINTS))
+    for number, point in enumerate(DEADLY_POINTS):
+        worker = queue.start_worker(f"w{number}", WAN22_FAULTS=f"{point}=kill")
+        assert worker.wait(START_SECONDS) == -signal.SIGKILL, point
+        held = point not in ("model.load", "finish.after_commit")  # before it has a task, and when that is done
+        assert queue.tasks.recover_worker(f"w{number}") == ([task.id] if held else [])
+    done = queue.tasks.get(task.id)
+    assert (done.status, done.attempt) == (TaskStatus.COMPLETED, len(DEADLY_POINTS) - 1)
+    assert queue.types(task.id).count(EventType.COMPLETED) == 1
+    assert [output.task_id for output in queue.outputs.list()] == [task.id]
+    assert queue.videos() == [f"{task.id}.mp4"]
+    Leftovers(queue.home, queue.tasks, queue.outputs).sweep()  # as the next worker does at its start
+    assert queue.leftovers() == []
+
+
+def test_04_a_task_that_always_kills_its_worker_fails_and_the_next_one_runs(
     queue: Queue, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WAN22_FAULTS", "decode.chunk:3=kill")
     deadly = queue.submit(frames=9, max_attempts=2)
     harmless = queue.submit(steps=4)
-    supervisor = supervise(restart_limit=1)  # both deaths belong to one task, so they count once
-    failed = queue.wait_status(deadly.id, TaskStatus.FAILED, seconds=2 * START_SECONDS)
+    supervisor = supervise(restart_limit=1)  # all deaths belong to one task, so they count once
+    failed = queue.wait_status(deadly.id, TaskStatus.FAILED, seconds=3 * START_SECONDS)
     queue.wait_status(harmless.id, TaskStatus.COMPLETED)
-    assert (failed.status, failed.error_code, failed.attempt) == (TaskStatus.FAILED, "worker_lost", 2)
-    assert queue.types(deadly.id).count(EventType.ATTEMPT_LOST) == 2
+    assert failed.error_code == "worker_lost"
+    assert failed.attempt == 3, "the first one saved states, and so was no strike"
+    assert "2 attempts in a row made no progress" in (failed.error_message or "")
+    assert "the worker ended with SIGKILL while it decoded the frames" in (failed.error_message or "")
+    assert "Its last words: " in (failed.error_message or "")
+    assert queue.types(deadly.id).count(EventType.ATTEMPT_LOST) == 3
     assert queue.videos() == [f"{harmless.id}.mp4"]
     assert queue.leftovers() == []
     assert supervisor.state.status is SupervisorStatus.RUNNING
+
+
+def test_06_a_worker_that_hangs_is_replaced_and_its_task_resumes(
+    queue: Queue, supervise: Supervise, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    task = queue.submit(steps=8, max_attempts=1)
+    with monkeypatch.context() as first_worker_only:
+        first_worker_only.setenv("WAN22_FAULTS", "denoise.step:6=hang")  # in the second step of the low-noise expert
+        supervise(stall_seconds=1.0, restart_limit=1)
+        hung = queue.wait_denoising(task.id)
+    done = queue.wait_status(task.id, TaskStatus.COMPLETED)
+    assert done.worker_id != hung.id
+    assert is_gone(hung.pid)
+    lost = next(event for event in queue.events.of_task(task.id) if event.type is EventType.ATTEMPT_LOST)
+    assert "there was no sign of progress for" in lost.data["reason"]
+    assert (lost.data["stage"], lost.data["step"], lost.data["strikes"]) == ("generating", 5, 0)
+    assert "fault_point (faults.py:" in lost.data["last_words"]
+    assert queue.outputs.get(task.id).metadata["result"]["resumed_from_step"] == 3, "at the switch between the experts"
+    log = capfd.readouterr().err
+    assert "worker.stalled" in log
+    assert "in fault_point" in log, "the stacks of all threads"
+    assert "heartbeat.py" in log
+
+
+def test_a_task_that_hangs_at_the_same_place_is_given_up(queue: Queue) -> None:
+    task = queue.submit(steps=8, max_attempts=1)
+    with queue.database.begin() as connection:  # as if an attempt had saved all there is to save
+        connection.execute(update(tasks).values(saved_step=8))
+    worker = queue.start_worker("first", WAN22_FAULTS="denoise.step:2=hang", WAN22_STALL_SECONDS="0.5")
+    assert worker.wait(START_SECONDS) == STALLED_STATUS
+    failed = queue.tasks.get(task.id)
+    assert (failed.status, failed.error_code) == (TaskStatus.FAILED, "worker_stalled")
+    assert "while it denoised, after step 1 of 8. Its last words: " in (failed.error_message or "")
+    assert queue.leftovers() == []
 
 
 def test_a_kill_after_the_rename_leaves_one_output(queue: Queue, supervise: Supervise) -> None:
@@ -126,7 +211,10 @@ def test_a_worker_handles_a_cancel_continues_and_is_stopped(queue: Queue) -> Non
     queue.wait_status(completed.id, TaskStatus.COMPLETED)
     assert queue.leftovers() == []
 
-    wait_for(lambda: not any(queue.home.work.iterdir()), seconds=START_SECONDS, what="the end of their states")
+    def of_others() -> set[str]:
+        return {path.name for path in queue.home.work.iterdir()} - {cancelled.id}
+
+    wait_for(lambda: not of_others(), seconds=START_SECONDS, what="the end of the states of the completed one")
 
     stopped = queue.submit(steps=100, frames=65)
     queue.wait_denoising(stopped.id)
@@ -153,7 +241,7 @@ def test_a_hung_worker_returns_its_task_when_stopped(queue: Queue) -> None:
     assert queue.leftovers() == []
 
 
-def test_a_zombie_is_fenced(queue: Queue) -> None:
+def test_07_a_zombie_is_fenced(queue: Queue) -> None:
     """Stopped by SIGSTOP until another worker has finished its task: what it does after SIGCONT is void."""
     task = queue.submit(steps=100, frames=65)
     zombie = queue.start_worker("zombie")

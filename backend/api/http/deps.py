@@ -10,7 +10,7 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request
 
-from backend.core.errors import OutputNotFound, TaskNotFound
+from backend.core.errors.lookups import OutputNotFound, TaskNotFound
 from backend.services.system.container import Services
 
 _ID = re.compile(r"^[A-Za-z0-9-]{1,64}$")

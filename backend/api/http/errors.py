@@ -19,15 +19,10 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from backend.core.errors import (
-    BodyTooLarge,
-    InvalidRequest,
-    MalformedBody,
-    NotFound,
-    StoreUnavailable,
-    Unauthorized,
-    WanError,
-)
+from backend.core.errors.base import Action, WanError
+from backend.core.errors.lookups import NotFound
+from backend.core.errors.requests import BodyTooLarge, InvalidRequest, MalformedBody
+from backend.core.errors.surroundings import StoreUnavailable, Unauthorized
 from backend.core.plain_words import about, in_plain_words
 
 log = structlog.get_logger(__name__)
@@ -53,10 +48,11 @@ def error_answer(
     request_id: str,
     suggestions: Sequence[str] = (),
     details: dict[str, Any] | list[Any] | None = None,
+    actions: Sequence[Action] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    """Build an error response; `detail` is always a sentence."""
-    body = {
+    """Build an error response; `detail` is always a sentence, and `actions` is there only when there are any."""
+    body: dict[str, Any] = {
         "detail": message,
         "error": code,
         "message": message,
@@ -64,6 +60,8 @@ def error_answer(
         "suggestions": list(suggestions),
         "request_id": request_id,
     }
+    if actions:  # clients compare the bodies of the other errors key by key
+        body["actions"] = list(actions)
     # ASCII only, so that no character of a message can break the response.
     content = json.dumps(body, ensure_ascii=True, allow_nan=False, default=str)
     return Response(content, status, headers, media_type="application/json")
@@ -83,6 +81,7 @@ def answer_to(error: WanError, scope: Scope, *, status: int | None = None) -> Re
         request_id=request_id_of(scope),
         suggestions=error.next_steps,
         details=error.details,
+        actions=error.actions,
         headers=headers,
     )
 

@@ -17,7 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from backend.api.http.access import COOKIE, AccessTokens
 from backend.api.http.addressing import route_path
 from backend.api.http.errors import answer_to
-from backend.core.errors import BodyTooLarge, Forbidden, MalformedBody, Unauthorized, UnsupportedEncoding, WanError
+from backend.core.errors.base import WanError
+from backend.core.errors.requests import BodyTooLarge, MalformedBody, UnsupportedEncoding
+from backend.core.errors.surroundings import Forbidden, Unauthorized
 from backend.core.settings import Settings
 
 MAX_BODY_BYTES = 1024**2

@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from backend.api.http.errors import error_answer, request_id_of
+from backend.core.errors.requests import MalformedRange, RangeNotSatisfiable
 
 #: Browsers may display the file, but nothing in it may run.
 _HEADERS = {"Content-Security-Policy": "sandbox", "Cache-Control": "private, max-age=3600"}
@@ -50,10 +51,10 @@ class MediaFile(FileResponse):
             headers = {"Content-Range": known["content-range"]} if "content-range" in known else {}
             answer = error_answer(
                 status,
-                "range_not_satisfiable" if status is HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE else "malformed_range",
+                (RangeNotSatisfiable if status is HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE else MalformedRange).code,
                 "This part of the file does not exist",
                 request_id=request_id_of(scope),
-                suggestions=("Ask for a part inside the file, or leave the Range header out.",),
+                suggestions=RangeNotSatisfiable.suggestions,
                 headers=headers,
             )
             await answer(scope, receive, send)

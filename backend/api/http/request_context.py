@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.api.http.errors import REQUEST_ID_KEY, answer_to
-from backend.core.errors import WanError
+from backend.core.errors.base import WanError
 
 log = structlog.get_logger(__name__)
 

@@ -1,13 +1,19 @@
 """The router class that sets the options shared by all routes.
 
 A route function's return annotation is its response shape. Unknown values are omitted from responses; a route whose
-nulls carry meaning passes `response_model_exclude_none=False`.
+nulls carry meaning passes `response_model_exclude_none=False`. Routes that change something have threads of their own,
+so that writers that wait for a locked database keep no reader from its answer.
 """
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial, wraps
+from typing import Any, Final, TypeVar
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.dependencies.models import Dependant
@@ -17,6 +23,9 @@ from backend.api.http.shapes import ErrorBody
 from backend.core.plain_words import nearest
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+#: Threads of the routes that change something. The database has one writer at a time, so more would only wait.
+_WRITERS: Final = ThreadPoolExecutor(16, thread_name_prefix="write")
 
 
 async def refuse_unknown_query(request: Request) -> None:
@@ -58,11 +67,26 @@ class Routes(APIRouter):
 
     def post(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
         """Add a POST route; options as in `APIRouter.post`."""
-        return super().post(path, **_SHARED | options)
+        return _apart(super().post(path, **_SHARED | options))
 
     def delete(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
         """Add a DELETE route; options as in `APIRouter.delete`."""
-        return super().delete(path, **_SHARED | options)
+        return _apart(super().delete(path, **_SHARED | options))
+
+
+def _apart(add: Callable[[Callable[..., Any]], object]) -> Callable[[Handler], Handler]:
+    """Add handlers that run in the writers' threads; `add` adds a handler to a router."""
+
+    def decorate(handler: Handler) -> Handler:
+        @wraps(handler)
+        async def in_writers_thread(*arguments: Any, **values: Any) -> Any:
+            call = partial(copy_context().run, handler, *arguments, **values)
+            return await asyncio.get_running_loop().run_in_executor(_WRITERS, call)
+
+        add(handler if inspect.iscoroutinefunction(handler) else in_writers_thread)
+        return handler
+
+    return decorate
 
 
 def refusals(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:

@@ -24,6 +24,10 @@ class ErrorBody(BaseModel):
     details: dict[str, Any] | list[Any] | None = None
     suggestions: list[str] = []
     request_id: str
+    actions: list[dict[str, Any]] | None = Field(
+        None,
+        description="Next steps that a client can execute, listed in docs/troubleshooting.md; absent where none is",
+    )
 
 
 class Message(BaseModel):

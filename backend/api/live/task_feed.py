@@ -14,7 +14,7 @@ from backend.api.http.shapes import known
 from backend.api.live.download_feed import DOWNLOAD_TOPIC, download_message, fetch_of_task
 from backend.api.tasks.shapes import time_left
 from backend.core.domain import TERMINAL, EventType, Stage, Task, TaskEvent, TaskStatus, iso
-from backend.core.errors import WanError
+from backend.core.errors.base import WanError
 from backend.services.downloads.state import Download, DownloadState
 
 PROGRESS_TOPIC = "generation_progress"
@@ -65,6 +65,10 @@ class TaskFeed:
             EventType.ATTEMPT_LOST: self._attempt_lost,
             EventType.RELEASED: self._released,
             EventType.HELD_UP: self._waits_for_download,
+            EventType.PAUSED: self._paused,
+            EventType.RESUMED: self._requeued,
+            EventType.RETRIED: self._requeued,
+            EventType.EDITED: self._edited,
             EventType.COMPLETED: self._completed,
             EventType.FAILED: self._failed,
             EventType.CANCELLED: self._cancelled,
@@ -140,6 +144,28 @@ class TaskFeed:
     def _waits_for_download(self, event: TaskEvent) -> list[Notice]:
         return self._back_to_queue(event, str(event.data.get("message")), DownloadState.PAUSED)
 
+    def _paused(self, event: TaskEvent) -> list[Notice]:
+        before = self._of(event)
+        live = LiveTask(TaskStatus.PAUSED, round(float(event.data["progress"]), 2), model=before.model)
+        self._live[event.task_id] = live
+        figures = {name: event.data.get(name) for name in ("current_step", "total_steps")}
+        _stamp(live, event, message="Paused", **figures)
+        notices = _fetch_notices(event, before, None, DownloadState.PAUSED)
+        return [_update(event, live), _overall(event.task_id, live), *notices]
+
+    def _requeued(self, event: TaskEvent) -> list[Notice]:
+        if "model" not in event.data:
+            return []  # its worker had not seen the pause yet
+        live = self._live[event.task_id] = LiveTask(TaskStatus.PENDING, model=event.data["model"])
+        _stamp(live, event, message="Waiting in the queue")
+        return [_update(event, live), _overall(event.task_id, live)]
+
+    def _edited(self, event: TaskEvent) -> list[Notice]:
+        live = self._of(event)
+        live.model = event.data["model"]
+        _stamp(live, event, message="Edited")
+        return [_update(event, live)]
+
     def _back_to_queue(
         self, event: TaskEvent, message: str, fetch: DownloadState = DownloadState.QUEUED
     ) -> list[Notice]:
@@ -163,7 +189,9 @@ class TaskFeed:
 
     def _failed(self, event: TaskEvent) -> list[Notice]:
         message = str(event.data.get("message") or "The task failed")
-        error = known({key: event.data.get(key) for key in ("category", "suggestions", "error")})
+        error = known(
+            {key: event.data.get(key) for key in ("category", "retryable", "suggestions", "actions", "error")}
+        )
         result = {"error_message": message, "error_details": error}
         return self._ended(event, self._of(event), TaskStatus.FAILED, Stage.FAILED, message, result)
 

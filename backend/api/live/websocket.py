@@ -29,7 +29,8 @@ from backend.api.live.task_feed import ALERTS_TOPIC, PROGRESS_TOPIC, Notice, Tas
 from backend.api.system.health import system_stats
 from backend.api.tasks.queue import queue_counts
 from backend.core.domain import TERMINAL, EventType, TaskStatus, iso, utcnow
-from backend.core.errors import WanError
+from backend.core.errors.base import WanError
+from backend.core.errors.surroundings import TooManyConnections
 from backend.core.settings import Settings
 from backend.services.system.host_stats import HostStats
 from backend.store.events import EventLog
@@ -59,6 +60,8 @@ RETRY_SECONDS = 1.0
 Handler = Callable[[Connection, dict[str, Any]], Coroutine[Any, Any, None]]
 
 router = Routes()
+#: Interval between two looks at whether the queue is paused, in seconds.
+PAUSES_SECONDS = 0.5
 
 
 class SocketStats(BaseModel):
@@ -80,6 +83,7 @@ class ConnectionManager:
         self._connections: dict[str, Connection] = {}
         self._board = TaskFeed()
         self._counts: dict[TaskStatus, int] = {}
+        self._paused = False  # whether the queue is
         self._position = 0
         self._stats_wanted = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -102,7 +106,11 @@ class ConnectionManager:
         self._board = TaskFeed(sorted((task for tasks in lists for task in tasks), key=lambda task: task.created_at))
         while await self._follow_once():
             pass
-        self._loops = [asyncio.create_task(self._follow()), asyncio.create_task(self._send_stats())]
+        self._loops = [
+            asyncio.create_task(self._follow()),
+            asyncio.create_task(self._follow_pauses()),
+            asyncio.create_task(self._send_stats()),
+        ]
 
     async def stop(self) -> None:
         """Disconnect every client and end the loops."""
@@ -276,6 +284,19 @@ class ConnectionManager:
             self._publish(QUEUE_TOPIC, self._queue_update())
         return len(page) >= PAGE
 
+    async def _follow_pauses(self) -> None:
+        """Tell clients when the queue is paused or resumed, by whichever process."""
+        while not self._stopping.is_set():
+            try:
+                paused = await asyncio.to_thread(self._tasks.queue_is_paused)
+            except WanError as error:
+                log.warning("holds.unreadable", code=error.code)
+            else:
+                changed, self._paused = paused is not self._paused, paused
+                if changed:
+                    self._publish(QUEUE_TOPIC, self._queue_update())
+            await self._pause(PAUSES_SECONDS)
+
     async def _send_stats(self) -> None:
         while not self._stopping.is_set():
             await self._stats_wanted.wait()
@@ -305,7 +326,7 @@ class ConnectionManager:
                 connection.offer(texts[connection.links])
 
     def _queue_update(self) -> str:
-        data = queue_counts(self._counts).model_dump() | {"timestamp": iso(utcnow())}
+        data = queue_counts(self._counts).model_dump() | {"paused": self._paused, "timestamp": iso(utcnow())}
         return encode("queue_update", self._position, data)
 
     async def _pause(self, seconds: float) -> None:
@@ -337,10 +358,10 @@ async def _refuse_for_now(websocket: WebSocket) -> None:
         return
     answer = error_answer(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "too_many_connections",
+        TooManyConnections.code,
         "All places for live updates are taken",
         request_id=request_id_of(websocket.scope),
-        suggestions=("Close another page of this server, or try again in a few seconds.",),
+        suggestions=TooManyConnections.suggestions,
         headers={"Retry-After": "5"},
     )
     await websocket.send_denial_response(answer)

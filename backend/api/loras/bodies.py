@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Final
 from fastapi import Request
 from starlette.datastructures import UploadFile
 
-from backend.core.errors import InvalidRequest, MalformedBody
+from backend.core.errors.requests import InvalidRequest, MalformedBody
 from backend.core.requests.prompts import MAX_PROMPT_CHARS
 
 _MAX_FIELD_BYTES = 64 * 1024

@@ -15,7 +15,7 @@ from backend.api.http.routing import Routes, refusals
 from backend.api.http.shapes import Timestamp
 from backend.api.loras.bodies import PROMPT_DOCS, UPLOAD_DOCS, LoraUpload, read_prompt, read_upload
 from backend.core.domain import TaskStatus, iso
-from backend.core.errors import LoraMissing
+from backend.core.errors.lookups import LoraMissing
 from backend.models.lora.catalogue import Lora
 from backend.services.system.container import Services
 from backend.services.system.host_stats import MIB, memory_impact_of

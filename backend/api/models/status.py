@@ -20,7 +20,7 @@ from backend.api.http.routing import Routes
 from backend.api.http.shapes import Timestamp, known
 from backend.core.catalogue.table import ModelSpec, find_model, models_in_force
 from backend.core.domain import TERMINAL, TaskStatus, iso, utcnow
-from backend.core.errors import ModelDamaged, ModelUnavailable
+from backend.core.errors.models import ModelDamaged, ModelUnavailable
 from backend.core.requests.prompts import MAX_PROMPT_CHARS
 from backend.core.requests.rules import MAX_FPS, MAX_GUIDANCE, MAX_SEED, MAX_STEPS
 from backend.models.folder.manager import ModelState, Presence, folder_hint

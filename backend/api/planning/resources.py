@@ -10,7 +10,7 @@ from backend.api.http.deps import ServicesDep
 from backend.api.http.routing import Routes
 from backend.api.http.shapes import Timestamp
 from backend.core.domain import iso, utcnow
-from backend.core.errors import InvalidRequest
+from backend.core.errors.requests import InvalidRequest
 from backend.core.planning.memory_level import ResourceLimits
 from backend.services.planning.resource_check import Resource
 from backend.services.system.container import Services

@@ -20,7 +20,8 @@ from backend.api.http.errors import error_answer, request_id_of
 from backend.api.http.routing import Routes, refusals
 from backend.api.http.shapes import Timestamp
 from backend.core.domain import TaskStatus, iso, utcnow
-from backend.core.errors import WanError
+from backend.core.errors.base import WanError
+from backend.core.errors.surroundings import NotReady
 from backend.core.system_integration import ComponentStatus, SystemState
 from backend.services.system.container import DATABASE, STORAGE, WORKERS, Services
 from backend.services.system.host_stats import HostReading
@@ -276,10 +277,10 @@ def ready(services: ServicesDep, request: Request) -> Ready | Response:
         return Ready(workers=len(diagnosis.workers))
     return error_answer(
         NOT_READY,
-        "not_ready",
+        NotReady.code,
         diagnosis.message,
         request_id=request_id_of(request.scope),
-        suggestions=("Look at the server's log, or run `wan22 doctor`.",),
+        suggestions=NotReady.suggestions,
         headers={"Retry-After": "2"},
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import fields
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from fastapi import Header, Request
 from fastapi.exceptions import RequestValidationError
@@ -18,7 +18,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from backend.core.catalogue.spec import AUTO
 from backend.core.domain import Priority
-from backend.core.errors import BodyTooLarge, InvalidRequest, LoraNotFound, MalformedBody
+from backend.core.errors.requests import BodyTooLarge, InvalidRequest, LoraNotFound, MalformedBody
 from backend.core.plain_words import nearest
 from backend.core.requests.forms import (
     Fit,
@@ -241,6 +241,26 @@ class ExtendBody(SubmitBody):
     prompt: str = Field("", description="What happens next; the video's own prompt when left out")
 
 
+class ChangeBody(SubmitBody):
+    """Fields of a request to change. Null or an empty text stands for the model's default."""
+
+    prompt: str = Field("", description="What to show")
+
+    def changes(self, inputs: InputStore) -> dict[str, Any]:
+        """Return the fields that were sent, as values of `RequestDraft` by name. Raises like `draft`."""
+        sent = self.model_fields_set | self._images.keys()
+        if self.client_request_id is None:
+            sent -= {"client_request_id"}
+        if "lora_strength" in sent and "lora_path" not in sent:
+            raise InvalidRequest("lora_strength needs lora_path", details={"field": "lora_strength"})
+        for field in _ONCE:
+            if field in sent:
+                raise InvalidRequest(f"{field} belongs to a new request", details={"field": field})
+        draft = self.draft(inputs)
+        names = {name for field in sent for name in _DRAFT_NAMES.get(field, (field,))}
+        return {name: getattr(draft, name) for name in sorted(names)}
+
+
 class RedecodeBody(BaseModel):
     """New settings of the encoder for a video whose latents were kept."""
 
@@ -254,6 +274,18 @@ class RedecodeBody(BaseModel):
 _DRAFT_FIELDS = SubmitBody.model_fields.keys() & {field.name for field in fields(RequestDraft)} - {"loras"}
 
 
+#: Fields of a submission that are not part of the request itself.
+_ONCE: Final = ("variations", "client_request_id", "dry_run", "enable_prompt_enhancement", "enable_optimization")
+#: The fields of a draft that a field of a body becomes, where the names differ.
+_DRAFT_NAMES: Final = {
+    "model_type": ("model",),
+    "resolution": ("width", "height"),
+    "image_id": ("image",),
+    "end_image_id": ("end_image",),
+    "lora_path": ("loras",),
+    "lora_strength": ("loras",),
+}
+
 KeyHeader = Annotated[
     str | None,
     Header(
@@ -261,6 +293,9 @@ KeyHeader = Annotated[
         description="Repeating the key with the same request returns the first task instead of a second one",
     ),
 ]
+
+
+BodyT = TypeVar("BodyT", bound=SubmitBody)
 
 
 async def read_submission(request: Request, idempotency_key: KeyHeader = None) -> SubmitBody:
@@ -279,7 +314,14 @@ async def read_extension(request: Request, idempotency_key: KeyHeader = None) ->
     return await _read(request, ExtendBody, idempotency_key)
 
 
-async def _read(request: Request, shape: type[SubmitBody], idempotency_key: str | None) -> SubmitBody:
+async def read_changes(request: Request) -> ChangeBody:
+    """Read the fields of a request to change; no body changes nothing. Raises like `read_submission`."""
+    if "content-type" not in request.headers:
+        return ChangeBody.model_validate({})
+    return await _read(request, ChangeBody, None)
+
+
+async def _read(request: Request, shape: type[BodyT], idempotency_key: str | None) -> BodyT:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     images: dict[str, bytes] = {}
     if kind in ("multipart/form-data", "application/x-www-form-urlencoded"):

@@ -20,7 +20,7 @@ from backend.api.tasks.body import ExtendBody, KeyHeader, RedecodeBody, SubmitBo
 from backend.api.tasks.generation import submitted
 from backend.api.tasks.shapes import Submitted, video_url
 from backend.core.domain import Output
-from backend.core.errors import OutputFileMissing
+from backend.core.errors.lookups import OutputFileMissing
 from backend.core.paths import Home
 from backend.core.record import RunRecord, RunResult
 from backend.services.system.host_stats import MIB

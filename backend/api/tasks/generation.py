@@ -29,7 +29,7 @@ from backend.api.tasks.shapes import (
     task_info,
 )
 from backend.core.domain import TaskStatus
-from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
+from backend.core.errors.requests import ImageNotAccepted, ImageRequired, InvalidRequest
 from backend.core.requests.forms import ImageRef, RequestDraft
 from backend.core.requests.prompts import LEGACY_PROMPT_CHARS, clean_prompt
 from backend.services.downloads.state import waits_for_resume
@@ -148,7 +148,8 @@ def generate(body: BodyDep, services: ServicesDep, request: Request) -> Generate
 @router.get("/generate/{task_id}", summary="One task (older path)")
 def generate_status(task_id: TaskId, services: ServicesDep) -> TaskInfo:
     """Show a task; the same as `GET /api/v1/queue/{task_id}`."""
-    return task_info(services.tasks.get(task_id), in_full=True)
+    task = services.tasks.get(task_id)
+    return task_info(task, waits_for=services.waiting().reason(task), in_full=True)
 
 
 def _message(queued: Submission) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -14,8 +15,11 @@ from backend.api.http.routing import Routes
 from backend.api.http.shapes import Message, Timestamp, iso_or_none, known
 from backend.api.tasks.shapes import TaskInfo, TaskMessage, _percent, task_info, time_left, video_url
 from backend.core.catalogue.table import models_in_force
-from backend.core.domain import Task, TaskEvent, TaskStatus, iso, utcnow
-from backend.core.errors import InvalidFilter, NotFound, OutputNotFound
+from backend.core.domain import Output, Task, TaskEvent, TaskStatus, iso, utcnow
+from backend.core.errors.generation import TaskUnreadable
+from backend.core.errors.lookups import NotFound, OutputNotFound
+from backend.core.errors.requests import InvalidFilter
+from backend.services.system.waiting import Waiting
 
 router = Routes(prefix="/queue", tags=["queue"])
 
@@ -115,6 +119,7 @@ class QueueStatus(QueueCounts):
     tasks: list[TaskInfo]
     queue: list[QueueItem]
     current_task: QueueItem | None = None
+    paused: bool = Field(description="Whether the whole queue is paused")
 
 
 class PolledTask(BaseModel):
@@ -166,13 +171,14 @@ def queue_status(
 ) -> QueueStatus:
     """List the tasks, newest first, with the number of tasks in each state."""
     tasks = services.tasks.list(status=_status(status_filter), limit=limit)
-    counts = queue_counts(services.tasks.counts())
+    counts, waiting = queue_counts(services.tasks.counts()), services.waiting()
     running = next((task for task in tasks if task.status is TaskStatus.PROCESSING), None)
     differing = services.outputs.not_as_asked([task.id for task in tasks if task.status is TaskStatus.COMPLETED])
     return QueueStatus(
-        tasks=[task_info(task, output=differing.get(task.id)) for task in tasks],
+        tasks=_readable(tasks, differing, waiting),
         queue=[queue_item(task) for task in tasks],
         current_task=queue_item(running) if running else None,
+        paused=waiting.queue_paused,
         **counts.model_dump(),
     )
 
@@ -221,7 +227,8 @@ def one_task(task_id: TaskId, services: ServicesDep) -> TaskInfo:
             output = services.outputs.get(task_id)
         except OutputNotFound:
             output = None  # the video was deleted; the task remains
-    return task_info(task, queue_position=position, output=output, in_full=True)
+    reason = services.waiting().reason(task)
+    return task_info(task, queue_position=position, waits_for=reason, output=output, in_full=True)
 
 
 @router.delete("/{task_id}", summary="Take a finished task out of the queue")
@@ -276,6 +283,15 @@ def _status(word: str | None) -> TaskStatus | None:
         return TaskStatus(word)
     except ValueError:
         raise InvalidFilter(f"Invalid status filter. Use one of: {', '.join(TaskStatus)}") from None
+
+
+def _readable(tasks: list[Task], outputs: dict[str, Output], waiting: Waiting) -> list[TaskInfo]:
+    """Describe tasks; one whose request is damaged is in `queue` alone, which needs less of it."""
+    found = []
+    for task in tasks:
+        with suppress(TaskUnreadable):
+            found.append(task_info(task, waits_for=waiting.reason(task), output=outputs.get(task.id)))
+    return found
 
 
 def _last_change(task: Task) -> datetime:

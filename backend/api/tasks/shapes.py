@@ -17,8 +17,8 @@ from backend.api.http.shapes import DownloadFirst, Message, Timestamp, iso_or_no
 from backend.api.models.status import max_resolution
 from backend.core.catalogue.table import ModelSpec
 from backend.core.domain import Output, Priority, Task, TaskStatus, iso, utcnow
+from backend.core.errors.tree import kind_of
 from backend.core.requests.forms import GenerationRequest
-from backend.services.downloads.state import waits_for_resume
 
 #: Seconds below which no time left is shown.
 SHORTEST_TIME_LEFT = 3.0
@@ -106,11 +106,12 @@ class TaskInfo(BaseModel):
     attempt: int
     priority: Priority
     cancel_requested: bool
+    pause_requested: bool
     adjustments: list[str] = []
     started_at: Timestamp | None = None
     completed_at: Timestamp | None = None
     stage: str | None = None
-    message: str | None = None
+    message: str | None = Field(None, description="What a running task does, or why a waiting one does not run")
     current_step: int | None = None
     total_steps: int | None = None
     estimated_time_remaining: float | None = Field(None, description="Seconds")
@@ -125,11 +126,15 @@ class TaskInfo(BaseModel):
     mock_reason: str | None = None
     error_message: str | None = None
     error_code: str | None = None
+    error_category: str | None = None
+    error_retryable: bool | None = Field(None, description="Whether the same request can succeed later, unchanged")
     suggestions: list[str] | None = None
+    actions: list[dict[str, Any]] | None = Field(None, description="Next steps that a client can execute")
     parameters: dict[str, Any] | None = Field(None, description="Every value that decides the frames; not in lists")
 
 
-_PRIORITIES = {priority.rank: priority for priority in Priority}
+#: The priorities by the number that the queue sorts by.
+PRIORITIES = {priority.rank: priority for priority in Priority}
 
 
 def video_url(task_id: str) -> str:
@@ -141,14 +146,20 @@ def task_info(
     task: Task,
     *,
     queue_position: int | None = None,
+    waits_for: str | None = None,
     output: Output | None = None,
     in_full: bool = False,
 ) -> TaskInfo:
-    """Describe a task; `in_full` adds every value that determines its frames."""
-    request = GenerationRequest.from_json(task.request)
+    """Describe a task; `in_full` adds every value that determines its frames.
+
+    Raises:
+        TaskUnreadable: its request is damaged.
+    """
+    request = GenerationRequest.understood(task.request)
     processing = task.status is TaskStatus.PROCESSING
     completed = task.status is TaskStatus.COMPLETED
     eta = time_left(task.eta_seconds) if processing else None
+    error = None if task.error_code is None else kind_of(task.error_code)
     return TaskInfo(
         id=task.id,
         model_type=task.model,
@@ -164,15 +175,16 @@ def task_info(
         progress_percent=round(task.progress * 100, 2),
         created_at=iso(task.created_at),
         attempt=task.attempt,
-        priority=_PRIORITIES[task.priority],
+        priority=PRIORITIES[task.priority],
         cancel_requested=task.cancel_requested,
+        pause_requested=task.pause_requested and processing,
         adjustments=list(task.adjustments),
         started_at=iso_or_none(task.started_at),
         completed_at=iso_or_none(task.completed_at),
         stage=task.stage if processing else None,
-        message=_message(task),
-        current_step=task.step if processing else None,
-        total_steps=task.total_steps if processing else None,
+        message=task.message if processing else waits_for,
+        current_step=task.step if processing or task.status is TaskStatus.PAUSED else None,
+        total_steps=task.total_steps if processing or task.status is TaskStatus.PAUSED else None,
         estimated_time_remaining=None if eta is None else round(eta, 1),
         estimated_time_minutes=minutes(eta),
         estimated_completion=None if eta is None else iso(utcnow() + timedelta(seconds=eta)),
@@ -187,7 +199,10 @@ def task_info(
         mock_reason=None if output is None else output.mock,
         error_message=task.error_message,
         error_code=task.error_code,
+        error_category=None if error is None else error.category.value,
+        error_retryable=None if error is None else error.retryable,
         suggestions=list(task.error_suggestions) or None,
+        actions=list(task.error_actions) or None,
         parameters=known(task.request) if in_full else None,
     )
 
@@ -211,16 +226,6 @@ def time_left(seconds: float | None) -> float | None:
 def minutes(seconds: float | None) -> int | None:
     """Round an estimate up to whole minutes."""
     return None if seconds is None else math.ceil(seconds / 60)
-
-
-def _message(task: Task) -> str | None:
-    """Return what a running task does, or why a waiting one does not run."""
-    pause = waits_for_resume(task.model)
-    if task.download_paused:
-        return pause
-    # The message of a task that was held back stays with it; that of a pause is over once the download is resumed.
-    shown = task.status in (TaskStatus.PROCESSING, TaskStatus.PENDING) and task.message != pause
-    return task.message if shown else None
 
 
 def _percent(task: Task) -> int:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backend.commands.terminal import JsonOption, err, out, own_home, print_json
+from backend.commands.console.terminal import JsonOption, err, out, own_home, print_json
 from backend.core.catalogue.table import BUILT_IN
-from backend.core.errors import BadSettings
+from backend.core.errors.surroundings import BadSettings
 from backend.core.files import parse_json
 from backend.core.planning.hardware import detect_hardware
 
 if TYPE_CHECKING:
-    from backend.commands.progress_bar import ShowBytes
+    from backend.commands.console.progress_bar import ShowBytes
     from backend.models.own.model_entry import ModelEntry
 
 
@@ -53,7 +53,7 @@ def add(
     Its files stay where they are. Single files are linked into one folder; missing parts are taken from installed
     models, or downloaded later.
     """
-    from backend.commands.progress_bar import byte_bar
+    from backend.commands.console.progress_bar import byte_bar
     from backend.models.folder.manager import ModelManager
     from backend.models.own.configuration import ModelConfigurationManager
     from backend.models.own.model_entry import ModelEntry

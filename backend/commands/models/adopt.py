@@ -9,9 +9,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.terminal import JsonOption, err, only_json_on_stdout, out, print_json
+from backend.commands.console.terminal import JsonOption, err, only_json_on_stdout, out, print_json
 from backend.core.catalogue.table import find_model
-from backend.core.errors import LoraExists, LoraInvalid, LoraNotFound, WanError
+from backend.core.errors.base import WanError
+from backend.core.errors.lookups import LoraExists
+from backend.core.errors.requests import LoraInvalid, LoraNotFound
 from backend.core.planning.hardware import detect_hardware
 from backend.core.settings import load_settings
 
@@ -103,7 +105,7 @@ def _account_home() -> Path:
 
 
 def _adopt(home: Home, plan: Plan, *, copy: bool) -> None:
-    from backend.commands.progress_bar import byte_bar
+    from backend.commands.console.progress_bar import byte_bar
     from backend.models.adoption.assembly import assemble
     from backend.models.download.linking import Link
 

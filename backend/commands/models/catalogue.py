@@ -8,18 +8,20 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from backend.commands.console.terminal import JsonOption, err, finite, out, own_database, own_home, own_need, print_json
 from backend.commands.models.add import add
 from backend.commands.models.adopt import adopt
 from backend.commands.models.cleanup import cleanup
-from backend.commands.terminal import JsonOption, err, finite, out, own_database, own_home, own_need, print_json
 from backend.core.catalogue.table import ModelSpec, find_model
-from backend.core.errors import DownloadStopped, ModelDamaged, UnknownModel
+from backend.core.errors.interruptions import DownloadStopped
+from backend.core.errors.models import ModelDamaged
+from backend.core.errors.requests import UnknownModel
 from backend.core.paths import Home
 from backend.core.planning.hardware import detect_hardware
 from backend.core.settings import load_settings
 
 if TYPE_CHECKING:
-    from backend.commands.progress_bar import ShowBytes
+    from backend.commands.console.progress_bar import ShowBytes
     from backend.core.domain import DownloadProgress, OnProgress
     from backend.models.download.downloader import ModelDownloader
     from backend.models.folder.integrity import FileFinding
@@ -84,7 +86,7 @@ def download(
     as_json: JsonOption = False,
 ) -> None:
     """Download a model, or its missing files. Can be stopped at any time; the next call resumes it."""
-    from backend.commands.progress_bar import byte_bar
+    from backend.commands.console.progress_bar import byte_bar
 
     home, spec = own_home(), find_model(name)
     downloader = _downloader(home, limit)
@@ -108,7 +110,7 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Check a model's files against what was downloaded, without the network."""
-    from backend.commands.progress_bar import byte_bar
+    from backend.commands.console.progress_bar import byte_bar
     from backend.models.folder.integrity import FileState
 
     home, spec = own_home(), find_model(name)
@@ -199,7 +201,7 @@ def _shown(bar: ShowBytes) -> OnProgress:
 
 def _examined(home: Home, spec: ModelSpec, *, quick: bool) -> list[FileFinding]:
     """Check the files of a model; returns nothing for a complete folder that was not downloaded by wan22."""
-    from backend.commands.progress_bar import byte_bar
+    from backend.commands.console.progress_bar import byte_bar
     from backend.models.folder.integrity import check_full, check_quick
     from backend.models.folder.manifest import read_manifest
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.terminal import JsonOption, finite, out, own_database, own_home, own_need, print_json
+from backend.commands.console.terminal import JsonOption, finite, out, own_database, own_home, own_need, print_json
+from backend.core.settings import load_settings
 
 if TYPE_CHECKING:
     from backend.models.folder.storage import StorageReport
     from backend.services.models.cleanup import StorageCleanup
+    from backend.store.upkeep.retention import Rows
 
 _GB = 1e9
 
@@ -39,9 +42,12 @@ def cleanup(
                 {"what": str(one.what), "model": one.spec.id, "bytes": one.frees, "why": one.reason} for one in found
             ]
             freed = sum(one.freed for one in done)
-            print_json({"found": listed, "freed_bytes": freed, "free_bytes": report.free_bytes})
+            answer = {"found": listed, "freed_bytes": freed, "free_bytes": report.free_bytes}
+            print_json(answer | {"database": asdict(_old_rows())})
             return
         _show(report)
+        old = _old_rows().sentence
+        out.print(f"database: {old}; a running server deletes these by itself", markup=False, highlight=False)
         if not found:
             out.print("Nothing to delete")
             return
@@ -66,6 +72,14 @@ def _show(report: StorageReport) -> None:
         table.add_row(one.spec.id, escape(str(one.presence)), *numbers, last)
     out.print(table)
     out.print(f"{report.free_bytes / _GB:,.2f} GB are free")
+
+
+def _old_rows() -> Rows:
+    """Count what the server deletes in the database, which this command leaves to it."""
+    from backend.store.upkeep.retention import Retention, RowLimits
+
+    with own_database() as database:
+        return Retention(database).due(RowLimits.of(load_settings()))
 
 
 @contextmanager

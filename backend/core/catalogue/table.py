@@ -14,7 +14,8 @@ from functools import cached_property
 
 from backend.core.catalogue.builtin import MODELS
 from backend.core.catalogue.spec import AUTO, Mode, ModelSpec
-from backend.core.errors import UnknownModel
+from backend.core.errors.actions import resubmit
+from backend.core.errors.requests import UnknownModel
 from backend.core.plain_words import nearest
 
 __all__ = [
@@ -80,6 +81,7 @@ class ModelTable:
             f"Invalid model type. Must be one of: {', '.join(known)}",
             suggestions=(f"Did you mean {self._by_key[close].id}?",) if close else None,
             details={"known_models": known},
+            actions=(resubmit(model_type=self._by_key[close].id),) if close else None,
         )
 
     def names_of(self, spec: ModelSpec) -> set[str]:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from filelock import FileLock
 
-from backend.core.errors import BadSettings
+from backend.core.errors.surroundings import BadSettings
 from backend.core.files import decode_json, read_json, write_bytes
 
 LOCK_SECONDS = 10.0

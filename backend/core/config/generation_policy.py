@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from backend.core.config.file import ConfigFile
 from backend.core.config.section import StoredSection, check_names
-from backend.core.errors import InvalidRequest
+from backend.core.errors.requests import InvalidRequest
 from backend.core.requests.forms import OnModelFailure
 
 SECTION: Final = "generation"

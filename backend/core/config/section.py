@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from backend.core.config.file import ConfigFile
-from backend.core.errors import BadSettings, InvalidRequest
+from backend.core.errors.requests import InvalidRequest
+from backend.core.errors.surroundings import BadSettings
 from backend.core.plain_words import printable, unknown_name
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.catalogue.transformer import WanShape
-from backend.core.errors import LoraInvalid
+from backend.core.errors.requests import LoraInvalid
 from backend.core.files import parse_json
 from backend.core.formats.safetensors import SafetensorsHeader, read_header
 from backend.core.formats.tensors import FLOAT_TYPES, TensorInfo, UnreadableWeights

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from backend.core.errors import LoraInvalid
+from backend.core.errors.requests import LoraInvalid
 from backend.core.files import parse_json
 from backend.core.requests.forms import Scheduler
 from backend.core.requests.rules import MAX_GUIDANCE, MAX_STEPS

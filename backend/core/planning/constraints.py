@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from backend.core.config.file import ConfigFile
 from backend.core.config.section import StoredSection, check_names, check_number
-from backend.core.errors import InvalidRequest, PresetNotFound
+from backend.core.errors.lookups import PresetNotFound
+from backend.core.errors.requests import InvalidRequest
 from backend.core.planning.hardware import GIB
 from backend.core.planning.machine import Machine
 

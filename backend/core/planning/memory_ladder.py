@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from backend.core.domain import Phase
-from backend.core.errors import OutOfMemory
+from backend.core.errors.generation import OutOfMemory
 from backend.core.planning.memory_plan import SMALLEST_TILE, MemoryPlan, Placement, Storage, in_precision
 
 _PLACEMENTS = tuple(Placement)  # by memory, largest first

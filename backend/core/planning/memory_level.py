@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from backend.core.config.file import ConfigFile
 from backend.core.config.section import StoredSection, check_names, check_number
-from backend.core.errors import InvalidRequest
+from backend.core.errors.requests import InvalidRequest
 from backend.core.planning.hardware import in_gib
 
 SECTION: Final = "constraints"

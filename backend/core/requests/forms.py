@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
 from backend.core.catalogue.spec import AUTO
 from backend.core.domain import Priority
+from backend.core.errors.generation import TaskUnreadable
 
 #: Constant quality of x264; 17 is visually lossless for generated clips.
 DEFAULT_CRF = 17
@@ -180,22 +181,41 @@ class GenerationRequest:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> GenerationRequest:
-        """Rebuild the request that `to_json` wrote; values unknown to an older version take their defaults."""
-        return cls(
-            **(
-                values
-                | {
-                    "scheduler": Scheduler(values["scheduler"]),
-                    "image_fit": Fit(values.get("image_fit", Fit.CROP)),
-                    "on_lora_failure": OnLoraFailure(values.get("on_lora_failure", OnLoraFailure.SKIP)),
-                    "on_model_failure": _chosen(values.get("on_model_failure")),
-                    "loras": tuple(
-                        LoraUse(**(use | {"files": tuple(LoraFileRef(**file) for file in use["files"])}))
-                        for use in values.get("loras", ())
-                    ),
-                }
+        """Rebuild the request that `to_json` wrote; values unknown to an older version take their defaults.
+
+        Raises:
+            TaskUnreadable: a value is damaged, or a newer version wrote one that this version does not know.
+        """
+        unknown = sorted(set(values) - {one.name for one in fields(cls)})
+        if unknown:
+            raise TaskUnreadable(f"This version does not know {', '.join(unknown)} in this request")
+        return cls.understood(values)
+
+    @classmethod
+    def understood(cls, values: dict[str, Any]) -> GenerationRequest:
+        """Rebuild what this version understands of a request: to show it and to estimate its cost, not to run it.
+
+        Raises:
+            TaskUnreadable: a value is damaged.
+        """
+        try:
+            return cls(
+                **(
+                    {one.name: values[one.name] for one in fields(cls) if one.name in values}
+                    | {
+                        "scheduler": Scheduler(values["scheduler"]),
+                        "image_fit": Fit(values.get("image_fit", Fit.CROP)),
+                        "on_lora_failure": OnLoraFailure(values.get("on_lora_failure", OnLoraFailure.SKIP)),
+                        "on_model_failure": _chosen(values.get("on_model_failure")),
+                        "loras": tuple(
+                            LoraUse(**(use | {"files": tuple(LoraFileRef(**file) for file in use["files"])}))
+                            for use in values.get("loras", ())
+                        ),
+                    }
+                )
             )
-        )
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise TaskUnreadable from None
 
     @property
     def resolution(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from backend.core.catalogue.table import ModelSpec
-from backend.core.errors import InvalidRequest
+from backend.core.errors.requests import InvalidRequest
 
 #: Frames are 4k+1 because the VAE packs four frames into one latent frame after the first.
 TEMPORAL_STRIDE = 4

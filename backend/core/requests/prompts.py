@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from backend.core.errors import InvalidRequest
+from backend.core.errors.requests import InvalidRequest
 
 #: Longest prompt and negative prompt, in characters; what a model reads of them is limited in tokens.
 MAX_PROMPT_CHARS: Final = 2000

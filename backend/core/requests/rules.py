@@ -13,7 +13,7 @@ from dataclasses import fields
 from typing import Any
 
 from backend.core.catalogue.spec import LOW, ModelSpec
-from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
+from backend.core.errors.requests import ImageNotAccepted, ImageRequired, InvalidRequest
 from backend.core.requests.forms import DEFAULT_CRF, Fit, GenerationRequest, ImageRef, LoraUse, RequestDraft, Scheduler
 from backend.core.requests.frame_size import same_aspect, size_for_aspect, snap_frames, snap_size
 from backend.core.requests.prompts import MAX_PROMPT_TOKENS, clean_prompt

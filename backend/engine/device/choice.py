@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass
 from typing import Final
 
-from backend.core.errors import DeviceUnusable
+from backend.core.errors.surroundings import DeviceUnusable
 from backend.core.planning.hardware import HardwareProfile
 from backend.engine.device.facts import FAILURES, Card, DeviceFacts, in_one_line, runs_on, suitable_wheel
 

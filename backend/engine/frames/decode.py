@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d, unpatchify
 
-from backend.core.errors import NonFiniteLatents
+from backend.core.errors.generation import NonFiniteLatents
 from backend.core.faults import fault_point
 from backend.core.planning.memory_ladder import MemoryUse
 from backend.engine.failures import device_errors

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from backend.core.errors import ModelDamaged
+from backend.core.errors.models import ModelDamaged
 from backend.core.files import read_json
 
 PREVIEW_FILE = "preview.json"

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from backend.core.catalogue.spec import DMD_PIPELINE, PIPELINES, Mode, ModelSpec
-from backend.core.errors import ModelUnavailable
+from backend.core.errors.models import ModelUnavailable
 from backend.core.files import decode_json, is_plain_json, read_json
 from backend.core.formats.tensors import UnreadableWeights
 from backend.core.formats.weights import USUAL_NAMES, component_files

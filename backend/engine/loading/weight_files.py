@@ -22,7 +22,8 @@ from gguf import GGMLQuantizationType
 from safetensors import safe_open
 
 from backend.core.catalogue.table import ModelSpec
-from backend.core.errors import ModelDamaged, ModelUnsupported, WanError
+from backend.core.errors.base import WanError
+from backend.core.errors.models import ModelDamaged, ModelUnsupported
 from backend.core.formats.compatibility import Fault, scale_fault
 from backend.core.formats.gguf import read_gguf_header
 from backend.core.formats.tensors import FLOAT_TYPES, TensorInfo, UnreadableWeights, UnsupportedWeights

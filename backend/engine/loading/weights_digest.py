@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from backend.core.errors import ModelDamaged
+from backend.core.errors.models import ModelDamaged
 from backend.engine.loading.model_files import ModelFiles, over_all
 
 

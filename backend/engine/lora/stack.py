@@ -18,7 +18,8 @@ from torch import nn
 
 from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.catalogue.transformer import WanShape
-from backend.core.errors import LoraIncompatible, LoraInvalid, LoraNotApplied, LoraNotFound
+from backend.core.errors.generation import LoraNotApplied
+from backend.core.errors.requests import LoraIncompatible, LoraInvalid, LoraNotFound
 from backend.core.lora.experts import base_name
 from backend.core.lora.keys import BOTH
 from backend.core.lora.match import Change, Match, match_tensors, read_lora

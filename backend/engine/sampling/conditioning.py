@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from backend.core.catalogue.table import Mode
-from backend.core.errors import InvalidRequest
+from backend.core.errors.requests import InvalidRequest
 from backend.core.faults import fault_point
 from backend.core.planning.memory_ladder import MemoryUse
 from backend.core.requests.forms import GenerationRequest

@@ -13,7 +13,8 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
 from backend.core.catalogue.spec import HIGH, LOW
-from backend.core.errors import Interrupted, NonFiniteLatents, OutOfMemory
+from backend.core.errors.generation import NonFiniteLatents, OutOfMemory
+from backend.core.errors.interruptions import Interrupted
 from backend.core.faults import fault_point
 from backend.core.planning.memory_ladder import MemoryUse
 from backend.core.requests.forms import GenerationRequest, Scheduler

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from backend.core.errors import StateMismatch
+from backend.core.errors.generation import StateMismatch
 from backend.core.planning.memory_plan import Storage
 from backend.engine.loading.pipeline_loader import WanComponents, library_versions
 from backend.engine.sampling.denoise import DenoiseJob

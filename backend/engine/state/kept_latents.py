@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from backend.core.errors import StateMismatch
+from backend.core.errors.generation import StateMismatch
 from backend.core.requests.forms import GenerationRequest
 from backend.engine.loading.pipeline_loader import WanComponents, library_versions
 from backend.engine.state.tensor_file import read_tensors, write_tensors

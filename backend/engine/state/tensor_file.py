@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from backend.core.errors import StateMismatch
+from backend.core.errors.generation import StateMismatch
 
 _RECORD = "wan22"
 _CONTENT = "content_sha256"

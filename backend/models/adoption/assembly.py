@@ -15,7 +15,7 @@ from typing import Final
 from filelock import FileLock, Timeout
 
 from backend.core.catalogue.table import ModelSpec
-from backend.core.errors import ModelDamaged, ModelUnavailable
+from backend.core.errors.models import ModelDamaged, ModelUnavailable
 from backend.core.files import storage_errors, sync_folder
 from backend.core.formats.weights import SAFETENSORS_SUFFIX, SHARD_INDEX, WEIGHT_SUFFIXES
 from backend.core.paths import Home

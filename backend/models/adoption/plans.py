@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backend.core.catalogue.table import MODELS, ModelSpec, find_model
-from backend.core.errors import InvalidRequest
+from backend.core.errors.requests import InvalidRequest
 from backend.models.adoption.assembly import PartFile, Parts, components_of, lacking, part_files
 from backend.models.adoption.pairing import EXPERTS, Pairing, pair
 from backend.models.adoption.structure import Recognised, Use

@@ -15,7 +15,7 @@ from backend.core.catalogue.table import ModelSpec
 from backend.core.config.download_limit import Limit, bandwidth_limit, no_limit
 from backend.core.config.file import ConfigFile
 from backend.core.domain import DownloadPhase, OnProgress
-from backend.core.errors import ModelDamaged, ModelUnavailable
+from backend.core.errors.models import ModelDamaged, ModelUnavailable
 from backend.core.files import storage_errors, sync_folder
 from backend.core.paths import Home
 from backend.models.download.hub import Hub, Listing, RemoteFile

@@ -15,7 +15,7 @@ import httpx2
 from huggingface_hub import HfApi, constants, get_token, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
-from backend.core.errors import HubRateLimited, HubUnreachable, ModelGated, RepositoryNotFound, UnsafeRepository
+from backend.core.errors.models import HubRateLimited, HubUnreachable, ModelGated, RepositoryNotFound, UnsafeRepository
 from backend.models.download.retries import Transient, retry_after
 from backend.models.folder.manifest import is_inside
 

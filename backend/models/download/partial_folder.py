@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from backend.core.catalogue.table import ModelSpec
-from backend.core.errors import ModelDamaged, UnsafeRepository
+from backend.core.errors.models import ModelDamaged, UnsafeRepository
 from backend.core.files import PART_SUFFIX
 from backend.core.paths import Home
 from backend.models.download.hub import RemoteFile

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from backend.core.errors import HubRateLimited, WanError
+from backend.core.errors.base import WanError
+from backend.core.errors.models import HubRateLimited
 
 _CHECK_SECONDS = 0.2  # longest delay before a request to stop is noticed while waiting
 

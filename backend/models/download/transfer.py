@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx2
 
-from backend.core.errors import HubUnreachable
+from backend.core.errors.models import HubUnreachable
 from backend.core.files import PART_SUFFIX, read_json, storage_errors, sync_folder, write_json
 from backend.core.formats.weights import SAFETENSORS_SUFFIX
 from backend.models.download.hub import Hub, RemoteFile, unreachable

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from backend.core.catalogue.table import ModelSpec
-from backend.core.errors import StorageFull
+from backend.core.errors.actions import free_disk
+from backend.core.errors.surroundings import StorageFull
 
 #: Bytes that stay free beside a model, for the database and the videos.
 RESERVE_BYTES: Final = 512 * 2**20
@@ -55,4 +56,5 @@ def require_room(spec: ModelSpec, needed: int, free: int) -> None:
             f"{free / _GB:.1f} GB are free; nothing was downloaded",
             suggestions=("Free some disk space, or set WAN22_HOME to a folder on a larger disk.",),
             details={"needed_bytes": needed, "free_bytes": free},
+            actions=(free_disk(needed + RESERVE_BYTES - free),),
         )

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from backend.core.catalogue.table import ModelSpec
 from backend.core.domain import DownloadPhase, DownloadProgress, OnProgress
-from backend.core.errors import ModelUnavailable
+from backend.core.errors.models import ModelUnavailable
 from backend.core.paths import Home
 from backend.models.folder.progress import read_status
 

@@ -19,7 +19,8 @@ from filelock import FileLock, Timeout
 
 from backend.core.catalogue.table import ModelSpec, models_in_force
 from backend.core.domain import DownloadPhase
-from backend.core.errors import ModelDamaged, ModelUnavailable, ModelUnsupported
+from backend.core.errors.actions import download, resubmit
+from backend.core.errors.models import ModelDamaged, ModelUnavailable, ModelUnsupported
 from backend.core.formats.compatibility import Fault
 from backend.core.formats.gguf import read_gguf_header
 from backend.core.formats.packed_matrices import PackedMatrices
@@ -212,7 +213,11 @@ class ModelManager:
         if state.presence is Presence.CORRUPTED:
             mending = f"Run `wan22 models verify {spec.id} --repair`: only the damaged files are downloaded again."
             managed = read_manifest(state.folder) is not None
-            raise ModelDamaged(f"{spec.id} is damaged: {state.reason}", suggestions=(mending,) if managed else None)
+            raise ModelDamaged(
+                f"{spec.id} is damaged: {state.reason}",
+                suggestions=(mending,) if managed else None,
+                actions=(download(spec.id),) if managed and spec.repo_id is not None else (),
+            )
         if not state.available:
             here = [other.spec.id for other in self.states() if other.available]
             suggestions = tuple(f"Use `{name}`, which is installed." for name in here)
@@ -222,6 +227,10 @@ class ModelManager:
                 f"{spec.id} is not installed: {state.reason}",
                 suggestions=suggestions,
                 details={"model": spec.id, "repository": spec.repo_id, "weights_gb": spec.weights_gb},
+                actions=(
+                    *((download(spec.id),) if spec.repo_id is not None and not spec.embedded else ()),
+                    *(resubmit(model_type=name) for name in here),
+                ),
             )
         return state.folder
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from backend.core.catalogue.table import ModelSpec, models_in_force
-from backend.core.errors import ModelUnavailable
+from backend.core.errors.models import ModelUnavailable
 from backend.core.paths import Home
 from backend.models.folder.disk import DiskUsage, usage_of
 from backend.models.folder.manager import ModelManager, Presence

@@ -19,7 +19,7 @@ from pathlib import Path
 from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.catalogue.table import BUILT_IN, ModelSpec, models_in_force
 from backend.core.catalogue.transformer import PUBLISHED, WanShape
-from backend.core.errors import LoraInvalid, LoraNotFound, LoraUnsupported
+from backend.core.errors.requests import LoraInvalid, LoraNotFound, LoraUnsupported
 from backend.core.files import read_json, replacing
 from backend.core.lora.experts import UNKNOWN, Hint, expert_in_metadata, fitting_bases, hint_of
 from backend.core.lora.keys import BOTH

@@ -14,13 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from backend.core.catalogue.table import ModelSpec
-from backend.core.errors import (
-    InvalidRequest,
-    LoraExists,
-    LoraIncompatible,
-    LoraNotFound,
-    StateConflict,
-)
+from backend.core.errors.lookups import LoraExists, StateConflict
+from backend.core.errors.requests import InvalidRequest, LoraIncompatible, LoraNotFound
 from backend.core.paths import Home
 from backend.core.plain_words import nearest
 from backend.core.requests.forms import LoraFileRef, LoraUse, OnLoraFailure
@@ -67,7 +62,8 @@ class LoraLibrary:
         if lora is None:
             close = nearest(lora_id, [one.id for one in self.all()])
             steps = (f"Did you mean {close}?",) if close else None
-            raise LoraNotFound("There is no LoRA with this name", suggestions=steps, details={"field": "loras"})
+            details = {"field": "loras"} | ({"nearest": close} if close else {})
+            raise LoraNotFound("There is no LoRA with this name", suggestions=steps, details=details)
         return lora
 
     def preset(self, lora_id: str) -> dict[str, Any] | None:

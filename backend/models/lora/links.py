@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from backend.core.config.file import ConfigFile
-from backend.core.errors import BadSettings
+from backend.core.errors.surroundings import BadSettings
 from backend.core.files import storage_errors
 from backend.core.paths import Home
 from backend.models.download.linking import Link, link_file

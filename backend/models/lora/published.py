@@ -18,7 +18,11 @@ from filelock import FileLock, Timeout
 from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.config.download_limit import bandwidth_limit
 from backend.core.config.file import ConfigFile
-from backend.core.errors import LoraInvalid, LoraNotFound, RepositoryNotFound, StateConflict, StorageFull
+from backend.core.errors.actions import free_disk
+from backend.core.errors.lookups import StateConflict
+from backend.core.errors.models import RepositoryNotFound
+from backend.core.errors.requests import LoraInvalid, LoraNotFound
+from backend.core.errors.surroundings import StorageFull
 from backend.core.paths import Home
 from backend.models.download.hub import Hub, Listing, RemoteFile
 from backend.models.download.retries import Retries, RetryPolicy, Transient
@@ -118,8 +122,9 @@ class LoraFetcher:
         wanted = {lora.kept_as(self._home, expert): remote[name] for expert, name in lora.files.items()}
         missing = {path: file for path, file in wanted.items() if not _is_here(path, file)}
         room = self._free_bytes(self._home.loras) - RESERVE_BYTES
-        if sum(file.size for file in missing.values()) > room:
-            raise StorageFull(f"There is not enough room for {lora.id}")
+        lacking = sum(file.size for file in missing.values()) - room
+        if lacking > 0:
+            raise StorageFull(f"There is not enough room for {lora.id}", actions=(free_disk(lacking),))
         done = listing.size_bytes - sum(file.size for file in missing.values())
         pace = RateLimiter(bandwidth_limit(ConfigFile(self._home.config_file)), time.sleep)
         transfer = FileTransfer(self._hub, retries, lambda: None, pace)

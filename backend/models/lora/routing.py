@@ -10,7 +10,7 @@ from typing import Protocol
 from backend.core.catalogue.spec import HIGH, LOW
 from backend.core.catalogue.table import ModelSpec
 from backend.core.catalogue.transformer import WanShape
-from backend.core.errors import InvalidRequest, LoraIncompatible
+from backend.core.errors.requests import InvalidRequest, LoraIncompatible
 from backend.core.lora.keys import BOTH
 from backend.core.lora.match import Match, match_tensors, read_lora
 from backend.core.requests.forms import OnLoraFailure

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import IO
 
 from backend.core.catalogue.spec import HIGH
-from backend.core.errors import BodyTooLarge, InvalidRequest, LoraExists, LoraInvalid
+from backend.core.errors.lookups import LoraExists
+from backend.core.errors.requests import BodyTooLarge, InvalidRequest, LoraInvalid
 from backend.core.files import storage_errors, sync_folder
 from backend.core.formats.safetensors import SafetensorsHeader
 from backend.core.formats.tensors import DTYPE_BYTES

@@ -14,7 +14,7 @@ import structlog
 
 from backend.core.catalogue.table import BUILT_IN, ModelSpec, ModelTable, models_in_force, put_in_force
 from backend.core.config.file import ConfigFile
-from backend.core.errors import BadSettings
+from backend.core.errors.surroundings import BadSettings
 from backend.core.paths import Home
 from backend.core.plain_words import printable
 from backend.models.own.model_entry import ModelEntry

@@ -14,7 +14,8 @@ from backend.core.catalogue.architecture import architecture_of
 from backend.core.catalogue.spec import DMD_PIPELINE, PIPELINES
 from backend.core.catalogue.table import BUILT_IN, Mode, ModelSpec
 from backend.core.catalogue.transformer import WanShape
-from backend.core.errors import ModelMismatch, ModelUnsupported
+from backend.core.errors.models import ModelUnsupported
+from backend.core.errors.requests import ModelMismatch
 from backend.core.files import read_json
 from backend.models.folder.condition import INDEX_FILE, fault_of
 

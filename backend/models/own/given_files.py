@@ -13,7 +13,9 @@ from typing import Final
 
 from backend.core.catalogue.architecture import architecture_of
 from backend.core.catalogue.table import ModelSpec, models_in_force
-from backend.core.errors import ModelMismatch, ModelUnsupported, WanError
+from backend.core.errors.base import WanError
+from backend.core.errors.models import ModelUnsupported
+from backend.core.errors.requests import ModelMismatch
 from backend.models.adoption.assembly import PartFile, components_of, part_files
 from backend.models.adoption.recognition import recognise
 from backend.models.adoption.structure import Kind, Recognised, Use

@@ -16,7 +16,8 @@ from pydantic_core import ErrorDetails
 
 from backend.core.catalogue.spec import AUTO
 from backend.core.catalogue.table import BUILT_IN, ModelSpec, ModelTable, fold_name
-from backend.core.errors import BadSettings, InvalidRequest, UnknownModel
+from backend.core.errors.requests import InvalidRequest, UnknownModel
+from backend.core.errors.surroundings import BadSettings
 from backend.core.plain_words import about, in_plain_words
 from backend.core.requests.forms import ImageRef, RequestDraft
 from backend.core.requests.rules import resolve_request

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from backend.core.catalogue.table import BUILT_IN, ModelSpec
-from backend.core.errors import BadSettings, StateConflict
+from backend.core.errors.lookups import StateConflict
+from backend.core.errors.surroundings import BadSettings
 from backend.core.files import storage_errors
 from backend.core.paths import Home
 from backend.models.adoption.assembly import OnRead, Parts, assemble, lacking, sole_writer

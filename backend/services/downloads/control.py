@@ -10,7 +10,8 @@ from typing import Final
 
 from backend.core.catalogue.table import ModelSpec, models_in_force
 from backend.core.domain import Stage, Task, TaskStatus, utcnow
-from backend.core.errors import DownloadInUse, InvalidRequest
+from backend.core.errors.lookups import DownloadInUse
+from backend.core.errors.requests import InvalidRequest
 from backend.core.paths import Home
 from backend.models.folder.manager import ModelManager, Presence
 from backend.models.folder.progress import read_status

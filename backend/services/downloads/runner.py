@@ -17,7 +17,10 @@ import structlog
 
 from backend.core.catalogue.table import ModelSpec, models_in_force
 from backend.core.domain import DownloadPhase, DownloadProgress, OnProgress, utcnow
-from backend.core.errors import DownloadNotFound, DownloadStopped, StateConflict, StoreFailed, WanError
+from backend.core.errors.base import WanError
+from backend.core.errors.interruptions import DownloadStopped
+from backend.core.errors.lookups import DownloadNotFound, StateConflict
+from backend.core.errors.surroundings import StoreFailed
 from backend.core.paths import Home
 from backend.models.download.retries import PATIENT
 from backend.models.folder.manager import ModelManager

@@ -14,7 +14,7 @@ import structlog
 
 from backend.core.catalogue.table import ModelSpec, models_in_force
 from backend.core.domain import DownloadProgress
-from backend.core.errors import WanError
+from backend.core.errors.base import WanError
 from backend.models.folder.manager import ModelManager
 from backend.store.download_orders import DownloadOrders, Order, Urgency
 

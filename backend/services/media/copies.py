@@ -13,7 +13,9 @@ import av
 import numpy as np
 from PIL import Image
 
-from backend.core.errors import BadSettings, InvalidRequest, OutputFileMissing
+from backend.core.errors.lookups import OutputFileMissing
+from backend.core.errors.requests import InvalidRequest
+from backend.core.errors.surroundings import BadSettings
 from backend.core.files import replacing, storage_errors
 from backend.services.media.video_encoder import Pixels, VideoEncoder, read_frames, read_metadata, source_of
 

@@ -14,8 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backend.core.errors import BodyTooLarge, InputMissing, InvalidImage
-from backend.core.files import storage_errors, write_bytes
+from backend.core.errors.lookups import InputMissing
+from backend.core.errors.requests import BodyTooLarge, InvalidImage
+from backend.core.files import storage_errors, sync_folder, write_bytes
 from backend.core.paths import Home
 from backend.core.requests.forms import ImageRef
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from backend.services.media.pictures import Pixels
 
 MAX_IMAGE_BYTES = 10 * 1024**2
-#: How long an unreferenced image is kept, in seconds: its request may be about to arrive.
+#: How long an unreferenced image is kept by default, in seconds: its request may be about to arrive.
 SPARE_SECONDS = 3600.0
 
 _ID = re.compile(r"[0-9a-f]{64}")
@@ -34,8 +35,10 @@ _PNG_START = struct.Struct(">8s4s4sII")
 class InputStore:
     """Stores images by content; duplicates are stored once."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, spare_seconds: float = SPARE_SECONDS) -> None:
+        """`spare_seconds` is how long an image that no task uses is kept."""
         self._home = home
+        self._spare_seconds = spare_seconds
 
     def store(self, raw: bytes, field: str = "image") -> ImageRef:
         """Validate an uploaded image file and store it, upright, opaque and in sRGB.
@@ -63,7 +66,9 @@ class InputStore:
         stored = ImageRef(name_of(pixels), width=pixels.shape[1], height=pixels.shape[0])
         path = self._home.input_of(stored.id)
         if path.is_file():
-            path.touch()  # resets its age, so that `prune` keeps it
+            with storage_errors():
+                path.touch()  # resets its age, so that `prune` keeps it
+                sync_folder(path.parent)  # another upload may have renamed it a moment ago
             return stored
         with storage_errors():
             write_bytes(path, to_png(pixels))
@@ -112,7 +117,7 @@ class InputStore:
 
     def prune(self, used: Set[str]) -> int:
         """Delete images that are not in `used` and not recent; return the number deleted."""
-        deadline = time.time() - SPARE_SECONDS
+        deadline = time.time() - self._spare_seconds
         spare = [
             path
             for path in self._home.inputs.iterdir()

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pi_heif
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from backend.core.errors import InvalidImage
+from backend.core.errors.requests import InvalidImage
 from backend.core.requests.forms import Fit
 from backend.services.media.colours import (
     ADOBE_RGB,

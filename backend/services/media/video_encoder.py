@@ -25,7 +25,10 @@ import numpy.typing as npt
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
 from PIL import Image
 
-from backend.core.errors import EncodingFailed, OutputFileMissing, StorageFull, WanError
+from backend.core.errors.base import WanError
+from backend.core.errors.generation import EncodingFailed
+from backend.core.errors.lookups import OutputFileMissing
+from backend.core.errors.surroundings import StorageFull
 from backend.core.faults import fault_point
 from backend.core.files import parse_json, storage_errors
 from backend.core.requests.forms import DEFAULT_CRF

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from backend.core.catalogue.table import ModelSpec
 from backend.core.domain import TERMINAL, TaskStatus
-from backend.core.errors import StateConflict
+from backend.core.errors.lookups import StateConflict
 from backend.core.paths import Home
 from backend.models.folder.disk import require_room
 from backend.models.folder.locks import removal_lock

@@ -9,7 +9,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from backend.core.domain import utcnow
-from backend.core.errors import StateConflict, WanError
+from backend.core.errors.base import WanError
+from backend.core.errors.lookups import StateConflict
 from backend.core.paths import Home
 from backend.models.folder.manager import ModelManager
 from backend.models.folder.storage import Leaving, StorageReport, Suggestion, clear, storage_report, suggest

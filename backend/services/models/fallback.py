@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from backend.core.catalogue.table import ModelSpec
-from backend.core.errors import InvalidRequest
+from backend.core.errors.requests import InvalidRequest
 from backend.core.planning.optimizer import Decision
 from backend.core.requests.forms import GenerationRequest, ImageRef, RequestDraft
 from backend.core.requests.rules import resolve_request

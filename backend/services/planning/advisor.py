@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from backend.core.catalogue.table import ModelSpec
 from backend.core.domain import Output
-from backend.core.errors import InvalidRequest, PresetDoesNotFit
+from backend.core.errors.lookups import PresetDoesNotFit
+from backend.core.errors.requests import InvalidRequest
 from backend.core.planning.constraints import (
     PRESETS,
     OptimizationPreset,

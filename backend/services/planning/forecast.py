@@ -12,7 +12,9 @@ from typing import Any
 
 from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.domain import Task
-from backend.core.errors import DoesNotFit
+from backend.core.errors.actions import resubmit
+from backend.core.errors.generation import TaskUnreadable
+from backend.core.errors.requests import DoesNotFit
 from backend.core.formats.packed_matrices import PackedMatrices
 from backend.core.planning.calibration import MemoryCorrection, refine, refine_load
 from backend.core.planning.constraints import OptimizationSettings
@@ -92,7 +94,11 @@ class Forecast:
             if task.eta_seconds is not None and task is not tasks[-1]:
                 total += task.eta_seconds
                 continue
-            seconds = seconds_of(self._work(GenerationRequest.from_json(task.request)))
+            try:
+                work = self._work(GenerationRequest.understood(task.request))
+            except TaskUnreadable:
+                return None
+            seconds = seconds_of(work)
             if seconds is None or (seconds.basis is Basis.ESTIMATED and not self.binding):
                 return None
             total += seconds.warm
@@ -123,10 +129,19 @@ class Forecast:
         """
         decision = None if request.force else self.shortfall(request, model_bytes)
         if decision is not None:
+            fitting = suggestion(decision)
+            asked = {
+                "model_type": request.model,
+                "resolution": request.resolution,
+                "num_frames": request.num_frames,
+                "steps": request.steps,
+            }
+            changes = {name: value for name, value in (fitting or {}).items() if asked[name] != value}
             raise DoesNotFit(
                 decision.reason,
                 suggestions=(f"{decision.would_fit}.", "To queue it nevertheless, set `force`."),
-                details={"model": request.model, "would_fit": suggestion(decision)},
+                details={"model": request.model, "would_fit": fitting},
+                actions=(*((resubmit(**changes),) if changes else ()), resubmit(force=True)),
             )
 
     def _work(self, request: GenerationRequest) -> Workload:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import structlog
 
-from backend.core.errors import StoreFailed
+from backend.core.errors.surroundings import StoreFailed
 from backend.core.planning.hardware import HardwareProfile
 from backend.core.planning.machine import Machine
 from backend.core.settings import Settings

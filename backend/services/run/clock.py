@@ -133,6 +133,14 @@ class PhaseClock:
                 remaining -= min(unit, self._now() - self._last_unit)
         return max(0.0, remaining)
 
+    @property
+    def unit_seconds(self) -> float | None:
+        """Seconds of one unit of the current phase, as measured in it; None before its first unit is done.
+
+        The first one may include what no other does, such as moving an expert's weights to the device.
+        """
+        return None if self._current is None else self._measured(self._current)
+
     def _unit_seconds(self, phase: Phase) -> float | None:
         measured = self._measured(phase)
         if measured is not None:

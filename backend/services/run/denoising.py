@@ -13,7 +13,9 @@ from pathlib import Path
 import structlog
 
 from backend.core.domain import Phase, Stage
-from backend.core.errors import OutOfMemory, StateMismatch, StorageFull, WorkerStopping
+from backend.core.errors.generation import OutOfMemory, StateMismatch
+from backend.core.errors.interruptions import Interrupted, LeaseLost
+from backend.core.errors.surroundings import StorageFull
 from backend.core.planning.memory_ladder import MemoryUse
 from backend.core.requests.forms import GenerationRequest, LoraFileRef
 from backend.engine.frames.preview import PreviewMap, render_preview
@@ -68,7 +70,7 @@ class DenoisingRun:
         """Run the remaining steps and return the finished job.
 
         Raises:
-            Interrupted: the report asked to stop. When the worker has to stop, the state is saved.
+            Interrupted: the report asked to stop. The state is saved, unless the task belongs to another attempt.
             InputMissing: an image was deleted.
             LoraNotApplied: a LoRA was not applied, and the request or its preset does not allow skipping it.
             NonFiniteLatents, OutOfMemory: as they say.
@@ -77,8 +79,8 @@ class DenoisingRun:
         self._saved_at = time.monotonic()
         try:
             self._steps(job)
-        except WorkerStopping:
-            if 0 < job.index < job.total_steps:
+        except Interrupted as stop:
+            if not isinstance(stop, LeaseLost) and 0 < job.index < job.total_steps:
                 self._save(job)
             raise
         return job
@@ -160,12 +162,14 @@ class DenoisingRun:
         self._rungs.until_done(attempt, self._components, MemoryUse.STEP, Stage.GENERATING, at)
 
     def _save(self, job: DenoiseJob) -> None:
+        self._saved_at = time.monotonic()
         try:
             self._states.save(job.index, lambda path: write_state(job, path))
         except (StorageFull, OSError) as error:
             # A state only saves time after a crash; there may still be room for the video of this run.
             log.warning("state.not_saved", step=job.index, reason=str(error))
-        self._saved_at = time.monotonic()
+        else:
+            self._report.saved(job.index)
 
     def _preview(self, job: DenoiseJob) -> None:
         now = time.monotonic()

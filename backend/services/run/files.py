@@ -16,7 +16,7 @@ from types import TracebackType
 
 import structlog
 
-from backend.core.errors import LeaseLost
+from backend.core.errors.interruptions import LeaseLost
 from backend.core.files import replacing, storage_errors, sync_folder
 from backend.core.paths import Home
 

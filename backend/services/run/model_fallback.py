@@ -15,17 +15,10 @@ from backend.core.catalogue.table import ModelSpec
 from backend.core.config.file import ConfigFile
 from backend.core.config.generation_policy import GenerationMode, stored_policy
 from backend.core.domain import Output
-from backend.core.errors import (
-    DoesNotFit,
-    HubRateLimited,
-    HubUnreachable,
-    InvalidRequest,
-    ModelDamaged,
-    ModelUnavailable,
-    OutOfMemory,
-    UnknownModel,
-    WanError,
-)
+from backend.core.errors.base import WanError
+from backend.core.errors.generation import OutOfMemory
+from backend.core.errors.models import HubRateLimited, HubUnreachable, ModelDamaged, ModelUnavailable
+from backend.core.errors.requests import DoesNotFit, InvalidRequest, UnknownModel
 from backend.core.paths import Home
 from backend.core.requests.forms import GenerationRequest, ImageRef, OnModelFailure, RequestDraft
 from backend.core.requests.rules import resolve_request

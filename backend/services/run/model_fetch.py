@@ -14,7 +14,8 @@ from typing import Any, Final
 import structlog
 
 from backend.core.domain import DownloadPhase, DownloadProgress, Phase, Stage
-from backend.core.errors import DownloadPaused, DownloadStopped, StoreFailed
+from backend.core.errors.interruptions import DownloadPaused, DownloadStopped
+from backend.core.errors.surroundings import StoreFailed
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.requests.forms import GenerationRequest
 from backend.services.downloads.state import waits_for_resume

@@ -11,7 +11,7 @@ from typing import TypeVar
 import structlog
 
 from backend.core.domain import Stage
-from backend.core.errors import OutOfMemory
+from backend.core.errors.generation import OutOfMemory
 from backend.core.planning.memory_ladder import Fallback, MemoryLadder, MemoryUse, OomPolicy
 from backend.core.planning.memory_plan import MemoryPlan
 from backend.core.requests.forms import GenerationRequest

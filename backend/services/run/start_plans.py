@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from backend.core.errors import StoreFailed
+from backend.core.errors.surroundings import StoreFailed
 from backend.core.planning.cost_model import Seconds
 from backend.core.planning.hardware import GIB
 from backend.core.planning.memory_ladder import Fallback, MemoryUse

@@ -13,8 +13,9 @@ from functools import partial
 import structlog
 
 from backend.core.catalogue.table import models_in_force
-from backend.core.domain import TaskStatus
-from backend.core.errors import WanError
+from backend.core.domain import TaskStatus, iso
+from backend.core.errors.base import WanError
+from backend.core.paths import Home
 from backend.core.planning.hardware import HardwareProfile, in_gib, remember
 from backend.core.system_integration import Component, ComponentStatus, Condition
 from backend.models.folder.manager import Presence
@@ -22,6 +23,7 @@ from backend.services.downloads.state import Download, DownloadState
 from backend.services.system.configuration import configuration_faults
 from backend.services.system.container import DATABASE, HOME, STORAGE, WORKERS, Services
 from backend.store.engine import Database
+from backend.store.upkeep.opening import last_restoration, open_database
 from backend.store.workers import WorkerState
 
 #: Usage above which the machine is short of space, in percent.
@@ -65,9 +67,16 @@ def web_components(
         Component(
             DATABASE,
             partial(_database, services),
-            _in_thread(partial(_open, database)),
+            _in_thread(partial(_open, database, services.home)),
             _in_thread(database.close),
             essential=True,
+        ),
+        Component(
+            "upkeep",
+            partial(_upkeep, services, database),
+            _in_thread(services.janitor.start),
+            _in_thread(services.janitor.stop),
+            slow=True,
         ),
         Component("hardware", partial(_hardware, services, profile), _in_thread(partial(_note, services, profile))),
         Component("models", partial(_models, services), slow=True),
@@ -135,10 +144,10 @@ def _configuration(services: Services) -> Condition:
     return _ready("Every section can be read")
 
 
-def _open(database: Database) -> None:
-    """Migrate the schema; close the database again if that fails."""
+def _open(database: Database, home: Home) -> None:
+    """Open and repair the database; close it again if that fails."""
     try:
-        database.migrate()
+        open_database(database, home)
     except WanError:
         database.close()
         raise
@@ -151,6 +160,23 @@ def _database(services: Services) -> Condition:
         return _failed(f"The database cannot be used: {error.message}")
     waiting, running = counts.get(TaskStatus.PENDING, 0), counts.get(TaskStatus.PROCESSING, 0)
     return _ready(f"Reachable; {waiting} tasks waiting, {running} running")
+
+
+def _upkeep(services: Services, database: Database) -> Condition:
+    """Say what was restored, what is not copied or deleted, and which videos are in no list."""
+    last, faults = services.janitor.last, []
+    restored = last_restoration(services.home)
+    if restored is not None and restored.is_news:
+        faults.append(restored.sentence)
+    if last is not None:
+        faults += last.failures
+    faults += services.videos.faults()
+    if faults:
+        return _degraded("; ".join(faults))
+    if database.file is None:
+        return _ready("PostgreSQL: copies are made with pg_dump")
+    newest = next(iter(services.janitor.backups.list()), None)
+    return _ready("No copy of the database yet" if newest is None else f"Newest copy: {iso(newest.made_at)}")
 
 
 def _note(services: Services, profile: HardwareProfile) -> None:

@@ -12,7 +12,11 @@ from backend.core.config.download_limit import stored_downloads
 from backend.core.config.file import ConfigFile
 from backend.core.config.generation_policy import SECTION as GENERATION
 from backend.core.config.generation_policy import stored_policy
-from backend.core.errors import BadSettings
+from backend.core.config.giving_way import SECTION as GIVE_WAY
+from backend.core.config.giving_way import stored_giving_way
+from backend.core.config.schedule import SECTION as SCHEDULE
+from backend.core.config.schedule import stored_schedule
+from backend.core.errors.surroundings import BadSettings
 from backend.core.paths import Home
 from backend.core.plain_words import printable, unknown_name
 from backend.core.planning.constraints import SECTION as OPTIMIZATION
@@ -23,7 +27,7 @@ from backend.models.lora.links import SECTION as LORAS
 from backend.models.own.configuration import SECTION as MODELS
 from backend.models.own.configuration import table_of
 
-_SECTIONS: Final = (MODELS, OPTIMIZATION, CONSTRAINTS, DOWNLOADS, LORAS, GENERATION)
+_SECTIONS: Final = (MODELS, OPTIMIZATION, CONSTRAINTS, DOWNLOADS, LORAS, GENERATION, SCHEDULE, GIVE_WAY)
 
 
 def configuration_faults(home: Home) -> list[str]:
@@ -39,8 +43,8 @@ def configuration_faults(home: Home) -> list[str]:
         if name not in _SECTIONS
     ]
     faults += [printable(f"{place}: `{name}` is ignored: it occurs again below") for place, name in file.repeated()]
-    for section in (stored_optimization(file), stored_limits(file), stored_downloads(file), stored_policy(file)):
-        faults += section.faults()
+    faults += [*stored_optimization(file).faults(), *stored_limits(file).faults(), *stored_downloads(file).faults()]
+    faults += [*stored_policy(file).faults(), *stored_schedule(file).faults(), *stored_giving_way(file).faults()]
     try:
         faults += table_of(file.section(MODELS), file.place).faults
         file.section(LORAS)

@@ -29,8 +29,11 @@ from backend.services.models.fallback import FallbackAdvisor
 from backend.services.models.recheck import Recheck
 from backend.services.planning.advisor import OptimizationAdvisor
 from backend.services.planning.resource_check import ResourceCheck, check_resources
+from backend.services.system.found_videos import FoundVideos
 from backend.services.system.host_stats import HostStats
+from backend.services.system.janitor import Janitor
 from backend.services.system.surroundings import Surroundings
+from backend.services.system.waiting import Waiting
 from backend.store.download_orders import DownloadOrders
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore, UsageStore
@@ -124,6 +127,8 @@ class Services:
     usage: UsageStore
     fallbacks: FallbackAdvisor
     surroundings: Surroundings
+    janitor: Janitor
+    videos: FoundVideos
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -134,6 +139,11 @@ class Services:
     def living_workers(self) -> list[WorkerInfo]:
         """Return the workers with a heartbeat within one lease whose processes are not known to be dead."""
         return [one for one in self.workers.alive(self.settings.lease_seconds) if not one.is_dead()]
+
+    def waiting(self) -> Waiting:
+        """Return the reasons for which tasks wait now."""
+        no_worker = self.system.snapshot()[WORKERS].sentence
+        return Waiting(self.tasks.order(), self.tasks.holds(), self.living_workers(), no_worker)
 
     def check_resources(self) -> ResourceCheck:
         """Measure resource usage and compare it with the limits in force."""

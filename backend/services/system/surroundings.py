@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from backend.core.errors import StorageFull
+from backend.core.errors.surroundings import StorageFull
 from backend.core.files import PART_SUFFIX
 from backend.core.paths import Home
 

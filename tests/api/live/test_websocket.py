@@ -16,7 +16,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from backend.api.live import connection
 from backend.core.domain import Stage
-from backend.core.errors import NonFiniteLatents
+from backend.core.errors.generation import NonFiniteLatents
 from tests.api.support import SOCKET, Served
 
 PROGRESS = "generation_progress"
@@ -227,6 +227,7 @@ def test_a_failure_is_told_with_its_advice(served: Served) -> None:
         assert data["progress"] == 50.0
         assert data["error_details"]["category"] == "generation_pipeline"
         assert data["error_details"]["suggestions"]
+        assert data["error_details"]["retryable"] is False
         detailed = listener.until("detailed_generation_progress")["data"]
         assert (detailed["stage"], detailed["error_message"]) == ("failed", update["message"])
         assert detailed["task_id"] == task_id

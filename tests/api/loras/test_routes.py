@@ -133,6 +133,14 @@ def test_an_unknown_lora_is_404_in_a_path_and_422_in_a_body(shared: Served) -> N
         assert_error(shared.client.post(SUBMIT, json=GOOD | body), 422, "lora_not_found")
 
 
+def test_a_lora_with_a_similar_name_is_offered_as_a_request_that_is_taken(served: Served, content: bytes) -> None:
+    assert upload(served, content, "style.safetensors").status_code == 200
+    body = GOOD | {"loras": [{"id": "stile", "strength": 0.5}]}
+    (action,) = assert_error(served.client.post(SUBMIT, json=body), 422, "lora_not_found")["actions"]
+    assert action == {"action": "resubmit", "changes": {"loras": [{"id": "style", "strength": 0.5}]}}
+    assert served.client.post(SUBMIT, json=body | action["changes"]).status_code == 200
+
+
 def test_what_upload_refuses(served: Served, content: bytes, shape: WanShape) -> None:
     assert_error(upload(served, content, "style.pt"), 422, "lora_invalid")
     assert_error(upload(served, b"\x80\x04pickle" * 10), 422, "lora_invalid")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from backend.core.errors import GenerationFailed
+from backend.core.errors.generation import GenerationFailed
 from backend.models.folder.manager import EMBEDDED_MODELS
 from tests.api.planning.test_estimate import ESTIMATE, install, profile
 from tests.api.support import GOOD, SUBMIT, TINY, Served, assert_error

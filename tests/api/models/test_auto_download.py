@@ -13,7 +13,7 @@ from huggingface_hub import constants
 
 from backend.core.catalogue.table import MODELS
 from backend.core.domain import DownloadPhase, DownloadProgress, Progress, Stage
-from backend.core.errors import HubUnreachable
+from backend.core.errors.models import HubUnreachable
 from backend.models.folder.locks import removal_lock
 from backend.models.folder.progress import STATUS_FILE
 from backend.models.folder.storage import remove_model
@@ -62,7 +62,11 @@ def test_what_is_still_to_come_is_said_when_the_hub_has_told_it(served: Served) 
 def test_no_room_for_what_is_known_to_come_is_told_before_anything_is_queued(served: Served) -> None:
     begin(served, 2**60)
     body = assert_error(served.client.post(SUBMIT, json=WANTED), 507, "storage_full")
-    assert body["details"]["needed_bytes"] > body["details"]["free_bytes"]
+    details = body["details"]
+    assert details["needed_bytes"] > details["free_bytes"]
+    (action,) = body["actions"]
+    assert action["action"] == "free_disk"
+    assert action["bytes"] > details["needed_bytes"] - details["free_bytes"]
     assert served.count() == 0
 
 

@@ -99,6 +99,11 @@ def test_what_cannot_fit_is_refused_with_a_request_that_is_taken(serve: Callable
     assert "VRAM of 8.0 GiB" in body["detail"]
     fitting = body["details"]["would_fit"]
     assert fitting["resolution"] in body["suggestions"][0]
+    first, second = body["actions"]
+    assert first["action"] == "resubmit"
+    assert all(fitting[name] == value != wanted.get(name) for name, value in first["changes"].items())
+    assert served.client.post(ESTIMATE, json=wanted | first["changes"]).json()["fits"] is True
+    assert second == {"action": "resubmit", "changes": {"force": True}}
     assert served.count() == 0
     weighed = served.client.post(ESTIMATE, json=wanted).json()
     assert weighed["fits"] is False

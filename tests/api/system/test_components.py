@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from backend.app import create_app
-from backend.core.errors import StoreUnavailable
+from backend.core.errors.surroundings import StoreUnavailable
 from backend.core.settings import load_settings
 from backend.store.workers import WorkerState
 from tests.api.support import ADDRESS, GOOD, SUBMIT, TINY, Served
@@ -26,6 +26,7 @@ ORDER = [
     "storage",
     "configuration",
     "database",
+    "upkeep",
     "hardware",
     "models",
     "loras",

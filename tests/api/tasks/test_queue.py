@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from backend.core.domain import Stage
-from backend.core.errors import OutOfMemory
+from backend.core.domain import Stage, StopRequest
+from backend.core.errors.actions import resubmit
+from backend.core.errors.generation import OutOfMemory
 from tests.api.support import GOOD, SUBMIT, TINY, Served, assert_error
 
 QUEUE = "/api/v1/queue"
@@ -106,17 +107,26 @@ def test_one_task_says_where_it_waits_how_far_it_is_and_how_it_ended(served: Ser
     assert "generation_time" not in served.client.get(f"{QUEUE}/{task_id}").json()
 
 
+def _out_of_memory() -> OutOfMemory:
+    return OutOfMemory("The card has 8 GB, this needs 20 GB", actions=(resubmit(num_frames=5),))
+
+
 def test_a_failed_task_says_why_and_what_to_do(served: Served) -> None:
     task_id = served.submit()
     task = served.claim()
     served.report(task, 0.5, step=2)
-    served.services.tasks.fail(task.id, str(task.lease_token), OutOfMemory("The card has 8 GB, this needs 20 GB"))
+    served.services.tasks.fail(task.id, str(task.lease_token), _out_of_memory())
     shown = served.client.get(f"{QUEUE}/{task_id}").json()
     assert (shown["status"], shown["error_code"]) == ("failed", "out_of_memory")
     assert shown["error_message"] == "The card has 8 GB, this needs 20 GB"
     assert shown["suggestions"]
+    assert (shown["error_category"], shown["error_retryable"]) == ("vram_memory", False)
+    assert shown["actions"] == [{"action": "resubmit", "changes": {"num_frames": 5}}]
     assert "stage" not in shown
-    assert served.client.get(QUEUE).json()["queue"][0]["error_message"] == shown["error_message"]
+    again = GOOD | shown["actions"][0]["changes"]
+    assert served.client.post("/api/v1/generation/submit", json=again).status_code == 200
+    listed = served.client.get(QUEUE).json()["queue"]
+    assert shown["error_message"] in [task.get("error_message") for task in listed]
 
 
 def test_a_waiting_task_is_cancelled_at_once_and_a_running_one_is_asked(served: Served) -> None:
@@ -129,7 +139,7 @@ def test_a_waiting_task_is_cancelled_at_once_and_a_running_one_is_asked(served: 
     answer = served.client.post(f"{QUEUE}/{running}/cancel").json()
     assert (answer["status"], "being cancelled" in answer["message"]) == ("processing", True)
     assert served.client.get(f"{QUEUE}/{running}").json()["cancel_requested"] is True
-    assert served.services.tasks.heartbeat(running, str(task.lease_token), 30.0) is True
+    assert served.services.tasks.heartbeat(running, str(task.lease_token), 30.0) is StopRequest.CANCEL
 
 
 def test_cancelling_again_is_no_error(served: Served) -> None:

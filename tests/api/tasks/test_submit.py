@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from backend.core.planning.hardware import detect_hardware
+from backend.core.requests.forms import RequestDraft
+from backend.services.generation_service import GenerationService, Submission
 from tests.api.support import GOOD, SUBMIT, TINY, Served, assert_error, make_png
 
 PNG = ("start.png", make_png(96, 96), "image/png")
@@ -186,6 +190,8 @@ def test_a_model_that_nobody_would_fetch_is_refused_with_what_it_needs(
     body = assert_error(served.client.post(SUBMIT, json=GOOD | {"model_type": model}), 409, "model_not_available")
     assert body["details"]["model"] in body["detail"]
     assert any(TINY in step for step in body["suggestions"])
+    assert {"action": "download", "model_type": body["details"]["model"]} in body["actions"]
+    assert {"action": "resubmit", "changes": {"model_type": TINY}} in body["actions"]
     assert body["details"]["repository"] in body["detail"]
     assert served.count() == 0
 
@@ -407,3 +413,27 @@ def test_on_the_machine_that_runs_the_tasks_a_first_estimate_is_said_to_be_one(s
     answer = served.client.post(SUBMIT, json=GOOD).json()
     assert answer["estimated_time"] > 0
     assert answer["estimated_time_basis"] == "estimated"
+
+
+def test_readers_do_not_wait_behind_writers(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More writers than the server has threads for requests wait for a database that is locked."""
+    release, waiting = threading.Event(), threading.Semaphore(0)
+    real = GenerationService.submit
+
+    def wait(service: GenerationService, draft: RequestDraft) -> Submission:
+        waiting.release()
+        release.wait(60)
+        return real(service, draft)
+
+    monkeypatch.setattr(GenerationService, "submit", wait)
+    with ThreadPoolExecutor(60) as clients:
+        sent = [clients.submit(served.client.post, SUBMIT, json=GOOD) for _ in range(60)]
+        try:
+            assert all(waiting.acquire(timeout=60) for _ in range(16))
+            assert not waiting.acquire(timeout=0.5), "the others wait without a thread"
+            assert served.client.get("/api/v1/queue").json()["total_tasks"] == 0
+            assert not any(one.done() for one in sent)
+        finally:
+            release.set()
+        assert {one.result(60).status_code for one in sent} == {200}
+    assert served.count() == 60

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -19,12 +20,19 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from backend.cli import app
-from backend.commands.advice import steps_in_terminal
 from backend.commands.client import ApiClient, is_this_machine
-from backend.core import errors
+from backend.commands.clips import Extras, fetch_clips
+from backend.commands.console.advice import steps_in_terminal
+from backend.core.errors.generation import OutOfMemory
+from backend.core.errors.lookups import TaskNotFound
+from backend.core.errors.requests import UnknownModel
+from backend.core.errors.tree import all_kinds
 from backend.core.settings import load_settings
+from backend.services.error_handler import GenerationErrorHandler
+from backend.store.engine import Database
+from backend.store.tasks import TaskStore
 from tests.commands.support import PROMPT, invoke, wan22
-from tests.support.server import LiveServer
+from tests.support.server import QUICK, LiveServer
 
 DEAD_PROXIES = [
     {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"},
@@ -217,6 +225,36 @@ def test_a_wrong_setting_is_refused_at_the_start_in_plain_words(
     assert not any(speech in done.stderr for speech in LIBRARY_SPEECH)
 
 
+def test_with_json_an_error_is_for_programs_too(tmp_path: Path) -> None:
+    done = invoke("generate", PROMPT, "--model", "tny-t2v-a14b", "--json", home=tmp_path / "home")
+    assert done.returncode == 1
+    error = json.loads(done.stderr.splitlines()[-1])
+    assert (error["error"], error["category"], error["retryable"]) == ("unknown_model", "input_validation", False)
+    assert error["actions"] == [{"action": "resubmit", "changes": {"model_type": "tiny-t2v-a14b"}}]
+    plain = invoke("generate", PROMPT, "--model", "tny-t2v-a14b", home=tmp_path / "home")
+    assert '{"error"' not in plain.stderr
+
+
+def test_a_failed_task_keeps_its_code_and_actions_in_a_terminal(idle: LiveServer) -> None:
+    task_id = idle.client.post("/api/v1/generation/submit", json=QUICK).json()["task_id"]
+    settings = load_settings(home=idle.home)
+    with closing(Database(settings.database, checkpointer=False)) as database:
+        tasks = TaskStore(database)
+        task = tasks.claim("host:1:1:test", 60.0)
+        assert task is not None
+        error = GenerationErrorHandler("host:1:1:test").explain(MemoryError(), task)
+        tasks.fail(task.id, str(task.lease_token), error)
+    fewer = {"action": "resubmit", "changes": {"num_frames": 1}}
+    done = invoke("queue", "--json", home=idle.home)
+    listed = next(task for task in json.loads(done.stdout) if task["id"] == task_id)
+    assert (listed["error_category"], listed["actions"]) == ("vram_memory", [fewer])
+    client = ApiClient(idle.url, settings)
+    with pytest.raises(OutOfMemory) as caught:
+        fetch_clips(client, {"task_id": task_id}, None, Extras(as_json=True))
+    client.close()
+    assert caught.value.actions == (fewer,)
+
+
 def test_a_user_without_a_home_folder_is_told_what_to_set() -> None:
     program = "import pwd, sys\npwd.getpwuid = lambda _: (_ for _ in ()).throw(KeyError('no such user'))\n"
     program += "sys.argv = ['wan22', 'queue']\nfrom backend.cli import main\nmain()\n"
@@ -254,7 +292,7 @@ def test_ctrl_c_says_cancelled_and_nothing_else(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_no_error_advises_a_call_of_the_api_in_a_terminal() -> None:
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.WanError)]
+    kinds = list(all_kinds())
     assert len(kinds) > 40
     for kind in kinds:
         for step in steps_in_terminal(kind()):
@@ -263,9 +301,9 @@ def test_no_error_advises_a_call_of_the_api_in_a_terminal() -> None:
 
 def test_an_answer_of_the_server_keeps_its_kind(idle: LiveServer) -> None:
     client = ApiClient(idle.url, load_settings())
-    with pytest.raises(errors.TaskNotFound):
+    with pytest.raises(TaskNotFound):
         client.call("GET", "/api/v1/queue/no-such-task")
-    with pytest.raises(errors.UnknownModel):
+    with pytest.raises(UnknownModel):
         client.submit({"prompt": "x", "model_type": "T9V"})
     client.close()
 

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from backend.commands.client import _one_id
-from backend.core.errors import InvalidRequest, TaskNotFound
+from backend.core.errors.lookups import TaskNotFound
+from backend.core.errors.requests import InvalidRequest
 from tests.commands.support import PROMPT, QUICK, frames_of, invoke, record_of
 from tests.support.server import LiveServer
 

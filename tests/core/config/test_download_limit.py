@@ -9,7 +9,7 @@ import pytest
 from backend.core.config import download_limit
 from backend.core.config.download_limit import BANDWIDTH, bandwidth_limit, stored_downloads
 from backend.core.config.file import ConfigFile
-from backend.core.errors import InvalidRequest
+from backend.core.errors.requests import InvalidRequest
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backend.core.config.file import ConfigFile
-from backend.core.errors import BadSettings
+from backend.core.errors.surroundings import BadSettings
 
 
 def test_a_missing_file_is_empty(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from backend.core.config.download_limit import stored_downloads
 from backend.core.config.file import ConfigFile
-from backend.core.errors import BadSettings, InvalidRequest
+from backend.core.errors.requests import InvalidRequest
+from backend.core.errors.surroundings import BadSettings
 from backend.core.planning.constraints import SECTION, stored_optimization
 from backend.core.planning.memory_level import ResourceLimits, stored_limits
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.core.config.file import ConfigFile
-from backend.core.errors import BadSettings, InvalidRequest
+from backend.core.errors.requests import InvalidRequest
+from backend.core.errors.surroundings import BadSettings
 from backend.core.planning.constraints import OptimizationSettings, Quantization, stored_optimization
 from backend.core.planning.cost_model import Workload
 from backend.core.planning.hardware import GIB

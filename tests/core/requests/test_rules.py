@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backend.core.catalogue.table import MODELS, Mode, ModelSpec, find_model
-from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest, UnknownModel
+from backend.core.errors.requests import ImageNotAccepted, ImageRequired, InvalidRequest, UnknownModel
 from backend.core.requests.forms import (
     Fit,
     GenerationRequest,

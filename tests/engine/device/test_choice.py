@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
-from backend.core.errors import DeviceUnusable
+from backend.core.errors.surroundings import DeviceUnusable
 from backend.core.planning.hardware import GIB, Gpu, HardwareProfile
 from backend.engine.device.choice import DeviceVerdict, choose_device
 from backend.engine.device.facts import Card, TorchDevices, runs_on

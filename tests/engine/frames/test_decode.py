@@ -16,7 +16,8 @@ import pytest
 import torch
 from diffusers.video_processor import VideoProcessor
 
-from backend.core.errors import NonFiniteLatents, TaskCancelled
+from backend.core.errors.generation import NonFiniteLatents
+from backend.core.errors.interruptions import TaskCancelled
 from backend.engine.frames.decode import count_chunks, stream_frames, tile_grid, to_uint8
 from backend.engine.loading.pipeline_loader import WanComponents
 

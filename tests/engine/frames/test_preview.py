@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from backend.core.errors import ModelDamaged
+from backend.core.errors.models import ModelDamaged
 from backend.engine.frames.preview import MAX_BYTES, PREVIEW_FILE, PreviewMap, render_preview
 
 

@@ -16,7 +16,7 @@ from diffusers import WanPipeline
 from safetensors.torch import load_file, save_file
 
 from backend.core.catalogue.table import MODELS, ModelSpec
-from backend.core.errors import ModelDamaged, ModelUnavailable
+from backend.core.errors.models import ModelDamaged, ModelUnavailable
 from backend.engine.frames.decode import stream_frames
 from backend.engine.loading.component_loader import build_component, fill, fit
 from backend.engine.loading.model_files import check_model_files

@@ -15,7 +15,7 @@ from gguf import MODEL_ARCH, get_tensor_name_map
 from backend.core.catalogue.architecture import ARCHITECTURES
 from backend.core.catalogue.table import MODELS
 from backend.core.catalogue.transformer import WanShape
-from backend.core.errors import ModelDamaged, ModelUnavailable
+from backend.core.errors.models import ModelDamaged, ModelUnavailable
 from backend.core.formats.text_encoder_names import llama_text_name, wan_text_name
 from backend.engine.loading.original_names import name_tables
 from backend.engine.loading.pipeline_loader import WanPipelineLoader

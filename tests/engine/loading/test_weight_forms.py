@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from backend.core.catalogue.transformer import WanShape
-from backend.core.errors import ModelDamaged, ModelUnsupported
+from backend.core.errors.models import ModelDamaged, ModelUnsupported
 from backend.core.formats.tensors import UnreadableWeights
 from backend.core.formats.weights import Container
 from backend.core.lora.keys import BOTH

@@ -15,7 +15,8 @@ import torch
 
 from backend.core.catalogue.table import MODELS, ModelSpec
 from backend.core.catalogue.transformer import WanShape
-from backend.core.errors import LoraNotApplied, LoraNotFound
+from backend.core.errors.generation import LoraNotApplied
+from backend.core.errors.requests import LoraNotFound
 from backend.core.requests.forms import GenerationRequest, LoraFileRef, LoraUse, OnLoraFailure
 from backend.engine.frames.decode import stream_frames
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader

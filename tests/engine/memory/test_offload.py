@@ -15,7 +15,7 @@ import torch
 
 from backend.core.catalogue.table import MODELS
 from backend.core.catalogue.transformer import WanShape
-from backend.core.errors import OutOfMemory, StateMismatch
+from backend.core.errors.generation import OutOfMemory, StateMismatch
 from backend.core.faults import DeviceFull
 from backend.core.lora.keys import BOTH
 from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from backend.core.catalogue.table import ModelSpec
-from backend.core.errors import NonFiniteLatents
+from backend.core.errors.generation import NonFiniteLatents
 from backend.core.requests.forms import GenerationRequest, Scheduler
 from backend.engine.frames.decode import stream_frames
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest
+from backend.core.errors.requests import ImageNotAccepted, ImageRequired, InvalidRequest
 from backend.core.requests.forms import Scheduler
 from backend.engine.frames.decode import stream_frames
 from backend.engine.sampling.conditioning import prepare_latents

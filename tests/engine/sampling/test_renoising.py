@@ -12,7 +12,9 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
 
 from backend.core.catalogue.table import MODELS
-from backend.core.errors import ImageNotAccepted, InvalidRequest, ModelUnavailable, OutOfMemory
+from backend.core.errors.generation import OutOfMemory
+from backend.core.errors.models import ModelUnavailable
+from backend.core.errors.requests import ImageNotAccepted, InvalidRequest
 from backend.core.requests.forms import GenerationRequest, RequestDraft, Scheduler
 from backend.core.requests.rules import resolve_request
 from backend.engine.frames.decode import stream_frames

@@ -18,7 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from backend.core.catalogue.table import MODELS, Mode
 from backend.core.catalogue.transformer import WanShape
-from backend.core.errors import ImageNotAccepted, ImageRequired, InvalidRequest, ModelDamaged, StateMismatch
+from backend.core.errors.generation import StateMismatch
+from backend.core.errors.models import ModelDamaged
+from backend.core.errors.requests import ImageNotAccepted, ImageRequired, InvalidRequest
 from backend.core.lora.keys import BOTH
 from backend.core.planning.memory_plan import PLANS, MemoryPlan, Placement, Storage
 from backend.core.requests.forms import GenerationRequest, LoraFileRef, LoraUse, RequestDraft, Scheduler

@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from backend.core.errors import StateMismatch
+from backend.core.errors.generation import StateMismatch
 from backend.core.lora.receipt import FileReceipt, KeyCount, LoraReceipt
 from backend.core.requests.forms import Scheduler
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader

@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 
 from backend.core.catalogue.table import MODELS
-from backend.core.errors import ModelDamaged, ModelUnavailable
+from backend.core.errors.models import ModelDamaged, ModelUnavailable
 from backend.core.paths import Home
 from backend.models.adoption import assembly
 from backend.models.adoption.assembly import PartFile, Parts, assemble, lacking, part_files

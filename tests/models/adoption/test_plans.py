@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import hf_hub_download
 
 from backend.core.catalogue.table import MODELS
-from backend.core.errors import InvalidRequest, UnknownModel
+from backend.core.errors.requests import InvalidRequest, UnknownModel
 from backend.core.paths import Home
 from backend.models.adoption.assembly import assemble
 from backend.models.adoption.plans import Plan, parse_choices, plans

@@ -15,18 +15,18 @@ import pytest
 
 from backend.core.catalogue.table import MODELS
 from backend.core.domain import DownloadPhase, DownloadProgress
-from backend.core.errors import (
-    DownloadStopped,
+from backend.core.errors.base import WanError
+from backend.core.errors.interruptions import DownloadStopped
+from backend.core.errors.models import (
     HubRateLimited,
     HubUnreachable,
     ModelDamaged,
     ModelGated,
     ModelUnavailable,
     RepositoryNotFound,
-    StorageFull,
     UnsafeRepository,
-    WanError,
 )
+from backend.core.errors.surroundings import StorageFull
 from backend.core.paths import Home
 from backend.models.download.downloader import ModelDownloader
 from backend.models.download.hub import Hub, Listing, RemoteFile

@@ -7,7 +7,8 @@ from email.utils import format_datetime
 
 import pytest
 
-from backend.core.errors import DownloadStopped, HubUnreachable
+from backend.core.errors.interruptions import DownloadStopped
+from backend.core.errors.models import HubUnreachable
 from backend.models.download.retries import PATIENT, Retries, RetryPolicy, Transient, retry_after, wait_checking
 
 

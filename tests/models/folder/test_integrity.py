@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from backend.core.catalogue.table import MODELS
-from backend.core.errors import DownloadStopped, ModelDamaged
+from backend.core.errors.interruptions import DownloadStopped
+from backend.core.errors.models import ModelDamaged
 from backend.core.paths import Home
 from backend.models.download.downloader import ModelDownloader
 from backend.models.folder.integrity import FileFinding, FileState, check_full, check_quick

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backend.core.catalogue.table import MODELS
-from backend.core.errors import ModelUnavailable
+from backend.core.errors.models import ModelUnavailable
 from backend.core.paths import Home
 from backend.models.folder import locks as module
 from backend.models.folder.locks import removal_lock

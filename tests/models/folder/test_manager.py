@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backend.core.catalogue.table import MODELS, put_in_force
-from backend.core.errors import ModelDamaged, ModelUnavailable
+from backend.core.errors.models import ModelDamaged, ModelUnavailable
 from backend.core.paths import Home
 from backend.models.folder.manager import ModelManager
 from backend.models.own.configuration import table_of

@@ -19,17 +19,16 @@ from safetensors.torch import save
 
 from backend.core.catalogue.table import MODELS
 from backend.core.catalogue.transformer import WanShape
-from backend.core.errors import (
-    BadSettings,
+from backend.core.errors.lookups import LoraExists, StateConflict
+from backend.core.errors.requests import (
     BodyTooLarge,
     InvalidRequest,
-    LoraExists,
     LoraIncompatible,
     LoraInvalid,
     LoraNotFound,
     LoraUnsupported,
-    StateConflict,
 )
+from backend.core.errors.surroundings import BadSettings
 from backend.core.paths import Home
 from backend.core.requests.forms import LoraFileRef, OnLoraFailure
 from backend.models.folder.manager import EMBEDDED_MODELS

@@ -10,7 +10,10 @@ import pytest
 from filelock import FileLock
 
 from backend.core.catalogue.table import MODELS
-from backend.core.errors import LoraInvalid, LoraNotFound, RepositoryNotFound, StateConflict, StorageFull
+from backend.core.errors.lookups import StateConflict
+from backend.core.errors.models import RepositoryNotFound
+from backend.core.errors.requests import LoraInvalid, LoraNotFound
+from backend.core.errors.surroundings import StorageFull
 from backend.core.lora.presets import known_preset
 from backend.core.paths import Home
 from backend.models.download.hub import Hub

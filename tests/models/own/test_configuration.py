@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from backend.core.catalogue.table import BUILT_IN, find_model, models_in_force
-from backend.core.errors import BadSettings, UnknownModel
+from backend.core.errors.requests import UnknownModel
+from backend.core.errors.surroundings import BadSettings
 from backend.core.paths import Home
 from backend.models.own.configuration import ModelConfigurationManager, table_of
 from backend.models.own.model_entry import ModelEntry

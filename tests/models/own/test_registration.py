@@ -17,14 +17,10 @@ from safetensors.numpy import load_file, save_file
 
 from backend.core.catalogue.table import BUILT_IN, ModelSpec, models_in_force
 from backend.core.catalogue.transformer import PUBLISHED
-from backend.core.errors import (
-    BadSettings,
-    ModelDamaged,
-    ModelMismatch,
-    ModelUnavailable,
-    ModelUnsupported,
-    StateConflict,
-)
+from backend.core.errors.lookups import StateConflict
+from backend.core.errors.models import ModelDamaged, ModelUnavailable, ModelUnsupported
+from backend.core.errors.requests import ModelMismatch
+from backend.core.errors.surroundings import BadSettings
 from backend.core.paths import Home
 from backend.models.download.downloader import ModelDownloader
 from backend.models.download.hub import Hub

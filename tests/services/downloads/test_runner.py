@@ -11,7 +11,7 @@ import pytest
 
 from backend.core.catalogue.table import MODELS, ModelSpec
 from backend.core.domain import DownloadPhase, DownloadProgress, OnProgress
-from backend.core.errors import StoreUnavailable
+from backend.core.errors.surroundings import StoreUnavailable
 from backend.core.paths import Home
 from backend.models.folder.manager import EMBEDDED_MODELS, ModelManager
 from backend.services.downloads import runner as model_downloads

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend.core.errors import InvalidRequest, OutputFileMissing
+from backend.core.errors.lookups import OutputFileMissing
+from backend.core.errors.requests import InvalidRequest
 from backend.services.media.copies import enlarge, frame_rate, save_gif, stills
 from backend.services.media.video_encoder import read_frames, read_metadata
 from tests.services.media.test_video_encoder import encode, noise

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend.core.errors import BodyTooLarge, InputMissing, InvalidImage
+from backend.core.errors.lookups import InputMissing
+from backend.core.errors.requests import BodyTooLarge, InvalidImage
 from backend.core.paths import Home
 from backend.core.requests.forms import Fit
 from backend.services.media.images import MAX_IMAGE_BYTES, SPARE_SECONDS, InputStore
@@ -61,6 +62,32 @@ def test_the_same_picture_is_stored_once_whatever_its_file_format(store: InputSt
     assert sorted(path.name for path in (tmp_path / "inputs").iterdir()) == sorted(
         f"{one.id}.png" for one in (first, other)
     )
+
+
+def test_an_accepted_image_survives_a_power_cut(
+    store: InputStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its content is on disk before it has its name, and its name before anybody is told of it."""
+    done: list[tuple[str, str]] = []
+    fsync, replace = os.fsync, Path.replace
+
+    def synced(handle: int) -> None:
+        fsync(handle)
+        done.append(("sync", Path(f"/proc/self/fd/{handle}").readlink().name))
+
+    def renamed(part: Path, target: Path) -> Path:
+        done.append(("rename", part.name))
+        return replace(part, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    stored = store.store(as_file(two_halves(), "PNG"))
+    part = done[0][1]
+    assert part.startswith(f"{stored.id}.png.")
+    assert done == [("sync", part), ("rename", part), ("sync", "inputs")]
+    done.clear()
+    store.store(as_file(two_halves(), "PNG"))
+    assert done == [("sync", "inputs")], "the first upload may have been renamed a moment ago"
 
 
 def test_a_sideways_photo_is_rotated_upright(store: InputStore) -> None:

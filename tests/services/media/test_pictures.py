@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend.core.errors import InvalidImage
+from backend.core.errors.requests import InvalidImage
 from backend.services.media.pictures import read_picture
 from tests.services.media.picture_files import (
     BLUE,

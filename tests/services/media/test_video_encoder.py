@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backend.core.errors import EncodingFailed, StorageFull
+from backend.core.errors.generation import EncodingFailed
+from backend.core.errors.surroundings import StorageFull
 from backend.services.media.video_encoder import VideoEncoder, read_metadata, thumbnail
 
 #: The colours of the moving shapes and of their backgrounds.

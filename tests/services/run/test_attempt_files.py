@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from backend.core.errors import GenerationFailed, LeaseLost, NotFound, StorageFull, TaskCancelled
+from backend.core.errors.generation import GenerationFailed
+from backend.core.errors.interruptions import LeaseLost, TaskCancelled
+from backend.core.errors.lookups import NotFound
+from backend.core.errors.surroundings import StorageFull
 from backend.core.files import storage_errors
 from backend.core.paths import Home
 from backend.services.run.files import AttemptFiles, remove_attempt_files

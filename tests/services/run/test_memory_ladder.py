@@ -13,7 +13,7 @@ import pytest
 from backend.core import faults
 from backend.core.catalogue.table import MODELS
 from backend.core.domain import Progress
-from backend.core.errors import OutOfMemory
+from backend.core.errors.generation import OutOfMemory
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
 from backend.core.planning.memory_ladder import OomPolicy

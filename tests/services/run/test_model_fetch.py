@@ -13,18 +13,11 @@ import pytest
 
 from backend.core.catalogue.table import MODELS
 from backend.core.domain import Progress, Stage
-from backend.core.errors import (
-    DoesNotFit,
-    DownloadPaused,
-    HubUnreachable,
-    ModelDamaged,
-    ModelUnavailable,
-    RepositoryNotFound,
-    StorageFull,
-    StoreUnavailable,
-    TaskCancelled,
-    WanError,
-)
+from backend.core.errors.base import WanError
+from backend.core.errors.interruptions import DownloadPaused, TaskCancelled
+from backend.core.errors.models import HubUnreachable, ModelDamaged, ModelUnavailable, RepositoryNotFound
+from backend.core.errors.requests import DoesNotFit
+from backend.core.errors.surroundings import StorageFull, StoreUnavailable
 from backend.core.model_integration_bridge import ModelIntegrationBridge
 from backend.core.paths import Home
 from backend.core.planning.hardware import GIB, Gpu, detect_hardware

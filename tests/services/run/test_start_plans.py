@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backend.core.catalogue.table import MODELS
-from backend.core.errors import StoreUnavailable
+from backend.core.errors.surroundings import StoreUnavailable
 from backend.core.paths import Home
 from backend.core.planning.hardware import GIB
 from backend.core.planning.machine import Machine

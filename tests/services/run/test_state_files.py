@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.core.errors import StorageFull
+from backend.core.errors.surroundings import StorageFull
 from backend.core.paths import Home
 from backend.services.run.files import StateFiles
 

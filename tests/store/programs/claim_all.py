@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-from backend.core.errors import StoreUnavailable
+from backend.core.errors.surroundings import StoreUnavailable
 from backend.store.engine import Database
 from backend.store.tasks import TaskStore
 from tests.store.samples import output_of

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from backend.commands.progress_bar import follow_with_bar
+from backend.commands.console.progress_bar import follow_with_bar
 
 TASKS = [
     {"status": "pending", "progress": 0, "queue_position": 2},

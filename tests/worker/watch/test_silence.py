@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from backend.core.domain import EventType, TaskStatus
-from backend.core.errors import StorageFull, StoreUnavailable
+from backend.core.errors.surroundings import StorageFull, StoreUnavailable
 from backend.store.leases import Lease
 from backend.store.tasks import TaskStore
 from backend.worker.silence import SilenceWatch
@@ -49,7 +51,9 @@ class Watched:
 
 
 @pytest.mark.parametrize("lease_seconds", [-3600.0, LEASE, 7 * 24 * 3600.0])
-def test_a_silent_worker_loses_its_task_whatever_the_databases_clock_says(queue: Queue, lease_seconds: float) -> None:
+def test_31_a_silent_worker_loses_its_task_whatever_the_databases_clock_says(
+    queue: Queue, lease_seconds: float
+) -> None:
     watched = Watched(queue, lease_seconds=lease_seconds)  # as if the clock had been set after the last heartbeat
     watched.look(LEASE)
     assert not watched.lost
@@ -116,6 +120,33 @@ def test_silence_proves_nothing_while_no_heartbeat_can_be_written(queue: Queue) 
     with pytest.raises(StorageFull):
         watched.watch.take_back(silent)
     assert watched.watch.silent(LEASE) == []
+
+
+class LockedStore(TaskStore):
+    """A store that another process locks now and then, so that nobody can write."""
+
+    locked = False
+
+    def prove_writable(self) -> None:
+        if self.locked:
+            raise StoreUnavailable
+        super().prove_writable()
+
+
+def test_a_lock_that_ends_just_before_the_lease_costs_no_attempt(queue: Queue) -> None:
+    store = LockedStore(queue.database)
+    watched = Watched(queue, store)
+    store.locked = True
+    watched.look(LEASE / 2 - INTERVAL)  # too early to ask
+    for _ in range(3):
+        watched.clock.now += INTERVAL
+        with suppress(StoreUnavailable):
+            watched.watch.recover(LEASE, except_of=None)
+    store.locked = False
+    watched.look(LEASE - INTERVAL)
+    assert not watched.lost
+    watched.look(INTERVAL)
+    assert watched.lost, "it had a whole lease in which it could write"
 
 
 def test_silence_proves_nothing_while_the_database_is_away(queue: Queue) -> None:

@@ -11,6 +11,8 @@ import pytest
 
 from backend.core.domain import TaskStatus
 from backend.core.settings import load_settings
+from backend.store.tasks import TaskStore
+from backend.worker import supervisor as supervisor_module
 from backend.worker.supervisor import Supervisor, SupervisorStatus, as_environment
 from tests.support.server import wait_for
 from tests.worker.conftest import START_SECONDS, Queue
@@ -18,7 +20,7 @@ from tests.worker.conftest import START_SECONDS, Queue
 pytestmark = pytest.mark.timeout(300)
 
 
-def test_a_worker_that_cannot_start_is_abandoned_and_tasks_stay_queued(
+def test_05_a_worker_that_cannot_start_is_abandoned_and_tasks_stay_queued(
     tmp_path: Path, queue: Queue, supervise: Callable[..., Supervisor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = tmp_path / "broken"
@@ -37,6 +39,32 @@ def test_a_worker_that_cannot_start_is_abandoned_and_tasks_stay_queued(
     assert queue.workers.list() == []
     supervisor.stop()
     assert supervisor.state.status is SupervisorStatus.STOPPED
+
+
+def test_the_supervisor_outlives_every_exception(
+    tmp_path: Path, queue: Queue, supervise: Callable[..., Supervisor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread must live for ever: without it nobody would start a worker again."""
+    (tmp_path / "torch.py").write_text("raise ImportError('libcudart is broken')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(supervisor_module, "MAX_BACKOFF_SECONDS", 0.05)
+    failures = {name: iter(range(1)) for name in ("recover_worker", "leases")}
+
+    def failing(name: str) -> Callable[..., object]:
+        real = getattr(TaskStore, name)
+
+        def call(*arguments: object) -> object:
+            if next(failures[name], None) is not None:
+                raise ValueError("a row that cannot be read")
+            return real(*arguments)
+
+        return call
+
+    for name in failures:
+        monkeypatch.setattr(TaskStore, name, failing(name))
+    supervisor = supervise(restart_limit=0)
+    wait_for(lambda: supervisor.state.status is SupervisorStatus.DEFUNCT, seconds=START_SECONDS, what="defunct")
+    assert all(next(left, None) is None for left in failures.values()), "both failed once"
 
 
 def test_a_stopped_supervisor_leaves_no_process(queue: Queue, supervise: Callable[..., Supervisor]) -> None:

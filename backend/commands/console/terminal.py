@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from backend.core.errors import BadSettings
+from backend.core.errors.base import WanError
+from backend.core.errors.surroundings import BadSettings
 from backend.core.paths import Home
 from backend.core.settings import Settings, load_settings
 
@@ -50,6 +51,19 @@ def print_json(answer: Any) -> None:
     typer.echo(json.dumps(answer, indent=2, ensure_ascii=False, default=str))
 
 
+def print_error_json(error: WanError) -> None:
+    """Print an error for programs as one line of JSON on standard error, behind its sentences."""
+    body = {
+        "error": error.code,
+        "message": error.message,
+        "category": error.category,
+        "retryable": error.retryable,
+        "suggestions": list(error.next_steps),
+        "actions": list(error.actions),
+    }
+    typer.echo(json.dumps(body, ensure_ascii=False, default=str), err=True)
+
+
 @contextmanager
 def only_json_on_stdout(as_json: bool) -> Iterator[None]:
     """While the block runs, print what is meant for people on standard error, if the answer is JSON."""
@@ -71,17 +85,21 @@ def own_home() -> Home:
 
 
 @contextmanager
-def own_database() -> Iterator[Database]:
-    """Open this home's database, even while a server uses it.
+def own_database(*, creates: bool = True) -> Iterator[Database]:
+    """Open this home's database, even while a server uses it; `creates` = whether a missing one is made.
 
     Raises:
+        DatabaseDamaged: it is damaged or lost; a server repairs it when it starts.
         StoreUnavailable, StorageFull: it cannot be used.
     """
     from backend.store.engine import Database
+    from backend.store.upkeep.opening import refuse_lost
 
     # Of all processes the server alone checkpoints.
-    database = Database(load_settings().database, checkpointer=False)
+    settings = load_settings()
+    database = Database(settings.database, checkpointer=False, creates=creates)
     try:
+        refuse_lost(database.file, settings.paths)
         database.migrate()
         yield database
     finally:

@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from rich.markup import escape
 from typer.exceptions import TyperException
 
-from backend.commands.terminal import err
-from backend.core.errors import WanError
+from backend.commands.console.terminal import err
+from backend.core.errors.base import WanError
 from backend.core.log_file import MAX_RECORD_BYTES, shortened
 from backend.core.plain_words import about, in_plain_words
 from backend.core.settings import load_settings

@@ -1,0 +1,1 @@
+"""What commands share of the terminal: output, options, advice on errors, and the progress bar."""

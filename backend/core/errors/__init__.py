@@ -1,0 +1,1 @@
+"""All errors of the product, in one tree, by what they are about."""

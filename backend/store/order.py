@@ -1,0 +1,122 @@
+"""The order in which waiting tasks run, as queries: which may be claimed, which comes first, what is held."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Connection, Exists, Row, and_, exists, func, literal, or_, select
+
+from backend.core.domain import TaskStatus
+from backend.core.errors.lookups import TaskNotFound
+from backend.store.download_orders import OrderState
+from backend.store.tables import download_orders, holds, tasks, workers
+
+#: The scope of a hold on the whole queue; that of a device is its host and name.
+QUEUE_SCOPE: Final = "queue"
+QUEUE_ORDER: Final = (tasks.c.priority.desc(), tasks.c.place.asc(), tasks.c.number.asc())
+_DOWNLOAD_PAUSED: Final = exists().where(
+    download_orders.c.model == tasks.c.model, download_orders.c.state == OrderState.PAUSED
+)
+#: The tasks that a worker may claim while nothing is held.
+READY: Final = and_(tasks.c.status == TaskStatus.PENDING, ~_DOWNLOAD_PAUSED)
+TASKS: Final = select(tasks, and_(tasks.c.status == TaskStatus.PENDING, _DOWNLOAD_PAUSED).label("download_paused"))
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePlace:
+    """Where a waiting task stands."""
+
+    task_id: str
+    priority: int  #: `Priority.rank`
+    place: float  #: orders the tasks of one priority
+
+
+def device_scope(host: str, device: str) -> str:
+    """Return the scope of a hold on one device of a machine."""
+    return f"{host}/{device}"
+
+
+def held(worker_id: ColumnElement[str] | str, *, interrupting: bool = False) -> Exists:
+    """Whether the queue or the device of this worker is held; `interrupting`: so that running tasks stop as well."""
+    device = select(workers.c.host + literal("/") + workers.c.device).where(workers.c.id == worker_id)
+    held = exists().where(or_(holds.c.scope == QUEUE_SCOPE, holds.c.scope.in_(device)))
+    return held.where(holds.c.interrupts) if interrupting else held
+
+
+def find(connection: Connection, task_id: str) -> Row[Any] | None:
+    """Return the row of a task in the queue view."""
+    return connection.execute(TASKS.where(tasks.c.id == task_id, tasks.c.deleted_at.is_(None))).one_or_none()
+
+
+def visible(connection: Connection, task_id: str) -> Row[Any]:
+    """Return the row of a task in the queue view.
+
+    Raises:
+        TaskNotFound: there is none.
+    """
+    row = find(connection, task_id)
+    if row is None:
+        raise TaskNotFound
+    return row
+
+
+def before(row: Row[Any]) -> ColumnElement[bool]:
+    """The tasks that a worker takes before this one."""
+    same = tasks.c.priority == row.priority
+    earlier = or_(tasks.c.place < row.place, (tasks.c.place == row.place) & (tasks.c.number < row.number))
+    return or_(tasks.c.priority > row.priority, same & earlier)
+
+
+def position(connection: Connection, row: Row[Any]) -> int | None:
+    """Return 1 for the task that runs next, 2 for the one after it ...; None when it is not ready to run."""
+    if row.status != TaskStatus.PENDING or row.download_paused:
+        return None
+    query = select(func.count()).select_from(tasks).where(READY, before(row))
+    return int(connection.execute(query).scalar_one()) + 1
+
+
+def places(connection: Connection) -> list[QueuePlace]:
+    """Return the places of the tasks that are ready to run, the next one first."""
+    query = select(tasks.c.id, tasks.c.priority, tasks.c.place).where(READY)
+    return [QueuePlace(*row) for row in connection.execute(query.order_by(*QUEUE_ORDER))]
+
+
+def moved(waiting: Sequence[QueuePlace], task_id: str, position: int) -> list[QueuePlace]:
+    """Return the changed places after a task was moved to a position (1 = next) among the waiting ones.
+
+    A task that is moved past tasks of another priority takes that priority. The others keep their places, except
+    where there is no number left between two of them.
+    """
+    mine = next(one for one in waiting if one.task_id == task_id)
+    others = [one for one in waiting if one.task_id != task_id]
+    index = min(max(position, 1), len(others) + 1) - 1
+    ahead, behind = others[:index], others[index:]
+    priority = mine.priority
+    if behind:
+        priority = max(priority, behind[0].priority)
+    if ahead:
+        priority = min(priority, ahead[-1].priority)
+    low = [one.place for one in ahead if one.priority == priority]
+    high = [one.place for one in behind if one.priority == priority]
+    if low and high:
+        place = (low[-1] + high[0]) / 2
+    elif low or high:
+        place = low[-1] + 1.0 if low else high[0] - 1.0
+    else:
+        place = mine.place
+    if (not low or low[-1] < place) and (not high or place < high[0]):
+        return [QueuePlace(task_id, priority, place)]
+    peers = [one.task_id for one in ahead if one.priority == priority]
+    peers += [task_id, *(one.task_id for one in behind if one.priority == priority)]
+    # The last one keeps its place, so that tasks that arrive later stay behind.
+    first = max(low + high) - len(peers) + 1
+    return [QueuePlace(one, priority, first + offset) for offset, one in enumerate(peers)]
+
+
+def reordered(waiting: Sequence[QueuePlace], task_ids: Sequence[str]) -> list[QueuePlace]:
+    """Return the places of the named tasks when they share the ones they have in this order; others stay put."""
+    wanted = [one for one in dict.fromkeys(task_ids) if any(one == place.task_id for place in waiting)]
+    slots = [one for one in waiting if one.task_id in wanted]
+    return [QueuePlace(task_id, slot.priority, slot.place) for task_id, slot in zip(wanted, slots, strict=True)]

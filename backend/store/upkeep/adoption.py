@@ -1,0 +1,118 @@
+"""Records finished videos that the database does not know: after a restoration, or when an outputs folder was moved.
+
+What they need stands in the file itself, and is given by the caller.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+from sqlalchemy import Connection, insert, select
+
+from backend.core.domain import EventType, Output, TaskStatus
+from backend.core.requests.forms import GenerationRequest
+from backend.store.engine import Database
+from backend.store.tables import database_now, outputs, tasks
+from backend.store.transition import append, apply
+
+
+class VideoRegister:
+    """Tells known videos from unknown ones, and records these."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def unknown(self, task_ids: set[str]) -> set[str]:
+        """Return the ids without an output whose task is unknown, or waits although its video is finished.
+
+        A task that runs or was given up is left to the worker, which writes or removes its video.
+        """
+        query = select(tasks.c.id, tasks.c.status, outputs.c.task_id).outerjoin(
+            outputs, outputs.c.task_id == tasks.c.id
+        )
+        with self._database.read() as connection:
+            known = {row[0] for row in connection.execute(query) if row[2] is not None or row[1] != TaskStatus.PENDING}
+        return task_ids - known
+
+    def add(self, request: GenerationRequest, output: Output) -> bool:
+        """Record a finished video as a completed task; return whether it was still unknown.
+
+        Raises:
+            StoreFailed: nothing was recorded.
+        """
+        if output.created_at is None:
+            raise ValueError("the video needs a time")
+        made_at = output.created_at.timestamp()
+        with self._database.begin() as connection:
+            status = connection.execute(select(tasks.c.status).where(tasks.c.id == output.task_id)).scalar_one_or_none()
+            if status is None:
+                _insert_task(connection, request, output, made_at)
+            elif status != TaskStatus.PENDING or not _complete(connection, output):
+                return False
+            connection.execute(
+                insert(outputs).values(
+                    task_id=output.task_id,
+                    metadata=output.metadata,
+                    created_at=made_at,
+                    model=None if output.mock is not None else output.model,
+                    **_figures(output),
+                )
+            )
+        return True
+
+
+def _figures(output: Output) -> dict[str, object]:
+    return {
+        "filename": output.filename,
+        "size_bytes": output.size_bytes,
+        "sha256": output.sha256,
+        "width": output.width,
+        "height": output.height,
+        "num_frames": output.num_frames,
+        "fps": output.fps,
+        "generation_seconds": output.generation_seconds,
+        "warnings": list(output.warnings),
+    }
+
+
+def _insert_task(connection: Connection, request: GenerationRequest, output: Output, made_at: float) -> None:
+    connection.execute(
+        insert(tasks).values(
+            id=output.task_id,
+            status=TaskStatus.COMPLETED,
+            model=request.model,
+            request=request.to_json(),
+            adjustments=["the task was read from its video"],
+            priority=0,
+            attempt=1,
+            max_attempts=1,
+            fingerprint=request.digest,
+            created_at=made_at - output.generation_seconds,
+            started_at=made_at - output.generation_seconds,
+            completed_at=made_at,
+            progress=1.0,
+            last_event=1,
+        )
+    )
+    row = connection.execute(select(tasks).where(tasks.c.id == output.task_id)).one()
+    append(connection, row, EventType.COMPLETED, _figures(output) | {"adopted": True})
+
+
+def _complete(connection: Connection, output: Output) -> bool:
+    """Complete a task that waits: a worker finished it after the copy that is the database now was made."""
+    token, now = secrets.token_hex(16), database_now()
+    started = {"lease_token": token, "lease_expires_at": now, "started_at": now, "attempt": tasks.c.attempt + 1}
+    waiting, running = (TaskStatus.PENDING,), (TaskStatus.PROCESSING,)
+    taken = apply(connection, output.task_id, waiting, running[0], EventType.STARTED, values=started)
+    return taken is not None and bool(
+        apply(
+            connection,
+            output.task_id,
+            running,
+            TaskStatus.COMPLETED,
+            EventType.COMPLETED,
+            lambda _: _figures(output) | {"adopted": True},
+            token=token,
+            values={"progress": 1.0, "eta_seconds": 0.0},
+        )
+    )

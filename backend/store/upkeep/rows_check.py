@@ -1,0 +1,71 @@
+"""Reads every row of an SQLite database as the server does: a flipped bit in a text damages no page, only its row.
+
+Opens the file read-only, so that a copy stays what it is.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Engine, NullPool, Row, Table, create_engine, select
+
+from backend.core.domain import Task
+from backend.core.errors.generation import TaskUnreadable
+from backend.core.requests.forms import GenerationRequest
+from backend.store.rows import to_event, to_output, to_task
+from backend.store.tables import events, outputs, tasks
+
+_LISTED: Final = 20  # a longer list helps nobody
+_BATCH: Final = 500
+
+
+def unreadable_rows(path: Path) -> list[str]:
+    """Return the rows that cannot be read, at most twenty, each as its table, its key and the fault.
+
+    The file must be intact and have the newest schema.
+    """
+    address = f"{path.absolute().as_uri()}?mode=ro"
+    engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(address, uri=True), poolclass=NullPool)
+    found: list[str] = []
+    for table, key, read in (
+        (tasks, tasks.c.id, _task),
+        (events, events.c.id, to_event),
+        (outputs, outputs.c.task_id, to_output),
+    ):
+        found += _of_table(engine, table, key, read)
+    return found[:_LISTED]
+
+
+def _of_table(engine: Engine, table: Table, key: ColumnElement[Any], read: Callable[[Row[Any]], object]) -> list[str]:
+    with engine.connect() as connection:
+        keys = connection.execute(select(key).order_by(key)).scalars().all()
+    found: list[str] = []
+    for start in range(0, len(keys), _BATCH):
+        batch = keys[start : start + _BATCH]
+        if _fault(engine, table, key, batch, read) is not None:
+            faults = ((one, _fault(engine, table, key, [one], read)) for one in batch)
+            found += [f"{table.name} {one}: {fault}" for one, fault in faults if fault is not None]
+        if len(found) >= _LISTED:
+            break
+    return found
+
+
+def _fault(
+    engine: Engine, table: Table, key: ColumnElement[Any], keys: Sequence[Any], read: Callable[[Row[Any]], object]
+) -> str | None:
+    """Return why one of these rows cannot be read."""
+    with engine.connect() as connection:
+        try:
+            for row in connection.execute(select(table).where(key.in_(keys))):
+                read(row)
+        except (TaskUnreadable, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _task(row: Row[Any]) -> Task:
+    GenerationRequest.from_json(row.request)
+    return to_task(row)

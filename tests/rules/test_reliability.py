@@ -1,0 +1,37 @@
+"""The table of faults in docs/reliability.md names tests that exist, and every test of a fault is in it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ROW = re.compile(r"^\| (\d+) \| (.+?) \| (.+?) \| (.+?) \|$", re.MULTILINE)
+TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
+NUMBERED = re.compile(r"^\s*(?:async )?def (test_(\d\d)_\w+)\(", re.MULTILINE)
+FAULTS = 40
+#: Faults of workers and of the queue: one test each that has their number in its name.
+OWN_TESTS = {1, 2, 4, 5, 6, 7, 8, 9, 13, 31}
+
+ROWS = {int(row[1]): row for row in ROW.finditer((ROOT / "docs" / "reliability.md").read_text())}
+
+
+def test_every_fault_has_a_row() -> None:
+    assert list(ROWS) == list(range(1, FAULTS + 1))
+
+
+def test_every_row_names_a_test_that_exists_or_says_that_there_is_nothing_to_test() -> None:
+    for number, row in ROWS.items():
+        named = TEST.findall(row[3])
+        assert named or row[3] == "not built", number
+        for file, name in named:
+            assert re.search(rf"^(?:async )?def {name}\(", (ROOT / file).read_text(), re.MULTILINE), f"{file}::{name}"
+
+
+def test_a_test_that_is_numbered_after_a_fault_is_in_its_row() -> None:
+    found = set()
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for name, number in NUMBERED.findall(path.read_text()):
+            assert f"`{path.relative_to(ROOT)}::{name}`" in ROWS[int(number)][3], name
+            found.add(int(number))
+    assert found >= OWN_TESTS
