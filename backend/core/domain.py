@@ -37,7 +37,7 @@ TRANSITIONS: frozenset[tuple[TaskStatus, TaskStatus]] = frozenset(
         (TaskStatus.PROCESSING, TaskStatus.COMPLETED),  # output recorded
         (TaskStatus.PROCESSING, TaskStatus.FAILED),  # error, or attempts used up
         (TaskStatus.PROCESSING, TaskStatus.CANCELLED),  # the worker saw the user's request
-        (TaskStatus.PROCESSING, TaskStatus.PENDING),  # lease lost, or its worker has to stop or wait
+        (TaskStatus.PROCESSING, TaskStatus.PENDING),  # lease lost, tried again later, or its worker has to stop or wait
         (TaskStatus.PROCESSING, TaskStatus.PAUSED),  # the worker saw the user's request
         (TaskStatus.PAUSED, TaskStatus.PENDING),  # resumed by the user
         (TaskStatus.PAUSED, TaskStatus.CANCELLED),  # cancelled while held back
@@ -100,6 +100,7 @@ class EventType(StrEnum):
     ATTEMPT_LOST = "attempt_lost"
     RELEASED = "released"
     HELD_UP = "held_up"
+    RETRY_SCHEDULED = "retry_scheduled"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -218,6 +219,8 @@ class Task:
     error_suggestions: tuple[str, ...] = ()
     error_actions: tuple[dict[str, Any], ...] = ()  #: next steps that a client can execute
     download_paused: bool = False  #: whether it waits because the download of its model is paused
+    repeats: int = 0  #: of failed attempts in a row that saved nothing new
+    next_retry_at: datetime | None = None  #: before which it is not tried again; None = it can start at once
 
     @property
     def prompt(self) -> str:

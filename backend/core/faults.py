@@ -1,8 +1,8 @@
 """Named points at which a test can make this process die, hang or run out of memory.
 
 `WAN22_FAULTS="denoise.step:3=kill"` kills the process when it passes that point for the third time;
-`=hang` blocks there for ever, `=oom` simulates a device out of memory, `=ram` a host out of memory, and a name of
-`DEVICE_ERRORS` the error that torch raises for it.
+`=hang` blocks there for ever, `=oom` simulates a device out of memory, `=ram` a host out of memory, `=error` an error
+that nobody foresaw, and a name of `DEVICE_ERRORS` the error that torch raises for it.
 Without the variable a point costs one dictionary lookup.
 """
 
@@ -55,6 +55,8 @@ def fault_point(name: str) -> None:
         raise DeviceFull(f"out of memory at {name}, injected by a test")
     if action == "ram":
         raise MemoryError(f"host out of memory at {name}, injected by a test")
+    if action == "error":
+        raise ValueError(f"an error at {name}, injected by a test")
     if action in DEVICE_ERRORS:
         raise RuntimeError(DEVICE_ERRORS[action])
     if action == "hang":

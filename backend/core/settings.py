@@ -100,6 +100,12 @@ class Settings(BaseSettings):
         le=100,
         description="Lost attempts in a row without a new saved state after which a task is given up",
     )
+    retry_seconds: float = Field(
+        default=5.0,
+        ge=0,
+        le=3600,
+        description="First pause before a failed attempt is repeated, in seconds; it doubles; 0 turns repeats off",
+    )
     stall_seconds: float = Field(
         default=120.0,
         ge=0,

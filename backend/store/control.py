@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 from backend.core.domain import TERMINAL, EventType, Priority, Task, TaskStatus
 from backend.core.errors.lookups import StateConflict
 from backend.core.requests.forms import GenerationRequest
-from backend.store.leases import NO_WORKER, RUNNING, UNTOUCHED, Leases, progress_shown
+from backend.store.leases import AT_ONCE, NO_WORKER, RUNNING, UNTOUCHED, Leases, progress_shown
 from backend.store.order import QUEUE_SCOPE, QueuePlace, held, moved, places, position, reordered, visible
 from backend.store.rows import moment, to_task
 from backend.store.tables import database_now, holds
@@ -25,17 +25,21 @@ WAITING: Final = (TaskStatus.PENDING, TaskStatus.PAUSED)
 _PENDING: Final = (TaskStatus.PENDING,)
 _GIVEN_UP: Final = (TaskStatus.FAILED, TaskStatus.CANCELLED)
 #: Column values of a task that starts over from its newest saved state.
-_AFRESH: Final[dict[str, Any]] = UNTOUCHED | {
-    "attempt": 0,
-    "strikes": 0,
-    "advanced": False,
-    "completed_at": None,
-    "cancel_requested": False,
-    "pause_requested": False,
-    "error_code": None,
-    "error_message": None,
-    "error_suggestions": None,
-}
+_AFRESH: Final[dict[str, Any]] = (
+    UNTOUCHED
+    | AT_ONCE
+    | {
+        "attempt": 0,
+        "strikes": 0,
+        "advanced": False,
+        "completed_at": None,
+        "cancel_requested": False,
+        "pause_requested": False,
+        "error_code": None,
+        "error_message": None,
+        "error_suggestions": None,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +119,19 @@ class QueueControl(Leases):
     def retry(self, task_id: str) -> Task:
         """Return a failed or cancelled task to the queue, with all its attempts; it goes on from its saved state.
 
-        Idempotent: a task that waits or runs stays as it is.
+        A task that is to be tried again later is tried at once. Idempotent: one that waits or runs stays as it is.
 
         Raises:
             TaskNotFound: there is no such task.
             StateConflict: it is paused, or has completed.
         """
         with self._database.begin() as connection:
-            status = TaskStatus(visible(connection, task_id).status)
+            row = visible(connection, task_id)
+            status = TaskStatus(row.status)
             if status in (TaskStatus.PAUSED, TaskStatus.COMPLETED):
                 raise StateConflict(f"Cannot retry task with status: {status}")
+            if row.deferred:
+                self._requeue(connection, task_id, _PENDING, EventType.RETRIED, AT_ONCE | {"message": None})
             if status in _GIVEN_UP:
                 self._requeue(connection, task_id, _GIVEN_UP, EventType.RETRIED, _AFRESH)
             return to_task(visible(connection, task_id))
@@ -156,7 +163,7 @@ class QueueControl(Leases):
             changed = sorted(name for name in new.keys() | row.request.keys() if new.get(name) != row.request.get(name))
             values: dict[str, Any] = {"model": request.model, "request": new, "adjustments": list(adjustments)}
             # What was saved for another request may not fit this one, so nothing counts as saved.
-            values |= {"priority": priority.rank, "message": None, "saved_step": None, "strikes": 0}
+            values |= AT_ONCE | {"priority": priority.rank, "message": None, "saved_step": None, "strikes": 0}
             data = {"model": request.model, "fields": changed}
             status = TaskStatus(row.status)
             apply(connection, task_id, (status,), status, EventType.EDITED, lambda _: data, values=values)
@@ -175,6 +182,10 @@ class QueueControl(Leases):
                 raise StateConflict(f"Cannot move task with status: {row.status}")
             if row.download_paused:
                 raise StateConflict("Cannot move a task that waits for a paused download")
+            if row.deferred:
+                raise StateConflict(
+                    "Cannot move a task that is tried again later", suggestions=("Retry it now, then move it.",)
+                )
             self._settle(connection, moved(places(connection), task_id, position))
             return to_task(visible(connection, task_id))
 

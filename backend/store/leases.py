@@ -37,6 +37,8 @@ UNTOUCHED: Final[dict[str, Any]] = {
     "eta_seconds": None,
     "preview_step": None,
 }
+#: Column values of a task that was never repeated, or is to run without a pause.
+AT_ONCE: Final[dict[str, Any]] = {"repeats": 0, "next_retry_at": None}
 #: Where an attempt was, by the stage of its last report.
 _PLACES: Final = {
     None: "before its first report",
@@ -189,10 +191,25 @@ class Leases:
             fault_point("finish.before_commit")
         fault_point("finish.after_commit")
 
-    def fail(self, task_id: str, lease_token: str, error: WanError) -> None:
-        """Fail the task, with the error's code, message and suggestions."""
+    def fail(
+        self, task_id: str, lease_token: str, error: WanError, pause: Callable[[int], float | None] = lambda _: None
+    ) -> None:
+        """End an attempt with an error: repeat it after a pause, or fail the task.
+
+        `pause` returns the seconds to wait, given how often the task was repeated in a row; None = it fails.
+        """
+        mine = select(tasks).where(tasks.c.id == task_id, tasks.c.lease_token == lease_token)
         with self._database.begin() as connection:
-            _held(end_failed(connection, task_id, error, token=lease_token))
+            row = _held(connection.execute(mine).one_or_none())
+            seconds = pause(row.repeats)
+            if seconds is None:
+                end_failed(connection, task_id, error)
+            elif row.cancel_requested:
+                _cancel(connection, task_id)
+            elif row.pause_requested:
+                _pause(connection, task_id)
+            else:
+                _repeat(connection, task_id, error, seconds)
 
     def acknowledge_cancel(self, task_id: str, lease_token: str) -> None:
         """Cancel the task, now that its worker has stopped."""
@@ -206,14 +223,15 @@ class Leases:
         """
         self.release(task_id, lease_token, RESUMED_MEANWHILE)
 
-    def release(self, task_id: str, lease_token: str, reason: str | None = None) -> None:
+    def release(self, task_id: str, lease_token: str, reason: str | None = None, again_in: float | None = None) -> None:
         """Return the task to the queue; the attempt does not count. A task to be cancelled or paused is so instead.
 
-        `reason` is why it cannot continue now, as a sentence; None = the operator stops the worker.
+        `reason` is why it cannot continue now, as a sentence; None = the operator stops the worker. `again_in` is the
+        time in seconds before which nobody need try it again.
         """
         mine = select(tasks).where(tasks.c.id == task_id, tasks.c.lease_token == lease_token)
         with self._database.begin() as connection:
-            _release(connection, _held(connection.execute(mine).one_or_none()), reason)
+            _release(connection, _held(connection.execute(mine).one_or_none()), reason, again_in)
 
     def leases(self) -> list[Lease]:
         """Return the leases of all running tasks, oldest task first."""
@@ -316,10 +334,27 @@ def _newly_saved(step: int | None) -> dict[str, Any]:
         "saved_step": case((newer, step), else_=tasks.c.saved_step),
         "advanced": case((newer, true()), else_=tasks.c.advanced),
         "strikes": case((newer, 0), else_=tasks.c.strikes),
+        "repeats": case((newer, 0), else_=tasks.c.repeats),
     }
 
 
-def _release(connection: Connection, row: Row[Any], reason: str | None = None) -> None:
+def _repeat(connection: Connection, task_id: str, error: WanError, seconds: float) -> None:
+    """Return a running task to the queue, to be tried again after a pause."""
+    message = storable(error.message)
+    described = failure_data(error)
+    apply(
+        connection,
+        task_id,
+        RUNNING,
+        TaskStatus.PENDING,
+        EventType.RETRY_SCHEDULED,
+        lambda row: described | {"repeat": row.repeats, "next_retry_at": row.next_retry_at},
+        values=UNTOUCHED
+        | {"message": message, "repeats": tasks.c.repeats + 1, "next_retry_at": database_now() + seconds},
+    )
+
+
+def _release(connection: Connection, row: Row[Any], reason: str | None = None, again_in: float | None = None) -> None:
     """Return a running task to the queue without counting the attempt; cancel it where the user asked for that."""
     if row.cancel_requested:
         _cancel(connection, row.id)
@@ -328,6 +363,7 @@ def _release(connection: Connection, row: Row[Any], reason: str | None = None) -
         _pause(connection, row.id, values={"attempt": tasks.c.attempt - 1})
         return
     event, data = (EventType.RELEASED, {}) if reason is None else (EventType.HELD_UP, {"message": reason})
+    later = {} if again_in is None else {"next_retry_at": database_now() + again_in}
     apply(
         connection,
         row.id,
@@ -335,7 +371,7 @@ def _release(connection: Connection, row: Row[Any], reason: str | None = None) -
         TaskStatus.PENDING,
         event,
         lambda row: {"attempt": row.attempt + 1} | data,
-        values=UNTOUCHED | data | {"attempt": tasks.c.attempt - 1},
+        values=UNTOUCHED | data | later | {"attempt": tasks.c.attempt - 1},
     )
 
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Exists, Row, and_, exists, func, literal, or_, select
+from sqlalchemy import ColumnElement, Connection, Exists, Row, and_, exists, false, func, literal, or_, select
 
 from backend.core.domain import TaskStatus
 from backend.core.errors.lookups import TaskNotFound
+from backend.core.errors.repeats import LONGEST_SECONDS
 from backend.store.download_orders import OrderState
-from backend.store.tables import download_orders, holds, tasks, workers
+from backend.store.tables import database_now, download_orders, holds, tasks, workers
 
 #: The scope of a hold on the whole queue; that of a device is its host and name.
 QUEUE_SCOPE: Final = "queue"
@@ -19,9 +20,18 @@ QUEUE_ORDER: Final = (tasks.c.priority.desc(), tasks.c.place.asc(), tasks.c.numb
 _DOWNLOAD_PAUSED: Final = exists().where(
     download_orders.c.model == tasks.c.model, download_orders.c.state == OrderState.PAUSED
 )
-#: The tasks that a worker may claim while nothing is held.
-READY: Final = and_(tasks.c.status == TaskStatus.PENDING, ~_DOWNLOAD_PAUSED)
-TASKS: Final = select(tasks, and_(tasks.c.status == TaskStatus.PENDING, _DOWNLOAD_PAUSED).label("download_paused"))
+#: Whether a task has to wait before it is tried again. A pause longer than any is one that a set clock made.
+_DEFERRED: Final = func.coalesce(
+    tasks.c.next_retry_at.between(database_now(), database_now() + LONGEST_SECONDS), false()
+)
+#: The tasks that a worker may claim while nothing is held, and those among them whose models are there.
+DUE: Final = and_(tasks.c.status == TaskStatus.PENDING, ~_DEFERRED)
+READY: Final = and_(DUE, ~_DOWNLOAD_PAUSED)
+TASKS: Final = select(
+    tasks,
+    and_(tasks.c.status == TaskStatus.PENDING, _DOWNLOAD_PAUSED).label("download_paused"),
+    and_(tasks.c.status == TaskStatus.PENDING, _DEFERRED).label("deferred"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +81,7 @@ def before(row: Row[Any]) -> ColumnElement[bool]:
 
 def position(connection: Connection, row: Row[Any]) -> int | None:
     """Return 1 for the task that runs next, 2 for the one after it ...; None when it is not ready to run."""
-    if row.status != TaskStatus.PENDING or row.download_paused:
+    if row.status != TaskStatus.PENDING or row.download_paused or row.deferred:
         return None
     query = select(func.count()).select_from(tasks).where(READY, before(row))
     return int(connection.execute(query).scalar_one()) + 1

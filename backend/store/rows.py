@@ -94,6 +94,8 @@ def to_task(row: Row[Any]) -> Task:
         error_suggestions=tuple(step for step in row.error_suggestions or () if isinstance(step, str)),
         error_actions=tuple(step for step in row.error_suggestions or () if isinstance(step, dict)),
         download_paused=bool(row._mapping.get("download_paused", False)),
+        repeats=row.repeats,
+        next_retry_at=moment(row.next_retry_at) if row._mapping.get("deferred") else None,
     )
 
 

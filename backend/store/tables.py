@@ -103,6 +103,8 @@ tasks = Table(
     Column("saved_step", Integer),
     Column("advanced", Boolean, nullable=False, server_default=false()),  # whether this attempt saved something new
     Column("strikes", Integer, nullable=False, server_default="0"),  # lost attempts in a row that saved nothing new
+    Column("repeats", Integer, nullable=False, server_default="0"),  # of a failed attempt that saved nothing new
+    Column("next_retry_at", Double),  # null = at once
     CheckConstraint(_one_of("status", TaskStatus), name="tasks_status"),
     CheckConstraint("(status = 'processing') = (lease_token IS NOT NULL)", name="tasks_lease"),
     CheckConstraint("progress BETWEEN 0 AND 1", name="tasks_progress"),

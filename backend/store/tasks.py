@@ -31,7 +31,7 @@ from backend.core.faults import fault_point
 from backend.core.requests.forms import GenerationRequest
 from backend.store.control import WAITING, QueueControl
 from backend.store.leases import UNTOUCHED, end_failed
-from backend.store.order import QUEUE_ORDER, READY, TASKS, before, find, held, places, position, visible
+from backend.store.order import DUE, QUEUE_ORDER, READY, TASKS, before, find, held, places, position, visible
 from backend.store.rows import readable, storable, to_task
 from backend.store.tables import database_now, events, outputs, tasks
 from backend.store.transition import append, apply
@@ -171,7 +171,7 @@ class TaskStore(QueueControl):
         """
         with self._database.read() as connection:
             row = find(connection, task_id)
-            if row is None or row.status != TaskStatus.PENDING or row.download_paused:
+            if row is None or row.status != TaskStatus.PENDING or row.download_paused or row.deferred:
                 return []
             waiting = READY & (before(row) | (tasks.c.id == row.id))
             running = tasks.c.status == TaskStatus.PROCESSING
@@ -209,9 +209,10 @@ class TaskStore(QueueControl):
 
         A task whose model's download is paused is passed over and keeps its place. A worker that never `downloads`
         takes it all the same: no pause concerns it, and the attempt reports what is missing. Tasks of the models
-        `without` are passed over as well. Nothing is claimed while the queue or the worker's device is held.
+        `without`, and tasks that are to be tried again later, are passed over as well. Nothing is claimed while the
+        queue or the worker's device is held.
         """
-        ready = READY if downloads else tasks.c.status == TaskStatus.PENDING
+        ready = READY if downloads else DUE
         ready = ready & ~held(worker_id)
         if without:
             ready = ready & tasks.c.model.not_in(without)
@@ -240,6 +241,7 @@ class TaskStore(QueueControl):
                     "cancel_requested": False,
                     "advanced": False,
                     "pause_requested": False,
+                    "next_retry_at": None,
                 },
             )
             task = None if row is None else _claimed(connection, row)

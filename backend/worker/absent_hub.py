@@ -45,8 +45,11 @@ class AbsentHub:
         self._probe = Repeating("absent-hub", self._ask, probe_seconds)
         self._probing = False
 
-    def failed(self, model: str) -> None:
-        """Note that the hub did not serve a model: its tasks wait for a while, and until the hub answers."""
+    def failed(self, model: str) -> float:
+        """Note that the hub did not serve a model: its tasks wait for a while, and until the hub answers.
+
+        Returns the seconds of that while.
+        """
         with self._lock:
             pause = self._pauses.get(model, _FIRST_SECONDS)
             self._pauses[model] = min(_LONGEST_SECONDS, 2 * pause)
@@ -56,6 +59,7 @@ class AbsentHub:
         log.warning("worker.hub_absent", model=model, pause_seconds=pause)
         if first:
             self._probe.start()
+        return pause
 
     def served(self, model: str) -> None:
         """Note that a model is installed."""

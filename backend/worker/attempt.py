@@ -155,9 +155,9 @@ class Attempt:
             if now.status is not TaskStatus.COMPLETED or now.worker_id != self.task.worker_id:
                 raise
 
-    def fail(self, error: WanError) -> None:
-        """Give the task up. Raises like `release`."""
-        self._persist(lambda: self._tasks.fail(self.task.id, self._token, error))
+    def fail(self, error: WanError, pause: Callable[[int], float | None] = lambda _: None) -> None:
+        """End the attempt: repeat it after a pause (see `Leases.fail`), or give the task up. Raises like `release`."""
+        self._persist(lambda: self._tasks.fail(self.task.id, self._token, error, pause))
 
     def acknowledge_cancel(self) -> None:
         """End the task as the user requested. Raises like `release`."""
@@ -167,14 +167,16 @@ class Attempt:
         """Hold the task back as the user requested. Raises like `release`."""
         self._persist(lambda: self._tasks.acknowledge_pause(self.task.id, self._token))
 
-    def release(self, reason: str | None = None) -> None:
-        """Hand the task back without using up the attempt; `reason` is why it has to wait, None when the worker stops.
+    def release(self, reason: str | None = None, again_in: float | None = None) -> None:
+        """Hand the task back without using up the attempt.
+
+        `reason` is why it has to wait, None when the worker stops; `again_in` is for how long, in seconds, if known.
 
         Raises:
             LeaseLost: another worker has the task by now.
             StoreUnavailable, StorageFull: nothing could be written before the worker had to stop; the lease is lost.
         """
-        self._persist(lambda: self._tasks.release(self.task.id, self._token, reason))
+        self._persist(lambda: self._tasks.release(self.task.id, self._token, reason, again_in))
 
     def lose(self, loss: Loss) -> None:
         """Give the attempt up: it counts unless it saved something new. Called while the engine still holds the task.

@@ -31,6 +31,7 @@ from backend.core.errors.interruptions import (
 )
 from backend.core.errors.lookups import TaskNotFound
 from backend.core.errors.models import HubRateLimited, HubUnreachable
+from backend.core.errors.repeats import pause_before_repeat
 from backend.core.errors.surroundings import StorageFull, StoreFailed
 from backend.core.planning.memory_level import MemoryAlert, MemoryLevel
 from backend.core.requests.forms import GenerationRequest
@@ -390,8 +391,9 @@ class WorkerRunner:
         fault = self._surroundings.refusal()
         if fault is not None:
             return self._hold(attempt, fault)
-        log.warning("task.failed", error=error.code, message=error.message)
-        return partial(attempt.fail, error)
+        log.warning("task.attempt_failed", error=error.code, message=error.message)
+        first = self._settings.retry_seconds
+        return partial(attempt.fail, error, lambda repeats: pause_before_repeat(error, repeats, first))
 
     def _lacks(self, model: str) -> bool:
         """Whether the files of a model are not complete on this machine."""
@@ -401,13 +403,13 @@ class WorkerRunner:
         """Let the task wait until the hub answers, and others run meanwhile; fail it where nobody may ask the hub."""
         if hub_is_forbidden():
             return self._failed(attempt, error)
-        self._hub.failed(attempt.task.model)
-        return self._hold(attempt, error.message)
+        return self._hold(attempt, error.message, self._hub.failed(attempt.task.model))
 
     @staticmethod
-    def _hold(attempt: Attempt, reason: str) -> Callable[[], None]:
+    def _hold(attempt: Attempt, reason: str, again_in: float | None = None) -> Callable[[], None]:
         log.warning("task.handed_back", reason=reason)
-        return partial(attempt.release, f"{reason.rstrip('.')}: this task waits, and continues automatically")
+        sentence = f"{reason.rstrip('.')}: this task waits, and continues automatically"
+        return partial(attempt.release, sentence, again_in)
 
     @staticmethod
     def _record(end: Callable[[], None]) -> None:

@@ -65,6 +65,7 @@ class TaskFeed:
             EventType.ATTEMPT_LOST: self._attempt_lost,
             EventType.RELEASED: self._released,
             EventType.HELD_UP: self._waits_for_download,
+            EventType.RETRY_SCHEDULED: self._tried_later,
             EventType.PAUSED: self._paused,
             EventType.RESUMED: self._requeued,
             EventType.RETRIED: self._requeued,
@@ -143,6 +144,11 @@ class TaskFeed:
 
     def _waits_for_download(self, event: TaskEvent) -> list[Notice]:
         return self._back_to_queue(event, str(event.data.get("message")), DownloadState.PAUSED)
+
+    def _tried_later(self, event: TaskEvent) -> list[Notice]:
+        seconds = max(1.0, float(event.data["next_retry_at"]) - event.created_at.timestamp())
+        reason = str(event.data.get("message") or "The attempt failed").rstrip(".")
+        return self._back_to_queue(event, f"{reason}: it is tried again in {seconds:.0f} s")
 
     def _paused(self, event: TaskEvent) -> list[Notice]:
         before = self._of(event)

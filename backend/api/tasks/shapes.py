@@ -118,6 +118,8 @@ class TaskInfo(BaseModel):
     estimated_time_minutes: int | None = None
     estimated_completion: Timestamp | None = None
     queue_position: int | None = None
+    next_retry_at: Timestamp | None = Field(None, description="When a failed attempt is repeated")
+    repeats: int | None = Field(None, description="Failed attempts in a row that were repeated")
     preview_url: str | None = None
     output_path: str | None = None
     generation_time: float | None = Field(None, description="Seconds the finished video took")
@@ -189,6 +191,8 @@ def task_info(
         estimated_time_minutes=minutes(eta),
         estimated_completion=None if eta is None else iso(utcnow() + timedelta(seconds=eta)),
         queue_position=queue_position,
+        next_retry_at=iso_or_none(task.next_retry_at),
+        repeats=task.repeats or None,
         preview_url=current_links().to_media(f"/api/v1/queue/{task.id}/preview")
         if processing and task.preview_step is not None
         else None,

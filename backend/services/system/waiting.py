@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from backend.core.domain import Task, TaskStatus
+from backend.core.domain import Task, TaskStatus, utcnow
 from backend.services.downloads.state import waits_for_resume
 from backend.store.control import Hold
 from backend.store.order import QUEUE_SCOPE, device_scope
@@ -46,10 +46,18 @@ class Waiting:
             return pause
         # The message of a pause stays with its task, and is over once the download is resumed.
         own = None if task.message == pause else task.message
-        return self._general or own or self._no_worker or self._turn(task)
+        return self._general or _later(task) or own or self._no_worker or self._turn(task)
 
     def _turn(self, task: Task) -> str:
         ahead = self._positions.get(task.id, 1) - 1
         if not ahead:
             return "Next in the queue: it starts when a worker is free"
         return f"{ahead} {'task runs' if ahead == 1 else 'tasks run'} before it"
+
+
+def _later(task: Task) -> str | None:
+    """Say when a failed attempt is repeated."""
+    if task.next_retry_at is None or not task.repeats:
+        return None
+    seconds = max(1.0, (task.next_retry_at - utcnow()).total_seconds())
+    return f"{(task.message or 'An attempt failed').rstrip('.')}: it is tried again in {seconds:.0f} s"
