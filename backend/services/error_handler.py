@@ -48,7 +48,8 @@ class GenerationErrorHandler:
     def explain(self, error: BaseException, task: Task | None = None) -> WanError:
         """Return the error of the tree for what ended an attempt at `task`, or the start of the worker (None).
 
-        The log gets everything: the error with its causes and traceback, the task, its attempt and the worker.
+        The log gets everything: the error with its causes, the task, its attempt and the worker. Where the error is
+        one of ours and nothing else caused it, its sentence says what a traceback would.
         """
         failure = classify(error)
         if task is not None and not failure.actions and isinstance(failure, OutOfMemory):
@@ -67,7 +68,7 @@ class GenerationErrorHandler:
             task_id=None if task is None else task.id,
             attempt=None if task is None else task.attempt,
             worker_id=self._worker_id,
-            exc_info=error,
+            exc_info=None if isinstance(error, WanError) and error.__cause__ is None else error,
         )
         return failure
 

@@ -127,7 +127,7 @@ class RealGenerationPipeline:
             progress.update(Stage.INITIALIZING, "Starting")
             if fetch:
                 ModelFetch(self._bridge, request, progress, self._options.admit, self._options.paused).run()
-                progress.saved(0)
+                progress.saved_step = 0
                 started = time.monotonic()  # a model's first download does not count towards a video's time
                 planned = plans.planned(request)  # more is known about an installed model
             try:

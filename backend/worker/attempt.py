@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -52,6 +53,8 @@ class Attempt:
         self._lease_seconds = lease_seconds
         self._stopping = stopping
         self._lost = threading.Event()
+        self._writing = threading.Lock()  # so that an older report never follows a newer one
+        self._unwritten: Progress | None = None  # the newest report, where it came too soon after the one before
         self._yields = yields
         self._asked: StopRequest | None = None
         self._polled_at = 0.0
@@ -61,13 +64,14 @@ class Attempt:
         self.signs = SignsOfLife()
 
     def renew(self) -> None:
-        """Renew the lease, and remember whether it is lost and what the user asks.
+        """Renew the lease, publish a report that was not due, and remember what the user asks, or that the lease is lost.
 
         Raises:
             StoreUnavailable, StorageFull: it was not written; try again soon.
         """
         try:
             self._asked = self._tasks.heartbeat(self.task.id, self._token, self._lease_seconds)
+            self._write_pending()
         except LeaseLost:
             self._lost.set()
 
@@ -82,10 +86,9 @@ class Attempt:
         try:
             with self.signs.waiting():
                 if self._is_due(progress):
-                    self._asked = self._tasks.report(self.task.id, self._token, progress)
-                    self._reported_at, self._reported_stage = time.monotonic(), progress.stage
-                    self._reported_saved = progress.saved_step
+                    self._write(progress)
                 else:
+                    self._unwritten = progress
                     self._asked = self._tasks.check(self.task.id, self._token)
         except StoreFailed as error:
             # Progress is news, not truth: the work continues, and recording its end will be retried.
@@ -107,6 +110,20 @@ class Attempt:
             except StoreFailed as error:
                 log.warning("worker.request_not_read", error=error.code)
         self._stop_if_due()
+
+    def _write(self, progress: Progress) -> None:
+        with self._writing:
+            self._unwritten = None
+            self._asked = self._tasks.report(self.task.id, self._token, progress)
+            self._reported_at, self._reported_stage = time.monotonic(), progress.stage
+            self._reported_saved = progress.saved_step
+
+    def _write_pending(self) -> None:
+        """Publish the newest report if nobody has: the next one may come in an hour, or never."""
+        with self._writing:
+            pending, self._unwritten = self._unwritten, None
+            if pending is not None:
+                self._asked = self._tasks.report(self.task.id, self._token, pending)
 
     def _stop_if_due(self) -> None:
         if self._lost.is_set():
@@ -185,6 +202,8 @@ class Attempt:
             LeaseLost: another worker has the task by now.
             StoreUnavailable, StorageFull: it was not written; the lease runs out instead.
         """
+        with suppress(StoreFailed):
+            self._write_pending()  # the place of the loss
         self._tasks.lose(self.task.id, self._token, loss)
         self._lost.set()
 

@@ -39,10 +39,10 @@ def test_only_the_task_store_writes_the_tasks_table() -> None:
     writers = {
         path.relative_to(BACKEND).as_posix() for path in BACKEND.rglob("*.py") if writes.search(path.read_text())
     }
-    upkeep = {"store/upkeep/adoption.py", "store/upkeep/salvage.py"}
+    upkeep = {f"store/upkeep/{name}.py" for name in ("adoption", "retention", "salvage")}
     assert writers == {"store/tasks.py", "store/leases.py", "store/transition.py"} | upkeep
     appliers = {path.name for path in BACKEND.rglob("*.py") if "store.transition import" in path.read_text()}
-    assert appliers == {"tasks.py", "leases.py", "control.py", "adoption.py"}
+    assert appliers == {"tasks.py", "leases.py", "control.py", "adoption.py", "salvage.py"}
 
 
 def test_a_submitted_task_reads_back_unchanged(store: TaskStore) -> None:

@@ -13,6 +13,7 @@ from tests.worker.conftest import START_SECONDS, Queue
 
 pytestmark = pytest.mark.timeout(900)  # several process starts in one test, on a busy machine
 STEPS, FRAMES = 32, 17
+LONG = {"steps": 100, "frames": 33}  #: seconds of work, for ten pauses
 PAUSES = 10
 
 
@@ -35,7 +36,7 @@ def pass_step(queue: Queue, task: Task, step: int) -> None:
 
 
 def test_ten_pauses_within_one_clip_change_no_bit_on_whatever_worker(queue: Queue) -> None:
-    whole, task = submit(queue), submit(queue)
+    whole, task = queue.submit(**LONG), queue.submit(**LONG)
     queue.start_worker("a")
     queue.wait_status(whole.id, TaskStatus.COMPLETED)
     queue.start_worker("b")
@@ -56,7 +57,7 @@ def test_ten_pauses_within_one_clip_change_no_bit_on_whatever_worker(queue: Queu
         for event in queue.events.of_task(task.id)
         if event.type is EventType.PROGRESS and event.data["message"].startswith("Resumed")
     ]
-    assert resumed == [f"Resumed at step {step} of {STEPS}" for step in steps[1:]], "no finished step ran again"
+    assert resumed == [f"Resumed at step {step} of {LONG['steps']}" for step in steps[1:]], "no finished step ran again"
     assert queue.types(task.id).count(EventType.PAUSED) == PAUSES
     assert done.attempt == 1
     assert workers <= {"a", "b"}

@@ -81,7 +81,7 @@ class DenoisingRun:
             self._steps(job)
         except Interrupted as stop:
             if not isinstance(stop, LeaseLost) and 0 < job.index < job.total_steps:
-                self._save(job)
+                self._save(job)  # which nobody is told: the attempt ends in order, and is no strike
             raise
         return job
 
@@ -144,8 +144,8 @@ class DenoisingRun:
             # Report first: it finds out whether the task, and so its states, still belong to this attempt.
             report.update(Stage.GENERATING, f"Step {job.index} of {job.total_steps} ({expert}-noise expert)")
             due = time.monotonic() - self._saved_at >= self._state_seconds
-            if due or job.done or job.expert != expert:
-                self._save(job)
+            if (due or job.done or job.expert != expert) and self._save(job):
+                report.saved(job.index)
 
     def _step(self, job: DenoiseJob) -> None:
         """Run one step; when memory runs out, save the state and repeat it under a plan that needs less."""
@@ -154,22 +154,23 @@ class DenoisingRun:
             try:
                 job.step()
             except OutOfMemory:
-                if job.index:
-                    self._save(job)
+                if job.index and self._save(job):
+                    self._report.saved(job.index)
                 raise
 
         at = f"step {job.index + 1} ({job.expert}-noise expert)"
         self._rungs.until_done(attempt, self._components, MemoryUse.STEP, Stage.GENERATING, at)
 
-    def _save(self, job: DenoiseJob) -> None:
+    def _save(self, job: DenoiseJob) -> bool:
+        """Save the state of the job; return whether that succeeded."""
         self._saved_at = time.monotonic()
         try:
             self._states.save(job.index, lambda path: write_state(job, path))
         except (StorageFull, OSError) as error:
             # A state only saves time after a crash; there may still be room for the video of this run.
             log.warning("state.not_saved", step=job.index, reason=str(error))
-        else:
-            self._report.saved(job.index)
+            return False
+        return True
 
     def _preview(self, job: DenoiseJob) -> None:
         now = time.monotonic()

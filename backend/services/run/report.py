@@ -31,13 +31,12 @@ class RunReport:
         self._total_steps = total_steps
         self.step: int | None = None  #: steps done
         self.preview_step: int | None = None  #: step of the newest preview
-        self.saved_step: int | None = None  #: what this run has on disk, as in `Progress`
-        self._newest = Stage.INITIALIZING, ""
+        self.saved_step: int | None = None  #: what this run has on disk, as in `Progress`; told with the next report
 
     def saved(self, step: int) -> None:
-        """Report at once what would outlive this process, as in `Progress.saved_step`."""
+        """Report at once which step would outlive this process, as in `Progress.saved_step`."""
         self.saved_step = step
-        self.update(*self._newest)
+        self.update(Stage.GENERATING, f"Saved after step {step} of {self._total_steps}")
 
     def begin(self, phase: Phase, message: str) -> None:
         """Enter a phase and report it."""
@@ -46,7 +45,6 @@ class RunReport:
 
     def update(self, stage: Stage, message: str, fetch: DownloadProgress | None = None) -> None:
         """Report the progress of the run and, while it waits for its model, of the download."""
-        self._newest = stage, message
         self._report(
             Progress(
                 stage=stage,

@@ -169,7 +169,7 @@ def test_a_broken_database_is_503_and_the_process_lives(served: Served) -> None:
     for file in (database, *database.parent.glob("wan22.db-*")):
         file.write_bytes(b"\x89PNG this is no database" * 4096)
     response = served.client.post(SUBMIT, json=GOOD)
-    assert_error(response, 503, "store_unavailable")
+    assert_error(response, 503, "database_damaged")
     assert response.headers["retry-after"] == "2"
     assert served.client.get("/live").status_code == 200
     assert_error(served.client.get("/ready"), 503, "not_ready")

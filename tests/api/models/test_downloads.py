@@ -277,6 +277,7 @@ def test_what_a_worker_fetches_is_paused_and_resumed_but_not_given_up(served: Se
 def test_what_waits_for_a_paused_download_says_so_and_stands_in_nobodys_way(served: Served) -> None:
     task, tasks = at_its_model(served), served.services.tasks
     manage(served, "pause")
+    idle = "No worker is connected: tasks wait until one is started with `wan22 worker`"
     words = f"Somebody paused the download of {T2V}: this task waits until it is resumed"
     tasks.release(task.id, str(task.lease_token), words)
     second = served.client.post(SUBMIT, json={"model_type": T2V, "prompt": "a red circle"}).json()
@@ -293,12 +294,12 @@ def test_what_waits_for_a_paused_download_says_so_and_stands_in_nobodys_way(serv
         assert seen.get("message") == listed[task_id].get("message") == older.get("message")
         return seen.get("message"), seen.get("queue_position")
 
-    assert [shown(task_id) for task_id in (*waiting, other["task_id"])] == [(words, None), (words, None), (None, 1)]
+    assert [shown(task_id) for task_id in (*waiting, other["task_id"])] == [(words, None), (words, None), (idle, 1)]
     with FileLock(served.services.home.model_lock_of(T2V), thread_local=False):  # the worker is still letting go
         paused = served.client.get(PROGRESS).json()
         assert (paused["status"], paused["can_resume"]) == ("paused", True)
     assert manage(served, "resume").get("current_status") is None, "nobody has come to it yet"
-    assert [shown(task_id) for task_id in (*waiting, other["task_id"])] == [(None, 1), (None, 2), (None, 3)]
+    assert [shown(task_id) for task_id in (*waiting, other["task_id"])] == [(idle, 1), (idle, 2), (idle, 3)]
     # Before a worker has come to it again.
     assert manage(served, "pause")["current_status"] == "paused"
     assert shown(task.id) == (words, None)

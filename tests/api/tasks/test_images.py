@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,8 +144,8 @@ def test_images_that_do_not_go_with_the_model_queue_nothing(
     assert shared.count() == before
 
 
-def test_an_image_goes_with_its_last_task_and_video(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backend.services.media.images.SPARE_SECONDS", -1.0)
+def test_an_image_goes_with_its_last_task_and_video(serve: Callable[..., Served]) -> None:
+    served = serve(keep_uploads_hours=1e-9)
     answer = send(served, GOOD | {"model_type": I2V}, image=make_png(96, 96)).json()
     file = served.services.home.input_of(answer["parameters"]["image"])
     served.complete(served.claim())

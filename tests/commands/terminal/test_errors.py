@@ -322,9 +322,11 @@ def test_a_waiting_task_says_that_no_worker_runs(idle: LiveServer, tmp_path: Pat
     process = subprocess.Popen([*command, "-o", str(tmp_path / "x.mp4")], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
-        line = next(line for line in process.stderr if "worker" in line)
-        assert "No worker is connected" in line
-        assert "The task is safe" in line
+        told = ""
+        while "The task is safe" not in told:
+            line = next(process.stderr)
+            told += f"{line.strip()} "
+        assert "No worker is connected: tasks wait until one is started with `wan22 worker`" in told
     finally:
         process.kill()
         process.communicate()
