@@ -88,7 +88,7 @@ def _errors() -> str:
     for category in Category:
         text += f"\n### {category.value}\n\n| code | status | severity | what it means | next step | retry helps |\n"
         text += "|---|---|---|---|---|---|\n"
-        for kind in public_kinds():
+        for kind in sorted(public_kinds(), key=lambda kind: kind.code):
             if kind.category is category:
                 steps = "<br>".join(step.rstrip(".") + "." for step in kind.suggestions)
                 meaning = kind().message.rstrip(".")
