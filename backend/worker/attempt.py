@@ -64,7 +64,7 @@ class Attempt:
         self.signs = SignsOfLife()
 
     def renew(self) -> None:
-        """Renew the lease, publish a report that was not due, and remember what the user asks, or that the lease is lost.
+        """Renew the lease, publish a report that was not due, and remember whether the attempt has to stop.
 
         Raises:
             StoreUnavailable, StorageFull: it was not written; try again soon.
