@@ -34,7 +34,7 @@ from backend.api.models import downloads as model_downloads
 from backend.api.models import status as model_status
 from backend.api.planning import resources
 from backend.api.planning import settings as settings_routes
-from backend.api.system import components, health, session, workers
+from backend.api.system import components, health, recovery, session, workers
 from backend.api.tasks import control, gallery, generation, policy, queue
 from backend.core.planning.hardware import HardwareProfile
 from backend.core.settings import Settings
@@ -58,6 +58,7 @@ _ROUTERS = (
     components.router,
     session.router,
     workers.router,
+    recovery.router,
     settings_routes.router,
     resources.router,
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from backend.api.live.download_feed import publish_download
+from backend.api.live.task_feed import ALERTS_TOPIC
 from backend.api.live.websocket import ConnectionManager
 from backend.core.config.download_limit import stored_downloads
 from backend.core.config.file import ConfigFile
@@ -34,9 +35,13 @@ from backend.services.planning.forecast import Forecast
 from backend.services.planning.worker_machine import WorkingMachine
 from backend.services.system.conditions import web_components
 from backend.services.system.container import LocalWorker, Services
+from backend.services.system.findings import Examination
 from backend.services.system.found_videos import FoundVideos
+from backend.services.system.health_monitor import HealthMonitor
 from backend.services.system.host_stats import HostStats
 from backend.services.system.janitor import Janitor
+from backend.services.system.memory_growth import MemoryGrowth
+from backend.services.system.recovery import Recovery
 from backend.services.system.surroundings import Surroundings
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
@@ -44,7 +49,9 @@ from backend.store.events import EventLog
 from backend.store.outputs import OutputStore, UsageStore
 from backend.store.tasks import TaskStore
 from backend.store.upkeep.adoption import VideoRegister
-from backend.store.workers import WorkerStore
+from backend.store.upkeep.recovery_log import RecoveryLog
+from backend.store.upkeep.task_health import TaskHealthStore
+from backend.store.workers import WorkerInfo, WorkerStore
 
 
 def build_services(settings: Settings, supervisor: LocalWorker | None, workers_on: HardwareProfile | None) -> Services:
@@ -74,6 +81,25 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
     need = ModelUsage(home, tasks, workers, orders, settings.lease_seconds)
     generation = GenerationService(settings, home, tasks, outputs, model_manager, loras, images, forecast)
     videos = FoundVideos(home, VideoRegister(database))
+    config_policy, surroundings = stored_policy(config), Surroundings(home)
+    sockets = ConnectionManager(settings, tasks, events, stats)
+
+    def living() -> list[WorkerInfo]:
+        return [one for one in workers.alive(settings.lease_seconds) if not one.is_dead()]
+
+    examination = Examination(settings, database, surroundings=surroundings, stats=stats)
+    recovery = Recovery(
+        RecoveryLog(database),
+        policy=config_policy,
+        optimization=kept,
+        models=model_manager,
+        downloads=control,
+        workers=workers,
+        living=living,
+        stats=stats,
+        examination=examination,
+    )
+    growth = MemoryGrowth(TaskHealthStore(database).completed_by)
     services = Services(
         settings=settings,
         home=home,
@@ -94,15 +120,19 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         cleanup=StorageCleanup(home, model_manager, need, outputs),
         recheck=Recheck(home, model_manager, lambda: tasks.counts()[TaskStatus.PROCESSING] > 0, settings.recheck_days),
         stats=stats,
-        surroundings=Surroundings(home),
+        surroundings=surroundings,
         janitor=Janitor(settings, home, database, tasks, videos, generation.prune_inputs),
         videos=videos,
-        sockets=ConnectionManager(settings, tasks, events, stats),
+        sockets=sockets,
+        recovery=recovery,
+        monitor=HealthMonitor(
+            settings, examination, growth, recovery, living, lambda alert: sockets.publish(ALERTS_TOPIC, "alert", alert)
+        ),
         supervisor=supervisor,
         system=SystemIntegration(),
         optimization=kept,
         limits=stored_limits(config),
-        policy=stored_policy(config),
+        policy=config_policy,
         usage=UsageStore(database),
         fallbacks=FallbackAdvisor(model_manager, forecast, downloads, supply),
         advisor=OptimizationAdvisor(kept, forecast, model_manager, outputs),

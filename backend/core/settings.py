@@ -156,6 +156,15 @@ class Settings(BaseSettings):
     idle_unload_seconds: float = Field(
         default=0.0, ge=0, description="Idle seconds after which a worker unloads its model; 0 disables it"
     )
+    health_seconds: float = Field(
+        default=15.0,
+        ge=0,
+        le=3600,
+        description="Interval between looks of the health monitor, in seconds; 0 is off",
+    )
+    auto_recovery: bool = Field(
+        default=True, description="Whether the health monitor carries out recovery actions by itself, within a budget"
+    )
     janitor_seconds: float = Field(
         default=600.0, gt=0, le=86_400, description="Interval between two rounds of the janitor, in seconds"
     )

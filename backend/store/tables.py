@@ -168,6 +168,7 @@ workers = Table(
     Column("seen_at", Double, nullable=False),
     Column("model", String(64)),  # in the worker's memory
     Column("equipment", JSON),  # device, precision and attention, with reasons
+    Column("wish", String(16)),  # what somebody asks of it; its next heartbeat takes it
     CheckConstraint(_one_of("state", ("loading", "idle", "busy", "yielding", "waiting")), name="workers_state"),
 )
 
@@ -183,5 +184,22 @@ download_orders = Table(
     CheckConstraint(_one_of("state", ("wanted", "paused")), name="download_orders_state"),
     CheckConstraint(_one_of("urgency", ("critical", "high", "medium", "low")), name="download_orders_urgency"),
     CheckConstraint("wished OR state = 'paused'", name="download_orders_wished"),
+    sqlite_autoincrement=True,
+)
+
+recovery_actions = Table(
+    "recovery_actions",
+    metadata,
+    Column("id", _Number, primary_key=True, autoincrement=True),
+    Column("failure_type", String(64), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("automatic", Boolean, nullable=False),
+    Column("succeeded", Boolean, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("undo", JSON),
+    Column("created_at", Double, nullable=False),
+    Column("undone_at", Double),
     sqlite_autoincrement=True,
 )

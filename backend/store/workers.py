@@ -36,6 +36,13 @@ class WorkerState(StrEnum):
     WAITING = "waiting"  # takes no task until its surroundings are in order again; the detail says what is wrong
 
 
+class WorkerWish(StrEnum):
+    """What a worker is asked to do."""
+
+    UNLOAD = "unload"  # free the memory of its model as soon as no task runs
+    RESTART = "restart"  # hand its task back, with its state saved, and start anew as a process
+
+
 @dataclass(frozen=True, slots=True)
 class Equipment:
     """What a worker computes with, detected at its start."""
@@ -95,8 +102,8 @@ class WorkerStore:
         detail: str | None = None,
         model: str | None = None,
         equipment: Equipment | None = None,
-    ) -> None:
-        """Record a heartbeat, with state and loaded model, from inside the worker's process."""
+    ) -> WorkerWish | None:
+        """Record a heartbeat, with state and model, from inside the worker's process; return what it is asked to do."""
         now = {
             "device": device,
             "state": state,
@@ -105,13 +112,22 @@ class WorkerStore:
             "equipment": None if equipment is None else asdict(equipment),
             "seen_at": database_now(),
         }
+        mine = workers.c.id == worker_id
         with self._database.begin() as connection:
-            known = connection.execute(update(workers).where(workers.c.id == worker_id).values(now))
+            wish = connection.execute(select(workers.c.wish).where(mine)).scalar_one_or_none()
+            known = connection.execute(update(workers).where(mine).values(now | {"wish": None}))
             if known.rowcount == 0:
                 process = psutil.Process()
                 who = {"id": worker_id, "host": socket.gethostname(), "pid": os.getpid()}
                 since = {"process_started_at": _started_at(process), "started_at": database_now()}
                 connection.execute(insert(workers).values(who | since | now))
+        return None if wish is None else WorkerWish(wish)
+
+    def ask(self, worker_id: str, wish: WorkerWish) -> bool:
+        """Ask a worker for something; it takes the newest wish with its next heartbeat. False when it is unknown."""
+        mine = workers.c.id == worker_id
+        with self._database.begin() as connection:
+            return connection.execute(update(workers).where(mine).values(wish=wish)).rowcount > 0
 
     def alive(self, within_seconds: float) -> list[WorkerInfo]:
         """Return the workers with a heartbeat in the last `within_seconds` seconds."""

@@ -15,7 +15,7 @@ from backend.core.errors.surroundings import StoreFailed
 from backend.core.repeating import Repeating
 from backend.core.settings import Settings
 from backend.store.tasks import TaskStore
-from backend.store.workers import Equipment, WorkerState, WorkerStore
+from backend.store.workers import Equipment, WorkerState, WorkerStore, WorkerWish
 from backend.worker.attempt import Attempt
 from backend.worker.silence import SilenceWatch
 from backend.worker.stall import Stall, StallAlarm
@@ -50,6 +50,7 @@ class Heartbeat:
         self._shown: tuple[str, WorkerState, str | None] = (settings.device, WorkerState.LOADING, None)
         self.attempt: Attempt | None = None  #: the attempt in progress
         self.equipment: Equipment | None = None  #: device and abilities; None until they are known
+        self.wish: WorkerWish | None = None  #: the newest that nobody has carried out yet
         self.loaded_model: Callable[[], str | None] = lambda: None  #: asked at every beat
 
     def start(self) -> None:
@@ -89,7 +90,7 @@ class Heartbeat:
             if attempt is not None:
                 attempt.renew()
             device, state, detail = self._shown
-            self._workers.beat(
+            wish = self._workers.beat(
                 self._worker_id,
                 device=device,
                 state=state,
@@ -97,6 +98,9 @@ class Heartbeat:
                 model=self.loaded_model(),
                 equipment=self.equipment,
             )
+            # To restart frees the memory, too.
+            if wish is not None and self.wish is not WorkerWish.RESTART:
+                self.wish = wish
         except StoreFailed as error:
             log.warning("worker.beat_not_taken", error=error.code)
 

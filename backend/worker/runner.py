@@ -49,13 +49,13 @@ from backend.store.engine import Database
 from backend.store.leases import Loss
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
-from backend.store.workers import WorkerState, WorkerStore, new_worker_id
+from backend.store.workers import WorkerState, WorkerStore, WorkerWish, new_worker_id
 from backend.worker.absent_hub import AbsentHub
 from backend.worker.attempt import Attempt
 from backend.worker.heartbeat import Heartbeat
 from backend.worker.leftovers import Leftovers
 from backend.worker.stall import Stall, innermost_calls
-from backend.worker.stop import DEVICE_FAILED_STATUS, DUMP_SIGNAL, StopSignal
+from backend.worker.stop import DEVICE_FAILED_STATUS, DUMP_SIGNAL, RESTART_STATUS, StopSignal
 from backend.worker.yielding import Yielding
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class WorkerRunner:
         log.info("worker.started", pid=os.getpid())
         try:
             generation = self._open_pipeline()
-            while not self._stop.wished.is_set() and self._last_words is None:
+            while not self._stop.wished.is_set() and self._last_words is None and not self._restarts:
                 task = self._claim()
                 if task is None:
                     self._rest()
@@ -163,14 +163,23 @@ class WorkerRunner:
             return self._give_up(words, DEVICE_FAILED_STATUS if failure.ends_process else 1)
         if self._last_words is not None:
             return self._give_up(self._last_words, DEVICE_FAILED_STATUS)
+        return self._sign_off()
+
+    @property
+    def _restarts(self) -> bool:
+        """Whether this process was asked to make way for a new one."""
+        return self._heartbeat.wish is WorkerWish.RESTART
+
+    def _sign_off(self) -> int:
+        """End in order; return the exit status."""
         self._hub.stop()
         self._yielding.stop()
         self._heartbeat.stop()
         if self._watch is not None:
             self._watch.stop()
         self._database.close()
-        log.info("worker.stopped")
-        return 0
+        log.info("worker.stopped", restarts=self._restarts)
+        return RESTART_STATUS if self._restarts and not self._stop.wished.is_set() else 0
 
     def _give_up(self, last_words: str, status: int) -> int:
         """Leave the reason in the register, where the supervisor reads it; return the exit status."""
@@ -294,7 +303,12 @@ class WorkerRunner:
         """Free the model's memory after a long time without work, or when memory fills up meanwhile."""
         if self._bridge is None or self._watch is None:
             return
-        reasons = [alert.sentence for alert in self._watch.take() if alert.level is MemoryLevel.CRITICAL]
+        if self._heartbeat.wish is WorkerWish.UNLOAD:
+            self._heartbeat.wish = None
+            reasons = ["somebody asked for its memory"]
+        else:
+            reasons = []
+        reasons += [alert.sentence for alert in self._watch.take() if alert.level is MemoryLevel.CRITICAL]
         limit = self._settings.idle_unload_seconds
         if limit and time.monotonic() - self._idle_since >= limit:
             reasons.append(f"there was no work for {limit:g} s")
@@ -322,7 +336,7 @@ class WorkerRunner:
             lease_token=task.lease_token or "",
             lease_seconds=self._settings.lease_seconds,
             stopping=self._stop.wished,
-            yields=lambda: self._yielding.reason,
+            yields=lambda: "Its worker is restarted" if self._restarts else self._yielding.reason,
         )
         with structlog.contextvars.bound_contextvars(task_id=task.id, attempt=task.attempt):
             self._heartbeat.attempt = attempt

@@ -24,6 +24,8 @@ DUMP_SIGNAL: Final = signal.SIGUSR1
 IDLE_SECONDS: Final = 1.0
 #: Exit status of a worker whose device failed: its task is handed back, and a new process gets a new context.
 DEVICE_FAILED_STATUS: Final = 76
+#: Exit status of a worker that was asked to restart: it is no failure, and its supervisor starts the next one at once.
+RESTART_STATUS: Final = 75
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 

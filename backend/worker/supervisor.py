@@ -29,7 +29,7 @@ from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerInfo, WorkerState, WorkerStore, new_worker_id
 from backend.worker.last_words import LastWords
 from backend.worker.silence import SilenceWatch
-from backend.worker.stop import DEVICE_FAILED_STATUS, DUMP_SIGNAL
+from backend.worker.stop import DEVICE_FAILED_STATUS, DUMP_SIGNAL, RESTART_STATUS
 
 #: The longest pause before a restart, in seconds.
 MAX_BACKOFF_SECONDS = 30.0
@@ -78,7 +78,7 @@ class Supervisor:
         self._last_words: LastWords | None = None  #: of the process
         self._asked_at = 0.0  # to stop
         self._device_failed = False  #: whether the worker ended because its device failed
-        self._replaced = False  #: whether the worker was ended because it did not answer a request to cancel
+        self._replaced = False  #: whether the worker was ended or restarted on purpose, which is no failure of it
         self._deaths: deque[tuple[float, str]] = deque()  # when (monotonic), and what to blame
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
         self._state = SupervisorState()
@@ -167,6 +167,9 @@ class Supervisor:
             if process.stdin is not None:
                 process.stdin.close()
             log.warning("supervisor.worker_ended", pid=process.pid, worker_id=worker_id, code=code)
+            if code == RESTART_STATUS:
+                self._replaced = True
+                return "the worker was restarted on request"
             if code == DEVICE_FAILED_STATUS:
                 self._device_failed = True
                 return "the worker ended because its device failed"

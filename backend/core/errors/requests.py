@@ -137,6 +137,14 @@ class MethodNotAllowed(InvalidRequest):
     suggestions = ("Use a method that the header `Allow` names.",)
 
 
+class UnknownRecovery(InvalidRequest):
+    """There is no such failure or recovery action."""
+
+    code = "unknown_recovery"
+    status = 400
+    suggestions = ("GET /api/v1/recovery/actions lists both.",)
+
+
 class MalformedRange(InvalidRequest):
     """The part of the file that was asked for cannot be read."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import psutil
 import pynvml
@@ -26,6 +26,15 @@ _NO_LIMIT = 1 << 60
 
 T = TypeVar("T")
 
+_UNCORRECTED: Final = (pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_VOLATILE_ECC)
+#: Reasons for a lower clock that are no choice of the operator.
+_HEAT: Final = (
+    pynvml.nvmlClocksEventReasonHwSlowdown
+    | pynvml.nvmlClocksEventReasonSwThermalSlowdown
+    | pynvml.nvmlClocksEventReasonHwThermalSlowdown
+    | pynvml.nvmlClocksEventReasonHwPowerBrakeSlowdown
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
@@ -37,6 +46,9 @@ class Gpu:
     memory_used: int | None
     utilisation: float | None
     compute_capability: tuple[int, int] | None = None
+    temperature: int | None = None  #: in degrees Celsius
+    ecc_errors: int | None = None  #: memory errors since the driver was loaded that could not be corrected
+    slowed_by_heat: bool = False  #: whether it runs below its clock because it, or its power supply, is too hot
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +246,11 @@ def _gpu(index: int, query: _Queries) -> Gpu | None:
     capability = query(f"the compute capability of card {index}", pynvml.nvmlDeviceGetCudaComputeCapability, handle)
     # vGPU, MIG and WSL do not report their load.
     load = query(f"the load of card {index}", pynvml.nvmlDeviceGetUtilizationRates, handle, may_lack=True)
+    heat = query("", pynvml.nvmlDeviceGetTemperature, handle, pynvml.NVML_TEMPERATURE_GPU, may_lack=True)
+    ecc = query("", pynvml.nvmlDeviceGetTotalEccErrors, handle, *_UNCORRECTED, may_lack=True)  # data centre cards only
+    slowed = query("", pynvml.nvmlDeviceGetCurrentClocksEventReasons, handle, may_lack=True)
+    if slowed is None:  # drivers before 535 know it by its older name
+        slowed = query("", pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle, may_lack=True)
     return Gpu(
         index,
         "NVIDIA GPU" if name is None else str(name),
@@ -241,6 +258,9 @@ def _gpu(index: int, query: _Queries) -> Gpu | None:
         None if memory is None else int(memory.used),
         None if load is None else float(load.gpu),
         _pair(capability),
+        None if heat is None else int(heat),
+        None if ecc is None else int(ecc),
+        bool((slowed or 0) & _HEAT),
     )
 
 

@@ -21,7 +21,7 @@ from backend.core.system_integration import Component, ComponentStatus, Conditio
 from backend.models.folder.manager import Presence
 from backend.services.downloads.state import Download, DownloadState
 from backend.services.system.configuration import configuration_faults
-from backend.services.system.container import DATABASE, HOME, STORAGE, WORKERS, Services
+from backend.services.system.container import DATABASE, HOME, MODELS, STORAGE, WORKERS, Services
 from backend.store.engine import Database
 from backend.store.upkeep.opening import last_restoration, open_database
 from backend.store.workers import WorkerState
@@ -79,7 +79,7 @@ def web_components(
             slow=True,
         ),
         Component("hardware", partial(_hardware, services, profile), _in_thread(partial(_note, services, profile))),
-        Component("models", partial(_models, services), slow=True),
+        Component(MODELS, partial(_models, services), slow=True),
         Component("loras", partial(_loras, services), slow=True),
         Component("inputs", _inputs, _in_thread(services.generation.prune_inputs)),
         Component("events", partial(_events, services), sockets.start, sockets.stop),
@@ -90,6 +90,12 @@ def web_components(
             _in_thread(services.downloads.stop),
         ),
         workers,
+        Component(
+            "health",
+            partial(_health, services),
+            _in_thread(services.monitor.start),
+            _in_thread(services.monitor.stop),
+        ),
         Component(
             "recheck",
             partial(_recheck, services),
@@ -269,3 +275,12 @@ def _without_worker(services: Services) -> Condition:
 def _recheck(services: Services) -> Condition:
     days = services.settings.recheck_days
     return _ready(f"Model files are verified again every {days:g} days" if days else "Turned off")
+
+
+def _health(services: Services) -> Condition:
+    look = services.monitor.last
+    if not services.monitor.active:
+        return _ready("Turned off")
+    if look is None or not look.findings:
+        return _ready("Nothing is wrong")
+    return _degraded("; ".join(one.sentence for one in look.findings))

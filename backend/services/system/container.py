@@ -30,8 +30,10 @@ from backend.services.models.recheck import Recheck
 from backend.services.planning.advisor import OptimizationAdvisor
 from backend.services.planning.resource_check import ResourceCheck, check_resources
 from backend.services.system.found_videos import FoundVideos
+from backend.services.system.health_monitor import HealthMonitor
 from backend.services.system.host_stats import HostStats
 from backend.services.system.janitor import Janitor
+from backend.services.system.recovery import Recovery
 from backend.services.system.surroundings import Surroundings
 from backend.services.system.waiting import Waiting
 from backend.store.download_orders import DownloadOrders
@@ -41,7 +43,7 @@ from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerInfo, WorkerStore
 
 #: Names of components that other modules query.
-DATABASE, HOME, STORAGE, WORKERS = "database", "home", "storage", "workers"
+DATABASE, HOME, MODELS, STORAGE, WORKERS = "database", "home", "models", "storage", "workers"
 
 
 class Sockets(Protocol):
@@ -129,6 +131,8 @@ class Services:
     surroundings: Surroundings
     janitor: Janitor
     videos: FoundVideos
+    recovery: Recovery
+    monitor: HealthMonitor
     started: float = field(default_factory=time.monotonic)
 
     @property
