@@ -33,6 +33,8 @@ from backend.models.own.configuration import ModelConfigurationManager
 from backend.services.planning.self_test import EngineAnswer, ask_engine
 from backend.services.planning.worker_machine import machine_as_it_looks
 from backend.services.system.configuration import configuration_faults
+from backend.services.system.findings import Examination
+from backend.services.system.surroundings import Surroundings
 from backend.store.engine import Database
 from backend.store.sqlite_file import FileCondition, inspect_file
 from backend.store.upkeep.backups import Backups
@@ -234,6 +236,14 @@ def _home(settings: Settings) -> list[Finding]:
     return [Finding(grade, "home", f"{root}, {free / GIB:.1f} GiB free")]
 
 
+def _health(settings: Settings, database: Database) -> list[Finding]:
+    """Report what the health monitor of a server finds."""
+    found = Examination(settings, database, surroundings=Surroundings(settings.paths)).findings()
+    return [
+        Finding("bad" if one.critical else "note", "health", f"{one.sentence}. {one.next_step}") for one in found
+    ] or [Finding("ok", "health", "nothing is wrong with queue, workers, memory and cards")]
+
+
 def _database(settings: Settings) -> list[Finding]:
     """Report the database, its copies, its last restoration, and what could be deleted."""
     home, findings = settings.paths, []
@@ -246,6 +256,7 @@ def _database(settings: Settings) -> list[Finding]:
             return [*findings, Finding("ok", "database", "not made yet: the first start of the server makes it")]
         rows = Retention(database).due(RowLimits.of(settings))
         findings.append(Finding("ok", "database", rows.sentence))
+        findings += _health(settings, database)
     except WanError as error:
         findings.append(Finding("bad", "database", " ".join((f"{error.message}.", *error.next_steps))))
     finally:

@@ -183,9 +183,13 @@ def trigger(body: TriggerBody, services: ServicesDep) -> Triggered:
     failure = _word(FailureType, body.failure_type, "failure_type")
     wished = body.context.get("action")
     action = USUAL[failure] if wished is None else _word(RecoveryAction, wished, "action")
-    about = {name: body.context.get(name) for name in ("model", "worker_id")}
+    model, worker_id = (body.context.get(name) for name in ("model", "worker_id"))
     done = services.recovery.perform(
-        action, failure, "asked for through the API", **{name: str(value) for name, value in about.items() if value}
+        action,
+        failure,
+        "asked for through the API",
+        model=None if model is None else str(model),
+        worker_id=None if worker_id is None else str(worker_id),
     )
     return Triggered(
         recovery_triggered=True,
@@ -221,7 +225,7 @@ def _word(words: type[FailureType] | type[RecoveryAction], value: object, field:
         raise UnknownRecovery(
             f"{field} must be one of {', '.join(words)}", details={"field": field, "allowed": list(words)}
         )
-    return words(value)
+    return words(str(value))
 
 
 def _health(services: Services, look: Look) -> HealthView:

@@ -45,8 +45,25 @@ USUAL: Final = {
 log = structlog.get_logger(__name__)
 
 
+#: What an action did, and how to take it back.
+Done = tuple[str, dict[str, Any] | None]
+
+
+class _Values(Protocol):
+    """The values of a section."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+
+
 class _Section(Protocol):
-    def to_json(self) -> dict[str, Any]: ...
+    """A section of config.json, whatever its values."""
+
+    def current(self) -> _Values:
+        """Return the values in force."""
+
+    def change(self, values: dict[str, Any]) -> object:
+        """Change some of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +94,7 @@ class Recovery:
         examination: Examination,
     ) -> None:
         self._record = record
-        self._sections = {"generation": policy, "optimization": optimization}
+        self._sections: dict[str, _Section] = {"generation": policy, "optimization": optimization}
         self._policy, self._optimization = policy, optimization
         self._models = models
         self._downloads = downloads
@@ -166,9 +183,7 @@ class Recovery:
         """Whether an action changed something that was not taken back."""
         return any(one.in_force for one in self._record.list())
 
-    def _do(
-        self, action: RecoveryAction, worker_id: str | None, model: str | None
-    ) -> tuple[str, dict[str, Any] | None]:
+    def _do(self, action: RecoveryAction, worker_id: str | None, model: str | None) -> Done:
         """Carry out an action; return what was done and how to take it back. Raises WanError where it cannot be."""
         match action:
             case RecoveryAction.FALL_BACK_TO_MOCK:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Row, func, insert, select, update
+from sqlalchemy import Row, delete, func, insert, select, update
 
 from backend.store.engine import Database
 from backend.store.rows import moment, readable, storable
 from backend.store.tables import database_now, recovery_actions
+
+#: The newest actions that are kept.
+KEPT: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +70,11 @@ class RecoveryLog:
         }
         with self._database.begin() as connection:
             added = connection.execute(insert(recovery_actions).values(values).returning(recovery_actions.c.id))
-            return int(added.scalar_one())
+            number = int(added.scalar_one())
+            connection.execute(delete(recovery_actions).where(recovery_actions.c.id <= number - KEPT))
+        return number
 
-    def list(self, limit: int = 1000) -> list[RecordedAction]:
+    def list(self, limit: int = KEPT) -> list[RecordedAction]:
         """Return the newest actions, newest first."""
         query = select(recovery_actions).order_by(recovery_actions.c.id.desc()).limit(limit)
         with self._database.read() as connection:
