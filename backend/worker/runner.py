@@ -30,14 +30,11 @@ from backend.core.errors.interruptions import (
     WorkerStopping,
 )
 from backend.core.errors.lookups import TaskNotFound
-from backend.core.errors.models import HubRateLimited, HubUnreachable
-from backend.core.errors.repeats import pause_before_repeat
-from backend.core.errors.surroundings import StorageFull, StoreFailed
+from backend.core.errors.surroundings import StoreFailed
 from backend.core.planning.memory_level import MemoryAlert, MemoryLevel
 from backend.core.requests.forms import GenerationRequest
 from backend.core.requests.rules import native_request
 from backend.core.settings import Settings
-from backend.models.download.hub import hub_is_forbidden
 from backend.models.folder.manager import ModelManager
 from backend.models.own.configuration import ModelConfigurationManager
 from backend.services.downloads.state import orders_in_force
@@ -52,6 +49,7 @@ from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerState, WorkerStore, WorkerWish, new_worker_id
 from backend.worker.absent_hub import AbsentHub
 from backend.worker.attempt import Attempt
+from backend.worker.endings import Endings, hold
 from backend.worker.heartbeat import Heartbeat
 from backend.worker.leftovers import Leftovers
 from backend.worker.stall import Stall, innermost_calls
@@ -136,7 +134,7 @@ class WorkerRunner:
         self._watch: MemoryWatch | None = None
         self._idle_since = time.monotonic()
         self._errors = GenerationErrorHandler(worker_id)
-        self._last_words: str | None = None  # why this process must end, although nobody asked it to
+        self._endings = Endings(self._surroundings, self._hub, self._lacks, settings.retry_seconds)
 
     def run(self) -> int:
         """Work until asked to stop, in the main thread of a process; return the exit status."""
@@ -147,7 +145,7 @@ class WorkerRunner:
         log.info("worker.started", pid=os.getpid())
         try:
             generation = self._open_pipeline()
-            while not self._stop.wished.is_set() and self._last_words is None and not self._restarts:
+            while not self._stop.wished.is_set() and self._endings.last_words is None and not self._restarts:
                 task = self._claim()
                 if task is None:
                     self._rest()
@@ -161,8 +159,8 @@ class WorkerRunner:
             if isinstance(failure, UnexpectedFailure | FileUnusable):  # which file or library, the text says
                 words = f"{type(error).__name__}: {error}"
             return self._give_up(words, DEVICE_FAILED_STATUS if failure.ends_process else 1)
-        if self._last_words is not None:
-            return self._give_up(self._last_words, DEVICE_FAILED_STATUS)
+        if self._endings.last_words is not None:
+            return self._give_up(self._endings.last_words, DEVICE_FAILED_STATUS)
         return self._sign_off()
 
     @property
@@ -353,7 +351,7 @@ class WorkerRunner:
         task = attempt.task
         fault = self._surroundings.fault()  # since the last look, too
         if fault is not None:
-            return self._hold(attempt, fault)
+            return hold(attempt, fault)
         self._configuration.refresh()  # the task may be for a model that was added after this process started
         try:
             request = GenerationRequest.from_json(task.request)
@@ -366,7 +364,7 @@ class WorkerRunner:
             return attempt.acknowledge_pause
         except TaskHeldUp as error:
             self._surroundings_due = 0.0  # look at once why
-            return self._hold(attempt, error.message)
+            return hold(attempt, error.message)
         except WorkerStopping:
             log.info("task.handed_back")
             return attempt.release
@@ -378,52 +376,15 @@ class WorkerRunner:
             # The files belong to the next attempt now, unless it has already ended and these were written after it.
             return partial(self._leftovers.remove, task.id)
         except Exception as error:  # the boundary of an attempt: whatever happened, the next task must run
-            return self._ended_by(attempt, self._errors.explain(error, task))
+            return self._endings.of(attempt, self._errors.explain(error, task))
         self._surroundings.had_room()
         self._hub.served(task.model)
         log.info("task.completed", seconds=output.generation_seconds, bytes=output.size_bytes)
         return partial(attempt.complete, output)
 
-    def _ended_by(self, attempt: Attempt, error: WanError) -> Callable[[], None]:
-        """Return the call that records an attempt which this error ended."""
-        task = attempt.task
-        if error.ends_process:
-            self._last_words = f"{error.message.rstrip('.')} while it worked on {task.id}"
-            if task.attempt < task.max_attempts:
-                return partial(attempt.lose_device, error.message.rstrip("."))
-            return partial(attempt.fail, error)
-        if isinstance(error, HubUnreachable | HubRateLimited):
-            return self._wait_for_hub(attempt, error)
-        # A model that is missing needs more room than any video: others must not wait for it.
-        if isinstance(error, StorageFull) and not self._lacks(task.model):
-            self._surroundings.ran_out_of_room()
-            return self._hold(attempt, error.message)
-        return self._failed(attempt, error)
-
-    def _failed(self, attempt: Attempt, error: WanError) -> Callable[[], None]:
-        """Fail the task, unless its surroundings are to blame: then it waits for them."""
-        fault = self._surroundings.refusal()
-        if fault is not None:
-            return self._hold(attempt, fault)
-        log.warning("task.attempt_failed", error=error.code, message=error.message)
-        first = self._settings.retry_seconds
-        return partial(attempt.fail, error, lambda repeats: pause_before_repeat(error, repeats, first))
-
     def _lacks(self, model: str) -> bool:
         """Whether the files of a model are not complete on this machine."""
         return self._bridge is not None and not self._bridge.availability(model).available
-
-    def _wait_for_hub(self, attempt: Attempt, error: WanError) -> Callable[[], None]:
-        """Let the task wait until the hub answers, and others run meanwhile; fail it where nobody may ask the hub."""
-        if hub_is_forbidden():
-            return self._failed(attempt, error)
-        return self._hold(attempt, error.message, self._hub.failed(attempt.task.model))
-
-    @staticmethod
-    def _hold(attempt: Attempt, reason: str, again_in: float | None = None) -> Callable[[], None]:
-        log.warning("task.handed_back", reason=reason)
-        sentence = f"{reason.rstrip('.')}: this task waits, and continues automatically"
-        return partial(attempt.release, sentence, again_in)
 
     @staticmethod
     def _record(end: Callable[[], None]) -> None:

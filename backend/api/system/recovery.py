@@ -139,7 +139,7 @@ class ResetDone(BaseModel):
     timestamp: Timestamp
 
 
-class Vocabulary(BaseModel):
+class RecoveryWords(BaseModel):
     """The words of these routes."""
 
     failure_types: list[str]
@@ -210,9 +210,9 @@ def reset(services: ServicesDep) -> ResetDone:
 
 
 @router.get("/actions", summary="The failures and actions that there are")
-def actions() -> Vocabulary:
+def actions() -> RecoveryWords:
     """Return every failure type and every action, with what they mean."""
-    return Vocabulary(
+    return RecoveryWords(
         failure_types=list(FailureType),
         recovery_actions=list(RecoveryAction),
         failure_type_descriptions={str(kind): text for kind, text in _FAILURES.items()},

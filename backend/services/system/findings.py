@@ -57,7 +57,7 @@ class RecoveryAction(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class HealthFinding:
     """One thing that is wrong."""
 
     name: str  #: which of the checks, and about what; the same as long as the same thing is wrong
@@ -93,14 +93,14 @@ class Examination:
         self._stats = stats or HostStats(settings.paths.root)
         self._ecc = {gpu.index: gpu.ecc_errors for gpu in self._stats.read().gpus}
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[HealthFinding]:
         """Return what is wrong now, the worst first."""
         found = [*self._machine(), *self._cards()]
         try:
             found += self._queue()
         except WanError as error:
             found.append(
-                Finding(
+                HealthFinding(
                     "database",
                     f"The database cannot be read: {error.message}",
                     FailureType.RESOURCES,
@@ -110,10 +110,10 @@ class Examination:
             )
         return sorted(found, key=lambda finding: not finding.critical)
 
-    def _machine(self) -> Iterator[Finding]:
+    def _machine(self) -> Iterator[HealthFinding]:
         fault = self._surroundings.fault()
         if fault is not None:
-            yield Finding(
+            yield HealthFinding(
                 "storage",
                 f"{fault}: no task is started until that is repaired",
                 FailureType.RESOURCES,
@@ -122,7 +122,7 @@ class Examination:
             )
         reading = self._stats.read()
         if reading.ram_percent > MEMORY_PERCENT:
-            yield Finding(
+            yield HealthFinding(
                 "memory",
                 f"The machine's memory is {reading.ram_percent:.0f} % full",
                 FailureType.RESOURCES,
@@ -130,24 +130,24 @@ class Examination:
                 RecoveryAction.FREE_MEMORY,
             )
         for sentence in reading.findings:
-            yield Finding("hardware", sentence, FailureType.HARDWARE, "Check the driver with `nvidia-smi`.")
+            yield HealthFinding("hardware", sentence, FailureType.HARDWARE, "Check the driver with `nvidia-smi`.")
 
-    def _cards(self) -> Iterator[Finding]:
+    def _cards(self) -> Iterator[HealthFinding]:
         for gpu in self._stats.read().gpus:
             yield from self._card(gpu)
 
-    def _card(self, gpu: Gpu) -> Iterator[Finding]:
+    def _card(self, gpu: Gpu) -> Iterator[HealthFinding]:
         name = f"Card {gpu.index} ({gpu.name})"
         if gpu.temperature is not None and gpu.temperature >= HOT_CELSIUS:
             step = "Check its fans and the air flow; until then, a schedule in config.json gives it rest."
-            yield Finding(f"heat:{gpu.index}", f"{name} has {gpu.temperature} °C", FailureType.HARDWARE, step)
+            yield HealthFinding(f"heat:{gpu.index}", f"{name} has {gpu.temperature} °C", FailureType.HARDWARE, step)
         elif gpu.slowed_by_heat:
             step = "Check its fans and its power supply: the estimates do not hold meanwhile."
-            yield Finding(
+            yield HealthFinding(
                 f"slow:{gpu.index}", f"{name} slows down to protect itself from heat", FailureType.HARDWARE, step
             )
         if gpu.ecc_errors and gpu.ecc_errors > (self._ecc.get(gpu.index) or 0):
-            yield Finding(
+            yield HealthFinding(
                 f"ecc:{gpu.index}",
                 f"{name} has met memory errors that it could not correct: {gpu.ecc_errors} since the driver was loaded",
                 FailureType.HARDWARE,
@@ -155,11 +155,11 @@ class Examination:
                 RecoveryAction.RESTART_WORKER,
             )
 
-    def _queue(self) -> Iterator[Finding]:
+    def _queue(self) -> Iterator[HealthFinding]:
         health, workers = self._tasks.of_last(PERIOD_SECONDS), self._workers.list()
         yield from _failures(health)
         if health.lost_attempts >= _MANY:
-            yield Finding(
+            yield HealthFinding(
                 "lost",
                 f"{health.lost_attempts} attempts were lost within the last hour because a worker ended or hung",
                 FailureType.PIPELINE,
@@ -169,19 +169,19 @@ class Examination:
         for worker in workers:
             yield from self._worker(worker, health, answers=worker.id in alive)
 
-    def _worker(self, worker: WorkerInfo, health: TaskHealth, *, answers: bool) -> Iterator[Finding]:
+    def _worker(self, worker: WorkerInfo, health: TaskHealth, *, answers: bool) -> Iterator[HealthFinding]:
         if worker.is_dead():
             return
         if not answers:
             seconds = (utcnow() - worker.seen_at).total_seconds()
-            yield Finding(
+            yield HealthFinding(
                 f"silent:{worker.id}",
                 f"The worker of {worker.device} on {worker.host} has not answered for {seconds:.0f} s",
                 FailureType.PIPELINE,
                 "Its task goes to another worker; look at that machine.",
             )
         elif worker.state is WorkerState.IDLE and (health.waiting_seconds or 0.0) > STUCK_SECONDS:
-            yield Finding(
+            yield HealthFinding(
                 f"stuck:{worker.id}",
                 f"The first task of the queue could have started {health.waiting_seconds:.0f} s ago, and the worker of "
                 f"{worker.device} is idle",
@@ -193,7 +193,7 @@ class Examination:
             )
 
 
-def _failures(health: TaskHealth) -> Iterator[Finding]:
+def _failures(health: TaskHealth) -> Iterator[HealthFinding]:
     """Judge the failures of the last hour by what most of them have in common."""
     counted: dict[tuple[FailureType, RecoveryAction | None], int] = {}
     examples: dict[tuple[FailureType, RecoveryAction | None], str] = {}
@@ -207,7 +207,7 @@ def _failures(health: TaskHealth) -> Iterator[Finding]:
         return
     (failure, remedy) = max(counted, key=lambda meaning: counted[meaning])
     code = examples[failure, remedy]
-    yield Finding(
+    yield HealthFinding(
         f"failures:{failure}",
         f"{failed} of the {health.completed + failed} tasks of the last hour failed, most of them with `{code}`",
         failure,

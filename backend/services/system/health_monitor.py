@@ -18,7 +18,7 @@ from backend.core.domain import iso, utcnow
 from backend.core.errors.surroundings import StoreFailed
 from backend.core.repeating import Repeating
 from backend.core.settings import Settings
-from backend.services.system.findings import Examination, Finding
+from backend.services.system.findings import Examination, HealthFinding
 from backend.services.system.memory_growth import MemoryGrowth
 from backend.services.system.recovery import Recovery
 from backend.store.workers import WorkerInfo
@@ -44,7 +44,7 @@ class Overall(StrEnum):
 class Look:
     """What one look found."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[HealthFinding, ...]
     at: datetime
 
     @property
@@ -114,7 +114,7 @@ class HealthMonitor:
             log.info("health.finding_gone", finding=name)
         return self.last
 
-    def _tell(self, finding: Finding) -> None:
+    def _tell(self, finding: HealthFinding) -> None:
         log.warning("health.finding", finding=finding.name, sentence=finding.sentence, critical=finding.critical)
         self._alert(
             {
@@ -127,7 +127,7 @@ class HealthMonitor:
             }
         )
 
-    def _treat(self, finding: Finding) -> None:
+    def _treat(self, finding: HealthFinding) -> None:
         if finding.remedy is None:
             return
         treated = self._treated.get(finding.name)

@@ -9,7 +9,7 @@ from typing import Final
 
 import psutil
 
-from backend.services.system.findings import FailureType, Finding, RecoveryAction
+from backend.services.system.findings import FailureType, HealthFinding, RecoveryAction
 from backend.store.workers import WorkerInfo, WorkerState
 
 MIB: Final = 1024**2
@@ -47,7 +47,7 @@ class MemoryGrowth:
         self._limit = max(GROWTH_BYTES, int(GROWTH_SHARE * (total or psutil.virtual_memory().total)))
         self._workers: dict[str, _Readings] = {}
 
-    def look(self, workers: list[WorkerInfo]) -> list[Finding]:
+    def look(self, workers: list[WorkerInfo]) -> list[HealthFinding]:
         """Take a reading of every idle worker of this machine that did something; return those that grow."""
         self._workers = {one.id: self._workers[one.id] for one in workers if one.id in self._workers}
         for worker in workers:
@@ -64,7 +64,7 @@ class MemoryGrowth:
             readings.tasks = tasks
             readings.sizes = [*readings.sizes, size][-MOST:]
 
-    def _judge(self, worker: WorkerInfo) -> list[Finding]:
+    def _judge(self, worker: WorkerInfo) -> list[HealthFinding]:
         sizes = self._workers[worker.id].sizes if worker.id in self._workers else []
         if len(sizes) < FEWEST:
             return []
@@ -74,7 +74,7 @@ class MemoryGrowth:
         if growth < self._limit:
             return []
         return [
-            Finding(
+            HealthFinding(
                 f"growth:{worker.id}",
                 f"The memory of the worker of {worker.device} grew by {growth / MIB:.0f} MiB over the last "
                 f"{len(sizes)} idle moments between its tasks",
