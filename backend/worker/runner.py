@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from backend.core.model_integration_bridge import ModelIntegrationBridge
     from backend.engine.device.facts import DeviceFacts
     from backend.engine.loading.pipeline_loader import WanComponents
-    from backend.engine.memory.readings import DeviceMemory
+    from backend.engine.memory.others import OtherPrograms
     from backend.services.run.model_fallback import ModelFallback
 
 #: Exit status of a worker that ended itself because its attempt no longer moved.
@@ -121,10 +121,8 @@ class WorkerRunner:
         self._surroundings = Surroundings(self._home)
         self._surroundings_due = 0.0
         self._waits_for: str | None = None  # why no task is claimed
-        self._memory: DeviceMemory | None = None
-        self._yielding = Yielding(
-            ConfigFile(self._home.config_file), lambda: None if self._memory is None else self._memory.others()
-        )
+        self._others: OtherPrograms | None = None
+        self._yielding = Yielding(ConfigFile(self._home.config_file), lambda: self._others)
         self._hub = AbsentHub()
         self._device = settings.device
         self._bridge: ModelIntegrationBridge[WanComponents] | None = None
@@ -212,7 +210,7 @@ class WorkerRunner:
         self._bridge = bridge
         self._watch = parts.watch
         self._watch.start()
-        self._memory = parts.memory
+        self._others = parts.others
         self._yielding.start()
         self._heartbeat.equipment = parts.equipment
         self._heartbeat.loaded_model = lambda: bridge.loaded_model

@@ -20,6 +20,7 @@ from backend.core.settings import Settings
 from backend.engine.device.choice import choose_device
 from backend.engine.device.facts import DeviceFacts, TorchDevices
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
+from backend.engine.memory.others import OtherPrograms
 from backend.engine.memory.readings import DeviceMemory
 from backend.models.download.downloader import downloader_into
 from backend.models.download.retries import RetryPolicy
@@ -50,7 +51,7 @@ class WorkerParts:
     models: ModelManager
     bridge: ModelIntegrationBridge[WanComponents]
     watch: MemoryWatch
-    memory: DeviceMemory
+    others: OtherPrograms
     pipeline: RealGenerationPipeline
     generation: ModelFallback  #: the pipeline under the policy in force
 
@@ -101,7 +102,7 @@ def assemble(
     )
     pipeline = RealGenerationPipeline(bridge, home, options)
     generation = ModelFallback(home, pipeline, models, forecast)
-    return WorkerParts(equipment, models, bridge, watch, memory, pipeline, generation)
+    return WorkerParts(equipment, models, bridge, watch, OtherPrograms(loader.device), pipeline, generation)
 
 
 def _equip(

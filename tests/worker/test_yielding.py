@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 
 import psutil
@@ -18,6 +20,14 @@ from tests.worker.conftest import START_SECONDS, Queue
 
 pytestmark = pytest.mark.timeout(900)
 GIB = 1024**3
+
+
+@dataclass
+class Readings:
+    """What other programs do, as a test says."""
+
+    memory: Callable[[], MemoryReading | None]
+    load: Callable[[], float | None]
 
 
 def configure(queue: Queue, **sections: object) -> ConfigFile:
@@ -51,7 +61,8 @@ def test_outside_the_hours_the_reason_names_the_next_opening(queue: Queue) -> No
 def test_the_memory_of_others_decides_after_the_patience_in_the_file(queue: Queue) -> None:
     used, moments = 30, iter((0.0, 2.0, 3.0, 4.0, 13.9, 14.0))
     file = configure(queue, give_way={"when_others_leave_gb": 4, "after_seconds": 3, "back_after_seconds": 10})
-    yielding = Yielding(file, lambda: MemoryReading(Place.RAM, used * GIB, 32 * GIB), clock=lambda: next(moments))
+    others = Readings(lambda: MemoryReading(Place.RAM, used * GIB, 32 * GIB), lambda: None)
+    yielding = Yielding(file, lambda: others, clock=lambda: next(moments))
     reasons = []
     for _ in range(3):
         yielding.look()
@@ -66,6 +77,24 @@ def test_the_memory_of_others_decides_after_the_patience_in_the_file(queue: Queu
         yielding.look()
         reasons.append(yielding.reason)
     assert [reason is None for reason in reasons[3:]] == [False, False, True]
+
+
+def test_the_load_by_others_decides_as_well_and_without_a_limit_nobody_makes_way(queue: Queue) -> None:
+    used, moments = 90.0, iter(range(10))
+    file = configure(queue, give_way={"when_others_use_percent": 50, "after_seconds": 2, "back_after_seconds": 2})
+    others = Readings(lambda: None, lambda: used)
+    yielding = Yielding(file, lambda: others, clock=lambda: float(next(moments)))
+    reasons = []
+    for percent in (90.0, 90.0, 90.0, 48.0, 40.0, 40.0, 40.0, 40.0):
+        used = percent
+        yielding.look()
+        reasons.append(yielding.reason)
+    assert reasons[2] == "Other programs use 90 % of the device's time; wan22 gives way above 50 %"
+    assert [reason is not None for reason in reasons] == [False, False, True, True, True, True, False, False]
+    configure(queue, give_way={"after_seconds": 0})
+    used = 100.0
+    yielding.look()
+    assert yielding.reason is None
 
 
 def test_a_running_task_makes_way_keeps_its_steps_and_costs_no_attempt(queue: Queue) -> None:

@@ -42,22 +42,6 @@ class DeviceMemory:
             return (ram,)
         return MemoryReading(Place.VRAM, total - free, total), ram
 
-    def others(self) -> MemoryReading | None:
-        """Return what other programs use of the device's memory; on a CPU of the host's. None = it cannot be read.
-
-        The few hundred MiB that the driver needs for this process count as theirs.
-        """
-        if self._device.type != "cuda":
-            host = psutil.virtual_memory()
-            used = host.total - host.available - self._process.memory_info().rss
-            return MemoryReading(Place.RAM, max(0, used), host.total)
-        try:
-            free, total = torch.cuda.mem_get_info(self._device)
-            own = torch.cuda.memory_reserved(self._device)
-        except RuntimeError:  # the card is gone; the computing thread reports it
-            return None
-        return MemoryReading(Place.VRAM, max(0, total - free - own), total)
-
     def begin(self) -> None:
         """Reset the peaks."""
         if self._device.type == "cuda":

@@ -7,13 +7,12 @@ import pytest
 from backend.core.config.giving_way import GiveWayRule, GivingWay
 from backend.core.errors.requests import InvalidRequest
 
-GIB = 1024**3
 RULE = GivingWay(when_others_leave_gb=10.0, after_seconds=5.0, back_after_seconds=60.0)
 
 
 def decisions(rule: GiveWayRule, *readings: tuple[float, float]) -> list[bool]:
-    """What the rule decides at these seconds, with this many GiB left by others."""
-    return [rule.decide(RULE, int(left * GIB), now) for now, left in readings]
+    """What the rule decides at these seconds, with this many GiB left by others, where 10 are enough and 11 plenty."""
+    return [rule.decide(RULE, pressed=left < 10, relaxed=left >= 11, now=now) for now, left in readings]
 
 
 def test_a_worker_gives_way_once_memory_has_been_short_for_long_enough() -> None:
@@ -32,14 +31,16 @@ def test_it_returns_only_when_clearly_more_is_left_and_stays_so() -> None:
     assert decisions(rule, (212, 11.1)) == [False]
 
 
-def test_without_a_limit_nobody_gives_way() -> None:
-    rule = GiveWayRule()
-    assert [rule.decide(GivingWay(), 0, now) for now in (0.0, 100.0)] == [False, False]
-
-
 def test_values_out_of_range_are_refused() -> None:
     assert GivingWay.from_json({"when_others_leave_gb": 12}) == GivingWay(12.0)
+    assert GivingWay.from_json({"when_others_use_percent": 50}) == GivingWay(None, 50.0)
     assert GivingWay.from_json(RULE.to_json()) == RULE
-    for wrong in ({"when_others_leave_gb": 0}, {"after_seconds": -1}, {"back_after_seconds": "soon"}, {"gpu": 1}):
+    for wrong in (
+        {"when_others_leave_gb": 0},
+        {"when_others_use_percent": 101},
+        {"after_seconds": -1},
+        {"back_after_seconds": "soon"},
+        {"gpu": 1},
+    ):
         with pytest.raises(InvalidRequest):
             GivingWay.from_json(wrong)
