@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from backend.core.catalogue.table import BUILT_IN, put_in_force
+from tests.support.postgres import PostgresServer, postgres_server
 from tests.support.server import LiveServer
 
 
@@ -52,3 +53,16 @@ def live_server(tmp_path: Path) -> Iterator[Callable[..., LiveServer]]:
     for server in started:
         if server.process.poll() is None:
             server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A private PostgreSQL server on a Unix socket."""
+    with postgres_server(tmp_path_factory.mktemp("runtime")) as server:
+        yield server
+
+
+@pytest.fixture
+def new_postgres(postgres: PostgresServer) -> Callable[[], str]:
+    """Empty the server's test database; return its URL."""
+    return postgres.new_database

@@ -33,6 +33,7 @@ from backend.store.tasks import TaskStore
 from backend.store.transition import apply
 from backend.store.workers import WorkerState, WorkerStore
 from tests.store.samples import claimed, submit
+from tests.support.postgres import PostgresServer
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20
 
@@ -417,12 +418,12 @@ def test_an_unreachable_server_is_unavailable(tmp_path: Path) -> None:
     database.close()
 
 
-def test_a_lost_postgresql_connection_is_replaced(new_postgres: Callable[[], str], postgres_server: str) -> None:
-    database = Database(new_postgres())
+def test_a_lost_postgresql_connection_is_replaced(postgres: PostgresServer) -> None:
+    database = Database(postgres.new_database())
     database.migrate()
     store = TaskStore(database)
     task = submit(store)
-    with psycopg.connect(postgres_server, autocommit=True) as admin:
+    with psycopg.connect(postgres.uri, autocommit=True) as admin:
         admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'wan22_%'")
     assert store.get(task.id) == task
     database.close()
