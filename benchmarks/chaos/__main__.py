@@ -29,19 +29,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--minutes", type=float, default=90.0, help="after which no more kills are sent (default: %(default)g)"
     )
-    parser.add_argument("--json", type=Path, help="file for the result")
+    parser.add_argument(
+        "--json", type=Path, default=Path("chaos.json"), help="file for the result (default: %(default)s)"
+    )
     parser.add_argument("--folder", type=Path, help="where the home is made (default: with temporary files)")
     given = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # ends the server, too
     size, console = Size(given.kills, given.tasks, given.seed, given.minutes), Console()
     folder = Path(tempfile.mkdtemp(prefix="wan22-chaos-", dir=given.folder))
     with shown(size, console) as show:
         result = Campaign(size, folder, show).run()
     values = to_json(result)
     print_result(values, console)
-    if given.json is not None:
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps(values, indent=1) + "\n")
+    given.json.write_text(json.dumps(values, indent=1) + "\n")
     if values["broken"]:
         console.print(f"Everything is kept in {folder}", highlight=False)
         return 1
@@ -50,4 +49,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # ends the server, too
     sys.exit(main())

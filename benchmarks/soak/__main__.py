@@ -59,21 +59,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--reals", type=int, default=100, help="real tasks (default: %(default)s)")
     parser.add_argument("--kills", type=int, default=3, help="of the worker (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=22, help="of the schedule (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="file for the result")
-    parser.add_argument("--chart", type=Path, help="file for the chart, an SVG")
+    parser.add_argument(
+        "--json", type=Path, default=Path("soak.json"), help="file for the result (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--chart", type=Path, default=Path("soak.svg"), help="file for the chart (default: %(default)s)"
+    )
     parser.add_argument("--folder", type=Path, help="where the home is made (default: with temporary files)")
     given = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # ends the server, too
     console, folder = Console(), Path(tempfile.mkdtemp(prefix="wan22-soak-", dir=given.folder))
     values, sampler = _run(given, folder, console)
     slopes = _slopes(sampler)
     values |= {"slopes": {name: _plain(name, slope) for name, slope in slopes.items()}}
     grows = [name for name, slope in slopes.items() if slope is None or slope.exceeds(LIMITS[name].tolerance)]
     _print(values, slopes, console)
-    if given.json is not None:
-        given.json.write_text(json.dumps(values, indent=1) + "\n")
-    if given.chart is not None:
-        given.chart.write_text(draw(sampler.series, {name: _in_words(name, slope) for name, slope in slopes.items()}))
+    given.json.write_text(json.dumps(values, indent=1) + "\n")
+    given.chart.write_text(draw(sampler.series, {name: _in_words(name, slope) for name, slope in slopes.items()}))
     if grows or values["faults"]:
         console.print(f"Everything is kept in {folder}", highlight=False)
         return 1
@@ -166,4 +167,5 @@ def _shown(console: Console, total: int) -> Callable[[int, int], None]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # ends the server, too
     sys.exit(main())

@@ -22,7 +22,7 @@ from benchmarks.home_server import HomeServer, Late
 _MOCK: Final = {
     "model_type": "T2V-A14B",
     "on_model_failure": "mock",
-    "resolution": "64x64",
+    "resolution": "128x128",
     "num_frames": 5,
     "steps": 4,
 }
@@ -34,7 +34,7 @@ _REAL: Final = (
 _PROMPT: Final = "a red circle moving right on a navy background"
 #: Tasks that wait at most; the rest of the schedule waits for them.
 _QUEUED: Final = 20
-#: One task in so many is cancelled, or paused and resumed, right after its submit.
+#: At one task in so many, it or the running one is cancelled, or it is paused and resumed.
 _CANCELLED, _PAUSED = 20, 25
 #: The whole queue is paused after so many tasks, for a moment.
 _QUEUE_PAUSED: Final = 200
@@ -46,13 +46,16 @@ class Load:
     """A schedule of tasks and disturbances over a span of time."""
 
     def __init__(self, server: HomeServer, *, mocks: int, reals: int, kills: int, seconds: float, seed: int) -> None:
-        """Prepare; the tasks are spread over `seconds`, and so are the kills of the worker."""
+        """Prepare; the tasks are spread over `seconds`, and the kills of the worker over the first half of them.
+
+        So the last worker lives long enough to show whether it grows.
+        """
         self._server = server
         self._chance = random.Random(f"load {seed}")  # noqa: S311 - reproducible, not secret
         self._tasks = [True] * reals + [False] * mocks
         self._chance.shuffle(self._tasks)
         self._seconds = seconds
-        self._kill_at = [seconds * (number + 1) / (kills + 1) for number in range(kills)]
+        self._kill_at = [seconds / 2 * (number + 1) / (kills + 1) for number in range(kills)]
         self._submitted = 0
         self.counts: Counter[str] = Counter()  #: of what was done
         self.ended = 0  #: tasks that are over
@@ -81,7 +84,7 @@ class Load:
         counts = self._server.ask("/api/v1/queue", limit=1)
         if counts is None:
             raise Late("the server does not answer at the end")
-        found = list(self._refused)
+        found = [f"{count} times {answer}" for answer, count in Counter(self._refused).items()]
         if counts["failed_tasks"]:
             found.append(f"{counts['failed_tasks']} tasks failed")
         if counts["total_tasks"] != self._submitted:
@@ -97,6 +100,9 @@ class Load:
         self._submitted += 1
         self.counts["real" if real else "mock"] += 1
         if number % _CANCELLED == _CANCELLED - 1:
+            running = self._server.ask("/api/v1/queue", status_filter="processing", limit=1)
+            if running and running["tasks"] and self._chance.random() < 0.5:
+                task_id = running["tasks"][0]["id"]
             self._post(f"/api/v1/queue/{task_id}/cancel", may_be_late=True)
             self.counts["cancels"] += 1
         elif number % _PAUSED == _PAUSED - 1:
