@@ -39,7 +39,7 @@ SETTINGS: Final = {
 #: Longest time in which no task may end without the campaign being given up, in seconds.
 _PATIENCE: Final = 300.0
 #: Interval between two looks at the queue while it drains, in seconds.
-_LOOK_SECONDS: Final = 0.2
+_LOOK_SECONDS: Final = 0.5
 #: How long the janitor and the worker get to tidy up after the last task, in seconds.
 _TIDY_SECONDS: Final = 30.0
 #: How long orphans get to end after their server, in seconds.

@@ -31,6 +31,8 @@ AIMS: Final = {ANY_MOMENT: 50, STARTING: 25, **dict.fromkeys(STAGES[1:], 5)}
 #: Longest share of the expected work that passes before the kills are used up: kills at any moment, which come after
 #: half of the longest wait on average, spend most of it.
 _SPREAD: Final = 0.6 * 2 * sum(AIMS.values()) / AIMS[ANY_MOMENT]
+#: Interval between two looks at a worker that starts, in seconds: each costs it some of the processor.
+_IDLE_SECONDS: Final = 0.15
 #: Interval between two looks for another worker, in seconds: each reads the list of all processes.
 _SEARCH_SECONDS: Final = 0.1
 #: Longest wait for a stage, in seconds, measured from the first task in work after the latest kill.
@@ -140,7 +142,7 @@ class Killer:
                     at_work_since = now
                 if self._is_due(planned, left, at_work_since, now):
                     return True
-            time.sleep(POLL_SECONDS)
+            time.sleep(_IDLE_SECONDS if self._phase == STARTING else POLL_SECONDS)
 
     def _is_due(self, planned: PlannedKill, left: int, at_work_since: float | None, now: float) -> bool:
         if at_work_since is None or self._worker is None:

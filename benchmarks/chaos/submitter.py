@@ -18,8 +18,8 @@ from benchmarks.chaos.requests import ClipRequest
 
 #: Tasks that are queued ahead of the worker.
 QUEUED_AHEAD: Final = 5
-#: Pause before a submit that was not answered is repeated, in seconds.
-RETRY_SECONDS: Final = 0.2
+#: Pause before a submit that was not answered, or that has to wait, is tried again, in seconds.
+RETRY_SECONDS: Final = 0.5
 
 
 class Submitter:
