@@ -139,12 +139,12 @@ class Campaign:
             work_left=lambda: self._left() * self._task_seconds,
             is_over=is_over,
         )
+        self._result.kills = killer.done
         deadline = time.monotonic() + self._size.minutes * 60
         for number, planned in enumerate(plan):
             if time.monotonic() > deadline or not killer.carry_out(planned, len(plan) - number):
                 break
             self._show(Progress("killing", len(killer.done), self._completed - self._size.tasks))
-        self._result.kills = killer.done
 
     def _left(self) -> int:
         """Tasks of the disturbed run that are not completed; counted by the server at most twice a second."""
