@@ -14,7 +14,16 @@ from benchmarks.chaos.kills import STAGES
 
 _DENOISING: Final = STAGES[3]
 #: Events after which another attempt begins, or none.
-_ENDS_OF_ATTEMPTS: Final = {"attempt_lost", "released", "held_up", "paused", "completed", "failed", "cancelled"}
+_ENDS_OF_ATTEMPTS: Final = {
+    "attempt_lost",
+    "released",
+    "held_up",
+    "retry_scheduled",
+    "paused",
+    "completed",
+    "failed",
+    "cancelled",
+}
 
 
 @dataclass(frozen=True, slots=True)
