@@ -8,12 +8,18 @@ BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
 PIP_VERSION := 26.3
 
+# Of `make chaos` and `make soak`.
+KILLS ?= 200
+TASKS ?= 60
+SEED ?= 22
+MINUTES ?= 30
+
 PROMPT ?= a red circle moving right on a navy background
 DEMO_HOME := $(CURDIR)/.demo
 DEMO_FILE ?= demo.mp4
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test check bench docs format lock clean
+.PHONY: help install demo serve test check bench chaos soak docs format lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -62,6 +68,12 @@ check: $(VENV)/.dev ## Format, lint, types, layers, dead code
 bench: $(VENV)/.installed ## Compare predicted with measured memory and seconds; half an hour on an idle machine
 	@$(BIN)/python -m benchmarks.memory
 	@$(BIN)/python -m benchmarks.seconds
+
+chaos: $(VENV)/.installed ## Kill server and worker at random while they make clips; half an hour: make chaos KILLS=20 TASKS=10 SEED=1
+	@$(BIN)/python -m benchmarks.chaos --kills $(KILLS) --tasks $(TASKS) --seed $(SEED)
+
+soak: $(VENV)/.installed ## Work for MINUTES and see whether memory, handles, threads or database grow
+	@$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
 
 docs: $(VENV)/.dev ## Write what the documents derive from the code: map, list of files, API schema
 	@$(BIN)/python -m docs.generate

@@ -106,6 +106,12 @@ class Settings(BaseSettings):
         le=3600,
         description="First pause before a failed attempt is repeated, in seconds; it doubles; 0 turns repeats off",
     )
+    state_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        le=3600,
+        description="Longest denoising without a saved state, in seconds; 0 saves one after every step",
+    )
     stall_seconds: float = Field(
         default=120.0,
         ge=0,

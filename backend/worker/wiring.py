@@ -93,6 +93,7 @@ def assemble(
         packed=models.packed,
     )
     options = RunOptions(
+        state_seconds=settings.state_seconds,
         oom_policy=settings.oom_policy,
         admit=forecast.check,
         paused=DownloadOrders(database).is_paused,

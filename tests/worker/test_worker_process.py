@@ -100,6 +100,15 @@ def test_01_a_task_killed_while_denoising_resumes_where_it_was(
     assert "SIGKILL" in (supervisor.state.reason or "")
 
 
+def test_how_often_a_state_is_saved_is_a_setting(queue: Queue) -> None:
+    task = queue.submit(steps=8)
+    worker = queue.start_worker("first", WAN22_STATE_SECONDS="0", WAN22_FAULTS="denoise.step:4=kill")
+    assert worker.wait(START_SECONDS) == -signal.SIGKILL
+    assert queue.states(task.id) == [2, 3], "one after every step, of which two are kept"
+    told = [event.data for event in queue.events.of_task(task.id) if event.type is EventType.PROGRESS]
+    assert {1, 2, 3} <= {data["current_step"] for data in told}, "what is saved is in the event log at once"
+
+
 #: Where a worker may die, in the order in which it passes.
 DEADLY_POINTS = (
     "claim.after_commit",
