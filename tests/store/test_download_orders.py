@@ -17,7 +17,7 @@ from backend.store.engine import Database
 from backend.store.events import EventLog
 from backend.store.schema import MIGRATIONS
 from backend.store.tasks import TaskStore
-from backend.store.workers import WorkerState, WorkerStore
+from backend.store.workers import WorkerStore
 from tests.store.samples import LEASE, claimed, submit
 
 T2V = "T2V-A14B"
@@ -192,7 +192,10 @@ def test_a_database_of_the_previous_version_gets_the_table(database_url: str) ->
     with database.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0003")
-    WorkerStore(database).beat("old", device="cpu", state=WorkerState.IDLE)
+        connection.exec_driver_sql(
+            "INSERT INTO workers (id, host, pid, process_started_at, device, state, started_at, seen_at) "
+            "VALUES ('old', 'host', 1, 0, 'cpu', 'idle', 0, 0)"
+        )
     database.migrate()
     assert [worker.id for worker in WorkerStore(database).list()] == ["old"]
     assert DownloadOrders(database).list() == []
