@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-
 import pytest
 
 from backend.core.domain import EventType, TaskStatus
 from backend.core.settings import Settings
-from backend.worker.leftovers import Leftovers
 from tests.support.postgres import PostgresServer
 from tests.support.server import wait_for
 from tests.worker.conftest import START_SECONDS, Queue
-from tests.worker.test_worker_process import DEADLY_POINTS
+from tests.worker.test_worker_process import die_at_every_point
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -45,15 +42,4 @@ def test_16_a_database_that_goes_away_in_mid_work_costs_no_attempt_and_changes_n
 
 
 def test_02_a_task_whose_worker_is_killed_at_every_point_in_turn_ends_once_on_postgresql(queue: Queue) -> None:
-    task = queue.submit(max_attempts=len(DEADLY_POINTS))
-    for number, point in enumerate(DEADLY_POINTS):
-        worker = queue.start_worker(f"w{number}", WAN22_FAULTS=f"{point}=kill")
-        assert worker.wait(START_SECONDS) == -signal.SIGKILL, point
-        held = point not in ("model.load", "finish.after_commit")  # before it has a task, and when that is done
-        assert queue.tasks.recover_worker(f"w{number}") == ([task.id] if held else [])
-    done = queue.tasks.get(task.id)
-    assert (done.status, done.attempt) == (TaskStatus.COMPLETED, len(DEADLY_POINTS) - 1)
-    assert queue.types(task.id).count(EventType.COMPLETED) == 1
-    assert queue.videos() == [f"{task.id}.mp4"]
-    Leftovers(queue.home, queue.tasks, queue.outputs).sweep()
-    assert queue.leftovers() == []
+    die_at_every_point(queue)

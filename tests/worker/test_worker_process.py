@@ -124,8 +124,8 @@ DEADLY_POINTS = (
 )
 
 
-def test_02_a_task_whose_worker_is_killed_at_every_point_in_turn_ends_once(queue: Queue) -> None:
-    """The other points, on the side of the submit, are in tests/store/test_concurrency.py."""
+def die_at_every_point(queue: Queue) -> None:
+    """Let one worker after the other die with a task, each at another point; the task must end once."""
     task = queue.submit(max_attempts=len(DEADLY_POINTS))
     for number, point in enumerate(DEADLY_POINTS):
         worker = queue.start_worker(f"w{number}", WAN22_FAULTS=f"{point}=kill")
@@ -139,6 +139,11 @@ def test_02_a_task_whose_worker_is_killed_at_every_point_in_turn_ends_once(queue
     assert queue.videos() == [f"{task.id}.mp4"]
     Leftovers(queue.home, queue.tasks, queue.outputs).sweep()  # as the next worker does at its start
     assert queue.leftovers() == []
+
+
+def test_02_a_task_whose_worker_is_killed_at_every_point_in_turn_ends_once(queue: Queue) -> None:
+    """The other points, on the side of the submit, are in tests/store/test_concurrency.py."""
+    die_at_every_point(queue)
 
 
 def test_04_a_task_that_always_kills_its_worker_fails_and_the_next_one_runs(
