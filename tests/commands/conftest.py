@@ -1,4 +1,4 @@
-"""One server for the tests of the commands that generate: the tiny model, and a random one that starts from images."""
+"""Servers for the tests of the commands: one that generates, and one whose tasks wait."""
 
 from __future__ import annotations
 
@@ -17,5 +17,13 @@ def maker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     home = Home(tmp_path_factory.mktemp("maker") / "home").create()
     build_random_i2v(home.models / "I2V-A14B")
     server = LiveServer(home.root)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A server without a worker, so that its tasks wait."""
+    server = LiveServer(tmp_path_factory.mktemp("idle") / "home", WAN22_WORKER="false")
     yield server
     server.stop()

@@ -54,14 +54,6 @@ def commands() -> Iterator[tuple[tuple[str, ...], Any]]:
         waiting += [((*name, one), found) for one, found in getattr(command, "commands", {}).items()]
 
 
-@pytest.fixture(scope="module")
-def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server without a worker."""
-    server = LiveServer(tmp_path_factory.mktemp("idle") / "home", WAN22_WORKER="false")
-    yield server
-    server.stop()
-
-
 @pytest.mark.parametrize("proxies", DEAD_PROXIES, ids=str)
 def test_a_server_on_this_machine_is_reached_past_every_proxy_variable(
     idle: LiveServer, monkeypatch: pytest.MonkeyPatch, proxies: dict[str, str]
