@@ -5,6 +5,7 @@ Imports neither the engine nor torch: the worker is another process.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import os
@@ -21,6 +22,12 @@ from typing import Final, NoReturn
 import structlog
 import uvicorn
 
+from backend.api.http.connections import (
+    ACCEPTED_AT_ONCE,
+    BoundedConnection,
+    raise_descriptor_limit,
+    say_once_a_minute,
+)
 from backend.app import create_app
 from backend.core.errors.surroundings import BadSettings, StoreUnavailable, UnsafeBind
 from backend.core.files import replacing
@@ -59,6 +66,13 @@ class _Server(uvicorn.Server):
         self._supervisor = supervisor
         self._home = home
         self._longest_stop_seconds = longest_stop_seconds
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to accept: a few connections at a time, while the others wait in the kernel."""
+        say_once_a_minute(asyncio.get_running_loop())
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(socket.SOMAXCONN)  # uvicorn has set it to the few
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop; uvicorn calls this when a signal has arrived."""
@@ -108,6 +122,7 @@ def serve(settings: Settings) -> None:
         port = listener.getsockname()[1]
         settings = settings.model_copy(update={"port": port})
         _check_database(settings)
+        raise_descriptor_limit()
         listener.listen(socket.SOMAXCONN)
         instance = uuid.uuid4().hex
         supervisor = Supervisor(settings) if settings.worker else None
@@ -116,6 +131,8 @@ def serve(settings: Settings) -> None:
             log_config=None,
             access_log=False,
             proxy_headers=False,  # the app reads them itself
+            http=BoundedConnection,
+            backlog=ACCEPTED_AT_ONCE,
             timeout_keep_alive=settings.keep_alive_seconds,
             timeout_graceful_shutdown=REQUEST_GRACE_SECONDS,
             server_header=False,
