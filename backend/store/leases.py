@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, Row, case, func, insert, or_, 
 
 from backend.core.domain import EventType, Output, Progress, Stage, StopRequest, TaskStatus
 from backend.core.errors.base import WanError
-from backend.core.errors.generation import WorkerLost
+from backend.core.errors.generation import GenerationFailed, WorkerLost
 from backend.core.errors.interruptions import LeaseLost
 from backend.core.errors.surroundings import StoreFailed
 from backend.core.faults import fault_point
@@ -60,7 +60,7 @@ class Loss:
 
     reason: str  #: a clause with its subject, without a place
     last_words: str | None = None  #: the end of what the worker wrote, without secrets
-    error: type[WorkerLost] = WorkerLost  #: of a task that is given up for it
+    error: type[GenerationFailed] = WorkerLost  #: of a task that is given up for it
 
 
 DIED: Final = Loss("the worker died")

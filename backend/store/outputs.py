@@ -107,9 +107,14 @@ class OutputStore:
 
         Raises:
             OutputNotFound: this task has none.
-            OutputFileMissing: the file was removed by somebody else.
+            OutputFileMissing: the file was removed, or cut short, by somebody else.
         """
-        return _present(resolve_under(self._home.outputs, self.get(task_id).filename))
+        output = self.get(task_id)
+        path = _present(resolve_under(self._home.outputs, output.filename))
+        size = path.stat().st_size
+        if size != output.size_bytes:
+            raise OutputFileMissing(f"The video file is damaged: it has {size} bytes instead of {output.size_bytes}")
+        return path
 
     def thumbnail_path(self, task_id: str) -> Path:
         """Return the path of the thumbnail.

@@ -1,4 +1,4 @@
-"""Passes on what a worker writes to its standard error, and keeps the end of it: its last words.
+"""What tells why a worker died: the end of what it wrote to its standard error, and the kernel's count of kills.
 
 Runs in a thread of the supervisor's process. Keeps a bounded number of bytes, and repeats no secret.
 """
@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import IO, Final
 
 #: Lines and characters that are kept; a dump of all stacks of a worker has about this length.
@@ -35,6 +36,7 @@ _SECRETS: Final = (
 #: Environment variables whose values are secrets; shorter values than this are words.
 _SECRET_VARIABLES: Final = ("WAN22_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _SHORTEST_SECRET: Final = 6
+_STATISTICS: Final = Path("/proc/vmstat")
 
 
 def without_secrets(text: str, environment: Mapping[str, str] = os.environ) -> str:
@@ -46,6 +48,19 @@ def without_secrets(text: str, environment: Mapping[str, str] = os.environ) -> s
     for pattern in _SECRETS:
         text = pattern.sub(lambda found: f"{found[1] if found.re.groups else ''}***", text)
     return text
+
+
+def memory_kills(statistics: Path | None = None) -> int:
+    """Return how many processes the kernel has ended since its start because memory ran out (Linux 4.13 and later).
+
+    Kills inside containers count as well. 0 where nobody counts.
+    """
+    with suppress(OSError, ValueError):
+        for line in (statistics or _STATISTICS).read_text().splitlines():
+            name, _, value = line.partition(" ")
+            if name == "oom_kill":
+                return int(value)
+    return 0
 
 
 class LastWords:

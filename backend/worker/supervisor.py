@@ -21,13 +21,14 @@ from enum import StrEnum
 import psutil
 import structlog
 
+from backend.core.errors.generation import OutOfMemory, WorkerLost
 from backend.core.errors.surroundings import StoreFailed
 from backend.core.settings import ENV_PREFIX, Settings
 from backend.store.engine import Database
 from backend.store.leases import DIED, Loss
 from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerInfo, WorkerState, WorkerStore, new_worker_id
-from backend.worker.last_words import LastWords
+from backend.worker.last_words import LastWords, memory_kills
 from backend.worker.silence import SilenceWatch
 from backend.worker.stop import DEVICE_FAILED_STATUS, DUMP_SIGNAL, RESTART_STATUS
 
@@ -77,6 +78,8 @@ class Supervisor:
         self._process: subprocess.Popen[bytes] | None = None
         self._last_words: LastWords | None = None  #: of the process
         self._asked_at = 0.0  # to stop
+        self._memory_kills = 0  # of the kernel, when the worker was started
+        self._memory_ran_out = False  #: whether the kernel ended the worker for that
         self._device_failed = False  #: whether the worker ended because its device failed
         self._replaced = False  #: whether the worker was ended or restarted on purpose, which is no failure of it
         self._deaths: deque[tuple[float, str]] = deque()  # when (monotonic), and what to blame
@@ -140,10 +143,12 @@ class Supervisor:
     def _live_once(self) -> None:
         """Run one worker from its start to its end, and take care of what it leaves."""
         worker_id = new_worker_id()
-        self._replaced = self._device_failed = False
+        self._replaced = self._device_failed = self._memory_ran_out = False
         reason = self._live(worker_id)
         quote = None if self._last_words is None else self._last_words.quote()
-        blame, detail = self._collect_dead(worker_id, Loss(reason, quote))
+        blame, detail = self._collect_dead(
+            worker_id, Loss(reason, quote, OutOfMemory if self._memory_ran_out else WorkerLost)
+        )
         if self._device_failed and detail:
             blame = detail  # it names the task, which counts once, however often the device failed with it
         if not self._stopping.is_set() and not self._replaced:
@@ -173,6 +178,9 @@ class Supervisor:
             if code == DEVICE_FAILED_STATUS:
                 self._device_failed = True
                 return "the worker ended because its device failed"
+            if code == -signal.SIGKILL and memory_kills() > self._memory_kills:
+                self._memory_ran_out = True
+                return "the kernel ended the worker because memory ran out"
             return f"the worker ended with {signal.Signals(-code).name if code < 0 else f'exit status {code}'}"
         return "the server stops"
 
@@ -189,6 +197,7 @@ class Supervisor:
                 env=os.environ | as_environment(self._settings),
                 process_group=0,
             )
+            self._memory_kills = memory_kills()
             self._last_words = None if process.stderr is None else LastWords(process.stderr)
         running = SupervisorStatus.RUNNING
         self._state = replace(self._state, status=running, pid=process.pid, worker_id=worker_id)

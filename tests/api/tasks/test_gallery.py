@@ -159,6 +159,15 @@ def test_a_file_that_somebody_took_away_is_said_to_be_missing(served: Served, vi
     assert served.client.delete(f"{OUTPUTS}/{video.task_id}").status_code == 200
 
 
+def test_a_file_that_somebody_cut_short_is_not_served(served: Served, video: Output) -> None:
+    path = served.services.home.video_of(video.task_id)
+    path.write_bytes(path.read_bytes()[:100])
+    for address in (f"{OUTPUTS}/{video.task_id}/video", f"{OUTPUTS}/{video.task_id}/download"):
+        body = assert_error(served.client.get(address), 404, "output_file_missing")
+        assert body["detail"] == f"The video file is damaged: it has 100 bytes instead of {video.size_bytes}"
+    assert served.client.delete(f"{OUTPUTS}/{video.task_id}").status_code == 200
+
+
 def test_a_task_without_a_video_has_no_output(served: Served) -> None:
     task_id = served.submit()
     assert_error(served.client.get(f"{OUTPUTS}/{task_id}"), 404, "output_not_found")

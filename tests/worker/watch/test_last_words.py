@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from backend.worker.last_words import LastWords, without_secrets
+from backend.core.domain import TaskStatus
+from backend.worker.last_words import LastWords, memory_kills, without_secrets
+from backend.worker.supervisor import Supervisor
+from tests.worker.conftest import Queue
 
 
 def words_of(program: str) -> str | None:
@@ -68,3 +73,27 @@ def test_a_reader_that_is_gone_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("backend.worker.last_words._STANDARD_ERROR", writing)
     assert words_of("import sys; print('still said', file=sys.stderr)") == "still said"
     os.close(writing)
+
+
+def test_the_kernels_kills_are_counted_and_no_count_is_none(tmp_path: Path) -> None:
+    statistics = tmp_path / "vmstat"
+    assert memory_kills(statistics) == 0
+    statistics.write_text("pgfault 12\noom_kill 3\nswap_ra 0\n")
+    assert memory_kills(statistics) == 3
+    assert memory_kills() >= 0
+
+
+def test_a_worker_that_the_kernel_ended_for_memory_is_reported_as_such(
+    queue: Queue, supervise: Callable[..., Supervisor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = iter(range(1000))
+    monkeypatch.setattr("backend.worker.supervisor.memory_kills", lambda: next(kills))
+    task = queue.submit(max_attempts=1)
+    with monkeypatch.context() as first_worker_only:
+        first_worker_only.setenv("WAN22_FAULTS", "denoise.step:1=kill")
+        supervisor = supervise()
+        failed = queue.wait_status(task.id, TaskStatus.FAILED)
+    assert failed.error_code == "out_of_memory"
+    assert "the kernel ended the worker because memory ran out while it denoised" in (failed.error_message or "")
+    assert failed.error_suggestions
+    assert "memory ran out" in (supervisor.state.reason or "")
