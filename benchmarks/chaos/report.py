@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks.chaos.campaign import Progress, Result, Size
 from benchmarks.chaos.kills import PHASES, TARGETS
-from benchmarks.machine import machine
+from benchmarks.home_server import machine
 
 #: Without a screen, a line is printed after this many kills or tasks.
 _LINE_EVERY = 10
