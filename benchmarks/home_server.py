@@ -6,6 +6,7 @@ Knows the processes of its home by their environment, so that none can be overlo
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -164,6 +165,12 @@ def wait_for(probe: Callable[[], bool], seconds: float, what: str) -> None:
         if time.monotonic() > deadline:
             raise Late(f"there was no {what} within {seconds:g} s")
         time.sleep(POLL_SECONDS)
+
+
+def machine() -> str:
+    """Say what the server runs on: cores, system and Python version, without the machine's name."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} cores, no GPU used, {platform.system()}, Python {platform.python_version()}"
 
 
 def _free_port() -> int:

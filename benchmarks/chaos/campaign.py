@@ -74,7 +74,7 @@ class Result:
     kills: list[Kill] = field(default_factory=list)
     steps: StepCount = field(default_factory=StepCount)
     lost_attempts: int = 0
-    repeated_submits: int = 0
+    unanswered_calls: int = 0
     undisturbed_seconds: float = 0.0
     disturbed_seconds: float = 0.0
     broken: list[str] = field(default_factory=list)  #: promises that were not kept, as sentences
@@ -125,7 +125,7 @@ class Campaign:
         self._kill(disturbed, start_seconds)
         self._drain(disturbed, 2 * tasks, "draining the queue")
         result.disturbed_seconds = time.monotonic() - began
-        result.repeated_submits = disturbed.repeated
+        result.unanswered_calls = disturbed.unanswered
         self._judge(undisturbed, disturbed)
 
     def _kill(self, submitter: Submitter, start_seconds: float) -> None:

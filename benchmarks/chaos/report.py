@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks.chaos.campaign import Progress, Result, Size
 from benchmarks.chaos.kills import PHASES, TARGETS
-from benchmarks.machine import machine
+from benchmarks.home_server import machine
 
 #: Without a screen, a line is printed after this many kills or tasks.
 _LINE_EVERY = 10
@@ -67,7 +67,7 @@ def to_json(result: Result) -> dict[str, Any]:
         "kills_by_target": {target: targets[target] for target in TARGETS},
         "kills_by_phase": {phase: phases[phase] for phase in PHASES},
         "lost_attempts": result.lost_attempts,
-        "repeated_submits": result.repeated_submits,
+        "unanswered_calls": result.unanswered_calls,
         "steps": asdict(result.steps) | {"share": round(result.steps.share, 4)},
         "seconds": {"undisturbed": round(result.undisturbed_seconds), "disturbed": round(result.disturbed_seconds)},
         "broken": result.broken,
@@ -80,10 +80,10 @@ def print_result(values: dict[str, Any], console: Console) -> None:
     rows = {
         "machine": values["machine"],
         "tasks": f"{values['asked']['tasks']}: {_listed(values['tasks_by_mode'])}",
-        "kills": f"{values['kills']}: {_listed(values['kills_by_target'])}",
+        "kills": f"{values['kills']} of {values['asked']['kills']}: {_listed(values['kills_by_target'])}",
         "met": _listed(values["kills_by_phase"]),
         "lost attempts": str(values["lost_attempts"]),
-        "submits sent again": str(values["repeated_submits"]),
+        "unanswered calls": str(values["unanswered_calls"]),
         "steps": f"{values['steps']['needed']} needed, {values['steps']['repeated']} repeated "
         f"({values['steps']['share']:.1%}), {values['steps']['interrupted']} interrupted",
         "seconds": _listed(values["seconds"]),

@@ -33,7 +33,7 @@ class Submitter:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"submit-{name}", daemon=True)
         self.ids: list[str] = []  #: of the tasks, by the number of their request
-        self.repeated = 0  #: submits that were sent again because they were not answered
+        self.unanswered = 0  #: calls that were made again because the server died over them, or was not there
         self.fault: str | None = None  #: why it gave up
 
     def start(self) -> None:
@@ -64,7 +64,7 @@ class Submitter:
                         self.ids.append(self._submit(client, len(self.ids)))
                         continue
                 except httpx2.HTTPError:
-                    self.repeated += 1
+                    self.unanswered += 1
                 except ValueError as refusal:
                     self.fault = str(refusal)
                 self._stopping.wait(RETRY_SECONDS)

@@ -20,8 +20,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.home_server import HomeServer, Late
-from benchmarks.machine import machine
+from benchmarks.home_server import HomeServer, Late, machine
 from benchmarks.soak.chart import draw
 from benchmarks.soak.listeners import Listeners
 from benchmarks.soak.load import Load

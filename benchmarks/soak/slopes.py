@@ -61,8 +61,8 @@ def fit(samples: Sequence[Sample], per: str) -> Slope | None:
     """Fit the slope of warm samples, per hour or per 1,000 tasks; None with too few of them."""
     if len(samples) < _FEWEST:
         return None
-    across = np.array([sample.hours if per == "hour" else sample.tasks / 1000 for sample in samples])
-    values = np.array([sample.value for sample in samples])
+    across = np.array([sample.hours if per == "hour" else sample.tasks / 1000 for sample in samples], np.float64)
+    values = np.array([sample.value for sample in samples], np.float64)  # counts are whole numbers
     lives = np.array([sample.life for sample in samples])
     for life in np.unique(lives):  # takes each process's own level out
         mine = lives == life

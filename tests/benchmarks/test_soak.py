@@ -57,6 +57,12 @@ def test_the_warm_up_and_processes_that_hardly_outlive_it_do_not_count() -> None
     assert fit(kept[:3], "hour") is None
 
 
+def test_counts_are_whole_numbers() -> None:
+    slope = fit([Sample(number / 100, number, 1, 5 + number) for number in range(40)], "hour")
+    assert slope is not None
+    assert slope.value == pytest.approx(100.0)
+
+
 def test_the_chart_is_an_svg_with_a_part_for_each_series() -> None:
     drawing = ElementTree.fromstring(
         draw({"web threads": _series(0.0), "a <b>": _series(9.0)}, {"web threads": "flat"})
