@@ -34,6 +34,7 @@ ORDER = [
     "events",
     "downloads",
     "workers",
+    "health",
     "recheck",
 ]
 
