@@ -177,12 +177,13 @@ class Database:
         Raises:
             StorageFull, StoreUnavailable: there is no room for a second copy, or somebody else uses the database.
         """
-        with self._translated(), self._engine.connect() as connection:
+        with self._translated(), self._engine.connect() as connection, _closing_cursors(connection):
             connection.exec_driver_sql(_GIVES_PAGES_BACK)
             connection.exec_driver_sql("VACUUM")
 
     def _outside_transactions(self, statement: str, parameters: tuple[str, ...] = ()) -> None:
-        with self._translated(), self._engine.connect() as connection:
+        # A checkpoint answers with a row that nobody reads, and beside an unfinished statement SQLite cannot vacuum.
+        with self._translated(), self._engine.connect() as connection, _closing_cursors(connection):
             connection.exec_driver_sql(statement, parameters)
 
     def close(self) -> None:

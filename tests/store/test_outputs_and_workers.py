@@ -56,7 +56,10 @@ def test_videos_are_counted_by_model(store: TaskStore, database: Database, home:
 def test_present_and_missing_files_are_detected(store: TaskStore, database: Database, home: Home) -> None:
     outputs = OutputStore(database, home)
     task_id = finish(store, home)
-    assert outputs.video_path(task_id).read_bytes() == b"video"
+    with pytest.raises(OutputFileMissing, match="5 bytes instead of 1234"):
+        outputs.video_path(task_id)
+    home.video_of(task_id).write_bytes(bytes(1234))
+    assert outputs.video_path(task_id) == home.video_of(task_id)
     assert outputs.thumbnail_path(task_id).read_bytes() == b"jpeg"
     home.video_of(task_id).unlink()
     with pytest.raises(OutputFileMissing):

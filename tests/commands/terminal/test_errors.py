@@ -310,7 +310,7 @@ def test_a_worker_that_cannot_start_is_said_at_once(tmp_path: Path) -> None:
 
 
 def test_a_waiting_task_says_that_no_worker_runs(idle: LiveServer, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "backend.cli", "generate", PROMPT, "--server", idle.url]
+    command = [sys.executable, "-m", "backend.cli", "generate", "a take of nobody", "--server", idle.url]
     process = subprocess.Popen([*command, "-o", str(tmp_path / "x.mp4")], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
@@ -322,7 +322,9 @@ def test_a_waiting_task_says_that_no_worker_runs(idle: LiveServer, tmp_path: Pat
     finally:
         process.kill()
         process.communicate()
-    (task,) = [task for task in idle.client.get("/api/v1/queue").json()["tasks"] if task["prompt"] == PROMPT]
+    (task,) = [
+        task for task in idle.client.get("/api/v1/queue").json()["tasks"] if task["prompt"] == "a take of nobody"
+    ]
     assert task["status"] == "pending"
 
 
