@@ -104,7 +104,7 @@ class RecoveryStatus(BaseModel):
     degraded_mode_active: bool = Field(description="Whether an action of recovery still restricts something")
     recovery_statistics: StatisticsView
     recent_actions: list[ActionView] = Field(description="The newest first")
-    current_health_status: HealthView | None
+    current_health_status: HealthView
     timestamp: Timestamp
 
 
@@ -166,15 +166,15 @@ def status(services: ServicesDep) -> RecoveryStatus:
             recovery_actions=counted.actions,
         ),
         recent_actions=[_shown(one) for one in recovery.history(20)],
-        current_health_status=None if monitor.last is None else _health(services, monitor.last),
+        current_health_status=_health(services, monitor.last or monitor.examine()),
         timestamp=iso(utcnow()),
     )
 
 
 @router.get("/health", summary="What is wrong now")
 def health(services: ServicesDep) -> HealthView:
-    """Look now, and return what is wrong; a look by hand counts as one of the monitor's."""
-    return _health(services, services.monitor.look())
+    """Look now, and return what is wrong; nothing is done about it."""
+    return _health(services, services.monitor.examine())
 
 
 @router.post("/trigger", summary="Do something about a failure", responses=refusals({400: "No known failure type"}))

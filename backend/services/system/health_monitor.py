@@ -19,7 +19,7 @@ from backend.core.errors.surroundings import StoreFailed
 from backend.core.repeating import Repeating
 from backend.core.settings import Settings
 from backend.services.system.findings import Examination, HealthFinding
-from backend.services.system.memory_growth import MemoryGrowth
+from backend.services.system.memory_growth import GROWTH, MemoryGrowth
 from backend.services.system.recovery import Recovery
 from backend.store.workers import WorkerInfo
 
@@ -93,6 +93,12 @@ class HealthMonitor:
     def stop(self) -> None:
         """Stop looking."""
         self._thread.stop()
+
+    def examine(self) -> Look:
+        """Return what is wrong now, without telling or treating anything."""
+        known = self.last.findings if self.last else ()
+        growing = [one for one in known if one.name.startswith(GROWTH)]  # only the monitor's own looks measure it
+        return Look((*self._examination.findings(), *growing), utcnow())
 
     def look(self) -> Look:
         """Look once; tell what is new, and treat what was there at the look before already."""

@@ -13,6 +13,7 @@ from backend.services.system.findings import FailureType, HealthFinding, Recover
 from backend.store.workers import WorkerInfo, WorkerState
 
 MIB: Final = 1024**2
+GROWTH: Final = "growth:"  # beginning of the names of these findings
 #: Readings, each after at least one more task, that a verdict needs; older ones are forgotten.
 FEWEST, MOST = 8, 32
 #: Growth of the smallest readings that is no fluctuation: this many bytes, or this share of the machine's memory.
@@ -75,7 +76,7 @@ class MemoryGrowth:
             return []
         return [
             HealthFinding(
-                f"growth:{worker.id}",
+                f"{GROWTH}{worker.id}",
                 f"The memory of the worker of {worker.device} grew by {growth / MIB:.0f} MiB over the last "
                 f"{len(sizes)} idle moments between its tasks",
                 FailureType.RESOURCES,

@@ -137,7 +137,7 @@ class Recovery:
         log.warning(
             "recovery.action", action=action.value, automatic=automatic, succeeded=succeeded, reason=reason, did=message
         )
-        number = self._record.add(
+        return self._record.add(
             failure_type=failure,
             action=action,
             reason=reason,
@@ -147,7 +147,6 @@ class Recovery:
             seconds=seconds,
             undo=undo,
         )
-        return next(one for one in self._record.list() if one.id == number)
 
     def may_act(self, action: RecoveryAction) -> bool:
         """Whether the budget allows the server to carry out this action by itself."""

@@ -55,8 +55,8 @@ class RecoveryLog:
         message: str,
         seconds: float,
         undo: dict[str, Any] | None,
-    ) -> int:
-        """Record an action; return its id."""
+    ) -> RecordedAction:
+        """Record an action and return it."""
         values = {
             "failure_type": failure_type,
             "action": action,
@@ -69,10 +69,9 @@ class RecoveryLog:
             "created_at": database_now(),
         }
         with self._database.begin() as connection:
-            added = connection.execute(insert(recovery_actions).values(values).returning(recovery_actions.c.id))
-            number = int(added.scalar_one())
-            connection.execute(delete(recovery_actions).where(recovery_actions.c.id <= number - KEPT))
-        return number
+            added = connection.execute(insert(recovery_actions).values(values).returning(*recovery_actions.c)).one()
+            connection.execute(delete(recovery_actions).where(recovery_actions.c.id <= added.id - KEPT))
+        return _action(added)
 
     def list(self, limit: int = KEPT) -> list[RecordedAction]:
         """Return the newest actions, newest first."""
