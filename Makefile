@@ -19,7 +19,7 @@ DEMO_HOME := $(CURDIR)/.demo
 DEMO_FILE ?= demo.mp4
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test check bench chaos soak docs format lock clean
+.PHONY: help install demo serve test check bench chaos outages soak docs format lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -74,6 +74,9 @@ chaos: $(VENV)/.installed ## Kill server and worker at random while they make cl
 
 soak: $(VENV)/.installed ## Work for MINUTES and see whether memory, handles, threads or database grow
 	@$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
+
+outages: $(VENV)/.dev ## Take the disk, the database and the clock from a server in mid-clip, a minute each; a quarter of an hour
+	@$(BIN)/python -m benchmarks.outages
 
 docs: $(VENV)/.dev ## Write what the documents derive from the code: map, list of files, API schema
 	@$(BIN)/python -m docs.generate

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -35,15 +35,15 @@ class Late(Exception):
 class HomeServer:
     """One home, one port, and the newest server process on them."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str], home: Path | None = None) -> None:
         """Prepare; `settings` are environment variables. Temporary files of all processes go into `folder`, too."""
-        self.home = folder / "home"
+        self.home = home or folder / "home"
         self.temporary = folder / "tmp"
         self.log = folder / "server.log"
         self.temporary.mkdir(parents=True, exist_ok=True)
         self._port = _free_port()
         own = {"WAN22_HOME": self.home, "TMPDIR": self.temporary, "TORCHINDUCTOR_CACHE_DIR": folder / "torch"}
-        self._environment = os.environ | {name: str(path) for name, path in own.items()} | settings
+        self._environment = os.environ | {name: str(path) for name, path in own.items()} | dict(settings)
         self._process: subprocess.Popen[bytes] | None = None
         self.started_at = 0.0  #: monotonic time of the newest start
         self.client = httpx2.Client(base_url=f"http://127.0.0.1:{self._port}", timeout=15.0, trust_env=False)

@@ -113,13 +113,13 @@ class Settings(BaseSettings):
         description="Longest denoising without a saved state, in seconds; 0 saves one after every step",
     )
     stall_seconds: float = Field(
-        default=120.0,
+        default=30.0,
         ge=0,
         le=86_400,
         description="Shortest time without progress after which a worker is replaced, in seconds; 0 disables it",
     )
     stall_factor: float = Field(
-        default=20.0,
+        default=3.0,
         ge=1,
         le=1000,
         description="How many times its expected duration a step may take before the worker is replaced",

@@ -88,7 +88,7 @@ class Campaign:
         self._size = size
         self._show = show
         self._requests = draw_requests(size.tasks, size.seed)
-        self._server = HomeServer(folder, **SETTINGS)
+        self._server = HomeServer(folder, SETTINGS)
         self._result = Result(size, [request.mode for request in self._requests])
         self._completed = 0
         self._looked_at = 0.0

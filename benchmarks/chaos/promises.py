@@ -57,7 +57,7 @@ class Findings:
         """Expect the frames of each clip to be those of the same request in the undisturbed run."""
         outputs = self._server.home / "outputs"
         for one, other, mode in zip(ids, undisturbed, modes, strict=True):
-            same = _frames_of(outputs / f"{one}.mp4") == _frames_of(outputs / f"{other}.mp4")
+            same = frames_of(outputs / f"{one}.mp4") == frames_of(outputs / f"{other}.mp4")
             self._expect(same, f"the frames of {one} ({mode}) differ from those of the undisturbed run ({other})")
 
     def search(self, ids: Iterable[str]) -> None:
@@ -99,7 +99,7 @@ class Findings:
             self.broken.append(sentence)
 
 
-def _frames_of(path: Path) -> str | None:
+def frames_of(path: Path) -> str | None:
     """Return the SHA-256 of the decoded frames of a file; None without the file."""
     if not path.is_file():
         return None

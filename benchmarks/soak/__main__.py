@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(given: argparse.Namespace, folder: Path, console: Console) -> tuple[dict[str, Any], Sampler]:
     """Work through the schedule; return what was done, and the samples."""
-    server = HomeServer(folder, **SETTINGS)
+    server = HomeServer(folder, SETTINGS)
     span = given.minutes * 60
     load = Load(server, mocks=given.mocks, reals=given.reals, kills=given.kills, seconds=span, seed=given.seed)
     listeners = Listeners(server.url, CLIENTS, given.seed)

@@ -25,6 +25,11 @@ class PostgresServer:
         """Where its own database is, for connections of an administrator."""
         return str(self._server.get_uri())
 
+    @property
+    def pid(self) -> int:
+        """Process id of its first process, the parent of all others."""
+        return int((Path(self._server.pgdata) / "postmaster.pid").read_text().splitlines()[0])
+
     def new_database(self) -> str:
         """Empty the test database; return its URL."""
         uri = self.uri

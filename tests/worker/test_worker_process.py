@@ -300,22 +300,34 @@ def test_a_living_worker_that_was_frozen_keeps_its_task_and_its_attempt(queue: Q
     assert supervisor.state.restarts == 0
 
 
-def test_a_worker_that_does_not_obey_a_cancel_is_replaced(
+def test_a_worker_that_does_not_obey_a_cancel_is_replaced_in_every_phase(
     queue: Queue, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = queue.submit()
-    # Between the report that denoising begins and the first step nothing asks whether to stop.
-    monkeypatch.setenv("WAN22_FAULTS", "denoise.step:1=hang")
+    # At each of these points nothing asks whether to stop: the report of the phase was before it.
+    stages = {
+        "encode.text": "preparing_inputs",
+        "denoise.step": "generating",
+        "decode.chunk": "post_processing",
+        "output.before_rename": "saving",
+    }
+    points = list(stages)
+    monkeypatch.setenv("WAN22_FAULTS", f"{points[0]}=hang")
     supervisor = supervise(cancel_grace_seconds=0.5, restart_limit=0)
-    worker = queue.wait_denoising(task.id)
-    queue.tasks.request_cancel(task.id)
-    queue.wait_status(task.id, TaskStatus.CANCELLED)
-    wait_for(lambda: is_gone(worker.pid), seconds=START_SECONDS, what="its end")
+    for point, following in zip(points, [*points[1:], "none"], strict=True):
+        task = queue.submit()
+        stage = stages[point]
+        wait_for(lambda: queue.tasks.get(task.id).stage == stage, seconds=START_SECONDS, what=stage)  # noqa: B023
+        worker = queue.worker(queue.tasks.get(task.id).worker_id)
+        monkeypatch.setenv("WAN22_FAULTS", f"{following}=hang")  # of the worker that takes its place
+        queue.tasks.request_cancel(task.id)
+        queue.wait_status(task.id, TaskStatus.CANCELLED)
+        wait_for(lambda: is_gone(worker.pid), seconds=START_SECONDS, what="its end")  # noqa: B023
     wait_for(
         lambda: supervisor.state.worker_id != worker.id, seconds=START_SECONDS, what="the worker that takes its place"
     )
     assert supervisor.state.status is SupervisorStatus.RUNNING
     assert supervisor.state.restarts == 0, "it is not the worker's fault"
+    wait_for(lambda: not queue.leftovers(), seconds=START_SECONDS, what="the sweep of the worker that takes its place")
 
 
 def test_a_worker_waits_for_the_hub_and_for_its_disk_and_no_task_pays_for_it(queue: Queue) -> None:
