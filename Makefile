@@ -8,18 +8,19 @@ BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
 PIP_VERSION := 26.3
 
-# Of `make chaos` and `make soak`.
+# Of `make chaos`, `make soak` and `make damage`.
 KILLS ?= 200
 TASKS ?= 60
 SEED ?= 22
 MINUTES ?= 30
+SEEDS ?= 200
 
 PROMPT ?= a red circle moving right on a navy background
 DEMO_HOME := $(CURDIR)/.demo
 DEMO_FILE ?= demo.mp4
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test check bench chaos outages soak docs format lock clean
+.PHONY: help install demo serve test check bench chaos damage outages soak docs format lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -77,6 +78,9 @@ soak: $(VENV)/.installed ## Work for MINUTES and see whether memory, handles, th
 
 outages: $(VENV)/.dev ## Take the disk, the database and the clock from a server in mid-clip, a minute each; a quarter of an hour
 	@$(BIN)/python -m benchmarks.outages
+
+damage: $(VENV)/.installed ## Overwrite 200 bytes of a database, SEEDS times, and start a server on it; an hour
+	@$(BIN)/python -m benchmarks.damage --seeds $(SEEDS)
 
 docs: $(VENV)/.dev ## Write what the documents derive from the code: map, list of files, API schema
 	@$(BIN)/python -m docs.generate

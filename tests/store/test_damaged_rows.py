@@ -25,6 +25,7 @@ DAMAGE = {
     "cut JSON": "request = substr(request, 1, 20)",
     "no object": "request = '[1]'",
     "no text": "request = CAST(x'7bff22' AS TEXT)",
+    "a byte of the prompt": "request = replace(request, 'circle', CAST(x'ff' AS TEXT) || 'ircle')",
     "no date": "created_at = 'yesterday'",
     "no state of ours": "adjustments = '7'",
 }

@@ -78,6 +78,7 @@ class TaskUnreadable(GenerationFailed):
     """What this task asks for cannot be read from the database."""
 
     code = "task_unreadable"
+    status = 410
     suggestions = (
         "Send the request again.",
         "If a newer version of wan22 queued it, install that version again and retry the task.",

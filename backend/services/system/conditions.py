@@ -29,6 +29,8 @@ from backend.store.workers import WorkerState
 #: Usage above which the machine is short of space, in percent.
 DISK_WARNING_PERCENT = 95.0
 MEMORY_WARNING_PERCENT = 95.0
+#: Damaged rows that a condition names; a longer list helps nobody.
+_NAMED = 3
 
 log = structlog.get_logger(__name__)
 
@@ -176,6 +178,11 @@ def _upkeep(services: Services, database: Database) -> Condition:
         faults.append(restored.sentence)
     if last is not None:
         faults += last.failures
+    if rows := services.janitor.damaged_rows:
+        faults.append(
+            f"{len(rows)} rows of the database cannot be read and are left out; `wan22 db check` lists them:"
+            f" {', '.join(row.split(':')[0] for row in rows[:_NAMED])}"
+        )
     faults += services.videos.faults()
     if faults:
         return _degraded("; ".join(faults))

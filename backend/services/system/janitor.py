@@ -7,6 +7,7 @@ after a failure: what one task of it cannot do now does not keep the others from
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ from backend.store.engine import Database
 from backend.store.tasks import TaskStore
 from backend.store.upkeep.backups import Backups
 from backend.store.upkeep.retention import Retention, RowLimits, Rows
+from backend.store.upkeep.rows_check import unreadable_rows
 
 _DAY, _HOUR = 86_400.0, 3_600.0
 #: Beginnings of names in the outputs folder that belong to a task are its id, this long.
@@ -69,7 +71,9 @@ class Janitor:
         self._retention = Retention(database)
         self._thread = Repeating("janitor", self.sweep, settings.janitor_seconds)
         self._stopping = self._thread.stopping.is_set
+        self._rows = threading.Thread(target=self._read_rows, name="rows", daemon=True)
         self.last: Round | None = None  #: the newest round since the start
+        self.damaged_rows: tuple[str, ...] = ()  #: of the database, each as its table, its key and the fault
         self.backups = Backups(home.backups)
 
     def start(self) -> None:
@@ -78,10 +82,13 @@ class Janitor:
             self._videos.adopt(self._stopping)
         finally:
             self._thread.start()
+            self._rows.start()
 
     def stop(self) -> None:
         """End after the current batch."""
         self._thread.stop()
+        if self._rows.ident is not None:
+            self._rows.join()
 
     def sweep(self) -> Round:
         """Run one round and return what it did."""
@@ -122,7 +129,20 @@ class Janitor:
         made = self.backups.make(self._database)
         gone = self.backups.prune(self._settings.backup_copies)
         log.info("database.copied", backup=made.path.name, bytes=made.size_bytes, older_deleted=gone)
+        self._read_rows()
         return made.path.name
+
+    def _read_rows(self) -> None:
+        """Read every row, as at each start and with each copy: a damaged one is to be told before somebody needs it."""
+        if self._database.file is None:
+            return
+        try:
+            self.damaged_rows = tuple(unreadable_rows(self._database.file, self._stopping))
+        except WanError as error:  # the database itself is at fault, and says so in its own place
+            log.warning("janitor.failed", what="reading every row", reason=error.message)
+            return
+        for row in self.damaged_rows:
+            log.error("database.row_unreadable", row=row)
 
     def _clear_files(self) -> int:
         cleared = 0

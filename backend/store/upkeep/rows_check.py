@@ -11,43 +11,61 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Engine, NullPool, Row, Table, create_engine, select
+from sqlalchemy.exc import DBAPIError
 
 from backend.core.domain import Task
 from backend.core.errors.generation import TaskUnreadable
+from backend.core.errors.surroundings import StoreUnavailable
 from backend.core.requests.forms import GenerationRequest
-from backend.store.rows import to_event, to_output, to_task
+from backend.store.rows import strict_json, to_event, to_output, to_task
 from backend.store.tables import events, outputs, tasks
 
 _LISTED: Final = 20  # a longer list helps nobody
 _BATCH: Final = 500
 
 
-def unreadable_rows(path: Path) -> list[str]:
+def unreadable_rows(path: Path, stop: Callable[[], bool] = lambda: False) -> list[str]:
     """Return the rows that cannot be read, at most twenty, each as its table, its key and the fault.
 
-    The file must be intact and have the newest schema.
+    The file must be intact and have the newest schema. `stop` is asked every few hundred rows.
+
+    Raises:
+        StoreUnavailable: the file cannot be read.
     """
-    address = f"{path.absolute().as_uri()}?mode=ro"
-    engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(address, uri=True), poolclass=NullPool)
+    engine = create_engine("sqlite://", creator=lambda: _open(path), poolclass=NullPool, json_deserializer=strict_json)
     found: list[str] = []
-    for table, key, read in (
-        (tasks, tasks.c.id, _task),
-        (events, events.c.id, to_event),
-        (outputs, outputs.c.task_id, to_output),
-    ):
-        found += _of_table(engine, table, key, read)
+    try:
+        for table, key, read in (
+            (tasks, tasks.c.id, _task),
+            (events, events.c.id, to_event),
+            (outputs, outputs.c.task_id, to_output),
+        ):
+            found += _of_table(engine, table, key, read, stop)
+    except DBAPIError as error:
+        raise StoreUnavailable("Not every row of the database could be read") from error
     return found[:_LISTED]
 
 
-def _of_table(engine: Engine, table: Table, key: ColumnElement[Any], read: Callable[[Row[Any]], object]) -> list[str]:
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    # What is no UTF-8 is found row by row, instead of failing a whole list.
+    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+    return connection
+
+
+def _of_table(
+    engine: Engine, table: Table, key: ColumnElement[Any], read: Callable[[Row[Any]], object], stop: Callable[[], bool]
+) -> list[str]:
     with engine.connect() as connection:
         keys = connection.execute(select(key).order_by(key)).scalars().all()
     found: list[str] = []
     for start in range(0, len(keys), _BATCH):
+        if stop():
+            break
         batch = keys[start : start + _BATCH]
         if _fault(engine, table, key, batch, read) is not None:
             faults = ((one, _fault(engine, table, key, [one], read)) for one in batch)
-            found += [f"{table.name} {one}: {fault}" for one, fault in faults if fault is not None]
+            found += [f"{table.name} {_shown(one)}: {fault}" for one, fault in faults if fault is not None]
         if len(found) >= _LISTED:
             break
     return found
@@ -60,10 +78,17 @@ def _fault(
     with engine.connect() as connection:
         try:
             for row in connection.execute(select(table).where(key.in_(keys))):
+                for value in row:
+                    if isinstance(value, str):
+                        value.encode()
                 read(row)
         except (TaskUnreadable, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-            return f"{type(error).__name__}: {error}"
+            return f"{type(error).__name__}: {_shown(error)}"
     return None
+
+
+def _shown(value: object) -> str:
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def _task(row: Row[Any]) -> Task:

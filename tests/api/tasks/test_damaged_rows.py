@@ -25,7 +25,7 @@ def test_a_damaged_task_breaks_no_list_and_no_submit(served: Served) -> None:
     assert served.client.get("/api/v1/queue/poll").status_code == 200
     assert served.client.get(f"/api/v1/queue/{newer}").json()["prompt"] == GOOD["prompt"]
     answer = served.client.get(f"/api/v1/queue/{bad}")
-    assert (answer.status_code, answer.json()["error"]) == (500, "task_unreadable")
+    assert (answer.status_code, answer.json()["error"]) == (410, "task_unreadable")
     assert served.client.post(f"/api/v1/queue/{bad}/cancel").status_code == 200
 
 

@@ -208,6 +208,23 @@ def test_the_database_is_copied_once_a_day_and_old_copies_go(keeper: Keeper) -> 
     assert copies.list()[-1].path.name == "wan22-20260104T000000Z.db"
 
 
+def test_damaged_rows_are_found_at_the_start_and_with_each_copy(keeper: Keeper) -> None:
+    first, second = submit(keeper.tasks), submit(keeper.tasks)
+
+    def damage(task_id: str) -> None:
+        with keeper.database.begin() as connection:
+            connection.execute(text("UPDATE tasks SET request = '[' WHERE id = :id"), {"id": task_id})
+
+    damage(first.id)
+    keeper.janitor.start()
+    wait_for(lambda: keeper.janitor.damaged_rows, what="the damaged row")
+    assert [row.split(":")[0] for row in keeper.janitor.damaged_rows] == [f"tasks {first.id}"]
+    damage(second.id)
+    assert keeper.janitor.sweep().backup is not None
+    assert len(keeper.janitor.damaged_rows) == 2
+    keeper.janitor.stop()
+
+
 def test_a_round_goes_on_after_a_failure_and_names_it(keeper: Keeper) -> None:
     keeper.home.backups.write_text("a file in its place")
     task_id = new_task_id()

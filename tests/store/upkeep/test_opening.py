@@ -190,9 +190,12 @@ def test_a_text_that_was_changed_is_found_by_reading_every_row(owner: Owner) -> 
     with owner.database.begin() as connection:
         connection.execute(text("UPDATE tasks SET request = '{\"prompt\": ' WHERE id = :id"), {"id": ids[3]})
         connection.execute(text("UPDATE tasks SET request = '{}' WHERE id = :id"), {"id": ids[5]})
+        no_utf8 = "UPDATE tasks SET request = replace(request, 'slowly', CAST(x'ff' AS TEXT)) WHERE id = :id"
+        connection.execute(text(no_utf8), {"id": ids[7]})
     assert inspect_file(owner.home.database, thorough=True).condition is FileCondition.INTACT
     found = unreadable_rows(owner.home.database)
-    assert [row.split(":")[0] for row in found] == [f"tasks {ids[3]}", f"tasks {ids[5]}"]
+    assert [row.split(":")[0] for row in found] == [f"tasks {ids[number]}" for number in (3, 5, 7)]
+    "".join(found).encode()  # can be shown
 
 
 def test_a_database_that_was_removed_on_purpose_is_made_anew_only_where_nothing_speaks_of_it(owner: Owner) -> None:
