@@ -15,6 +15,7 @@ import structlog
 
 from backend.core.domain import Output, Progress, Stage, StopRequest, Task, TaskStatus
 from backend.core.errors.base import WanError
+from backend.core.errors.cuda import DeviceFailed
 from backend.core.errors.interruptions import LeaseLost, TaskCancelled, TaskHeldUp, TaskPaused, WorkerStopping
 from backend.core.errors.surroundings import StoreFailed
 from backend.core.planning.memory_level import MemoryAlert
@@ -207,9 +208,10 @@ class Attempt:
         self._tasks.lose(self.task.id, self._token, loss)
         self._lost.set()
 
-    def lose_device(self, reason: str) -> None:
+    def lose_device(self, error: DeviceFailed) -> None:
         """Hand the task back because this process must end; the attempt counts as in `lose`. Raises like `release`."""
-        self._persist(lambda: self._tasks.lose(self.task.id, self._token, Loss(reason)))
+        loss = Loss(error.message.rstrip("."), error=type(error))
+        self._persist(lambda: self._tasks.lose(self.task.id, self._token, loss))
 
     def _persist(self, write: Callable[[], None]) -> None:
         self.signs.exempt = True  # it waits for the database, as long as that takes

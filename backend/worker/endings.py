@@ -8,6 +8,7 @@ from functools import partial
 import structlog
 
 from backend.core.errors.base import WanError
+from backend.core.errors.cuda import DeviceFailed
 from backend.core.errors.models import HubRateLimited, HubUnreachable
 from backend.core.errors.repeats import pause_before_repeat
 from backend.core.errors.surroundings import StorageFull
@@ -49,11 +50,9 @@ class Endings:
     def of(self, attempt: Attempt, error: WanError) -> Callable[[], None]:
         """Return the call that records an attempt which this error ended."""
         task = attempt.task
-        if error.ends_process:
+        if isinstance(error, DeviceFailed):
             self.last_words = f"{error.message.rstrip('.')} while it worked on {task.id}"
-            if task.attempt < task.max_attempts:
-                return partial(attempt.lose_device, error.message.rstrip("."))
-            return partial(attempt.fail, error)
+            return partial(attempt.lose_device, error)
         if isinstance(error, HubUnreachable | HubRateLimited):
             return self._wait_for_hub(attempt, error)
         # A model that is missing needs more room than any video: others must not wait for it.

@@ -34,13 +34,14 @@ def test_a_failed_device_ends_the_worker_and_the_task_goes_on_in_a_new_one(
     assert queue.videos() == [f"{task.id}.mp4"]
 
 
-def test_the_last_attempt_fails_with_the_error_of_the_device(queue: Queue) -> None:
+def test_an_attempt_without_progress_that_is_the_last_fails_with_the_error_of_the_device(queue: Queue) -> None:
     task = queue.submit(max_attempts=1)
     waiting = queue.submit()
     worker = queue.start_worker("first", WAN22_FAULTS="denoise.step:1=ecc")
     assert worker.wait(START_SECONDS) == DEVICE_FAILED_STATUS
     failed = queue.tasks.get(task.id)
     assert (failed.status, failed.error_code) == (TaskStatus.FAILED, "device_memory_fault")
+    assert "while it denoised" in (failed.error_message or "")
     assert failed.error_actions == ({"action": "resubmit", "changes": {}},)
     assert queue.tasks.get(waiting.id).status is TaskStatus.PENDING
 
