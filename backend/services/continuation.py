@@ -90,13 +90,13 @@ class Continuation:
         )
 
     def _record(self, output_id: str) -> GenerationRequest:
-        return GenerationRequest.from_json(self._outputs.get(output_id).metadata["request"])
+        return GenerationRequest.from_json(self._outputs.get(output_id).metadata.get("request"))
 
     def _links(self, output_id: str) -> int:
         """Count the clips of the chain that ends here, inclusive; a deleted clip ends the count."""
         links, link = 0, self._outputs.find(output_id)
         while link is not None and links <= LONG_CHAIN:
             links += 1
-            before = link.metadata["request"].get("extends")
+            before = (link.metadata.get("request") or {}).get("extends")
             link = None if before is None else self._outputs.find(before)
         return links

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, create_engine, event, inspect, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InternalError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from backend.core.errors.base import WanError
-from backend.core.errors.surroundings import BadSettings, StorageFull, StoreFailed, StoreUnavailable
+from backend.core.errors.surroundings import BadSettings, DatabaseDamaged, StorageFull, StoreFailed, StoreUnavailable
 from backend.store.rows import from_json
 from backend.store.schema import newest_revision, upgrade
 from backend.store.sqlite_file import SameFile, explain
@@ -180,6 +180,19 @@ class Database:
         with self._translated(), self._engine.connect() as connection, _closing_cursors(connection):
             connection.exec_driver_sql(_GIVES_PAGES_BACK)
             connection.exec_driver_sql("VACUUM")
+
+    def rebuild_indexes(self) -> None:
+        """Make the indexes of an SQLite database anew from its tables.
+
+        Raises:
+            DatabaseDamaged: two rows have one key.
+            StorageFull, StoreUnavailable: it could not be written.
+        """
+        with self._turn():
+            try:
+                self._outside_transactions("REINDEX")
+            except IntegrityError as error:
+                raise DatabaseDamaged("The indexes of the database cannot be rebuilt: rows share one key") from error
 
     def _outside_transactions(self, statement: str, parameters: tuple[str, ...] = ()) -> None:
         # A checkpoint answers with a row that nobody reads, and beside an unfinished statement SQLite cannot vacuum.

@@ -71,7 +71,7 @@ class OutputStore:
             .where(outputs.c.task_id.in_(task_ids), or_(outputs.c.model.is_(None), outputs.c.model != tasks.c.model))
         )
         with self._database.read() as connection:
-            return {row.task_id: to_output(row) for row in connection.execute(query)}
+            return {output.task_id: output for output in readable(connection.execute(query).all(), to_output)}
 
     def uses(self) -> dict[str, ModelUse]:
         """Return for each model its number of videos, when the last was made, and the mean seconds; no mocks."""
@@ -97,10 +97,10 @@ class OutputStore:
         return output
 
     def find(self, task_id: str) -> Output | None:
-        """Return one output, or None when this task has none."""
+        """Return one output, or None when this task has none that can be read."""
         with self._database.read() as connection:
-            row = connection.execute(select(outputs).where(outputs.c.task_id == task_id)).one_or_none()
-        return None if row is None else to_output(row)
+            rows = connection.execute(select(outputs).where(outputs.c.task_id == task_id)).all()
+        return next(iter(readable(rows, to_output)), None)
 
     def video_path(self, task_id: str) -> Path:
         """Return the path of the video.

@@ -129,7 +129,8 @@ def _mock_reason(record: dict[str, Any]) -> str:
 
 
 def to_output(row: Row[Any]) -> Output:
-    """Read a row of `outputs`."""
+    """Read a row of `outputs`; a damaged record is empty: the video has its own copy."""
+    record = row.metadata if isinstance(row.metadata, dict) else {}
     return Output(
         task_id=row.task_id,
         filename=row.filename,
@@ -140,9 +141,9 @@ def to_output(row: Row[Any]) -> Output:
         num_frames=row.num_frames,
         fps=row.fps,
         generation_seconds=row.generation_seconds,
-        warnings=tuple(row.warnings),
-        metadata=row.metadata,
+        warnings=tuple(row.warnings or ()),
+        metadata=record,
         created_at=moment(row.created_at),
         model=row.model,
-        mock=None if row.model is not None else _mock_reason(row.metadata),
+        mock=None if row.model is not None else _mock_reason(record),
     )

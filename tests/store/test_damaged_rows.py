@@ -91,6 +91,18 @@ def test_a_damaged_event_or_output_leaves_the_others_readable(sqlite: Database, 
     assert [output.task_id for output in outputs.list()] == [done[1].id]
     assert [event.number for event in EventLog(sqlite).of_task(done[0].id)] == [1, 2, 3]
     assert EventLog(sqlite).of_task(done[0].id)[1].type is EventType.STARTED
+    assert outputs.find(done[0].id) is None
+
+
+def test_a_damaged_record_of_a_video_keeps_its_video_in_the_gallery(sqlite: Database, tmp_path: Path) -> None:
+    store, outputs = TaskStore(sqlite), OutputStore(sqlite, Home(tmp_path / "home").create())
+    task = submit(store)
+    store.complete(task.id, claimed(store)[1], output_of(task.id))
+    with sqlite.begin() as connection:
+        connection.execute(text("UPDATE outputs SET metadata = '{\"result', warnings = '[', model = NULL"))
+    (listed,) = outputs.list()
+    assert (listed.task_id, listed.metadata, listed.warnings) == (task.id, {}, ())
+    assert outputs.not_as_asked([task.id]) == {task.id: listed}
 
 
 def test_a_request_of_a_newer_version_is_shown_and_not_run(store: TaskStore, database: Database) -> None:

@@ -180,12 +180,14 @@ class GenerationRequest:
         return {name: value for name, value in values.items() if name not in left_out or value != left_out[name]}
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> GenerationRequest:
+    def from_json(cls, values: Any) -> GenerationRequest:
         """Rebuild the request that `to_json` wrote; values unknown to an older version take their defaults.
 
         Raises:
             TaskUnreadable: a value is damaged, or a newer version wrote one that this version does not know.
         """
+        if not isinstance(values, dict):
+            raise TaskUnreadable
         unknown = sorted(set(values) - {one.name for one in fields(cls)})
         if unknown:
             raise TaskUnreadable(f"This version does not know {', '.join(unknown)} in this request")

@@ -27,7 +27,7 @@ from backend.store.engine import Database
 from backend.store.tasks import TaskStore
 from backend.store.upkeep.backups import Backups
 from backend.store.upkeep.retention import Retention, RowLimits, Rows
-from backend.store.upkeep.rows_check import unreadable_rows
+from backend.store.upkeep.rows_check import indexes_differ, unreadable_rows
 
 _DAY, _HOUR = 86_400.0, 3_600.0
 #: Beginnings of names in the outputs folder that belong to a task are its id, this long.
@@ -133,10 +133,13 @@ class Janitor:
         return made.path.name
 
     def _read_rows(self) -> None:
-        """Read every row, as at each start and with each copy: a damaged one is to be told before somebody needs it."""
+        """Read every row, at each start and with each copy: damage is told before somebody needs what it hit."""
         if self._database.file is None:
             return
         try:
+            if (difference := indexes_differ(self._database.file)) is not None:
+                log.error("database.indexes_differ", difference=difference)
+                self._database.rebuild_indexes()
             self.damaged_rows = tuple(unreadable_rows(self._database.file, self._stopping))
         except WanError as error:  # the database itself is at fault, and says so in its own place
             log.warning("janitor.failed", what="reading every row", reason=error.message)

@@ -1,5 +1,7 @@
 """Reads every row of an SQLite database as the server does: a flipped bit in a text damages no page, only its row.
 
+Compares the indexes with the rows, too: a flipped bit in a key makes them differ.
+
 Opens the file read-only, so that a copy stays what it is.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +47,23 @@ def unreadable_rows(path: Path, stop: Callable[[], bool] = lambda: False) -> lis
     except DBAPIError as error:
         raise StoreUnavailable("Not every row of the database could be read") from error
     return found[:_LISTED]
+
+
+def indexes_differ(path: Path) -> str | None:
+    """Return how the indexes differ from their tables, None when they agree; otherwise the file must be intact.
+
+    A query that uses such an index finds too few rows: a waiting task, for one, would never run.
+
+    Raises:
+        StoreUnavailable: the file cannot be read.
+    """
+    try:
+        with closing(_open(path)) as connection:
+            found = [str(line) for (line,) in connection.execute("PRAGMA integrity_check")]
+    except sqlite3.DatabaseError as error:
+        raise StoreUnavailable("Not every row of the database could be read") from error
+    about_indexes = [line for line in found if "index" in line]
+    return "; ".join(about_indexes[:_LISTED]) or None
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -29,6 +29,7 @@ from backend.store.events import EventLog
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
 from backend.store.upkeep.adoption import VideoRegister
+from backend.store.upkeep.rows_check import indexes_differ
 from tests.store.samples import claimed, submit
 from tests.support.server import wait_for
 
@@ -223,6 +224,23 @@ def test_damaged_rows_are_found_at_the_start_and_with_each_copy(keeper: Keeper) 
     assert keeper.janitor.sweep().backup is not None
     assert len(keeper.janitor.damaged_rows) == 2
     keeper.janitor.stop()
+
+
+def test_an_index_that_differs_from_its_table_is_made_anew(keeper: Keeper) -> None:
+    first, second = submit(keeper.tasks), submit(keeper.tasks)
+    keeper.database.checkpoint()
+    keeper.database.close()
+    file = keeper.home.database
+    content = file.read_bytes()
+    damaged = first.id[:-1] + ("0" if first.id[-1] != "0" else "1")
+    # The last place of the id is its entry in the index of the table's key, or its row: one of them is changed.
+    file.write_bytes(damaged.encode().join(content.rsplit(first.id.encode(), 1)))
+    assert indexes_differ(file) is not None
+    keeper.janitor.start()
+    wait_for(lambda: indexes_differ(file) is None, what="new indexes")
+    keeper.janitor.stop()
+    assert {task.id for task in keeper.tasks.list()} - {damaged} <= {first.id, second.id}
+    assert len(keeper.tasks.list()) == 2
 
 
 def test_a_round_goes_on_after_a_failure_and_names_it(keeper: Keeper) -> None:
