@@ -136,6 +136,7 @@ def serve(settings: Settings) -> None:
             timeout_keep_alive=settings.keep_alive_seconds,
             timeout_graceful_shutdown=REQUEST_GRACE_SECONDS,
             server_header=False,
+            ws_per_message_deflate=False,  # 250 KB for each client, to make messages of 500 bytes shorter
             ws_max_size=64 * 1024,  # clients send short messages; the default accepts 16 MiB from anyone
         )
         with _announced(home, settings.host, port, instance):

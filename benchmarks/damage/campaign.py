@@ -16,8 +16,11 @@ from typing import Any, Final
 import httpx2
 
 from backend.core.errors.base import WanError
+from backend.store.engine import Database
+from backend.store.tasks import TaskStore
 from backend.store.upkeep.rows_check import unreadable_rows
 from benchmarks.home_server import HomeServer, Late, wait_for
+from tests.store.samples import output_of
 
 SETTINGS: Final = {
     "WAN22_DEVICE": "cpu",
@@ -26,6 +29,9 @@ SETTINGS: Final = {
     "HF_HUB_OFFLINE": "1",
     "WAN22_AUTO_DOWNLOAD": "false",
 }
+#: One server in so many has a worker.
+_WITH_WORKER: Final = 5
+_LEASE_SECONDS: Final = 30.0
 #: Bytes that are overwritten, at one place.
 BYTES: Final = 200
 #: Ended and waiting tasks of the home. They are mocks: a task goes its whole way in a tenth of a second.
@@ -45,7 +51,7 @@ _READS: Final = (
     "/api/v1/outputs",
     "/api/v1/models/status",
     "/api/v1/system/health",
-    "/ready",
+    "/ready",  # the last one: without a worker, it is 503
 )
 #: How long the tasks of a damaged home may take to end, in seconds.
 _PATIENCE: Final = 120.0
@@ -71,6 +77,7 @@ class Found:
 
     seed: int
     has_copy: bool  #: whether the home had a copy of its database
+    has_worker: bool
     outcome: Outcome = Outcome.UNHARMED
     damaged_rows: int = 0
     broken: list[str] = field(default_factory=list)  #: what did not hold, as sentences
@@ -105,8 +112,12 @@ def prepared(folder: Path) -> Iterator[Path]:
 
 
 def try_seed(seed: int, home: Path, folder: Path) -> Found:
-    """Damage a copy of the home and start a server on it; every second home has a copy of its database."""
-    found = Found(seed, has_copy=seed % 2 == 0)
+    """Damage a copy of the home and start a server on it; every second home has a copy of its database.
+
+    Every fifth server has a worker. For the others the campaign claims and completes the tasks through the store, as a
+    worker does: starting one takes longer than all the rest.
+    """
+    found = Found(seed, has_copy=seed % 2 == 0, has_worker=seed % _WITH_WORKER == 0)
     own = folder / "home"
     shutil.copytree(home, own)
     database = own / "wan22.db"
@@ -115,7 +126,7 @@ def try_seed(seed: int, home: Path, folder: Path) -> Found:
     _overwrite(database, seed)
     damaged = _damaged(database)
     found.damaged_rows = len(damaged or ())
-    server = HomeServer(folder, SETTINGS)
+    server = HomeServer(folder, SETTINGS | {"WAN22_WORKER": "true" if found.has_worker else "false"})
     try:
         _judge(server, found, damaged)
     except Late as late:
@@ -157,16 +168,31 @@ def _work(server: HomeServer, found: Found, damaged: set[str]) -> None:
     server.client.post("/api/v1/queue/resume")
     new = _submit(server.client, 1000)
     deadline = time.monotonic() + _PATIENCE
+    if not found.has_worker:
+        _complete_all(server, deadline)
     while _unfinished(server) and time.monotonic() < deadline:
         time.sleep(0.1)
     for task_id in {*waiting, new} - damaged:
         status = (server.ask(f"/api/v1/queue/{task_id}") or {}).get("status")
         if status not in _ENDS or (task_id == new and status != "completed"):
             found.broken.append(f"task {task_id} is {status}")
-    for path in _READS:
+    for path in _READS if found.has_worker else _READS[:-1]:
         answers = [server.client.get(path).status_code for _ in range(_ROUNDS)]
         if answers[-1] >= 500:
             found.broken.append(f"{path} is answered with {answers}")
+
+
+def _complete_all(server: HomeServer, deadline: float) -> None:
+    """Do what a worker does with the waiting tasks, without making videos."""
+    database = Database(server.home / "wan22.db", checkpointer=False, creates=False)
+    store = TaskStore(database)
+    try:
+        while _unfinished(server) > 0 and time.monotonic() < deadline:
+            task = store.claim("campaign", _LEASE_SECONDS)  # None also for one that cannot be read: it has failed
+            if task is not None and task.lease_token is not None:
+                store.complete(task.id, task.lease_token, output_of(task.id))
+    finally:
+        database.close()
 
 
 def _warnings(server: HomeServer) -> list[str]:

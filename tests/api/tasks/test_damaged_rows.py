@@ -29,6 +29,18 @@ def test_a_damaged_task_breaks_no_list_and_no_submit(served: Served) -> None:
     assert served.client.post(f"/api/v1/queue/{bad}/cancel").status_code == 200
 
 
+def test_a_video_whose_record_is_damaged_stays_in_every_list(served: Served) -> None:
+    done = served.complete_one()
+    with served.services.tasks._database.begin() as connection:
+        connection.execute(text("UPDATE outputs SET metadata = '{\"request', warnings = '['"))
+    (listed,) = served.client.get("/api/v1/outputs").json()["videos"]
+    assert (listed["id"], listed["prompt"], listed["model_type"]) == (done, "", GOOD["model_type"])
+    assert served.client.get(f"/api/v1/outputs/{done}").status_code == 200
+    assert served.client.get(f"/api/v1/outputs/{done}/video").status_code == 200
+    assert served.client.get("/api/v1/queue").status_code == 200
+    assert served.client.post(f"/api/v1/outputs/{done}/extend", json={}).status_code == 410
+
+
 @pytest.mark.parametrize(("owner", "call"), [(TaskStore, "queue_position"), (Forecast, "until_done")])
 def test_a_queued_task_is_never_answered_with_an_error(
     served: Served, monkeypatch: pytest.MonkeyPatch, owner: type, call: str
