@@ -220,6 +220,8 @@ class Database:
             yield
         except PoolTimeout as error:
             raise StoreUnavailable from error
+        except UnicodeDecodeError as error:  # from the driver: SQLite's message quotes what is damaged
+            raise DatabaseDamaged("The database is damaged: a message of SQLite is not text") from error
         except DBAPIError as error:
             translated = self._translate(error)
             if translated is None:

@@ -71,7 +71,10 @@ def inspect_file(path: Path, *, seconds: float | None = CHECK_SECONDS, thorough:
         return Inspection(FileCondition.DAMAGED, reason="it is not an SQLite database")
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
             return _judge(connection, seconds, thorough)
+    except UnicodeDecodeError:  # from the driver: SQLite's message quotes what is damaged
+        return Inspection(FileCondition.DAMAGED, reason="its schema is not text")
     except sqlite3.DatabaseError as error:
         if _primary(error) in _DAMAGED:
             return Inspection(FileCondition.DAMAGED, reason=str(error))

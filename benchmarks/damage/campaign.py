@@ -235,5 +235,5 @@ def _damaged(database: Path) -> list[str] | None:
             if file.execute("PRAGMA quick_check").fetchone()[0] != "ok":
                 return None
         return unreadable_rows(database)
-    except (sqlite3.DatabaseError, WanError):
+    except (sqlite3.DatabaseError, UnicodeDecodeError, WanError):
         return None

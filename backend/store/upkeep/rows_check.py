@@ -44,7 +44,7 @@ def unreadable_rows(path: Path, stop: Callable[[], bool] = lambda: False) -> lis
             (outputs, outputs.c.task_id, to_output),
         ):
             found += _of_table(engine, table, key, read, stop)
-    except DBAPIError as error:
+    except (DBAPIError, UnicodeDecodeError) as error:
         raise StoreUnavailable("Not every row of the database could be read") from error
     return found[:_LISTED]
 
@@ -60,7 +60,7 @@ def indexes_differ(path: Path) -> str | None:
     try:
         with closing(_open(path)) as connection:
             found = [str(line) for (line,) in connection.execute("PRAGMA integrity_check")]
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise StoreUnavailable("Not every row of the database could be read") from error
     about_indexes = [line for line in found if "index" in line]
     return "; ".join(about_indexes[:_LISTED]) or None

@@ -53,11 +53,11 @@ def _unfinished(damaged: Path, newest: int) -> Iterator[dict[str, Any]]:
             for number in range(newest + 1, min(int(last["seq"]) if last else 0, newest + _MOST) + 1):
                 try:
                     found = connection.execute("SELECT * FROM tasks WHERE number = ?", (number,)).fetchone()
-                except sqlite3.DatabaseError:
+                except (sqlite3.DatabaseError, UnicodeDecodeError):
                     continue  # its page is damaged
                 if found is not None and found["status"] not in TERMINAL and found["deleted_at"] is None:
                     yield dict(found)
-    except (sqlite3.DatabaseError, IndexError):
+    except (sqlite3.DatabaseError, UnicodeDecodeError, IndexError):
         return  # nothing of it can be read
 
 

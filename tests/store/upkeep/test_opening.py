@@ -47,9 +47,11 @@ def spoil(path: Path, how: str) -> None:
             damage_last_page(path)
         case "cut off":
             path.write_bytes(path.read_bytes()[: 3 * PAGE + 100])
+        case "a damaged schema":
+            path.write_bytes(path.read_bytes().replace(b"CREATE TABLE events", b"CREATE \xd7\xd7BLE e\xd7ents"))
 
 
-SPOILT = ("missing", "zero bytes", "a PNG", "a damaged page", "cut off")
+SPOILT = ("missing", "zero bytes", "a PNG", "a damaged page", "cut off", "a damaged schema")
 
 
 def test_a_new_home_gets_a_new_database(owner: Owner) -> None:
