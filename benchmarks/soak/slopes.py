@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from benchmarks.soak.sampler import Sample
 
-#: Samples of a process before this age are its warm-up, in hours: caches fill, and the allocator finds its size.
-WARM_UP_HOURS: Final = 3 / 60
+#: Samples of a process before this age are its warm-up, in hours: every thread of the pool works for the first time,
+#: the caches of the database's connections fill, and the allocator finds its size.
+WARM_UP_HOURS: Final = 10 / 60
 #: Width of a confidence interval of 95 %, in standard errors on either side.
 _WIDTH: Final = 1.96
 #: Fewest samples of a process that count.
