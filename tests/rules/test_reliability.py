@@ -13,7 +13,8 @@ FAULTS = 40
 #: Faults of workers and of the queue: one test each that has their number in its name.
 OWN_TESTS = {1, 2, 4, 5, 6, 7, 8, 9, 13, 31}
 
-ROWS = {int(row[1]): row for row in ROW.finditer((ROOT / "docs" / "reliability.md").read_text())}
+PAGE = (ROOT / "docs" / "reliability.md").read_text()
+ROWS = {int(row[1]): row for row in ROW.finditer(PAGE)}
 
 
 def test_every_fault_has_a_row() -> None:
@@ -22,10 +23,9 @@ def test_every_fault_has_a_row() -> None:
 
 def test_every_row_names_a_test_that_exists_or_says_that_there_is_nothing_to_test() -> None:
     for number, row in ROWS.items():
-        named = TEST.findall(row[3])
-        assert named or row[3] == "not built", number
-        for file, name in named:
-            assert re.search(rf"^(?:async )?def {name}\(", (ROOT / file).read_text(), re.MULTILINE), f"{file}::{name}"
+        assert TEST.findall(row[3]) or row[3] == "not built", number
+    for file, name in TEST.findall(PAGE):
+        assert re.search(rf"^(?:async )?def {name}\(", (ROOT / file).read_text(), re.MULTILINE), f"{file}::{name}"
 
 
 def test_a_test_that_is_numbered_after_a_fault_is_in_its_row() -> None:
