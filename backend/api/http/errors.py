@@ -33,6 +33,7 @@ _PLAIN_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_.-]{0,39}$")
 _RETRY_SECONDS = "2"
 #: Messages that clients of the earlier application expect.
 _MISSING = {"prompt": "Prompt is required", "model_type": "Model type is required"}
+_OUT_OF_RANGE = ("greater_than_equal", "less_than_equal")
 
 
 def request_id_of(scope: Scope) -> str:
@@ -134,6 +135,8 @@ def _fault(fault: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sentence(fault: Mapping[str, Any]) -> str:
+    if _field(fault["loc"]) == "lora_strength" and fault["type"] in _OUT_OF_RANGE:
+        return "LoRA strength must be between 0.0 and 2.0"  # as clients of the earlier application know it
     return about(_field(fault["loc"]), str(fault["msg"]))
 
 

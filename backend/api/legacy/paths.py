@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 
+from fastapi import Request
+
 from backend import __version__
 from backend.api.http.deps import ServicesDep
 from backend.api.http.routing import Routes
@@ -31,9 +33,9 @@ def numeric_stats(services: ServicesDep) -> SystemStats:
 
 
 @router.get("/system/health")
-def indicator_health(services: ServicesDep) -> SystemHealth:
+def indicator_health(services: ServicesDep, request: Request) -> SystemHealth:
     """Return the health with the status words of the health indicator."""
-    return health_answer(services, indicator_words=True)
+    return health_answer(services, request, indicator_words=True)
 
 
 @router.get("/health")

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from backend.api.models.downloads import download_view
 from backend.core.catalogue.table import models_in_force
-from backend.core.domain import DownloadPhase, DownloadProgress
+from backend.core.domain import DownloadPhase, DownloadProgress, iso, utcnow
 from backend.services.downloads.state import Download, DownloadState, Runner
 from backend.services.system.container import Sockets
 from backend.store.download_orders import Urgency
@@ -25,7 +25,7 @@ def publish_download(sockets: Sockets, before: DownloadState | None, download: D
 
 def download_message(before: DownloadState | None, download: Download) -> tuple[str, dict[str, Any]]:
     """Return the type and the data of the message about a download."""
-    data = download_view(download).model_dump(exclude_none=True)
+    data = download_view(download).model_dump(exclude_none=True) | {"timestamp": iso(utcnow())}
     if "progress" in data:
         data["progress_percent"] = data["progress"]
     if before is download.state:

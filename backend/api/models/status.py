@@ -25,6 +25,7 @@ from backend.core.requests.prompts import MAX_PROMPT_CHARS
 from backend.core.requests.rules import MAX_FPS, MAX_GUIDANCE, MAX_SEED, MAX_STEPS
 from backend.models.folder.manager import ModelState, Presence, folder_hint
 from backend.models.folder.manifest import read_last_seen, read_manifest
+from backend.services.downloads.state import RUNNING
 from backend.services.system.container import Services
 from backend.services.system.host_stats import MIB
 from backend.store.outputs import ModelUse
@@ -169,6 +170,7 @@ class ModelTotals(BaseModel):
     available_models: int
     loaded_models: int
     missing_models: int
+    downloading_models: int
     corrupted_models: int
     total_size_gb: float = Field(description="Of the installed files")
     last_updated: Timestamp
@@ -227,6 +229,7 @@ class ModelContext:
     workers: Sequence[WorkerInfo]
     needed: frozenset[str]  #: ids of models that a waiting or running task names
     uses: Mapping[str, ModelUse]
+    downloading: int  #: how many are being downloaded
 
     def holders(self, model_id: str) -> list[str]:
         """Return the ids of the workers that have this model in memory."""
@@ -277,6 +280,7 @@ def model_totals(states: Sequence[ModelState], scene: ModelContext) -> ModelTota
         available_models=_count(states, Presence.AVAILABLE),
         loaded_models=sum(bool(scene.holders(state.spec.id)) for state in states),
         missing_models=_count(states, Presence.MISSING),
+        downloading_models=scene.downloading,
         corrupted_models=_count(states, Presence.CORRUPTED),
         total_size_gb=round(sum(state.size_bytes for state in states) / GB, 3),
         last_updated=iso(utcnow()),
@@ -394,6 +398,7 @@ def _context(services: Services) -> ModelContext:
         workers=services.living_workers(),
         needed=frozenset(task.model for task in active),
         uses=services.outputs.uses(),
+        downloading=sum(one.state in RUNNING for one in services.control.all().values()),
     )
 
 

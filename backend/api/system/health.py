@@ -235,9 +235,9 @@ def _workers_and_tasks(services: Services) -> tuple[list[WorkerInfo], int | None
 
 
 @router.get("/system/health", summary="Whether everything works")
-def system_health(services: ServicesDep) -> SystemHealth:
+def system_health(services: ServicesDep, request: Request) -> SystemHealth:
     """Ask the database, the workers and the disk, and say what is wrong with them."""
-    return health_answer(services)
+    return health_answer(services, request)
 
 
 @router.get("/system/stats", summary="How busy the machine is")
@@ -299,7 +299,7 @@ def worker_view(worker: WorkerInfo) -> WorkerView:
     )
 
 
-def health_answer(services: Services, *, indicator_words: bool = False) -> SystemHealth:
+def health_answer(services: Services, request: Request, *, indicator_words: bool = False) -> SystemHealth:
     """Build the health answer; the health indicator uses other words for a problem."""
     found = diagnose(services)
     settings = services.settings
@@ -336,6 +336,8 @@ def health_answer(services: Services, *, indicator_words: bool = False) -> Syste
             "cors_enabled": bool(settings.cors_origins),
             "allowed_origins": settings.cors_origins,
             "websocket_available": True,
+            "request_origin": request.headers.get("origin", ""),  # both as they arrived, to find out what a proxy does
+            "host_header": request.headers.get("host", ""),
         },
         server_info={"configured_port": settings.port, "detected_port": settings.port, "environment": "production"},
         system_info=SystemInfo(

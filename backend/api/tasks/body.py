@@ -18,7 +18,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from backend.core.catalogue.spec import AUTO
 from backend.core.domain import Priority
-from backend.core.errors.requests import BodyTooLarge, InvalidRequest, LoraNotFound, MalformedBody
+from backend.core.errors.requests import InvalidImage, InvalidRequest, LoraNotFound, MalformedBody
 from backend.core.plain_words import nearest
 from backend.core.requests.forms import (
     Fit,
@@ -382,7 +382,7 @@ async def _from_form(form: FormData) -> tuple[dict[str, Any], dict[str, bytes]]:
             if name not in IMAGE_FIELDS:
                 raise InvalidRequest("Only `image` and `end_image` may be files")
             if (value.size or 0) > MAX_IMAGE_BYTES:
-                raise BodyTooLarge("Image file too large. Maximum size is 10MB")
+                raise InvalidImage("Image file too large. Maximum size is 10MB", details={"field": name})
             if value.size or value.filename:  # browsers send an unnamed empty file for an empty input
                 images[name] = await value.read()
         elif name in IMAGE_FIELDS:

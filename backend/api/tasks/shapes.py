@@ -98,6 +98,7 @@ class TaskInfo(BaseModel):
     num_frames: int
     fps: float
     seed: int
+    lora_path: str | None = Field(None, description="Id of the first LoRA, as older clients send it")
     lora_strength: float
     status: TaskStatus
     progress: int = Field(ge=0, le=100)
@@ -171,6 +172,7 @@ def task_info(
         num_frames=request.num_frames,
         fps=request.fps,
         seed=request.seed,
+        lora_path=request.loras[0].id if request.loras else None,
         lora_strength=request.loras[0].strength if request.loras else 1.0,
         status=task.status,
         progress=_percent(task),
@@ -228,8 +230,8 @@ def time_left(seconds: float | None) -> float | None:
 
 
 def minutes(seconds: float | None) -> int | None:
-    """Round an estimate up to whole minutes."""
-    return None if seconds is None else math.ceil(seconds / 60)
+    """Round an estimate up to whole minutes, at least one."""
+    return None if seconds is None else max(1, math.ceil(seconds / 60))
 
 
 def _percent(task: Task) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.core.errors.lookups import InputMissing
-from backend.core.errors.requests import BodyTooLarge, InvalidImage
+from backend.core.errors.requests import InvalidImage
 from backend.core.files import storage_errors, sync_folder, write_bytes
 from backend.core.paths import Home
 from backend.core.requests.forms import ImageRef
@@ -44,14 +44,13 @@ class InputStore:
         """Validate an uploaded image file and store it, upright, opaque and in sRGB.
 
         Raises:
-            InvalidImage: it is not a usable image.
-            BodyTooLarge: the file is too large.
+            InvalidImage: it is not a usable image, or the file is too large.
             StorageFull: the disk is full.
         """
         from backend.services.media.pictures import read_picture
 
         if len(raw) > MAX_IMAGE_BYTES:
-            raise BodyTooLarge("Image file too large. Maximum size is 10MB", details={"field": field})
+            raise InvalidImage("Image file too large. Maximum size is 10MB", details={"field": field})
         picture = read_picture(raw, field)
         return replace(self.keep(picture.pixels), notes=picture.notes)
 

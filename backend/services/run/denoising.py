@@ -131,18 +131,20 @@ class DenoisingRun:
             report.step = job.index
             report.update(Stage.GENERATING, f"Resumed at step {job.index} of {job.total_steps}")
         phase: Phase | None = None
+        several = len(set(job.plan)) > 1
         while not job.done:
             expert = job.expert
             if EXPERT_PHASE[expert] is not phase:
                 phase = EXPERT_PHASE[expert]
                 report.step = job.index
-                report.begin(phase, f"Denoising, {expert}-noise expert")
+                report.begin(phase, f"Denoising, {expert}-noise expert" if several else "Denoising")
             self._step(job)
             report.step = job.index
             report.clock.advance()
             self._preview(job)
             # Report first: it finds out whether the task, and so its states, still belong to this attempt.
-            report.update(Stage.GENERATING, f"Step {job.index} of {job.total_steps} ({expert}-noise expert)")
+            by = f" ({expert}-noise expert)" if several else ""
+            report.update(Stage.GENERATING, f"Step {job.index} of {job.total_steps}{by}")
             due = time.monotonic() - self._saved_at >= self._state_seconds
             if (due or job.done or job.expert != expert) and self._save(job):
                 report.saved(job.index)

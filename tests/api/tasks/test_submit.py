@@ -332,7 +332,7 @@ def test_images_are_refused_where_none_belongs(shared: Served) -> None:
 def test_a_form_cannot_be_used_to_fill_memory(shared: Served) -> None:
     before = shared.count()
     large = ("a.png", bytes(10 * 1024**2 + 1), "image/png")
-    body = assert_error(shared.client.post(SUBMIT, data=GOOD, files={"image": large}), 413, "body_too_large")
+    body = assert_error(shared.client.post(SUBMIT, data=GOOD, files={"image": large}), 422, "invalid_image")
     assert "10MB" in body["detail"]
     assert_error(shared.client.post(SUBMIT, data={f"f{i}": "1" for i in range(100)}, files={"image": PNG}), 400)
     assert_error(shared.client.post(SUBMIT, data=GOOD | {"prompt": "x" * 100_000}, files={"image": PNG}), 400)
