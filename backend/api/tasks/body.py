@@ -213,6 +213,11 @@ class SubmitBody(BaseModel):
             idempotency_key=self.client_request_id,
         )
 
+    @property
+    def has_image(self) -> bool:
+        """Whether a start image was sent or named."""
+        return "image" in self._images or self.image_id is not None
+
     def _image(self, field: str, image_id: str | None, inputs: InputStore) -> ImageRef | None:
         raw = self._images.get(field)
         if raw is not None and image_id is not None:

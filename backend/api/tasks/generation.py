@@ -28,8 +28,9 @@ from backend.api.tasks.shapes import (
     requirements,
     task_info,
 )
+from backend.core.catalogue.table import find_model
 from backend.core.domain import TaskStatus
-from backend.core.errors.requests import ImageNotAccepted, ImageRequired, InvalidRequest
+from backend.core.errors.requests import ImageNotAccepted, ImageRequired, InvalidRequest, UnknownModel
 from backend.core.requests.forms import ImageRef, RequestDraft
 from backend.core.requests.prompts import LEGACY_PROMPT_CHARS, clean_prompt
 from backend.services.downloads.state import waits_for_resume
@@ -127,6 +128,8 @@ def generate(body: BodyDep, services: ServicesDep, request: Request) -> Generate
     blank = bool(body.prompt) and not body.prompt.strip()
     if not blank and body.prompt:
         clean_prompt("prompt", body.prompt, LEGACY_PROMPT_CHARS)
+    if (refusal := _wrong_mode(body)) is not None:
+        return answer_to(refusal, request.scope, status=400)
     try:
         draft = body.draft(services.inputs)
     except InvalidRequest as error:
@@ -143,6 +146,20 @@ def generate(body: BodyDep, services: ServicesDep, request: Request) -> Generate
         message=_message(queued),
         estimated_time_minutes=None if queued.until_done is None else minutes(queued.until_done.seconds),
     )
+
+
+def _wrong_mode(body: SubmitBody) -> InvalidRequest | None:
+    """Judge mode and image before the image is read, in the words that clients of this path compare."""
+    try:
+        spec = find_model(body.model_type)
+    except UnknownModel:  # or `auto`
+        return None
+    if body.has_image and not spec.takes_image:
+        sentence = "T2V mode does not accept image input. Use I2V or TI2V for image-based generation."
+        return ImageNotAccepted(sentence, details={"field": "image"})
+    if spec.needs_image and not body.has_image:
+        return ImageRequired("Image is required for I2V mode", details={"field": "image"})
+    return None
 
 
 @router.get("/generate/{task_id}", summary="One task (older path)")

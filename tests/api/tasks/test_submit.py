@@ -352,8 +352,11 @@ def test_the_older_generate_route_keeps_its_status_codes(served: Served) -> None
     assert_error(post("/api/v1/generate", data=GOOD | {"prompt": "   "}), 400)
     assert_error(post("/api/v1/generate", data=GOOD | {"resolution": "big"}), 400)
     assert_error(post("/api/v1/generate", data=GOOD | {"resolution": "0x0"}), 400)
-    assert_error(post("/api/v1/generate", data=GOOD, files={"image": PNG}), 400)
-    assert_error(post("/api/v1/generate", data=GOOD | {"model_type": "I2V-A14B"}), 400)
+    for image in (PNG, b"no picture"):  # the mode is judged first
+        refused = assert_error(post("/api/v1/generate", data=GOOD, files={"image": image}), 400)
+        assert refused["message"].startswith("T2V mode does not accept image input.")
+    refused = assert_error(post("/api/v1/generate", data=GOOD | {"model_type": "I2V-A14B"}), 400)
+    assert refused["message"] == "Image is required for I2V mode"
     assert_error(post("/api/v1/generate", data=GOOD | {"steps": "101"}), 422)
     assert_error(served.client.get("/api/v1/generate/none"), 404, "task_not_found")
     assert served.count() == 1
