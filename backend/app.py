@@ -35,7 +35,7 @@ from backend.api.models import status as model_status
 from backend.api.planning import resources
 from backend.api.planning import settings as settings_routes
 from backend.api.system import components, health, recovery, session, workers
-from backend.api.tasks import control, gallery, generation, policy, queue
+from backend.api.tasks import control, gallery, generation, policy, prompts, queue
 from backend.core.planning.hardware import HardwareProfile
 from backend.core.settings import Settings
 from backend.services.system.container import LocalWorker
@@ -45,6 +45,7 @@ from backend.wiring import build_services
 _ROUTERS = (
     generation.router,
     policy.router,
+    prompts.router,
     control.router,
     queue.router,
     gallery.router,
