@@ -29,6 +29,7 @@ from backend.api.legacy import paths
 from backend.api.live import websocket
 from backend.api.loras import routes as loras
 from backend.api.models import advice as model_advice
+from backend.api.models import capabilities
 from backend.api.models import cleanup as model_cleanup
 from backend.api.models import downloads as model_downloads
 from backend.api.models import status as model_status
@@ -53,6 +54,7 @@ _ROUTERS = (
     model_status.router,
     model_downloads.router,
     model_cleanup.router,
+    capabilities.router,
     model_advice.router,
     loras.router,
     health.router,
