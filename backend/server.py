@@ -6,7 +6,6 @@ Imports neither the engine nor torch: the worker is another process.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import ipaddress
 import json
 import os
@@ -16,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -32,6 +31,7 @@ from backend.api.http.connections import (
 from backend.app import create_app
 from backend.core.errors.surroundings import BadSettings, StoreUnavailable, UnsafeBind
 from backend.core.files import replacing
+from backend.core.heap import share_freed_memory
 from backend.core.paths import Home
 from backend.core.settings import Settings
 from backend.store.engine import Database
@@ -40,9 +40,6 @@ from backend.store.upkeep.opening import open_database
 from backend.worker.stop import at_once_status
 from backend.worker.supervisor import Supervisor
 
-#: glibc's number of the option in `malloc.h`, and its value here.
-_M_ARENA_MAX: Final = -8
-_ARENAS: Final = 2
 #: How long running requests may take to end when the server stops, in seconds. The worker stops meanwhile.
 REQUEST_GRACE_SECONDS: Final = 2
 #: The server ends at most this long after the worker's grace, in seconds, whatever still runs: with the default grace
@@ -130,7 +127,7 @@ def serve(settings: Settings) -> None:
         listener.listen(socket.SOMAXCONN)
         instance = uuid.uuid4().hex
         supervisor = Supervisor(settings) if settings.worker else None
-        _limit_arenas()
+        share_freed_memory()
         config = uvicorn.Config(
             create_app(settings, supervisor=supervisor, instance=instance),
             log_config=None,
@@ -146,12 +143,6 @@ def serve(settings: Settings) -> None:
         )
         with _announced(home, settings.host, port, instance):
             _Server(config, supervisor, home, settings.stop_grace_seconds + STOP_MARGIN_SECONDS).run(sockets=[listener])
-
-
-def _limit_arenas() -> None:
-    """Let the threads share glibc's pools of free memory: with one for each, what one frees helps no other."""
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 def _check_database(settings: Settings) -> None:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +49,8 @@ LIMITS: Final = {
     "write-ahead log, MiB": Limit("hour", 1.0),
 }
 CLIENTS: Final = 20
+#: More than the server's pool has threads.
+_CALLERS: Final = 64
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -94,6 +97,7 @@ def _run(given: argparse.Namespace, folder: Path, console: Console) -> tuple[dic
         server.start()
         server.wait_ready()
         server.client.post("/api/v1/generation/policy", json={"mock_seconds": 0})
+        _fill_pool(server)
         listeners.start()
         sampler.start()
         load.run(_shown(console, given.mocks + given.reals))
@@ -116,6 +120,12 @@ def _run(given: argparse.Namespace, folder: Path, console: Console) -> tuple[dic
         "faults": faults,
     }
     return values, sampler
+
+
+def _fill_pool(server: HomeServer) -> None:
+    """Let every thread of the server's pool work once: it starts them when it first needs them, some after an hour."""
+    with ThreadPoolExecutor(_CALLERS) as callers:
+        list(callers.map(lambda _: server.ask("/api/v1/queue"), range(4 * _CALLERS)))
 
 
 def _slopes(sampler: Sampler) -> dict[str, Slope | None]:

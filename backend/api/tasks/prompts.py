@@ -5,7 +5,7 @@ No request is ever changed by them: a client that likes an answer sends it as it
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -19,16 +19,16 @@ router = Routes(prefix="/prompt", tags=["generation"])
 class PromptOptions(BaseModel):
     """What may be added."""
 
-    apply_cinematic: bool = Field(True, description="Words about camera and light")
-    apply_style: bool = Field(True, description="Words of the style that the prompt reveals")
-    apply_vace: bool = Field(False, description="Words about composition")
+    apply_cinematic: Annotated[bool, Field(description="Words about camera and light")] = True
+    apply_style: Annotated[bool, Field(description="Words of the style that the prompt reveals")] = True
+    apply_vace: Annotated[bool, Field(description="Words about composition")] = False
 
 
 class PromptQuestion(BaseModel):
     """A prompt, and what may be added to it."""
 
     prompt: str = Field(max_length=MAX_PROMPT_CHARS)
-    options: PromptOptions = Field(default_factory=PromptOptions)
+    options: PromptOptions = PromptOptions()
 
     @model_validator(mode="before")
     @classmethod

@@ -67,7 +67,7 @@ STYLES: Final = (
         ("visible brush strokes", "harmonious colors"),
     ),
 )
-#: What any clip gains from: Wan's own captions name light, framing and movement of the camera.
+#: Words about camera and light, for any prompt.
 _CINEMATIC: Final = ("steady camera", "soft directional light")
 #: The term that clients of the earlier application know for a composed look.
 _VACE: Final = re.compile(r"\bvace\b", re.IGNORECASE)

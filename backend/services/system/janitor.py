@@ -19,6 +19,7 @@ import structlog
 from backend.core.domain import TERMINAL, TaskStatus, utcnow
 from backend.core.errors.base import WanError
 from backend.core.files import PART_SUFFIX
+from backend.core.heap import return_freed_memory
 from backend.core.paths import Home
 from backend.core.repeating import Repeating
 from backend.core.settings import Settings
@@ -116,6 +117,7 @@ class Janitor:
             adopted=attempt("adding unknown videos", lambda: len(self._videos.adopt(self._stopping).added), 0),
         )
         self.last = replace(done, failures=tuple(failures))
+        return_freed_memory()
         return self.last
 
     def _back_up(self) -> str | None:
@@ -144,6 +146,8 @@ class Janitor:
         except WanError as error:  # the database itself is at fault, and says so in its own place
             log.warning("janitor.failed", what="reading every row", reason=error.message)
             return
+        finally:
+            return_freed_memory()
         for row in self.damaged_rows:
             log.error("database.row_unreadable", row=row)
 
