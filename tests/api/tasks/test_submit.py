@@ -234,7 +234,7 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     "huge whole number as fps": ({"fps": 10**400}, 422, "fps"),
     "unknown scheduler": ({"scheduler": "ddim"}, 422, "scheduler"),
     "unknown priority": ({"priority": "now"}, 422, "priority"),
-    "LoRA too strong": ({"lora_strength": 2.1}, 422, "lora_strength"),
+    "LoRA too strong": ({"lora_strength": 2.1}, 422, "LoRA strength must be between 0.0 and 2.0"),
     "unknown LoRA": ({"lora_path": "anime.safetensors"}, 422, "LoRA"),
     "LoRA outside": ({"lora_path": "/etc/passwd"}, 422, "LoRA"),
     "unknown field": ({"guidence_scale": 5}, 422, "guidence_scale"),
