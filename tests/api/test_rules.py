@@ -23,7 +23,7 @@ READING = {"GET", "HEAD"}
 FUNCTIONS = """
     about abs any dict filter in_plain_words int isinstance len list nearest next ord partial round set sorted
     copy_context str sum super suppress type
-    BodyTooLarge Forbidden HTTPException InvalidRequest MalformedBody RequestValidationError WanError kind
+    BodyTooLarge Forbidden HTTPException InvalidImage InvalidRequest MalformedBody RequestValidationError WanError kind
     HTTPStatus Headers MutableHeaders Response answer_to error_answer get_swagger_ui_html request_id_of
     Links Response ValueError accepted_subprotocol cookie_parser current_links getattr in_plain_words int
     ip_address route_path

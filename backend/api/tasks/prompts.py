@@ -155,7 +155,7 @@ def validate_prompt(question: PromptToJudge) -> PromptVerdict:
 
 
 @router.get("/styles", summary="The looks that the rules know")
-async def prompt_styles() -> PromptStyles:
+def prompt_styles() -> PromptStyles:
     """List the styles that `enhance` can find in a prompt."""
     shown = [
         PromptStyle(name=style.name, display_name=style.display_name, description=style.description) for style in STYLES

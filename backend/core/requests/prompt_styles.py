@@ -19,7 +19,7 @@ _FEW_WORDS: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Style:
+class PromptLook:
     """A look."""
 
     name: str
@@ -31,35 +31,35 @@ class Style:
 
 #: In the order in which they are looked for; of two that are found, the one with more signs counts.
 STYLES: Final = (
-    Style(
+    PromptLook(
         "photorealistic",
         "Photorealistic",
         "Looks like a photograph",
         ("photo", "realistic", "realism", "dslr", "documentary"),
         ("natural light", "realistic textures"),
     ),
-    Style(
+    PromptLook(
         "cinematic",
         "Cinematic",
         "Looks like a film",
         ("cinematic", "film", "movie", "lens", "bokeh", "dolly", "close-up", "wide shot"),
         ("film lighting", "shallow depth of field"),
     ),
-    Style(
+    PromptLook(
         "anime",
         "Anime",
         "Looks like Japanese animation",
         ("anime", "manga", "ghibli", "cel-shaded", "cel shading"),
         ("clean line art", "cel shading"),
     ),
-    Style(
+    PromptLook(
         "fantasy",
         "Fantasy",
         "Shows another world",
         ("fantasy", "dragon", "magic", "wizard", "elf", "fairy", "castle"),
         ("volumetric light", "intricate detail"),
     ),
-    Style(
+    PromptLook(
         "artistic",
         "Artistic",
         "Looks painted or drawn",
@@ -82,12 +82,12 @@ class Enhanced:
     prompt: str
     text: str  #: begins with the prompt
     applied: tuple[str, ...]  #: a sentence about each addition
-    style: Style | None
+    style: PromptLook | None
     vace: bool  #: whether the prompt names VACE
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PromptJudgement:
     """Whether a prompt can be sent, and what would make it better."""
 
     is_valid: bool
@@ -95,7 +95,7 @@ class Verdict:
     suggestions: tuple[str, ...] = ()
 
 
-def style_of(prompt: str) -> Style | None:
+def style_of(prompt: str) -> PromptLook | None:
     """Return the style that a prompt reveals; None when it reveals none."""
     text = prompt.lower()
     counts = {style: sum(_contains(text, sign) for sign in style.signs) for style in STYLES}
@@ -124,23 +124,25 @@ def enhance(prompt: str, *, cinematic: bool = True, style: bool = True, composed
     return Enhanced(prompt, text, tuple(applied), found, vace)
 
 
-def judge(prompt: str, limit: int) -> Verdict:
+def judge(prompt: str, limit: int) -> PromptJudgement:
     """Say whether a prompt can be sent, without raising."""
     text = prompt.strip()
     if not text:
-        return Verdict(False, "Prompt cannot be empty", ("Describe what is to be seen.",))
+        return PromptJudgement(False, "Prompt cannot be empty", ("Describe what is to be seen.",))
     if len(text) < _SHORTEST:
-        return Verdict(False, f"Prompt must have at least {_SHORTEST} characters", ("Describe what is to be seen.",))
+        return PromptJudgement(
+            False, f"Prompt must have at least {_SHORTEST} characters", ("Describe what is to be seen.",)
+        )
     if len(text) > limit:
-        return Verdict(False, f"Prompt may have at most {limit} characters", ("Shorten it.",))
+        return PromptJudgement(False, f"Prompt may have at most {limit} characters", ("Shorten it.",))
     if not _LETTER.search(text):
-        return Verdict(False, "Prompt must contain letters", ("Describe what is to be seen.",))
+        return PromptJudgement(False, "Prompt must contain letters", ("Describe what is to be seen.",))
     suggestions = []
     if len(text.split()) < _FEW_WORDS and text.isascii():
         suggestions.append("Say what moves, where it is, and how the camera sees it.")
     if style_of(text) is None:
         suggestions.append("Name a look, such as a photograph, a film or a painting.")
-    return Verdict(True, "Prompt can be used", tuple(suggestions))
+    return PromptJudgement(True, "Prompt can be used", tuple(suggestions))
 
 
 def _contains(text: str, sign: str) -> bool:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from backend.core.errors.lookups import InputMissing
-from backend.core.errors.requests import BodyTooLarge, InvalidImage
+from backend.core.errors.requests import InvalidImage
 from backend.core.paths import Home
 from backend.core.requests.forms import Fit
 from backend.services.media.images import MAX_IMAGE_BYTES, SPARE_SECONDS, InputStore
@@ -142,7 +142,7 @@ def test_an_unusable_image_is_refused_with_a_reason(store: InputStore, tmp_path:
         with pytest.raises(InvalidImage, match=says) as caught:
             store.store(raw, "end_image")
         assert caught.value.details == {"field": "end_image"}, name
-    with pytest.raises(BodyTooLarge):
+    with pytest.raises(InvalidImage, match="too large"):
         store.store(bytes(MAX_IMAGE_BYTES + 1))
     assert list((tmp_path / "inputs").iterdir()) == []
 
