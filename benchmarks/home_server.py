@@ -20,6 +20,8 @@ from typing import Any, Final
 import httpx2
 import psutil
 
+#: For every server: a processor, one core of it, so that another is left to the campaign, and nothing from elsewhere.
+_SMALL: Final = {"WAN22_DEVICE": "cpu", "WAN22_THREADS": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 #: Longest wait for a start, in seconds: importing torch takes 20 s on a loaded machine.
 START_SECONDS: Final = 180.0
 #: Longest wait for an ordered stop, in seconds.
@@ -43,7 +45,7 @@ class HomeServer:
         self.temporary.mkdir(parents=True, exist_ok=True)
         self._port = _free_port()
         own = {"WAN22_HOME": self.home, "TMPDIR": self.temporary, "TORCHINDUCTOR_CACHE_DIR": folder / "torch"}
-        self._environment = os.environ | {name: str(path) for name, path in own.items()} | dict(settings)
+        self._environment = os.environ | _SMALL | {name: str(path) for name, path in own.items()} | dict(settings)
         self._process: subprocess.Popen[bytes] | None = None
         self.started_at = 0.0  #: monotonic time of the newest start
         self.client = httpx2.Client(base_url=f"http://127.0.0.1:{self._port}", timeout=15.0, trust_env=False)

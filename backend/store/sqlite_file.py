@@ -70,8 +70,7 @@ def inspect_file(path: Path, *, seconds: float | None = CHECK_SECONDS, thorough:
     if start != _MAGIC:
         return Inspection(FileCondition.DAMAGED, reason="it is not an SQLite database")
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+        with closing(open_to_read(path)) as connection:
             return _judge(connection, seconds, thorough)
     except UnicodeDecodeError:  # from the driver: SQLite's message quotes what is damaged
         return Inspection(FileCondition.DAMAGED, reason="its schema is not text")
@@ -79,6 +78,29 @@ def inspect_file(path: Path, *, seconds: float | None = CHECK_SECONDS, thorough:
         if _primary(error) in _DAMAGED:
             return Inspection(FileCondition.DAMAGED, reason=str(error))
         raise (explain(error, path) or StoreUnavailable()) from error
+
+
+def indexes_differ(path: Path) -> str | None:
+    """Return how the indexes of a file differ from its tables, None when they agree; the tables must be intact.
+
+    A query that uses such an index finds too few rows: a waiting task, for one, would never run.
+
+    Raises:
+        StoreUnavailable: the file cannot be read.
+    """
+    try:
+        with closing(open_to_read(path)) as connection:
+            found = [str(line) for (line,) in connection.execute("PRAGMA integrity_check")]
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        raise StoreUnavailable("Not every row of the database could be read") from error
+    return next((_shown(line) for line in found if "index" in line), None)
+
+
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """Open a file without ever changing it; bytes that are no UTF-8 become lone surrogates instead of an error."""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
+    return connection
 
 
 def _judge(connection: sqlite3.Connection, seconds: float | None, thorough: bool) -> Inspection:
@@ -94,7 +116,7 @@ def _judge(connection: sqlite3.Connection, seconds: float | None, thorough: bool
         found = "ok"  # as far as it was read
     connection.set_progress_handler(None, 0)
     if found != "ok":
-        return Inspection(FileCondition.DAMAGED, reason=" ".join(str(found).split()))
+        return Inspection(FileCondition.DAMAGED, reason=_shown(found))
     if thorough and (orphan := connection.execute("PRAGMA foreign_key_check").fetchone()):
         return Inspection(FileCondition.DAMAGED, reason=f"a row of {orphan[0]} refers to a missing row of {orphan[2]}")
     if not tables:
@@ -103,6 +125,11 @@ def _judge(connection: sqlite3.Connection, seconds: float | None, thorough: bool
         return Inspection(FileCondition.FOREIGN)
     row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     return Inspection(FileCondition.INTACT, revision=None if row is None else str(row[0]))
+
+
+def _shown(line: object) -> str:
+    """Return a line of SQLite as one that can be written anywhere."""
+    return " ".join(str(line).split()).encode("utf-8", "replace").decode()
 
 
 class SameFile:

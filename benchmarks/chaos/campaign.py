@@ -21,10 +21,6 @@ from benchmarks.home_server import HomeServer, Late, wait_for
 
 #: What a campaign sets, and why.
 SETTINGS: Final = {
-    "WAN22_DEVICE": "cpu",
-    "WAN22_THREADS": "1",  # leaves a core to the server and the campaign
-    "OMP_NUM_THREADS": "1",
-    "HF_HUB_OFFLINE": "1",
     # These clips take two seconds, not twenty minutes. It also puts every finished step into the event log.
     "WAN22_STATE_SECONDS": "0",
     # Five deaths in five minutes mean a broken installation; here they mean that the campaign works.

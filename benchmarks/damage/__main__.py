@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         for seed in range(given.first, given.first + given.seeds):
             one = try_seed(seed, home, folder / str(seed))
             found.append(one)
-            console.print(f"{datetime.now():%H:%M:%S}  seed {seed}: {one.outcome}", highlight=False)
+            console.print(f"{datetime.now():%H:%M:%S}  seed {seed}: {one.outcome or 'broken'}", highlight=False)
             for sentence in one.broken:
                 console.print(f"broken: {sentence}", style="red", markup=False)
             if not one.broken:

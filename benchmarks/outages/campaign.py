@@ -24,10 +24,6 @@ CLIP: Final = {
     "seed": 22,
 }
 SETTINGS: Final = {
-    "WAN22_DEVICE": "cpu",
-    "WAN22_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "HF_HUB_OFFLINE": "1",
     "WAN22_STATE_SECONDS": "2",  # so that states are to be saved during the outage, too
 }
 #: Steps that are done before the outage begins.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import sqlite3
 import struct
 import subprocess
@@ -19,7 +17,7 @@ import psutil
 
 from benchmarks.home_server import HomeServer
 from benchmarks.outages.failing_disk import Condition, FailingDisk, failing_disk, why_not
-from tests.support.postgres import PostgresServer, postgres_server
+from tests.support.postgres import postgres_server
 
 _SHIFTED_CLOCK: Final = Path(__file__).with_name("shifted_clock.c")
 _SECONDS: Final = struct.Struct("=q")
@@ -59,16 +57,18 @@ def _plain(folder: Path, settings: dict[str, str]) -> Iterator[Place]:
             time.sleep(seconds)
             other.execute("ROLLBACK")
 
-    yield Place(server, {"database locked by another program": lock, "machine suspended": lambda s: _stop(server, s)})
+    def suspend(seconds: float) -> None:  # server and workers notice of it only that none of them ran
+        _stop(server.processes(), seconds)
+
+    yield Place(server, {"database locked by another program": lock, "machine suspended": suspend})
 
 
-def _stop(server: HomeServer, seconds: float) -> None:
-    """Stop and continue server and workers, which is what they notice of a suspended machine."""
-    processes = server.processes()
+def _stop(processes: list[psutil.Process], seconds: float) -> None:
+    """Stop processes for a while."""
     for process in processes:
         process.suspend()
     time.sleep(seconds)
-    for process in processes:
+    for process in reversed(processes):
         with suppress(psutil.Error):
             process.resume()
 
@@ -129,20 +129,11 @@ def _on_postgresql(folder: Path, settings: dict[str, str]) -> Iterator[Place]:
             time.sleep(seconds)
             database.start()
 
-        outages = {"PostgreSQL crashed and started": crash, "PostgreSQL silent": lambda s: _silence(database, s)}
-        yield Place(server, outages)
+        def silence(seconds: float) -> None:
+            leader = psutil.Process(database.pid)
+            _stop([leader, *leader.children(recursive=True)], seconds)  # the connections stay open and answer nothing
 
-
-def _silence(database: PostgresServer, seconds: float) -> None:
-    """Stop the processes of the database; its connections stay open and answer nothing."""
-    leader = psutil.Process(database.pid)
-    processes = [leader, *leader.children(recursive=True)]
-    for process in processes:
-        os.kill(process.pid, signal.SIGSTOP)
-    time.sleep(seconds)
-    for process in reversed(processes):
-        with suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGCONT)
+        yield Place(server, {"PostgreSQL crashed and started": crash, "PostgreSQL silent": silence})
 
 
 KINDS: Final = (

@@ -29,10 +29,6 @@ from benchmarks.soak.sampler import Sampler
 from benchmarks.soak.slopes import Limit, Slope, fit, warm
 
 SETTINGS: Final = {
-    "WAN22_DEVICE": "cpu",
-    "WAN22_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "HF_HUB_OFFLINE": "1",
     "WAN22_AUTO_DOWNLOAD": "false",
     "WAN22_RESTART_LIMIT": "1000",  # the worker is killed on purpose
     "WAN22_RESTART_BACKOFF_SECONDS": "0",

@@ -37,7 +37,7 @@ METHODS = """
 """
 #: Methods whose names stores have too, with the objects that may be asked on the event loop.
 OWNED = {
-    "get": {"_MEANT", "_MISSING", "first", "_handlers", "data", "form", "headers", "known", "message", "scope", ""},
+    "get": {"_MEANT", "_OLDER_WORDS", "first", "_handlers", "data", "form", "headers", "known", "message", "scope", ""},
     "pop": {"values", "waiting"},
     "has": {"_trusted"},
     "reset": {"_links"},

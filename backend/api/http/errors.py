@@ -31,9 +31,13 @@ REQUEST_ID_KEY = "wan22.request_id"
 #: Client-chosen names that may appear in a response.
 _PLAIN_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_.-]{0,39}$")
 _RETRY_SECONDS = "2"
-#: Messages that clients of the earlier application expect.
-_MISSING = {"prompt": "Prompt is required", "model_type": "Model type is required"}
-_OUT_OF_RANGE = ("greater_than_equal", "less_than_equal")
+#: Messages that clients of the earlier application expect, by field and kind of fault.
+_OLDER_WORDS = {
+    ("prompt", "missing"): "Prompt is required",
+    ("model_type", "missing"): "Model type is required",
+    ("lora_strength", "greater_than_equal"): "LoRA strength must be between 0.0 and 2.0",
+    ("lora_strength", "less_than_equal"): "LoRA strength must be between 0.0 and 2.0",
+}
 
 
 def request_id_of(scope: Scope) -> str:
@@ -115,7 +119,7 @@ def install_error_handlers(app: FastAPI) -> None:
 def _shape_answer(faults: Sequence[Any], scope: Scope) -> Response:
     """Return 422 with a sentence for people and a list of faults for programs; never the input."""
     details = [_fault(fault) for fault in faults]
-    sentences = [_MISSING.get(_field(f["loc"]), "") if f["type"] == "missing" else "" for f in details]
+    sentences = [_OLDER_WORDS.get((_field(f["loc"]), f["type"]), "") for f in details]
     message = next(filter(None, sentences), "") or "; ".join(_sentence(f) for f in details[:3])
     return error_answer(
         InvalidRequest.status,
@@ -135,8 +139,6 @@ def _fault(fault: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sentence(fault: Mapping[str, Any]) -> str:
-    if _field(fault["loc"]) == "lora_strength" and fault["type"] in _OUT_OF_RANGE:
-        return "LoRA strength must be between 0.0 and 2.0"  # as clients of the earlier application know it
     return about(_field(fault["loc"]), str(fault["msg"]))
 
 

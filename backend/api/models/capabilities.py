@@ -13,8 +13,8 @@ from backend.services.media.images import MAX_IMAGE_BYTES
 
 router = Routes(prefix="/generation", tags=["generation"])
 
-#: The sizes that the form of the earlier application offers.
-_OFFERED = ("1280x720", "1920x1080", "854x480", "1024x576")
+#: The sizes that the form of the earlier application offers, width and height.
+_OFFERED = ((1280, 720), (1920, 1080), (854, 480), (1024, 576))
 
 
 class Capabilities(BaseModel):
@@ -23,12 +23,12 @@ class Capabilities(BaseModel):
     supported_models: list[str] = Field(description="Ids of the models that can be used now")
     models_info: dict[str, ModelInfo]
     supported_resolutions: list[str] = Field(
-        description="Sizes that forms offer: the largest one of each model that can be used, and older clients' four"
+        description="The largest size of each usable model, and those of older clients' four that one of them makes"
     )
     supported_formats: list[str]
     max_steps: int
     min_steps: int
-    default_steps: int
+    default_steps: int | None = Field(None, description="Of the model that `auto` takes for text")
     max_prompt_length: int
     max_image_size_mb: int
     supported_image_formats: list[str]
@@ -42,15 +42,17 @@ def capabilities(services: ServicesDep) -> Capabilities:
 
     usable = [state for state in services.models.states() if state.available]
     specs = [state.spec for state in usable]
-    native = dict.fromkeys(max_resolution(spec) for spec in specs)
+    most = max((spec.max_pixels for spec in specs), default=0)
+    sizes = [f"{width}x{height}" for width, height in _OFFERED if width * height <= most]
+    sizes += [max_resolution(spec) for spec in specs]
     return Capabilities(
         supported_models=[spec.id for spec in specs],
         models_info={state.spec.id: model_info(state) for state in usable},
-        supported_resolutions=list(dict.fromkeys((*_OFFERED, *native))),
+        supported_resolutions=list(dict.fromkeys(sizes)),
         supported_formats=["mp4"],
         max_steps=MAX_STEPS,
         min_steps=1,
-        default_steps=max((spec.steps for spec in specs), default=MAX_STEPS),
+        default_steps=services.models.default().steps if any(not spec.needs_image for spec in specs) else None,
         max_prompt_length=MAX_PROMPT_CHARS,
         max_image_size_mb=MAX_IMAGE_BYTES // 2**20,
         supported_image_formats=list(FORMATS),

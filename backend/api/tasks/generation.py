@@ -33,6 +33,7 @@ from backend.core.domain import TaskStatus
 from backend.core.errors.requests import ImageNotAccepted, ImageRequired, InvalidRequest, UnknownModel
 from backend.core.requests.forms import ImageRef, RequestDraft
 from backend.core.requests.prompts import LEGACY_PROMPT_CHARS, clean_prompt
+from backend.core.requests.rules import check_images
 from backend.services.downloads.state import waits_for_resume
 from backend.services.generation_service import Submission
 
@@ -152,13 +153,14 @@ def _wrong_mode(body: SubmitBody) -> InvalidRequest | None:
     """Judge mode and image before the image is read, in the words that clients of this path compare."""
     try:
         spec = find_model(body.model_type)
+        check_images(spec, image=body.has_image, end_image=False)
     except UnknownModel:  # or `auto`
         return None
-    if body.has_image and not spec.takes_image:
+    except ImageNotAccepted:
         sentence = "T2V mode does not accept image input. Use I2V or TI2V for image-based generation."
         return ImageNotAccepted(sentence, details={"field": "image"})
-    if spec.needs_image and not body.has_image:
-        return ImageRequired("Image is required for I2V mode", details={"field": "image"})
+    except ImageRequired:
+        return ImageRequired(f"Image is required for {spec.mode.upper()} mode", details={"field": "image"})
     return None
 
 

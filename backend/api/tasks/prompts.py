@@ -42,42 +42,27 @@ class PromptQuestion(BaseModel):
         return values
 
 
-class Lengths(BaseModel):
-    """Characters before and after."""
-
-    original: int
-    enhanced: int
-    difference: int
-
-
-class PreviewLengths(BaseModel):
-    """Characters before and after, as they would be."""
-
-    original: int
-    preview: int
-    difference: int
-
-
-class EnhancedPrompt(BaseModel):
-    """A prompt with additions; the original is its beginning."""
+class PromptAnswer(BaseModel):
+    """What the rules found in a prompt."""
 
     original_prompt: str
-    enhanced_prompt: str
-    enhancements_applied: list[str]
-    character_count: Lengths
+    character_count: dict[str, int] = Field(description="Of the original and the new text, and the difference")
     detected_style: str | None = None
     vace_detected: bool = Field(description="Whether the prompt names VACE")
 
 
-class PromptPreview(BaseModel):
+class EnhancedPrompt(PromptAnswer):
+    """A prompt with additions; the original is its beginning."""
+
+    enhanced_prompt: str
+    enhancements_applied: list[str]
+
+
+class PromptPreview(PromptAnswer):
     """What a prompt would become."""
 
-    original_prompt: str
     preview_enhanced: str
     suggested_enhancements: list[str]
-    character_count: PreviewLengths
-    detected_style: str | None = None
-    vace_detected: bool
 
 
 class PromptVerdict(BaseModel):
@@ -115,14 +100,7 @@ def enhance_prompt(question: PromptQuestion) -> EnhancedPrompt:
     """Add words about style, camera and light behind a prompt, where it has none. Nothing is stored or queued."""
     found = _enhanced(question)
     return EnhancedPrompt(
-        original_prompt=found.prompt,
-        enhanced_prompt=found.text,
-        enhancements_applied=list(found.applied),
-        character_count=Lengths(
-            original=len(found.prompt), enhanced=len(found.text), difference=len(found.text) - len(found.prompt)
-        ),
-        detected_style=None if found.style is None else found.style.name,
-        vace_detected=found.vace,
+        enhanced_prompt=found.text, enhancements_applied=list(found.applied), **_answer(found, "enhanced")
     )
 
 
@@ -131,14 +109,7 @@ def preview_prompt(question: PromptQuestion) -> PromptPreview:
     """Show what `enhance` would make of a prompt."""
     found = _enhanced(question)
     return PromptPreview(
-        original_prompt=found.prompt,
-        preview_enhanced=found.text,
-        suggested_enhancements=list(found.applied),
-        character_count=PreviewLengths(
-            original=len(found.prompt), preview=len(found.text), difference=len(found.text) - len(found.prompt)
-        ),
-        detected_style=None if found.style is None else found.style.name,
-        vace_detected=found.vace,
+        preview_enhanced=found.text, suggested_enhancements=list(found.applied), **_answer(found, "preview")
     )
 
 
@@ -171,3 +142,14 @@ def _enhanced(question: PromptQuestion) -> Enhanced:
         style=options.apply_style,
         composed=options.apply_vace,
     )
+
+
+def _answer(found: Enhanced, new: str) -> dict[str, Any]:
+    """Return what both answers have; `new` is the name of the new text among the lengths."""
+    before, after = len(found.prompt), len(found.text)
+    return {
+        "original_prompt": found.prompt,
+        "character_count": {"original": before, new: after, "difference": after - before},
+        "detected_style": None if found.style is None else found.style.name,
+        "vace_detected": found.vace,
+    }

@@ -24,6 +24,7 @@ from backend.services.system.configuration import configuration_faults
 from backend.services.system.container import DATABASE, HOME, MODELS, STORAGE, WORKERS, Services
 from backend.store.engine import Database
 from backend.store.upkeep.opening import last_restoration, open_database
+from backend.store.upkeep.rows_check import LISTED
 from backend.store.workers import WorkerState
 
 #: Usage above which the machine is short of space, in percent.
@@ -179,8 +180,9 @@ def _upkeep(services: Services, database: Database) -> Condition:
     if last is not None:
         faults += last.failures
     if rows := services.janitor.damaged_rows:
+        count = f"{len(rows)} or more" if len(rows) == LISTED else str(len(rows))
         faults.append(
-            f"{len(rows)} rows of the database cannot be read and are left out; `wan22 db check` lists them:"
+            f"{count} rows of the database cannot be read and are left out; `wan22 db check` lists them:"
             f" {', '.join(row.split(':')[0] for row in rows[:_NAMED])}"
         )
     faults += services.videos.faults()

@@ -25,10 +25,11 @@ from backend.core.repeating import Repeating
 from backend.core.settings import Settings
 from backend.services.system.found_videos import FoundVideos
 from backend.store.engine import Database
+from backend.store.sqlite_file import indexes_differ
 from backend.store.tasks import TaskStore
 from backend.store.upkeep.backups import Backups
 from backend.store.upkeep.retention import Retention, RowLimits, Rows
-from backend.store.upkeep.rows_check import indexes_differ, unreadable_rows
+from backend.store.upkeep.rows_check import unreadable_rows
 
 _DAY, _HOUR = 86_400.0, 3_600.0
 #: Beginnings of names in the outputs folder that belong to a task are its id, this long.

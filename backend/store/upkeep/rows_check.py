@@ -1,15 +1,11 @@
 """Reads every row of an SQLite database as the server does: a flipped bit in a text damages no page, only its row.
 
-Compares the indexes with the rows, too: a flipped bit in a key makes them differ.
-
 Opens the file read-only, so that a copy stays what it is.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,9 +17,11 @@ from backend.core.errors.generation import TaskUnreadable
 from backend.core.errors.surroundings import StoreUnavailable
 from backend.core.requests.forms import GenerationRequest
 from backend.store.rows import strict_json, to_event, to_output, to_task
+from backend.store.sqlite_file import open_to_read
 from backend.store.tables import events, outputs, tasks
 
-_LISTED: Final = 20  # a longer list helps nobody
+#: Most rows that are listed; a longer list helps nobody.
+LISTED: Final = 20
 _BATCH: Final = 500
 
 
@@ -35,7 +33,9 @@ def unreadable_rows(path: Path, stop: Callable[[], bool] = lambda: False) -> lis
     Raises:
         StoreUnavailable: the file cannot be read.
     """
-    engine = create_engine("sqlite://", creator=lambda: _open(path), poolclass=NullPool, json_deserializer=strict_json)
+    engine = create_engine(
+        "sqlite://", creator=lambda: open_to_read(path), poolclass=NullPool, json_deserializer=strict_json
+    )
     found: list[str] = []
     try:
         for table, key, read in (
@@ -46,31 +46,7 @@ def unreadable_rows(path: Path, stop: Callable[[], bool] = lambda: False) -> lis
             found += _of_table(engine, table, key, read, stop)
     except (DBAPIError, UnicodeDecodeError) as error:
         raise StoreUnavailable("Not every row of the database could be read") from error
-    return found[:_LISTED]
-
-
-def indexes_differ(path: Path) -> str | None:
-    """Return how the indexes differ from their tables, None when they agree; otherwise the file must be intact.
-
-    A query that uses such an index finds too few rows: a waiting task, for one, would never run.
-
-    Raises:
-        StoreUnavailable: the file cannot be read.
-    """
-    try:
-        with closing(_open(path)) as connection:
-            found = [str(line) for (line,) in connection.execute("PRAGMA integrity_check")]
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        raise StoreUnavailable("Not every row of the database could be read") from error
-    about_indexes = [line for line in found if "index" in line]
-    return "; ".join(about_indexes[:_LISTED]) or None
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
-    # What is no UTF-8 is found row by row, instead of failing a whole list.
-    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
-    return connection
+    return found[:LISTED]
 
 
 def _of_table(
@@ -86,7 +62,7 @@ def _of_table(
         if _fault(engine, table, key, batch, read) is not None:
             faults = ((one, _fault(engine, table, key, [one], read)) for one in batch)
             found += [f"{table.name} {_shown(one)}: {fault}" for one, fault in faults if fault is not None]
-        if len(found) >= _LISTED:
+        if len(found) >= LISTED:
             break
     return found
 

@@ -19,6 +19,7 @@ from backend.core.domain import TERMINAL, EventType, TaskStatus
 from backend.core.requests.forms import GenerationRequest
 from backend.store.engine import Database
 from backend.store.leases import UNTOUCHED
+from backend.store.sqlite_file import open_to_read
 from backend.store.tables import tasks
 from backend.store.transition import append
 
@@ -47,8 +48,9 @@ def salvage_tasks(damaged: Path, database: Database) -> int:
 def _unfinished(damaged: Path, newest: int) -> Iterator[dict[str, Any]]:
     """Yield what can be read of the unfinished tasks with a higher number than the newest one of the copy."""
     try:
-        with closing(sqlite3.connect(f"{damaged.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(open_to_read(damaged)) as connection:
             connection.row_factory = sqlite3.Row
+            connection.text_factory = str  # a row with bytes that are no text is an error, and is left
             last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'tasks'").fetchone()
             for number in range(newest + 1, min(int(last["seq"]) if last else 0, newest + _MOST) + 1):
                 try:

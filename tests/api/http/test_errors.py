@@ -190,7 +190,7 @@ def test_a_broken_database_is_503_and_the_process_lives(served: Served) -> None:
         ({"image_fit": "melt"}, "image_fit must be crop, pad or stretch"),
         ({"keep_latents": "perhaps"}, "keep_latents must be true or false"),
         ({"prompt": 5}, "prompt must be text"),
-        ({"lora_strength": 9}, "lora_strength must be at most 2"),
+        ({"lora_strength": 9}, "LoRA strength must be between 0.0 and 2.0"),
         ({"loras": "not a list"}, "loras must be a list, or a list as JSON text"),
     ],
     ids=str,

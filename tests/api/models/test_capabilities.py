@@ -13,7 +13,8 @@ def test_capabilities_are_those_of_the_models_that_can_be_used(served: Served) -
     assert found["features"]["image_to_video"] is any(
         found["models_info"][one]["limits"]["takes_image"] for one in usable
     )
-    assert {"1280x720", "256x256"} <= set(found["supported_resolutions"])
+    assert found["supported_resolutions"] == ["256x256"], "no size that only larger models make"
+    assert found["default_steps"] == next(one for one in models if one["id"] == GOOD["model_type"])["defaults"]["steps"]
     assert (found["min_steps"], found["max_image_size_mb"]) == (1, 10)
 
 

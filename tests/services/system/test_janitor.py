@@ -27,9 +27,9 @@ from backend.services.system.janitor import Janitor
 from backend.store.engine import Database
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore
+from backend.store.sqlite_file import indexes_differ
 from backend.store.tasks import TaskStore
 from backend.store.upkeep.adoption import VideoRegister
-from backend.store.upkeep.rows_check import indexes_differ
 from tests.store.samples import claimed, submit
 from tests.support.server import wait_for
 
