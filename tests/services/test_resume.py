@@ -144,6 +144,17 @@ def test_after_a_kill_during_denoising_the_next_attempt_resumes_and_ends_the_sam
     assert told.fraction > 0.3, "what the first attempt did is not shown as missing"
 
 
+@pytest.mark.parametrize(("model", "says"), [("tiny-t2v-a14b", True), ("tiny-ti2v-5b", False)])
+def test_only_a_model_with_two_experts_says_which_one_denoises(
+    pipeline: RealGenerationPipeline, home: Home, model: str, says: bool
+) -> None:
+    messages: list[str] = []
+    pipeline.generate(TASK, make_request(home, model), report=lambda progress: messages.append(progress.message))
+    steps = [message for message in messages if message.startswith(("Step", "Denoising"))]
+    assert len(steps) > 6
+    assert {"expert" in message for message in steps} == {says}
+
+
 @pytest.mark.parametrize("scheduler", [Scheduler.UNIPC, Scheduler.EULER])
 @pytest.mark.parametrize("model", [model for model in BUILDERS if not MODELS[model].renoise_at])
 def test_a_run_stopped_by_the_operator_loses_no_step(

@@ -44,7 +44,7 @@ class Queue:
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def submit(self, *, steps: int = 4, frames: int = 5, max_attempts: int = 3, model: str = "tiny-t2v-a14b") -> Task:
-        """Queue a small task; for a model other than the tiny one only the name differs."""
+        """Queue a small task; for a large model only the name differs from that for the tiny one."""
         draft = RequestDraft(
             prompt="a red circle moving right on a navy background",
             width=64,
@@ -53,7 +53,8 @@ class Queue:
             steps=steps,
             seed=7,
         )
-        request, notes = resolve_request(MODELS["tiny-t2v-a14b"], draft)
+        own = MODELS[model] if model in MODELS and MODELS[model].miniature else MODELS["tiny-t2v-a14b"]
+        request, notes = resolve_request(own, draft)
         return self.tasks.insert(
             new_task_id(),
             replace(request, model=model),

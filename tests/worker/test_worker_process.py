@@ -305,6 +305,7 @@ def test_a_worker_that_does_not_obey_a_cancel_is_replaced_in_every_phase(
 ) -> None:
     # At each of these points nothing asks whether to stop: the report of the phase was before it.
     stages = {
+        "model.load:2": "loading_model",  # a worker loads the first one before it has a task
         "encode.text": "preparing_inputs",
         "denoise.step": "generating",
         "decode.chunk": "post_processing",
@@ -314,7 +315,7 @@ def test_a_worker_that_does_not_obey_a_cancel_is_replaced_in_every_phase(
     monkeypatch.setenv("WAN22_FAULTS", f"{points[0]}=hang")
     supervisor = supervise(cancel_grace_seconds=0.5, restart_limit=0)
     for point, following in zip(points, [*points[1:], "none"], strict=True):
-        task = queue.submit()
+        task = queue.submit(model="tiny-ti2v-5b" if point == "model.load:2" else "tiny-t2v-a14b")
         stage = stages[point]
         wait_for(lambda: queue.tasks.get(task.id).stage == stage, seconds=START_SECONDS, what=stage)  # noqa: B023
         worker = queue.worker(queue.tasks.get(task.id).worker_id)

@@ -57,6 +57,12 @@ def manage(served: Served, action: str, **values: object) -> dict[str, object]:
     return body
 
 
+def downloading(served: Served) -> int:
+    """How many models the totals count as being downloaded."""
+    totals = served.client.get("/api/v1/models/status/detailed").json()["system_statistics"]
+    return int(totals["downloading_models"])
+
+
 def status(served: Served) -> str:
     return str(served.client.get(f"/api/v1/models/status/{T2V}").json()["status"])
 
@@ -84,6 +90,8 @@ def test_a_model_is_fetched_once_and_its_progress_is_told(hub: StandIn, served: 
     assert hub.held.wait(60)
     update = listener.until("download_progress_update", status="downloading")["data"]
     assert (update["model_id"], update["can_pause"]) == (T2V, True)
+    assert update["timestamp"].endswith("Z")
+    assert downloading(served) == 1
     assert update["total_mb"] > 0
     seen = served.client.get(PROGRESS).json()
     assert (seen["status"], seen["total_mb"]) == ("downloading", update["total_mb"])
@@ -92,6 +100,7 @@ def test_a_model_is_fetched_once_and_its_progress_is_told(hub: StandIn, served: 
     listener.until("download_status_change", new_status="completed")
     done = served.client.get(PROGRESS).json()
     assert (done["status"], done["progress"], done["can_pause"]) == ("completed", 100.0, False)
+    assert downloading(served) == 0
     assert (status(served), max(hub.fetched().values())) == (
         "available",
         2,

@@ -27,10 +27,5 @@ def test_the_health_answer_repeats_who_asked_and_for_whom(served: Served) -> Non
     assert connectivity["host_header"] == served.client.base_url.netloc.decode()
 
 
-def test_downloads_are_counted_among_the_models(served: Served) -> None:
-    totals = served.client.get("/api/v1/models/status/detailed").json()["system_statistics"]
-    assert totals["downloading_models"] == 0
-
-
 def test_the_last_moments_are_a_minute_or_nothing() -> None:
     assert [minutes(seconds) for seconds in (None, 0.0, 0.4, 61.0)] == [None, 1, 1, 2]
