@@ -63,7 +63,7 @@ class ApiClient:
             BadSettings: the address is not one of HTTP, or a proxy variable for it cannot be used.
         """
         self._find = find
-        headers = self._headers = dict[str, str]()
+        headers = self._headers = {"Wan22-Model-Ids": "exact"}
         if settings.api_key is not None:
             headers["Authorization"] = f"Bearer {settings.api_key.get_secret_value()}"
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")

@@ -269,6 +269,7 @@ class GenerationService:
         )
         # Hashed before the seed is drawn, so that a retried submit has the same hash.
         values = asdict(replace(asked, model=choice.spec.id, idempotency_key=None, force=False))
+        del values["any_size"]  # says nothing about what was asked for
         fingerprint = hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
         read = self._prompt_notes(choice.spec, first)
         return Prepared(requests, choice, (*notes, *more, *adjusted, *read), asked, fingerprint)

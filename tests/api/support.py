@@ -37,7 +37,8 @@ class Served:
     def __init__(self, home: Path, workers_on: HardwareProfile | None = None, **settings: object) -> None:
         loaded = load_settings(home=home, worker=False, poll_seconds=0.02, **settings)
         self.app = create_app(loaded, workers_on=workers_on)
-        self.client = TestClient(self.app, base_url=ADDRESS, raise_server_exceptions=False)
+        headers = {"Wan22-Model-Ids": "exact"}  # as our own clients; tests of earlier ones send other requests
+        self.client = TestClient(self.app, base_url=ADDRESS, raise_server_exceptions=False, headers=headers)
         self.client.__enter__()
 
     @property

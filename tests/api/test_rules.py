@@ -37,11 +37,24 @@ METHODS = """
 """
 #: Methods whose names stores have too, with the objects that may be asked on the event loop.
 OWNED = {
-    "get": {"_MEANT", "_OLDER_WORDS", "first", "_handlers", "data", "form", "headers", "known", "message", "scope", ""},
+    "get": {
+        "_MEANT",
+        "sent",
+        "_OLDER_WORDS",
+        "first",
+        "_handlers",
+        "data",
+        "form",
+        "headers",
+        "known",
+        "message",
+        "scope",
+        "",
+    },
     "pop": {"values", "waiting"},
     "has": {"_trusted"},
     "reset": {"_links"},
-    "set": {"_let_go", "_links", "_room", "_stats_wanted", "_stopping"},
+    "set": {"_let_go", "_links", "_room", "_stats_wanted", "_stopping", "knows_exact_ids"},
     "clear": {"_room", "_stats_wanted"},
     "is_set": {"_stopping"},
     "wait": {"_stopping"},

@@ -14,6 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.api.http.errors import REQUEST_ID_KEY, answer_to
+from backend.api.http.shapes import EXACT, MODEL_IDS_HEADER, knows_exact_ids
 from backend.core.errors.base import WanError
 
 log = structlog.get_logger(__name__)
@@ -39,7 +40,9 @@ class RequestContext:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        sent_id = Headers(scope=scope).get("x-request-id", "")
+        sent = Headers(scope=scope)
+        sent_id = sent.get("x-request-id", "")
+        knows_exact_ids.set(sent.get(MODEL_IDS_HEADER, "").strip().lower() == EXACT)
         request_id = sent_id if _CLIENT_ID.match(sent_id) else uuid.uuid4().hex
         scope[REQUEST_ID_KEY] = request_id
         status = 0

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from backend.core.catalogue.table import models_in_force
 from backend.core.domain import iso
 from backend.services.models.availability import FetchFirst
 
 Timestamp = Annotated[
     str, Field(description="ISO-8601, UTC, with a trailing Z", json_schema_extra={"format": "date-time"})
 ]
+
+
+#: A client that sends this header with the value `exact` knows more models than the three of the earlier application.
+MODEL_IDS_HEADER: Final = "Wan22-Model-Ids"
+EXACT: Final = "exact"
+
+#: Whether the client of the current request sent it.
+knows_exact_ids: ContextVar[bool] = ContextVar("knows_exact_ids", default=False)
+
+
+def shown_model(model_id: str) -> str:
+    """Return the id to show in a field that clients of the earlier application read: the family, unless asked for more.
+
+    A model that has left the table keeps its id.
+    """
+    spec = None if knows_exact_ids.get() else models_in_force().get(model_id)
+    return model_id if spec is None else spec.family
 
 
 class ErrorBody(BaseModel):

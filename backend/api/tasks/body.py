@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 from starlette.datastructures import FormData, UploadFile
 
+from backend.api.http.shapes import knows_exact_ids
 from backend.core.catalogue.spec import AUTO
 from backend.core.domain import Priority
 from backend.core.errors.requests import InvalidImage, InvalidRequest, LoraNotFound, MalformedBody
@@ -207,6 +208,8 @@ class SubmitBody(BaseModel):
             model=self.model_type,
             width=width,
             height=height,
+            # A client that knows three models and four sizes leaves both to the server; ours is told which there are.
+            any_size=self.model_type.strip().lower() == AUTO and not knows_exact_ids.get(),
             image=self._image("image", self.image_id, inputs),
             end_image=self._image("end_image", self.end_image_id, inputs),
             loras=self._lora_choices(),

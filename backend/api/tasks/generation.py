@@ -15,7 +15,7 @@ from backend.api.http.deps import ServicesDep, TaskId
 from backend.api.http.errors import answer_to
 from backend.api.http.media import MediaFile
 from backend.api.http.routing import Routes
-from backend.api.http.shapes import download_first, known
+from backend.api.http.shapes import download_first, known, shown_model
 from backend.api.planning.estimate import Estimated, estimated
 from backend.api.tasks.body import SubmitBody, read_submission, request_body_docs
 from backend.api.tasks.shapes import (
@@ -75,7 +75,9 @@ def submitted(queued: Submission, body: SubmitBody | None = None) -> Submitted:
         task_ids=[one.id for one in queued.tasks],
         status=task.status,
         message=_message(queued),
-        detected_model_type=queued.spec.id,
+        # A client that has named the model knows its id; `reasons` are those of `auto`.
+        detected_model_type=shown_model(queued.spec.id) if queued.reasons else queued.spec.id,
+        model=queued.spec.id,
         reasons=list(queued.reasons),
         queue_position=queued.queue_position,
         estimated_time=None if span is None else round(span.seconds, 1),
@@ -108,11 +110,12 @@ def detect_model(
     )
     choice = services.generation.choice(draft)
     return Detected(
-        detected_model_type=choice.spec.id,
+        detected_model_type=shown_model(choice.spec.id),
+        model=choice.spec.id,
         confidence=1.0,
         explanation=list(choice.reasons),
         requirements=requirements(choice.spec),
-        alternatives=[spec.id for spec in choice.alternatives],
+        alternatives=_others(shown_model(choice.spec.id), [shown_model(spec.id) for spec in choice.alternatives]),
     )
 
 
@@ -169,6 +172,11 @@ def generate_status(task_id: TaskId, services: ServicesDep) -> TaskInfo:
     """Show a task; the same as `GET /api/v1/queue/{task_id}`."""
     task = services.tasks.get(task_id)
     return task_info(task, waits_for=services.waiting().reason(task), in_full=True)
+
+
+def _others(taken: str, models: list[str]) -> list[str]:
+    """Return each of the other ids once: several models may belong to one family."""
+    return [one for one in dict.fromkeys(models) if one != taken]
 
 
 def _message(queued: Submission) -> str:

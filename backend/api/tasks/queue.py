@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from backend.api.http.deps import ServicesDep, TaskId
 from backend.api.http.routing import Routes
-from backend.api.http.shapes import Message, Timestamp, iso_or_none, known
+from backend.api.http.shapes import Message, Timestamp, iso_or_none, known, shown_model
 from backend.api.tasks.shapes import TaskInfo, TaskMessage, _percent, task_info, time_left, video_url
 from backend.core.catalogue.table import models_in_force
 from backend.core.domain import Output, Task, TaskEvent, TaskStatus, iso, utcnow
@@ -55,7 +55,8 @@ def polled_task(task: Task) -> PolledTask:
         id=task.id,
         status=task.status,
         progress=_percent(task),
-        model_type=task.model,
+        model_type=shown_model(task.model),
+        model=task.model,
         prompt=prompt if len(prompt) <= POLLED_PROMPT_CHARS else prompt[:POLLED_PROMPT_CHARS] + "...",
         created_at=iso(task.created_at),
         started_at=iso_or_none(task.started_at),
@@ -128,7 +129,8 @@ class PolledTask(BaseModel):
     id: str
     status: TaskStatus
     progress: int
-    model_type: str
+    model_type: str = Field(description="The family of the model")
+    model: str = Field(description="The exact id of the model")
     prompt: str = Field(description="At most 100 characters")
     created_at: Timestamp
     started_at: Timestamp | None = None

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from backend.api.http.addressing import current_links
-from backend.api.http.shapes import DownloadFirst, Message, Timestamp, iso_or_none, known
+from backend.api.http.shapes import DownloadFirst, Message, Timestamp, iso_or_none, known, shown_model
 from backend.api.models.status import max_resolution
 from backend.core.catalogue.table import ModelSpec
 from backend.core.domain import Output, Priority, Task, TaskStatus, iso, utcnow
@@ -47,7 +47,8 @@ class Submitted(TaskMessage):
     task_ids: list[str] = Field(description="All tasks of this request, in the order they run")
     reasons: list[str] = Field([], description="Why `auto` took this model; empty when the model was named")
     success: bool = True
-    detected_model_type: str
+    detected_model_type: str = Field(description="The model as it was named; the family of the one that `auto` took")
+    model: str = Field(description="The exact id of the model")
     queue_position: int | None = Field(None, description="1 is next; absent when the task does not wait for its turn")
     estimated_time: float | None = Field(
         None, description="Seconds until done, with the queue ahead; absent while unknown"
@@ -80,7 +81,8 @@ class Requirements(BaseModel):
 class Detected(BaseModel):
     """Which model `auto` would take."""
 
-    detected_model_type: str
+    detected_model_type: str = Field(description="Its family: T2V-A14B, I2V-A14B or TI2V-5B")
+    model: str = Field(description="Its exact id")
     confidence: float = Field(description="Always 1: the choice follows fixed rules, see `explanation`")
     explanation: list[str]
     requirements: Requirements
@@ -91,7 +93,8 @@ class TaskInfo(BaseModel):
     """One task."""
 
     id: str
-    model_type: str
+    model_type: str = Field(description="The family of the model: T2V-A14B, I2V-A14B or TI2V-5B")
+    model: str = Field(description="The exact id of the model that was asked for or chosen")
     prompt: str
     resolution: str
     steps: int
@@ -165,7 +168,8 @@ def task_info(
     error = None if task.error_code is None else kind_of(task.error_code)
     return TaskInfo(
         id=task.id,
-        model_type=task.model,
+        model_type=shown_model(task.model),
+        model=task.model,
         prompt=request.prompt,
         resolution=request.resolution,
         steps=request.steps,

@@ -81,6 +81,11 @@ class ModelSpec:
         return self.mode is Mode.I2V and not self.image_tokens
 
     @property
+    def family(self) -> str:
+        """The id of the Wan2.2 model with these inputs: the only three that clients of the earlier application know."""
+        return {Mode.T2V: "T2V-A14B", Mode.I2V: "I2V-A14B", Mode.TI2V: "TI2V-5B"}[self.mode]
+
+    @property
     def embedded(self) -> bool:
         """Whether the weights ship inside this package."""
         return self.repo_id is None and self.base is None

@@ -112,6 +112,7 @@ class RequestDraft:
     negative_prompt: str | None = None
     width: int | None = None
     height: int | None = None
+    any_size: bool = False  #: whether a size that the model cannot make becomes the nearest one, however far away
     num_frames: int | None = None
     seconds: float | None = None  #: the length in another unit; not together with `num_frames`
     fps: float | None = None

@@ -43,11 +43,14 @@ def makes_exactly(spec: ModelSpec, width: int | None, height: int | None) -> boo
         return False
 
 
-def snap_size(spec: ModelSpec, width: int, height: int) -> tuple[int, int, tuple[str, ...]]:
+def snap_size(
+    spec: ModelSpec, width: int, height: int, *, however_far: bool = False
+) -> tuple[int, int, tuple[str, ...]]:
     """Return the nearest legal size, with a sentence when it differs.
 
     Raises:
-        InvalidRequest: the size is too small or too large; the message names the nearest legal one.
+        InvalidRequest: the size is too small or too large, and not to be changed `however_far` the nearest legal one,
+            which the message names, is away.
     """
     if width < 1 or height < 1:
         raise InvalidRequest("Invalid resolution values. Both sides must be positive", details={"field": "resolution"})
@@ -56,6 +59,8 @@ def snap_size(spec: ModelSpec, width: int, height: int) -> tuple[int, int, tuple
     too_small = min(width, height) < spec.min_side
     if too_small or snapped[0] * snapped[1] > spec.max_pixels:
         legal = nearest_size(spec, width, height)
+        if however_far:
+            return *legal, (f"resolution {width}x{height} became {legal[0]}x{legal[1]}, the nearest of {spec.id}",)
         raise InvalidRequest(
             f"{spec.id} cannot make {width}x{height}; the nearest size it can make is {legal[0]}x{legal[1]}",
             details={"field": "resolution", "nearest": f"{legal[0]}x{legal[1]}"},

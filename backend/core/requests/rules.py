@@ -175,7 +175,8 @@ def _size(spec: ModelSpec, draft: RequestDraft) -> tuple[int, int, tuple[str, ..
         if (width, height) != (spec.width, spec.height):
             notes = (f"resolution is {width}x{height}, by the shape of the image ({image.width}x{image.height})",)
     else:
-        width, height, notes = snap_size(spec, int(_or(draft.width, spec.width)), int(_or(draft.height, spec.height)))
+        asked = int(_or(draft.width, spec.width)), int(_or(draft.height, spec.height))
+        width, height, notes = snap_size(spec, *asked, however_far=draft.any_size)
     for name, one in (("image", image), ("end_image", draft.end_image)):
         if one is not None and not same_aspect((one.width, one.height), (width, height)):
             done = {Fit.CROP: "cropped", Fit.PAD: "padded with black", Fit.STRETCH: "stretched"}
