@@ -20,7 +20,7 @@ from rich.table import Table
 from typer.exceptions import TyperException
 
 from backend import __version__
-from backend.commands import database, loras, queue
+from backend.commands import loras, queue
 from backend.commands.console.advice import misused, steps_in_terminal, unforeseen
 from backend.commands.console.terminal import JsonOption, err, out, print_error_json, print_json
 from backend.commands.gallery import list_videos, open_video, remove_videos, show_video
@@ -28,7 +28,8 @@ from backend.commands.generate import extend, generate, redecode
 from backend.commands.models import catalogue as models
 from backend.commands.plan import plan
 from backend.commands.replay import replay
-from backend.commands.workers import drain, list_workers, resume
+from backend.commands.system import database, keys
+from backend.commands.system.workers import drain, list_workers, resume
 from backend.core.errors.base import WanError
 from backend.core.errors.interruptions import Interrupted, TaskCancelled
 from backend.core.settings import Settings, load_settings, unknown_variables
@@ -131,6 +132,7 @@ app.command()(plan)
 app.add_typer(queue.app, name="queue")
 app.add_typer(loras.app, name="loras")
 app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
 app.add_typer(database.app, name="db")
 
 

@@ -34,6 +34,7 @@ from backend.core.files import replacing
 from backend.core.heap import share_freed_memory
 from backend.core.paths import Home
 from backend.core.settings import Settings
+from backend.store.access.keys import KeyStore
 from backend.store.engine import Database
 from backend.store.sqlite_file import named
 from backend.store.upkeep.opening import open_database
@@ -109,7 +110,7 @@ def serve(settings: Settings) -> None:
     """Run the server until it receives a stop signal.
 
     Raises:
-        UnsafeBind: the address is reachable from other machines and no API key is set.
+        UnsafeBind: the address is reachable from other machines and there is no API key.
         HomeInUse: another server is using this home folder.
         BadSettings: the address cannot be bound.
         WanError: the database is unusable; it is left untouched.
@@ -123,6 +124,7 @@ def serve(settings: Settings) -> None:
         port = listener.getsockname()[1]
         settings = settings.model_copy(update={"port": port})
         _check_database(settings)
+        _refuse_without_keys(settings)
         raise_descriptor_limit()
         listener.listen(socket.SOMAXCONN)
         instance = uuid.uuid4().hex
@@ -173,9 +175,29 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def refuse_unsafe_bind(settings: Settings) -> None:
-    """Raise UnsafeBind unless the address is a loopback address or an API key is set."""
-    if settings.api_key is None and not _is_loopback(settings.host):
+    """Raise UnsafeBind where the address can be reached from outside, and there can be no key.
+
+    Looks into no database: one that is not there yet has no keys.
+    """
+    database = settings.paths.database
+    if _needs_key(settings) and settings.database_url is None and not database.exists():
         raise UnsafeBind(f"{settings.host} can be reached from other machines and no API key is set")
+
+
+def _needs_key(settings: Settings) -> bool:
+    return settings.api_key is None and not _is_loopback(settings.host)
+
+
+def _refuse_without_keys(settings: Settings) -> None:
+    """Raise UnsafeBind where a key is needed and none is stored that opens the server."""
+    if not _needs_key(settings):
+        return
+    database = Database(settings.database)
+    try:
+        if not any(key.state == "valid" for key in KeyStore(database).all()):
+            raise UnsafeBind(f"{settings.host} can be reached from other machines and there is no valid API key")
+    finally:
+        database.close()
 
 
 def _is_loopback(host: str) -> bool:

@@ -22,6 +22,7 @@ from backend.core.system_integration import SystemIntegration
 from backend.models.folder.manager import ModelManager
 from backend.models.lora.library import LoraLibrary
 from backend.models.own.configuration import ModelConfigurationManager
+from backend.services.access.ring import KeyRing
 from backend.services.downloads.control import DownloadControl
 from backend.services.downloads.runner import downloads_into
 from backend.services.generation_service import GenerationService
@@ -43,6 +44,9 @@ from backend.services.system.janitor import Janitor
 from backend.services.system.memory_growth import MemoryGrowth
 from backend.services.system.recovery import Recovery
 from backend.services.system.surroundings import Surroundings
+from backend.store.access.keys import KeyStore
+from backend.store.access.ownership import FileKind, OwnedFiles
+from backend.store.access.usage import UsageOfKeys
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.events import EventLog
@@ -62,7 +66,8 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
     workers, orders = WorkerStore(database), DownloadOrders(database)
     machine = WorkingMachine(settings, workers, workers_on or profile)
     model_manager = ModelManager(home, has_gpu=machine.computes_on_gpu)
-    loras, images = LoraLibrary(home), InputStore(home, settings.keep_uploads_hours * 3600.0)
+    loras = LoraLibrary(home, owned=OwnedFiles(database, FileKind.LORA))
+    images = InputStore(home, settings.keep_uploads_hours * 3600.0, OwnedFiles(database, FileKind.IMAGE))
     config = ConfigFile(home.config_file)
     kept, configuration = stored_optimization(config), ModelConfigurationManager(home)
     binding, policy = settings.worker or workers_on is not None, settings.oom_policy
@@ -82,6 +87,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
     generation = GenerationService(settings, home, tasks, outputs, model_manager, loras, images, forecast)
     videos = FoundVideos(home, VideoRegister(database))
     config_policy, surroundings = stored_policy(config), Surroundings(home)
+    key_store = KeyStore(database)
     sockets = ConnectionManager(settings, tasks, events, stats)
 
     def living() -> list[WorkerInfo]:
@@ -128,6 +134,9 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         monitor=HealthMonitor(
             settings, examination, growth, recovery, living, lambda alert: sockets.publish(ALERTS_TOPIC, "alert", alert)
         ),
+        keys=KeyRing(settings, home, key_store),
+        key_store=key_store,
+        key_usage=UsageOfKeys(database),
         supervisor=supervisor,
         system=SystemIntegration(),
         optimization=kept,

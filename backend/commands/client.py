@@ -19,6 +19,7 @@ from urllib.request import getproxies
 import httpx2
 import psutil
 
+from backend.core.access.tokens import LOCAL_USER, Tokens
 from backend.core.domain import SHORT_ID
 from backend.core.errors.base import Category, WanError
 from backend.core.errors.generation import GenerationFailed
@@ -28,6 +29,7 @@ from backend.core.errors.surroundings import BadSettings
 from backend.core.errors.tree import kind_of
 from backend.core.plain_words import nearest
 from backend.core.settings import Settings
+from backend.services.access.secret import known_secret, secret_for
 
 POLL_SECONDS = 0.15
 _READY_SECONDS = 2.0  # between questions whether a waiting task can be expected to start
@@ -52,9 +54,17 @@ class ApiClient:
     """The API calls of the command line; error answers become exceptions."""
 
     def __init__(
-        self, url: str, settings: Settings, *, temporary: bool = False, find: Callable[[], str | None] = lambda: None
+        self,
+        url: str,
+        settings: Settings,
+        *,
+        temporary: bool = False,
+        own: bool = False,
+        find: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Prepare to call the server; nothing is sent yet.
+
+        Without a key, the server of this user's `own` home is shown that the caller can read the home's secret.
 
         A `temporary` server ends with this command: nobody will mend a worker that cannot start. `find` returns the
         address of a server that was started again, perhaps on another port.
@@ -66,6 +76,9 @@ class ApiClient:
         headers = self._headers = {"Wan22-Model-Ids": "exact"}
         if settings.api_key is not None:
             headers["Authorization"] = f"Bearer {settings.api_key.get_secret_value()}"
+        elif own and (secret := known_secret(settings.paths)) is not None:
+            session = Tokens(LOCAL_USER, secret_for(LOCAL_USER, secret)).session()
+            headers["Cookie"] = f"wan22_session={session}"
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
         self._temporary = temporary
         self._http = _open_client(self.url, headers)

@@ -102,7 +102,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], home: Home, log_file: Pa
 
 def _refuse_without_worker(url: str, settings: Settings) -> None:
     """Raise GenerationFailed once the worker of a server that was just started cannot start."""
-    client = ApiClient(url, settings)
+    client = ApiClient(url, settings, own=True)
     try:
         reason = client.not_ready()
     finally:

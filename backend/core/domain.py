@@ -186,6 +186,7 @@ class TaskEvent:
     type: EventType
     data: dict[str, Any]
     created_at: datetime
+    owner: str | None = None  #: the key that queued the task; None = the operator, or where it was not asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +221,7 @@ class Task:
     error_actions: tuple[dict[str, Any], ...] = ()  #: next steps that a client can execute
     download_paused: bool = False  #: whether it waits because the download of its model is paused
     repeats: int = 0  #: of failed attempts in a row that saved nothing new
+    owner: str | None = None  #: the API key that queued it; None = the operator
     next_retry_at: datetime | None = None  #: before which it is not tried again; None = it can start at once
 
     @property

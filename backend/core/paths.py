@@ -109,6 +109,11 @@ class Home:
         return self.root / "server.lock"
 
     @property
+    def secret_file(self) -> Path:
+        """What sessions and links are derived from; readable by its owner alone."""
+        return self.root / "secret"
+
+    @property
     def config_file(self) -> Path:
         """The configuration of the user and of programs, one section per subject (JSON)."""
         return self.root / "config.json"

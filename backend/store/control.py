@@ -15,6 +15,8 @@ from sqlalchemy import Connection, Row, delete, insert, select, update
 from backend.core.domain import TERMINAL, EventType, Priority, Task, TaskStatus
 from backend.core.errors.lookups import StateConflict
 from backend.core.requests.forms import GenerationRequest
+from backend.store.access.ownership import own_ids
+from backend.store.access.usage import refuse_beyond_limits
 from backend.store.leases import AT_ONCE, NO_WORKER, RUNNING, UNTOUCHED, Leases, progress_shown
 from backend.store.order import QUEUE_SCOPE, QueuePlace, held, moved, places, position, reordered, visible
 from backend.store.rows import moment, to_task
@@ -124,6 +126,7 @@ class QueueControl(Leases):
         Raises:
             TaskNotFound: there is no such task.
             StateConflict: it is paused, or has completed.
+            QuotaExceeded: the caller may not queue as much.
         """
         with self._database.begin() as connection:
             row = visible(connection, task_id)
@@ -133,6 +136,7 @@ class QueueControl(Leases):
             if row.deferred:
                 self._requeue(connection, task_id, _PENDING, EventType.RETRIED, AT_ONCE | {"message": None})
             if status in _GIVEN_UP:
+                refuse_beyond_limits(connection, 1)
                 self._requeue(connection, task_id, _GIVEN_UP, EventType.RETRIED, _AFRESH)
             return to_task(visible(connection, task_id))
 
@@ -195,7 +199,9 @@ class QueueControl(Leases):
         Tasks that do not wait (any more) are passed over: the list that a user sees is older than the queue.
         """
         with self._database.begin() as connection:
-            new = reordered(places(connection), task_ids)
+            waiting = places(connection)
+            mine = own_ids(connection, [place.task_id for place in waiting])
+            new = reordered(waiting, [task_id for task_id in task_ids if task_id in mine])
             self._settle(connection, new)
         return len(new)
 

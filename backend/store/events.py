@@ -8,9 +8,10 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from backend.core.domain import TaskEvent
+from backend.store.access.ownership import of_own_task
 from backend.store.engine import Database
 from backend.store.rows import readable, to_event
-from backend.store.tables import events
+from backend.store.tables import events, tasks
 
 
 class EventLog:
@@ -20,13 +21,15 @@ class EventLog:
         self._database = database
 
     def after(self, event_id: int, limit: int = 500) -> list[TaskEvent]:
-        """Return the events of all tasks after this id, oldest first."""
-        query = select(events).where(events.c.id > event_id).order_by(events.c.id).limit(limit)
+        """Return the events of all tasks that the caller sees after this id, oldest first."""
+        newer = (events.c.id > event_id) & of_own_task(events.c.task_id)
+        owner = select(tasks.c.owner).where(tasks.c.id == events.c.task_id).scalar_subquery().label("owner")
+        query = select(events, owner).where(newer).order_by(events.c.id).limit(limit)
         with self._database.read() as connection:
             return readable(connection.execute(query).all(), to_event)
 
     def of_task(self, task_id: str, after_number: int = 0) -> list[TaskEvent]:
         """Return the events of one task after this number, oldest first, even of a deleted task."""
-        mine = (events.c.task_id == task_id) & (events.c.number > after_number)
+        mine = (events.c.task_id == task_id) & (events.c.number > after_number) & of_own_task(events.c.task_id)
         with self._database.read() as connection:
             return readable(connection.execute(select(events).where(mine).order_by(events.c.number)).all(), to_event)

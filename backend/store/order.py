@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Exists, Row, and_, exists, fal
 from backend.core.domain import TaskStatus
 from backend.core.errors.lookups import TaskNotFound
 from backend.core.errors.repeats import LONGEST_SECONDS
+from backend.store.access.ownership import own_tasks
 from backend.store.download_orders import OrderState
 from backend.store.tables import database_now, download_orders, holds, tasks, workers
 
@@ -56,8 +57,9 @@ def held(worker_id: ColumnElement[str] | str, *, interrupting: bool = False) -> 
 
 
 def find(connection: Connection, task_id: str) -> Row[Any] | None:
-    """Return the row of a task in the queue view."""
-    return connection.execute(TASKS.where(tasks.c.id == task_id, tasks.c.deleted_at.is_(None))).one_or_none()
+    """Return the row of a task in the queue view, if the caller sees it."""
+    seen = TASKS.where(tasks.c.id == task_id, tasks.c.deleted_at.is_(None), own_tasks())
+    return connection.execute(seen).one_or_none()
 
 
 def visible(connection: Connection, task_id: str) -> Row[Any]:

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, case, delete, func, or_, select
 from backend.core.domain import TERMINAL, Output, TaskStatus
 from backend.core.errors.lookups import OutputFileMissing, OutputNotFound
 from backend.core.paths import Home, resolve_under
+from backend.store.access.ownership import of_own_task
 from backend.store.engine import Database
 from backend.store.rows import moment, readable, to_output
 from backend.store.tables import database_now, outputs, tasks
@@ -40,14 +41,16 @@ class OutputStore:
         self._home = home
 
     def list(self, limit: int | None = None, offset: int = 0) -> list[Output]:
-        """Return the outputs, newest first."""
-        newest = select(outputs).order_by(outputs.c.created_at.desc(), outputs.c.task_id)
+        """Return the outputs that the caller sees, newest first."""
+        seen = of_own_task(outputs.c.task_id)
+        newest = select(outputs).where(seen).order_by(outputs.c.created_at.desc(), outputs.c.task_id)
         with self._database.read() as connection:
             return readable(connection.execute(newest.limit(limit).offset(offset)).all(), to_output)
 
     def totals(self) -> tuple[int, int]:
-        """Return the number of outputs and the size of their videos in bytes."""
-        query = select(func.count(), func.coalesce(func.sum(outputs.c.size_bytes), 0)).select_from(outputs)
+        """Return the number of outputs that the caller sees, and the size of their videos in bytes."""
+        seen = of_own_task(outputs.c.task_id)
+        query = select(func.count(), func.coalesce(func.sum(outputs.c.size_bytes), 0)).select_from(outputs).where(seen)
         with self._database.read() as connection:
             count, size = connection.execute(query).one()
         return int(count), int(size)
@@ -97,9 +100,10 @@ class OutputStore:
         return output
 
     def find(self, task_id: str) -> Output | None:
-        """Return one output, or None when this task has none that can be read."""
+        """Return one output, or None when this task has none that can be read and the caller sees."""
         with self._database.read() as connection:
-            rows = connection.execute(select(outputs).where(outputs.c.task_id == task_id)).all()
+            mine = (outputs.c.task_id == task_id) & of_own_task(outputs.c.task_id)
+            rows = connection.execute(select(outputs).where(mine)).all()
         return next(iter(readable(rows, to_output)), None)
 
     def video_path(self, task_id: str) -> Path:

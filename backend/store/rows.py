@@ -107,6 +107,7 @@ def to_task(row: Row[Any]) -> Task:
         error_actions=tuple(step for step in row.error_suggestions or () if isinstance(step, dict)),
         download_paused=bool(row._mapping.get("download_paused", False)),
         repeats=row.repeats,
+        owner=row.owner,
         next_retry_at=moment(row.next_retry_at) if row._mapping.get("deferred") else None,
     )
 
@@ -120,6 +121,7 @@ def to_event(row: Row[Any]) -> TaskEvent:
         type=EventType(row.type),
         data=row.data if isinstance(row.data, dict) else {},
         created_at=moment(row.created_at),
+        owner=row._mapping.get("owner"),
     )
 
 

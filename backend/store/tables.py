@@ -105,11 +105,13 @@ tasks = Table(
     Column("strikes", Integer, nullable=False, server_default="0"),  # lost attempts in a row that saved nothing new
     Column("repeats", Integer, nullable=False, server_default="0"),  # of a failed attempt that saved nothing new
     Column("next_retry_at", Double),  # null = at once
+    Column("owner", String(16)),  # the API key that queued it; null = the operator, or from before there were keys
     CheckConstraint(_one_of("status", TaskStatus), name="tasks_status"),
     CheckConstraint("(status = 'processing') = (lease_token IS NOT NULL)", name="tasks_lease"),
     CheckConstraint("progress BETWEEN 0 AND 1", name="tasks_progress"),
     CheckConstraint("attempt >= 0 AND strikes BETWEEN 0 AND max_attempts", name="tasks_attempt"),
     Index("tasks_queue", "status", "priority", "place", "number"),
+    Index("tasks_owner", "owner", "number"),
     sqlite_autoincrement=True,
 )
 
@@ -202,4 +204,37 @@ recovery_actions = Table(
     Column("created_at", Double, nullable=False),
     Column("undone_at", Double),
     sqlite_autoincrement=True,
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("digest", String(64), nullable=False),  # SHA-256 of the key
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("revoked_at", Double),
+    Column("last_used_at", Double),
+    Column("requests_per_minute", Integer),  # null = no limit, also below
+    Column("gpu_seconds_per_day", Double),
+    Column("waiting_tasks", Integer),
+)
+
+#: Who uploaded a file; without a row it belongs to everybody.
+owned_files = Table(
+    "owned_files",
+    metadata,
+    Column("kind", String(16), primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("owner", String(16), primary_key=True),
+)
+
+key_usage = Table(
+    "key_usage",
+    metadata,
+    Column("key_id", String(16), primary_key=True),
+    Column("day", Integer, primary_key=True),  # UTC days since 1970
+    Column("gpu_seconds", Double, nullable=False),
 )

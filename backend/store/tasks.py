@@ -24,11 +24,14 @@ from sqlalchemy import (
     update,
 )
 
+from backend.core.access.caller import current_caller
 from backend.core.domain import TERMINAL, EventType, Priority, Task, TaskStatus
 from backend.core.errors.generation import TaskUnreadable
 from backend.core.errors.lookups import IdempotencyConflict, StateConflict
 from backend.core.faults import fault_point
 from backend.core.requests.forms import GenerationRequest
+from backend.store.access.ownership import own_tasks
+from backend.store.access.usage import refuse_beyond_limits
 from backend.store.control import WAITING, QueueControl
 from backend.store.leases import UNTOUCHED, end_failed
 from backend.store.order import DUE, QUEUE_ORDER, READY, TASKS, before, find, held, places, position, visible
@@ -70,14 +73,18 @@ class TaskStore(QueueControl):
 
         Raises:
             IdempotencyConflict: the key is in use by another request.
+            QuotaExceeded: the caller may not queue as much.
         """
-        key, made = how.get("idempotency_key"), []
+        key = _key_of_caller(how.get("idempotency_key"))
+        # The tasks of one call share one key; a client's key contains no blank.
+        keys = [key if key is None or index == 0 else f"{key} {index + 1}" for index in range(len(new))]
         with self._database.begin() as connection:
-            for index, (task_id, request) in enumerate(new):
-                # The tasks of one call share one key; a client's key cannot contain a blank.
-                own_key = key if key is None or index == 0 else f"{key} {index + 1}"
-                known = None if own_key is None else _with_key(connection, own_key, how["fingerprint"])
-                made.append(known or _insert(connection, task_id, request, own_key, how))
+            known = [None if one is None else _with_key(connection, one, how["fingerprint"]) for one in keys]
+            refuse_beyond_limits(connection, known.count(None))
+            made = [
+                row or _insert(connection, task_id, request, own_key, how)
+                for row, own_key, (task_id, request) in zip(known, keys, new, strict=True)
+            ]
             fault_point("submit.before_commit")
         fault_point("submit.after_commit")
         return [to_task(row) for row in made]
@@ -119,8 +126,8 @@ class TaskStore(QueueControl):
         return (None, False) if found is None else (TaskStatus(found[0]), bool(found[1]))
 
     def list(self, status: TaskStatus | None = None, limit: int | None = None) -> list[Task]:
-        """Return the tasks of the queue view, newest first."""
-        query = TASKS.where(tasks.c.deleted_at.is_(None)).order_by(tasks.c.number.desc()).limit(limit)
+        """Return the tasks of the queue view that the caller sees, newest first."""
+        query = TASKS.where(tasks.c.deleted_at.is_(None), own_tasks()).order_by(tasks.c.number.desc()).limit(limit)
         if status is not None:
             query = query.where(tasks.c.status == status)
         with self._database.read() as connection:
@@ -134,16 +141,17 @@ class TaskStore(QueueControl):
             return readable(connection.execute(query).all(), to_task)
 
     def counts(self) -> dict[TaskStatus, int]:
-        """Return the number of tasks in the queue view by state, 0 included."""
+        """Return the number of tasks in the queue view that the caller sees, by state, 0 included."""
         return self.tally()[0]
 
     def tally(self) -> tuple[dict[TaskStatus, int], int]:
-        """Return the counts, and the id of the newest event that they include (0 without events).
+        """Return the counts of what the caller sees, and the id of the newest event they include (0 without events).
 
         One statement is one snapshot on both databases: the counts include every event up to this id and none
         after it.
         """
-        states = select(tasks.c.status, func.count()).where(tasks.c.deleted_at.is_(None)).group_by(tasks.c.status)
+        seen = tasks.c.deleted_at.is_(None) & own_tasks()
+        states = select(tasks.c.status, func.count()).where(seen).group_by(tasks.c.status)
         newest = select(literal(_NEWEST_EVENT), func.coalesce(func.max(events.c.id), 0))
         with self._database.read() as connection:
             found = {row[0]: row[1] for row in connection.execute(union_all(states, newest))}
@@ -262,8 +270,8 @@ class TaskStore(QueueControl):
             self._hide(connection, row)
 
     def clear_finished(self) -> TaskIds:
-        """Remove all ended tasks from the queue view and return their ids. Their videos remain."""
-        ended = select(tasks).where(tasks.c.status.in_(TERMINAL), tasks.c.deleted_at.is_(None))
+        """Remove all ended tasks that the caller sees from the queue view and return their ids. Their videos remain."""
+        ended = select(tasks).where(tasks.c.status.in_(TERMINAL), tasks.c.deleted_at.is_(None), own_tasks())
         with self._database.begin() as connection:
             rows = connection.execute(ended.order_by(tasks.c.number)).all()
             for row in rows:
@@ -282,6 +290,12 @@ def _claimed(connection: Connection, row: Row[Any]) -> Task | None:
     if not found:
         end_failed(connection, row.id, TaskUnreadable())
     return found[0] if found else None
+
+
+def _key_of_caller(key: str | None) -> str | None:
+    """Return an idempotency key as it is stored: equal keys of different callers are different."""
+    owner = current_caller().key_id
+    return key if key is None or owner is None else f"{owner}  {key}"
 
 
 def _with_key(connection: Connection, key: str, fingerprint: str) -> Row[Any] | None:
@@ -311,6 +325,7 @@ def _insert(
             fingerprint=how["fingerprint"],
             created_at=database_now(),
             last_event=1,
+            owner=current_caller().key_id,
         )
     )
     data = {"model": request.model, "prompt": request.prompt, "resolution": request.resolution}

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, update
 
 from backend.core.domain import TERMINAL, TRANSITIONS, EventType, TaskStatus
+from backend.store.access.usage import charge
 from backend.store.tables import database_now, events, tasks
 
 
@@ -45,6 +46,8 @@ def apply(
     if token is not None:
         statement = statement.where(tasks.c.lease_token == token)
     row = connection.execute(statement.values(changes).returning(*tasks.c)).one_or_none()
+    if row is not None and TaskStatus.PROCESSING in origins and target is not TaskStatus.PROCESSING:
+        charge(connection, row)
     if row is not None:
         append(connection, row, event, data(row) if data else {})
     return row

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from fastapi.routing import iter_route_contexts
 
+from backend.api.http.gate import PUBLIC_PATHS, PUBLIC_PREFIX
+from backend.api.http.scopes import stated_scope
 from tests.api.support import Served
 
 BACKEND = Path(__file__).parents[2] / "backend"
@@ -27,13 +29,15 @@ FUNCTIONS = """
     HTTPStatus Headers MutableHeaders Response answer_to error_answer get_swagger_ui_html request_id_of
     Links Response ValueError accepted_subprotocol cookie_parser current_links getattr in_plain_words int
     ip_address route_path
+    Credential Exchange RateLimited ScopeMissing Unauthorized acting_as credential_of float link_credential
+    links_signed_by max needed_scope session_credential
     Alive Connection LoraUpload Ports SocketStats TaskFeed encode iso queue_counts system_stats utcnow write
 """
 #: Methods of texts, mappings and patterns; no store or service has one of these names.
 METHODS = """
     decode dumps encode endswith errors getlist isascii isdigit isfinite items join loads lower match model_dump
     model_validate multi_items partition removeprefix replace setdefault startswith strip values
-    fullmatch in_subprotocols is_key is_session keys lstrip opens rstrip split to to_media union
+    fullmatch keys lstrip may recognise rstrip sees split to to_media tokens_of uncancel union watching
 """
 #: Methods whose names stores have too, with the objects that may be asked on the event loop.
 OWNED = {
@@ -57,7 +61,7 @@ OWNED = {
     "set": {"_let_go", "_links", "_room", "_stats_wanted", "_stopping", "knows_exact_ids"},
     "clear": {"_room", "_stats_wanted"},
     "is_set": {"_stopping"},
-    "wait": {"_stopping"},
+    "wait": {"_stopping", "_wrong_keys", "_requests"},
     "add": {"known", "topics"},
     "discard": {"topics"},
     "apply": {"board", "_board"},
@@ -68,12 +72,14 @@ OWNED = {
     "put_nowait": {"_outbox"},
     "qsize": {"_outbox"},
     "form": {"request"},
-    "cancel": {"cancel_scope"},
+    "cancel": {"cancel_scope", "_task"},
+    "empty": {"_wrong_keys"},
     "start_soon": {"group"},
     "create_task_group": {"anyio"},
     "move_on_after": {"anyio"},
     "create_task": {"asyncio"},
     "get_running_loop": {"asyncio"},
+    "monotonic": {"time"},
     "compare_digest": {"hmac"},
     "ip_address": {"ipaddress"},
     "bound_contextvars": {"contextvars"},
@@ -289,3 +295,21 @@ def test_a_web_process_at_work_has_not_loaded_the_engine() -> None:
     assert loaded & heavy == set()
     assert not [name for name in loaded if name.startswith(("backend.engine", "backend.worker"))]
     assert "backend.app" in loaded
+
+
+def test_every_route_has_a_scope(shared: Served) -> None:
+    """Add a path that is missing here to the table in `backend/api/http/scopes.py`."""
+    doors = [(path, method) for path, methods in shared.paths().items() for method in methods]
+    doors += [(str(route.path), "GET") for route in iter_route_contexts(shared.app.routes) if not route.methods]
+    assert ("/ws", "GET") in doors
+    for path, method in doors:
+        if path not in PUBLIC_PATHS and not path.startswith(PUBLIC_PREFIX.rstrip("/")):
+            assert stated_scope(method, path) is not None, (method, path)
+
+
+def test_every_door_of_a_route_needs_the_same_scope(shared: Served) -> None:
+    paths = shared.paths()
+    for path, methods in paths.items():
+        for method in methods:
+            if path.startswith("/api/v1") and method in paths.get(path.removeprefix("/api/v1"), ()):
+                assert stated_scope(method, path) is stated_scope(method, path.removeprefix("/api/v1"))

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from backend.api.http.access import AccessTokens
+from backend.core.access.tokens import Tokens
 from backend.core.settings import ROOT_PATH, Settings
 
 _MAX_PREFIX = 200
@@ -24,7 +26,7 @@ class Links:
     """Builds the addresses in answers to one client."""
 
     prefix: str = ""
-    tokens: AccessTokens = field(default_factory=AccessTokens)
+    tokens: Tokens | None = None  #: of whoever is served; None on a server without keys
 
     def to(self, path: str) -> str:
         """Return the address of a path of this server."""
@@ -32,10 +34,20 @@ class Links:
 
     def to_media(self, path: str) -> str:
         """Return the address of a picture or a video, for players that cannot send the key."""
-        return self.prefix + path + self.tokens.signature(path)
+        return self.prefix + path + ("" if self.tokens is None else self.tokens.signature(path))
 
 
 _links: ContextVar[Links | None] = ContextVar("links", default=None)
+
+
+@contextmanager
+def links_signed_by(tokens: Tokens | None) -> Iterator[None]:
+    """Let the links of answers carry signatures of these tokens while the block runs."""
+    token = _links.set(Links(current_links().prefix, tokens))
+    try:
+        yield
+    finally:
+        _links.reset(token)
 
 
 def current_links() -> Links:
@@ -56,7 +68,6 @@ class Addressing:
         self.app = app
         self._prefix = settings.root_path
         self._trusted = TrustedProxies(settings.trusted_proxies)
-        self._tokens = AccessTokens.of(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection under its path."""
@@ -70,7 +81,7 @@ class Addressing:
             path = path[:-1]
         # By the rules of ASGI the path includes the root path.
         placed = {**scope, "root_path": prefix, "path": prefix + path}
-        token = _links.set(Links(prefix, self._tokens))
+        token = _links.set(Links(prefix))
         try:
             await self.app(placed, receive, send)
         finally:

@@ -1,4 +1,4 @@
-"""Gives everything that a client can hold open an end: headers, bodies, and the number of connections.
+"""Gives everything that a client can hold open an end: headers, bodies, answers, and the number of connections.
 
 A server that has no file descriptor left answers nobody. So there are fewer connections than descriptors, and when one
 more comes, the oldest that is not being answered makes room for it.
@@ -7,11 +7,14 @@ more comes, the oldest that is not being answered makes room for it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import h11
 import structlog
+from starlette.datastructures import Headers
+from starlette.types import Message, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 try:
@@ -27,6 +30,7 @@ FEWEST, MOST = 8, 4096
 #: Connections that are accepted at a time, before one of them can make room for another.
 ACCEPTED_AT_ONCE: Final = 8
 _SAY_SECONDS: Final = 60.0
+_STREAM: Final = "text/event-stream"
 _FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 log = structlog.get_logger(__name__)
@@ -152,3 +156,51 @@ class BoundedConnection(H11Protocol):
     def _forget(self) -> None:
         self._disarm()
         self._open.pop(self, None)
+
+
+class Exchange:
+    """One socket, or one answer, that ends when the right of its client does."""
+
+    def __init__(self, kind: str, send: Send) -> None:
+        """`kind` is that of the ASGI scope. Made on the event loop's thread, in the task that serves the client."""
+        self._socket = kind == "websocket"
+        self._send = send
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._begun = self._done = self._over = self._streams = False
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on, and note how far the answer is."""
+        kind = message["type"]
+        self._begun = self._begun or kind in ("http.response.start", "websocket.accept")
+        self._done = self._done or kind == "websocket.close"
+        if kind == "http.response.start":
+            self._streams = Headers(raw=message.get("headers", [])).get("content-type", "").startswith(_STREAM)
+        elif kind == "http.response.body" and not message.get("more_body", False):
+            self._done = True
+        await self._send(message)
+
+    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Serve the client until the answer is complete, or `end` was called."""
+        try:
+            await work()
+        except asyncio.CancelledError:
+            if not self._over or self._task is None:
+                raise
+            self._task.uncancel()
+            if self._socket:
+                await self._send({"type": "websocket.close", "code": 1008, "reason": "the API key is no longer valid"})
+            elif self._streams:
+                await self._send({"type": "http.response.body", "body": b""})
+        finally:
+            self._done = True
+
+    def end(self) -> None:
+        """End what has begun to be answered; what is about to be answered is left to finish. Any thread may call."""
+        with suppress(RuntimeError):  # the loop has ended, and with it the exchange
+            self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        if self._begun and not self._done and not self._over and self._task is not None:
+            self._over = True
+            self._task.cancel()

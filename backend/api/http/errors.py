@@ -19,6 +19,7 @@ from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
+from backend.core.errors.access import TooMuch
 from backend.core.errors.base import Action, WanError
 from backend.core.errors.lookups import NotFound
 from backend.core.errors.requests import BodyTooLarge, InvalidRequest, MalformedBody
@@ -77,6 +78,8 @@ def answer_to(error: WanError, scope: Scope, *, status: int | None = None) -> Re
     headers = {}
     if isinstance(error, StoreUnavailable):
         headers["Retry-After"] = _RETRY_SECONDS
+    if isinstance(error, TooMuch):
+        headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     return error_answer(

@@ -1,4 +1,4 @@
-"""Access control: Host names, origins, the API key, and body size limits.
+"""Access control: Host names, origins, keys and their scopes, rates, and body size limits.
 
 One layer in front of every route, so that no route can omit it. The host list stops DNS rebinding, the
 origin check stops cross-site pages, and the size limit applies while the body arrives, not after.
@@ -6,21 +6,31 @@ origin check stops cross-site pages, and the size limit applies while the body a
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import re
+import time
+from functools import partial
+from typing import Final
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backend.api.http.access import COOKIE, AccessTokens
-from backend.api.http.addressing import route_path
+from backend.api.http.access import credential_of
+from backend.api.http.addressing import links_signed_by, route_path
+from backend.api.http.connections import Exchange
 from backend.api.http.errors import answer_to
+from backend.api.http.scopes import needed_scope
+from backend.core.access.caller import ANYBODY, Caller, acting_as
+from backend.core.access.tokens import Credential
+from backend.core.errors.access import RateLimited, ScopeMissing
 from backend.core.errors.base import WanError
 from backend.core.errors.requests import BodyTooLarge, MalformedBody, UnsupportedEncoding
 from backend.core.errors.surroundings import Forbidden, Unauthorized
 from backend.core.settings import Settings
+from backend.services.access.rate import Buckets
+from backend.services.access.ring import KeyRing
 
 MAX_BODY_BYTES = 1024**2
 MAX_FORM_BYTES = 25 * 1024**2
@@ -34,6 +44,11 @@ PROBES = frozenset({"/live", "/ready"})
 PUBLIC_PATHS = frozenset({"/", "/live", "/ready", "/docs", "/openapi.json"})
 PUBLIC_PREFIX = "/docs/assets/"
 
+#: Wrong keys from one address, in a minute, after which it has to wait.
+WRONG_KEYS_PER_MINUTE: Final = 60
+#: Shortest time between two looks into the database for a key that is not known, in seconds.
+_RENEW_SECONDS: Final = 0.2
+
 _HOST = re.compile(r"^(\[[0-9a-f:.]+\]|[a-z0-9._-]{1,253})(?::[0-9]{1,5})?$")
 
 
@@ -44,26 +59,36 @@ class Gate:
         self.app = app
         self._hosts = {"localhost", settings.host.lower(), *(name.lower() for name in settings.allowed_hosts)}
         self._origins = {origin.rstrip("/").lower() for origin in settings.cors_origins}
-        self._tokens = AccessTokens.of(settings)
+        self._wrong_keys = Buckets()
+        self._requests = Buckets()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check one connection and pass it to the app."""
+        """Check one connection and pass it to the app, as whoever it comes from."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
         limit = _body_limit(scope, headers)
+        ring: KeyRing = scope["app"].state.services.keys
         try:
-            if route_path(scope) not in PROBES:
+            path, query = route_path(scope), scope["query_string"].decode("latin-1")
+            if path not in PROBES:
                 self._check_host(headers)
             self._check_origin(scope, headers)
-            scope = self._check_key(scope, headers)
+            signed = scope["type"] == "http" and scope["method"] in READING_METHODS and "signature=" in query
+            credential = credential_of(scope, headers, path, signed=signed)
+            caller = await self._caller(scope, path, credential, ring)
             _check_encoding(headers)
             _check_length(headers, limit)
         except WanError as refusal:
             await _refuse(refusal, scope, receive, send)
             return
-        await self.app(scope, _limited(receive, limit), send)
+        if signed:
+            scope = {**scope, "query_string": _without_signature(query)}
+        exchange = Exchange(scope["type"], send)
+        ends_at = float("inf") if credential is None else credential.ends_at
+        with acting_as(caller), links_signed_by(ring.tokens_of(caller)), ring.watching(caller, ends_at, exchange.end):
+            await exchange.run(partial(self.app, scope, _limited(receive, limit), exchange.send))
 
     def _check_host(self, headers: Headers) -> None:
         """Accept any IP address, because rebinding needs a name, and only the allowed names."""
@@ -88,22 +113,42 @@ class Gate:
         if len(origins) > 1 or not (ours or origin in self._origins):
             raise Forbidden("Pages of another origin may not use this server")
 
-    def _check_key(self, scope: Scope, headers: Headers) -> Scope:
-        """Accept the key, or what a browser sends in its place; return the scope without the signature of a link."""
-        path, query = route_path(scope), scope["query_string"].decode("latin-1")
-        signed = scope["type"] == "http" and scope["method"] in READING_METHODS and "signature=" in query
-        plain = {**scope, "query_string": _without_signature(query)} if signed else scope
-        if self._tokens.key is None or path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIX):
-            return plain
-        scheme, _, key = headers.get("authorization", "").partition(" ")
-        if not (
-            (scheme.lower() == "bearer" and self._tokens.is_key(key.strip()))
-            or (signed and self._tokens.opens(path, query))
-            or self._tokens.is_session(cookie_parser(headers.get("cookie", "")).get(COOKIE, ""))
-            or (scope["type"] == "websocket" and self._tokens.in_subprotocols(scope.get("subprotocols", [])))
-        ):
+    async def _caller(self, scope: Scope, path: str, credential: Credential | None, ring: KeyRing) -> Caller:
+        """Return who calls, if that is somebody, has the scope, and is within its rate."""
+        if path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIX):
+            return ANYBODY
+        peer = (scope.get("client") or ("", 0))[0]
+        seconds = self._wrong_keys.empty(peer, WRONG_KEYS_PER_MINUTE) if ring.locked else 0.0
+        if seconds:
+            raise RateLimited("Too many wrong keys came from this address", seconds=seconds)
+        caller = ring.recognise(credential)
+        if caller is None and credential is not None:
+            # It may have been stored by another process a moment ago.
+            await _renew(ring)
+            caller = ring.recognise(credential)
+        if caller is None:
+            if credential is not None:
+                self._wrong_keys.wait(peer, WRONG_KEYS_PER_MINUTE)
             raise Unauthorized
-        return plain
+        needed = needed_scope(scope.get("method", "GET"), path)
+        if not caller.may(needed):
+            raise ScopeMissing(f"This needs a key with the scope {needed}")
+        most = caller.limits.requests_per_minute
+        seconds = 0.0 if most is None or caller.key_id is None else self._requests.wait(caller.key_id, most)
+        if seconds:
+            raise RateLimited(f"This key may send {most} requests a minute", seconds=seconds)
+        return caller
+
+
+async def _renew(ring: KeyRing) -> None:
+    """Read the stored keys again, at most a few times a second, whoever sends how many wrong keys."""
+    asked = time.monotonic()
+    await asyncio.sleep(max(0.0, ring.refreshed + _RENEW_SECONDS - asked))
+    if ring.refreshed < asked:
+        try:
+            await asyncio.to_thread(ring.refresh, asked)
+        except WanError:  # the known keys stay
+            return
 
 
 def _body_limit(scope: Scope, headers: Headers) -> int:
@@ -113,7 +158,7 @@ def _body_limit(scope: Scope, headers: Headers) -> int:
 
 
 def _without_signature(query: str) -> bytes:
-    kept = [part for part in query.split("&") if part.partition("=")[0] not in ("expires", "signature")]
+    kept = [part for part in query.split("&") if part.partition("=")[0] not in ("holder", "expires", "signature")]
     return "&".join(kept).encode("latin-1")
 
 

@@ -16,6 +16,7 @@ import anyio
 from fastapi import WebSocket, WebSocketDisconnect
 
 from backend.api.http.addressing import current_links
+from backend.core.access.caller import current_caller
 
 OUTBOX_MESSAGES = 1024
 CLOSE_SECONDS = 5.0
@@ -33,11 +34,16 @@ class Connection:
         self.topics: set[str] = set()
         self.position_at_join = position
         self.links = current_links()
+        self.caller = current_caller()
         self._websocket = websocket
         self._outbox: asyncio.Queue[str] = asyncio.Queue(OUTBOX_MESSAGES)
         self._room = asyncio.Event()
         self._let_go = asyncio.Event()
         self._farewell: tuple[int, str] | None = None
+
+    def sees(self, owner: str | None) -> bool:
+        """Whether the client may hear of a task with this owner."""
+        return self.caller.confined_to in (None, owner)
 
     def offer(self, text: str) -> None:
         """Queue a message, or disconnect the client if its outbox is full."""

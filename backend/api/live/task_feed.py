@@ -53,7 +53,9 @@ class TaskFeed:
 
     def __init__(self, tasks: Iterable[Task] = ()) -> None:
         """Start from the tasks in the database, oldest first."""
-        self._live = {task.id: _live(task) for task in tasks if task.status not in TERMINAL}
+        unfinished = [task for task in tasks if task.status not in TERMINAL]
+        self._live = {task.id: _live(task) for task in unfinished}
+        self._owners = {task.id: task.owner for task in unfinished}
 
     def apply(self, event: TaskEvent) -> list[Notice]:
         """Fold one event and return its messages."""
@@ -74,13 +76,22 @@ class TaskFeed:
             EventType.FAILED: self._failed,
             EventType.CANCELLED: self._cancelled,
         }.get(event.type)
-        return fold(event) if fold else []
+        notices = fold(event) if fold else []
+        self._owners.pop(event.task_id, None)
+        if event.task_id in self._live:
+            self._owners[event.task_id] = event.owner
+        return notices
 
-    def snapshot(self) -> list[Notice]:
-        """Return the state of every running task and of the first waiting ones as progress messages."""
+    def snapshot(self, confined_to: str | None = None) -> list[Notice]:
+        """Return the state of every running task and of the first waiting ones as progress messages.
+
+        `confined_to` is the owner whose tasks alone are meant; None = all tasks.
+        """
         notices: list[Notice] = []
         waiting = 0
         for task_id, live in self._live.items():
+            if confined_to is not None and self._owners.get(task_id) != confined_to:
+                continue
             if live.status is TaskStatus.PROCESSING:
                 notices += _progress_notices(task_id, live, stage_changed=live.stage is not None)
             elif waiting < _SNAPSHOT_WAITING:

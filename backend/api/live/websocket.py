@@ -28,6 +28,7 @@ from backend.api.live.connection import GOING_AWAY, TOO_LARGE, TOO_SLOW, Connect
 from backend.api.live.task_feed import ALERTS_TOPIC, PROGRESS_TOPIC, Notice, TaskFeed
 from backend.api.system.health import system_stats
 from backend.api.tasks.queue import queue_counts
+from backend.core.access.caller import Caller, acting_as
 from backend.core.domain import TERMINAL, EventType, TaskStatus, iso, utcnow
 from backend.core.errors.base import WanError
 from backend.core.errors.surroundings import TooManyConnections
@@ -187,11 +188,11 @@ class ConnectionManager:
             await self._replay(connection, topic, after)
         # Nothing awaits from here on, so no event can slip between the snapshot and the live messages.
         elif topic == PROGRESS_TOPIC:
-            for notice in self._board.snapshot():
+            for notice in self._board.snapshot(connection.caller.confined_to):
                 connection.offer(encode(notice.type, self._position, notice.data | {"snapshot": True}))
-        if topic == QUEUE_TOPIC:
-            connection.offer(self._queue_update())
         connection.topics.add(topic)
+        if topic == QUEUE_TOPIC:
+            connection.offer(self._queue_update(await self._counts_seen_by(connection.caller)))
         if topic == STATS_TOPIC:
             self._stats_wanted.set()
 
@@ -278,10 +279,10 @@ class ConnectionManager:
                 page += [event for event in more if event.id <= counted]
         for event in page:
             for notice in self._board.apply(event):
-                self._publish_notice(notice)
+                self._publish_notice(notice, event.owner)
             self._position = event.id
         if queue_changed:
-            self._publish(QUEUE_TOPIC, self._queue_update())
+            await self._publish_queue()
         return len(page) >= PAGE
 
     async def _follow_pauses(self) -> None:
@@ -294,7 +295,7 @@ class ConnectionManager:
             else:
                 changed, self._paused = paused is not self._paused, paused
                 if changed:
-                    self._publish(QUEUE_TOPIC, self._queue_update())
+                    await self._publish_queue()
             await self._pause(PAUSES_SECONDS)
 
     async def _send_stats(self) -> None:
@@ -317,16 +318,40 @@ class ConnectionManager:
             if topic is None or topic in connection.topics:
                 connection.offer(text)
 
-    def _publish_notice(self, notice: Notice) -> None:
+    def _publish_notice(self, notice: Notice, owner: str | None) -> None:
         texts: dict[Links, str] = {}
         for connection in self._connections.values():
-            if notice.topic is None or notice.topic in connection.topics:
+            if connection.sees(owner) and (notice.topic is None or notice.topic in connection.topics):
                 if connection.links not in texts:
                     texts[connection.links] = _encode(notice, connection.links)
                 connection.offer(texts[connection.links])
 
-    def _queue_update(self) -> str:
-        data = queue_counts(self._counts).model_dump() | {"paused": self._paused, "timestamp": iso(utcnow())}
+    async def _publish_queue(self) -> None:
+        """Tell each subscriber how many of the tasks that it sees are in which state."""
+        texts: dict[str | None, str] = {}
+        for connection in list(self._connections.values()):
+            if QUEUE_TOPIC not in connection.topics:
+                continue
+            confined_to = connection.caller.confined_to
+            if confined_to not in texts:
+                texts[confined_to] = self._queue_update(await self._counts_seen_by(connection.caller))
+            connection.offer(texts[confined_to])
+
+    async def _counts_seen_by(self, caller: Caller) -> dict[TaskStatus, int]:
+        """Return the number of tasks in each state; of one that is confined, as of a moment without newer events."""
+        while caller.confined_to is not None:
+            position = self._position
+            counts = await asyncio.to_thread(self._count, caller)
+            if position == self._position:
+                return counts
+        return self._counts
+
+    def _count(self, caller: Caller) -> dict[TaskStatus, int]:
+        with acting_as(caller):
+            return self._tasks.counts()
+
+    def _queue_update(self, counts: dict[TaskStatus, int]) -> str:
+        data = queue_counts(counts).model_dump() | {"paused": self._paused, "timestamp": iso(utcnow())}
         return encode("queue_update", self._position, data)
 
     async def _pause(self, seconds: float) -> None:

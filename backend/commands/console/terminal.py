@@ -131,7 +131,7 @@ def running_server(server: str | None) -> Iterator[ApiClient]:
     address = server or find_server(settings)
     if address is None:
         raise ServerUnreachable(f"No server is running for {settings.paths.root}")
-    client = ApiClient(address, settings)
+    client = ApiClient(address, settings, own=server is None)
     try:
         yield client
     finally:
@@ -165,7 +165,7 @@ def any_server(
             err.print("No server is running: starting one for this video.", style="dim")
     with nullcontext(address) if address else own_server(settings, worker=worker) as url:
         again = (lambda: find_server(settings)) if address is not None and server is None else (lambda: None)
-        client = ApiClient(url, settings, temporary=address is None, find=again)
+        client = ApiClient(url, settings, temporary=address is None, own=server is None, find=again)
         try:
             yield client
         finally:

@@ -70,7 +70,7 @@ class UnsafeBind(WanError):
     code = "unsafe_bind"
     category = Category.SYSTEM_RESOURCE
     severity = Severity.CRITICAL
-    suggestions = ("Keep the default --host 127.0.0.1, or set WAN22_API_KEY to a long random text.",)
+    suggestions = ("Keep the default --host 127.0.0.1, or make a key first: `wan22 keys create NAME --scope admin`.",)
 
 
 class BadSettings(WanError):
@@ -89,7 +89,7 @@ class Unauthorized(WanError):
     severity = Severity.WARNING
     status = 401
     category = Category.INPUT_VALIDATION
-    suggestions = ("Send the key of this server as `Authorization: Bearer <key>`.",)
+    suggestions = ("Send a key of this server as `Authorization: Bearer <key>`; `wan22 keys create` makes one.",)
 
 
 class Forbidden(WanError):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from backend.core.errors import cuda, generation, interruptions, lookups, models, requests, surroundings
+from backend.core.errors import access, cuda, generation, interruptions, lookups, models, requests, surroundings
 from backend.core.errors.base import WanError
 from backend.core.errors.interruptions import Interrupted
 
 #: The modules whose classes are the tree; importing them here makes it complete.
-_BRANCHES = (requests, lookups, models, surroundings, generation, cuda, interruptions)
+_BRANCHES = (requests, lookups, models, surroundings, generation, cuda, interruptions, access)
 
 
 def all_kinds() -> Iterator[type[WanError]]:

@@ -24,7 +24,8 @@ from backend.models.lora.catalogue import Lora, catalogue
 from backend.models.lora.files import DigestCache, LoraFile, LoraFileReader, ModelShapes
 from backend.models.lora.links import LoraLinks
 from backend.models.lora.routing import check_fit, route
-from backend.models.lora.upload import SUFFIX, Received, check_content, receive, target_name
+from backend.models.lora.upload import SUFFIX, Received, check_content, place_of, receive, target_name
+from backend.store.access.ownership import OwnedFiles
 
 EMBEDDED_LORAS = EMBEDDED_MODELS / "loras"
 #: Beyond this a LoRA produces noise; negative strengths invert it.
@@ -34,12 +35,21 @@ MAX_STRENGTH = 4.0
 class LoraLibrary:
     """The LoRAs of one home folder and those that ship with the package."""
 
-    def __init__(self, home: Home, *, embedded: Path = EMBEDDED_LORAS, models: Path = EMBEDDED_MODELS) -> None:
+    def __init__(
+        self,
+        home: Home,
+        *,
+        embedded: Path = EMBEDDED_LORAS,
+        models: Path = EMBEDDED_MODELS,
+        owned: OwnedFiles | None = None,
+    ) -> None:
+        """`owned` knows which files belong to some keys alone; without it all belong to everybody."""
         self._folder = home.loras
         self._embedded = embedded
         self._shapes = ModelShapes(models)
         self._reader = LoraFileReader(self._shapes)
         self._links = LoraLinks(home)
+        self._owned = owned
         self._digests = DigestCache(home.loras / ".digests.json")
 
     def all(self) -> list[Lora]:
@@ -84,7 +94,20 @@ class LoraLibrary:
         kept_as = target_name(filename, name)
         if (self._embedded / kept_as).exists():
             raise LoraExists(f"A LoRA file {kept_as} ships with the package; choose another name")
-        return self._taken_in(receive(stream, self._folder, kept_as, self._reader))
+        if self._owned is None:
+            return self._taken_in(receive(stream, self._folder, kept_as, self._reader))
+        new = not place_of(self._folder, kept_as).exists()
+        if new:  # before anybody can see it
+            self._owned.forget({kept_as})
+            self._owned.take(kept_as)
+        try:
+            received = receive(stream, self._folder, kept_as, self._reader)
+        except Exception:
+            if new:
+                self._owned.release(kept_as)
+            raise
+        self._owned.take(kept_as, new=new)  # whoever has the same file may use it
+        return self._taken_in(received)
 
     def inspect(self, path: Path) -> LoraFile | None:
         """Describe any file on this machine by its header; None if it no longer exists."""
@@ -155,7 +178,8 @@ class LoraLibrary:
                 "This LoRA ships with the package and cannot be deleted", suggestions=("Leave it unused.",)
             )
         for file in lora.files:
-            self._links.remove(file.path)
+            if self._owned is None or self._owned.release(_recorded(file.path)):
+                self._links.remove(file.path)
 
     def open_file(self, ref: LoraFileRef) -> Path:
         """Return the file that a request pinned by its digest, whatever its current name.
@@ -217,10 +241,13 @@ class LoraLibrary:
     def _files(self) -> list[tuple[bool, LoraFile]]:
         """Return (ships with the package, file) for every file; links out of the folder are skipped unless ours."""
         found: list[tuple[bool, LoraFile]] = []
+        hidden = set() if self._owned is None else self._owned.of_others()
         for folder, embedded in ((self._embedded, True), (self._folder, False)):
             inside = folder.resolve()
             for path in sorted(folder.glob(f"*{SUFFIX}")):
                 if path.name.startswith(".") or not path.is_file():
+                    continue
+                if not embedded and _recorded(path) in hidden:
                     continue
                 if path.resolve().parent != inside and (embedded or not self._links.followed(path)):
                     continue
@@ -228,3 +255,8 @@ class LoraLibrary:
                 if file is not None:
                     found.append((embedded, file))
         return found
+
+
+def _recorded(path: Path) -> str:
+    """Return the name under which the owner of a file is recorded."""
+    return unicodedata.normalize("NFC", path.name)

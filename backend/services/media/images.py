@@ -19,6 +19,7 @@ from backend.core.errors.requests import InvalidImage
 from backend.core.files import storage_errors, sync_folder, write_bytes
 from backend.core.paths import Home
 from backend.core.requests.forms import ImageRef
+from backend.store.access.ownership import OwnedFiles
 
 if TYPE_CHECKING:
     from backend.services.media.pictures import Pixels
@@ -33,12 +34,13 @@ _PNG_START = struct.Struct(">8s4s4sII")
 
 
 class InputStore:
-    """Stores images by content; duplicates are stored once."""
+    """Stores images by content; duplicates are stored once, and belong to everybody who sent them."""
 
-    def __init__(self, home: Home, spare_seconds: float = SPARE_SECONDS) -> None:
-        """`spare_seconds` is how long an image that no task uses is kept."""
+    def __init__(self, home: Home, spare_seconds: float = SPARE_SECONDS, owned: OwnedFiles | None = None) -> None:
+        """`spare_seconds` is how long an image that no task uses is kept; without `owned` all belong to everybody."""
         self._home = home
         self._spare_seconds = spare_seconds
+        self._owned = owned
 
     def store(self, raw: bytes, field: str = "image") -> ImageRef:
         """Validate an uploaded image file and store it, upright, opaque and in sRGB.
@@ -63,6 +65,8 @@ class InputStore:
         from backend.services.media.pictures import name_of, to_png
 
         stored = ImageRef(name_of(pixels), width=pixels.shape[1], height=pixels.shape[0])
+        if self._owned is not None:
+            self._owned.take(stored.id)
         path = self._home.input_of(stored.id)
         if path.is_file():
             with storage_errors():
@@ -92,8 +96,10 @@ class InputStore:
         """Return the path of a stored image.
 
         Raises:
-            InputMissing: the id is malformed or unknown.
+            InputMissing: the id is malformed or unknown, or the image belongs to others.
         """
+        if self._owned is not None and not self._owned.has(image_id[:64]):
+            raise InputMissing
         if not _ID.fullmatch(image_id) or not (path := self._home.input_of(image_id)).is_file():
             raise InputMissing
         return path
@@ -124,4 +130,6 @@ class InputStore:
         ]
         for path in spare:
             path.unlink(missing_ok=True)
+        if spare and self._owned is not None:
+            self._owned.forget({path.stem for path in spare})
         return len(spare)

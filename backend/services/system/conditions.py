@@ -75,6 +75,13 @@ def web_components(
             essential=True,
         ),
         Component(
+            "keys",
+            partial(_keys, services),
+            _in_thread(services.keys.start),
+            _in_thread(services.keys.stop),
+            essential=True,
+        ),
+        Component(
             "upkeep",
             partial(_upkeep, services, database),
             _in_thread(services.janitor.start),
@@ -127,6 +134,10 @@ def _degraded(sentence: str) -> Condition:
 
 def _failed(sentence: str) -> Condition:
     return Condition(ComponentStatus.FAILED, sentence)
+
+
+def _keys(services: Services) -> Condition:
+    return _ready("Every request needs a key" if services.keys.locked else "No key is needed on this machine")
 
 
 def _home(services: Services) -> Condition:

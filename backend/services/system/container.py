@@ -19,6 +19,7 @@ from backend.core.system_integration import SystemIntegration
 from backend.models.folder.manager import ModelManager
 from backend.models.lora.library import LoraLibrary
 from backend.models.own.configuration import ModelConfigurationManager
+from backend.services.access.ring import KeyRing
 from backend.services.downloads.control import DownloadControl
 from backend.services.downloads.runner import ModelDownloads
 from backend.services.generation_service import GenerationService
@@ -36,6 +37,8 @@ from backend.services.system.janitor import Janitor
 from backend.services.system.recovery import Recovery
 from backend.services.system.surroundings import Surroundings
 from backend.services.system.waiting import Waiting
+from backend.store.access.keys import KeyStore
+from backend.store.access.usage import UsageOfKeys
 from backend.store.download_orders import DownloadOrders
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore, UsageStore
@@ -133,6 +136,9 @@ class Services:
     videos: FoundVideos
     recovery: Recovery
     monitor: HealthMonitor
+    keys: KeyRing
+    key_store: KeyStore
+    key_usage: UsageOfKeys
     started: float = field(default_factory=time.monotonic)
 
     @property

@@ -11,8 +11,9 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.testclient import WebSocketDenialResponse
 
-from backend.api.http import access
+from backend.api.http.access import COOKIE
 from backend.api.live import websocket
+from backend.core.access import tokens
 from tests.api.support import GOOD, SOCKET, SUBMIT, Served, assert_error
 
 KEY = "schlüssel with spaces / and signs?"
@@ -45,16 +46,24 @@ def test_a_session_opens_pictures_videos_and_the_socket(locked: Served) -> None:
 def test_a_session_ends_and_cannot_be_made_up(locked: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     client = locked.client
     client.post("/api/v1/session", headers=BEARER)
-    value = client.cookies[access.COOKIE]
-    expires, _, digest = value.partition(".")
+    value = client.cookies[COOKIE]
+    holder, expires, digest = value.split(".")
     client.cookies.clear()
-    for forged in (f"{int(expires) + 9}.{digest}", f"{expires}.", digest, "", "9" * 40 + ".x", f"{expires}.{'é' * 64}"):
-        sent = {"Cookie": f"{access.COOKIE}={forged}".encode()}
+    for forged in (
+        f"{holder}.{int(expires) + 9}.{digest}",
+        f"local.{expires}.{digest}",
+        f"{holder}.{expires}.",
+        digest,
+        "",
+        f"{holder}.{'9' * 40}.x",
+        f"{holder}.{expires}.{'é' * 64}",
+    ):
+        sent = {"Cookie": f"{COOKIE}={forged}".encode()}
         assert client.get("/api/v1/queue", headers=sent).status_code == 401
-    sent = {"Cookie": f"{access.COOKIE}={value}"}
+    sent = {"Cookie": f"{COOKIE}={value}"}
     assert client.get("/api/v1/queue", headers=sent).status_code == 200
     now = time.time()
-    monkeypatch.setattr(access.time, "time", lambda: now + access.SESSION_SECONDS + 1)
+    monkeypatch.setattr(tokens.time, "time", lambda: now + tokens.SESSION_SECONDS + 1)
     assert client.get("/api/v1/queue", headers=sent).status_code == 401
 
 
@@ -87,7 +96,7 @@ def test_links_to_media_open_without_the_key_for_a_while(locked: Served, monkeyp
     assert_error(locked.client.get(f"/api/v1/queue?{query}"), 401)
     assert_error(locked.client.delete(f"/api/v1/outputs/{task_id}?{query}"), 401)
     now = time.time()
-    monkeypatch.setattr(access.time, "time", lambda: now + access.LINK_SECONDS + 601)
+    monkeypatch.setattr(tokens.time, "time", lambda: now + tokens.LINK_SECONDS + 601)
     assert_error(locked.client.get(links[0]), 401)
 
 

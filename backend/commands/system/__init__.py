@@ -1,0 +1,1 @@
+"""Commands for whoever runs the server: its database, its devices, its keys."""

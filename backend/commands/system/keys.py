@@ -1,0 +1,118 @@
+"""`wan22 keys`: create, list and revoke API keys. Works on this home's database; needs no running server."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from backend.commands.console.terminal import JsonOption, err, finite, out, own_database, print_json
+from backend.core.access.caller import KeyLimits, Scope
+from backend.core.access.text import draw_key
+from backend.core.domain import iso
+from backend.core.errors.access import KeyNotFound
+from backend.core.errors.requests import InvalidRequest
+
+if TYPE_CHECKING:
+    from backend.store.access.keys import ApiKey, KeyStore
+
+app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="What the key is for; unique among the valid keys.")],
+    scope: Annotated[
+        list[Scope] | None,
+        typer.Option("--scope", help="What it may do; repeat it for several.", show_default="generate"),
+    ] = None,
+    days: Annotated[
+        float | None,
+        typer.Option("--days", min=0.001, max=36_500, help="It expires after this many days.", callback=finite),
+    ] = None,
+    gpu_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--gpu-seconds", min=0, help="Seconds that workers may work for it in a UTC day.", callback=finite
+        ),
+    ] = None,
+    tasks: Annotated[int | None, typer.Option("--tasks", min=1, help="Most unfinished tasks.")] = None,
+    rate: Annotated[int | None, typer.Option("--rate", min=1, help="Most requests a minute.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Create a key and print it. Nothing shows it again: only its digest is kept.
+
+    From the first key on, the server serves nobody without one. Commands of this user on this machine need none.
+    """
+    drawn, limits = draw_key(), KeyLimits(rate, gpu_seconds, tasks)
+    with own_database() as database:
+        seconds = None if days is None else days * 86_400
+        made = _store(database).create(drawn, name, scope or [Scope.GENERATE], limits, seconds)
+    if as_json:
+        print_json(_described(made) | {"key": drawn.text})
+        return
+    err.print(f"The key {made.name} may {', '.join(made.scopes)}. Keep it now: it is not shown again.", markup=False)
+    typer.echo(drawn.text)
+
+
+@app.command("list")
+def list_keys(as_json: JsonOption = False) -> None:
+    """List the keys, revoked and expired ones too."""
+    with own_database() as database:
+        keys = _store(database).all()
+    if as_json:
+        print_json([_described(key) for key in keys])
+        return
+    table = Table("id", "name", "scopes", "state", "expires", "last used", box=None)
+    for key in keys:
+        table.add_row(
+            key.id, escape(key.name), ", ".join(key.scopes), key.state, _day(key.expires_at), _day(key.last_used_at)
+        )
+    out.print(table)
+
+
+@app.command()
+def revoke(
+    key: Annotated[str, typer.Argument(help="Id of the key, or the name of a valid one.")], as_json: JsonOption = False
+) -> None:
+    """End a key; a running server closes its sockets and streams within five seconds."""
+    with own_database() as database:
+        store = _store(database)
+        named = [one.id for one in store.all() if key == one.id or (key == one.name and one.state == "valid")]
+        if not named:
+            raise KeyNotFound
+        if len(named) > 1:
+            raise InvalidRequest("A key has this text as its name and another one as its id: give the id of either")
+        revoked = store.revoke(named[0])
+    if as_json:
+        print_json(_described(revoked))
+    else:
+        out.print(f"The key {revoked.name} is revoked.", markup=False, highlight=False)
+
+
+def _store(database: Any) -> KeyStore:
+    from backend.store.access.keys import KeyStore
+
+    return KeyStore(database)
+
+
+def _described(key: ApiKey) -> dict[str, Any]:
+    times = {"created_at": key.created_at, "expires_at": key.expires_at}
+    times |= {"revoked_at": key.revoked_at, "last_used_at": key.last_used_at}
+    return {
+        "id": key.id,
+        "name": key.name,
+        "scopes": list(key.scopes),
+        "state": key.state,
+        **{name: None if when is None else iso(when) for name, when in times.items()},
+        "requests_per_minute": key.limits.requests_per_minute,
+        "gpu_seconds_per_day": key.limits.gpu_seconds_per_day,
+        "waiting_tasks": key.limits.waiting_tasks,
+    }
+
+
+def _day(when: datetime | None) -> str:
+    return "" if when is None else f"{when:%Y-%m-%d %H:%M}"

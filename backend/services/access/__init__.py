@@ -1,0 +1,1 @@
+"""Recognises who calls, and holds each key to its limits."""

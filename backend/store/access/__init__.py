@@ -1,0 +1,1 @@
+"""API keys, what belongs to which key, and what each has used."""
