@@ -15,6 +15,7 @@ from backend.core.access.text import draw_key
 from backend.core.domain import iso
 from backend.core.errors.access import KeyNotFound
 from backend.core.errors.requests import InvalidRequest
+from backend.core.settings import load_settings
 
 if TYPE_CHECKING:
     from backend.store.access.keys import ApiKey, KeyStore
@@ -48,6 +49,7 @@ def create(
     From the first key on, the server serves nobody without one. Commands of this user on this machine need none.
     """
     drawn, limits = draw_key(), KeyLimits(rate, gpu_seconds, tasks)
+    load_settings().paths.create()  # a key may be the first thing that a home gets
     with own_database() as database:
         seconds = None if days is None else days * 86_400
         made = _store(database).create(drawn, name, scope or [Scope.GENERATE], limits, seconds)

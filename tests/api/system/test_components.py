@@ -26,6 +26,7 @@ ORDER = [
     "storage",
     "configuration",
     "database",
+    "keys",
     "upkeep",
     "hardware",
     "models",
