@@ -119,11 +119,6 @@ def decode_json(content: bytes | str) -> str:
         raise ValueError("is neither UTF-8 nor UTF-16 text") from None
 
 
-def is_plain_json(content: bytes) -> bool:
-    """Whether a JSON text is in UTF-8 without a byte order mark, the only form that other libraries read."""
-    return json.detect_encoding(content) == "utf-8"  # "utf-8-sig" with the mark
-
-
 class _NotJson(ValueError):
     pass
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,17 +19,9 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5Enco
 from backend.core.catalogue.table import ModelSpec
 from backend.core.formats.compatibility import form_fault, shape_fault
 from backend.engine.device.stop_points import stop_point
+from backend.engine.loading.configurations import config_folder
 from backend.engine.loading.original_names import name_tables
 from backend.engine.loading.weight_files import ComponentFiles, OpenWeights, StoredTensor, damaged, refused
-
-#: The class of each component, as `model_index.json` names it.
-CLASSES = {
-    "text_encoder": "UMT5EncoderModel",
-    "image_encoder": "CLIPVisionModel",
-    "vae": "AutoencoderKLWan",
-    "transformer": "WanTransformer3DModel",
-    "transformer_2": "WanTransformer3DModel",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +100,7 @@ def fit(
     return Fitting(component, module, tuple(parameters), _packed(module, parameters))
 
 
-def fill(fitting: Fitting, config_folder: Path, dtype: torch.dtype, device: torch.device) -> nn.Module:
+def fill(fitting: Fitting, config: Mapping[str, Any], dtype: torch.dtype, device: torch.device) -> nn.Module:
     """Read a component's weights straight to a device, in the precision in which it computes.
 
     Every parameter gets its own memory, so the files may change or disappear afterwards. What diffusers keeps in
@@ -117,7 +108,7 @@ def fill(fitting: Fitting, config_folder: Path, dtype: torch.dtype, device: torc
     """
     with OpenWeights() as weights:
         if fitting.packed:
-            return _fill_packed(fitting, weights, config_folder, dtype, device)
+            return _fill_packed(fitting, weights, config, dtype, device)
         for parameter in fitting.parameters:
             stop_point()
             precision = torch.float32 if _in_float32(fitting.module, parameter.names[0], dtype) else dtype
@@ -131,7 +122,7 @@ def fill(fitting: Fitting, config_folder: Path, dtype: torch.dtype, device: torc
 
 
 def _fill_packed(
-    fitting: Fitting, weights: OpenWeights, config_folder: Path, dtype: torch.dtype, device: torch.device
+    fitting: Fitting, weights: OpenWeights, config: Mapping[str, Any], dtype: torch.dtype, device: torch.device
 ) -> nn.Module:
     """Have diffusers build the transformer around its quantised matrices."""
     state = {}
@@ -142,14 +133,15 @@ def _fill_packed(
             state[name] = weights.packed(parameter.tensor)
         else:
             state[name] = weights.numbers(parameter.tensor).reshape(parameter.shape)
-    module: nn.Module = WanTransformer3DModel.from_single_file(
-        state,
-        config=str(config_folder),
-        quantization_config=GGUFQuantizationConfig(compute_dtype=dtype),
-        dtype=dtype,
-        device=device,
-        local_files_only=True,
-    )
+    with config_folder(config) as folder:
+        module: nn.Module = WanTransformer3DModel.from_single_file(
+            state,
+            config=str(folder),
+            quantization_config=GGUFQuantizationConfig(compute_dtype=dtype),
+            dtype=dtype,
+            device=device,
+            local_files_only=True,
+        )
     return module.requires_grad_(False).to(device)
 
 

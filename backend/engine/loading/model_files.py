@@ -7,23 +7,20 @@ Independent of the form of a component's weights.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
 from backend.core.catalogue.spec import DMD_PIPELINE, PIPELINES, Mode, ModelSpec
 from backend.core.errors.models import ModelUnavailable
-from backend.core.files import decode_json, is_plain_json, read_json
+from backend.core.files import read_json
 from backend.core.formats.tensors import UnreadableWeights
 from backend.core.formats.weights import USUAL_NAMES, component_files
-from backend.engine.loading.component_loader import CLASSES
+from backend.engine.loading.configurations import CLASSES, MODEL_INDEX, RefusedConfiguration, clean_config
 from backend.engine.loading.weight_files import ComponentFiles, damaged, read_headers
 
-MODEL_INDEX = "model_index.json"
 #: Component folders without weights: one file of each row must exist.
 _PLAIN = {
     "tokenizer": (("tokenizer_config.json",), ("tokenizer.json", "spiece.model")),
@@ -129,35 +126,10 @@ def read_structure(folder: Path, spec: ModelSpec) -> dict[str, dict[str, Any]]:
     for component in (*USUAL_NAMES, *_PLAIN):
         if _has(spec, component):
             _check_entry(spec, index, component)
-    configs = {
-        component: _read_json(spec, folder, f"{component}/config.json")
-        for component in USUAL_NAMES
-        if _has(spec, component)
-    }
+    configs = {component: _read_config(spec, folder, component) for component in USUAL_NAMES if _has(spec, component)}
     _check_channels(spec, configs)
     _check_image_tokens(spec, configs)
     return configs
-
-
-@contextmanager
-def plain_folder(folder: Path) -> Iterator[Path]:
-    """Yield a folder with the model's index, tokenizer, scheduler and image processor, for the libraries to read.
-
-    They read UTF-8 without a byte order mark. Where a file is in another form, as editors and shells of Windows write
-    it, this is a temporary copy in theirs.
-    """
-    inside = (path for component in _PLAIN if (folder / component).is_dir() for path in (folder / component).iterdir())
-    contents = {path: path.read_bytes() for path in (folder / MODEL_INDEX, *inside) if path.is_file()}
-    if all(is_plain_json(content) for path, content in contents.items() if path.suffix == ".json"):
-        yield folder
-        return
-    with TemporaryDirectory(prefix="wan22-") as name:
-        copy = Path(name)
-        for path, content in contents.items():
-            target = copy / path.relative_to(folder)
-            target.parent.mkdir(exist_ok=True)
-            target.write_bytes(decode_json(content).encode() if path.suffix == ".json" else content)
-        yield copy
 
 
 def _has(spec: ModelSpec, component: str) -> bool:
@@ -238,8 +210,9 @@ def _check_entry(spec: ModelSpec, index: dict[str, Any], component: str) -> None
     entry = index.get(component)
     if not (isinstance(entry, list) and len(entry) == 2 and entry[0] in _LIBRARIES):
         raise damaged(spec, f"{MODEL_INDEX} has no usable entry for {component}")
-    if entry[1] != CLASSES.get(component, entry[1]):
-        raise damaged(spec, f"{MODEL_INDEX} has a {entry[1]} as its {component}, not a {CLASSES[component]}")
+    if entry[1] not in CLASSES[component]:
+        expected = " or ".join(sorted(CLASSES[component]))
+        raise damaged(spec, f"{MODEL_INDEX} has a {entry[1]} as its {component}, not a {expected}")
 
 
 def _weight_names(spec: ModelSpec, folder: Path, component: str) -> tuple[str, ...]:
@@ -250,6 +223,13 @@ def _weight_names(spec: ModelSpec, folder: Path, component: str) -> tuple[str, .
     except UnreadableWeights as error:
         raise damaged(spec, f"{component} cannot be used. {error}") from error
     return tuple(f"{component}/{name}" for name in names)
+
+
+def _read_config(spec: ModelSpec, folder: Path, component: str) -> dict[str, Any]:
+    try:
+        return clean_config(component, _read_json(spec, folder, f"{component}/config.json"))
+    except RefusedConfiguration as error:
+        raise damaged(spec, str(error)) from error
 
 
 def _read_json(spec: ModelSpec, folder: Path, name: str) -> dict[str, Any]:

@@ -32,7 +32,8 @@ from backend.core.planning.memory_plan import MemoryPlan
 from backend.engine.device.attention import use_kernel
 from backend.engine.failures import device_errors
 from backend.engine.loading.component_loader import Fitting, build_component, fill, fit
-from backend.engine.loading.model_files import ModelFiles, check_model_files, plain_folder, read_structure
+from backend.engine.loading.configurations import RefusedConfiguration, clean_folder
+from backend.engine.loading.model_files import ModelFiles, check_model_files, read_structure
 from backend.engine.loading.weight_files import damaged
 from backend.engine.loading.weights_digest import WeightsDigest
 from backend.engine.memory.offload import RESIDENT, ModelLayout, reading_place, settle
@@ -262,14 +263,14 @@ class WanPipelineLoader:
         name = fitting.component
         main: torch.dtype = torch.float32 if name in _IN_FLOAT32 else getattr(torch, self.precision)
         with _misfits(spec):
-            module = fill(fitting, files.folder / name, main, reading_place(name, self.device, plan))
+            module = fill(fitting, files.configs[name], main, reading_place(name, self.device, plan))
         settle(name, module, self.device, plan)
         return module
 
     @staticmethod
     def _assemble(folder: Path, spec: ModelSpec, components: dict[str, nn.Module | None]) -> Any:
         """Build diffusers' pipeline from the loaded components and the folder's tokenizer and scheduler."""
-        with _misfits(spec), plain_folder(folder) as readable:
+        with _misfits(spec), clean_folder(folder) as readable:
             return getattr(diffusers, PIPELINES[spec.mode]).from_pretrained(
                 readable, local_files_only=True, use_safetensors=True, **components
             )
@@ -280,6 +281,8 @@ def _misfits(spec: ModelSpec) -> Iterator[None]:
     """Turn whatever the libraries raise for unsuitable files into one error."""
     try:
         yield
+    except RefusedConfiguration as error:
+        raise damaged(spec, str(error)) from error
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, UnreadableWeights) as error:
         raise damaged(spec, f"its files do not fit its classes ({type(error).__name__})") from error
 

@@ -115,7 +115,7 @@ def test_a_damaged_weight_file_is_named(
         WanPipelineLoader("cpu").load(folder, spec)
 
 
-@pytest.mark.parametrize("name", ["model_index.json", "vae/config.json"])
+@pytest.mark.parametrize("name", ["model_index.json", "vae/config.json", "tokenizer/tokenizer_config.json"])
 @pytest.mark.parametrize("content", ["", "[1]", "{"])
 def test_an_invalid_json_file_is_named(folder: Path, spec: ModelSpec, name: str, content: str) -> None:
     (folder / name).write_text(content)
@@ -130,6 +130,59 @@ def test_json_saved_by_windows_editors_is_read_everywhere(folder: Path, spec: Mo
         path.write_bytes(path.read_text().replace("\n", "\r\n").encode(encoding))
     pipeline = WanPipelineLoader("cpu").load(folder, spec).pipeline
     assert dict(pipeline.scheduler.config) == dict(plain.scheduler.config)
+    assert pipeline.tokenizer("a red circle").input_ids == plain.tokenizer("a red circle").input_ids
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "tokenizer/tokenizer_config.json",
+        "transformer/config.json",
+        "vae/config.json",
+    ],
+)
+def test_a_configuration_that_selects_code_is_refused_and_nothing_is_imported(
+    folder: Path, spec: ModelSpec, tmp_path: Path, name: str
+) -> None:
+    canary = tmp_path / "canary"
+    module = f"import pathlib\npathlib.Path({str(canary)!r}).touch()\n"
+    for place in (folder, (folder / name).parent):
+        (place / "evil.py").write_text(module)
+    plain = (folder / name).read_text()
+    values = {
+        "auto_map": {"AutoModel": "evil.Model", "AutoTokenizer": ["evil.Tokenizer", None]},
+        "trust_remote_code": True,
+        "custom_pipelines": {"evil": "evil.py"},
+        "quantization_config": {"quant_method": "evil"},
+        "_attn_implementation_internal": "somebody/kernel",
+        "attn_implementation": "somebody/kernel",
+    }
+    for key, value in values.items():
+        (folder / name).write_text(json.dumps(json.loads(plain) | {key: value}))
+        with pytest.raises(ModelDamaged, match=f"{name} has the key {key}, which selects code"):
+            WanPipelineLoader("cpu").load(folder, spec)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("name", ["scheduler/scheduler_config.json", "transformer/config.json", "vae/config.json"])
+def test_the_configuration_of_another_class_is_refused(folder: Path, spec: ModelSpec, name: str) -> None:
+    content = json.loads((folder / name).read_text()) | {"_class_name": "StableDiffusionPipeline"}
+    (folder / name).write_text(json.dumps(content))
+    with pytest.raises(ModelDamaged, match=name):
+        WanPipelineLoader("cpu").load(folder, spec)
+
+
+def test_keys_and_files_that_the_classes_do_not_know_change_nothing(folder: Path, spec: ModelSpec) -> None:
+    plain = WanPipelineLoader("cpu").load(folder, spec).pipeline
+    for path in (*folder.glob("*/config.json"), *folder.glob("*/*_config.json"), folder / "model_index.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hooks": 3, "chat_template": "{{ 1 / 0 }}"}))
+    (folder / "tokenizer" / "chat_template.jinja").write_text("{{ 1 / 0 }}")
+    pipeline = WanPipelineLoader("cpu").load(folder, spec).pipeline
+    assert dict(pipeline.transformer.config) == dict(plain.transformer.config)
+    assert pipeline.tokenizer.chat_template is None
     assert pipeline.tokenizer("a red circle").input_ids == plain.tokenizer("a red circle").input_ids
 
 
