@@ -20,7 +20,7 @@ from rich.table import Table
 from typer.exceptions import TyperException
 
 from backend import __version__
-from backend.commands import database, loras, queue
+from backend.commands import config, database, loras, queue
 from backend.commands.console.advice import misused, steps_in_terminal, unforeseen
 from backend.commands.console.terminal import JsonOption, err, out, print_error_json, print_json
 from backend.commands.gallery import list_videos, open_video, remove_videos, show_video
@@ -29,6 +29,8 @@ from backend.commands.models import catalogue as models
 from backend.commands.plan import plan
 from backend.commands.replay import replay
 from backend.commands.workers import drain, list_workers, resume
+from backend.core.config.file import ConfigFile
+from backend.core.config.history import AUTHOR
 from backend.core.errors.base import WanError
 from backend.core.errors.interruptions import Interrupted, TaskCancelled
 from backend.core.settings import Settings, load_settings, unknown_variables
@@ -47,7 +49,7 @@ CANCELLED: Final = 130
 
 
 #: Commands that report ignored settings in their own way: in the log, or among their findings.
-_REPORT_THEMSELVES = frozenset({"serve", "worker", "doctor"})
+_REPORT_THEMSELVES = frozenset({"serve", "worker", "doctor", "config"})
 
 
 @app.callback(invoke_without_command=True)
@@ -58,6 +60,7 @@ def _root(
     if version:
         out.print(__version__)
         raise typer.Exit
+    AUTHOR.set(f"wan22 {context.invoked_subcommand}")
     if context.invoked_subcommand not in _REPORT_THEMSELVES and not {"-h", "--help"} & {*sys.argv}:
         for fault in _ignored(load_settings()):
             err.print(f"warning: {fault}", style="yellow", markup=False, highlight=False)
@@ -89,6 +92,10 @@ def serve(
     from backend.server import serve as run_server
 
     settings = load_settings(**_given(host=host, port=port))
+    file = ConfigFile(settings.paths.config_file)
+    file.content()  # a broken one is refused before anything starts
+    if file.mark is not None:
+        file.note()
     _start_log(settings)
     try:
         run_server(settings)
@@ -115,6 +122,8 @@ def worker(
     from backend.worker.runner import run_worker
 
     settings = load_settings()
+    if worker_id is None:  # a server's worker goes on with what its server has
+        ConfigFile(settings.paths.config_file).content()
     _start_log(settings)
     _end(run_worker(settings, worker_id))
 
@@ -132,6 +141,7 @@ app.add_typer(queue.app, name="queue")
 app.add_typer(loras.app, name="loras")
 app.add_typer(models.app, name="models")
 app.add_typer(database.app, name="db")
+app.add_typer(config.app, name="config")
 
 
 @app.command()
