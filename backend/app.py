@@ -16,6 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from backend import __version__
+from backend.api.gallery import marks, selection, videos
 from backend.api.http import front_page
 from backend.api.http.addressing import Addressing
 from backend.api.http.content_type import JsonRecognition
@@ -36,7 +37,7 @@ from backend.api.models import status as model_status
 from backend.api.planning import resources
 from backend.api.planning import settings as settings_routes
 from backend.api.system import components, health, recovery, session, workers
-from backend.api.tasks import control, gallery, generation, policy, prompts, queue
+from backend.api.tasks import control, generation, policy, presets, prompts, queue
 from backend.core.planning.hardware import HardwareProfile
 from backend.core.settings import Settings
 from backend.services.system.container import LocalWorker
@@ -47,9 +48,14 @@ _ROUTERS = (
     generation.router,
     policy.router,
     prompts.router,
+    presets.router,
+    presets.history,
     control.router,
     queue.router,
-    gallery.router,
+    selection.router,
+    marks.router,
+    marks.board_routes,
+    videos.router,
     generation.image_routes,
     model_status.router,
     model_downloads.router,
@@ -119,7 +125,7 @@ def create_app(
     api = Routes(prefix="/api/v1")
     for router in _ROUTERS:
         api.include_router(router)
-    for router in (api, health.probes, gallery.thumbnails, websocket.router, paths.router):
+    for router in (api, health.probes, videos.thumbnails, websocket.router, paths.router):
         app.include_router(router)
     app.include_router(front_page.router)
     install_docs(app)

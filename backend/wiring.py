@@ -46,6 +46,9 @@ from backend.services.system.surroundings import Surroundings
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.events import EventLog
+from backend.store.gallery.listing import GalleryListing
+from backend.store.gallery.marks import GalleryMarks
+from backend.store.kept_requests import PresetStore, PromptHistory
 from backend.store.outputs import OutputStore, UsageStore
 from backend.store.tasks import TaskStore
 from backend.store.upkeep.adoption import VideoRegister
@@ -59,6 +62,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
     home, database = settings.paths, Database(settings.database)
     stats, profile = HostStats(home.root), detect_hardware(home.root)
     tasks, events, outputs = TaskStore(database), EventLog(database), OutputStore(database, home)
+    marks = GalleryMarks(database)
     workers, orders = WorkerStore(database), DownloadOrders(database)
     machine = WorkingMachine(settings, workers, workers_on or profile)
     model_manager = ModelManager(home, has_gpu=machine.computes_on_gpu)
@@ -79,7 +83,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
     downloads = downloads_into(home, model_manager, orders, settings.model_roots)
     control = DownloadControl(home, model_manager, downloads, orders, tasks)
     need = ModelUsage(home, tasks, workers, orders, settings.lease_seconds)
-    generation = GenerationService(settings, home, tasks, outputs, model_manager, loras, images, forecast)
+    generation = GenerationService(settings, home, tasks, outputs, marks, model_manager, loras, images, forecast)
     videos = FoundVideos(home, VideoRegister(database))
     config_policy, surroundings = stored_policy(config), Surroundings(home)
     sockets = ConnectionManager(settings, tasks, events, stats)
@@ -106,6 +110,10 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         tasks=tasks,
         events=events,
         outputs=outputs,
+        gallery=GalleryListing(database),
+        marks=marks,
+        presets=PresetStore(database),
+        prompts=PromptHistory(database),
         workers=workers,
         configuration=configuration,
         models=model_manager,
@@ -121,7 +129,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         recheck=Recheck(home, model_manager, lambda: tasks.counts()[TaskStatus.PROCESSING] > 0, settings.recheck_days),
         stats=stats,
         surroundings=surroundings,
-        janitor=Janitor(settings, home, database, tasks, videos, generation.prune_inputs),
+        janitor=Janitor(settings, home, database, tasks, videos, generation.prune_inputs, generation.empty_trash),
         videos=videos,
         sockets=sockets,
         recovery=recovery,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -19,7 +20,7 @@ from backend.core.config.file import ConfigFile
 from backend.core.config.generation_policy import GenerationMode, stored_policy
 from backend.core.domain import Task, new_task_id
 from backend.core.errors.actions import resubmit
-from backend.core.errors.lookups import StateConflict
+from backend.core.errors.lookups import OutputNotFound, StateConflict
 from backend.core.errors.models import ModelDamaged, ModelUnavailable
 from backend.core.errors.requests import DoesNotFit, InvalidRequest, LoraNotFound
 from backend.core.paths import Home
@@ -44,6 +45,7 @@ from backend.services.model_choice import Choice, choose_model
 from backend.services.models.availability import FetchFirst, ModelAvailability
 from backend.services.planning.forecast import Forecast, Span
 from backend.store.control import WAITING
+from backend.store.gallery.marks import GalleryMarks
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
 
@@ -98,6 +100,7 @@ class GenerationService:
         home: Home,
         tasks: TaskStore,
         outputs: OutputStore,
+        marks: GalleryMarks,
         models: ModelManager,
         loras: LoraLibrary,
         inputs: InputStore,
@@ -106,6 +109,7 @@ class GenerationService:
         self._settings = settings
         self._tasks = tasks
         self._outputs = outputs
+        self._marks = marks
         self._models = models
         self._supply = ModelAvailability(home, models, fetches=settings.auto_download)
         self._loras = loras
@@ -228,14 +232,37 @@ class GenerationService:
         self.prune_inputs()
         return cleared
 
-    def delete_output(self, output_id: str) -> None:
-        """Delete a video and everything kept for it.
+    def delete_output(self, output_id: str, *, permanent: bool = False) -> None:
+        """Delete one video as `delete_outputs`.
 
         Raises:
-            OutputNotFound: there is no such video.
+            OutputNotFound: there is no such video, or it is in the trash and is not to be deleted permanently.
         """
-        self._outputs.delete(output_id)
-        self.prune_inputs()
+        if not self.delete_outputs([output_id], permanent=permanent):
+            raise OutputNotFound
+
+    def delete_outputs(self, output_ids: Sequence[str], *, permanent: bool = False) -> list[str]:
+        """Move videos into the trash; return the ids of those that were found.
+
+        Where there is no trash, or `permanent`ly, they are deleted with everything kept for them, also from the trash.
+        """
+        if not permanent and self._settings.trash_days:
+            return self._marks.trash(output_ids)
+        deleted = []
+        for output_id in output_ids:
+            with suppress(OutputNotFound):
+                self._outputs.delete(output_id)
+                deleted.append(output_id)
+        if deleted:
+            self.prune_inputs()
+        return deleted
+
+    def empty_trash(self, days: float = 0.0, stopping: Callable[[], bool] = lambda: False) -> int:
+        """Delete for good what has been in the trash for so many days; return the number of videos."""
+        deleted = 0
+        while not stopping() and (gone := self.delete_outputs(self._marks.in_trash(days), permanent=True)):
+            deleted += len(gone)
+        return deleted
 
     def prune_inputs(self) -> int:
         """Delete stored images that no task or video references any more; return the number deleted."""
@@ -345,6 +372,7 @@ class GenerationService:
                 max_attempts=self._settings.max_attempts,
                 idempotency_key=prepared.draft.idempotency_key,
                 fingerprint=prepared.fingerprint,
+                keep_prompts=self._settings.keep_prompts,
             )
         position, until_done = self._outlook(tasks[0].id)
         # Earlier videos do not predict the speed of the network.

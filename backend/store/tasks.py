@@ -30,6 +30,7 @@ from backend.core.errors.lookups import IdempotencyConflict, StateConflict
 from backend.core.faults import fault_point
 from backend.core.requests.forms import GenerationRequest
 from backend.store.control import WAITING, QueueControl
+from backend.store.kept_requests import remember_prompt
 from backend.store.leases import UNTOUCHED, end_failed
 from backend.store.order import DUE, QUEUE_ORDER, READY, TASKS, before, find, held, places, position, visible
 from backend.store.rows import readable, storable, to_task
@@ -52,6 +53,7 @@ class HowQueued(TypedDict):
     max_attempts: int
     fingerprint: str  #: hash of the user's input, to distinguish a repeated submission from a reused key
     idempotency_key: NotRequired[str | None]
+    keep_prompts: NotRequired[int]  #: length of the history that the prompt becomes part of; 0 = it does not
 
 
 class TaskStore(QueueControl):
@@ -78,6 +80,8 @@ class TaskStore(QueueControl):
                 own_key = key if key is None or index == 0 else f"{key} {index + 1}"
                 known = None if own_key is None else _with_key(connection, own_key, how["fingerprint"])
                 made.append(known or _insert(connection, task_id, request, own_key, how))
+                if known is None and index == 0:  # variations are one use
+                    remember_prompt(connection, request, how.get("keep_prompts", 0))
             fault_point("submit.before_commit")
         fault_point("submit.after_commit")
         return [to_task(row) for row in made]

@@ -38,6 +38,9 @@ from backend.services.system.surroundings import Surroundings
 from backend.services.system.waiting import Waiting
 from backend.store.download_orders import DownloadOrders
 from backend.store.events import EventLog
+from backend.store.gallery.listing import GalleryListing
+from backend.store.gallery.marks import GalleryMarks
+from backend.store.kept_requests import PresetStore, PromptHistory
 from backend.store.outputs import OutputStore, UsageStore
 from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerInfo, WorkerStore
@@ -105,6 +108,10 @@ class Services:
     tasks: TaskStore
     events: EventLog
     outputs: OutputStore
+    gallery: GalleryListing
+    marks: GalleryMarks
+    presets: PresetStore
+    prompts: PromptHistory
     workers: WorkerStore
     configuration: ModelConfigurationManager
     models: ModelManager
