@@ -21,10 +21,12 @@ from typing import Final, NoReturn
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from backend.api.http.connections import (
     ACCEPTED_AT_ONCE,
     BoundedConnection,
+    BoundedSocket,
     raise_descriptor_limit,
     say_once_a_minute,
 )
@@ -65,6 +67,7 @@ class _Server(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self._supervisor = supervisor
+        self._app: FastAPI = config.app
         self._home = home
         self._longest_stop_seconds = longest_stop_seconds
 
@@ -82,6 +85,9 @@ class _Server(uvicorn.Server):
         last.start()
         if self._supervisor is not None:
             self._supervisor.ask_to_stop()
+        services = getattr(self._app.state, "services", None)  # none where the start failed
+        if services is not None:
+            await services.sockets.stop()  # event streams would otherwise last as long as the grace
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -134,6 +140,7 @@ def serve(settings: Settings) -> None:
             access_log=False,
             proxy_headers=False,  # the app reads them itself
             http=BoundedConnection,
+            ws=BoundedSocket,
             backlog=ACCEPTED_AT_ONCE,
             timeout_keep_alive=settings.keep_alive_seconds,
             timeout_graceful_shutdown=REQUEST_GRACE_SECONDS,
