@@ -43,6 +43,7 @@ from backend.services.system.janitor import Janitor
 from backend.services.system.memory_growth import MemoryGrowth
 from backend.services.system.recovery import Recovery
 from backend.services.system.surroundings import Surroundings
+from backend.store.clients.answers import AnswerStore
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.events import EventLog
@@ -123,6 +124,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         surroundings=surroundings,
         janitor=Janitor(settings, home, database, tasks, videos, generation.prune_inputs),
         videos=videos,
+        answers=AnswerStore(database, home.mark),
         sockets=sockets,
         recovery=recovery,
         monitor=HealthMonitor(

@@ -203,3 +203,18 @@ recovery_actions = Table(
     Column("undone_at", Double),
     sqlite_autoincrement=True,
 )
+
+#: Calls that carried a key, and what they were answered; without a status the call has not ended.
+answers = Table(
+    "answers",
+    metadata,
+    Column("call", String(300), primary_key=True),  # method and path
+    Column("key", String(255), primary_key=True),
+    Column("token", String(64), nullable=False, unique=True),  # of the call that holds the key
+    Column("holder", String(64), nullable=False),  # home of the server that carries it out
+    Column("fingerprint", String(64)),
+    Column("status", Integer),
+    Column("body", Text),
+    Column("created_at", Double, nullable=False),
+    Index("answers_age", "created_at"),
+)

@@ -29,6 +29,7 @@ from backend.core.errors.generation import TaskUnreadable
 from backend.core.errors.lookups import IdempotencyConflict, StateConflict
 from backend.core.faults import fault_point
 from backend.core.requests.forms import GenerationRequest
+from backend.core.requests.rules import MAX_VARIATIONS
 from backend.store.control import WAITING, QueueControl
 from backend.store.leases import UNTOUCHED, end_failed
 from backend.store.order import DUE, QUEUE_ORDER, READY, TASKS, before, find, held, places, position, visible
@@ -81,6 +82,21 @@ class TaskStore(QueueControl):
             fault_point("submit.before_commit")
         fault_point("submit.after_commit")
         return [to_task(row) for row in made]
+
+    def with_key(self, key: str, fingerprint: str) -> TaskList:
+        """Return the tasks that a call with this key has queued; empty while the key is free.
+
+        Raises:
+            IdempotencyConflict: the key is in use by another request.
+        """
+        keys = [key, *(f"{key} {number}" for number in range(2, MAX_VARIATIONS + 1))]
+        in_use = or_(tasks.c.deleted_at.is_(None), tasks.c.deleted_at >= database_now() - KEY_SECONDS)
+        mine = TASKS.where(tasks.c.idempotency_key.in_(keys), in_use)
+        with self._database.read() as connection:
+            rows = connection.execute(mine.order_by(tasks.c.number)).all()
+        if any(row.fingerprint != fingerprint for row in rows):
+            raise IdempotencyConflict
+        return [to_task(row) for row in rows]
 
     def image_ids(self) -> set[str]:
         """Return the ids of all images used by a task in the queue view or by a finished video."""

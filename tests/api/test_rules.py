@@ -276,3 +276,60 @@ def test_a_web_process_at_work_has_not_loaded_the_engine() -> None:
     assert loaded & heavy == set()
     assert not [name for name in loaded if name.startswith(("backend.engine", "backend.worker"))]
     assert "backend.app" in loaded
+
+
+#: Every POST, under the last part of its path: what it creates, or why a repeated call harms nothing. One that creates
+#: is declared with `router.create`, or reads its key itself and queues it in the transaction of its tasks.
+CREATING = {
+    "/generation/submit": "tasks",
+    "/generate": "tasks",
+    "/queue/{task_id}/duplicate": "a task",
+    "/queue/{task_id}/retry": "an attempt",
+    "/outputs/{output_id}/extend": "tasks",
+    "/outputs/{output_id}/redecode": "a task",
+    "/inputs": "an image",
+    "/lora/upload": "a LoRA",
+    "/models/download": "a download",
+}
+NOT_CREATING = {
+    "answers a question": {
+        "/generation/estimate",
+        "/lora/{lora_id}/preview",
+        "/models/fallback/suggest",
+        "/models/validate/{model_type}",
+        "/models/verify/{model_type}",
+        "/prompt/enhance",
+        "/prompt/preview",
+        "/prompt/validate",
+    },
+    "sets what is set already": {
+        "/generation/policy",
+        "/models/download/manage",
+        "/optimization/apply-preset/{preset_id}",
+        "/queue/pause",
+        "/queue/reorder",
+        "/queue/resume",
+        "/queue/{task_id}/cancel",
+        "/queue/{task_id}/move",
+        "/queue/{task_id}/pause",
+        "/queue/{task_id}/resume",
+        "/resources/constraints",
+        "/system/optimization",
+        "/workers/drain",
+        "/workers/resume",
+    },
+    "deletes, and deletes nothing the second time": {"/models/cleanup", "/queue/clear"},
+    "records each time that it was done": {"/recovery/reset", "/recovery/trigger"},
+    "sets a cookie": {"/session"},
+}
+
+
+def test_every_post_that_creates_honours_an_idempotency_key(shared: Served) -> None:
+    found = {path.removeprefix("/api/v1") for path, methods in shared.paths().items() if "POST" in methods}
+    harmless = set().union(*NOT_CREATING.values())
+    assert found == CREATING.keys() | harmless, "say in the tables above whether this POST creates something"
+    schema = shared.client.get("/openapi.json").json()["paths"]
+    for path in found:
+        parameters = schema[f"/api/v1{path}"]["post"].get("parameters", [])
+        keyed = any(one["name"] == "Idempotency-Key" for one in parameters)
+        assert keyed is (path in CREATING), path

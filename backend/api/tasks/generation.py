@@ -75,7 +75,7 @@ def submitted(queued: Submission, body: SubmitBody | None = None) -> Submitted:
         task_ids=[one.id for one in queued.tasks],
         status=task.status,
         message=_message(queued),
-        detected_model_type=queued.spec.id,
+        detected_model_type=queued.model,
         reasons=list(queued.reasons),
         queue_position=queued.queue_position,
         estimated_time=None if span is None else round(span.seconds, 1),
@@ -85,7 +85,7 @@ def submitted(queued: Submission, body: SubmitBody | None = None) -> Submitted:
         download=download_first(queued.fetch),
         parameters=known(task.request)
         | {
-            "model_type": queued.spec.id,
+            "model_type": queued.model,
             "resolution": f"{task.request['width']}x{task.request['height']}",
             "lora_path": "" if body is None else body.lora_path,
             "lora_strength": 1.0 if body is None else body.lora_strength,
@@ -174,14 +174,14 @@ def generate_status(task_id: TaskId, services: ServicesDep) -> TaskInfo:
 def _message(queued: Submission) -> str:
     what = "Generation task" if len(queued.tasks) == 1 else f"{len(queued.tasks)} generation tasks"
     if queued.task.download_paused:
-        return f"{what} queued. {waits_for_resume(queued.spec.id)}"
+        return f"{what} queued. {waits_for_resume(queued.model)}"
     if queued.task.status is TaskStatus.PENDING and queued.queue_position is not None:
-        first = "" if queued.fetch is None else f"; the files of {queued.spec.id} are fetched first"
+        first = "" if queued.fetch is None else f"; the files of {queued.model} are fetched first"
         return f"{what} queued, number {queued.queue_position} in the queue{first}"
     return f"Generation task is {queued.task.status}"
 
 
-@image_routes.post("", summary="Store an image")
+@image_routes.create("", summary="Store an image")
 def store_input(
     services: ServicesDep, image: Annotated[UploadFile, File(description="JPEG, PNG, WebP, AVIF, HEIC, BMP or TIFF")]
 ) -> StoredInput:

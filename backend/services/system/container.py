@@ -36,6 +36,7 @@ from backend.services.system.janitor import Janitor
 from backend.services.system.recovery import Recovery
 from backend.services.system.surroundings import Surroundings
 from backend.services.system.waiting import Waiting
+from backend.store.clients.answers import AnswerStore
 from backend.store.download_orders import DownloadOrders
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore, UsageStore
@@ -131,6 +132,7 @@ class Services:
     surroundings: Surroundings
     janitor: Janitor
     videos: FoundVideos
+    answers: AnswerStore
     recovery: Recovery
     monitor: HealthMonitor
     started: float = field(default_factory=time.monotonic)
