@@ -35,7 +35,7 @@ from backend.api.models import downloads as model_downloads
 from backend.api.models import status as model_status
 from backend.api.planning import resources
 from backend.api.planning import settings as settings_routes
-from backend.api.system import components, health, recovery, session, workers
+from backend.api.system import components, health, recovery, session, webhooks, workers
 from backend.api.tasks import control, gallery, generation, policy, prompts, queue
 from backend.core.planning.hardware import HardwareProfile
 from backend.core.settings import Settings
@@ -62,6 +62,7 @@ _ROUTERS = (
     session.router,
     workers.router,
     recovery.router,
+    webhooks.router,
     settings_routes.router,
     resources.router,
 )

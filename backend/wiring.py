@@ -30,6 +30,7 @@ from backend.services.models.availability import ModelAvailability, ModelUsage
 from backend.services.models.cleanup import StorageCleanup
 from backend.services.models.fallback import FallbackAdvisor
 from backend.services.models.recheck import Recheck
+from backend.services.outbound.targets import OutboundRules
 from backend.services.planning.advisor import OptimizationAdvisor
 from backend.services.planning.forecast import Forecast
 from backend.services.planning.worker_machine import WorkingMachine
@@ -43,7 +44,10 @@ from backend.services.system.janitor import Janitor
 from backend.services.system.memory_growth import MemoryGrowth
 from backend.services.system.recovery import Recovery
 from backend.services.system.surroundings import Surroundings
+from backend.services.webhooks.delivery import WebhookSender
+from backend.services.webhooks.signing import ServerSecret
 from backend.store.clients.answers import AnswerStore
+from backend.store.clients.deliveries import DeliveryStore
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.events import EventLog
@@ -100,6 +104,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         stats=stats,
         examination=examination,
     )
+    deliveries = DeliveryStore(database)
     growth = MemoryGrowth(TaskHealthStore(database).completed_by)
     services = Services(
         settings=settings,
@@ -125,6 +130,8 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         janitor=Janitor(settings, home, database, tasks, videos, generation.prune_inputs),
         videos=videos,
         answers=AnswerStore(database, home.mark),
+        deliveries=deliveries,
+        webhooks=WebhookSender(deliveries, OutboundRules.of(settings), ServerSecret(settings, home)),
         sockets=sockets,
         recovery=recovery,
         monitor=HealthMonitor(

@@ -17,6 +17,7 @@ import structlog
 from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.config.file import ConfigFile
 from backend.core.config.generation_policy import GenerationMode, stored_policy
+from backend.core.config.webhooks import stored_webhooks
 from backend.core.domain import Task, new_task_id
 from backend.core.errors.actions import resubmit
 from backend.core.errors.lookups import StateConflict
@@ -31,6 +32,7 @@ from backend.core.requests.forms import (
     OnLoraFailure,
     OnModelFailure,
     RequestDraft,
+    Webhook,
 )
 from backend.core.requests.prompts import syntax_notes
 from backend.core.requests.rules import MAX_LORAS, MAX_SEED, MAX_VARIATIONS, resolve_request
@@ -42,7 +44,9 @@ from backend.services.editing import changed, draft_of
 from backend.services.media.images import InputStore
 from backend.services.model_choice import Choice, choose_model
 from backend.services.models.availability import FetchFirst, ModelAvailability
+from backend.services.outbound.targets import OutboundRules
 from backend.services.planning.forecast import Forecast, Span
+from backend.services.webhooks.signing import key_of
 from backend.store.control import WAITING
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
@@ -111,7 +115,9 @@ class GenerationService:
         self._inputs = inputs
         self._forecast = forecast
         self._continuation = Continuation(home, outputs, inputs)
-        self._policy = stored_policy(ConfigFile(home.config_file))
+        config = ConfigFile(home.config_file)
+        self._policy, self._webhooks = stored_policy(config), stored_webhooks(config)
+        self._outbound = OutboundRules.of(settings)
 
     def submit(self, draft: RequestDraft) -> Submission:
         """Validate and queue a request; return its tasks once they are committed to disk.
@@ -145,7 +151,13 @@ class GenerationService:
         return Estimate(_forced(prepared, lacking), decision, available, lacking is None, fetch)
 
     def redecode(
-        self, output_id: str, *, fps: float | None = None, crf: int | None = None, key: str | None = None
+        self,
+        output_id: str,
+        *,
+        fps: float | None = None,
+        crf: int | None = None,
+        key: str | None = None,
+        webhook: Webhook | None = None,
     ) -> Submission:
         """Queue a new file from the kept latents of a video, with different encoder settings.
 
@@ -160,9 +172,11 @@ class GenerationService:
             request = self._continuation.redecoding(output_id, fps=fps, crf=crf)
             notes = (f"the latents of {request.latents_of} are decoded again, without denoising",)
             choice = Choice(find_model(request.model), (), ())
-            return Prepared((request,), choice, notes, RequestDraft(request.prompt, request.model))
+            self._check(webhook)
+            return Prepared((request,), choice, notes, RequestDraft(request.prompt, request.model, webhook=webhook))
 
-        return self._once(key, _fingerprint("redecode", {"output": output_id, "fps": fps, "crf": crf}), prepared)
+        asked = {"output": output_id, "fps": fps, "crf": crf, "webhook": webhook}
+        return self._once(key, _fingerprint("redecode", asked), prepared)
 
     def choice(self, draft: RequestDraft) -> Choice:
         """Return the model for this request, and why it was chosen. Raises like `submit`."""
@@ -194,7 +208,9 @@ class GenerationService:
         self.prune_inputs()
         return edited
 
-    def duplicate(self, task_id: str, changes: Mapping[str, Any], *, key: str | None = None) -> Submission:
+    def duplicate(
+        self, task_id: str, changes: Mapping[str, Any], *, key: str | None = None, webhook: Webhook | None = None
+    ) -> Submission:
         """Queue the request of a task again, in any state, with some fields changed.
 
         Raises:
@@ -203,9 +219,11 @@ class GenerationService:
         """
 
         def prepared() -> Prepared:
-            return self._prepared(changed(draft_of(self._tasks.get(task_id), self._inputs), changes))
+            draft = changed(draft_of(self._tasks.get(task_id), self._inputs), changes)
+            return self._prepared(replace(draft, webhook=webhook))
 
-        return self._once(key, _fingerprint("duplicate", {"task": task_id, "changes": dict(changes)}), prepared)
+        asked = {"task": task_id, "changes": dict(changes), "webhook": webhook}
+        return self._once(key, _fingerprint("duplicate", asked), prepared)
 
     def retry(self, task_id: str) -> Task:
         """Return a failed or cancelled task to the queue; it goes on from its newest saved state.
@@ -260,6 +278,7 @@ class GenerationService:
         draft = asked
         before: ModelSpec | None = None
         notes: tuple[str, ...] = ()
+        self._check(asked.webhook)
         if asked.extends is not None:
             extension = self._continuation.extension(asked.extends, asked)
             draft, before, notes = extension.draft, extension.before, extension.notes
@@ -277,6 +296,13 @@ class GenerationService:
         )
         read = self._prompt_notes(choice.spec, first)
         return Prepared(requests, choice, (*notes, *more, *adjusted, *read), asked)
+
+    def _check(self, webhook: Webhook | None) -> None:
+        """Refuse a webhook that could never be delivered."""
+        if webhook is not None:
+            self._outbound.check(webhook.url)
+            if webhook.secret is not None:
+                key_of(webhook.secret)
 
     def _prompt_notes(self, spec: ModelSpec, request: GenerationRequest) -> tuple[str, ...]:
         """Say what the model does not read of the prompts: foreign syntax, unknown words, what is too long."""
@@ -360,6 +386,7 @@ class GenerationService:
                 max_attempts=self._settings.max_attempts,
                 idempotency_key=key,
                 fingerprint=fingerprint,
+                webhooks=[*filter(None, (prepared.draft.webhook,)), *self._webhooks.current().every_task],
             )
         position, until_done = self._outlook(tasks[0].id)
         # Earlier videos do not predict the speed of the network.

@@ -28,8 +28,9 @@ from backend.core.domain import TERMINAL, EventType, Priority, Task, TaskStatus
 from backend.core.errors.generation import TaskUnreadable
 from backend.core.errors.lookups import IdempotencyConflict, StateConflict
 from backend.core.faults import fault_point
-from backend.core.requests.forms import GenerationRequest
+from backend.core.requests.forms import GenerationRequest, Webhook
 from backend.core.requests.rules import MAX_VARIATIONS
+from backend.store.clients.outbox import subscribe
 from backend.store.control import WAITING, QueueControl
 from backend.store.leases import UNTOUCHED, end_failed
 from backend.store.order import DUE, QUEUE_ORDER, READY, TASKS, before, find, held, places, position, visible
@@ -53,6 +54,7 @@ class HowQueued(TypedDict):
     max_attempts: int
     fingerprint: str  #: hash of the user's input, to distinguish a repeated submission from a reused key
     idempotency_key: NotRequired[str | None]
+    webhooks: NotRequired[Sequence[Webhook]]  #: whom to tell what becomes of them
 
 
 class TaskStore(QueueControl):
@@ -329,6 +331,7 @@ def _insert(
             last_event=1,
         )
     )
+    subscribe(connection, task_id, how.get("webhooks", ()))
     data = {"model": request.model, "prompt": request.prompt, "resolution": request.resolution}
     row = visible(connection, task_id)
     append(connection, row, EventType.SUBMITTED, data | {"position": position(connection, row)})

@@ -27,6 +27,7 @@ FUNCTIONS = """
     HTTPStatus Headers MutableHeaders Response answer_to error_answer get_swagger_ui_html request_id_of
     Links Response ValueError accepted_subprotocol cookie_parser current_links getattr in_plain_words int
     ip_address route_path
+    bytes max min KeptAnswer _BodyDigest
     Alive Connection LoraUpload Ports SocketStats TaskFeed encode iso queue_counts system_stats utcnow write
 """
 #: Methods of texts, mappings and patterns; no store or service has one of these names.
@@ -51,6 +52,9 @@ OWNED = {
     "snapshot": {"_board"},
     "subscription_counts": {"sockets"},
     "offer": {"connection"},
+    "update": {"_digest"},
+    "hexdigest": {"_digest"},
+    "sha256": {"hashlib"},
     "let_go": {"connection"},
     "put_nowait": {"_outbox"},
     "qsize": {"_outbox"},
@@ -319,6 +323,7 @@ NOT_CREATING = {
         "/workers/resume",
     },
     "deletes, and deletes nothing the second time": {"/models/cleanup", "/queue/clear"},
+    "sends again what was sent, under the same id": {"/webhooks/deliveries/{delivery_id}/redeliver"},
     "records each time that it was done": {"/recovery/reset", "/recovery/trigger"},
     "sets a cookie": {"/session"},
 }

@@ -16,6 +16,7 @@ from backend.api.http.shapes import Message
 from backend.api.tasks.body import ChangeBody, read_changes, read_copy, request_body_docs
 from backend.api.tasks.generation import submitted
 from backend.api.tasks.shapes import PRIORITIES, Submitted, TaskInfo, TaskMessage, task_info
+from backend.api.tasks.webhook import choice_of
 from backend.core.domain import Priority, Task, TaskStatus
 
 router = Routes(prefix="/queue", tags=["queue"])
@@ -147,7 +148,9 @@ def edit_task(task_id: TaskId, body: ChangesDep, services: ServicesDep) -> TaskI
 def duplicate_task(task_id: TaskId, body: CopyDep, services: ServicesDep) -> Submitted:
     """Queue the request of a task again, in whatever state it is, with these fields changed: `{"seed": null}`."""
     changes = body.changes(services.inputs, of_copy=True)
-    return submitted(services.generation.duplicate(task_id, changes, key=body.client_request_id))
+    return submitted(
+        services.generation.duplicate(task_id, changes, key=body.client_request_id, webhook=choice_of(body.webhook))
+    )
 
 
 def _answer(task: Task, message: str) -> TaskMessage:

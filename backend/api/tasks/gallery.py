@@ -20,6 +20,7 @@ from backend.api.planning.estimate import Estimated, estimated
 from backend.api.tasks.body import ExtendBody, RedecodeBody, SubmitBody, read_extension, request_body_docs
 from backend.api.tasks.generation import submitted
 from backend.api.tasks.shapes import Submitted, video_url
+from backend.api.tasks.webhook import choice_of
 from backend.core.domain import Output
 from backend.core.errors.lookups import OutputFileMissing
 from backend.core.paths import Home
@@ -164,8 +165,8 @@ def redecode(
     output_id: OutputId, body: RedecodeBody, services: ServicesDep, idempotency_key: KeyHeader = None
 ) -> Submitted:
     """Queue a new file from the kept latents of this video, with other settings of the encoder; no denoising."""
-    key = check_key(idempotency_key)
-    queued = services.generation.redecode(output_id, fps=body.fps, crf=body.crf, key=key)
+    webhook, key = choice_of(body.webhook), check_key(idempotency_key)
+    queued = services.generation.redecode(output_id, fps=body.fps, crf=body.crf, key=key, webhook=webhook)
     return submitted(queued)
 
 

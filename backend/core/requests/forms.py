@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from backend.core.catalogue.spec import AUTO
-from backend.core.domain import Priority
+from backend.core.domain import ENDINGS, MessageType, Priority
 from backend.core.errors.generation import TaskUnreadable
 
 #: Constant quality of x264; 17 is visually lossless for generated clips.
@@ -104,6 +104,15 @@ class LoraChoice:
 
 
 @dataclass(frozen=True, slots=True)
+class Webhook:
+    """An address that is told what becomes of a task."""
+
+    url: str
+    events: tuple[MessageType, ...] = ENDINGS
+    secret: str | None = field(default=None, repr=False)  #: signs its messages instead of the server's secret
+
+
+@dataclass(frozen=True, slots=True)
 class RequestDraft:
     """What a user asked for; None means "the model's default"."""
 
@@ -138,6 +147,7 @@ class RequestDraft:
     priority: Priority = Priority.NORMAL
     force: bool = False  #: queue it even if it does not seem to fit the machine
     idempotency_key: str | None = None
+    webhook: Webhook | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ from backend.core.config.giving_way import SECTION as GIVE_WAY
 from backend.core.config.giving_way import stored_giving_way
 from backend.core.config.schedule import SECTION as SCHEDULE
 from backend.core.config.schedule import stored_schedule
+from backend.core.config.webhooks import SECTION as WEBHOOKS
+from backend.core.config.webhooks import stored_webhooks
 from backend.core.errors.surroundings import BadSettings
 from backend.core.paths import Home
 from backend.core.plain_words import printable, unknown_name
@@ -27,7 +29,7 @@ from backend.models.lora.links import SECTION as LORAS
 from backend.models.own.configuration import SECTION as MODELS
 from backend.models.own.configuration import table_of
 
-_SECTIONS: Final = (MODELS, OPTIMIZATION, CONSTRAINTS, DOWNLOADS, LORAS, GENERATION, SCHEDULE, GIVE_WAY)
+_SECTIONS: Final = (MODELS, OPTIMIZATION, CONSTRAINTS, DOWNLOADS, LORAS, GENERATION, SCHEDULE, GIVE_WAY, WEBHOOKS)
 
 
 def configuration_faults(home: Home) -> list[str]:
@@ -45,6 +47,7 @@ def configuration_faults(home: Home) -> list[str]:
     faults += [printable(f"{place}: `{name}` is ignored: it occurs again below") for place, name in file.repeated()]
     faults += [*stored_optimization(file).faults(), *stored_limits(file).faults(), *stored_downloads(file).faults()]
     faults += [*stored_policy(file).faults(), *stored_schedule(file).faults(), *stored_giving_way(file).faults()]
+    faults += stored_webhooks(file).faults()
     try:
         faults += table_of(file.section(MODELS), file.place).faults
         file.section(LORAS)

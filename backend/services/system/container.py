@@ -36,7 +36,9 @@ from backend.services.system.janitor import Janitor
 from backend.services.system.recovery import Recovery
 from backend.services.system.surroundings import Surroundings
 from backend.services.system.waiting import Waiting
+from backend.services.webhooks.delivery import WebhookSender
 from backend.store.clients.answers import AnswerStore
+from backend.store.clients.deliveries import DeliveryStore
 from backend.store.download_orders import DownloadOrders
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore, UsageStore
@@ -133,6 +135,8 @@ class Services:
     janitor: Janitor
     videos: FoundVideos
     answers: AnswerStore
+    deliveries: DeliveryStore
+    webhooks: WebhookSender
     recovery: Recovery
     monitor: HealthMonitor
     started: float = field(default_factory=time.monotonic)
