@@ -1,0 +1,1 @@
+"""How fast and how loaded this server is: samples of the load, analyses of finished tasks, metrics for Prometheus."""
