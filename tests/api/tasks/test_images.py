@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,41 @@ def finish_with_video(served: Served, task: Task) -> None:
     path = served.services.home.video_of(task.id)
     write_video(path)
     served.complete(task, path.read_bytes())
+
+
+#: Ways to name this machine or its network, and schemes that read files; PORT is a listener's.
+ADDRESSES = (
+    "http://127.0.0.1:PORT/a.png",
+    "http://127.1:PORT/a.png",
+    "http://[::ffff:127.0.0.1]:PORT/a.png",
+    "http://2130706433:PORT/a.png",
+    "http://0177.0.0.1:PORT/a.png",
+    "http://example.org@127.0.0.1:PORT/a.png",
+    "http://x\\@127.0.0.1:PORT/",
+    "http://localhost.:PORT/a.png",
+    "http://169.254.169.254/latest/meta-data/",
+    "//127.0.0.1:PORT/a.png",
+    "file:///etc/passwd",
+    "gopher://127.0.0.1:PORT/_x",
+)
+
+
+@pytest.mark.parametrize(
+    "field", ["image", "end_image", "image_id", "image_url", "start_image", "extends", "lora_path"]
+)
+def test_22_an_address_in_a_request_is_refused_and_nothing_is_fetched(served: Served, field: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        for address in ADDRESSES:
+            value = address.replace("PORT", str(listener.getsockname()[1]))
+            request = GOOD | {field: value}
+            for answer in (served.client.post(SUBMIT, json=request), served.client.post(SUBMIT, data=request)):
+                assert answer.status_code in (400, 404, 422), (address, answer.text)
+                assert_error(answer, answer.status_code)
+                assert "root:" not in answer.text
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    assert served.client.get("/api/v1/queue").json()["total_tasks"] == 0
 
 
 def test_an_image_is_stored_once_and_shown_again(served: Served) -> None:
