@@ -14,7 +14,7 @@ from backend.api.http.addressing import current_links
 from backend.api.http.deps import OutputId, ServicesDep
 from backend.api.http.media import MediaFile
 from backend.api.http.routing import Routes
-from backend.api.http.shapes import Message, Timestamp, iso_or_none, known
+from backend.api.http.shapes import Message, Timestamp, iso_or_none, known, shown_model
 from backend.api.planning.estimate import Estimated, estimated
 from backend.api.tasks.body import ExtendBody, KeyHeader, RedecodeBody, SubmitBody, read_extension, request_body_docs
 from backend.api.tasks.generation import submitted
@@ -44,6 +44,7 @@ def video_metadata(output: Output, home: Home, *, in_full: bool = False) -> Vide
     links = current_links()
     record = RunRecord.from_json(output.metadata)
     request, result = record.request, record.result or RunResult()
+    model = str(request.get("model") or output.model or "unknown")
     return VideoMetadata(
         id=output.task_id,
         filename=output.filename,
@@ -54,7 +55,8 @@ def video_metadata(output: Output, home: Home, *, in_full: bool = False) -> Vide
         thumbnail_path=links.to_media(f"/thumbnails/{output.task_id}_thumb.jpg"),
         thumbnail_url=links.to_media(f"/api/v1/outputs/{output.task_id}/thumbnail"),
         prompt=str(request.get("prompt", "")),  # a damaged row has no record; the file still has its own
-        model_type=str(request.get("model") or output.model or "unknown"),
+        model_type=shown_model(model),
+        model=model,
         resolution=f"{output.width}x{output.height}",
         num_frames=output.num_frames,
         fps=output.fps,
@@ -90,7 +92,8 @@ class VideoMetadata(BaseModel):
     thumbnail_path: str
     thumbnail_url: str
     prompt: str
-    model_type: str
+    model_type: str = Field(description="The family of the model, or its exact id for a client that asks for exact ids")
+    model: str = Field(description="The exact id of the model that was asked for or chosen")
     resolution: str
     num_frames: int
     fps: float

@@ -75,6 +75,15 @@ def test_the_earlier_page_detects_families(served: Served) -> None:
     assert (ours["detected_model_type"], ours["model"]) == ("tiny-i2v-a14b", "tiny-i2v-a14b")
 
 
+def test_the_earlier_gallery_shows_families(served: Served) -> None:
+    made = served.complete_one()
+    for path in ("/outputs", f"/api/v1/outputs/{made}"):
+        shown = [served.client.get(path, headers=headers).json() for headers in (THEIRS, {})]
+        theirs, ours = (answer.get("videos", [answer])[0] for answer in shown)
+        assert (theirs["model_type"], theirs["model"]) == ("T2V-A14B", TINY)
+        assert (ours["model_type"], ours["model"]) == (TINY, TINY)
+
+
 def test_a_client_that_knows_our_models_sees_their_ids_and_is_told_their_sizes(served: Served) -> None:
     assert served.client.post(SUBMIT, json=GOOD | {"model_type": "auto", "resolution": "1280x720"}).status_code == 422
     named = served.client.post(SUBMIT, json=GOOD | {"model_type": "tiny"}, headers=THEIRS).json()
