@@ -40,6 +40,8 @@ def test_no_request_breaks_a_route(shared: Served, mode: GenerationMode) -> None
     seen: set[int] = set()
     for result in description.get_all_operations():
         operation = result.ok()
+        if operation.path.endswith("/keys") and operation.method.upper() == "POST":
+            continue  # the first key locks the server for everybody without one; tests/api/http/test_keys.py has it
 
         @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
         @hypothesis.settings(
