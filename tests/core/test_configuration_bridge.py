@@ -58,7 +58,7 @@ def test_a_refusal_names_the_rule_and_the_nearest_value(
 
 def test_unknown_names_are_refused_with_the_one_that_was_meant(bridge: ConfigurationBridge) -> None:
     for name in ("optimization.vae_tile_sise", "vae_tile_size"):
-        with pytest.raises(InvalidRequest, match="did you mean optimization.vae_tile_size"):
+        with pytest.raises(InvalidRequest, match=r"did you mean optimization\.vae_tile_size"):
             bridge.set({name: 256})
     for name in ("settings.api_key", "settings.home", "models.T2V-A14B.defaults.stepz"):
         with pytest.raises(InvalidRequest):

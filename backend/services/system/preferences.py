@@ -192,7 +192,8 @@ def settings_for(
     bridge: ConfigurationBridge,
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Return the settings that a body of preferences asks for, and what of it cannot be taken."""
-    values, wanted, problems = configured(bridge), {}, []
+    values, problems = configured(bridge), []
+    wanted: dict[str, Any] = {}
     definitions = bridge.definitions()
     for name, value in _leaves(body, table):
         one = table.get(name)
