@@ -27,7 +27,7 @@ FUNCTIONS = """
     HTTPStatus Headers MutableHeaders Response answer_to error_answer get_swagger_ui_html request_id_of
     Links Response ValueError accepted_subprotocol cookie_parser current_links getattr in_plain_words int
     ip_address route_path
-    bytes max min KeptAnswer _BodyDigest
+    bytes check_key max min KeptAnswer _BodyDigest
     Alive Connection LoraUpload Ports SocketStats TaskFeed encode iso queue_counts system_stats utcnow write
 """
 #: Methods of texts, mappings and patterns; no store or service has one of these names.
@@ -96,6 +96,7 @@ def test_reading_changes_nothing(served: Served) -> None:
                         lora_id="none",
                         model_type="t2v",
                         preset_id="balanced",
+                        delivery_id="msg_none",
                     ),
                 )
                 called += 1
