@@ -63,11 +63,16 @@ class _Server(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, supervisor: Supervisor | None, home: Home, longest_stop_seconds: float
+        self,
+        config: uvicorn.Config,
+        app: FastAPI,
+        supervisor: Supervisor | None,
+        home: Home,
+        longest_stop_seconds: float,
     ) -> None:
         super().__init__(config)
         self._supervisor = supervisor
-        self._app: FastAPI = config.app
+        self._app = app
         self._home = home
         self._longest_stop_seconds = longest_stop_seconds
 
@@ -134,8 +139,9 @@ def serve(settings: Settings) -> None:
         instance = uuid.uuid4().hex
         supervisor = Supervisor(settings) if settings.worker else None
         share_freed_memory()
+        app = create_app(settings, supervisor=supervisor, instance=instance)
         config = uvicorn.Config(
-            create_app(settings, supervisor=supervisor, instance=instance),
+            app,
             log_config=None,
             access_log=False,
             proxy_headers=False,  # the app reads them itself
@@ -149,7 +155,9 @@ def serve(settings: Settings) -> None:
             ws_max_size=64 * 1024,  # clients send short messages; the default accepts 16 MiB from anyone
         )
         with _announced(home, settings.host, port, instance):
-            _Server(config, supervisor, home, settings.stop_grace_seconds + STOP_MARGIN_SECONDS).run(sockets=[listener])
+            _Server(config, app, supervisor, home, settings.stop_grace_seconds + STOP_MARGIN_SECONDS).run(
+                sockets=[listener]
+            )
 
 
 def _check_database(settings: Settings) -> None:

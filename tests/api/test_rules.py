@@ -27,29 +27,55 @@ FUNCTIONS = """
     HTTPStatus Headers MutableHeaders Response answer_to error_answer get_swagger_ui_html request_id_of
     Links Response ValueError accepted_subprotocol cookie_parser current_links getattr in_plain_words int
     ip_address route_path
-    Alive Connection LoraUpload Ports SocketStats TaskFeed encode iso queue_counts system_stats utcnow write
+    Alive Connection LoraUpload News Ports Socket SocketStats TaskFeed _Body _Page aclosing all bool card_messages
+    encode enumerate full_answer iso loop min queue_counts system_stats utcnow write
 """
 #: Methods of texts, mappings and patterns; no store or service has one of these names.
 METHODS = """
     decode dumps encode endswith errors getlist isascii isdigit isfinite items join loads lower match model_dump
     model_validate multi_items partition removeprefix replace setdefault startswith strip values
-    fullmatch in_subprotocols is_key is_session keys lstrip opens rstrip split to to_media union
+    chosen fullmatch fromkeys in_subprotocols is_key is_session keys lstrip opens rstrip split to to_media union
 """
 #: Methods whose names stores have too, with the objects that may be asked on the event loop.
 OWNED = {
-    "get": {"_MEANT", "_OLDER_WORDS", "first", "_handlers", "data", "form", "headers", "known", "message", "scope", ""},
+    "get": {
+        "_MEANT",
+        "_OLDER_WORDS",
+        "first",
+        "_handlers",
+        "data",
+        "form",
+        "headers",
+        "known",
+        "message",
+        "query",
+        "scope",
+        "_pages",
+        "",
+    },
     "pop": {"values", "waiting"},
     "has": {"_trusted"},
     "reset": {"_links"},
-    "set": {"_let_go", "_links", "_room", "_stats_wanted", "_stopping"},
-    "clear": {"_room", "_stats_wanted"},
+    "set": {"_filled", "_let_go", "_links", "_room", "_stats_wanted", "_stopping", "writable"},
+    "clear": {"_filled", "_outbox", "_pages", "_room", "_stats_wanted"},
+    "append": {"_outbox"},
+    "popleft": {"_outbox"},
+    "popitem": {"_pages"},
+    "move_to_end": {"_pages"},
+    "update": {"topics"},
+    "wants": {"connection"},
+    "between": {"_replay"},
+    "running": {"_board"},
+    "call_later": {"loop"},
+    "fail_after": {"anyio"},
+    "monotonic": {"time"},
     "is_set": {"_stopping"},
     "wait": {"_stopping"},
     "add": {"known", "topics"},
     "discard": {"topics"},
     "apply": {"board", "_board"},
-    "snapshot": {"_board"},
-    "subscription_counts": {"sockets"},
+    "snapshot": {"_board", "_states"},
+    "subscription_counts": {"sockets", "_manager"},
     "offer": {"connection"},
     "let_go": {"connection"},
     "put_nowait": {"_outbox"},

@@ -83,8 +83,9 @@ class _Body:
 @router.get(
     "/api/v1/events",
     summary="Live updates as server-sent events",
-    response_class=EventStream,
-    responses=refusals({403: "A page of another origin", 503: "All places for live updates are taken"}),
+    response_class=Response,
+    responses={200: {"description": "The messages, until either side ends", "content": {MEDIA_TYPE: {}}}}
+    | refusals({403: "A page of another origin", 503: "All places for live updates are taken"}),
 )
 def events(
     request: Request,

@@ -75,11 +75,15 @@ class Server(Played):
 
         asyncio.run(run())
 
-    def stop(self) -> None:
-        """End as `wan22 serve` does at a signal: clients first."""
-        self.client.close()
+    def dismiss(self) -> None:
+        """Disconnect the clients of live updates, as `wan22 serve` does first at a signal."""
         assert self._loop is not None
         asyncio.run_coroutine_threadsafe(self.services.sockets.stop(), self._loop).result(60)
+
+    def stop(self) -> None:
+        """End as `wan22 serve` does at a signal."""
+        self.client.close()
+        self.dismiss()
         self._server.should_exit = True
         self._thread.join(60)
         assert not self._thread.is_alive()
