@@ -9,11 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from backend.api.http.deps import ServicesDep
 from backend.api.http.routing import Routes, refusals
-from backend.api.http.shapes import Timestamp, iso_or_none
+from backend.api.http.shapes import Timestamp
 from backend.core.access.caller import KeyLimits, Scope
 from backend.core.access.text import draw_key
-from backend.core.domain import iso
-from backend.store.access.keys import LONGEST_NAME, ApiKey
+from backend.store.access.keys import LONGEST_NAME
 
 router = Routes(prefix="/keys", tags=["system"])
 
@@ -71,7 +70,7 @@ class KeyBody(BaseModel):
 @router.get("", summary="All API keys")
 def list_keys(services: ServicesDep) -> KeyList:
     """List the keys, revoked ones too, with when each was last used."""
-    return KeyList(keys=[_info(key) for key in services.key_store.all()])
+    return KeyList(keys=[KeyInfo(**key.to_json()) for key in services.key_store.all()])
 
 
 @router.post("", summary="Create an API key", responses=refusals({409: "A valid key has this name"}))
@@ -82,7 +81,7 @@ def create_key(body: KeyBody, services: ServicesDep) -> KeyMade:
     seconds = None if body.expires_in_days is None else body.expires_in_days * 86_400
     made = services.key_store.create(drawn, body.name, body.scopes, limits, seconds)
     services.keys.refresh()
-    return KeyMade(**_info(made).model_dump(), key=drawn.text)
+    return KeyMade(**made.to_json(), key=drawn.text)
 
 
 @router.delete("/{key_id}", summary="Revoke an API key", responses=refusals({404: "There is no such key"}))
@@ -92,20 +91,4 @@ def revoke_key(
     """End a key at once, with its sessions, links, sockets and streams. Its tasks and videos stay, for `admin`."""
     revoked = services.key_store.revoke(key_id)
     services.keys.refresh()
-    return _info(revoked)
-
-
-def _info(key: ApiKey) -> KeyInfo:
-    return KeyInfo(
-        id=key.id,
-        name=key.name,
-        scopes=list(key.scopes),
-        state=key.state,
-        created_at=iso(key.created_at),
-        expires_at=iso_or_none(key.expires_at),
-        revoked_at=iso_or_none(key.revoked_at),
-        last_used_at=iso_or_none(key.last_used_at),
-        requests_per_minute=key.limits.requests_per_minute,
-        gpu_seconds_per_day=key.limits.gpu_seconds_per_day,
-        waiting_tasks=key.limits.waiting_tasks,
-    )
+    return KeyInfo(**revoked.to_json())

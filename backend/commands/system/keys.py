@@ -12,13 +12,12 @@ from rich.table import Table
 from backend.commands.console.terminal import JsonOption, err, finite, out, own_database, print_json
 from backend.core.access.caller import KeyLimits, Scope
 from backend.core.access.text import draw_key
-from backend.core.domain import iso
 from backend.core.errors.access import KeyNotFound
 from backend.core.errors.requests import InvalidRequest
 from backend.core.settings import load_settings
 
 if TYPE_CHECKING:
-    from backend.store.access.keys import ApiKey, KeyStore
+    from backend.store.access.keys import KeyStore
 
 app = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
 
@@ -54,7 +53,7 @@ def create(
         seconds = None if days is None else days * 86_400
         made = _store(database).create(drawn, name, scope or [Scope.GENERATE], limits, seconds)
     if as_json:
-        print_json(_described(made) | {"key": drawn.text})
+        print_json(made.to_json() | {"key": drawn.text})
         return
     err.print(f"The key {made.name} may {', '.join(made.scopes)}. Keep it now: it is not shown again.", markup=False)
     typer.echo(drawn.text)
@@ -66,7 +65,7 @@ def list_keys(as_json: JsonOption = False) -> None:
     with own_database() as database:
         keys = _store(database).all()
     if as_json:
-        print_json([_described(key) for key in keys])
+        print_json([key.to_json() for key in keys])
         return
     table = Table("id", "name", "scopes", "state", "expires", "last used", box=None)
     for key in keys:
@@ -90,7 +89,7 @@ def revoke(
             raise InvalidRequest("A key has this text as its name and another one as its id: give the id of either")
         revoked = store.revoke(named[0])
     if as_json:
-        print_json(_described(revoked))
+        print_json(revoked.to_json())
     else:
         out.print(f"The key {revoked.name} is revoked.", markup=False, highlight=False)
 
@@ -99,21 +98,6 @@ def _store(database: Any) -> KeyStore:
     from backend.store.access.keys import KeyStore
 
     return KeyStore(database)
-
-
-def _described(key: ApiKey) -> dict[str, Any]:
-    times = {"created_at": key.created_at, "expires_at": key.expires_at}
-    times |= {"revoked_at": key.revoked_at, "last_used_at": key.last_used_at}
-    return {
-        "id": key.id,
-        "name": key.name,
-        "scopes": list(key.scopes),
-        "state": key.state,
-        **{name: None if when is None else iso(when) for name, when in times.items()},
-        "requests_per_minute": key.limits.requests_per_minute,
-        "gpu_seconds_per_day": key.limits.gpu_seconds_per_day,
-        "waiting_tasks": key.limits.waiting_tasks,
-    }
 
 
 def _day(when: datetime | None) -> str:

@@ -43,7 +43,8 @@ class KeyRing:
         self._home = home
         sent = settings.api_key
         self._operator = sent.get_secret_value().encode() if sent is not None else None
-        self._keys: dict[str, ApiKey] | None = None  # before they were read, nobody gets in without the operator's
+        self._keys: dict[str, ApiKey] = {}
+        self._stored = True  # before they were read, nobody gets in without the operator's
         self._secret = b""
         self._refreshing = threading.Lock()
         self._used: dict[str, datetime] = {}
@@ -78,13 +79,14 @@ class KeyRing:
                 return
             began = time.monotonic()
             self._keys = {key.id: key for key in self._store.all()}
+            self._stored = self._store.any()
             self.refreshed = began
         self._end_what_is_over()
 
     @property
     def locked(self) -> bool:
         """Whether a key is needed."""
-        return self._operator is not None or self._keys is None or bool(self._keys)
+        return self._operator is not None or self._stored
 
     def recognise(self, credential: Credential | None) -> Caller | None:
         """Return who brings a credential; None where it does not hold. Without any key everybody is served."""
@@ -154,7 +156,7 @@ class KeyRing:
         return None if key is None else key.caller
 
     def _valid(self, key_id: str | None) -> ApiKey | None:
-        key = self._keys.get(key_id) if self._keys and key_id else None
+        key = self._keys.get(key_id) if key_id else None
         return key if key is not None and key.state == "valid" else None
 
     def _look(self) -> None:

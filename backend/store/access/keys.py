@@ -6,7 +6,7 @@ Rows stay after a key was revoked, because its things name it as their owner.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from sqlalchemy import Row, func, insert, or_, select, update
 
 from backend.core.access.caller import Caller, KeyLimits, Scope
 from backend.core.access.text import NewKey
-from backend.core.domain import utcnow
+from backend.core.domain import iso, utcnow
 from backend.core.errors.access import KeyNameTaken, KeyNotFound
 from backend.core.errors.requests import InvalidRequest
 from backend.store.engine import Database
@@ -49,6 +49,19 @@ class ApiKey:
     def caller(self) -> Caller:
         """Who a request with this key comes from."""
         return Caller(self.id, self.name, frozenset(self.scopes), self.limits)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what may be shown of it, which is all but the digest."""
+        times = {"created_at": self.created_at, "expires_at": self.expires_at}
+        times |= {"revoked_at": self.revoked_at, "last_used_at": self.last_used_at}
+        return {
+            "id": self.id,
+            "name": self.name,
+            "scopes": list(self.scopes),
+            "state": self.state,
+            **{name: None if when is None else iso(when) for name, when in times.items()},
+            **asdict(self.limits),
+        }
 
 
 class KeyStore:
@@ -92,8 +105,13 @@ class KeyStore:
             connection.execute(insert(api_keys).values(values))
             return _to_key(connection.execute(select(api_keys).where(api_keys.c.id == key.id)).one())
 
+    def any(self) -> bool:
+        """Whether a key was ever stored, readable or not: damage must not open a server that asked for keys."""
+        with self._database.read() as connection:
+            return connection.execute(select(api_keys.c.id).limit(1)).first() is not None
+
     def all(self) -> list[ApiKey]:
-        """Return every key, the oldest first."""
+        """Return every key that can be read, the oldest first."""
         with self._database.read() as connection:
             rows = connection.execute(select(api_keys).order_by(api_keys.c.created_at, api_keys.c.id)).all()
         return readable(rows, _to_key)

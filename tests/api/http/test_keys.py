@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -379,6 +381,17 @@ def test_the_first_key_locks_the_server(serve: Callable[..., Served]) -> None:
     assert served.client.delete(f"/api/v1/keys/{made['id']}", headers=bearer).status_code == 200
     assert_error(served.client.get("/api/v1/queue"), 401)  # and the last one that is revoked opens nothing
     assert served.services.keys.holds(ANYBODY) is False
+
+
+def test_a_damaged_key_opens_the_server_to_nobody(serve: Callable[..., Served]) -> None:
+    served = serve()
+    bearer = make(served, "only", Scope.ADMIN)
+    assert served.client.get("/api/v1/queue", headers=bearer).status_code == 200
+    with closing(sqlite3.connect(served.services.home.database)) as database, database:
+        database.execute("UPDATE api_keys SET scopes = '[\"adm'")
+    served.services.keys.refresh()
+    assert_error(served.client.get("/api/v1/queue"), 401)
+    assert_error(served.client.get("/api/v1/queue", headers=bearer), 401)
 
 
 def test_the_secret_of_a_home_is_its_owners_alone(tmp_path: Path, serve: Callable[..., Served]) -> None:
