@@ -19,7 +19,7 @@ from urllib.request import getproxies
 import httpx2
 import psutil
 
-from backend.core.access.tokens import LOCAL_USER, Tokens
+from backend.core.access.tokens import LOCAL_USER, SESSION_COOKIE, Tokens
 from backend.core.domain import SHORT_ID
 from backend.core.errors.base import Category, WanError
 from backend.core.errors.generation import GenerationFailed
@@ -78,7 +78,7 @@ class ApiClient:
             headers["Authorization"] = f"Bearer {settings.api_key.get_secret_value()}"
         elif own and (secret := known_secret(settings.paths)) is not None:
             session = Tokens(LOCAL_USER, secret_for(LOCAL_USER, secret)).session()
-            headers["Cookie"] = f"wan22_session={session}"
+            headers["Cookie"] = f"{SESSION_COOKIE}={session}"
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
         self._temporary = temporary
         self._http = _open_client(self.url, headers)

@@ -113,7 +113,7 @@ def test_second_server_on_the_same_home_is_refused(live_server: Callable[..., Li
 def test_public_bind_without_a_key_is_refused(tmp_path: Path) -> None:
     done = wan22("serve", "--host", "0.0.0.0", "--port", "0", home=tmp_path)
     assert done.returncode == 1
-    assert "API key" in done.stderr
+    assert "WAN22_API_KEY" in done.stderr
 
 
 def test_a_file_that_is_no_database_is_named_and_left_alone(tmp_path: Path) -> None:

@@ -14,9 +14,8 @@ from starlette.datastructures import Headers
 from starlette.requests import cookie_parser
 from starlette.types import Scope
 
-from backend.core.access.tokens import Credential, link_credential, session_credential
+from backend.core.access.tokens import SESSION_COOKIE, Credential, link_credential, session_credential
 
-COOKIE: Final = "wan22_session"
 SUBPROTOCOL: Final = "wan22"
 #: A client of the socket offers `wan22` and this followed by the key in base64url.
 KEY_SUBPROTOCOL: Final = "wan22.key."
@@ -37,7 +36,7 @@ def credential_of(scope: Scope, headers: Headers, path: str, *, signed: bool) ->
             return Credential("key", _decoded(offered[0]) if len(offered) == 1 else "")
     if signed:
         return link_credential(path, scope["query_string"].decode("latin-1"))
-    cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE)
+    cookie = cookie_parser(headers.get("cookie", "")).get(SESSION_COOKIE)
     return None if cookie is None else session_credential(cookie)
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
-from backend.api.http.access import COOKIE
 from backend.api.http.deps import ServicesDep
 from backend.api.http.routing import Routes, refusals
 from backend.api.http.shapes import Message
 from backend.core.access.caller import Scope, current_caller
-from backend.core.access.tokens import SESSION_SECONDS
+from backend.core.access.tokens import SESSION_COOKIE, SESSION_SECONDS
 
 router = Routes(tags=["system"])
 
@@ -58,7 +57,7 @@ def start_session(services: ServicesDep, request: Request, response: Response) -
     if tokens is None:
         return Message(message="This server has no API key, so no session is needed")
     response.set_cookie(
-        COOKIE,
+        SESSION_COOKIE,
         tokens.session(),
         max_age=SESSION_SECONDS,
         path=request.scope.get("root_path", "") or "/",
@@ -72,5 +71,7 @@ def start_session(services: ServicesDep, request: Request, response: Response) -
 @router.delete("/session", summary="End a browser session")
 def end_session(request: Request, response: Response) -> Message:
     """Remove the cookie from this browser; revoking the key ends all its sessions."""
-    response.delete_cookie(COOKIE, path=request.scope.get("root_path", "") or "/", httponly=True, samesite="strict")
+    response.delete_cookie(
+        SESSION_COOKIE, path=request.scope.get("root_path", "") or "/", httponly=True, samesite="strict"
+    )
     return Message(message="The session has ended")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl
 
+SESSION_COOKIE: Final = "wan22_session"
 SESSION_SECONDS: Final = 12 * 3600
 #: How long a link to a video or a picture works, at least.
 LINK_SECONDS: Final = 3600

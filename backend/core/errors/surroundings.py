@@ -70,7 +70,11 @@ class UnsafeBind(WanError):
     code = "unsafe_bind"
     category = Category.SYSTEM_RESOURCE
     severity = Severity.CRITICAL
-    suggestions = ("Keep the default --host 127.0.0.1, or make a key first: `wan22 keys create NAME --scope admin`.",)
+    suggestions = (
+        "Keep the default --host 127.0.0.1.",
+        "Or make a key first: `wan22 keys create NAME --scope admin`.",
+        "Or set WAN22_API_KEY to a long random text.",
+    )
 
 
 class BadSettings(WanError):

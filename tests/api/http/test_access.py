@@ -11,9 +11,9 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.testclient import WebSocketDenialResponse
 
-from backend.api.http.access import COOKIE
 from backend.api.live import websocket
 from backend.core.access import tokens
+from backend.core.access.tokens import SESSION_COOKIE
 from tests.api.support import GOOD, SOCKET, SUBMIT, Served, assert_error
 
 KEY = "schlüssel with spaces / and signs?"
@@ -46,7 +46,7 @@ def test_a_session_opens_pictures_videos_and_the_socket(locked: Served) -> None:
 def test_a_session_ends_and_cannot_be_made_up(locked: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     client = locked.client
     client.post("/api/v1/session", headers=BEARER)
-    value = client.cookies[COOKIE]
+    value = client.cookies[SESSION_COOKIE]
     holder, expires, digest = value.split(".")
     client.cookies.clear()
     for forged in (
@@ -58,9 +58,9 @@ def test_a_session_ends_and_cannot_be_made_up(locked: Served, monkeypatch: pytes
         f"{holder}.{'9' * 40}.x",
         f"{holder}.{expires}.{'é' * 64}",
     ):
-        sent = {"Cookie": f"{COOKIE}={forged}".encode()}
+        sent = {"Cookie": f"{SESSION_COOKIE}={forged}".encode()}
         assert client.get("/api/v1/queue", headers=sent).status_code == 401
-    sent = {"Cookie": f"{COOKIE}={value}"}
+    sent = {"Cookie": f"{SESSION_COOKIE}={value}"}
     assert client.get("/api/v1/queue", headers=sent).status_code == 200
     now = time.time()
     monkeypatch.setattr(tokens.time, "time", lambda: now + tokens.SESSION_SECONDS + 1)

@@ -18,7 +18,7 @@ import pytest
 import uvicorn
 
 from backend.api.http import connections
-from backend.api.http.connections import BoundedConnection, most_connections
+from backend.api.http.connections import BoundedConnection, Exchange, most_connections
 from tests.support.server import LiveServer, wait_for
 
 #: File descriptors of the small server, and connections that somebody opens to it.
@@ -182,3 +182,36 @@ def test_the_limit_follows_the_file_descriptors(monkeypatch: pytest.MonkeyPatch)
     for soft, expected in ((10, 8), (64, 24), (1024, 984), (10**6, 4096), (resource.RLIM_INFINITY, 4096)):
         monkeypatch.setattr(resource, "getrlimit", lambda _, soft=soft: (soft, soft))
         assert most_connections() == expected
+
+
+@pytest.mark.parametrize(("content_type", "closed_in_order"), [("text/event-stream", True), ("video/mp4", False)])
+def test_an_answer_under_way_ends_when_the_right_of_its_client_does(content_type: str, closed_in_order: bool) -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def serve(exchanges: list[Exchange], begun: asyncio.Event) -> None:
+        exchange = Exchange("http", send)
+        exchanges.append(exchange)
+
+        async def answer_without_end() -> None:
+            headers = [(b"content-type", content_type.encode())]
+            await exchange.send({"type": "http.response.start", "status": 200, "headers": headers})
+            await exchange.send({"type": "http.response.body", "body": b"some", "more_body": True})
+            begun.set()
+            await asyncio.Event().wait()
+
+        await exchange.run(answer_without_end)
+
+    async def revoke_meanwhile() -> None:
+        exchanges: list[Exchange] = []
+        begun = asyncio.Event()
+        serving = asyncio.create_task(serve(exchanges, begun))
+        await asyncio.wait_for(begun.wait(), 30)
+        await asyncio.to_thread(exchanges[0].end)
+        await asyncio.wait_for(serving, 30)
+
+    asyncio.run(revoke_meanwhile())
+    ended = [message for message in sent if message["type"] == "http.response.body" and not message.get("more_body")]
+    assert bool(ended) is closed_in_order  # a file that was cut short must not look complete
