@@ -314,5 +314,6 @@ def _closing_cursors(connection: Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        for cursor in connection.info.pop(_CURSORS, ()):
+        # A connection that was lost has nothing left to close, and asking it would hide why it was lost.
+        for cursor in () if connection.invalidated else connection.info.pop(_CURSORS, ()):
             cursor.close()

@@ -429,6 +429,28 @@ def test_a_lost_postgresql_connection_is_replaced(postgres: PostgresServer) -> N
     database.close()
 
 
+@pytest.mark.parametrize("opened", [Database.begin, Database.read])
+def test_a_postgresql_connection_that_is_lost_in_a_transaction_is_said_to_be(
+    postgres: PostgresServer, opened: Callable[[Database], AbstractContextManager[Connection]]
+) -> None:
+    database = Database(postgres.new_database())
+    database.migrate()
+    store = TaskStore(database)
+    task = submit(store)
+
+    def lose() -> None:
+        with opened(database) as connection:
+            (own,) = connection.exec_driver_sql("SELECT pg_backend_pid()").one()
+            with psycopg.connect(postgres.uri, autocommit=True) as admin:
+                admin.execute("SELECT pg_terminate_backend(%s, 30000)", (own,))
+            connection.exec_driver_sql("SELECT 1")
+
+    with pytest.raises(StoreUnavailable):
+        lose()
+    assert store.get(task.id) == task
+    database.close()
+
+
 def test_a_full_disk_is_reported_and_nothing_is_half_written(migrated: Database) -> None:
     store = TaskStore(migrated)
     task = submit(store)
