@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from typing import Final
 
@@ -60,4 +61,6 @@ def fault_point(name: str) -> None:
     if action in DEVICE_ERRORS:
         raise RuntimeError(DEVICE_ERRORS[action])
     if action == "hang":
+        sys.stderr.write(f"hangs at {name}\n")  # for a test that must not act before
+        sys.stderr.flush()
         threading.Event().wait()

@@ -301,9 +301,14 @@ def test_a_living_worker_that_was_frozen_keeps_its_task_and_its_attempt(queue: Q
 
 
 def test_a_worker_that_does_not_obey_a_cancel_is_replaced_in_every_phase(
-    queue: Queue, supervise: Supervise, monkeypatch: pytest.MonkeyPatch
+    queue: Queue, supervise: Supervise, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    # At each of these points nothing asks whether to stop: the report of the phase was before it.
+    said: list[str] = []
+
+    def hangs(point: str) -> bool:
+        said.append(capfd.readouterr().err)
+        return f"hangs at {point.partition(':')[0]}\n" in "".join(said)
+
     stages = {
         "model.load:2": "loading_model",  # a worker loads the first one before it has a task
         "encode.text": "preparing_inputs",
@@ -318,6 +323,8 @@ def test_a_worker_that_does_not_obey_a_cancel_is_replaced_in_every_phase(
         task = queue.submit(model="tiny-ti2v-5b" if point == "model.load:2" else "tiny-t2v-a14b")
         stage = stages[point]
         wait_for(lambda: queue.tasks.get(task.id).stage == stage, seconds=START_SECONDS, what=stage)  # noqa: B023
+        # Before it hangs it may still ask whether to stop, and obey.
+        wait_for(lambda: hangs(point), seconds=START_SECONDS, what=f"the hang at {point}")  # noqa: B023
         worker = queue.worker(queue.tasks.get(task.id).worker_id)
         monkeypatch.setenv("WAN22_FAULTS", f"{following}=hang")  # of the worker that takes its place
         queue.tasks.request_cancel(task.id)

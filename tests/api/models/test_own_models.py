@@ -148,7 +148,7 @@ def test_models_are_added_to_a_running_server_and_make_videos(
     assert frames == made["metadata"]["result"]["frames_sha256"]  # the same weights, however they came here
     assert server.client.get("/api/v1/models/status/loose").json()["is_loaded"] is True
 
-    assert (made["model_type"], made["resolution"]) == ("mine", "64x64")
+    assert (made["model"], made["model_type"], made["resolution"]) == ("mine", "T2V-A14B", "64x64")
     request = made["generation_params"]
     assert (request["model"], request["steps"], request["num_frames"]) == ("mine", 3, 5)
     removed = wan22("models", "remove", "mine", "-y", home=server.home)

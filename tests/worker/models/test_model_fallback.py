@@ -130,7 +130,7 @@ def test_another_model_makes_the_clip_where_that_is_allowed_and_the_clip_says_so
     answer, video = _finish(server, **body)
     assert answer["task"]["model_used"] == "tiny-t2v-a14b"
     assert answer["task"]["model_type"] == "T2V-A14B"
-    assert (video["instead_of"], video["model_type"], video["mock"]) == ("T2V-A14B", "tiny-t2v-a14b", False)
+    assert (video["instead_of"], video["model"], video["mock"]) == ("T2V-A14B", "tiny-t2v-a14b", False)
     assert video["warnings"][0].startswith("tiny-t2v-a14b made this clip instead of T2V-A14B")
     assert video["generation_params"]["seed"] == 5
     assert Record.read(server.home / "outputs" / video["filename"]).request.model == "tiny-t2v-a14b"
