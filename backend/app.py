@@ -35,7 +35,15 @@ from backend.api.models import downloads as model_downloads
 from backend.api.models import status as model_status
 from backend.api.planning import resources
 from backend.api.planning import settings as settings_routes
-from backend.api.system import components, health, keys, recovery, session, workers
+from backend.api.system import (
+    components,
+    configuration,
+    health,
+    keys,
+    recovery,
+    session,
+    workers,
+)
 from backend.api.tasks import control, gallery, generation, policy, prompts, queue
 from backend.core.planning.hardware import HardwareProfile
 from backend.core.settings import Settings
@@ -65,6 +73,7 @@ _ROUTERS = (
     recovery.router,
     settings_routes.router,
     resources.router,
+    configuration.router,
 )
 
 DESCRIPTION = """Text becomes video with Wan2.2, on this machine.

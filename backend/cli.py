@@ -28,8 +28,10 @@ from backend.commands.generate import extend, generate, redecode
 from backend.commands.models import catalogue as models
 from backend.commands.plan import plan
 from backend.commands.replay import replay
-from backend.commands.system import database, keys
+from backend.commands.system import config, database, keys
 from backend.commands.system.workers import drain, list_workers, resume
+from backend.core.config.file import ConfigFile
+from backend.core.config.history import AUTHOR
 from backend.core.errors.base import WanError
 from backend.core.errors.interruptions import Interrupted, TaskCancelled
 from backend.core.settings import Settings, load_settings, unknown_variables
@@ -48,7 +50,7 @@ CANCELLED: Final = 130
 
 
 #: Commands that report ignored settings in their own way: in the log, or among their findings.
-_REPORT_THEMSELVES = frozenset({"serve", "worker", "doctor"})
+_REPORT_THEMSELVES = frozenset({"serve", "worker", "doctor", "config"})
 
 
 @app.callback(invoke_without_command=True)
@@ -59,6 +61,7 @@ def _root(
     if version:
         out.print(__version__)
         raise typer.Exit
+    AUTHOR.set(f"wan22 {context.invoked_subcommand}")
     if context.invoked_subcommand not in _REPORT_THEMSELVES and not {"-h", "--help"} & {*sys.argv}:
         for fault in _ignored(load_settings()):
             err.print(f"warning: {fault}", style="yellow", markup=False, highlight=False)
@@ -90,6 +93,10 @@ def serve(
     from backend.server import serve as run_server
 
     settings = load_settings(**_given(host=host, port=port))
+    file = ConfigFile(settings.paths.config_file)
+    file.content()  # a broken one is refused before anything starts
+    if file.mark is not None:
+        file.note()
     _start_log(settings)
     try:
         run_server(settings)
@@ -116,6 +123,8 @@ def worker(
     from backend.worker.runner import run_worker
 
     settings = load_settings()
+    if worker_id is None:  # a server's worker goes on with what its server has
+        ConfigFile(settings.paths.config_file).content()
     _start_log(settings)
     _end(run_worker(settings, worker_id))
 
@@ -134,6 +143,7 @@ app.add_typer(loras.app, name="loras")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(database.app, name="db")
+app.add_typer(config.app, name="config")
 
 
 @app.command()

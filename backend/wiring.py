@@ -35,6 +35,7 @@ from backend.services.planning.advisor import OptimizationAdvisor
 from backend.services.planning.forecast import Forecast
 from backend.services.planning.worker_machine import WorkingMachine
 from backend.services.system.conditions import web_components
+from backend.services.system.configuration import configuration_of
 from backend.services.system.container import LocalWorker, Services
 from backend.services.system.findings import Examination
 from backend.services.system.found_videos import FoundVideos
@@ -114,6 +115,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         outputs=outputs,
         workers=workers,
         configuration=configuration,
+        config=configuration_of(home, settings),
         models=model_manager,
         loras=loras,
         inputs=images,

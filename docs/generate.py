@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -16,8 +17,9 @@ CODE: Final = ("backend", "training", "benchmarks")
 ARCHITECTURE: Final = ROOT / "docs" / "architecture.md"
 FILES: Final = ROOT / "docs" / "files.md"
 SCHEMA: Final = ROOT / "docs" / "openapi.json"
+SETTINGS: Final = ROOT / "docs" / "settings.md"
 TROUBLESHOOTING: Final = ROOT / "docs" / "troubleshooting.md"
-_DERIVED: Final = re.compile(r"<!-- (actions|devices|errors) -->\n.*?<!-- end -->", re.DOTALL)
+_DERIVED: Final = re.compile(r"<!-- (actions|devices|errors|variables|sections) -->\n.*?<!-- end -->", re.DOTALL)
 _MAP: Final = re.compile(r"(?<=<!-- map -->\n```\n).*?(?=```)", re.DOTALL)
 
 
@@ -69,12 +71,51 @@ def schema() -> str:
 
 def troubleshooting() -> str:
     """Return the document about errors with its tables as the tree of errors is now."""
-    tables = {"actions": _actions, "devices": _devices, "errors": _errors}
+    return _filled(TROUBLESHOOTING, {"actions": _actions, "devices": _devices, "errors": _errors})
 
-    def filled(found: re.Match[str]) -> str:
-        return f"<!-- {found[1]} -->\n{tables[found[1]]()}<!-- end -->"
 
-    return _DERIVED.sub(filled, TROUBLESHOOTING.read_text(encoding="utf-8"))
+def settings() -> str:
+    """Return the document about settings with its tables as the definitions are now."""
+    return _filled(SETTINGS, {"variables": _variables, "sections": _sections})
+
+
+def _filled(document: Path, tables: dict[str, Callable[[], str]]) -> str:
+    return _DERIVED.sub(
+        lambda found: f"<!-- {found[1]} -->\n{tables[found[1]]()}<!-- end -->", document.read_text(encoding="utf-8")
+    )
+
+
+def _variables() -> str:
+    """Return the table of the operator's settings by their environment variables."""
+    from backend.core.settings import ENV_PREFIX, Settings
+
+    text = "\n| variable | default | meaning |\n|---|---|---|\n"
+    for name, field in Settings.model_fields.items():
+        default = "~/.wan22" if name == "home" else field.get_default(call_default_factory=True)
+        text += f"| `{ENV_PREFIX}{name.upper()}` | {_value(default)} | {field.description} |\n"
+    return text + "\n"
+
+
+def _sections() -> str:
+    """Return the table of the settings that only config.json has."""
+    from backend.core.paths import Home
+    from backend.core.settings import SECTION
+    from backend.services.system.configuration import configuration_of
+
+    text = "\n| setting | default | legal values | meaning |\n|---|---|---|---|\n"
+    for name, one in configuration_of(Home(ROOT)).definitions().items():
+        if not name.startswith(f"{SECTION}."):
+            text += f"| `{name}` | {_value(one.default)} | {one.rule.words} | {one.meaning} |\n"
+    return text + "\n"
+
+
+def _value(value: object) -> str:
+    """Return a default as a reader writes it."""
+    if value is None or value in ("", [], ()):
+        return "none"
+    if isinstance(value, str):
+        return f"`{value}`"
+    return f"`{json.dumps(value)}`"
 
 
 def _errors() -> str:
@@ -126,6 +167,7 @@ def main() -> None:
         (FILES, file_list()),
         (SCHEMA, schema()),
         (TROUBLESHOOTING, troubleshooting()),
+        (SETTINGS, settings()),
     )
     for path, text in written:
         path.write_text(text, encoding="utf-8")

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -53,12 +53,25 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         sync_folder(path.parent)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically and durably."""
-    with replacing(path) as part, part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+def write_bytes(
+    path: Path, content: bytes, *, mode: int | None = None, check: Callable[[], None] = lambda: None
+) -> None:
+    """Write a file atomically and durably.
+
+    Args:
+        path: where it goes.
+        content: all of it.
+        mode: its permissions; None leaves them to the system.
+        check: called right before the file is renamed into its place; what it raises leaves the old file there.
+    """
+    with replacing(path) as part:
+        with part.open("xb") as file:
+            if mode is not None:
+                part.chmod(mode)  # before there is anything to read
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        check()
 
 
 def write_json(path: Path, value: object) -> None:

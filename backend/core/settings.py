@@ -1,16 +1,24 @@
-"""Settings: one class, filled from `WAN22_*` environment variables. Nothing else reads the environment."""
+"""The operator's settings: one class, filled from `WAN22_*` environment variables, above section `settings` of
+config.json. Nothing else reads the environment.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args, get_origin
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from backend.core.config.definition import Number, Setting, Switch
+from backend.core.config.file import ConfigFile
+from backend.core.errors.requests import InvalidRequest
 from backend.core.errors.surroundings import BadSettings
 from backend.core.faults import VARIABLE as FAULTS
 from backend.core.paths import Home
@@ -211,6 +219,8 @@ class Settings(BaseSettings):
     log_max_mb: float = Field(default=10.0, ge=0.01, le=10_000, description="Size limit of that file, in megabytes")
     log_generations: int = Field(default=3, ge=0, le=100, description="How many older log files are kept beside it")
 
+    _from_file: frozenset[str] = PrivateAttr(default=frozenset())
+
     @field_validator("device")
     @classmethod
     def _known_device(cls, device: str) -> str:
@@ -225,6 +235,11 @@ class Settings(BaseSettings):
         if plain and re.fullmatch(ROOT_PATH, plain) is None:
             raise ValueError("must be a path such as /wan22")
         return plain
+
+    @property
+    def from_file(self) -> frozenset[str]:
+        """The settings that came from config.json."""
+        return self._from_file
 
     @property
     def paths(self) -> Home:
@@ -247,11 +262,44 @@ class Settings(BaseSettings):
         return self.database_url or self.paths.database
 
 
+#: Section of config.json for these settings.
+SECTION: Final = "settings"
+#: What it may hold: not the folder in which it is, and no key, because every version of the file is kept.
+FILE_SETTINGS: Final = tuple(name for name in Settings.model_fields if name not in ("home", "api_key"))
+_BOUNDS: Final = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+_KINDS: Final = {"bool": "`true`, `false`", "Path": "a path"}
+
+
 def load_settings(**overrides: object) -> Settings:
-    """Read the settings; keyword arguments override the environment.
+    """Read the settings: keyword arguments, above the environment, above section `settings` of config.json.
 
     Raises:
-        BadSettings: a value is invalid. The message names the variable and the rule, never the value.
+        BadSettings: a value is invalid. The message names the variable or the place in the file, and the rule, never
+            the value.
+    """
+    above = load_environment(**overrides)
+    file = ConfigFile(above.paths.config_file)
+    stored = file.running_section(SECTION)
+    below = {name: stored[name] for name in FILE_SETTINGS if name in stored and name not in above.model_fields_set}
+    if not below:
+        return above
+    try:
+        settings = Settings(**(overrides | below))  # type: ignore[arg-type]
+    except ValidationError as error:
+        faults = [(str(fault["loc"][0]), in_plain_words(fault)) for fault in error.errors()]
+        raise BadSettings(
+            "; ".join(f"{file.place(SECTION, name)}: `{SECTION}.{name}` {rule}" for name, rule in faults),
+            suggestions=(f"Correct {file.path}, or remove the line: `wan22 config unset {SECTION}.{faults[0][0]}`.",),
+        ) from None
+    settings._from_file = frozenset(below)
+    return settings
+
+
+def load_environment(**overrides: object) -> Settings:
+    """Read the settings as `load_settings`, without config.json.
+
+    Raises:
+        BadSettings: a value is invalid.
     """
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
@@ -261,6 +309,71 @@ def load_settings(**overrides: object) -> Settings:
     except SettingsError as error:  # only lists are parsed as JSON; the library's sentence names the field
         named = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "settings")
         raise BadSettings(f'{ENV_PREFIX}{named.upper()} must be a JSON list, such as ["value"]') from None
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorRule:
+    """The rule of one of the operator's settings, from its field."""
+
+    name: str
+
+    @property
+    def words(self) -> str:
+        """The legal values."""
+        field = Settings.model_fields[self.name]
+        kind = next((one for one in (*get_args(field.annotation), field.annotation) if isinstance(one, type)), None)
+        if isinstance(kind, type) and issubclass(kind, StrEnum):
+            return ", ".join(f"`{one}`" for one in kind)
+        if get_origin(field.annotation) is list:
+            return "a list"
+        bounds = {name: getattr(one, name) for one in field.metadata for name in _BOUNDS if hasattr(one, name)}
+        limits = " and ".join(f"{_BOUNDS[name]} {bound:g}" for name, bound in bounds.items())
+        return limits or _KINDS.get(getattr(kind, "__name__", ""), "text")
+
+    def check(self, name: str, value: object) -> object:
+        """Return the value as it is stored in the file.
+
+        Raises:
+            InvalidRequest: it is illegal.
+        """
+        try:
+            checked = Settings(home=Path(), **{self.name: value})  # type: ignore[arg-type]
+        except ValidationError as error:
+            rule = next((in_plain_words(one) for one in error.errors() if one["loc"][0] == self.name), None)
+            if rule is not None:
+                raise InvalidRequest(f"{name} {rule}", details={"field": name}) from None
+            return value  # another setting, of the environment, is wrong
+        return checked.model_dump(mode="json", include={self.name})[self.name]
+
+    def nearest(self, value: object) -> object:
+        """Return the nearest legal value; None if there is none."""
+        field = Settings.model_fields[self.name]
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, StrEnum):
+            return nearest(value, kind) if isinstance(value, str) else None
+        if kind is bool:
+            return Switch().nearest(value)
+        if kind not in (int, float):
+            return None
+        bounds = {name: getattr(one, name) for one in field.metadata for name in _BOUNDS if hasattr(one, name)}
+        low, high = bounds.get("ge", -math.inf), bounds.get("le", math.inf)
+        near = Number(low, high, whole=kind is int).nearest(value)
+        return None if near is None or ("gt" in bounds and near <= bounds["gt"]) else near
+
+
+def file_settings() -> tuple[Setting, ...]:
+    """Return the settings that section `settings` of config.json may hold."""
+    fields = ((name, Settings.model_fields[name]) for name in FILE_SETTINGS)
+    return tuple(
+        Setting(name, field.get_default(call_default_factory=True), field.description or "", OperatorRule(name))
+        for name, field in fields
+    )
+
+
+def names_in_environment(environment: Mapping[str, str] = os.environ) -> frozenset[str]:
+    """Return the settings that the environment sets."""
+    given = {name.upper() for name in environment}
+    return frozenset(name for name in Settings.model_fields if f"{ENV_PREFIX}{name.upper()}" in given)
 
 
 def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:

@@ -74,7 +74,7 @@ class Yielding:
             return None
         if self._opens is None or self._opens[0] != schedule or (self._opens[1] or now) < now:
             self._opens = schedule, schedule.opens_at(now)
-        hours = f"Videos are generated only in these hours: {', '.join(schedule.texts)}"
+        hours = f"Videos are generated only in these hours: {', '.join(schedule.generate)}"
         opens = self._opens[1]
         return hours if opens is None else f"{hours}; the next begin {opens:%A %H:%M}"
 

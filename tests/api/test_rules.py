@@ -175,7 +175,7 @@ def test_the_documented_body_is_the_one_that_is_read(shared: Served) -> None:
 
 def test_changing_routes_use_methods_that_browsers_protect(shared: Served) -> None:
     methods = {method for all_methods in shared.paths().values() for method in all_methods}
-    assert methods <= {"GET", "HEAD", "POST", "PATCH", "DELETE"}
+    assert methods <= {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"}
 
 
 def test_no_handler_blocks_the_event_loop() -> None:

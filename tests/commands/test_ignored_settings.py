@@ -19,7 +19,7 @@ PLACES = {
     "config.json, line 2, column 3: `optimisation` is not a section and is ignored; did you mean `optimization`?",
     "config.json, line 4, column 3: `models` is ignored: it occurs again below",
     "config.json, line 3, column 44: `optimization.tile` is not a setting and is ignored",
-    "config.json, line 5, column 57: `models.tiny-t2v-a14b`: `defaults.stepz` is ignored: "
+    "config.json, line 5, column 57: `models.tiny-t2v-a14b.defaults.stepz` is ignored: "
     "defaults.stepz is not a key of a model entry",
     "config.json, line 6, column 3: `loras` must be an object; it is ignored",
 }

@@ -14,7 +14,9 @@ from backend.core.domain import TRANSITIONS
 from backend.core.errors.actions import ACTIONS
 from backend.core.errors.cuda import DEVICE_KINDS
 from backend.core.errors.tree import public_kinds
+from backend.core.paths import Home
 from backend.core.settings import ENV_PREFIX, Settings, load_settings
+from backend.services.system.configuration import configuration_of
 from docs import generate
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +38,7 @@ def test_derived_documents_are_up_to_date() -> None:
     assert generate.architecture() == ARCHITECTURE
     assert generate.FILES.read_text() == generate.file_list()
     assert generate.TROUBLESHOOTING.read_text() == generate.troubleshooting()
+    assert generate.settings() == SETTINGS
     # Clients are generated from the schema: a change of it is meant, and is in the changelog.
     assert json.loads(generate.SCHEMA.read_text()) == json.loads(generate.schema())
 
@@ -87,6 +90,16 @@ def test_every_setting_is_documented_with_its_default(name: str) -> None:
     )
     assert row[1] == shown
     assert row[2] == field.description
+
+
+def test_every_setting_of_the_file_is_documented_from_its_definition() -> None:
+    rows = dict(re.findall(r"^\| `(\w+\.\w+)` \| (.+ \| .+ \| .+) \|$", SETTINGS, re.MULTILINE))
+    definitions = configuration_of(Home(ROOT)).definitions()
+    variables = {name for name in definitions if name.startswith("settings.")}
+    assert set(rows) == set(definitions) - variables
+    for name, row in rows.items():
+        assert row.endswith(f"| {definitions[name].rule.words} | {definitions[name].meaning}"), name
+    assert {name.removeprefix("settings.") for name in variables} == {*Settings.model_fields} - {"home", "api_key"}
 
 
 def test_no_setting_is_documented_that_does_not_exist() -> None:

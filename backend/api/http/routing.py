@@ -69,6 +69,14 @@ class Routes(APIRouter):
         """Add a POST route; options as in `APIRouter.post`."""
         return _apart(super().post(path, **_SHARED | options))
 
+    def put(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
+        """Add a PUT route; options as in `APIRouter.put`."""
+        return _apart(super().put(path, **_SHARED | options))
+
+    def patch(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
+        """Add a PATCH route; options as in `APIRouter.patch`."""
+        return _apart(super().patch(path, **_SHARED | options))
+
     def delete(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
         """Add a DELETE route; options as in `APIRouter.delete`."""
         return _apart(super().delete(path, **_SHARED | options))

@@ -18,13 +18,13 @@ _PREFIX: Final = re.compile(r"^(?:/api/v1|/api|/v1)(?=/)")
 _RULES: Final = tuple(
     (re.compile(rf"/(?:{names})(?:/.*)?", re.DOTALL), reading, changing)
     for names, reading, changing in (
-        ("keys|config", _ADMIN, _ADMIN),
+        ("keys", _ADMIN, _ADMIN),
         ("session|prompt", _READ, _READ),
         ("generation/policy|queue/pause|queue/resume", _READ, _ADMIN),
         ("generation|generate|queue|outputs|thumbnails|inputs|videos", _READ, _GENERATE),
         ("lora/[^/]+/preview|models/fallback", _READ, _READ),
         ("lora|models", _READ, _MODELS),
-        ("ws|events|capabilities|health|system|optimization|workers|recovery", _READ, _ADMIN),
+        ("ws|events|capabilities|config|health|system|optimization|workers|recovery", _READ, _ADMIN),
     )
 )
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from backend.core.config.definition import Number, plain, read_settings, setting
 from backend.core.config.file import ConfigFile
-from backend.core.config.section import StoredSection, check_names
-from backend.core.errors.requests import InvalidRequest
+from backend.core.config.section import StoredSection
 
 SECTION: Final = "downloads"
 BANDWIDTH: Final = "bandwidth_limit_mbps"
@@ -34,7 +34,11 @@ def no_limit() -> float | None:
 class DownloadSettings:
     """The stored settings of downloads."""
 
-    bandwidth_limit_mbps: float | None = None  #: megabytes (10^6 bytes) per second of each download; None = no limit
+    bandwidth_limit_mbps: float | None = setting(
+        None,
+        "Megabytes (10^6 bytes) per second of each download; null is no limit",
+        Number(0, HIGHEST_MBPS, "megabytes per second", optional=True, above=True),
+    )
 
     @property
     def bytes_per_second(self) -> float | None:
@@ -43,7 +47,7 @@ class DownloadSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` reads them back."""
-        return {BANDWIDTH: self.bandwidth_limit_mbps}
+        return plain(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> DownloadSettings:
@@ -52,17 +56,7 @@ class DownloadSettings:
         Raises:
             InvalidRequest: a value is not a rate above zero, or a name is unknown.
         """
-        check_names(values, [BANDWIDTH], "setting")
-        limit = values.get(BANDWIDTH)
-        if limit is None:
-            return cls()
-        number = limit if isinstance(limit, int | float) and not isinstance(limit, bool) else 0.0
-        if not 0.0 < number <= HIGHEST_MBPS:  # also: not a number
-            raise InvalidRequest(
-                f"{BANDWIDTH} must be above 0 and at most {HIGHEST_MBPS:g}",
-                details={"field": BANDWIDTH, "maximum": HIGHEST_MBPS},
-            )
-        return cls(float(number))
+        return read_settings(cls, values)
 
 
 #: The settings as stored in a config file.

@@ -5,19 +5,18 @@ Stored in section `generation` of config.json, so that a running server and its 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from backend.core.config.definition import Number, OneOf, plain, read_settings, setting
 from backend.core.config.file import ConfigFile
-from backend.core.config.section import StoredSection, check_names
-from backend.core.errors.requests import InvalidRequest
+from backend.core.config.section import StoredSection
 from backend.core.requests.forms import OnModelFailure
 
 SECTION: Final = "generation"
 #: Longest duration of a mock clip's progress, in seconds.
 LONGEST_MOCK: Final = 3600.0
-_MOCK_SECONDS: Final = 2.0
 
 
 class GenerationMode(StrEnum):
@@ -31,13 +30,19 @@ class GenerationMode(StrEnum):
 class GenerationPolicy:
     """The stored policy."""
 
-    mode: GenerationMode = GenerationMode.REAL
-    on_model_failure: OnModelFailure = OnModelFailure.FAIL  #: for requests that say nothing about it
-    mock_seconds: float = _MOCK_SECONDS  #: how long the steps of a mock take together
+    mode: GenerationMode = setting(
+        GenerationMode.REAL, "mock: every clip is a mock that says so, for trying clients", OneOf(GenerationMode)
+    )
+    on_model_failure: OnModelFailure = setting(
+        OnModelFailure.FAIL,
+        "What happens to a task whose model cannot be used, where the request says nothing about it",
+        OneOf(OnModelFailure),
+    )
+    mock_seconds: float = setting(2.0, "How long the steps of a mock take together", Number(0, LONGEST_MOCK, "seconds"))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` reads them back."""
-        return {name: str(value) if isinstance(value, StrEnum) else value for name, value in asdict(self).items()}
+        return plain(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> GenerationPolicy:
@@ -46,30 +51,7 @@ class GenerationPolicy:
         Raises:
             InvalidRequest: a name is unknown, or a value is none of its choices.
         """
-        check_names(values, [field.name for field in fields(cls)], "setting")
-        return cls(
-            _one_of(GenerationMode, values, "mode", GenerationMode.REAL),
-            _one_of(OnModelFailure, values, "on_model_failure", OnModelFailure.FAIL),
-            _seconds(values.get("mock_seconds")),
-        )
-
-
-def _one_of(kind: type[StrEnum], values: dict[str, Any], name: str, default: StrEnum) -> Any:
-    value = values.get(name, default)
-    if value not in list(kind):
-        raise InvalidRequest(f"{name} must be {' or '.join(kind)}", details={"field": name, "allowed": list(kind)})
-    return kind(value)
-
-
-def _seconds(value: object) -> float:
-    if value is None:
-        return _MOCK_SECONDS
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LONGEST_MOCK:
-        raise InvalidRequest(
-            f"mock_seconds must be between 0 and {LONGEST_MOCK:g}",
-            details={"field": "mock_seconds", "minimum": 0, "maximum": LONGEST_MOCK},
-        )
-    return float(value)
+        return read_settings(cls, values)
 
 
 #: The policy as stored in a config file.

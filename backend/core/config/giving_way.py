@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from backend.core.config.definition import Number, plain, read_settings, setting
 from backend.core.config.file import ConfigFile
-from backend.core.config.section import StoredSection, check_names, check_number
+from backend.core.config.section import StoredSection
 
 SECTION: Final = "give_way"
-LEAVE, USE, AFTER, BACK = "when_others_leave_gb", "when_others_use_percent", "after_seconds", "back_after_seconds"
-AFTER_SECONDS, BACK_SECONDS = 5.0, 60.0
 #: A worker returns when others leave this many times as much memory as made it give way, or use that much less time.
 RETURN_FACTOR: Final = 1.1
 
@@ -22,19 +21,26 @@ RETURN_FACTOR: Final = 1.1
 class GivingWay:
     """The stored rule; off unless an amount of memory or a share of time is set."""
 
-    when_others_leave_gb: float | None = None  #: GiB of the device's memory that other programs leave to wan22
-    when_others_use_percent: float | None = None  #: share of the device's time that other programs may use
-    after_seconds: float = AFTER_SECONDS  #: how long others must need that much before a worker gives way
-    back_after_seconds: float = BACK_SECONDS  #: how long they must need clearly less before it returns
+    when_others_leave_gb: float | None = setting(
+        None,
+        "GiB of the device's memory that other programs must leave to wan22; null is off",
+        Number(0.1, 10_000, "GiB", optional=True),
+    )
+    when_others_use_percent: float | None = setting(
+        None,
+        "Share of the device's time that other programs may use; null is off",
+        Number(1, 100, "percent", optional=True),
+    )
+    after_seconds: float = setting(
+        5.0, "How long others must need that much before a worker gives way", Number(0, 3600, "seconds")
+    )
+    back_after_seconds: float = setting(
+        60.0, "How long they must need clearly less before it returns", Number(0, 86_400, "seconds")
+    )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` reads them back."""
-        return {
-            LEAVE: self.when_others_leave_gb,
-            USE: self.when_others_use_percent,
-            AFTER: self.after_seconds,
-            BACK: self.back_after_seconds,
-        }
+        return plain(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> GivingWay:
@@ -43,14 +49,7 @@ class GivingWay:
         Raises:
             InvalidRequest: a value is out of range, or a name is unknown.
         """
-        check_names(values, [LEAVE, USE, AFTER, BACK], "setting")
-        leave, use = values.get(LEAVE), values.get(USE)
-        return cls(
-            None if leave is None else check_number(LEAVE, leave, 0.1, 10_000, "GiB"),
-            None if use is None else check_number(USE, use, 1, 100, "percent"),
-            check_number(AFTER, values.get(AFTER, AFTER_SECONDS), 0, 3600, "seconds"),
-            check_number(BACK, values.get(BACK, BACK_SECONDS), 0, 86_400, "seconds"),
-        )
+        return read_settings(cls, values)
 
 
 class GiveWayRule:

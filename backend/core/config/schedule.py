@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
+from backend.core.config.definition import Custom, read_settings, setting
 from backend.core.config.file import ConfigFile
-from backend.core.config.section import StoredSection, check_names
+from backend.core.config.section import StoredSection
 from backend.core.errors.requests import InvalidRequest
 
 SECTION: Final = "schedule"
@@ -41,16 +43,34 @@ class Window:
         return (day in self.days and minute >= self.start) or ((day - 1) % 7 in self.days and minute < self.end)
 
 
+def _texts(name: str, value: object) -> tuple[str, ...]:
+    texts = value or ()
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise InvalidRequest(f"{name} must be a list of windows", details={"field": name})
+    for text in texts:
+        _window(text)
+    return tuple(texts)
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """The stored windows; without any, workers always generate."""
 
-    texts: tuple[str, ...] = ()  #: as written, such as "22:00-07:00" or "Sat,Sun 00:00-24:00"
-    windows: tuple[Window, ...] = ()
+    generate: tuple[str, ...] = setting(
+        (),
+        "Hours in which videos are generated, in the local time of the worker's machine; empty is always",
+        Custom('a list of windows such as `"22:00-07:00"` or `"Sat,Sun 00:00-24:00"`', _texts),
+    )
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """The windows."""
+        return tuple(map(_window, self.generate))
 
     def is_open(self, moment: datetime) -> bool:
         """Whether tasks may run at this moment (aware)."""
-        return not self.windows or any(window.contains(moment.astimezone()) for window in self.windows)
+        windows = self.windows
+        return not windows or any(window.contains(moment.astimezone()) for window in windows)
 
     def opens_at(self, moment: datetime) -> datetime | None:
         """Return when tasks may run again, to the minute and in local time; None if not within a week."""
@@ -64,7 +84,7 @@ class Schedule:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` reads them back."""
-        return {GENERATE: list(self.texts)}
+        return {GENERATE: list(self.generate)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Schedule:
@@ -73,11 +93,7 @@ class Schedule:
         Raises:
             InvalidRequest: a window is not of the form `22:00-07:00` or `Mon-Fri 22:00-07:00`, or a name is unknown.
         """
-        check_names(values, [GENERATE], "setting")
-        texts = values.get(GENERATE) or []
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise InvalidRequest(f"{GENERATE} must be a list of windows", details={"field": GENERATE})
-        return cls(tuple(texts), tuple(map(_window, texts)))
+        return read_settings(cls, values)
 
 
 def stored_schedule(file: ConfigFile) -> StoredSection[Schedule]:
@@ -85,6 +101,7 @@ def stored_schedule(file: ConfigFile) -> StoredSection[Schedule]:
     return StoredSection(file, SECTION, Schedule.from_json)
 
 
+@lru_cache(256)
 def _window(text: str) -> Window:
     match = _WINDOW.fullmatch(" ".join(text.split()))
     start, end = (None, None) if match is None else (_minutes(match["start"]), _minutes(match["end"]))

@@ -1,18 +1,50 @@
 """One section of config.json as a typed value. Each key is judged alone: an unusable one is ignored and reported.
 
-Knows no subject: the owner of a section parses its values.
+A running process keeps the value that a key had before somebody broke it. Knows no subject: the owner of a section
+parses its values.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Sequence
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from backend.core.config.definition import Setting, settings_of
 from backend.core.config.file import ConfigFile
+from backend.core.config.places import Keys, Position
 from backend.core.errors.requests import InvalidRequest
 from backend.core.errors.surroundings import BadSettings
-from backend.core.plain_words import printable, unknown_name
+from backend.core.plain_words import nearest, printable, unknown_name
+
+#: The values in force by file and section, for keys that become unusable while this process runs.
+_in_force: dict[tuple[Path, str], dict[str, Any]] = {}
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFault:
+    """Something in the file that is ignored, and why. Never holds the value itself."""
+
+    keys: Keys
+    rule: str  #: completes the sentence "`name` …"
+    position: Position | None
+    file: str = "config.json"
+    nearest: Any = None  #: the nearest legal value, or the name that was meant; None if there is none
+
+    @property
+    def name(self) -> str:
+        """The dotted name."""
+        return printable(".".join(self.keys))
+
+    @property
+    def sentence(self) -> str:
+        """The fault with its place."""
+        where = self.file if self.position is None else f"{self.file}, {self.position}"
+        return printable(f"{where}: `{self.name}` {self.rule}") if self.keys else printable(self.rule)
 
 
 class Section(Protocol):
@@ -34,6 +66,11 @@ class StoredSection(Generic[SectionT]):
         self._name = name
         self._parse = parse
 
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """What can be set."""
+        return settings_of(type(self._parse({})))
+
     def read(self) -> SectionT:
         """Return the stored value.
 
@@ -42,23 +79,44 @@ class StoredSection(Generic[SectionT]):
         """
         value, ignored = self._judge(self._file.section(self._name))
         if ignored:
-            raise BadSettings("; ".join(self._sentence(key, why) for key, why in ignored.items()))
+            raise BadSettings("; ".join(fault.sentence for fault in self._faults(ignored)))
         return value
 
-    def faults(self) -> list[str]:
-        """Return a sentence about each ignored key, or the one reason why the section cannot be read."""
+    def faults(self) -> list[ConfigFault]:
+        """Return a fault for each ignored key, or the one reason why the section cannot be read."""
         try:
-            _, ignored = self._judge(self._file.section(self._name))
+            return self.faults_in(self._file.section(self._name))
         except BadSettings as error:
-            return [f"{error.message}; the defaults are in force"]
-        return [self._sentence(key, why) for key, why in ignored.items()]
+            return [ConfigFault((), f"{error.message}; the defaults are in force", None, self._file.path.name)]
+
+    def faults_in(self, content: Any) -> list[ConfigFault]:
+        """Return the faults of a content of the section."""
+        if isinstance(content, dict):
+            return self._faults(self._judge(content)[1])
+        position = self._file.position(self._name)
+        return [
+            ConfigFault((self._name,), "must be an object; the defaults are in force", position, self._file.path.name)
+        ]
 
     def current(self) -> SectionT:
-        """Return the value in force: the usable keys of the section, and the default of every other one."""
+        """Return the value in force: the usable keys of the section, and the default of every other one.
+
+        A key that has become unusable keeps the value that it had in this process.
+        """
+        where = self._file.path, self._name
         try:
-            return self._judge(self._file.section(self._name))[0]
-        except BadSettings:
-            return self._parse({})
+            stored = self._file.running_section(self._name)
+        except BadSettings:  # the section is not an object
+            with _lock:
+                return self._parse(_in_force.get(where, {}))
+        value, ignored = self._judge(stored)
+        with _lock:
+            kept = {key: before for key, before in _in_force.get(where, {}).items() if key in ignored}
+            if kept:
+                usable = {key: one for key, one in stored.items() if key not in ignored}
+                value, _ = self._judge(usable | kept)
+            _in_force[where] = value.to_json()
+        return value
 
     def change(self, values: dict[str, Any], check: Callable[[dict[str, Any]], SectionT] | None = None) -> SectionT:
         """Replace the named values, keep the others, and return the value in force now.
@@ -70,20 +128,29 @@ class StoredSection(Generic[SectionT]):
             InvalidRequest: a value is illegal; the file stays unchanged.
             BadSettings: the file cannot be read, and is therefore not overwritten.
         """
-        parse = check or self._parse
+        self._file.update(self._name, self.changing(values, check))
+        return self.current()
+
+    def changing(
+        self, values: dict[str, Any], check: Callable[[dict[str, Any]], SectionT] | None = None
+    ) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        """Return what `change` does to the content of the section; it raises InvalidRequest as that does."""
 
         def changed(before: dict[str, Any]) -> dict[str, Any]:
             _, ignored = self._judge(before)
             usable = {key: value for key, value in before.items() if key not in ignored}
             left = {key: before[key] for key in ignored if key not in values}
-            return parse(usable | values).to_json() | left
+            new = (check or self._parse)(usable | values).to_json()
+            return {key: new[key] for key in new if key in usable or key in values} | left
 
-        return self._judge(self._file.update(self._name, changed))[0]
+        return changed
 
-    def _judge(self, values: dict[str, Any]) -> tuple[SectionT, dict[str, str]]:
+    def _judge(self, values: dict[str, Any]) -> tuple[SectionT, dict[str, tuple[str, Any]]]:
         """Return the value of the usable keys, and why each of the others is ignored."""
         known = self._parse({}).to_json()
-        ignored = {key: unknown_name(key, known, "setting") for key in values if key not in known}
+        ignored: dict[str, tuple[str, Any]] = {
+            key: (unknown_name(key, known, "setting"), nearest(key, known)) for key in values if key not in known
+        }
         usable = {key: value for key, value in values.items() if key in known}
         while True:
             try:
@@ -92,35 +159,19 @@ class StoredSection(Generic[SectionT]):
                 details = error.details if isinstance(error.details, dict) else {}
                 field = str(details.get("field"))
                 if field in usable:
-                    del usable[field]
-                    ignored[field] = f"is ignored: {error.message}"
+                    near = self._nearest(field, usable.pop(field))
+                    legal = "" if near is None else f"; the nearest legal value is {json.dumps(near)}"
+                    ignored[field] = f"is ignored: {error.message}{legal}", near
                 elif "maximum" in details:  # a default gives way to a stored value that it contradicts
                     usable[field] = details["maximum"]
                 else:
                     raise
 
-    def _sentence(self, key: str, why: str) -> str:
-        return printable(f"{self._file.place(self._name, key)}: `{self._name}.{key}` {why}")
+    def _nearest(self, name: str, value: Any) -> Any:
+        return next((one.rule.nearest(value) for one in self.settings if one.name == name), None)
 
-
-def check_names(names: Iterable[str], known: Sequence[str], kind: str) -> None:
-    """Raise InvalidRequest when a name is not among the known ones of this kind."""
-    if set(names) - set(known):
-        raise InvalidRequest(
-            f"There is no {kind} of this name; there {'are' if len(known) > 1 else 'is'} {', '.join(known)}"
-        )
-
-
-def check_number(field: str, value: object, lowest: float, highest: float | None = None, unit: str = "") -> float:
-    """Return a number from `lowest` to `highest` (None = no upper limit).
-
-    Raises:
-        InvalidRequest: the value is not a number, or out of range; the message names the range.
-    """
-    most = sys.float_info.max if highest is None else highest
-    if isinstance(value, int | float) and not isinstance(value, bool) and lowest <= value <= most:
-        return float(value)
-    words = f"at least {lowest:g}" if highest is None else f"between {lowest:g} and {highest:g}"
-    raise InvalidRequest(
-        f"{field} must be {words} {unit}".rstrip(), details={"field": field, "minimum": lowest, "maximum": highest}
-    )
+    def _faults(self, ignored: dict[str, tuple[str, Any]]) -> list[ConfigFault]:
+        return [
+            ConfigFault((self._name, key), rule, self._file.position(self._name, key), self._file.path.name, near)
+            for key, (rule, near) in ignored.items()
+        ]

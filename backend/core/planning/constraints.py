@@ -6,15 +6,15 @@ next request. Decides nothing: `optimizer` rejects the plans that violate a cons
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import ceil, floor
 from typing import Any, Final
 
+from backend.core.config.definition import Number, OneOf, Switch, plain, read_settings, setting
 from backend.core.config.file import ConfigFile
-from backend.core.config.section import StoredSection, check_names, check_number
+from backend.core.config.section import StoredSection
 from backend.core.errors.lookups import PresetNotFound
-from backend.core.errors.requests import InvalidRequest
 from backend.core.planning.hardware import GIB
 from backend.core.planning.machine import Machine
 
@@ -23,6 +23,8 @@ SECTION: Final = "optimization"
 MIN_TILE, MAX_TILE = 128, 512
 #: The smallest VRAM limit, in GiB; no model can run a step in less.
 MIN_VRAM_GIB: Final = 1.0
+#: The limit where the card is not known; no card has as much.
+_VRAM: Final = Number(MIN_VRAM_GIB, 10_000, "GiB", optional=True)
 
 
 class Quantization(StrEnum):
@@ -41,10 +43,23 @@ _OLDER_WORDS: Final = {"fp16": Quantization.BF16, "int8": Quantization.FP8}
 class OptimizationSettings:
     """The constraints; by default there are none."""
 
-    quantization: Quantization = Quantization.AUTO
-    enable_offload: bool = True  #: False: everything that computes stays on the device
-    vae_tile_size: int = 256  #: side of a tile in pixels, for plans that decode in tiles
-    max_vram_usage_gb: float | None = None  #: most GiB that a plan may use; None = the card less its reserve
+    quantization: Quantization = setting(
+        Quantization.AUTO,
+        "How the experts' weights may be stored: auto is the fastest plan that fits, bf16 rounds nothing, fp8 takes "
+        "8 bits where the device supports them",
+        OneOf(Quantization, _OLDER_WORDS),
+    )
+    enable_offload: bool = setting(
+        True,
+        "Whether weights may leave the device between their uses; false keeps everything that computes on it",
+        Switch(),
+    )
+    vae_tile_size: int = setting(
+        256, "Side of a tile, for plans that decode in tiles", Number(MIN_TILE, MAX_TILE, "pixels", whole=True)
+    )
+    max_vram_usage_gb: float | None = setting(
+        None, "Most GiB of the card that a plan may use; null is the card less a reserve", _VRAM
+    )
 
     @property
     def max_vram(self) -> int | None:
@@ -53,7 +68,7 @@ class OptimizationSettings:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` reads them back."""
-        return asdict(self)
+        return plain(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any], *, vram: int | None = None) -> OptimizationSettings:
@@ -66,21 +81,10 @@ class OptimizationSettings:
         Raises:
             InvalidRequest: a name is unknown, or a value illegal; the message names what is allowed.
         """
-        check_names(values, cls.__slots__, "optimization setting")
-        merged = cls().to_json() | values
-        offload, tile, limit = merged["enable_offload"], merged["vae_tile_size"], merged["max_vram_usage_gb"]
-        if not isinstance(offload, bool):
-            raise InvalidRequest("enable_offload must be true or false", details={"field": "enable_offload"})
-        whole = tile if isinstance(tile, int) else None
-        highest = None if vram is None else ceil(vram / GIB)  # cards have a little less than their nominal size
-        return cls(
-            quantization=_quantization(merged["quantization"]),
-            enable_offload=offload,
-            vae_tile_size=int(check_number("vae_tile_size", whole, MIN_TILE, MAX_TILE, "pixels")),
-            max_vram_usage_gb=limit
-            if limit is None
-            else check_number("max_vram_usage_gb", limit, MIN_VRAM_GIB, highest, "GiB"),
-        )
+        if vram is not None and "max_vram_usage_gb" in values:
+            card = ceil(vram / GIB)  # cards have a little less than their nominal size
+            replace(_VRAM, highest=card).check("max_vram_usage_gb", values["max_vram_usage_gb"])
+        return read_settings(cls, values, "optimization setting")
 
 
 StoredOptimization = StoredSection[OptimizationSettings]
@@ -89,17 +93,6 @@ StoredOptimization = StoredSection[OptimizationSettings]
 def stored_optimization(file: ConfigFile) -> StoredOptimization:
     """Return the settings stored in this file."""
     return StoredSection(file, SECTION, OptimizationSettings.from_json)
-
-
-def _quantization(value: object) -> Quantization:
-    try:
-        word = str(value).lower()
-        return _OLDER_WORDS.get(word) or Quantization(word)
-    except ValueError:
-        allowed = [*Quantization, *_OLDER_WORDS]
-        raise InvalidRequest(
-            f"quantization must be one of {', '.join(allowed)}", details={"field": "quantization", "allowed": allowed}
-        ) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,13 @@ The limits are stored in the section `constraints` of the home's config.json. Me
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from backend.core.config.definition import Number, plain, read_settings, setting
 from backend.core.config.file import ConfigFile
-from backend.core.config.section import StoredSection, check_names, check_number
+from backend.core.config.section import StoredSection
 from backend.core.errors.requests import InvalidRequest
 from backend.core.planning.hardware import in_gib
 
@@ -19,7 +20,7 @@ SECTION: Final = "constraints"
 #: A level ends only this share below the limit where it began, so that usage near the limit does not alert repeatedly.
 HYSTERESIS: Final = 0.05
 #: Range of every limit.
-LOWEST, HIGHEST = 0.1, 1.0
+_SHARE: Final = Number(0.1, 1.0)
 
 
 class Place(StrEnum):
@@ -104,15 +105,15 @@ class MemoryAlert:
 class ResourceLimits:
     """Limits as shares of each resource, 0.1 to 1.0."""
 
-    vram_warning_threshold: float = 0.75
-    vram_critical_threshold: float = 0.90
-    cpu_warning_threshold: float = 0.90
-    ram_warning_threshold: float = 0.75
-    ram_critical_threshold: float = 0.90
+    vram_warning_threshold: float = setting(0.75, "Share of the card's memory from which a warning is given", _SHARE)
+    vram_critical_threshold: float = setting(0.90, "Share of the card's memory at which it counts as full", _SHARE)
+    cpu_warning_threshold: float = setting(0.90, "Share of the processor's time from which it counts as busy", _SHARE)
+    ram_warning_threshold: float = setting(0.75, "Share of the host's memory from which a warning is given", _SHARE)
+    ram_critical_threshold: float = setting(0.90, "Share of the host's memory at which it counts as full", _SHARE)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` reads them back."""
-        return asdict(self)
+        return plain(self)
 
     def of(self, place: Place) -> Limits:
         """Return the limits of one memory."""
@@ -127,14 +128,13 @@ class ResourceLimits:
         Raises:
             InvalidRequest: a name is unknown, a value out of range, or a warning limit above its critical limit.
         """
-        merged = cls().to_json() | values
-        check_names(merged, cls.__slots__, "limit")
-        limits = cls(**{name: check_number(name, value, LOWEST, HIGHEST) for name, value in merged.items()})
+        limits = read_settings(cls, values, "limit")
+        shares = limits.to_json()
         for kind in ("vram", "ram"):
-            if merged[f"{kind}_warning_threshold"] > merged[f"{kind}_critical_threshold"]:
+            if shares[f"{kind}_warning_threshold"] > shares[f"{kind}_critical_threshold"]:
                 raise InvalidRequest(
                     f"{kind}_warning_threshold must not be above {kind}_critical_threshold",
-                    details={"field": f"{kind}_warning_threshold", "maximum": merged[f"{kind}_critical_threshold"]},
+                    details={"field": f"{kind}_warning_threshold", "maximum": shares[f"{kind}_critical_threshold"]},
                 )
         return limits
 

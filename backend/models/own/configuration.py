@@ -31,7 +31,7 @@ class ModelConfigurationManager:
     def __init__(self, home: Home) -> None:
         """Do not read the file yet; the first `refresh` does."""
         self._file = ConfigFile(home.config_file)
-        self._mark: tuple[int, int] | None = None
+        self._mark: tuple[int, int, int] | None = None
         self._table: ModelTable | None = None
         self._lock = threading.Lock()
 
@@ -102,18 +102,26 @@ def table_of(section: dict[str, Any], place: Callable[..., str] = lambda *_: "co
 
     `place` returns where the entry of some keys is in the file.
     """
-    faults: list[str] = []
+    specs, ignored = _sifted(section)
+    faults = [printable(f"{place(*keys)}: `{'.'.join(keys)}` {why}") for keys, why in ignored]
+    return ModelTable(specs, tuple(faults))
+
+
+def ignored_in(section: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]:
+    """Return the keys of each skipped entry and of each ignored key of an entry, and why it is ignored."""
+    return _sifted(section)[1]
+
+
+def _sifted(section: dict[str, Any]) -> tuple[tuple[ModelSpec, ...], list[tuple[tuple[str, ...], str]]]:
+    faults: list[tuple[tuple[str, ...], str]] = []
     found: dict[str, ModelSpec] = {spec.id: spec for spec in BUILT_IN.specs}
     for model_id, value in section.items():
-        label = f"`{SECTION}.{model_id[:_SHOWN_CHARS]}`"
+        path = SECTION, model_id[:_SHOWN_CHARS]
         try:
             entry, ignored = ModelEntry.sift(value)
             found[model_id], unusable = entry.settled(model_id, ModelTable(tuple(found.values())))
         except BadSettings as error:
-            faults.append(printable(f"{place(SECTION, model_id)}: {label} is ignored: {error.message}"))
+            faults.append((path, f"is ignored: {error.message}"))
         else:
-            faults += [
-                printable(f"{place(SECTION, model_id, *keys)}: {label}: `{'.'.join(keys)}` is ignored: {why}")
-                for keys, why in (ignored | unusable).items()
-            ]
-    return ModelTable(tuple(found.values()), tuple(faults))
+            faults += [((*path, *keys), f"is ignored: {why}") for keys, why in (ignored | unusable).items()]
+    return tuple(found.values()), faults

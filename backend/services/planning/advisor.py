@@ -6,7 +6,7 @@ Weighs the models that matter here at their native size, and reads the times of 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -141,6 +141,14 @@ class OptimizationAdvisor:
             InvalidRequest: a value is out of its range on this machine; nothing was changed.
             BadSettings: config.json cannot be read, and is left unchanged.
         """
+        return self._kept.change(values, self.parser(values))
+
+    def parser(self, values: Mapping[str, Any]) -> Callable[[dict[str, Any]], OptimizationSettings]:
+        """Return the parser that judges new values by this machine.
+
+        Raises:
+            InvalidRequest: they limit the memory of a card that is not there.
+        """
         machine = self.machine
         if values.get("max_vram_usage_gb") is not None and not machine.cuda:
             raise InvalidRequest(
@@ -148,7 +156,7 @@ class OptimizationAdvisor:
                 suggestions=("Leave max_vram_usage_gb out, or send null.",),
                 details={"field": "max_vram_usage_gb"},
             )
-        return self._kept.change(values, partial(OptimizationSettings.from_json, vram=machine.vram))
+        return partial(OptimizationSettings.from_json, vram=machine.vram)
 
     def effects(self, settings: OptimizationSettings) -> tuple[Effect, ...]:
         """Return the effect of settings on each model that matters here, largest first."""

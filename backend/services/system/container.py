@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from backend.core.config.download_limit import StoredDownloads
 from backend.core.config.generation_policy import StoredPolicy
+from backend.core.configuration_bridge import ConfigurationBridge
 from backend.core.paths import Home
 from backend.core.planning.constraints import StoredOptimization
 from backend.core.planning.memory_level import StoredLimits
@@ -110,6 +111,7 @@ class Services:
     outputs: OutputStore
     workers: WorkerStore
     configuration: ModelConfigurationManager
+    config: ConfigurationBridge
     models: ModelManager
     loras: LoraLibrary
     inputs: InputStore

@@ -122,7 +122,7 @@ def test_a_section_that_cannot_be_used_leaves_workers_generating(tmp_path_home: 
     assert stored.current() == Schedule()
     faults = stored.faults()
     assert len(faults) == 2
-    assert any("`schedule.generate` is ignored" in fault for fault in faults)
+    assert any("`schedule.generate` is ignored" in fault.sentence for fault in faults)
 
 
 @pytest.fixture

@@ -41,16 +41,16 @@ def test_a_memory_limit_holds_beside_any_mistake(
     kept = stored_optimization(written(tmp_path, optimization=others | {"max_vram_usage_gb": 12}))
     assert kept.current().max_vram_usage_gb == 12
     (fault,) = kept.faults()
-    assert fault.startswith(f"config.json, line 3, column 5: `optimization.{key}")
-    assert sentence in fault
-    assert fault.isprintable()
+    assert fault.sentence.startswith(f"config.json, line 3, column 5: `optimization.{key}")
+    assert sentence in fault.sentence
+    assert fault.sentence.isprintable()
     with pytest.raises(BadSettings, match="line 3, column 5"):
         kept.read()
 
 
 def test_several_mistakes_are_all_reported(tmp_path: Path) -> None:
     kept = stored_optimization(written(tmp_path, optimization={"a": 1, "vae_tile_size": 1, "enable_offload": 0}))
-    assert [fault.split(":")[0] for fault in kept.faults()] == [
+    assert [fault.sentence.split(":")[0] for fault in kept.faults()] == [
         f"config.json, line {line}, column 5" for line in (3, 5, 4)
     ]
 
@@ -91,4 +91,4 @@ def test_a_download_limit_survives_a_foreign_key(tmp_path: Path) -> None:
     kept = stored_downloads(written(tmp_path, downloads={"bandwith_limit_mbps": 1, "bandwidth_limit_mbps": 2}))
     assert kept.current().bandwidth_limit_mbps == 2
     (fault,) = kept.faults()
-    assert "did you mean `bandwidth_limit_mbps`?" in fault
+    assert "did you mean `bandwidth_limit_mbps`?" in fault.sentence

@@ -133,7 +133,7 @@ def test_a_fault_names_the_place_of_its_key(home: Home) -> None:
         '{\n  "models": {\n    "mine": {\n      "base": "TI2V-5B",\n      "defaults": {"steps": "x"}\n    }\n  }\n}'
     )
     (fault,) = ModelConfigurationManager(home).refresh().faults
-    assert fault.startswith("config.json, line 5, column 20: `models.mine`: `defaults.steps` is ignored")
+    assert fault.startswith("config.json, line 5, column 20: `models.mine.defaults.steps` is ignored")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"models": []}'])
