@@ -33,6 +33,8 @@ from backend.api.models import capabilities
 from backend.api.models import cleanup as model_cleanup
 from backend.api.models import downloads as model_downloads
 from backend.api.models import status as model_status
+from backend.api.openai import models as openai_models
+from backend.api.openai import videos as openai_videos
 from backend.api.planning import resources
 from backend.api.planning import settings as settings_routes
 from backend.api.system import (
@@ -129,7 +131,9 @@ def create_app(
     api = Routes(prefix="/api/v1")
     for router in _ROUTERS:
         api.include_router(router)
-    for router in (api, health.probes, gallery.thumbnails, websocket.router, paths.router):
+    for router in (api, openai_videos.router, openai_models.router):
+        app.include_router(router)
+    for router in (health.probes, gallery.thumbnails, websocket.router, paths.router):
         app.include_router(router)
     app.include_router(front_page.router)
     install_docs(app)

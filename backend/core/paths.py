@@ -227,6 +227,10 @@ class Home:
         """The still picture of a finished video."""
         return resolve_under(self.outputs, f"{task_id}_thumb.jpg")
 
+    def spritesheet_of(self, task_id: str) -> Path:
+        """The frames of a finished video in one picture, once somebody asked for it."""
+        return resolve_under(self.outputs, f"{task_id}_sheet.jpg")
+
 
 def _usable(folder: Path) -> bool:
     return folder.is_dir() and os.access(folder, os.R_OK | os.W_OK | os.X_OK)

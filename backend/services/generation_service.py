@@ -17,9 +17,9 @@ import structlog
 from backend.core.catalogue.table import ModelSpec, find_model
 from backend.core.config.file import ConfigFile
 from backend.core.config.generation_policy import GenerationMode, stored_policy
-from backend.core.domain import Task, new_task_id
+from backend.core.domain import Task, TaskStatus, new_task_id
 from backend.core.errors.actions import resubmit
-from backend.core.errors.lookups import StateConflict
+from backend.core.errors.lookups import StateConflict, VideoNotReady
 from backend.core.errors.models import ModelDamaged, ModelUnavailable
 from backend.core.errors.requests import DoesNotFit, InvalidRequest, LoraNotFound
 from backend.core.paths import Home
@@ -114,11 +114,12 @@ class GenerationService:
         self._continuation = Continuation(home, outputs, inputs)
         self._policy = stored_policy(ConfigFile(home.config_file))
 
-    def submit(self, draft: RequestDraft) -> Submission:
+    def submit(self, draft: RequestDraft, *, repeated: bool = False) -> Submission:
         """Validate and queue a request; return its tasks once they are committed to disk.
 
         A repeated `idempotency_key` returns the original tasks. A clip that extends a finished video starts from its
-        last frame and inherits prompt, size, frame rate and length unless the request sets them.
+        last frame and inherits prompt, size, frame rate and length unless the request sets them. `repeated` marks a
+        call that a client library sends again, without a key, because it got no answer to the first.
 
         Raises:
             InvalidRequest: the request does not fit the model or the machine; nothing was queued.
@@ -127,7 +128,22 @@ class GenerationService:
             IdempotencyConflict: the key belongs to a different request.
             OutputNotFound, OutputFileMissing: the video to extend is unknown, or its file is gone.
         """
-        return self._queue(self._prepared(draft))
+        return self._queue(self._prepared(draft), repeated=repeated)
+
+    def remix(self, video_id: str, prompt: str, *, repeated: bool = False, key: str | None = None) -> Submission:
+        """Queue the request of a video again with another prompt, and so with the same seed.
+
+        Raises:
+            VideoNotFound: there is no such video.
+            VideoNotReady: it is not finished.
+            InputMissing: the image that it starts from is gone.
+            InvalidRequest, ModelUnavailable, ModelDamaged, StorageFull: as `submit`.
+        """
+        task = self._tasks.video(video_id)
+        if task.status is not TaskStatus.COMPLETED:
+            raise VideoNotReady("Only a finished video can be remixed", details={"field": "video_id"})
+        draft = replace(draft_of(task, self._inputs), prompt=prompt, remix_of=video_id, idempotency_key=key)
+        return self._queue(self._prepared(draft), repeated=repeated)
 
     def estimate(self, draft: RequestDraft) -> Estimate:
         """Estimate what `submit` would queue and its cost, whether or not the model is installed.
@@ -335,7 +351,7 @@ class GenerationService:
                     error.actions = (resubmit(loras=[_lora_body(choice) for choice in meant]),)
                 raise
 
-    def _queue(self, prepared: Prepared) -> Submission:
+    def _queue(self, prepared: Prepared, *, repeated: bool = False) -> Submission:
         choice = prepared.choice
         with self._supply.hold(choice.spec):
             prepared, fetch = self._admitted(prepared)
@@ -346,6 +362,7 @@ class GenerationService:
                 max_attempts=self._settings.max_attempts,
                 idempotency_key=prepared.draft.idempotency_key,
                 fingerprint=prepared.fingerprint,
+                repeated=repeated,
             )
         position, until_done = self._outlook(tasks[0].id)
         # Earlier videos do not predict the speed of the network.

@@ -106,6 +106,13 @@ class OutputStore:
             rows = connection.execute(select(outputs).where(mine)).all()
         return next(iter(readable(rows, to_output)), None)
 
+    def with_content(self, sha256: str) -> Output | None:
+        """Return the newest output of the caller whose file has this SHA-256."""
+        same = (outputs.c.sha256 == sha256) & of_own_task(outputs.c.task_id)
+        query = select(outputs).where(same).order_by(outputs.c.created_at.desc()).limit(1)
+        with self._database.read() as connection:
+            return next(iter(readable(connection.execute(query).all(), to_output)), None)
+
     def video_path(self, task_id: str) -> Path:
         """Return the path of the video.
 
@@ -130,7 +137,7 @@ class OutputStore:
         return _present(self._home.thumbnail_of(self.get(task_id).task_id))
 
     def delete(self, task_id: str) -> None:
-        """Delete the video, its thumbnail, its kept latents and its row.
+        """Delete the video, its pictures, its kept latents and its row.
 
         Raises:
             OutputNotFound: this task has none.
@@ -139,6 +146,7 @@ class OutputStore:
         # Files first: when the process dies in between, the row remains and the deletion can be repeated.
         resolve_under(self._home.outputs, output.filename).unlink(missing_ok=True)
         self._home.thumbnail_of(task_id).unlink(missing_ok=True)
+        self._home.spritesheet_of(task_id).unlink(missing_ok=True)
         self._home.latents_of(task_id).unlink(missing_ok=True)
         with self._database.begin() as connection:
             connection.execute(delete(outputs).where(outputs.c.task_id == task_id))

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Connection,
     Row,
     case,
+    exists,
     func,
     insert,
     literal,
@@ -27,7 +28,7 @@ from sqlalchemy import (
 from backend.core.access.caller import current_caller
 from backend.core.domain import TERMINAL, EventType, Priority, Task, TaskStatus
 from backend.core.errors.generation import TaskUnreadable
-from backend.core.errors.lookups import IdempotencyConflict, StateConflict
+from backend.core.errors.lookups import IdempotencyConflict, StateConflict, VideoNotFound
 from backend.core.faults import fault_point
 from backend.core.requests.forms import GenerationRequest
 from backend.store.access.ownership import own_tasks
@@ -41,6 +42,15 @@ from backend.store.transition import append, apply
 
 #: How long an idempotency key outlives its task in the queue view; a client that lost an answer has retried by then.
 KEY_SECONDS: Final = 86_400.0
+#: How long after its first attempt a client library repeats a call without a key: its longest wait for an answer.
+REPEAT_SECONDS: Final = 600.0
+#: How many of the newest tasks are looked at for the first attempt: the search must not keep other writers waiting.
+_LOOKED_AT: Final = 1000
+#: Tasks that stand for a video: not yet finished ones in the queue view, and all whose video is there.
+_VIDEOS: Final = or_(
+    tasks.c.deleted_at.is_(None) & (tasks.c.status != TaskStatus.COMPLETED),
+    exists().where(outputs.c.task_id == tasks.c.id),
+)
 _NEWEST_EVENT: Final = "newest event"  # stands beside the states in what `tally` reads
 #: In the class below, `list` is a method.
 TaskIds = list[str]
@@ -55,6 +65,7 @@ class HowQueued(TypedDict):
     max_attempts: int
     fingerprint: str  #: hash of the user's input, to distinguish a repeated submission from a reused key
     idempotency_key: NotRequired[str | None]
+    repeated: NotRequired[bool]  #: whether the client repeats a call without a key, because it got no answer
 
 
 class TaskStore(QueueControl):
@@ -69,7 +80,8 @@ class TaskStore(QueueControl):
 
         When the idempotency key is in use by an equal request (same `fingerprint`), the tasks of that request are
         returned and nothing is queued: compare the ids. A key is in use while its task is in the queue view, and for a
-        day after it was removed from it.
+        day after it was removed from it. The same holds for the newest equal request of the last ten minutes of a
+        `repeated` call without a key.
 
         Raises:
             IdempotencyConflict: the key is in use by another request.
@@ -79,6 +91,8 @@ class TaskStore(QueueControl):
         # The tasks of one call share one key; a client's key contains no blank.
         keys = [key if key is None or index == 0 else f"{key} {index + 1}" for index in range(len(new))]
         with self._database.begin() as connection:
+            if key is None and how.get("repeated") and (first := _first_attempt(connection, len(new), how)):
+                return first
             known = [None if one is None else _with_key(connection, one, how["fingerprint"]) for one in keys]
             refuse_beyond_limits(connection, known.count(None))
             made = [
@@ -132,6 +146,38 @@ class TaskStore(QueueControl):
             query = query.where(tasks.c.status == status)
         with self._database.read() as connection:
             return readable(connection.execute(query).all(), to_task)
+
+    def videos(self, limit: int, *, after: str | None = None, oldest_first: bool = False) -> TaskList:
+        """Return the tasks of the caller that stand for a video, finished or not, newest first.
+
+        `after` is the id of the last task of the page before.
+
+        Raises:
+            VideoNotFound: there is no task with this id.
+        """
+        query = TASKS.where(_VIDEOS, own_tasks())
+        with self._database.read() as connection:
+            if after is not None:
+                cursor = select(tasks.c.number).where(tasks.c.id == after, own_tasks())
+                number = connection.execute(cursor).scalar_one_or_none()
+                if number is None:
+                    raise VideoNotFound(details={"field": "after"})
+                query = query.where(tasks.c.number > number if oldest_first else tasks.c.number < number)
+            order = tasks.c.number.asc() if oldest_first else tasks.c.number.desc()
+            return readable(connection.execute(query.order_by(order).limit(limit)).all(), to_task)
+
+    def video(self, task_id: str) -> Task:
+        """Return a task of the caller that stands for a video, also one that has left the queue view.
+
+        Raises:
+            VideoNotFound: there is none.
+        """
+        query = TASKS.where(_VIDEOS, own_tasks(), tasks.c.id == task_id)
+        with self._database.read() as connection:
+            found = readable(connection.execute(query).all(), to_task)
+        if not found:
+            raise VideoNotFound(details={"field": "video_id"})
+        return found[0]
 
     def needing(self, model: str) -> TaskList:
         """Return the unfinished tasks of a model, oldest first."""
@@ -305,6 +351,21 @@ def _with_key(connection: Connection, key: str, fingerprint: str) -> Row[Any] | 
     if known is not None and known.fingerprint != fingerprint:
         raise IdempotencyConflict
     return known
+
+
+def _first_attempt(connection: Connection, count: int, how: HowQueued) -> TaskList:
+    """Return what an earlier attempt of a repeated call has queued; empty where it has not got that far."""
+    newest = select(tasks.c.id).order_by(tasks.c.number.desc()).limit(_LOOKED_AT)
+    mine = TASKS.where(
+        tasks.c.id.in_(newest),
+        tasks.c.fingerprint == how["fingerprint"],
+        tasks.c.owner.is_not_distinct_from(current_caller().key_id),
+        tasks.c.idempotency_key.is_(None),
+        tasks.c.deleted_at.is_(None),
+        tasks.c.created_at > database_now() - REPEAT_SECONDS,
+    )
+    rows = connection.execute(mine.order_by(tasks.c.number.desc()).limit(count)).all()
+    return [to_task(row) for row in reversed(rows)]
 
 
 def _insert(

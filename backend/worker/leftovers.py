@@ -33,7 +33,7 @@ class Leftovers:
                 _remove(path)
         self.sweep_work()
         recorded = {output.task_id for output in self._outputs.list()}
-        for pattern in ("*.mp4", "*_thumb.jpg", "*.latents.safetensors"):
+        for pattern in ("*.mp4", "*_thumb.jpg", "*_sheet.jpg", "*.latents.safetensors"):
             for path in self._home.outputs.glob(pattern):
                 # A worker that died between the rename and the commit of its last attempt. Files that are not
                 # a task's are the user's own.
@@ -67,7 +67,7 @@ class Leftovers:
 
 
 def _task_id(path: Path) -> str:
-    return path.name.partition(".")[0].removesuffix("_thumb").removesuffix("-MOCK")
+    return path.name.partition(".")[0].removesuffix("_thumb").removesuffix("_sheet").removesuffix("-MOCK")
 
 
 def _remove(path: Path) -> None:

@@ -21,6 +21,13 @@ ADDRESS = "http://127.0.0.1:8000"
 SOCKET = "ws://127.0.0.1:8000/ws"
 SUBMIT = "/api/v1/generation/submit"
 TINY = "tiny-t2v-a14b"
+OPENAI_TYPES = {
+    "invalid_request_error",
+    "authentication_error",
+    "permission_error",
+    "rate_limit_error",
+    "server_error",
+}
 GOOD: dict[str, Any] = {"model_type": TINY, "prompt": "a red circle moving right on a navy background"}
 
 
@@ -109,6 +116,8 @@ def assert_error(response: Any, status: int, code: str | None = None) -> dict[st
     """Check that an answer is an error in the one shape, and return it."""
     assert response.status_code == status, response.text
     body: dict[str, Any] = response.json()
+    if response.request.url.path.startswith("/v1/"):
+        return _assert_openai_error(response, body, code)
     assert set(body) - {"actions"} == {"detail", "error", "message", "details", "suggestions", "request_id"}
     assert isinstance(body["detail"], str)
     assert body["detail"] == body["message"] != ""
@@ -119,3 +128,19 @@ def assert_error(response: Any, status: int, code: str | None = None) -> dict[st
     if code is not None:
         assert body["error"] == code
     return body
+
+
+def _assert_openai_error(response: Any, body: dict[str, Any], code: str | None) -> dict[str, Any]:
+    """Check that an answer under `/v1` is an error in OpenAI's shape, and return what is in the envelope."""
+    assert response.status_code != 422
+    assert set(body) == {"error"}
+    error: dict[str, Any] = body["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert isinstance(error["message"], str)
+    assert error["message"] != ""
+    assert error["type"] in OPENAI_TYPES
+    assert error["param"] is None or isinstance(error["param"], str)
+    assert response.headers["x-request-id"]
+    if code is not None:
+        assert error["code"] == code
+    return error

@@ -26,7 +26,7 @@ FUNCTIONS = """
     about abs any dict filter in_plain_words int isinstance len list nearest next ord partial round set sorted
     copy_context str sum super suppress type
     BodyTooLarge Forbidden HTTPException InvalidImage InvalidRequest MalformedBody RequestValidationError WanError kind
-    HTTPStatus Headers MutableHeaders Response answer_to error_answer get_swagger_ui_html request_id_of
+    HTTPStatus Headers MutableHeaders Response answer_to error_answer get_swagger_ui_html Sent
     Links Response ValueError accepted_subprotocol cookie_parser current_links getattr in_plain_words int
     ip_address route_path
     Credential Exchange RateLimited ScopeMissing Unauthorized acting_as credential_of float link_credential
@@ -37,7 +37,7 @@ FUNCTIONS = """
 METHODS = """
     decode dumps encode endswith errors getlist isascii isdigit isfinite items join loads lower match model_dump
     model_validate multi_items partition removeprefix replace setdefault startswith strip values
-    fullmatch keys lstrip may recognise rstrip sees split to to_media tokens_of uncancel union watching
+    fullmatch isdecimal keys lstrip may recognise rstrip sees split to to_media tokens_of uncancel union watching
 """
 #: Methods whose names stores have too, with the objects that may be asked on the event loop.
 OWNED = {
@@ -45,6 +45,8 @@ OWNED = {
         "_MEANT",
         "sent",
         "_OLDER_WORDS",
+        "_OPENAI_TYPES",
+        "spelled",
         "first",
         "_handlers",
         "data",
@@ -74,6 +76,7 @@ OWNED = {
     "form": {"request"},
     "cancel": {"cancel_scope", "_task"},
     "empty": {"_wrong_keys"},
+    "append": {"pairs"},
     "start_soon": {"group"},
     "create_task_group": {"anyio"},
     "move_on_after": {"anyio"},
@@ -111,6 +114,8 @@ def test_reading_changes_nothing(served: Served) -> None:
                         lora_id="none",
                         model_type="t2v",
                         preset_id="balanced",
+                        video_id=task_id,
+                        model="t2v",
                     ),
                 )
                 called += 1

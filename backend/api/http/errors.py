@@ -1,4 +1,4 @@
-"""Builds every error response of the API, all in one shape.
+"""Builds every error response of the API, all in one shape; under `/v1` in that of OpenAI's API.
 
 Knows codes and statuses, not causes. Responses never echo the input: NaN and lone surrogates cannot be
 encoded, and anything else ends up in logs.
@@ -21,17 +21,40 @@ from starlette.types import Scope
 
 from backend.core.errors.access import TooMuch
 from backend.core.errors.base import Action, WanError
-from backend.core.errors.lookups import NotFound
-from backend.core.errors.requests import BodyTooLarge, InvalidRequest, MalformedBody
-from backend.core.errors.surroundings import StoreUnavailable, Unauthorized
+from backend.core.errors.lookups import NotFound, VideoBeingCancelled
+from backend.core.errors.requests import (
+    BodyTooLarge,
+    ImageNotAccepted,
+    ImageRequired,
+    InvalidRequest,
+    LoraNotFound,
+    MalformedBody,
+    UnknownModel,
+)
+from backend.core.errors.surroundings import StorageFull, StoreUnavailable, Unauthorized
 from backend.core.plain_words import about, in_plain_words
 
 log = structlog.get_logger(__name__)
 
 REQUEST_ID_KEY = "wan22.request_id"
+#: In the scope of a request under `/v1`: our names of fields -> the names that its client used.
+SPELLINGS_KEY = "wan22.spellings"
 #: Client-chosen names that may appear in a response.
 _PLAIN_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_.-]{0,39}$")
 _RETRY_SECONDS = "2"
+#: Client libraries of OpenAI follow a `Retry-After` up to this many seconds; beyond it they repeat at once.
+_LONGEST_FOLLOWED = 60
+_REPEATED = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS)
+_OPENAI_PATH = re.compile(r"(?!.*/api/).*/v1(?:/|$)")
+#: The word of OpenAI's API for a kind of error; `invalid_request_error` for the rest below 500.
+_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+#: The fields that errors are about whose details do not name one.
+_FIELDS: dict[type[WanError], str] = {
+    UnknownModel: "model_type",
+    ImageRequired: "image",
+    ImageNotAccepted: "image",
+    LoraNotFound: "loras",
+}
 #: Messages that clients of the earlier application expect, by field and kind of fault.
 _OLDER_WORDS = {
     ("prompt", "missing"): "Prompt is required",
@@ -46,12 +69,17 @@ def request_id_of(scope: Scope) -> str:
     return str(scope.get(REQUEST_ID_KEY, ""))
 
 
+def speaks_openai(scope: Scope) -> bool:
+    """Whether a request came to the OpenAI-compatible routes; behind a proxy also with its prefix."""
+    return _OPENAI_PATH.match(scope["path"]) is not None
+
+
 def error_answer(
     status: int,
     code: str,
     message: str,
     *,
-    request_id: str,
+    scope: Scope,
     suggestions: Sequence[str] = (),
     details: dict[str, Any] | list[Any] | None = None,
     actions: Sequence[Action] = (),
@@ -64,13 +92,38 @@ def error_answer(
         "message": message,
         "details": details,
         "suggestions": list(suggestions),
-        "request_id": request_id,
+        "request_id": request_id_of(scope),
     }
-    if actions:  # clients compare the bodies of the other errors key by key
+    if speaks_openai(scope):
+        if status == InvalidRequest.status:
+            status = MalformedBody.status
+        spelled = scope.get(SPELLINGS_KEY) or {}
+        body = {"error": _openai_error(status, code, message, suggestions, _param(details, spelled), spelled)}
+    elif actions:  # clients compare the bodies of the other errors key by key
         body["actions"] = list(actions)
     # ASCII only, so that no character of a message can break the response.
     content = json.dumps(body, ensure_ascii=True, allow_nan=False, default=str)
     return Response(content, status, headers, media_type="application/json")
+
+
+def _openai_error(
+    status: int, code: str, message: str, suggestions: Sequence[str], param: str | None, spelled: Mapping[str, str]
+) -> dict[str, str | None]:
+    """Return an error as OpenAI's client libraries read it; they show the message alone, so it has the next step."""
+    kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+    text = " ".join([message if message.endswith((".", "!", "?")) else f"{message}.", *suggestions[:1]])
+    for ours, theirs in spelled.items():
+        text = text.replace(f"`{ours}`", f"`{theirs}`")
+    return {"message": text, "type": _OPENAI_TYPES.get(status, kind), "param": param, "code": code}
+
+
+def _param(details: dict[str, Any] | list[Any] | None, spelled: Mapping[str, str]) -> str | None:
+    """Return the field that an error is about, as its client called it."""
+    if isinstance(details, list):
+        field = _field(details[0]["loc"])
+        return None if field == "request" else field
+    named = (details or {}).get("field")
+    return spelled.get(named, named) if isinstance(named, str) else None
 
 
 def answer_to(error: WanError, scope: Scope, *, status: int | None = None) -> Response:
@@ -82,16 +135,37 @@ def answer_to(error: WanError, scope: Scope, *, status: int | None = None) -> Re
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, VideoBeingCancelled):
+        headers["Retry-After"] = _RETRY_SECONDS
+    if speaks_openai(scope) and (repeat := _worth_repeating(error)) is not None:
+        headers["X-Should-Retry"] = str(repeat).lower()
+    details = error.details
+    if speaks_openai(scope) and not isinstance(details, list):  # which shows the field alone
+        details = {"field": next((field for kind, field in _FIELDS.items() if isinstance(error, kind)), None)} | (
+            details or {}
+        )
     return error_answer(
         status or error.status,
         error.code,
         error.message,
-        request_id=request_id_of(scope),
+        scope=scope,
         suggestions=error.next_steps,
-        details=error.details,
+        details=details,
         actions=error.actions,
         headers=headers,
     )
+
+
+def _worth_repeating(error: WanError) -> bool | None:
+    """Say whether a client library should repeat the call that it would repeat unasked; None leaves it to the library.
+
+    They repeat 409, 429 and every 5xx, also where the same request can only fail again.
+    """
+    if type(error) is WanError or not (error.status in _REPEATED or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR):
+        return None
+    if isinstance(error, TooMuch):
+        return error.retry_after <= _LONGEST_FOLLOWED
+    return error.retryable and not isinstance(error, StorageFull)  # a full disk is full in a second, too
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -121,21 +195,23 @@ def install_error_handlers(app: FastAPI) -> None:
 
 def _shape_answer(faults: Sequence[Any], scope: Scope) -> Response:
     """Return 422 with a sentence for people and a list of faults for programs; never the input."""
-    details = [_fault(fault) for fault in faults]
+    spelled = scope.get(SPELLINGS_KEY) or {}
+    details = [_fault(fault, spelled) for fault in faults]
     sentences = [_OLDER_WORDS.get((_field(f["loc"]), f["type"]), "") for f in details]
     message = next(filter(None, sentences), "") or "; ".join(_sentence(f) for f in details[:3])
     return error_answer(
         InvalidRequest.status,
         InvalidRequest.code,
         message,
-        request_id=request_id_of(scope),
+        scope=scope,
         suggestions=InvalidRequest.suggestions,
         details=details,
     )
 
 
-def _fault(fault: Mapping[str, Any]) -> dict[str, Any]:
-    loc = [part if isinstance(part, int) or _PLAIN_NAME.match(part) else "(unnamed)" for part in fault["loc"]]
+def _fault(fault: Mapping[str, Any], spelled: Mapping[str, str]) -> dict[str, Any]:
+    names = [spelled.get(part, part) if isinstance(part, str) else part for part in fault["loc"]]
+    loc = [part if isinstance(part, int) or _PLAIN_NAME.match(part) else "(unnamed)" for part in names]
     # Clients of the earlier application compare the sentence about a missing field.
     words = str(fault["msg"]) if fault["type"] == "missing" else in_plain_words(fault)
     return {"loc": loc, "msg": words, "type": fault["type"]}
@@ -162,7 +238,7 @@ def _http_answer(error: HTTPException, scope: Scope) -> Response:
         error.status_code,
         phrase.lower().replace(" ", "_"),
         phrase,
-        request_id=request_id_of(scope),
+        scope=scope,
         suggestions=(f"Use {allowed}.",) if allowed else NotFound.suggestions,
         headers=error.headers,
     )

@@ -36,6 +36,11 @@ MAX_BODY_BYTES = 1024**2
 MAX_FORM_BYTES = 25 * 1024**2
 #: The largest accepted LoRA file plus the form around it.
 MAX_UPLOAD_BYTES = 501 * 1024**2
+#: A video that comes back to be extended, plus the form around it.
+MAX_VIDEO_BYTES = 101 * 1024**2
+#: Requests under this path carry images as `data:` URLs, also in JSON; those below the others carry videos.
+VIDEOS_PATH = "/v1/videos"
+VIDEO_PATHS = frozenset({"/v1/videos/extensions", "/v1/videos/edits"})
 UPLOAD_PATHS = frozenset({"/api/v1/lora/upload", "/lora/upload"})
 READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Answered under any host name: a probe uses the address it was given, and learns nothing here.
@@ -152,9 +157,12 @@ async def _renew(ring: KeyRing) -> None:
 
 
 def _body_limit(scope: Scope, headers: Headers) -> int:
+    path = route_path(scope)
     if not headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        return MAX_BODY_BYTES
-    return MAX_UPLOAD_BYTES if route_path(scope) in UPLOAD_PATHS else MAX_FORM_BYTES
+        return MAX_FORM_BYTES if path == VIDEOS_PATH else MAX_BODY_BYTES
+    if path in UPLOAD_PATHS:
+        return MAX_UPLOAD_BYTES
+    return MAX_VIDEO_BYTES if path in VIDEO_PATHS else MAX_FORM_BYTES
 
 
 def _without_signature(query: str) -> bytes:

@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, Response
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
-from backend.api.http.errors import error_answer, request_id_of
+from backend.api.http.errors import error_answer
 from backend.core.errors.requests import MalformedRange, RangeNotSatisfiable
 
 #: Browsers may display the file, but nothing in it may run.
@@ -53,7 +53,7 @@ class MediaFile(FileResponse):
                 status,
                 (RangeNotSatisfiable if status is HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE else MalformedRange).code,
                 "This part of the file does not exist",
-                request_id=request_id_of(scope),
+                scope=scope,
                 suggestions=RangeNotSatisfiable.suggestions,
                 headers=headers,
             )

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from backend.api.http.access import accepted_subprotocol
 from backend.api.http.addressing import Links
 from backend.api.http.deps import ServicesDep
-from backend.api.http.errors import error_answer, request_id_of
+from backend.api.http.errors import error_answer
 from backend.api.http.routing import Routes
 from backend.api.live.connection import GOING_AWAY, TOO_LARGE, TOO_SLOW, Connection, encode
 from backend.api.live.task_feed import ALERTS_TOPIC, PROGRESS_TOPIC, Notice, TaskFeed
@@ -385,7 +385,7 @@ async def _refuse_for_now(websocket: WebSocket) -> None:
         HTTPStatus.SERVICE_UNAVAILABLE,
         TooManyConnections.code,
         "All places for live updates are taken",
-        request_id=request_id_of(websocket.scope),
+        scope=websocket.scope,
         suggestions=TooManyConnections.suggestions,
         headers={"Retry-After": "5"},
     )

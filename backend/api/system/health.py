@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 from backend import __version__
 from backend.api.http.addressing import current_links
 from backend.api.http.deps import ServicesDep
-from backend.api.http.errors import error_answer, request_id_of
+from backend.api.http.errors import error_answer
 from backend.api.http.routing import Routes, refusals
 from backend.api.http.shapes import Timestamp
 from backend.core.domain import TaskStatus, iso, utcnow
@@ -279,7 +279,7 @@ def ready(services: ServicesDep, request: Request) -> Ready | Response:
         NOT_READY,
         NotReady.code,
         diagnosis.message,
-        request_id=request_id_of(request.scope),
+        scope=request.scope,
         suggestions=NotReady.suggestions,
         headers={"Retry-After": "2"},
     )

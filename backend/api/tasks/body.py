@@ -340,6 +340,13 @@ async def _read(request: Request, shape: type[BodyT], idempotency_key: str | Non
         values = _from_json(await request.body())
     else:
         raise MalformedBody("The body must be JSON (application/json) or a form (multipart/form-data)")
+    return checked_body(shape, values, images, idempotency_key)
+
+
+def checked_body(
+    shape: type[BodyT], values: dict[str, Any], images: dict[str, bytes], idempotency_key: str | None
+) -> BodyT:
+    """Make a body of its fields and the files of its images. Raises like `read_submission`."""
     try:
         body = shape.model_validate(values)
     except ValidationError as error:

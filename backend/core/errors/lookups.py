@@ -38,6 +38,20 @@ class OutputFileMissing(NotFound):
     suggestions = ("The file was moved or deleted outside the server; run the same request and seed again.",)
 
 
+class VideoNotFound(NotFound):
+    """There is no video with this id"""
+
+    code = "video_not_found"
+    suggestions = ("List the videos with GET /v1/videos.",)
+
+
+class VideoNotReady(NotFound):
+    """The video is not finished"""
+
+    code = "video_not_ready"
+    suggestions = ("Ask for the state of the video until it is `completed`.",)
+
+
 class InputMissing(NotFound):
     """The image is no longer on this server"""
 
@@ -96,6 +110,14 @@ class IdempotencyConflict(StateConflict):
 
     code = "idempotency_conflict"
     suggestions = ("Use a new key for a new request.",)
+
+
+class VideoBeingCancelled(StateConflict):
+    """The video is being made and stops at its next step; then it can be deleted."""
+
+    code = "video_being_cancelled"
+    retryable = True
+    suggestions = ("Send the same request again in a few seconds.",)
 
 
 class DownloadInUse(StateConflict):

@@ -24,6 +24,20 @@ class UnknownModel(InvalidRequest):
     suggestions = ("Use one of the listed names, or `auto`.",)
 
 
+class UnknownField(InvalidRequest):
+    """The request has a field that this server does not know."""
+
+    code = "unknown_field"
+    suggestions = ("Leave the field out; docs/openai.md lists those that are understood.",)
+
+
+class NotOffered(InvalidRequest):
+    """This server does not offer what was asked for."""
+
+    code = "not_offered"
+    suggestions = ("Leave it out; docs/openai.md says what is offered.",)
+
+
 class ImageNotAccepted(InvalidRequest):
     """This model generates video from text alone and accepts no image."""
 

@@ -26,6 +26,7 @@ AFTER_DENOISING = (
     "keep_latents",
     "latents_of",
     "extends",
+    "remix_of",
     "preset",
     "on_lora_failure",
     "on_model_failure",
@@ -134,6 +135,7 @@ class RequestDraft:
     crf: int | None = None
     keep_latents: bool = False
     extends: str | None = None
+    remix_of: str | None = None
     preset: str | None = None
     variations: int = 1  #: number of tasks, with consecutive seeds
     priority: Priority = Priority.NORMAL
@@ -173,11 +175,12 @@ class GenerationRequest:
     preset: str | None = None  #: the preset that steps, guidance, shift and scheduler came from
     force: bool = False  #: whether it runs even if it does not seem to fit the machine; decides no frame
     on_model_failure: OnModelFailure | None = None  #: None = as the server is set; decides no frame
+    remix_of: str | None = None  #: the task whose request this one is, with another prompt
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; `from_json` reads them back."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        left_out = {"force": False, "on_model_failure": None}
+        left_out = {"force": False, "on_model_failure": None, "remix_of": None}
         return {name: value for name, value in values.items() if name not in left_out or value != left_out[name]}
 
     @classmethod

@@ -27,9 +27,11 @@ def parse_resolution(text: str) -> tuple[int, int]:
     width, cross, height = text.strip().lower().partition("x")
     digits = cross and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()
     if not digits or len(text) > 16:
-        raise InvalidRequest("Invalid resolution format. Write it as WIDTHxHEIGHT, such as 1280x720")
+        raise InvalidRequest(
+            "Invalid resolution format. Write it as WIDTHxHEIGHT, such as 1280x720", details={"field": "resolution"}
+        )
     if int(width) == 0 or int(height) == 0:
-        raise InvalidRequest("Invalid resolution values. Both sides must be positive")
+        raise InvalidRequest("Invalid resolution values. Both sides must be positive", details={"field": "resolution"})
     return int(width), int(height)
 
 

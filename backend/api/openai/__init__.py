@@ -1,0 +1,1 @@
+"""The OpenAI-compatible routes: videos and models under `/v1`."""
