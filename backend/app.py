@@ -16,12 +16,11 @@ from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from backend import __version__
-from backend.api.http import front_page
 from backend.api.http.addressing import Addressing
 from backend.api.http.content_type import JsonRecognition
-from backend.api.http.docs_page import install_docs
 from backend.api.http.errors import install_error_handlers
 from backend.api.http.gate import Gate
+from backend.api.http.pages import install_pages
 from backend.api.http.request_context import RequestContext
 from backend.api.http.routing import Routes
 from backend.api.http.shapes import ErrorBody
@@ -135,8 +134,7 @@ def create_app(
         app.include_router(router)
     for router in (health.probes, gallery.thumbnails, websocket.router, paths.router):
         app.include_router(router)
-    app.include_router(front_page.router)
-    install_docs(app)
+    install_pages(app)
     return app
 
 

@@ -48,6 +48,7 @@ from backend.services.system.surroundings import Surroundings
 from backend.store.access.keys import KeyStore
 from backend.store.access.ownership import FileKind, OwnedFiles
 from backend.store.access.usage import UsageOfKeys
+from backend.store.clients.answers import AnswerStore
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.events import EventLog
@@ -131,6 +132,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         surroundings=surroundings,
         janitor=Janitor(settings, home, database, tasks, videos, generation.prune_inputs),
         videos=videos,
+        answers=AnswerStore(database, home.mark),
         sockets=sockets,
         recovery=recovery,
         monitor=HealthMonitor(

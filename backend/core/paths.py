@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -32,6 +34,11 @@ class Home:
     """`WAN22_HOME`: everything the product keeps on disk."""
 
     root: Path
+
+    @property
+    def mark(self) -> str:
+        """A text that no two homes share, on whichever machines they are."""
+        return hashlib.sha256(f"{socket.gethostname()}:{self.root}".encode()).hexdigest()[:32]
 
     @property
     def database(self) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -55,7 +55,7 @@ class Submission:
     """Tasks committed to disk."""
 
     tasks: tuple[Task, ...]  #: one per variation
-    spec: ModelSpec
+    model: str
     reasons: tuple[str, ...]  #: why this model was chosen; empty when the request named it
     queue_position: int | None  #: of the first task; 1 = next; None = not waiting
     until_done: Span | None  #: of the first task; None if unknown
@@ -75,7 +75,15 @@ class Prepared:
     choice: Choice
     notes: tuple[str, ...]  #: one sentence per value adjusted to fit the model
     draft: RequestDraft  #: the request as sent; of a redecode what stands for it
-    fingerprint: str  #: of the draft
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What distinguishes one call from another."""
+
+    key: str | None
+    fingerprint: str  #: of what was asked
+    repeated: bool = False  #: whether its client sends it again without a key
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +136,11 @@ class GenerationService:
             IdempotencyConflict: the key belongs to a different request.
             OutputNotFound, OutputFileMissing: the video to extend is unknown, or its file is gone.
         """
-        return self._queue(self._prepared(draft), repeated=repeated)
+        # `force` is added by a user who was told what does not fit: it is the same wish.
+        asked = asdict(replace(draft, idempotency_key=None, force=False))
+        del asked["any_size"]  # says nothing about what was asked for
+        call = _Call(draft.idempotency_key, _fingerprint("submit", asked), repeated)
+        return self._once(call, lambda: self._prepared(draft))
 
     def remix(self, video_id: str, prompt: str, *, repeated: bool = False, key: str | None = None) -> Submission:
         """Queue the request of a video again with another prompt, and so with the same seed.
@@ -139,11 +151,14 @@ class GenerationService:
             InputMissing: the image that it starts from is gone.
             InvalidRequest, ModelUnavailable, ModelDamaged, StorageFull: as `submit`.
         """
-        task = self._tasks.video(video_id)
-        if task.status is not TaskStatus.COMPLETED:
-            raise VideoNotReady("Only a finished video can be remixed", details={"field": "video_id"})
-        draft = replace(draft_of(task, self._inputs), prompt=prompt, remix_of=video_id, idempotency_key=key)
-        return self._queue(self._prepared(draft), repeated=repeated)
+
+        def prepared() -> Prepared:
+            task = self._tasks.video(video_id)
+            if task.status is not TaskStatus.COMPLETED:
+                raise VideoNotReady("Only a finished video can be remixed", details={"field": "video_id"})
+            return self._prepared(replace(draft_of(task, self._inputs), prompt=prompt, remix_of=video_id))
+
+        return self._once(_Call(key, _fingerprint("remix", {"video": video_id, "prompt": prompt}), repeated), prepared)
 
     def estimate(self, draft: RequestDraft) -> Estimate:
         """Estimate what `submit` would queue and its cost, whether or not the model is installed.
@@ -170,11 +185,15 @@ class GenerationService:
             InvalidRequest: a setting is out of range.
             ModelUnavailable, ModelDamaged, StorageFull: as `submit`.
         """
-        request = self._continuation.redecoding(output_id, fps=fps, crf=crf)
-        notes = (f"the latents of {request.latents_of} are decoded again, without denoising",)
-        choice = Choice(find_model(request.model), (), ())
-        draft = RequestDraft(request.prompt, request.model, idempotency_key=key)
-        return self._queue(Prepared((request,), choice, notes, draft, request.digest))
+
+        def prepared() -> Prepared:
+            request = self._continuation.redecoding(output_id, fps=fps, crf=crf)
+            notes = (f"the latents of {request.latents_of} are decoded again, without denoising",)
+            choice = Choice(find_model(request.model), (), ())
+            return Prepared((request,), choice, notes, RequestDraft(request.prompt, request.model))
+
+        asked = {"output": output_id, "fps": fps, "crf": crf}
+        return self._once(_Call(key, _fingerprint("redecode", asked)), prepared)
 
     def choice(self, draft: RequestDraft) -> Choice:
         """Return the model for this request, and why it was chosen. Raises like `submit`."""
@@ -206,14 +225,17 @@ class GenerationService:
         self.prune_inputs()
         return edited
 
-    def duplicate(self, task_id: str, changes: Mapping[str, Any]) -> Submission:
+    def duplicate(self, task_id: str, changes: Mapping[str, Any], *, key: str | None = None) -> Submission:
         """Queue the request of a task again, in any state, with some fields changed.
 
         Raises:
             TaskNotFound: there is no such task.
             InvalidRequest, ModelUnavailable, ModelDamaged, StorageFull: as `submit`.
         """
-        return self._queue(self._prepared(changed(draft_of(self._tasks.get(task_id), self._inputs), changes)))
+        call = _Call(key, _fingerprint("duplicate", {"task": task_id, "changes": dict(changes)}))
+        return self._once(
+            call, lambda: self._prepared(changed(draft_of(self._tasks.get(task_id), self._inputs), changes))
+        )
 
     def retry(self, task_id: str) -> Task:
         """Return a failed or cancelled task to the queue; it goes on from its newest saved state.
@@ -283,12 +305,8 @@ class GenerationService:
         requests = tuple(
             replace(first, seed=seed, force=asked.force, on_model_failure=asked.on_model_failure) for seed in seeds
         )
-        # Hashed before the seed is drawn, so that a retried submit has the same hash.
-        values = asdict(replace(asked, model=choice.spec.id, idempotency_key=None, force=False))
-        del values["any_size"]  # says nothing about what was asked for
-        fingerprint = hashlib.sha256(json.dumps(values, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
         read = self._prompt_notes(choice.spec, first)
-        return Prepared(requests, choice, (*notes, *more, *adjusted, *read), asked, fingerprint)
+        return Prepared(requests, choice, (*notes, *more, *adjusted, *read), asked)
 
     def _prompt_notes(self, spec: ModelSpec, request: GenerationRequest) -> tuple[str, ...]:
         """Say what the model does not read of the prompts: foreign syntax, unknown words, what is too long."""
@@ -351,7 +369,17 @@ class GenerationService:
                     error.actions = (resubmit(loras=[_lora_body(choice) for choice in meant]),)
                 raise
 
-    def _queue(self, prepared: Prepared, *, repeated: bool = False) -> Submission:
+    def _once(self, call: _Call, prepare: Callable[[], Prepared]) -> Submission:
+        """Queue what `prepare` returns, or return what the key has queued before.
+
+        That is looked up first: what a request needs may have gone since it was queued.
+        """
+        earlier = [] if call.key is None else self._tasks.with_key(call.key, call.fingerprint)
+        if earlier:
+            return Submission(tuple(earlier), earlier[0].model, (), *self._outlook(earlier[0].id))
+        return self._queue(prepare(), call)
+
+    def _queue(self, prepared: Prepared, call: _Call) -> Submission:
         choice = prepared.choice
         with self._supply.hold(choice.spec):
             prepared, fetch = self._admitted(prepared)
@@ -360,14 +388,14 @@ class GenerationService:
                 adjustments=prepared.notes,
                 priority=prepared.draft.priority,
                 max_attempts=self._settings.max_attempts,
-                idempotency_key=prepared.draft.idempotency_key,
-                fingerprint=prepared.fingerprint,
-                repeated=repeated,
+                idempotency_key=call.key,
+                fingerprint=call.fingerprint,
+                repeated=call.repeated,
             )
         position, until_done = self._outlook(tasks[0].id)
         # Earlier videos do not predict the speed of the network.
         known = until_done if fetch is None else None
-        return Submission(tuple(tasks), choice.spec, choice.reasons, position, known, fetch)
+        return Submission(tuple(tasks), choice.spec.id, choice.reasons, position, known, fetch)
 
     def _admitted(self, prepared: Prepared) -> tuple[Prepared, FetchFirst | None]:
         """Return what is queued, and what has to be downloaded first.
@@ -401,6 +429,12 @@ class GenerationService:
         except Exception:  # the task is on disk: an error now would make its client queue it a second time
             log.exception("submit.outlook_unknown", task_id=task_id)
             return None, None
+
+
+def _fingerprint(what: str, values: Mapping[str, Any]) -> str:
+    """Hash what was asked, before anything is chosen or drawn for it: a repeated call has the same hash."""
+    text = json.dumps({"asked": what, **values}, sort_keys=True, default=asdict)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _forced(prepared: Prepared, lacking: Decision | None) -> Prepared:

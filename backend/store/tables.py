@@ -238,3 +238,18 @@ key_usage = Table(
     Column("day", Integer, primary_key=True),  # UTC days since 1970
     Column("gpu_seconds", Double, nullable=False),
 )
+
+#: Calls that carried an idempotency key, and what they were answered; without a status the call has not ended.
+answers = Table(
+    "answers",
+    metadata,
+    Column("call", String(300), primary_key=True),  # method and path
+    Column("key", String(255), primary_key=True),
+    Column("token", String(64), nullable=False, unique=True),  # of the call that holds the key
+    Column("holder", String(64), nullable=False),  # home of the server that carries it out
+    Column("fingerprint", String(64)),
+    Column("status", Integer),
+    Column("body", Text),
+    Column("created_at", Double, nullable=False),
+    Index("answers_age", "created_at"),
+)

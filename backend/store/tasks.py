@@ -31,7 +31,8 @@ from backend.core.errors.generation import TaskUnreadable
 from backend.core.errors.lookups import IdempotencyConflict, StateConflict, VideoNotFound
 from backend.core.faults import fault_point
 from backend.core.requests.forms import GenerationRequest
-from backend.store.access.ownership import own_tasks
+from backend.core.requests.rules import MAX_VARIATIONS
+from backend.store.access.ownership import key_of_caller, own_tasks
 from backend.store.access.usage import refuse_beyond_limits
 from backend.store.control import WAITING, QueueControl
 from backend.store.leases import UNTOUCHED, end_failed
@@ -87,7 +88,7 @@ class TaskStore(QueueControl):
             IdempotencyConflict: the key is in use by another request.
             QuotaExceeded: the caller may not queue as much.
         """
-        key = _key_of_caller(how.get("idempotency_key"))
+        key = key_of_caller(how.get("idempotency_key"))
         # The tasks of one call share one key; a client's key contains no blank.
         keys = [key if key is None or index == 0 else f"{key} {index + 1}" for index in range(len(new))]
         with self._database.begin() as connection:
@@ -102,6 +103,22 @@ class TaskStore(QueueControl):
             fault_point("submit.before_commit")
         fault_point("submit.after_commit")
         return [to_task(row) for row in made]
+
+    def with_key(self, key: str, fingerprint: str) -> TaskList:
+        """Return the tasks that a call with this key has queued; empty while the key is free.
+
+        Raises:
+            IdempotencyConflict: the key is in use by another request.
+        """
+        stored = key_of_caller(key)
+        keys = [stored, *(f"{stored} {number}" for number in range(2, MAX_VARIATIONS + 1))]
+        in_use = or_(tasks.c.deleted_at.is_(None), tasks.c.deleted_at >= database_now() - KEY_SECONDS)
+        mine = TASKS.where(tasks.c.idempotency_key.in_(keys), in_use)
+        with self._database.read() as connection:
+            rows = connection.execute(mine.order_by(tasks.c.number)).all()
+        if any(row.fingerprint != fingerprint for row in rows):
+            raise IdempotencyConflict
+        return [to_task(row) for row in rows]
 
     def image_ids(self) -> set[str]:
         """Return the ids of all images used by a task in the queue view or by a finished video."""
@@ -336,12 +353,6 @@ def _claimed(connection: Connection, row: Row[Any]) -> Task | None:
     if not found:
         end_failed(connection, row.id, TaskUnreadable())
     return found[0] if found else None
-
-
-def _key_of_caller(key: str | None) -> str | None:
-    """Return an idempotency key as it is stored: equal keys of different callers are different."""
-    owner = current_caller().key_id
-    return key if key is None or owner is None else f"{owner}  {key}"
 
 
 def _with_key(connection: Connection, key: str, fingerprint: str) -> Row[Any] | None:

@@ -31,6 +31,7 @@ FUNCTIONS = """
     ip_address route_path
     Credential Exchange RateLimited ScopeMissing Unauthorized acting_as credential_of float link_credential
     links_signed_by max needed_scope session_credential
+    KeptAnswer _BodyDigest bytes check_key min
     Alive Connection LoraUpload Ports SocketStats TaskFeed encode iso queue_counts system_stats utcnow write
 """
 #: Methods of texts, mappings and patterns; no store or service has one of these names.
@@ -75,6 +76,9 @@ OWNED = {
     "qsize": {"_outbox"},
     "form": {"request"},
     "cancel": {"cancel_scope", "_task"},
+    "update": {"_digest"},
+    "hexdigest": {"_digest"},
+    "sha256": {"hashlib"},
     "empty": {"_wrong_keys"},
     "append": {"pairs"},
     "start_soon": {"group"},
@@ -318,3 +322,70 @@ def test_every_door_of_a_route_needs_the_same_scope(shared: Served) -> None:
         for method in methods:
             if path.startswith("/api/v1") and method in paths.get(path.removeprefix("/api/v1"), ()):
                 assert stated_scope(method, path) is stated_scope(method, path.removeprefix("/api/v1"))
+
+
+#: Every POST, under the last part of its path: what it creates, or why a repeated call harms nothing. One that creates
+#: is declared with `router.create`, or reads its key itself and queues it in the transaction of its tasks.
+CREATING = {
+    "/generation/submit": "tasks",
+    "/generate": "tasks",
+    "/queue/{task_id}/duplicate": "a task",
+    "/queue/{task_id}/retry": "an attempt",
+    "/outputs/{output_id}/extend": "tasks",
+    "/outputs/{output_id}/redecode": "a task",
+    "/inputs": "an image",
+    "/lora/upload": "a LoRA",
+    "/models/download": "a download",
+    "/v1/videos": "a task",
+    "/v1/videos/edits": "a task",
+    "/v1/videos/extensions": "a task",
+    "/v1/videos/{video_id}/remix": "a task",
+}
+NOT_CREATING = {
+    "answers a question": {
+        "/config/validate-policies",
+        "/config/validate-preferences",
+        "/generation/estimate",
+        "/lora/{lora_id}/preview",
+        "/models/fallback/suggest",
+        "/models/validate/{model_type}",
+        "/models/verify/{model_type}",
+        "/prompt/enhance",
+        "/prompt/preview",
+        "/prompt/validate",
+    },
+    "sets what is set already": {
+        "/config/reset-to-defaults",
+        "/generation/policy",
+        "/models/download/manage",
+        "/optimization/apply-preset/{preset_id}",
+        "/queue/pause",
+        "/queue/reorder",
+        "/queue/resume",
+        "/queue/{task_id}/cancel",
+        "/queue/{task_id}/move",
+        "/queue/{task_id}/pause",
+        "/queue/{task_id}/resume",
+        "/system/constraints",
+        "/system/optimization",
+        "/workers/drain",
+        "/workers/resume",
+    },
+    "deletes, and deletes nothing the second time": {"/models/cleanup", "/queue/clear"},
+    "records each time that it was done": {"/recovery/reset", "/recovery/trigger"},
+    "is refused the second time, as names are unique; its answer has a secret, which is stored nowhere": {"/keys"},
+    "takes one change more back, which it names": {"/config/undo"},
+    "is not offered": {"/v1/videos/characters"},
+    "sets a cookie": {"/session"},
+}
+
+
+def test_every_post_that_creates_honours_an_idempotency_key(shared: Served) -> None:
+    found = {path.removeprefix("/api/v1") for path, methods in shared.paths().items() if "POST" in methods}
+    harmless = set().union(*NOT_CREATING.values())
+    assert found == CREATING.keys() | harmless, "say in the tables above whether this POST creates something"
+    schema = shared.client.get("/openapi.json").json()["paths"]
+    for path in found:
+        parameters = schema[path if path.startswith("/v1/") else f"/api/v1{path}"]["post"].get("parameters", [])
+        keyed = any(one["name"] == "Idempotency-Key" for one in parameters)
+        assert keyed is (path in CREATING), path

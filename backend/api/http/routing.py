@@ -19,6 +19,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 
+from backend.api.http.repeats import RepeatableRoute, idempotency_key
 from backend.api.http.shapes import ErrorBody
 from backend.core.plain_words import nearest
 
@@ -68,6 +69,16 @@ class Routes(APIRouter):
     def post(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
         """Add a POST route; options as in `APIRouter.post`."""
         return _apart(super().post(path, **_SHARED | options))
+
+    def create(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
+        """Add a POST route that creates something; a call that repeats its `Idempotency-Key` creates nothing more."""
+        depends = [*_SHARED["dependencies"], Depends(idempotency_key)]
+
+        def add(handler: Callable[..., Any]) -> None:
+            own: dict[str, Any] = _SHARED | {"dependencies": depends} | options
+            self.add_api_route(path, handler, methods=["POST"], route_class_override=RepeatableRoute, **own)
+
+        return _apart(add)
 
     def put(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
         """Add a PUT route; options as in `APIRouter.put`."""

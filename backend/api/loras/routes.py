@@ -165,7 +165,7 @@ def list_loras_too(services: ServicesDep) -> LoraList:
     return list_loras(services)
 
 
-@router.post("/upload", summary="Upload a LoRA file", openapi_extra=UPLOAD_DOCS)
+@router.create("/upload", summary="Upload a LoRA file", openapi_extra=UPLOAD_DOCS)
 def upload(sent: UploadDep, services: ServicesDep) -> LoraUploaded:
     """Store a safetensors file after checking its content; nothing in it is executed.
 

@@ -127,7 +127,7 @@ class Removed(BaseModel):
     freed_mb: float
 
 
-@router.post("/download", summary="Download a model")
+@router.create("/download", summary="Download a model")
 def download(asked: DownloadAsked, services: ServicesDep) -> DownloadAnswer:
     """Download a model from the hub in the background; a second request joins the running download."""
     spec = find_model(asked.model_type)

@@ -15,8 +15,9 @@ from starlette.datastructures import UploadFile
 from starlette.types import Scope
 
 from backend.api.http.errors import SPELLINGS_KEY
+from backend.api.http.repeats import KeyHeader
 from backend.api.openai.spellings import Translated, gathered, translate
-from backend.api.tasks.body import MAX_FORM_FILES, BodyT, KeyHeader, checked_body
+from backend.api.tasks.body import MAX_FORM_FILES, BodyT, checked_body
 from backend.core.errors.requests import InvalidImage, InvalidRequest, MalformedBody
 from backend.core.files import parse_json
 from backend.services.media.images import MAX_IMAGE_BYTES

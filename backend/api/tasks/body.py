@@ -11,11 +11,12 @@ import re
 from dataclasses import fields
 from typing import Annotated, Any, Final, TypeVar
 
-from fastapi import Header, Request
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 from starlette.datastructures import FormData, UploadFile
 
+from backend.api.http.repeats import KeyHeader, check_key
 from backend.api.http.shapes import knows_exact_ids
 from backend.core.catalogue.spec import AUTO
 from backend.core.domain import Priority
@@ -40,7 +41,6 @@ MAX_FORM_FIELDS = 64
 MAX_FORM_FILES = 4
 MAX_FIELD_BYTES = 64 * 1024
 IMAGE_FIELDS = ("image", "end_image")
-_KEY = re.compile(r"^[\x21-\x7e]{1,200}$")
 _LORA_FILE = re.compile(r"^(?:loras/)?([^/\\]+?)(?:\.safetensors)?$")
 
 
@@ -254,10 +254,13 @@ class ChangeBody(SubmitBody):
 
     prompt: str = Field("", description="What to show")
 
-    def changes(self, inputs: InputStore) -> dict[str, Any]:
-        """Return the fields that were sent, as values of `RequestDraft` by name. Raises like `draft`."""
+    def changes(self, inputs: InputStore, *, of_copy: bool = False) -> dict[str, Any]:
+        """Return the fields that were sent, as values of `RequestDraft` by name. Raises like `draft`.
+
+        `of_copy`: a new task is made, which may have a key of its own.
+        """
         sent = self.model_fields_set | self._images.keys()
-        if self.client_request_id is None:
+        if of_copy or self.client_request_id is None:
             sent -= {"client_request_id"}
         if "lora_strength" in sent and "lora_path" not in sent:
             raise InvalidRequest("lora_strength needs lora_path", details={"field": "lora_strength"})
@@ -294,15 +297,6 @@ _DRAFT_NAMES: Final = {
     "lora_strength": ("loras",),
 }
 
-KeyHeader = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        description="Repeating the key with the same request returns the first task instead of a second one",
-    ),
-]
-
-
 BodyT = TypeVar("BodyT", bound=SubmitBody)
 
 
@@ -327,6 +321,13 @@ async def read_changes(request: Request) -> ChangeBody:
     if "content-type" not in request.headers:
         return ChangeBody.model_validate({})
     return await _read(request, ChangeBody, None)
+
+
+async def read_copy(request: Request, idempotency_key: KeyHeader = None) -> ChangeBody:
+    """Read the fields to change in a new task; as `read_changes`."""
+    body = await read_changes(request)
+    body.client_request_id = _one_key(idempotency_key, body.client_request_id)
+    return body
 
 
 async def _read(request: Request, shape: type[BodyT], idempotency_key: str | None) -> BodyT:
@@ -422,10 +423,7 @@ def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _one_key(header: str | None, field: str | None) -> str | None:
     if header is not None and field is not None and header != field:
         raise InvalidRequest("The header Idempotency-Key and the field client_request_id differ")
-    key = header if header is not None else field
-    if key is not None and not _KEY.match(key):
-        raise InvalidRequest("An idempotency key has 1 to 200 visible ASCII characters")
-    return key
+    return check_key(header if header is not None else field)
 
 
 def request_body_docs(shape: type[SubmitBody] = SubmitBody) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from backend.api.http.deps import ServicesDep, TaskId
 from backend.api.http.routing import Routes
 from backend.api.http.shapes import Message
-from backend.api.tasks.body import ChangeBody, read_changes, request_body_docs
+from backend.api.tasks.body import ChangeBody, read_changes, read_copy, request_body_docs
 from backend.api.tasks.generation import submitted
 from backend.api.tasks.shapes import PRIORITIES, Submitted, TaskInfo, TaskMessage, task_info
 from backend.core.domain import Priority, Task, TaskStatus
@@ -64,6 +64,7 @@ class QueueMessage(Message):
 
 
 ChangesDep = Annotated[ChangeBody, Depends(read_changes)]
+CopyDep = Annotated[ChangeBody, Depends(read_copy)]
 
 
 @router.post("/pause", summary="Pause the queue")
@@ -108,7 +109,7 @@ def resume_task(task_id: TaskId, services: ServicesDep) -> TaskMessage:
     return _answer(task, "Task resumed: it waits for a worker" if waits else "The task is running")
 
 
-@router.post("/{task_id}/retry", summary="Retry a failed or cancelled task")
+@router.create("/{task_id}/retry", summary="Retry a failed or cancelled task")
 def retry_task(task_id: TaskId, services: ServicesDep) -> TaskMessage:
     """Return a failed or cancelled task to the queue; it continues from its newest saved state, if that is kept."""
     task = services.generation.retry(task_id)
@@ -143,9 +144,10 @@ def edit_task(task_id: TaskId, body: ChangesDep, services: ServicesDep) -> TaskI
 
 
 @router.post("/{task_id}/duplicate", summary="Queue a task again", openapi_extra=request_body_docs(ChangeBody))
-def duplicate_task(task_id: TaskId, body: ChangesDep, services: ServicesDep) -> Submitted:
+def duplicate_task(task_id: TaskId, body: CopyDep, services: ServicesDep) -> Submitted:
     """Queue the request of a task again, in whatever state it is, with these fields changed: `{"seed": null}`."""
-    return submitted(services.generation.duplicate(task_id, body.changes(services.inputs)))
+    changes = body.changes(services.inputs, of_copy=True)
+    return submitted(services.generation.duplicate(task_id, changes, key=body.client_request_id))
 
 
 def _answer(task: Task, message: str) -> TaskMessage:

@@ -13,10 +13,11 @@ from pydantic import BaseModel, Field
 from backend.api.http.addressing import current_links
 from backend.api.http.deps import OutputId, ServicesDep
 from backend.api.http.media import MediaFile
+from backend.api.http.repeats import KeyHeader, check_key
 from backend.api.http.routing import Routes
 from backend.api.http.shapes import Message, Timestamp, iso_or_none, known, shown_model
 from backend.api.planning.estimate import Estimated, estimated
-from backend.api.tasks.body import ExtendBody, KeyHeader, RedecodeBody, SubmitBody, read_extension, request_body_docs
+from backend.api.tasks.body import ExtendBody, RedecodeBody, SubmitBody, read_extension, request_body_docs
 from backend.api.tasks.generation import submitted
 from backend.api.tasks.shapes import Submitted, video_url
 from backend.core.domain import Output
@@ -166,7 +167,8 @@ def redecode(
     output_id: OutputId, body: RedecodeBody, services: ServicesDep, idempotency_key: KeyHeader = None
 ) -> Submitted:
     """Queue a new file from the kept latents of this video, with other settings of the encoder; no denoising."""
-    queued = services.generation.redecode(output_id, fps=body.fps, crf=body.crf, key=idempotency_key)
+    key = check_key(idempotency_key)
+    queued = services.generation.redecode(output_id, fps=body.fps, crf=body.crf, key=key)
     return submitted(queued)
 
 

@@ -28,6 +28,7 @@ from backend.api.tasks.shapes import (
     requirements,
     task_info,
 )
+from backend.core.catalogue.spec import AUTO
 from backend.core.catalogue.table import find_model
 from backend.core.domain import TaskStatus
 from backend.core.errors.requests import ImageNotAccepted, ImageRequired, InvalidRequest, UnknownModel
@@ -40,6 +41,14 @@ from backend.services.generation_service import Submission
 router = Routes(tags=["generation"])
 
 BodyDep = Annotated[SubmitBody, Depends(read_submission)]
+
+
+async def read_question(request: Request) -> SubmitBody:
+    """Read the body of a request that is only estimated, and so needs no key. Raises like `read_submission`."""
+    return await read_submission(request)
+
+
+QuestionDep = Annotated[SubmitBody, Depends(read_question)]
 _NO_ENHANCEMENT = "prompt enhancement is not offered yet: the prompt is used as written"
 image_routes = Routes(prefix="/inputs", tags=["inputs"])
 
@@ -57,7 +66,7 @@ def submit(body: BodyDep, services: ServicesDep) -> Submitted | Estimated:
 
 
 @router.post("/generation/estimate", summary="What a video would take", openapi_extra=request_body_docs())
-def estimate(body: BodyDep, services: ServicesDep) -> Estimated:
+def estimate(body: QuestionDep, services: ServicesDep) -> Estimated:
     """Say what the request would become, the memory plan that it begins with, what it takes and why; queue nothing.
 
     The body is that of submit. A request that does not fit this machine is answered too, with one that would.
@@ -68,6 +77,7 @@ def estimate(body: BodyDep, services: ServicesDep) -> Estimated:
 def submitted(queued: Submission, body: SubmitBody | None = None) -> Submitted:
     """Describe the queued tasks in the shape shared by submit, extend and redecode."""
     task, notes, span = queued.task, list(queued.task.adjustments), queued.until_done
+    asks_auto = body is not None and body.model_type.strip().lower() == AUTO
     if body is not None and body.enable_prompt_enhancement:
         notes.append(_NO_ENHANCEMENT)
     return Submitted(
@@ -75,9 +85,9 @@ def submitted(queued: Submission, body: SubmitBody | None = None) -> Submitted:
         task_ids=[one.id for one in queued.tasks],
         status=task.status,
         message=_message(queued),
-        # A client that has named the model knows its id; `reasons` are those of `auto`.
-        detected_model_type=shown_model(queued.spec.id) if queued.reasons else queued.spec.id,
-        model=queued.spec.id,
+        # A client that has named the model knows its id.
+        detected_model_type=shown_model(queued.model) if asks_auto else queued.model,
+        model=queued.model,
         reasons=list(queued.reasons),
         queue_position=queued.queue_position,
         estimated_time=None if span is None else round(span.seconds, 1),
@@ -87,7 +97,7 @@ def submitted(queued: Submission, body: SubmitBody | None = None) -> Submitted:
         download=download_first(queued.fetch),
         parameters=known(task.request)
         | {
-            "model_type": queued.spec.id,
+            "model_type": queued.model,
             "resolution": f"{task.request['width']}x{task.request['height']}",
             "lora_path": "" if body is None else body.lora_path,
             "lora_strength": 1.0 if body is None else body.lora_strength,
@@ -182,14 +192,14 @@ def _others(taken: str, models: list[str]) -> list[str]:
 def _message(queued: Submission) -> str:
     what = "Generation task" if len(queued.tasks) == 1 else f"{len(queued.tasks)} generation tasks"
     if queued.task.download_paused:
-        return f"{what} queued. {waits_for_resume(queued.spec.id)}"
+        return f"{what} queued. {waits_for_resume(queued.model)}"
     if queued.task.status is TaskStatus.PENDING and queued.queue_position is not None:
-        first = "" if queued.fetch is None else f"; the files of {queued.spec.id} are fetched first"
+        first = "" if queued.fetch is None else f"; the files of {queued.model} are fetched first"
         return f"{what} queued, number {queued.queue_position} in the queue{first}"
     return f"Generation task is {queued.task.status}"
 
 
-@image_routes.post("", summary="Store an image")
+@image_routes.create("", summary="Store an image")
 def store_input(
     services: ServicesDep, image: Annotated[UploadFile, File(description="JPEG, PNG, WebP, AVIF, HEIC, BMP or TIFF")]
 ) -> StoredInput:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from backend.core.errors.base import Category, Severity, WanError
+from backend.core.errors.actions import retry
+from backend.core.errors.base import Action, Category, Severity, WanError
 
 
 class NotFound(WanError):
@@ -110,6 +111,15 @@ class IdempotencyConflict(StateConflict):
 
     code = "idempotency_conflict"
     suggestions = ("Use a new key for a new request.",)
+
+
+class IdempotencyInProgress(StateConflict):
+    """The first call with this idempotency key has not ended."""
+
+    code = "idempotency_in_progress"
+    retryable = True
+    usual_actions: ClassVar[tuple[Action, ...]] = (retry(2),)
+    suggestions = ("Repeat the call with the same key after a moment: it then gets the answer of the first one.",)
 
 
 class VideoBeingCancelled(StateConflict):

@@ -15,7 +15,6 @@ import structlog
 from backend.core.catalogue.table import models_in_force
 from backend.core.domain import TaskStatus, iso
 from backend.core.errors.base import WanError
-from backend.core.paths import Home
 from backend.core.planning.hardware import HardwareProfile, in_gib, remember
 from backend.core.system_integration import Component, ComponentStatus, Condition
 from backend.models.folder.manager import Presence
@@ -70,7 +69,7 @@ def web_components(
         Component(
             DATABASE,
             partial(_database, services),
-            _in_thread(partial(_open, database, services.home)),
+            _in_thread(partial(_open, services, database)),
             _in_thread(database.close),
             essential=True,
         ),
@@ -164,10 +163,11 @@ def _configuration(services: Services) -> Condition:
     return _ready("Every section can be read")
 
 
-def _open(database: Database, home: Home) -> None:
+def _open(services: Services, database: Database) -> None:
     """Open and repair the database; close it again if that fails."""
     try:
-        open_database(database, home)
+        open_database(database, services.home)
+        services.answers.forget_unfinished()
     except WanError:
         database.close()
         raise

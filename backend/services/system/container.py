@@ -40,6 +40,7 @@ from backend.services.system.surroundings import Surroundings
 from backend.services.system.waiting import Waiting
 from backend.store.access.keys import KeyStore
 from backend.store.access.usage import UsageOfKeys
+from backend.store.clients.answers import AnswerStore
 from backend.store.download_orders import DownloadOrders
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore, UsageStore
@@ -136,6 +137,7 @@ class Services:
     surroundings: Surroundings
     janitor: Janitor
     videos: FoundVideos
+    answers: AnswerStore
     recovery: Recovery
     monitor: HealthMonitor
     keys: KeyRing

@@ -37,6 +37,12 @@ def own_ids(connection: Connection, task_ids: Collection[str]) -> set[str]:
     return set(found) & set(task_ids)
 
 
+def key_of_caller(key: str | None) -> str | None:
+    """Return an idempotency key as it is stored: equal keys of different callers are different."""
+    owner = current_caller().key_id
+    return key if key is None or owner is None else f"{owner}  {key}"
+
+
 class FileKind(StrEnum):
     """Files that belong to whoever uploaded them."""
 

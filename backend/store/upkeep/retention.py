@@ -13,8 +13,9 @@ from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, or_, s
 
 from backend.core.domain import TERMINAL, EventType, TaskStatus
 from backend.core.settings import Settings
+from backend.store.clients.answers import old_answers
 from backend.store.engine import Database
-from backend.store.tables import database_now, events, outputs, tasks, workers
+from backend.store.tables import answers, database_now, events, outputs, tasks, workers
 from backend.store.tasks import KEY_SECONDS
 
 #: Most rows that one transaction deletes.
@@ -91,6 +92,10 @@ class Retention:
         progress += self._delete_by_size(limits, stopping)
         gone = sum(self._delete_tasks(ids) for ids in self._batches(tasks.c.id, _old_tasks(limits), stopping))
         silent = sum(self._delete_workers(ids) for ids in self._batches(workers.c.id, _old_workers(limits), stopping))
+        old = select(answers.c.token).where(old_answers())
+        for tokens in self._batches(answers.c.token, old, stopping):
+            with self._database.begin() as connection:
+                connection.execute(delete(answers).where(answers.c.token.in_(tokens)))
         self._give_pages_back(stopping)
         return Rows(progress, gone, silent, *self._sizes())
 
