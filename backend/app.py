@@ -34,11 +34,13 @@ from backend.api.models import downloads as model_downloads
 from backend.api.models import status as model_status
 from backend.api.openai import models as openai_models
 from backend.api.openai import videos as openai_videos
+from backend.api.performance import ended, exposition, load, reports
 from backend.api.planning import resources
 from backend.api.planning import settings as settings_routes
 from backend.api.system import (
     components,
     configuration,
+    cors,
     health,
     keys,
     recovery,
@@ -67,6 +69,8 @@ _ROUTERS = (
     model_advice.router,
     loras.router,
     health.router,
+    load.system,
+    cors.router,
     components.router,
     session.router,
     keys.router,
@@ -75,6 +79,10 @@ _ROUTERS = (
     settings_routes.router,
     resources.router,
     configuration.router,
+    load.router,
+    ended.router,
+    reports.router,
+    exposition.router,
 )
 
 DESCRIPTION = """Text becomes video with Wan2.2, on this machine.
@@ -132,7 +140,7 @@ def create_app(
         api.include_router(router)
     for router in (api, openai_videos.router, openai_models.router):
         app.include_router(router)
-    for router in (health.probes, gallery.thumbnails, websocket.router, paths.router):
+    for router in (health.probes, exposition.metrics, gallery.thumbnails, websocket.router, paths.router):
         app.include_router(router)
     install_pages(app)
     return app

@@ -31,6 +31,8 @@ from backend.services.models.availability import ModelAvailability, ModelUsage
 from backend.services.models.cleanup import StorageCleanup
 from backend.services.models.fallback import FallbackAdvisor
 from backend.services.models.recheck import Recheck
+from backend.services.performance.measures import Gauges, Measures
+from backend.services.performance.sampling import LoadSampling
 from backend.services.planning.advisor import OptimizationAdvisor
 from backend.services.planning.forecast import Forecast
 from backend.services.planning.worker_machine import WorkingMachine
@@ -53,6 +55,9 @@ from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore, UsageStore
+from backend.store.performance.counted_events import CountedEvents
+from backend.store.performance.ended_tasks import EndedTasks
+from backend.store.performance.samples import LoadSamples
 from backend.store.tasks import TaskStore
 from backend.store.upkeep.adoption import VideoRegister
 from backend.store.upkeep.recovery_log import RecoveryLog
@@ -107,6 +112,13 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         stats=stats,
         examination=examination,
     )
+    gauges = Gauges(
+        tasks=tasks.counts,
+        workers=lambda: [one.state for one in living()],
+        load=lambda: stats.read().load,
+        disk_free_gb=lambda: stats.read().disk_free_gb,
+        connections=lambda: sockets.active_connections,
+    )
     growth = MemoryGrowth(TaskHealthStore(database).completed_by)
     services = Services(
         settings=settings,
@@ -141,6 +153,9 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         keys=KeyRing(settings, home, key_store),
         key_store=key_store,
         key_usage=UsageOfKeys(database),
+        load=LoadSampling(LoadSamples(database), lambda: stats.read().load, settings.samples_seconds),
+        measures=Measures(CountedEvents(database), gauges),
+        ended=EndedTasks(database),
         supervisor=supervisor,
         system=SystemIntegration(),
         optimization=kept,

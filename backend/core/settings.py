@@ -211,6 +211,12 @@ class Settings(BaseSettings):
     keep_workers_hours: float = Field(
         default=24.0, ge=0, le=8760, description="Hours after which a silent worker leaves the register; 0 keeps it"
     )
+    samples_seconds: float = Field(
+        default=30.0, ge=0, le=3600, description="Interval between stored samples of the load, in seconds; 0 is off"
+    )
+    keep_samples_days: float = Field(
+        default=7.0, ge=0, le=3650, description="Days after which samples of the load go; 0 keeps them"
+    )
     threads: int = Field(default=0, ge=0, le=256, description="CPU threads of the engine; 0 leaves the choice to torch")
     log_json: bool = Field(default=False, description="Write the log as JSON lines")
     log_file: Path | None = Field(

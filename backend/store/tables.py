@@ -253,3 +253,22 @@ answers = Table(
     Column("created_at", Double, nullable=False),
     Index("answers_age", "created_at"),
 )
+
+#: The load of each machine that serves, over time.
+load_samples = Table(
+    "load_samples",
+    metadata,
+    Column("id", _Number, primary_key=True, autoincrement=True),
+    Column("host", String(255), nullable=False),
+    Column("taken_at", Double, nullable=False),
+    Column("cpu_percent", Double, nullable=False),
+    Column("ram_used_gb", Double, nullable=False),
+    Column("ram_total_gb", Double, nullable=False),
+    Column("ram_percent", Double, nullable=False),
+    Column("gpu_percent", Double),  # null = no card, also below
+    Column("vram_used_mb", Double),
+    Column("vram_total_mb", Double),
+    Column("vram_percent", Double),
+    Index("load_samples_newest", "host", "taken_at"),
+    sqlite_autoincrement=True,
+)

@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import re
 import time
+from collections.abc import Collection
 from functools import partial
 from typing import Final
 
@@ -112,10 +113,7 @@ class Gate:
         origins = headers.getlist("origin")
         if not origins:
             return
-        origin = origins[0].lower()
-        scheme, _, page_host = origin.partition("://")
-        ours = scheme in ("http", "https") and page_host == headers["host"].lower()
-        if len(origins) > 1 or not (ours or origin in self._origins):
+        if len(origins) > 1 or not may_write(origins[0], headers["host"], self._origins):
             raise Forbidden("Pages of another origin may not use this server")
 
     async def _caller(self, scope: Scope, path: str, credential: Credential | None, ring: KeyRing) -> Caller:
@@ -143,6 +141,12 @@ class Gate:
         if seconds:
             raise RateLimited(f"This key may send {most} requests a minute", seconds=seconds)
         return caller
+
+
+def may_write(origin: str, host: str, allowed: Collection[str]) -> bool:
+    """Whether pages of an origin may change something here: this server's own, and those in `allowed`."""
+    scheme, _, page_host = origin.lower().partition("://")
+    return (scheme in ("http", "https") and page_host == host.lower()) or origin.lower() in allowed
 
 
 async def _renew(ring: KeyRing) -> None:

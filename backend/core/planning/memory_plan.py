@@ -18,6 +18,11 @@ class Placement(StrEnum):
     EXPERT_SWAP = "expert-swap"  #: one expert on the device, the other in host memory
     BLOCK_STREAM = "block-stream"  #: a few blocks on the device at a time, all others in host memory
 
+    @property
+    def offloads(self) -> bool:
+        """Whether weights leave the device between their uses."""
+        return self is not Placement.RESIDENT
+
 
 class Storage(StrEnum):
     """How the experts' weights are stored; they compute in bfloat16, on a CPU and some cards in float32."""

@@ -106,6 +106,12 @@ def web_components(
             _in_thread(services.monitor.stop),
         ),
         Component(
+            "performance",
+            partial(_performance, services),
+            _in_thread(partial(_start_performance, services)),
+            _in_thread(services.load.stop),
+        ),
+        Component(
             "recheck",
             partial(_recheck, services),
             _in_thread(services.recheck.start),
@@ -304,3 +310,15 @@ def _health(services: Services) -> Condition:
     if look is None or not look.findings:
         return _ready("Nothing is wrong")
     return _degraded("; ".join(one.sentence for one in look.findings))
+
+
+def _start_performance(services: Services) -> None:
+    services.measures.start()
+    services.load.start()
+
+
+def _performance(services: Services) -> Condition:
+    if services.load.failure is not None:
+        return _degraded(f"The load is not recorded: {services.load.failure}")
+    seconds = services.settings.samples_seconds
+    return _ready(f"The load is recorded every {seconds:g} s" if services.load.active else "The load is not recorded")

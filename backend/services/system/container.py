@@ -29,6 +29,8 @@ from backend.services.models.availability import ModelUsage
 from backend.services.models.cleanup import StorageCleanup
 from backend.services.models.fallback import FallbackAdvisor
 from backend.services.models.recheck import Recheck
+from backend.services.performance.measures import Measures
+from backend.services.performance.sampling import LoadSampling
 from backend.services.planning.advisor import OptimizationAdvisor
 from backend.services.planning.resource_check import ResourceCheck, check_resources
 from backend.services.system.found_videos import FoundVideos
@@ -44,6 +46,7 @@ from backend.store.clients.answers import AnswerStore
 from backend.store.download_orders import DownloadOrders
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore, UsageStore
+from backend.store.performance.ended_tasks import EndedTasks
 from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerInfo, WorkerStore
 
@@ -143,6 +146,9 @@ class Services:
     keys: KeyRing
     key_store: KeyStore
     key_usage: UsageOfKeys
+    load: LoadSampling
+    measures: Measures
+    ended: EndedTasks
     started: float = field(default_factory=time.monotonic)
 
     @property

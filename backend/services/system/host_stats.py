@@ -15,6 +15,7 @@ import psutil
 from backend.core.planning.hardware import Gpu, detect_hardware
 from backend.models.lora.catalogue import Lora
 from backend.services.planning.resource_check import ResourceUsage
+from backend.store.performance.samples import Load
 
 SHARED_SECONDS = 0.4
 GIB = 1024**3
@@ -57,6 +58,13 @@ class HostReading:
     def vram_percent(self) -> float:
         """Share of GPU memory in use."""
         return round(100 * self.vram_used_mb / self.vram_total_mb, 1) if self.vram_total_mb else 0.0
+
+    @property
+    def load(self) -> Load:
+        """The figures that are kept over time; a card's are None without one."""
+        figures = (self.gpu_percent, self.vram_used_mb, self.vram_total_mb, self.vram_percent)
+        of_card = figures if self.gpus else (None, None, None, None)
+        return Load(self.cpu_percent, self.ram_used_gb, self.ram_total_gb, self.ram_percent, *of_card)
 
 
 class HostStats:

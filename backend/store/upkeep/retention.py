@@ -15,7 +15,7 @@ from backend.core.domain import TERMINAL, EventType, TaskStatus
 from backend.core.settings import Settings
 from backend.store.clients.answers import old_answers
 from backend.store.engine import Database
-from backend.store.tables import answers, database_now, events, outputs, tasks, workers
+from backend.store.tables import answers, database_now, events, load_samples, outputs, tasks, workers
 from backend.store.tasks import KEY_SECONDS
 
 #: Most rows that one transaction deletes.
@@ -33,6 +33,7 @@ class RowLimits:
     hidden_days: float  #: tasks that left the queue view and have no video, with all their events
     workers_hours: float  #: silent workers in the register
     database_mb: float  #: above this size, the progress events of all ended tasks go, oldest first
+    samples_days: float = 0.0  #: samples of the load
 
     @classmethod
     def of(cls, settings: Settings) -> RowLimits:
@@ -42,6 +43,7 @@ class RowLimits:
             settings.keep_hidden_days,
             settings.keep_workers_hours,
             settings.database_mb,
+            settings.keep_samples_days,
         )
 
 
@@ -52,6 +54,7 @@ class Rows:
     progress_events: int = 0
     tasks: int = 0
     workers: int = 0
+    samples: int = 0
     size_bytes: int = 0
     free_bytes: int = 0  #: of these, unused
 
@@ -60,7 +63,8 @@ class Rows:
         """Describe what can be deleted."""
         return (
             f"{self.size_bytes / _MB:.1f} MB, {self.free_bytes / _MB:.1f} MB unused; old: {self.progress_events} "
-            f"progress events, {self.tasks} removed tasks without a video, {self.workers} silent workers"
+            f"progress events, {self.tasks} removed tasks without a video, {self.workers} silent workers, "
+            f"{self.samples} samples of the load"
         )
 
 
@@ -79,8 +83,8 @@ class Retention:
 
         with self._database.read() as connection:
             progress, gone = count(_old_progress(limits.progress_days)), count(_old_tasks(limits))
-            silent = count(_old_workers(limits))
-        return Rows(progress, gone, silent, *self._sizes())
+            silent, samples = count(_old_workers(limits)), count(_old_samples(limits))
+        return Rows(progress, gone, silent, samples, *self._sizes())
 
     def sweep(self, limits: RowLimits, stopping: Callable[[], bool] = lambda: False) -> Rows:
         """Delete what is old, batch after batch, until `stopping`; return what was deleted.
@@ -96,8 +100,10 @@ class Retention:
         for tokens in self._batches(answers.c.token, old, stopping):
             with self._database.begin() as connection:
                 connection.execute(delete(answers).where(answers.c.token.in_(tokens)))
+        old_samples = self._batches(load_samples.c.id, _old_samples(limits), stopping)
+        samples = sum(self._delete_samples(ids) for ids in old_samples)
         self._give_pages_back(stopping)
-        return Rows(progress, gone, silent, *self._sizes())
+        return Rows(progress, gone, silent, samples, *self._sizes())
 
     def _delete_progress(self, query: Select[Any] | None, stopping: Callable[[], bool]) -> int:
         deleted = 0
@@ -128,6 +134,10 @@ class Retention:
     def _delete_workers(self, ids: list[Any]) -> int:
         with self._database.begin() as connection:
             return connection.execute(delete(workers).where(workers.c.id.in_(ids))).rowcount
+
+    def _delete_samples(self, ids: list[Any]) -> int:
+        with self._database.begin() as connection:
+            return connection.execute(delete(load_samples).where(load_samples.c.id.in_(ids))).rowcount
 
     def _batches(
         self, key: ColumnElement[Any], query: Select[Any] | None, stopping: Callable[[], bool]
@@ -196,3 +206,9 @@ def _old_workers(limits: RowLimits) -> Select[Any] | None:
         return None
     busy = exists().where(tasks.c.worker_id == workers.c.id, tasks.c.status == TaskStatus.PROCESSING)
     return select(workers.c.id).where(workers.c.seen_at < database_now() - limits.workers_hours * _HOUR, ~busy)
+
+
+def _old_samples(limits: RowLimits) -> Select[Any] | None:
+    if not limits.samples_days:
+        return None
+    return select(load_samples.c.id).where(load_samples.c.taken_at < database_now() - limits.samples_days * _DAY)
