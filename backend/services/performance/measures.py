@@ -152,6 +152,8 @@ class Measures:
             return
         if event.type is EventType.ATTEMPT_LOST:
             self._lost.inc()
+            if not event.data.get("will_retry"):
+                return  # the event that ends the task is next, and takes the seconds
         began = self._since.pop(task.id, None) if event.type in RELEASING else None
         if began is None and event.type in (EventType.COMPLETED, EventType.FAILED):
             began = task.started_at  # it began before this process did
