@@ -120,6 +120,7 @@ def test_reading_changes_nothing(served: Served) -> None:
                         preset_id="balanced",
                         video_id=task_id,
                         model="t2v",
+                        metric_type="generation_time",
                     ),
                 )
                 called += 1

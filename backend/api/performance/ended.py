@@ -21,7 +21,7 @@ from backend.core.catalogue.table import find_model
 from backend.core.domain import TaskStatus, utcnow
 from backend.services.performance.summary import TaskFigures, figures
 from backend.services.system.container import Services
-from backend.store.performance.ended_tasks import Period
+from backend.store.performance.ended_tasks import EndedPeriod
 
 router = Routes(prefix="/performance", tags=["performance"])
 
@@ -229,7 +229,7 @@ def active_operations(services: ServicesDep) -> Envelope[RunningTasks]:
     return envelope(RunningTasks(count=len(shown), operations=shown))
 
 
-def ended_rows(services: Services, hours: float) -> tuple[Period, list[TaskFigures]]:
+def ended_rows(services: Services, hours: float) -> tuple[EndedPeriod, list[TaskFigures]]:
     """Return the tasks of the caller that ended in the last hours, newest first."""
     period = services.ended.of_last(hours, MOST_TASKS)
     return period, figures(period.tasks)

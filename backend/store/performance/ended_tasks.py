@@ -41,7 +41,7 @@ class EndedTask:
 
 
 @dataclass(frozen=True, slots=True)
-class Period:
+class EndedPeriod:
     """The tasks that ended in a period that ends now, by the database's clock."""
 
     start: datetime
@@ -56,7 +56,7 @@ class EndedTasks:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def of_last(self, hours: float, most: int) -> Period:
+    def of_last(self, hours: float, most: int) -> EndedPeriod:
         """Return the newest `most` tasks of the caller that ended in the last hours."""
         with self._database.read() as connection:
             now = float(connection.execute(select(database_now())).scalar_one())
@@ -75,4 +75,4 @@ class EndedTasks:
                 )
             }
         ended_tasks = [EndedTask(task, made.get(task.id)) for task in found]
-        return Period(moment(start), moment(now), ended_tasks, count - len(ended_tasks))
+        return EndedPeriod(moment(start), moment(now), ended_tasks, count - len(ended_tasks))
