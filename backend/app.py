@@ -26,7 +26,7 @@ from backend.api.http.request_context import RequestContext
 from backend.api.http.routing import Routes
 from backend.api.http.shapes import ErrorBody
 from backend.api.legacy import paths
-from backend.api.live import websocket
+from backend.api.live import stream, websocket
 from backend.api.loras import routes as loras
 from backend.api.models import advice as model_advice
 from backend.api.models import capabilities
@@ -129,7 +129,7 @@ def create_app(
     api = Routes(prefix="/api/v1")
     for router in _ROUTERS:
         api.include_router(router)
-    for router in (api, health.probes, gallery.thumbnails, websocket.router, paths.router):
+    for router in (api, health.probes, gallery.thumbnails, websocket.router, stream.router, paths.router):
         app.include_router(router)
     app.include_router(front_page.router)
     install_docs(app)

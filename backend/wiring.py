@@ -8,8 +8,9 @@ from __future__ import annotations
 from functools import partial
 
 from backend.api.live.download_feed import publish_download
-from backend.api.live.task_feed import ALERTS_TOPIC
-from backend.api.live.websocket import ConnectionManager
+from backend.api.live.manager import ConnectionManager
+from backend.api.live.messages import ALERTS_TOPIC
+from backend.api.live.state_feed import StateFeed
 from backend.core.config.download_limit import stored_downloads
 from backend.core.config.file import ConfigFile
 from backend.core.config.generation_policy import stored_policy
@@ -89,7 +90,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
     videos = FoundVideos(home, VideoRegister(database))
     config_policy, surroundings = stored_policy(config), Surroundings(home)
     key_store = KeyStore(database)
-    sockets = ConnectionManager(settings, tasks, events, stats)
+    sockets = ConnectionManager(settings, tasks, events, stats, StateFeed(lambda: services))
 
     def living() -> list[WorkerInfo]:
         return [one for one in workers.alive(settings.lease_seconds) if not one.is_dead()]

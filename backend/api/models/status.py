@@ -325,7 +325,7 @@ def list_models(services: ServicesDep) -> ModelList:
 @router.get("/status/detailed", summary="Status and use of all models")
 def detailed_statuses(services: ServicesDep) -> DetailedStatuses:
     """Return the status and the use of every model."""
-    states, scene = services.models.states(), _context(services)
+    states, scene = services.models.states(), model_context(services)
     totals = model_totals(states, scene)
     return DetailedStatuses(
         models={state.spec.id: model_details(state, scene) for state in states},
@@ -337,7 +337,7 @@ def detailed_statuses(services: ServicesDep) -> DetailedStatuses:
 @router.get("/status", summary="Status of all models")
 def statuses(services: ServicesDep) -> ModelStatuses:
     """Return whether each model is installed, loaded and in use."""
-    states, scene = services.models.states(), _context(services)
+    states, scene = services.models.states(), model_context(services)
     return ModelStatuses(
         models={state.spec.id: model_status(state, scene) for state in states},
         total_models=len(states),
@@ -350,13 +350,13 @@ def statuses(services: ServicesDep) -> ModelStatuses:
 @router.get("/status/{model_type}", summary="Status of one model")
 def status(model_type: ModelName, services: ServicesDep) -> ModelStatus:
     """Return whether a model is installed, loaded and in use. An unknown name is rejected."""
-    return model_status(services.models.state(find_model(model_type)), _context(services))
+    return model_status(services.models.state(find_model(model_type)), model_context(services))
 
 
 @router.get("/summary", summary="Model totals")
 def summary(services: ServicesDep) -> ModelsSummary:
     """Return the totals and a short status of each model."""
-    states, scene = services.models.states(), _context(services)
+    states, scene = services.models.states(), model_context(services)
     totals = model_totals(states, scene)
     return ModelsSummary(
         models_summary=totals,
@@ -392,7 +392,8 @@ def health(services: ServicesDep) -> ModelsHealth:
     )
 
 
-def _context(services: Services) -> ModelContext:
+def model_context(services: Services) -> ModelContext:
+    """Read what is known about the models besides their files."""
     active = (task for status in TaskStatus if status not in TERMINAL for task in services.tasks.list(status))
     return ModelContext(
         workers=services.living_workers(),
