@@ -4,6 +4,7 @@ config.json. Nothing else reads the environment.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 import re
@@ -73,6 +74,20 @@ class Settings(BaseSettings):
     trusted_proxies: list[str] = Field(
         default_factory=lambda: ["127.0.0.1", "::1"],
         description="Addresses or networks of proxies whose `X-Forwarded-*` headers are believed (JSON list); * is all",
+    )
+    outbound_hosts: list[str] = Field(
+        default_factory=list,
+        description="Hosts that webhooks may be at (JSON list): names, *.example.com, each with :port or any; * is "
+        "every public one; empty turns webhooks off",
+    )
+    outbound_networks: list[str] = Field(
+        default_factory=list,
+        description="Private networks that these hosts may be in, such as 192.168.1.0/24 (JSON list)",
+    )
+    webhook_secret: SecretStr | None = Field(
+        default=None,
+        description="Secret that signs messages to webhooks, as whsec_ and base64; two with a blank between them while "
+        "it is replaced; the default is one of this home's own",
     )
     keep_alive_seconds: int = Field(
         default=75,
@@ -202,6 +217,12 @@ class Settings(BaseSettings):
         ge=0,
         description="Size of the SQLite database above which progress events of ended tasks go early; 0 is no limit",
     )
+    keep_deliveries_days: float = Field(
+        default=30.0,
+        ge=0,
+        le=3650,
+        description="Days after which messages to webhooks that were delivered or given up go; 0 keeps them",
+    )
     keep_uploads_hours: float = Field(
         default=1.0, gt=0, le=8760, description="Hours after which an uploaded image that no task uses is deleted"
     )
@@ -233,6 +254,16 @@ class Settings(BaseSettings):
         if _DEVICE.fullmatch(device) is None:
             raise ValueError("must be auto, cpu, cuda or cuda:N")
         return device
+
+    @field_validator("outbound_networks")
+    @classmethod
+    def _networks(cls, networks: list[str]) -> list[str]:
+        for network in networks:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError:
+                raise ValueError("must be networks such as 192.168.1.0/24") from None
+        return networks
 
     @field_validator("root_path")
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backend.core.catalogue.table import MODELS
 from backend.core.domain import Output, Priority, Progress, Stage, Task, new_task_id
-from backend.core.requests.forms import RequestDraft
+from backend.core.requests.forms import RequestDraft, Webhook
 from backend.core.requests.rules import resolve_request
 from backend.store.tasks import TaskStore
 
@@ -20,6 +20,7 @@ def submit(
     max_attempts: int = 3,
     key: str | None = None,
     model: str = "tiny-t2v-a14b",
+    webhook: Webhook | None = None,
 ) -> Task:
     """Queue a small task; equal prompts are equal requests."""
     draft = RequestDraft(prompt=prompt, seed=7)
@@ -32,6 +33,7 @@ def submit(
         max_attempts=max_attempts,
         fingerprint=request.digest,
         idempotency_key=key,
+        webhook=webhook,
     )
 
 

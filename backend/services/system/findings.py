@@ -17,6 +17,7 @@ from backend.core.planning.hardware import Gpu
 from backend.core.settings import Settings
 from backend.services.system.host_stats import HostStats
 from backend.services.system.surroundings import Surroundings
+from backend.store.clients.deliveries import DeliveryState, DeliveryStore
 from backend.store.engine import Database
 from backend.store.upkeep.task_health import TaskHealth, TaskHealthStore
 from backend.store.workers import WorkerInfo, WorkerState, WorkerStore
@@ -27,6 +28,7 @@ PERIOD_SECONDS: Final = 3600.0
 _MANY, _MOST = 3, 0.5
 #: A task that could start beside an idle worker does so within moments. After this long, in seconds, it is stuck.
 STUCK_SECONDS: Final = 300.0
+_DAY_SECONDS: Final = 86_400.0
 MEMORY_PERCENT: Final = 95.0
 #: Degrees Celsius at which cards of NVIDIA protect themselves by slowing down.
 HOT_CELSIUS: Final = 90
@@ -89,6 +91,7 @@ class Examination:
         self._settings = settings
         self._tasks = TaskHealthStore(database)
         self._workers = WorkerStore(database)
+        self._deliveries = DeliveryStore(database)
         self._surroundings = surroundings
         self._stats = stats or HostStats(settings.paths.root)
         self._ecc = {gpu.index: gpu.ecc_errors for gpu in self._stats.read().gpus}
@@ -165,9 +168,23 @@ class Examination:
                 FailureType.PIPELINE,
                 "Read the last words of the worker in the events of these tasks, and the server's log.",
             )
+        yield from self._messages()
         alive = {one.id for one in self._workers.alive(self._settings.lease_seconds)}
         for worker in workers:
             yield from self._worker(worker, health, answers=worker.id in alive)
+
+    def _messages(self) -> Iterator[HealthFinding]:
+        """Report messages to webhooks that were given up within a day."""
+        count = self._deliveries.counts(_DAY_SECONDS)[DeliveryState.FAILED]
+        newest = self._deliveries.list(states=(DeliveryState.FAILED,), limit=1) if count else []
+        for one in newest:
+            yield HealthFinding(
+                "webhooks",
+                f"{count} message{'' if count == 1 else 's'} to webhooks could not be delivered within the last day; "
+                f"the newest, to {one.host}: {one.reason}",
+                FailureType.NETWORK,
+                "`wan22 webhooks list --failed` lists them, and `wan22 webhooks redeliver ID` sends one again.",
+            )
 
     def _worker(self, worker: WorkerInfo, health: TaskHealth, *, answers: bool) -> Iterator[HealthFinding]:
         if worker.is_dead():

@@ -9,13 +9,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, or_, select
+from sqlalchemy import Column, ColumnElement, Select, and_, delete, exists, func, or_, select
 
 from backend.core.domain import TERMINAL, EventType, TaskStatus
 from backend.core.settings import Settings
 from backend.store.clients.answers import old_answers
+from backend.store.clients.deliveries import old_deliveries
 from backend.store.engine import Database
-from backend.store.tables import answers, database_now, events, load_samples, outputs, tasks, workers
+from backend.store.tables import (
+    answers,
+    database_now,
+    deliveries,
+    events,
+    load_samples,
+    outputs,
+    tasks,
+    webhooks,
+    workers,
+)
 from backend.store.tasks import KEY_SECONDS
 
 #: Most rows that one transaction deletes.
@@ -34,6 +45,7 @@ class RowLimits:
     workers_hours: float  #: silent workers in the register
     database_mb: float  #: above this size, the progress events of all ended tasks go, oldest first
     samples_days: float = 0.0  #: samples of the load
+    deliveries_days: float = 0.0  #: messages to webhooks that were delivered or given up
 
     @classmethod
     def of(cls, settings: Settings) -> RowLimits:
@@ -44,6 +56,7 @@ class RowLimits:
             settings.keep_workers_hours,
             settings.database_mb,
             settings.keep_samples_days,
+            settings.keep_deliveries_days,
         )
 
 
@@ -96,10 +109,10 @@ class Retention:
         progress += self._delete_by_size(limits, stopping)
         gone = sum(self._delete_tasks(ids) for ids in self._batches(tasks.c.id, _old_tasks(limits), stopping))
         silent = sum(self._delete_workers(ids) for ids in self._batches(workers.c.id, _old_workers(limits), stopping))
-        old = select(answers.c.token).where(old_answers())
-        for tokens in self._batches(answers.c.token, old, stopping):
-            with self._database.begin() as connection:
-                connection.execute(delete(answers).where(answers.c.token.in_(tokens)))
+        for key, old in _owed_to_clients(limits):
+            for ids in self._batches(key, select(key).where(old), stopping):
+                with self._database.begin() as connection:
+                    connection.execute(delete(key.table).where(key.in_(ids)))
         old_samples = self._batches(load_samples.c.id, _old_samples(limits), stopping)
         samples = sum(self._delete_samples(ids) for ids in old_samples)
         self._give_pages_back(stopping)
@@ -128,7 +141,8 @@ class Retention:
         with self._database.begin() as connection:
             held = set(connection.execute(select(outputs.c.task_id).where(outputs.c.task_id.in_(ids))).scalars())
             free = [one for one in ids if one not in held]
-            connection.execute(delete(events).where(events.c.task_id.in_(free)))
+            for table in (events, webhooks):
+                connection.execute(delete(table).where(table.c.task_id.in_(free)))
             return connection.execute(delete(tasks).where(tasks.c.id.in_(free))).rowcount
 
     def _delete_workers(self, ids: list[Any]) -> int:
@@ -177,6 +191,13 @@ class Retention:
                 for _ in range(min(free, PAGES)):
                     # The driver takes one step of a statement without columns, and each step frees one page.
                     connection.exec_driver_sql("PRAGMA incremental_vacuum(1)")
+
+
+def _owed_to_clients(limits: RowLimits) -> Iterator[tuple[Column[Any], ColumnElement[bool]]]:
+    """Yield the key of each table of what was owed to clients, and which of its rows are old."""
+    yield answers.c.token, old_answers()
+    if limits.deliveries_days:
+        yield deliveries.c.number, old_deliveries(limits.deliveries_days)
 
 
 def _progress(which: ColumnElement[bool]) -> Select[Any]:
