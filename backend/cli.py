@@ -62,6 +62,8 @@ def _root(
         out.print(__version__)
         raise typer.Exit
     AUTHOR.set(f"wan22 {context.invoked_subcommand}")
+    if not structlog.is_configured():  # records go to stderr: standard output is what the command prints
+        structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     if context.invoked_subcommand not in _REPORT_THEMSELVES and not {"-h", "--help"} & {*sys.argv}:
         for fault in _ignored(load_settings()):
             err.print(f"warning: {fault}", style="yellow", markup=False, highlight=False)

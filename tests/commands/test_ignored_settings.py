@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ def test_doctor_lists_the_same(home: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("WAN22_HOMES", "/")
     done = invoke("doctor", "--offline", "--json", home=home)
     assert done.returncode == 1
+    json.loads(done.stdout)  # and nothing else is printed there, whatever is logged
     for sentence in PLACES:
         assert sentence in done.stdout
     assert "did you mean WAN22_HOME?" in done.stdout
