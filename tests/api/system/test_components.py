@@ -36,6 +36,7 @@ ORDER = [
     "downloads",
     "workers",
     "health",
+    "performance",
     "recheck",
 ]
 
