@@ -16,6 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from backend import __version__
+from backend.api.gallery import marks, selection, videos
 from backend.api.http.addressing import Addressing
 from backend.api.http.content_type import JsonRecognition
 from backend.api.http.errors import install_error_handlers
@@ -47,7 +48,7 @@ from backend.api.system import (
     session,
     workers,
 )
-from backend.api.tasks import control, gallery, generation, policy, prompts, queue
+from backend.api.tasks import control, generation, policy, presets, prompts, queue
 from backend.core.planning.hardware import HardwareProfile
 from backend.core.settings import Settings
 from backend.services.system.container import LocalWorker
@@ -58,9 +59,14 @@ _ROUTERS = (
     generation.router,
     policy.router,
     prompts.router,
+    presets.router,
+    presets.history,
     control.router,
     queue.router,
-    gallery.router,
+    selection.router,
+    marks.router,
+    marks.board_routes,
+    videos.router,
     generation.image_routes,
     model_status.router,
     model_downloads.router,
@@ -140,7 +146,7 @@ def create_app(
         api.include_router(router)
     for router in (api, openai_videos.router, openai_models.router):
         app.include_router(router)
-    for router in (health.probes, exposition.metrics, gallery.thumbnails, websocket.router, paths.router):
+    for router in (health.probes, exposition.metrics, videos.thumbnails, websocket.router, paths.router):
         app.include_router(router)
     install_pages(app)
     return app

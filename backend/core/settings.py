@@ -202,6 +202,12 @@ class Settings(BaseSettings):
         ge=0,
         description="Size of the SQLite database above which progress events of ended tasks go early; 0 is no limit",
     )
+    trash_days: float = Field(
+        default=7.0, ge=0, le=3650, description="Days for which deleted videos can be restored; 0 deletes them at once"
+    )
+    keep_prompts: int = Field(
+        default=1000, ge=0, le=100_000, description="Prompts in the history, beside favourites; 0 remembers none"
+    )
     keep_uploads_hours: float = Field(
         default=1.0, gt=0, le=8760, description="Hours after which an uploaded image that no task uses is deleted"
     )

@@ -35,10 +35,11 @@ from backend.core.requests.rules import MAX_VARIATIONS
 from backend.store.access.ownership import key_of_caller, own_tasks
 from backend.store.access.usage import refuse_beyond_limits
 from backend.store.control import WAITING, QueueControl
+from backend.store.kept_requests import remember_prompt
 from backend.store.leases import UNTOUCHED, end_failed
 from backend.store.order import DUE, QUEUE_ORDER, READY, TASKS, before, find, held, places, position, visible
 from backend.store.rows import readable, storable, to_task
-from backend.store.tables import database_now, events, outputs, tasks
+from backend.store.tables import database_now, events, gallery, outputs, tasks
 from backend.store.transition import append, apply
 
 #: How long an idempotency key outlives its task in the queue view; a client that lost an answer has retried by then.
@@ -47,10 +48,10 @@ KEY_SECONDS: Final = 86_400.0
 REPEAT_SECONDS: Final = 600.0
 #: How many of the newest tasks are looked at for the first attempt: the search must not keep other writers waiting.
 _LOOKED_AT: Final = 1000
-#: Tasks that stand for a video: not yet finished ones in the queue view, and all whose video is there.
+#: Tasks that stand for a video: not yet finished ones in the queue view, and all with a video outside the trash.
 _VIDEOS: Final = or_(
     tasks.c.deleted_at.is_(None) & (tasks.c.status != TaskStatus.COMPLETED),
-    exists().where(outputs.c.task_id == tasks.c.id),
+    exists().where(gallery.c.task_id == tasks.c.id, gallery.c.trashed_at.is_(None)),
 )
 _NEWEST_EVENT: Final = "newest event"  # stands beside the states in what `tally` reads
 #: In the class below, `list` is a method.
@@ -67,6 +68,7 @@ class HowQueued(TypedDict):
     fingerprint: str  #: hash of the user's input, to distinguish a repeated submission from a reused key
     idempotency_key: NotRequired[str | None]
     repeated: NotRequired[bool]  #: whether the client repeats a call without a key, because it got no answer
+    keep_prompts: NotRequired[int]  #: length of the history that the prompt becomes part of; 0 = it does not
 
 
 class TaskStore(QueueControl):
@@ -100,6 +102,8 @@ class TaskStore(QueueControl):
                 row or _insert(connection, task_id, request, own_key, how)
                 for row, own_key, (task_id, request) in zip(known, keys, new, strict=True)
             ]
+            if known[:1] == [None]:  # variations are one use
+                remember_prompt(connection, new[0][1], how.get("keep_prompts", 0))
             fault_point("submit.before_commit")
         fault_point("submit.after_commit")
         return [to_task(row) for row in made]

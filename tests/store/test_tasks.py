@@ -20,8 +20,8 @@ from backend.core.errors.lookups import IdempotencyConflict, OutputNotFound, Sta
 from backend.core.paths import Home
 from backend.store.engine import Database
 from backend.store.events import EventLog
+from backend.store.gallery.outputs import OutputStore
 from backend.store.leases import Loss
-from backend.store.outputs import OutputStore
 from backend.store.tables import tasks
 from backend.store.tasks import KEY_SECONDS, TaskStore
 from tests.store.samples import LEASE, at_step, claimed, output_of, submit

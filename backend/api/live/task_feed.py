@@ -19,6 +19,7 @@ from backend.services.downloads.state import Download, DownloadState
 
 PROGRESS_TOPIC = "generation_progress"
 ALERTS_TOPIC = "alerts"
+GALLERY_TOPIC = "gallery_updates"
 #: A stage in messages that is not a worker stage.
 STARTED_STAGE = "generation_started"
 _SNAPSHOT_WAITING = 100  # waiting tasks in a snapshot; the queue route lists them all
@@ -75,6 +76,7 @@ class TaskFeed:
             EventType.COMPLETED: self._completed,
             EventType.FAILED: self._failed,
             EventType.CANCELLED: self._cancelled,
+            EventType.OUTPUT_CHANGED: self._output_changed,
         }.get(event.type)
         notices = fold(event) if fold else []
         self._owners.pop(event.task_id, None)
@@ -217,6 +219,10 @@ class TaskFeed:
         result = {"error_message": message}
         # The stages known to clients lack "cancelled"; the status has it.
         return self._ended(event, self._of(event), TaskStatus.CANCELLED, Stage.FAILED, message, result)
+
+    def _output_changed(self, event: TaskEvent) -> list[Notice]:
+        data = event.data | {"output_id": event.task_id, "timestamp": iso(event.created_at)}
+        return [Notice("output_update", GALLERY_TOPIC, event.id, data)]
 
     def _ended(
         self, event: TaskEvent, live: LiveTask, status: TaskStatus, stage: Stage, message: str, result: dict[str, Any]

@@ -25,7 +25,7 @@ from backend.api.http.deps import ServicesDep
 from backend.api.http.errors import error_answer
 from backend.api.http.routing import Routes
 from backend.api.live.connection import GOING_AWAY, TOO_LARGE, TOO_SLOW, Connection, encode
-from backend.api.live.task_feed import ALERTS_TOPIC, PROGRESS_TOPIC, Notice, TaskFeed
+from backend.api.live.task_feed import ALERTS_TOPIC, GALLERY_TOPIC, PROGRESS_TOPIC, Notice, TaskFeed
 from backend.api.system.health import system_stats
 from backend.api.tasks.queue import queue_counts
 from backend.core.access.caller import Caller, acting_as
@@ -46,6 +46,7 @@ TOPICS: Final = (
     PROGRESS_TOPIC,
     QUEUE_TOPIC,
     ALERTS_TOPIC,
+    GALLERY_TOPIC,
     "model_status",
     "download_progress",
     "health_monitoring",
@@ -184,7 +185,7 @@ class ConnectionManager:
         answer = {"topic": topic, "subscribed": True, "message": f"Subscribed to {topic}"}
         await connection.send(encode("subscription_response", self._position, answer))
         replayable = after is not None and self._position - MAX_REPLAY <= after <= self._position
-        if replayable and after is not None and topic in (PROGRESS_TOPIC, QUEUE_TOPIC, ALERTS_TOPIC):
+        if replayable and after is not None and topic in (PROGRESS_TOPIC, QUEUE_TOPIC, ALERTS_TOPIC, GALLERY_TOPIC):
             await self._replay(connection, topic, after)
         # Nothing awaits from here on, so no event can slip between the snapshot and the live messages.
         elif topic == PROGRESS_TOPIC:

@@ -11,7 +11,7 @@ from backend.core.errors.lookups import TaskNotFound
 from backend.core.paths import Home
 from backend.store.engine import Database
 from backend.store.events import EventLog
-from backend.store.outputs import OutputStore
+from backend.store.gallery.outputs import OutputStore
 from backend.store.tasks import TaskStore
 from backend.store.upkeep import retention
 from backend.store.upkeep.retention import Retention, RowLimits
