@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from backend.commands.client import ApiClient
 
 #: Fields that a repeated request omits: their effect is already in its other fields.
-_LEFT_OUT = {"latents_of", "extends", "preset"}
+_LEFT_OUT = {"latents_of", "extends", "preset", "remix_of"}
 _VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".gif"})
 _NAME_A_VIDEO = ("Give the id of a video, which `wan22 list` shows, or a file that wan22 made.",)
 _ABSENT = "-"

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
 from PIL import Image
+from starlette.testclient import WebSocketDenialResponse
 
 from backend.app import create_app
 from backend.core.domain import Output, Progress, Stage, Task
@@ -116,7 +117,8 @@ def assert_error(response: Any, status: int, code: str | None = None) -> dict[st
     """Check that an answer is an error in the one shape, and return it."""
     assert response.status_code == status, response.text
     body: dict[str, Any] = response.json()
-    if response.request.url.path.startswith("/v1/"):
+    refused_socket = isinstance(response, WebSocketDenialResponse)  # it has no request
+    if not refused_socket and response.request.url.path.startswith("/v1/"):
         return _assert_openai_error(response, body, code)
     assert set(body) - {"actions"} == {"detail", "error", "message", "details", "suggestions", "request_id"}
     assert isinstance(body["detail"], str)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -43,7 +44,7 @@ def invoke(*arguments: str, home: Path | None = None) -> subprocess.CompletedPro
         stack.enter_context(redirect_stdout(printed))
         stack.enter_context(redirect_stderr(said))
         try:
-            main()
+            copy_context().run(main)  # what it says about itself ends with it
             status: object = 0
         except SystemExit as end:
             status = end.code

@@ -48,6 +48,7 @@ REQUEST = GenerationRequest(
     latents_of="an-output",
     extends="another-output",
     preset="pair",
+    remix_of="another-task",
 )
 
 
@@ -89,7 +90,7 @@ def test_the_api_understands_every_value_of_the_record() -> None:
         {"id": "single", "strength": 0.5, "strength_2": 0.25, "expert": "low"},
     ]
     elsewhere = {"model", "width", "height", "image", "end_image", "loras"}
-    provenance = {"latents_of", "extends", "preset"}
+    provenance = {"latents_of", "extends", "preset", "remix_of"}
     for field in fields(GenerationRequest):
         if field.name not in elsewhere | provenance:
             assert getattr(body, field.name) == getattr(REQUEST, field.name), field.name
@@ -142,7 +143,9 @@ def test_equal_records_differ_in_nothing() -> None:
 
 
 def test_values_that_are_not_in_the_frames_are_no_difference() -> None:
-    other = replace(REQUEST, fps=8.0, crf=30, keep_latents=False, latents_of=None, extends=None, preset=None)
+    other = replace(
+        REQUEST, fps=8.0, crf=30, keep_latents=False, latents_of=None, extends=None, preset=None, remix_of=None
+    )
     assert changed(record(), record(other)) == {}
 
 

@@ -116,7 +116,10 @@ def test_changed_limits_apply_at_the_next_sample(tmp_path: Path) -> None:
     gauge.vram = 92
     watch.poll()
     assert [(alert.level, alert.reading.place) for alert in watch.take()] == [(MemoryLevel.WARNING, Place.VRAM)]
-    (tmp_path / "config.json").write_text("{")  # a broken file has no limits; the defaults apply
+    (tmp_path / "config.json").write_text("{")  # while the file is broken, the limits in force stay
+    watch.poll()
+    assert watch.take() == []
+    (tmp_path / "config.json").write_text("{}")
     watch.poll()
     assert [(alert.level, alert.reading.place) for alert in watch.take()] == [(MemoryLevel.CRITICAL, Place.VRAM)]
 
