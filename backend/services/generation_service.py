@@ -277,7 +277,7 @@ class GenerationService:
 
     def prune_inputs(self) -> int:
         """Delete stored images that no task or video references any more; return the number deleted."""
-        return self._inputs.prune(self._tasks.image_ids())
+        return self._inputs.prune(self._tasks.images_in_use)
 
     @staticmethod
     def _model_bytes(state: ModelState, fetch: FetchFirst | None) -> int | None:

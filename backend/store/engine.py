@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection, create_engine, event, inspect, make_url
+from sqlalchemy import URL, Connection, Row, Select, create_engine, event, inspect, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -27,6 +27,8 @@ from backend.store.sqlite_file import SameFile, explain
 BUSY_SECONDS: Final = 10
 #: Size of the write-ahead log, in bytes, above which it is checkpointed into the database file.
 CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
+#: Rows that are read, or deleted, at once where a whole table is gone through.
+PAGE_ROWS: Final = 500
 #: Advisory lock that serialises PostgreSQL's writers as SQLite's are; any fixed number will do.
 WRITER_LOCK: Final = 0x77616E32
 #: What PostgreSQL itself gives up after; {0} is `BUSY_SECONDS`.
@@ -114,6 +116,25 @@ class Database:
                 connection.exec_driver_sql("BEGIN")
             yield connection
         self._checkpoint_if_due()
+
+    def pages(self, query: Select[Any]) -> Iterator[Sequence[Row[Any]]]:
+        """Yield the rows of a query a page at a time, in the order of its first column, which must be unique.
+
+        Each page is a read transaction of its own, so that neither memory nor the log grows with the table. What is
+        written meanwhile may be seen or not.
+
+        Raises:
+            StoreUnavailable: the database is broken or unreachable.
+        """
+        key, last = query.selected_columns[0], None
+        while True:
+            found = query if last is None else query.where(key > last)
+            with self.read() as connection:
+                rows = connection.execute(found.order_by(key).limit(PAGE_ROWS)).all()
+            if not rows:
+                return
+            yield rows
+            last = rows[-1][0]
 
     def migrate(self) -> None:
         """Bring the schema up to date, in one transaction. Cheap when it already is.

@@ -8,7 +8,7 @@ tasks from `control.py`. Knows nothing of processes or models.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Set
 from typing import Any, Final, NotRequired, TypedDict, Unpack
 
 from sqlalchemy import (
@@ -120,14 +120,18 @@ class TaskStore(QueueControl):
             raise IdempotencyConflict
         return [to_task(row) for row in rows]
 
-    def image_ids(self) -> set[str]:
-        """Return the ids of all images used by a task in the queue view or by a finished video."""
-        wanted = select(tasks.c.request).outerjoin(outputs, outputs.c.task_id == tasks.c.id)
+    def images_in_use(self, image_ids: Set[str]) -> set[str]:
+        """Return which of these images a task in the queue view or a finished video uses."""
+        used: set[str] = set()
+        wanted = select(tasks.c.id, tasks.c.request).outerjoin(outputs, outputs.c.task_id == tasks.c.id)
         wanted = wanted.where(tasks.c.deleted_at.is_(None) | outputs.c.task_id.is_not(None))
-        with self._database.read() as connection:
-            requests = connection.execute(wanted).scalars().all()
-        known = [request for request in requests if isinstance(request, dict)]
-        return {request[name] for request in known for name in ("image", "end_image") if request.get(name)}
+        for page in self._database.pages(wanted) if image_ids else ():
+            known = [row.request for row in page if isinstance(row.request, dict)]
+            used.update(request[name] for request in known for name in ("image", "end_image") if request.get(name))
+            used &= image_ids
+            if used == image_ids:
+                break
+        return used
 
     def get(self, task_id: str) -> Task:
         """Return one task.

@@ -12,12 +12,14 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.exc import StatementError
 
-from backend.core.domain import EventType, Priority, Stage, StopRequest, TaskStatus
+from backend.core.domain import EventType, Priority, Stage, StopRequest, TaskStatus, new_task_id
 from backend.core.errors.actions import resubmit
 from backend.core.errors.generation import GenerationFailed, OutOfMemory, WorkerStalled
 from backend.core.errors.interruptions import LeaseLost
 from backend.core.errors.lookups import IdempotencyConflict, OutputNotFound, StateConflict, TaskNotFound
 from backend.core.paths import Home
+from backend.core.requests.forms import GenerationRequest
+from backend.store import engine
 from backend.store.engine import Database
 from backend.store.events import EventLog
 from backend.store.leases import Loss
@@ -370,6 +372,32 @@ def test_clearing_takes_ended_tasks_only_and_keeps_videos(store: TaskStore, data
     assert store.clear_finished() == []
     assert [task.id for task in store.list()] == [waiting.id, running.id]
     assert [output.task_id for output in OutputStore(database, home).list()] == [done.id]
+
+
+def test_images_in_use_are_those_of_visible_tasks_and_of_videos(
+    store: TaskStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "PAGE_ROWS", 2)
+    waiting, removed, both, plain, done = (letter * 64 for letter in "abcde")
+    request = GenerationRequest.from_json(submit(store).request)
+    added = {
+        image: store.insert(
+            new_task_id(),
+            replace(request, image=image, end_image=end),
+            adjustments=(),
+            priority=Priority.NORMAL,
+            max_attempts=3,
+            fingerprint=image,
+        )
+        for image, end in ((done, None), (removed, None), (waiting, both))
+    }
+    store.request_cancel(added[removed].id)
+    claimed(store)
+    store.complete(added[done].id, claimed(store)[1], output_of(added[done].id))
+    store.clear_finished()
+    assert store.images_in_use({waiting, removed, both, plain, done}) == {waiting, both, done}
+    assert store.images_in_use({removed, plain}) == set()
+    assert store.images_in_use(set()) == set()
 
 
 def test_the_same_key_gives_the_same_task(store: TaskStore) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import struct
 import time
-from collections.abc import Set
+from collections.abc import Callable, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,14 +120,15 @@ class InputStore:
             raise InputMissing(f"The stored image {image_id[:12]} was changed on disk")
         return pixels
 
-    def prune(self, used: Set[str]) -> int:
-        """Delete images that are not in `used` and not recent; return the number deleted."""
+    def prune(self, in_use: Callable[[Set[str]], Set[str]]) -> int:
+        """Delete images that are neither recent nor in use; return the number deleted.
+
+        `in_use` returns which of the ids that it is given are used.
+        """
         deadline = time.time() - self._spare_seconds
-        spare = [
-            path
-            for path in self._home.inputs.iterdir()
-            if path.stem not in used and path.is_file() and path.stat().st_mtime < deadline
-        ]
+        old = [path for path in self._home.inputs.iterdir() if path.is_file() and path.stat().st_mtime < deadline]
+        used = in_use({path.stem for path in old})
+        spare = [path for path in old if path.stem not in used]
         for path in spare:
             path.unlink(missing_ok=True)
         if spare and self._owned is not None:

@@ -6,7 +6,7 @@ Only files that have the name of a task and hold the record of that same task; a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -20,6 +20,7 @@ from backend.core.files import replacing
 from backend.core.paths import Home
 from backend.core.record import PRODUCT, RunRecord
 from backend.core.requests.forms import GenerationRequest
+from backend.store.engine import PAGE_ROWS
 from backend.store.upkeep.adoption import VideoRegister
 from backend.store.upkeep.opening import videos_on_disk
 
@@ -49,28 +50,35 @@ class FoundVideos:
         Raises:
             StoreFailed: the database is not usable now.
         """
-        videos, added = videos_on_disk(self._home), []
-        for task_id in sorted(self._register.unknown(set(videos))):
+        added: list[str] = []
+        for video in self._unknown():
             if stopping():
                 break
+            task_id = video.stem
             try:
-                age = videos[task_id].stat().st_mtime_ns
+                age = video.stat().st_mtime_ns
                 if self._unreadable.get(task_id) == age:
                     continue
-                read = _read(videos[task_id], task_id)
+                read = _read(video, task_id)
             except OSError as error:
                 log.warning("video.not_read", task_id=task_id, error=error.strerror)
                 continue
             if read is None:
                 self._unreadable[task_id] = age
-                log.warning("video.not_adopted", file=videos[task_id].name, reason="it holds no record of its task")
+                log.warning("video.not_adopted", file=video.name, reason="it holds no record of its task")
             elif self._register.add(*read):
-                self._draw(videos[task_id], read[1])
+                self._draw(video, read[1])
                 added.append(task_id)
         self.added += len(added)
         if added:
             log.warning("video.adopted", videos=len(added), first=added[0])
         return Found(tuple(added), tuple(self._unreadable))
+
+    def _unknown(self) -> Iterator[Path]:
+        """Yield the videos that the database does not know; a page at a time, since there may be a million others."""
+        videos = videos_on_disk(self._home)
+        while page := {path.stem: path for path in islice(videos, PAGE_ROWS)}:
+            yield from (page[task_id] for task_id in sorted(self._register.unknown(set(page))))
 
     def faults(self) -> list[str]:
         """Return a sentence about the files that look like videos of tasks and could not be added."""

@@ -25,10 +25,13 @@ class VideoRegister:
     def unknown(self, task_ids: set[str]) -> set[str]:
         """Return the ids without an output whose task is unknown, or waits although its video is finished.
 
-        A task that runs or was given up is left to the worker, which writes or removes its video.
+        A task that runs or was given up is left to the worker, which writes or removes its video. Some hundred ids
+        at a time: they are parameters of one query.
         """
-        query = select(tasks.c.id, tasks.c.status, outputs.c.task_id).outerjoin(
-            outputs, outputs.c.task_id == tasks.c.id
+        query = (
+            select(tasks.c.id, tasks.c.status, outputs.c.task_id)
+            .outerjoin(outputs, outputs.c.task_id == tasks.c.id)
+            .where(tasks.c.id.in_(task_ids))
         )
         with self._database.read() as connection:
             known = {row[0] for row in connection.execute(query) if row[2] is not None or row[1] != TaskStatus.PENDING}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -65,10 +66,10 @@ class Restoration:
         return f"{self.reason}: it was replaced by {by} on {self.at}. {lost}{kept}"
 
 
-def videos_on_disk(home: Home) -> dict[str, Path]:
-    """Return the finished videos in the outputs folder by task id, also those that the database does not know."""
+def videos_on_disk(home: Home) -> Iterator[Path]:
+    """Yield the finished videos in the outputs folder, named by their tasks, whether the database knows them or not."""
     found = home.outputs.glob("*.mp4") if home.outputs.is_dir() else ()
-    return {path.stem: path for path in found if _TASK_ID.fullmatch(path.stem)}
+    return (path for path in found if _TASK_ID.fullmatch(path.stem))
 
 
 def open_database(database: Database, home: Home) -> Restoration | None:
@@ -163,8 +164,8 @@ def _fault(found: Inspection, file: Path, home: Home, backups: Backups) -> str |
     if found.condition is FileCondition.DAMAGED:
         return f"The database {file.name} is damaged ({found.reason})"
     word = "is missing" if found.condition is FileCondition.MISSING else "is empty"
-    if videos := videos_on_disk(home):
-        return f"The database {file.name} {word} although there are {len(videos)} videos in `outputs`"
+    if videos := sum(1 for _ in videos_on_disk(home)):
+        return f"The database {file.name} {word} although there are {videos} videos in `outputs`"
     if backups.list():
         return f"The database {file.name} {word} although there are copies of it in `backups`"
     log_file = file.with_name(f"{file.name}-wal")

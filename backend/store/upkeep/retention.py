@@ -18,8 +18,6 @@ from backend.store.engine import Database
 from backend.store.tables import answers, database_now, events, load_samples, outputs, tasks, workers
 from backend.store.tasks import KEY_SECONDS
 
-#: Most rows that one transaction deletes.
-BATCH: Final = 500
 #: Pages given back to the disk in one transaction.
 PAGES: Final = 256
 _DAY, _HOUR, _MB = 86_400.0, 3_600.0, 1e6
@@ -94,20 +92,18 @@ class Retention:
         """
         progress = self._delete_progress(_old_progress(limits.progress_days), stopping)
         progress += self._delete_by_size(limits, stopping)
-        gone = sum(self._delete_tasks(ids) for ids in self._batches(tasks.c.id, _old_tasks(limits), stopping))
-        silent = sum(self._delete_workers(ids) for ids in self._batches(workers.c.id, _old_workers(limits), stopping))
-        old = select(answers.c.token).where(old_answers())
-        for tokens in self._batches(answers.c.token, old, stopping):
+        gone = sum(self._delete_tasks(ids) for ids in self._batches(_old_tasks(limits), stopping))
+        silent = sum(self._delete_workers(ids) for ids in self._batches(_old_workers(limits), stopping))
+        for tokens in self._batches(select(answers.c.token).where(old_answers()), stopping):
             with self._database.begin() as connection:
                 connection.execute(delete(answers).where(answers.c.token.in_(tokens)))
-        old_samples = self._batches(load_samples.c.id, _old_samples(limits), stopping)
-        samples = sum(self._delete_samples(ids) for ids in old_samples)
+        samples = sum(self._delete_samples(ids) for ids in self._batches(_old_samples(limits), stopping))
         self._give_pages_back(stopping)
         return Rows(progress, gone, silent, samples, *self._sizes())
 
     def _delete_progress(self, query: Select[Any] | None, stopping: Callable[[], bool]) -> int:
         deleted = 0
-        for ids in self._batches(events.c.id, query, stopping):
+        for ids in self._batches(query, stopping):
             with self._database.begin() as connection:
                 deleted += connection.execute(delete(events).where(events.c.id.in_(ids))).rowcount
         return deleted
@@ -139,19 +135,12 @@ class Retention:
         with self._database.begin() as connection:
             return connection.execute(delete(load_samples).where(load_samples.c.id.in_(ids))).rowcount
 
-    def _batches(
-        self, key: ColumnElement[Any], query: Select[Any] | None, stopping: Callable[[], bool]
-    ) -> Iterator[list[Any]]:
+    def _batches(self, query: Select[Any] | None, stopping: Callable[[], bool]) -> Iterator[list[Any]]:
         """Yield the keys of a query, a batch at a time; found without a lock, and each row only once."""
-        last: Any = None
-        while query is not None and not stopping():
-            found = query if last is None else query.where(key > last)
-            with self._database.read() as connection:
-                ids = list(connection.execute(found.order_by(key).limit(BATCH)).scalars())
-            if not ids:
+        for rows in () if query is None or stopping() else self._database.pages(query):
+            yield [row[0] for row in rows]
+            if stopping():
                 return
-            last = ids[-1]
-            yield ids
 
     def _sizes(self) -> tuple[int, int]:
         """Return the bytes of the database, and how many of them are unused."""

@@ -5,7 +5,7 @@ Opens the file read-only, so that a copy stays what it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,13 +16,13 @@ from backend.core.domain import Task
 from backend.core.errors.generation import TaskUnreadable
 from backend.core.errors.surroundings import StoreUnavailable
 from backend.core.requests.forms import GenerationRequest
+from backend.store.engine import PAGE_ROWS
 from backend.store.rows import strict_json, to_event, to_output, to_task
 from backend.store.sqlite_file import open_to_read
 from backend.store.tables import events, outputs, tasks
 
 #: Most rows that are listed; a longer list helps nobody.
 LISTED: Final = 20
-_BATCH: Final = 500
 
 
 def unreadable_rows(path: Path, stop: Callable[[], bool] = lambda: False) -> list[str]:
@@ -52,19 +52,27 @@ def unreadable_rows(path: Path, stop: Callable[[], bool] = lambda: False) -> lis
 def _of_table(
     engine: Engine, table: Table, key: ColumnElement[Any], read: Callable[[Row[Any]], object], stop: Callable[[], bool]
 ) -> list[str]:
-    with engine.connect() as connection:
-        keys = connection.execute(select(key).order_by(key)).scalars().all()
     found: list[str] = []
-    for start in range(0, len(keys), _BATCH):
-        if stop():
+    for batch in _keys(engine, key):
+        if stop() or len(found) >= LISTED:
             break
-        batch = keys[start : start + _BATCH]
         if _fault(engine, table, key, batch, read) is not None:
             faults = ((one, _fault(engine, table, key, [one], read)) for one in batch)
             found += [f"{table.name} {_shown(one)}: {fault}" for one, fault in faults if fault is not None]
-        if len(found) >= LISTED:
-            break
     return found
+
+
+def _keys(engine: Engine, key: ColumnElement[Any]) -> Iterator[Sequence[Any]]:
+    """Yield all keys of a table, in order, some hundred at a time."""
+    last: list[Any] = []
+    while True:
+        after = [key > one for one in last]
+        with engine.connect() as connection:
+            keys = connection.execute(select(key).where(*after).order_by(key).limit(PAGE_ROWS)).scalars().all()
+        if not keys:
+            return
+        yield keys
+        last = [keys[-1]]
 
 
 def _fault(

@@ -22,6 +22,7 @@ from backend.core.requests.rules import resolve_request
 from backend.core.settings import Settings, load_settings
 from backend.services.media.images import InputStore
 from backend.services.media.video_encoder import VideoEncoder
+from backend.services.system import found_videos
 from backend.services.system.found_videos import Found, FoundVideos
 from backend.services.system.janitor import Janitor
 from backend.store.engine import Database
@@ -51,7 +52,7 @@ class Keeper:
         self.janitor = Janitor(self.settings, self.home, self.database, self.tasks, self.videos, self._prune)
 
     def _prune(self) -> int:
-        return self.images.prune(self.tasks.image_ids())
+        return self.images.prune(self.tasks.images_in_use)
 
 
 @pytest.fixture
@@ -128,6 +129,17 @@ def test_a_waiting_task_whose_video_is_finished_is_completed(keeper: Keeper) -> 
     assert numbers == [1, 2, 3]
     assert keeper.tasks.get(running.id).status is TaskStatus.PROCESSING
     assert keeper.tasks.get(failed.id).status is TaskStatus.CANCELLED
+
+
+def test_a_folder_of_videos_is_gone_through_page_by_page(keeper: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(found_videos, "PAGE_ROWS", 2)
+    known, *unknown = (new_task_id() for _ in range(5))
+    make_video(keeper.home.video_of(known), known, request_of())
+    keeper.videos.adopt()
+    for task_id in unknown:
+        make_video(keeper.home.video_of(task_id), task_id, request_of())
+    assert set(keeper.videos.adopt().added) == set(unknown)
+    assert len(keeper.outputs.list()) == 5
 
 
 def test_files_that_are_not_the_video_of_their_task_are_left_alone(keeper: Keeper) -> None:

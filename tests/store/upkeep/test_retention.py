@@ -9,11 +9,11 @@ from backend.core.domain import EventType, Task, TaskStatus
 from backend.core.errors.generation import OutOfMemory
 from backend.core.errors.lookups import TaskNotFound
 from backend.core.paths import Home
+from backend.store import engine
 from backend.store.engine import Database
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
-from backend.store.upkeep import retention
 from backend.store.upkeep.retention import Retention, RowLimits
 from backend.store.workers import WorkerState, WorkerStore
 from tests.store.samples import at_step, claimed, output_of, submit
@@ -134,7 +134,7 @@ def test_nothing_goes_without_limits(database: Database, store: TaskStore) -> No
 def test_other_writers_get_their_turn_between_batches_and_a_stop_ends_the_round(
     database: Database, store: TaskStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "BATCH", 2)
+    monkeypatch.setattr(engine, "PAGE_ROWS", 2)
     task = run(store, steps=9)
     age(database, task.id, 8)
     looks: list[int] = []
@@ -159,7 +159,7 @@ def test_the_file_shrinks_and_a_large_one_loses_progress_early(
     database.checkpoint()
     assert database.file is not None
     large = database.file.stat().st_size
-    monkeypatch.setattr(retention, "BATCH", 1)
+    monkeypatch.setattr(engine, "PAGE_ROWS", 1)
     limits = RowLimits(progress_days=7, hidden_days=0, workers_hours=0, database_mb=large / 1e6 * 0.8)
     done = Retention(database).sweep(limits)
     database.checkpoint()
