@@ -31,6 +31,7 @@ from backend.api.models import advice as model_advice
 from backend.api.models import capabilities
 from backend.api.models import cleanup as model_cleanup
 from backend.api.models import downloads as model_downloads
+from backend.api.models import health as model_health
 from backend.api.models import status as model_status
 from backend.api.openai import models as openai_models
 from backend.api.openai import videos as openai_videos
@@ -63,6 +64,7 @@ _ROUTERS = (
     gallery.router,
     generation.image_routes,
     model_status.router,
+    model_health.router,
     model_downloads.router,
     model_cleanup.router,
     capabilities.router,

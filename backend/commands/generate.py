@@ -119,7 +119,7 @@ class VideoOptions:
         typer.Option(
             "--guidance",
             callback=finite,
-            help="Guidance scale (high-noise expert) [default: the model's own].",
+            help="Guidance scale (of the high-noise expert where there are two) [default: the model's own].",
             rich_help_panel=_LOOK,
         ),
     ] = None

@@ -23,6 +23,7 @@ from backend.core.errors.access import TooMuch
 from backend.core.errors.base import Action, WanError
 from backend.core.errors.lookups import NotFound, VideoBeingCancelled
 from backend.core.errors.requests import (
+    INVALID_JSON,
     BodyTooLarge,
     ImageNotAccepted,
     ImageRequired,
@@ -61,6 +62,7 @@ _OLDER_WORDS = {
     ("model_type", "missing"): "Model type is required",
     ("lora_strength", "greater_than_equal"): "LoRA strength must be between 0.0 and 2.0",
     ("lora_strength", "less_than_equal"): "LoRA strength must be between 0.0 and 2.0",
+    ("lora_strength", "finite_number"): "LoRA strength must be between 0.0 and 2.0",
 }
 
 
@@ -186,6 +188,8 @@ def install_error_handlers(app: FastAPI) -> None:
     async def on_http_error(request: Request, error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             raise error
+        if error.status_code == HTTPStatus.BAD_REQUEST and "json" in request.headers.get("content-type", ""):
+            return answer_to(MalformedBody(INVALID_JSON), request.scope)  # text that is not UTF-8
         return _http_answer(error, request.scope)
 
     app.add_exception_handler(WanError, on_wan_error)
@@ -195,6 +199,8 @@ def install_error_handlers(app: FastAPI) -> None:
 
 def _shape_answer(faults: Sequence[Any], scope: Scope) -> Response:
     """Return 422 with a sentence for people and a list of faults for programs; never the input."""
+    if any(fault["type"] == "json_invalid" for fault in faults):
+        return answer_to(MalformedBody(INVALID_JSON), scope)
     spelled = scope.get(SPELLINGS_KEY) or {}
     details = [_fault(fault, spelled) for fault in faults]
     sentences = [_OLDER_WORDS.get((_field(f["loc"]), f["type"]), "") for f in details]

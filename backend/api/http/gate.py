@@ -27,11 +27,12 @@ from backend.core.access.caller import ANYBODY, Caller, acting_as
 from backend.core.access.tokens import Credential
 from backend.core.errors.access import RateLimited, ScopeMissing
 from backend.core.errors.base import WanError
-from backend.core.errors.requests import BodyTooLarge, MalformedBody, UnsupportedEncoding
+from backend.core.errors.requests import BodyTooLarge, InvalidImage, MalformedBody, UnsupportedEncoding
 from backend.core.errors.surroundings import Forbidden, Unauthorized
 from backend.core.settings import Settings
 from backend.services.access.rate import Buckets
 from backend.services.access.ring import KeyRing
+from backend.services.media.images import IMAGE_TOO_LARGE
 
 MAX_BODY_BYTES = 1024**2
 MAX_FORM_BYTES = 25 * 1024**2
@@ -42,6 +43,11 @@ MAX_VIDEO_BYTES = 101 * 1024**2
 #: Requests under this path carry images as `data:` URLs, also in JSON; those below the others carry videos.
 VIDEOS_PATH = "/v1/videos"
 VIDEO_PATHS = frozenset({"/v1/videos/extensions", "/v1/videos/edits"})
+#: Forms of these are large because of their images, and the answer to a large image has a sentence of its own.
+GENERATE_PATH = "/api/v1/generate"
+IMAGE_PATHS = frozenset(
+    {"/api/v1/generation/submit", "/generation/submit", "/api/v1/generation/estimate", GENERATE_PATH}
+)
 UPLOAD_PATHS = frozenset({"/api/v1/lora/upload", "/lora/upload"})
 READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Answered under any host name: a probe uses the address it was given, and learns nothing here.
@@ -85,7 +91,7 @@ class Gate:
             credential = credential_of(scope, headers, path, signed=signed)
             caller = await self._caller(scope, path, credential, ring)
             _check_encoding(headers)
-            _check_length(headers, limit)
+            _check_length(headers, limit, _too_large(scope, headers))
         except WanError as refusal:
             await _refuse(refusal, scope, receive, send)
             return
@@ -162,7 +168,7 @@ async def _renew(ring: KeyRing) -> None:
 
 def _body_limit(scope: Scope, headers: Headers) -> int:
     path = route_path(scope)
-    if not headers.get("content-type", "").lower().startswith("multipart/form-data"):
+    if not _is_form(headers):
         return MAX_FORM_BYTES if path == VIDEOS_PATH else MAX_BODY_BYTES
     if path in UPLOAD_PATHS:
         return MAX_UPLOAD_BYTES
@@ -180,13 +186,24 @@ def _check_encoding(headers: Headers) -> None:
         raise UnsupportedEncoding
 
 
-def _check_length(headers: Headers, limit: int) -> None:
+def _too_large(scope: Scope, headers: Headers) -> WanError:
+    """Return the refusal of a body beyond its limit."""
+    if _is_form(headers) and route_path(scope) in IMAGE_PATHS:
+        return InvalidImage(IMAGE_TOO_LARGE)
+    return BodyTooLarge()
+
+
+def _is_form(headers: Headers) -> bool:
+    return headers.get("content-type", "").lower().startswith("multipart/form-data")
+
+
+def _check_length(headers: Headers, limit: int, refusal: WanError) -> None:
     """Reject by the declared length, before anything is read."""
     announced = headers.get("content-length", "0")
     if not announced.isascii() or not announced.isdigit():
         raise MalformedBody
     if len(announced) > 15 or int(announced) > limit:
-        raise BodyTooLarge
+        raise refusal
 
 
 def _is_address(host: str) -> bool:
@@ -217,4 +234,5 @@ async def _refuse(refusal: WanError, scope: Scope, receive: Receive, send: Send)
     if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1008, "reason": refusal.message})
         return
-    await answer_to(refusal, scope)(scope, receive, send)
+    older = isinstance(refusal, InvalidImage) and route_path(scope) == GENERATE_PATH  # which calls every bad image 400
+    await answer_to(refusal, scope, status=MalformedBody.status if older else None)(scope, receive, send)

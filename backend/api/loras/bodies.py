@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Final
 from fastapi import Request
 from starlette.datastructures import UploadFile
 
-from backend.core.errors.requests import InvalidRequest, MalformedBody
+from backend.core.errors.requests import INVALID_JSON, InvalidRequest, MalformedBody
 from backend.core.requests.prompts import MAX_PROMPT_CHARS
 
 _MAX_FIELD_BYTES = 64 * 1024
@@ -86,7 +86,7 @@ def _object(raw: bytes) -> dict[str, Any]:
     try:
         values = json.loads(raw)
     except (ValueError, RecursionError):
-        raise MalformedBody("The body is not valid JSON") from None
+        raise MalformedBody(INVALID_JSON) from None
     if not isinstance(values, dict):
         raise MalformedBody("The body must be a JSON object")
     return values

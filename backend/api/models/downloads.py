@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from backend.api.http.deps import ServicesDep
 from backend.api.http.routing import Routes
 from backend.api.http.shapes import Timestamp
-from backend.api.models.status import MB, ModelName
+from backend.api.models.status import MB, ModelName, percent_of
 from backend.core.catalogue.table import find_model
 from backend.core.config.download_limit import BANDWIDTH, HIGHEST_MBPS
 from backend.core.domain import iso, utcnow
@@ -227,7 +227,7 @@ def download_view(download: Download) -> DownloadView:
         model_id=download.spec.id,
         model_type=download.spec.id,
         status=state,
-        progress=round(100 * progress.done_bytes / total, 2) if progress and total else None,
+        progress=percent_of(progress),
         downloaded_mb=round(progress.done_bytes / MB, 3) if progress else None,
         total_mb=round(total / MB, 3) if total else None,
         speed_mbps=round(progress.speed / MB, 3) if progress and progress.speed and runs else None,

@@ -7,9 +7,9 @@ fill a field.
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, Final
 
 from fastapi import Path
@@ -19,13 +19,15 @@ from backend.api.http.deps import ServicesDep
 from backend.api.http.routing import Routes
 from backend.api.http.shapes import Timestamp, known
 from backend.core.catalogue.table import ModelSpec, find_model, models_in_force
-from backend.core.domain import TERMINAL, TaskStatus, iso, utcnow
-from backend.core.errors.models import ModelDamaged, ModelUnavailable
+from backend.core.domain import TERMINAL, DownloadProgress, TaskStatus, iso, utcnow
+from backend.core.errors.models import ModelUnavailable
+from backend.core.planning.constraints import OptimizationSettings
 from backend.core.requests.prompts import MAX_PROMPT_CHARS
 from backend.core.requests.rules import MAX_FPS, MAX_GUIDANCE, MAX_SEED, MAX_STEPS
+from backend.models.folder.integrity import FileFinding, FileState
 from backend.models.folder.manager import ModelState, Presence, folder_hint
 from backend.models.folder.manifest import read_last_seen, read_manifest
-from backend.services.downloads.state import RUNNING
+from backend.services.downloads.state import RUNNING, Download, DownloadState
 from backend.services.system.container import Services
 from backend.services.system.host_stats import MIB
 from backend.store.outputs import ModelUse
@@ -156,8 +158,17 @@ class ModelStatuses(BaseModel):
 class ModelDetails(ModelStatus):
     """One model and its use."""
 
-    availability_status: str = Field(description="available, missing, partial, corrupted or unsupported")
+    availability_status: str = Field(
+        description="available, missing, partial, corrupted or unsupported; queued, downloading, verifying, paused or "
+        "failed where a download says more"
+    )
+    missing_files: list[str] = Field(description="Of a model that is damaged; what was never downloaded is not listed")
     corruption_detected: bool
+    last_health_check: Timestamp | None = Field(None, description="When the oldest of its files was last verified")
+    download_progress: float | None = Field(None, description="Percent of a download")
+    can_pause_download: bool
+    can_resume_download: bool
+    estimated_download_time: float | None = Field(None, description="Seconds until a running download is done")
     usage_frequency: int = Field(description="Its videos in the gallery")
     last_used: Timestamp | None = None
     average_generation_time: float | None = Field(None, description="Seconds, over these videos")
@@ -184,41 +195,20 @@ class DetailedStatuses(BaseModel):
     timestamp: Timestamp
 
 
+class SystemSummary(BaseModel):
+    """Whether the server is ready for models."""
+
+    integration_initialized: bool = Field(description="Whether every component was started without an error")
+    optimization_applied: bool = Field(description="Whether settings restrict the planner, which is free without any")
+    hardware_detected: bool = Field(description="Whether a card was found")
+
+
 class ModelsSummary(BaseModel):
     """The totals, then a line for each model."""
 
     models_summary: ModelTotals
+    system_summary: SystemSummary
     models: dict[str, ModelStatus]
-    timestamp: Timestamp
-
-
-class ModelHealth(BaseModel):
-    """The health of one model, and how to repair it."""
-
-    model_id: str
-    health_status: str = Field(description="healthy, corrupted, unsupported, partial or missing")
-    is_healthy: bool
-    issues: list[str]
-    last_check: Timestamp | None = Field(None, description="When the oldest of its files was last verified")
-    repair_suggestions: list[str]
-
-
-class SystemModelHealth(BaseModel):
-    """The health of all models in numbers."""
-
-    models_healthy: int
-    models_corrupted: int
-    models_missing: int
-    storage_usage_percent: float = Field(description="Of the disk that holds the home folder")
-    last_updated: Timestamp
-
-
-class ModelsHealth(BaseModel):
-    """The health of every model."""
-
-    system_health: SystemModelHealth
-    model_health: dict[str, ModelHealth]
-    recommendations: list[str]
     timestamp: Timestamp
 
 
@@ -229,7 +219,8 @@ class ModelContext:
     workers: Sequence[WorkerInfo]
     needed: frozenset[str]  #: ids of models that a waiting or running task names
     uses: Mapping[str, ModelUse]
-    downloading: int  #: how many are being downloaded
+    downloads: Mapping[str, Download]  #: by model, also those that have ended
+    broken: Mapping[str, Sequence[FileFinding]]  #: the bad files of each damaged model
 
     def holders(self, model_id: str) -> list[str]:
         """Return the ids of the workers that have this model in memory."""
@@ -263,10 +254,20 @@ def model_details(state: ModelState, scene: ModelContext) -> ModelDetails:
     """Show one model with its use."""
     status = model_status(state, scene)
     use = scene.uses.get(state.spec.id)
+    download = scene.downloads.get(state.spec.id)
+    ended = download is None or state.available or download.state in (DownloadState.COMPLETED, DownloadState.CANCELLED)
+    progress = None if ended or download is None else download.progress
+    checked = last_check(state)
     return ModelDetails(
         **status.model_dump(),
-        availability_status=status.status,
+        availability_status=status.status if ended or download is None else download.state,
+        missing_files=[one.name for one in scene.broken.get(state.spec.id, ()) if one.state is FileState.MISSING],
         corruption_detected=state.presence is Presence.CORRUPTED,
+        last_health_check=None if checked is None else iso(checked),
+        download_progress=percent_of(progress),
+        can_pause_download=download is not None and download.can_pause,
+        can_resume_download=download is not None and download.can_resume,
+        estimated_download_time=progress.eta_seconds if progress else None,
         usage_frequency=use.videos if use else 0,
         last_used=iso(use.last) if use else None,
         average_generation_time=round(use.mean_seconds, 2) if use else None,
@@ -280,25 +281,24 @@ def model_totals(states: Sequence[ModelState], scene: ModelContext) -> ModelTota
         available_models=_count(states, Presence.AVAILABLE),
         loaded_models=sum(bool(scene.holders(state.spec.id)) for state in states),
         missing_models=_count(states, Presence.MISSING),
-        downloading_models=scene.downloading,
+        downloading_models=sum(one.state in RUNNING for one in scene.downloads.values()),
         corrupted_models=_count(states, Presence.CORRUPTED),
         total_size_gb=round(sum(state.size_bytes for state in states) / GB, 3),
         last_updated=iso(utcnow()),
     )
 
 
-def model_health(state: ModelState, suggestions: Sequence[str]) -> ModelHealth:
-    """Show the health of one model; `suggestions` say what to do if it is damaged."""
+def percent_of(progress: DownloadProgress | None) -> float | None:
+    """Return the share of a model's bytes that have arrived, in percent; None while unknown."""
+    if progress is None or not progress.total_bytes:
+        return None
+    return round(100 * progress.done_bytes / progress.total_bytes, 2)
+
+
+def last_check(state: ModelState) -> datetime | None:
+    """Return when the oldest of a model's files was last verified; None for a folder without a record."""
     manifest = read_manifest(state.folder)
-    seen = None if manifest is None else read_last_seen(state.folder).oldest(manifest)
-    return ModelHealth(
-        model_id=state.spec.id,
-        health_status="healthy" if state.available else state.presence,
-        is_healthy=state.available,
-        issues=[] if state.reason is None else [state.reason],
-        last_check=None if seen is None else iso(seen),
-        repair_suggestions=list(suggestions),
-    )
+    return None if manifest is None else read_last_seen(state.folder).oldest(manifest)
 
 
 def _count(states: Iterable[ModelState], presence: Presence) -> int:
@@ -325,7 +325,8 @@ def list_models(services: ServicesDep) -> ModelList:
 @router.get("/status/detailed", summary="Status and use of all models")
 def detailed_statuses(services: ServicesDep) -> DetailedStatuses:
     """Return the status and the use of every model."""
-    states, scene = services.models.states(), _context(services)
+    states = services.models.states()
+    scene = model_context(services, states)
     totals = model_totals(states, scene)
     return DetailedStatuses(
         models={state.spec.id: model_details(state, scene) for state in states},
@@ -337,7 +338,8 @@ def detailed_statuses(services: ServicesDep) -> DetailedStatuses:
 @router.get("/status", summary="Status of all models")
 def statuses(services: ServicesDep) -> ModelStatuses:
     """Return whether each model is installed, loaded and in use."""
-    states, scene = services.models.states(), _context(services)
+    states = services.models.states()
+    scene = model_context(services)
     return ModelStatuses(
         models={state.spec.id: model_status(state, scene) for state in states},
         total_models=len(states),
@@ -350,62 +352,42 @@ def statuses(services: ServicesDep) -> ModelStatuses:
 @router.get("/status/{model_type}", summary="Status of one model")
 def status(model_type: ModelName, services: ServicesDep) -> ModelStatus:
     """Return whether a model is installed, loaded and in use. An unknown name is rejected."""
-    return model_status(services.models.state(find_model(model_type)), _context(services))
+    return model_status(services.models.state(find_model(model_type)), model_context(services))
 
 
 @router.get("/summary", summary="Model totals")
 def summary(services: ServicesDep) -> ModelsSummary:
     """Return the totals and a short status of each model."""
-    states, scene = services.models.states(), _context(services)
+    states, scene = services.models.states(), model_context(services)
     totals = model_totals(states, scene)
     return ModelsSummary(
         models_summary=totals,
+        system_summary=SystemSummary(
+            integration_initialized=not services.system.snapshot().errors,
+            optimization_applied=services.optimization.current() != OptimizationSettings(),
+            hardware_detected=services.stats.has_gpu,
+        ),
         models={state.spec.id: model_status(state, scene) for state in states},
         timestamp=totals.last_updated,
     )
 
 
-@router.get("/health", summary="Health of the models")
-def health(services: ServicesDep) -> ModelsHealth:
-    """Return the problems of each model and how to repair them. A model that was never downloaded is not a problem."""
-    states = services.models.states()
-    found = {state.spec.id: model_health(state, _advice(services, state)) for state in states}
-    words = [one.health_status for one in found.values()]
-    disk = shutil.disk_usage(services.home.root)
-    now = iso(utcnow())
-    return ModelsHealth(
-        system_health=SystemModelHealth(
-            models_healthy=words.count("healthy"),
-            models_corrupted=words.count("corrupted"),
-            models_missing=words.count("missing"),
-            storage_usage_percent=round(100 * disk.used / disk.total, 1),
-            last_updated=now,
-        ),
-        model_health=found,
-        recommendations=[
-            f"{one.model_id}: {issue}"
-            for one in found.values()
-            if one.health_status in (Presence.CORRUPTED, Presence.UNSUPPORTED)
-            for issue in one.issues
-        ],
-        timestamp=now,
-    )
-
-
-def _context(services: Services) -> ModelContext:
+def model_context(services: Services, examined: Iterable[ModelState] = ()) -> ModelContext:
+    """Gather what is known besides the files; of damaged models among the `examined`, also which files are bad."""
     active = (task for status in TaskStatus if status not in TERMINAL for task in services.tasks.list(status))
     return ModelContext(
         workers=services.living_workers(),
         needed=frozenset(task.model for task in active),
         uses=services.outputs.uses(),
-        downloading=sum(one.state in RUNNING for one in services.control.all().values()),
+        downloads=services.control.all(),
+        broken=broken_files(services, examined),
     )
 
 
-def _advice(services: Services, state: ModelState) -> tuple[str, ...]:
-    """Return the advice of the error that a task for this model would get."""
-    try:
-        services.models.folder(state.spec)
-    except (ModelUnavailable, ModelDamaged) as error:
-        return error.next_steps
-    return ()
+def broken_files(services: Services, states: Iterable[ModelState]) -> dict[str, Sequence[FileFinding]]:
+    """Return the bad files of each damaged model."""
+    return {
+        state.spec.id: services.models.verify(state.spec, full=False).wrong
+        for state in states
+        if state.presence is Presence.CORRUPTED
+    }

@@ -18,9 +18,9 @@ from backend.api.http.errors import SPELLINGS_KEY
 from backend.api.http.repeats import KeyHeader
 from backend.api.openai.spellings import Translated, gathered, translate
 from backend.api.tasks.body import MAX_FORM_FILES, BodyT, checked_body
-from backend.core.errors.requests import InvalidImage, InvalidRequest, MalformedBody
+from backend.core.errors.requests import INVALID_JSON, InvalidImage, InvalidRequest, MalformedBody
 from backend.core.files import parse_json
-from backend.services.media.images import MAX_IMAGE_BYTES
+from backend.services.media.images import IMAGE_TOO_LARGE, MAX_IMAGE_BYTES
 
 MAX_FORM_FIELDS: Final = 128
 #: An image of the largest size as a `data:` URL, and a little more around it.
@@ -63,7 +63,7 @@ class Sent:
         try:
             values = parse_json(self.json)
         except ValueError:
-            raise MalformedBody("The body is not valid JSON") from None
+            raise MalformedBody(INVALID_JSON) from None
         if not isinstance(values, dict):
             raise MalformedBody("The body must be a JSON object")
         return values
@@ -100,7 +100,7 @@ async def read_sent(request: Request, idempotency_key: KeyHeader = None, retries
             elif name == VIDEO_FIELD:
                 sent.video = await asyncio.to_thread(_digest, value.file)
             elif (value.size or 0) > MAX_IMAGE_BYTES:
-                raise InvalidImage("Image file too large. Maximum size is 10MB", details={"field": name})
+                raise InvalidImage(IMAGE_TOO_LARGE, details={"field": name})
             elif value.size or value.filename:  # browsers send an unnamed empty file for an empty input
                 sent.files[name] = await value.read()
     return sent

@@ -20,7 +20,7 @@ from backend.api.http.repeats import KeyHeader, check_key
 from backend.api.http.shapes import knows_exact_ids
 from backend.core.catalogue.spec import AUTO
 from backend.core.domain import Priority
-from backend.core.errors.requests import InvalidImage, InvalidRequest, LoraNotFound, MalformedBody
+from backend.core.errors.requests import INVALID_JSON, InvalidRequest, LoraNotFound, MalformedBody
 from backend.core.plain_words import nearest
 from backend.core.requests.forms import (
     Fit,
@@ -306,7 +306,7 @@ async def read_submission(request: Request, idempotency_key: KeyHeader = None) -
     Raises:
         MalformedBody: it is neither JSON nor a form, or cannot be parsed.
         RequestValidationError: a field is missing, unknown or of the wrong type.
-        InvalidRequest: an image or an idempotency key is invalid.
+        InvalidRequest: an image is no file, or an idempotency key is invalid.
     """
     return await _read(request, SubmitBody, idempotency_key)
 
@@ -371,7 +371,7 @@ def _from_json(raw: bytes) -> dict[str, Any]:
     try:
         values = json.loads(raw, parse_constant=_refuse_constant, object_pairs_hook=_refuse_repeats)
     except (ValueError, RecursionError):  # also invalid UTF-8, a number of 5,000 digits, 100,000 nested brackets
-        raise MalformedBody("The body is not valid JSON") from None
+        raise MalformedBody(INVALID_JSON) from None
     if not isinstance(values, dict):
         raise MalformedBody("The body must be a JSON object")
     for field in IMAGE_FIELDS:
@@ -397,10 +397,9 @@ async def _from_form(form: FormData) -> tuple[dict[str, Any], dict[str, bytes]]:
         if isinstance(value, UploadFile):
             if name not in IMAGE_FIELDS:
                 raise InvalidRequest("Only `image` and `end_image` may be files")
-            if (value.size or 0) > MAX_IMAGE_BYTES:
-                raise InvalidImage("Image file too large. Maximum size is 10MB", details={"field": name})
             if value.size or value.filename:  # browsers send an unnamed empty file for an empty input
-                images[name] = await value.read()
+                # One byte too many is enough to refuse it, after everything that matters more.
+                images[name] = await value.read(MAX_IMAGE_BYTES + 1)
         elif name in IMAGE_FIELDS:
             if value.strip():
                 raise InvalidRequest(f"{name} must be a file", details={"field": name})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from backend.core.errors.base import Category, Severity, WanError
 
@@ -109,6 +109,10 @@ class ModelMismatch(InvalidRequest):
     code = "model_mismatch"
     category = Category.MODEL_LOADING
     suggestions = ("Name the base that the files belong to; nothing was changed.",)
+
+
+#: The sentence about a body that is not JSON, which clients of the earlier application compare.
+INVALID_JSON: Final = "Invalid JSON request"
 
 
 class MalformedBody(InvalidRequest):

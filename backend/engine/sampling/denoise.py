@@ -142,6 +142,10 @@ class DenoiseJob:
         """The expert of the next step, or of the last one once done: "high" or "low"."""
         return self.plan[min(self.index, self.total_steps - 1)]
 
+    def by_expert(self, index: int) -> str:
+        """Return which expert takes a step, in brackets to follow its number; empty for a model that has one."""
+        return "" if self.components.boundary_ratio is None else f" ({self.plan[index]}-noise expert)"
+
     @property
     def forwards(self) -> list[tuple[str, int]]:
         """The expert of every step and the number of its forwards."""
@@ -178,8 +182,8 @@ class DenoiseJob:
             raise
         if not bool(torch.isfinite(self.latents).all()):
             raise NonFiniteLatents(
-                f"Step {self.index} of {self.total_steps} ({self.plan[self.index - 1]}-noise expert) produced values "
-                "that are not numbers, so the run was stopped"
+                f"Step {self.index} of {self.total_steps}{self.by_expert(self.index - 1)} produced values that are not "
+                "numbers, so the run was stopped"
             )
 
     def _step(self) -> None:

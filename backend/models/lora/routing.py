@@ -85,7 +85,8 @@ def check_fit(
             details={"lora": lora_id, "model": spec.id, "made_for": list(file.bases)},
         )
     if not any(change.concerns(expert) for change in match.changes for expert in _experts(spec, place)):
-        raise LoraIncompatible(f"No tensor of {file.name} is for the {place}-noise expert of {spec.id}")
+        where = spec.id if place == BOTH else f"the {place}-noise expert of {spec.id}"
+        raise LoraIncompatible(f"No tensor of {file.name} is for {where}")
     obstacles = _obstacles(match, spec)
     if obstacles:
         said = (

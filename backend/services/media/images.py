@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from backend.services.media.pictures import Pixels
 
 MAX_IMAGE_BYTES = 10 * 1024**2
+IMAGE_TOO_LARGE = "Image file too large. Maximum size is 10MB"
 #: How long an unreferenced image is kept by default, in seconds: its request may be about to arrive.
 SPARE_SECONDS = 3600.0
 
@@ -52,7 +53,7 @@ class InputStore:
         from backend.services.media.pictures import read_picture
 
         if len(raw) > MAX_IMAGE_BYTES:
-            raise InvalidImage("Image file too large. Maximum size is 10MB", details={"field": field})
+            raise InvalidImage(IMAGE_TOO_LARGE, details={"field": field})
         picture = read_picture(raw, field)
         return replace(self.keep(picture.pixels), notes=picture.notes)
 

@@ -177,7 +177,7 @@ def _unreadable(raw: bytes) -> str:
     """Say what the file is, as far as its first bytes tell, and what to do."""
     for offset, start, name in _OTHER_FORMATS:
         if raw.startswith(start, offset):
-            return f"This is a {name} file, which cannot be read. Use {ACCEPTED}"
+            return f"Invalid image format. This is a {name} file, which cannot be read. Use {ACCEPTED}"
     for offset, start, name in _OWN_FORMATS:
         if raw.startswith(start, offset):
             return (

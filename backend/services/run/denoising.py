@@ -131,19 +131,17 @@ class DenoisingRun:
             report.step = job.index
             report.update(Stage.GENERATING, f"Resumed at step {job.index} of {job.total_steps}")
         phase: Phase | None = None
-        several = len(set(job.plan)) > 1
         while not job.done:
-            expert = job.expert
+            expert, by = job.expert, job.by_expert(job.index)
             if EXPERT_PHASE[expert] is not phase:
                 phase = EXPERT_PHASE[expert]
                 report.step = job.index
-                report.begin(phase, f"Denoising, {expert}-noise expert" if several else "Denoising")
+                report.begin(phase, f"Denoising{by}")
             self._step(job)
             report.step = job.index
             report.clock.advance()
             self._preview(job)
             # Report first: it finds out whether the task, and so its states, still belong to this attempt.
-            by = f" ({expert}-noise expert)" if several else ""
             report.update(Stage.GENERATING, f"Step {job.index} of {job.total_steps}{by}")
             due = time.monotonic() - self._saved_at >= self._state_seconds
             if (due or job.done or job.expert != expert) and self._save(job):
@@ -160,7 +158,7 @@ class DenoisingRun:
                     self._report.saved(job.index)
                 raise
 
-        at = f"step {job.index + 1} ({job.expert}-noise expert)"
+        at = f"step {job.index + 1}{job.by_expert(job.index)}"
         self._rungs.until_done(attempt, self._components, MemoryUse.STEP, Stage.GENERATING, at)
 
     def _save(self, job: DenoiseJob) -> bool:

@@ -121,7 +121,9 @@ def test_large_bodies_are_refused_by_their_announced_length(shared: Served) -> N
     )
     assert body["suggestions"]
     form = {"image": ("a.png", bytes(26 * 1024**2), "image/png")}
-    assert_error(shared.client.post(SUBMIT, data=GOOD, files=form), 413, "body_too_large")
+    for path, status in ((SUBMIT, 422), ("/api/v1/generate", 400)):
+        refused = assert_error(shared.client.post(path, data=GOOD, files=form), status, "invalid_image")
+        assert refused["detail"] == "Image file too large. Maximum size is 10MB"
     assert shared.count() == before
 
 

@@ -280,7 +280,7 @@ def test_an_upload_may_be_as_large_as_a_lora_but_not_larger(served: Served) -> N
     for path, size, expected in (
         ("/api/v1/lora/upload", 502 * 2**20, 413),
         ("/lora/upload", 502 * 2**20, 413),
-        ("/api/v1/generation/submit", 26 * 2**20, 413),
+        ("/api/v1/generation/submit", 26 * 2**20, 422),
     ):
         answer = served.client.post(path, content=b"", headers=headers | {"content-length": str(size)})
         assert answer.status_code == expected, path
