@@ -94,10 +94,11 @@ DESCRIPTION = """Text becomes video with Wan2.2, on this machine.
 has an API key, send it as `Authorization: Bearer <key>`; a browser starts a session with `POST /api/v1/session`.
 
 **Live news**: open the WebSocket `/ws`. Everybody is told of each change of a task's state (`task_update`). For
-more, send `{"type": "subscribe", "data": {"topic": "generation_progress"}}`; other topics are `queue_updates` and
-`system_stats`. A newcomer first gets the state of now, marked `"snapshot": true`, and then every change. All messages
-carry an `event_id`; who comes back adds `"after_event": <the last event_id>` to the subscription and misses nothing.
-`{"type": "ping"}` and `{"type": "get_status"}` are answered. A client that does not read is closed with code 1013."""
+more, send `{"type": "subscribe", "data": {"topic": "generation_progress"}}`; other topics are in `available_topics`
+of the first message. A newcomer first gets the state of now, marked `"snapshot": true`, and then every change. All
+messages carry an `event_id`; who comes back adds `"after_event": <the last event_id>` to the subscription and misses
+nothing. `{"type": "ping"}` and `{"type": "get_status"}` are answered. A client that does not read is closed
+with code 1013."""
 
 
 def create_app(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from backend.api.live.download_feed import publish_download
+from backend.api.live.standing import watched
 from backend.api.live.task_feed import ALERTS_TOPIC
 from backend.api.live.websocket import ConnectionManager
 from backend.core.config.download_limit import stored_downloads
@@ -165,5 +166,6 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         fallbacks=FallbackAdvisor(model_manager, forecast, downloads, supply),
         advisor=OptimizationAdvisor(kept, forecast, model_manager, outputs),
     )
+    sockets.watch(watched(services))
     services.system.include(*web_components(services, database, profile, partial(publish_download, services.sockets)))
     return services

@@ -31,7 +31,7 @@ FUNCTIONS = """
     ip_address route_path
     Credential Exchange RateLimited ScopeMissing Unauthorized acting_as credential_of float link_credential
     links_signed_by max needed_scope session_credential
-    KeptAnswer _BodyDigest bytes check_key min
+    KeptAnswer _BodyDigest bytes card_messages check_key min
     Alive Connection LoraUpload Ports SocketStats TaskFeed encode iso queue_counts system_stats utcnow write
 """
 #: Methods of texts, mappings and patterns; no store or service has one of these names.
@@ -42,7 +42,10 @@ METHODS = """
 """
 #: Methods whose names stores have too, with the objects that may be asked on the event loop.
 OWNED = {
+    "_send": {"self"},
     "get": {
+        "_open",
+        "_counts",
         "_MEANT",
         "sent",
         "_OLDER_WORDS",

@@ -308,6 +308,19 @@ def test_the_lists_have_items_as_the_pages_read_them(earlier: Earlier) -> None:
     assert _has(client.get("/api/v1/prompt/styles").json()["styles"][0], "name display_name description") == []
 
 
+def test_topics_about_what_stands_begin_with_the_state_of_now(earlier: Earlier) -> None:
+    first = {
+        "model_status": ("batch_model_status_update", "models count timestamp"),
+        "health_monitoring": ("system_health_report", "overall_status issues timestamp"),
+        "analytics_updates": ("usage_statistics_update", "system_analytics.total_uses model_analytics timestamp"),
+    }
+    with connect(earlier.server.url.replace("http", "ws", 1) + "/ws", open_timeout=30) as socket:
+        for topic, (kind, fields) in first.items():
+            socket.send(json.dumps({"type": "subscribe", "data": {"topic": topic}}))
+            message = next(one for one in map(json.loads, socket) if one["type"] == kind)
+            assert _has(message["data"], fields) == []
+
+
 @pytest.mark.parametrize("path", ["/ws", "/api/v1/ws"])
 def test_the_control_messages_of_the_socket(earlier: Earlier, path: str) -> None:
     with connect(earlier.server.url.replace("http", "ws", 1) + path, open_timeout=30) as socket:

@@ -12,7 +12,7 @@ from backend.app import create_app
 from backend.core.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
-STATES = {"served", "different", "absent", "open"}
+STATES = {"served", "different", "absent"}
 #: Each endpoint or message, its state and the remark.
 ROWS = [
     (name, state.strip(), remark.strip())
@@ -44,17 +44,15 @@ def test_the_table_is_whole() -> None:
     assert len(names) == len(set(names))
     for name, state, remark in ROWS:
         assert state in STATES, name
-        assert remark or state in ("served", "open"), f"{name}: say why, or what differs"
+        assert remark or state == "served", f"{name}: say why, or what differs"
 
 
 def test_endpoints_are_served_or_absent_as_the_table_says(doors: set[tuple[str, str]]) -> None:
     for method, path, state in ENDPOINTS:
-        if state != "open":
-            assert ((method, _plain(path)) in doors) is (state != "absent"), f"{method} {path} is not {state}"
+        assert ((method, _plain(path)) in doors) is (state != "absent"), f"{method} {path} is not {state}"
 
 
 def test_messages_are_sent_or_absent_as_the_table_says() -> None:
     code = "".join(path.read_text() for path in (ROOT / "backend" / "api" / "live").glob("*.py"))
     for name, state in MESSAGES:
-        if state != "open":
-            assert (f'"{name}"' in code) is (state != "absent"), f"{name} is not {state}"
+        assert (f'"{name}"' in code) is (state != "absent"), f"{name} is not {state}"

@@ -18,9 +18,26 @@ from backend.store.download_orders import Urgency
 DOWNLOAD_TOPIC: Final = "download_progress"
 
 
+#: The words of earlier clients for the end of a download.
+_ENDS: Final = {DownloadState.COMPLETED: "success", DownloadState.FAILED: "failed"}
+
+
 def publish_download(sockets: Sockets, before: DownloadState | None, download: Download) -> None:
     """Publish a change of a download; any thread may call."""
     sockets.publish(DOWNLOAD_TOPIC, *download_message(before, download))
+    if (end := download_end(before, download)) is not None:
+        sockets.publish(None, *end)
+
+
+def download_end(before: DownloadState | None, download: Download) -> tuple[str, dict[str, Any]] | None:
+    """Return the message to all clients about a download that was completed or given up just now."""
+    word = _ENDS.get(download.state)
+    if word is None or before is download.state:
+        return None
+    model = download.spec.id
+    message = f"{model} was downloaded" if download.error is None else download.error.message
+    data = {"model_type": model, "model_id": model, "status": word, "message": message, "timestamp": iso(utcnow())}
+    return "model_download_complete", data
 
 
 def download_message(before: DownloadState | None, download: Download) -> tuple[str, dict[str, Any]]:
@@ -30,7 +47,15 @@ def download_message(before: DownloadState | None, download: Download) -> tuple[
         data["progress_percent"] = data["progress"]
     if before is download.state:
         return "download_progress_update", data
-    changed = {"new_status": download.state} | ({} if before is None else {"old_status": before})
+    changed: dict[str, Any] = {"new_status": download.state} | ({} if before is None else {"old_status": before})
+    total = data.get("total_mb")
+    if download.state is DownloadState.COMPLETED:
+        # Every byte was compared with the hub's digest: without that no download is complete.
+        changed |= {"integrity_verified": True} | ({} if total is None else {"final_size_mb": total})
+    elif download.error is not None:
+        changed["error_message"] = download.error.message
+    elif total is not None:
+        changed["total_size_mb"] = total
     return "download_status_change", data | changed
 
 

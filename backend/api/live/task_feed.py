@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from backend.api.http.shapes import known
-from backend.api.live.download_feed import DOWNLOAD_TOPIC, download_message, fetch_of_task
+from backend.api.live.download_feed import DOWNLOAD_TOPIC, download_end, download_message, fetch_of_task
 from backend.api.tasks.shapes import time_left
 from backend.core.domain import TERMINAL, EventType, Stage, Task, TaskEvent, TaskStatus, iso
 from backend.core.errors.base import WanError
@@ -19,6 +19,9 @@ from backend.services.downloads.state import Download, DownloadState
 
 PROGRESS_TOPIC = "generation_progress"
 ALERTS_TOPIC = "alerts"
+FALLBACK_TOPIC = "fallback_notifications"
+#: Alerts about a clip that another model makes, or none -> the words of earlier clients.
+_STRATEGIES = {"other_model": "alternative_model", "mock": "mock_generation"}
 #: A stage in messages that is not a worker stage.
 STARTED_STAGE = "generation_started"
 _SNAPSHOT_WAITING = 100  # waiting tasks in a snapshot; the queue route lists them all
@@ -130,19 +133,35 @@ class TaskFeed:
     def _progressed(self, event: TaskEvent) -> list[Notice]:
         live = self._of(event)
         live.status = TaskStatus.PROCESSING
-        stage_changed = event.data["stage"] != live.stage
-        live.stage = event.data["stage"]
+        before, live.stage = live.stage, event.data["stage"]
+        stage_changed = before != live.stage
         live.progress = max(live.progress, round(float(event.data["progress"]), 2))
         _stamp(live, event, **{key: value for key, value in event.data.items() if key not in ("stage", "progress")})
         fetch = fetch_of_task(live.model, event.data.get("download"), event.created_at)
         # A task still in the download stage has yielded its turn to another download.
         waits = live.stage == Stage.DOWNLOADING_MODEL
         notices = _fetch_notices(event, live, fetch, DownloadState.QUEUED if waits else DownloadState.COMPLETED)
+        notices += _loading_notices(event, live, before)
         return [*_progress_notices(event.task_id, live, stage_changed=stage_changed), *notices]
 
     def _alerted(self, event: TaskEvent) -> list[Notice]:
         data = event.data | {"task_id": event.task_id, "timestamp": iso(event.created_at)}
-        return [Notice("alert", ALERTS_TOPIC, event.id, data)]
+        alert = Notice("alert", ALERTS_TOPIC, event.id, data)
+        strategy = _STRATEGIES.get(event.data.get("alert_type", ""))
+        if strategy is None:
+            return [alert]
+        fallback = {
+            "task_id": event.task_id,
+            "original_model": self._of(event).model,
+            "alternative_model": event.data.get("alternative_model"),
+            "strategy_type": strategy,
+            "recommended_action": "none: it was done, as the request or the server's policy allows",
+            "user_message": event.data.get("message"),
+            "can_queue_request": True,
+            "user_interaction_required": False,
+            "timestamp": data["timestamp"],
+        }
+        return [alert, Notice("fallback_strategy", FALLBACK_TOPIC, event.id, known(fallback))]
 
     def _attempt_lost(self, event: TaskEvent) -> list[Notice]:
         if not event.data.get("will_retry"):
@@ -221,7 +240,7 @@ class TaskFeed:
     def _ended(
         self, event: TaskEvent, live: LiveTask, status: TaskStatus, stage: Stage, message: str, result: dict[str, Any]
     ) -> list[Notice]:
-        stage_changed = live.stage != stage
+        before, stage_changed = live.stage, live.stage != stage
         live.status, live.stage = status, stage
         start = live.facts.get("generation_start_time")
         _stamp(live, event, message=message, generation_start_time=start, **known(result))
@@ -229,6 +248,7 @@ class TaskFeed:
         end = DownloadState.CANCELLED if status is TaskStatus.CANCELLED else DownloadState.FAILED
         error = WanError(message, suggestions=tuple(event.data.get("suggestions") or ()))
         notices = _fetch_notices(event, live, None, end, error if status is TaskStatus.FAILED else None)
+        notices += _loading_notices(event, live, before)
         return [_update(event, live), *_progress_notices(event.task_id, live, stage_changed=stage_changed), *notices]
 
     def _of(self, event: TaskEvent) -> LiveTask:
@@ -280,8 +300,28 @@ def _fetch_notices(
         now = replace(before, state=end, error=error, updated_at=event.created_at)
     if now is None:
         return []
-    kind, data = download_message(None if before is None else before.state, now)
-    return [Notice(kind, DOWNLOAD_TOPIC, event.id, data)]
+    state = None if before is None else before.state
+    kind, data = download_message(state, now)
+    notices = [Notice(kind, DOWNLOAD_TOPIC, event.id, data)]
+    if (ended := download_end(state, now)) is not None:
+        notices.append(Notice(ended[0], None, event.id, ended[1]))
+    return notices
+
+
+def _loading_notices(event: TaskEvent, live: LiveTask, before: str | None) -> list[Notice]:
+    """Report that the task's model is being loaded, or whether that succeeded; its bytes are not counted."""
+    loads, loaded = live.stage == Stage.LOADING_MODEL, before == Stage.LOADING_MODEL
+    if loads == loaded:
+        return []
+    failed = live.status is not TaskStatus.PROCESSING
+    data = {
+        "task_id": event.task_id,
+        "model_type": live.model,
+        "progress": 0.0 if loads or failed else 100.0,
+        "status": "loading" if loads else "failed" if failed else "loaded",
+        "timestamp": live.facts["timestamp"],
+    }
+    return [Notice("model_loading_progress", PROGRESS_TOPIC, event.id, known(data))]
 
 
 def _overall(task_id: str, live: LiveTask) -> Notice:

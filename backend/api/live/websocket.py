@@ -25,7 +25,10 @@ from backend.api.http.deps import ServicesDep
 from backend.api.http.errors import error_answer
 from backend.api.http.routing import Routes
 from backend.api.live.connection import GOING_AWAY, TOO_LARGE, TOO_SLOW, Connection, encode
-from backend.api.live.task_feed import ALERTS_TOPIC, PROGRESS_TOPIC, Notice, TaskFeed
+from backend.api.live.download_feed import DOWNLOAD_TOPIC
+from backend.api.live.standing import HEALTH_TOPIC, MODEL_TOPIC, USE_TOPIC, card_messages
+from backend.api.live.task_feed import ALERTS_TOPIC, FALLBACK_TOPIC, PROGRESS_TOPIC, Notice, TaskFeed
+from backend.api.live.watches import WATCH_SECONDS, Watched, Watches
 from backend.api.system.health import system_stats
 from backend.api.tasks.queue import queue_counts
 from backend.core.access.caller import Caller, acting_as
@@ -46,12 +49,14 @@ TOPICS: Final = (
     PROGRESS_TOPIC,
     QUEUE_TOPIC,
     ALERTS_TOPIC,
-    "model_status",
-    "download_progress",
-    "health_monitoring",
-    "fallback_notifications",
-    "analytics_updates",
+    MODEL_TOPIC,
+    DOWNLOAD_TOPIC,
+    HEALTH_TOPIC,
+    FALLBACK_TOPIC,
+    USE_TOPIC,
 )
+#: Topics whose messages come from the event log, and so can be sent again.
+REPLAYED: Final = (PROGRESS_TOPIC, QUEUE_TOPIC, ALERTS_TOPIC, FALLBACK_TOPIC)
 MAX_CONNECTIONS = 256
 MAX_FRAME_CHARS = 16_384
 MAX_REPLAY = 20_000  # events; a client that missed more is better served by the snapshot
@@ -90,6 +95,8 @@ class ConnectionManager:
         self._stopping = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
         self._event_loop: asyncio.AbstractEventLoop | None = None
+        self._watches: Watches | None = None
+        self._watched: frozenset[str] = frozenset()
         self._handlers: dict[str, Handler] = {
             "subscribe": self._subscribe,
             "unsubscribe": self._unsubscribe,
@@ -111,6 +118,7 @@ class ConnectionManager:
             asyncio.create_task(self._follow()),
             asyncio.create_task(self._follow_pauses()),
             asyncio.create_task(self._send_stats()),
+            asyncio.create_task(self._look()),
         ]
 
     async def stop(self) -> None:
@@ -137,11 +145,17 @@ class ConnectionManager:
         finally:
             del self._connections[connection.id]
 
-    def publish(self, topic: str, kind: str, data: dict[str, Any]) -> None:
+    def watch(self, watched: Watched) -> None:
+        """Name what is looked at while somebody subscribes; before `start`."""
+        self._watches = Watches(watched, self._connections, lambda one, message: self._answer(one, *message))
+        self._watched = frozenset(watched)
+
+    def publish(self, topic: str | None, kind: str, data: dict[str, Any]) -> None:
         """Publish a message that is not a task event. Thread-safe; dropped before `start`."""
         loop = self._event_loop
         if loop is not None:
-            loop.call_soon_threadsafe(lambda: self._publish(topic, encode(kind, self._position, data)))
+            text = partial(encode, kind, data=data, flat=topic is None)
+            loop.call_soon_threadsafe(lambda: self._publish(topic, text(event_id=self._position)))
 
     def subscription_counts(self) -> dict[str, int]:
         """Return the number of subscribers per topic."""
@@ -184,12 +198,14 @@ class ConnectionManager:
         answer = {"topic": topic, "subscribed": True, "message": f"Subscribed to {topic}"}
         await connection.send(encode("subscription_response", self._position, answer))
         replayable = after is not None and self._position - MAX_REPLAY <= after <= self._position
-        if replayable and after is not None and topic in (PROGRESS_TOPIC, QUEUE_TOPIC, ALERTS_TOPIC):
+        if replayable and after is not None and topic in REPLAYED:
             await self._replay(connection, topic, after)
         # Nothing awaits from here on, so no event can slip between the snapshot and the live messages.
         elif topic == PROGRESS_TOPIC:
             for notice in self._board.snapshot(connection.caller.confined_to):
                 connection.offer(encode(notice.type, self._position, notice.data | {"snapshot": True}))
+        if self._watches is not None and topic in self._watched:
+            await self._watches.welcome(connection, topic)
         connection.topics.add(topic)
         if topic == QUEUE_TOPIC:
             connection.offer(self._queue_update(await self._counts_seen_by(connection.caller)))
@@ -311,7 +327,15 @@ class ConnectionManager:
             else:
                 data = system_stats(reading).model_dump(exclude_none=True)
                 self._publish(STATS_TOPIC, encode("system_stats_update", self._position, data))
+                for message in card_messages(reading.gpus) if self._counts.get(TaskStatus.PROCESSING) else ():
+                    self._publish(STATS_TOPIC, encode(message[0], self._position, message[1]))
             await self._pause(self._settings.stats_seconds)
+
+    async def _look(self) -> None:
+        while not self._stopping.is_set():
+            if self._watches is not None:
+                await self._watches.look()
+            await self._pause(WATCH_SECONDS)
 
     def _publish(self, topic: str | None, text: str) -> None:
         for connection in self._connections.values():

@@ -188,6 +188,21 @@ def optimize(
     return envelope(Optimized(applied=presets, message=done, recommendations=_advice(services)))
 
 
+def _totals(summary: Summary, count: int) -> Totals:
+    return Totals(
+        total_operations_24h=count,
+        success_rate=_rounded(summary.success_rate),
+        average_duration=_rounded(summary.mean_seconds),
+        p95_duration=_rounded(summary.quantile(0.95)),
+    )
+
+
+def day_totals(services: Services) -> Totals:
+    """Return how the tasks of the last day went."""
+    _, rows = ended_rows(services, _DAY_HOURS)
+    return _totals(Summary(rows), len(rows))
+
+
 @router.get("/dashboard", summary="Speed, load and advice in brief")
 def dashboard(
     services: ServicesDep,
@@ -200,12 +215,7 @@ def dashboard(
     summary = Summary(rows)
     return envelope(
         Dashboard(
-            performance_summary=Totals(
-                total_operations_24h=len(rows),
-                success_rate=_rounded(summary.success_rate),
-                average_duration=_rounded(summary.mean_seconds),
-                p95_duration=_rounded(summary.quantile(0.95)),
-            ),
+            performance_summary=_totals(summary, len(rows)),
             current_resources=resources_now(services),
             operations_by_type={model: len(part.rows) for model, part in summary.by_model.items()},
             recent_activity=[task_row(row) for row in rows[:_RECENT]],

@@ -166,7 +166,7 @@ def status(services: ServicesDep) -> RecoveryStatus:
             recovery_actions=counted.actions,
         ),
         recent_actions=[_shown(one) for one in recovery.history(20)],
-        current_health_status=_health(services, monitor.last or monitor.examine()),
+        current_health_status=health_view(services, monitor.last or monitor.examine()),
         timestamp=iso(utcnow()),
     )
 
@@ -174,7 +174,7 @@ def status(services: ServicesDep) -> RecoveryStatus:
 @router.get("/health", summary="What is wrong now")
 def health(services: ServicesDep) -> HealthView:
     """Look now, and return what is wrong; nothing is done about it."""
-    return _health(services, services.monitor.examine())
+    return health_view(services, services.monitor.examine())
 
 
 @router.post("/trigger", summary="Do something about a failure", responses=refusals({400: "No known failure type"}))
@@ -228,7 +228,8 @@ def _word(words: type[FailureType] | type[RecoveryAction], value: object, field:
     return words(str(value))
 
 
-def _health(services: Services, look: Look) -> HealthView:
+def health_view(services: Services, look: Look) -> HealthView:
+    """Show what a look found."""
     found, reading = diagnose(services), services.stats.read()
     issues = [one.sentence for one in look.findings]
     return HealthView(

@@ -105,7 +105,8 @@ class ModelFallback:
             sentence = f"{other.model} made this clip instead of {request.model}: {error.message.rstrip('.')}"
             dropped = f"; the LoRAs {', '.join(one.id for one in request.loras)} were left out" if request.loras else ""
             log.warning("task.other_model", model=other.model, instead_of=request.model, reason=error.message)
-            alert({"alert_type": "other_model", "severity": "warning", "message": sentence + dropped})
+            news = {"alert_type": "other_model", "severity": "warning", "message": sentence + dropped}
+            alert(news | {"alternative_model": other.model})
             try:
                 output = self._pipeline.generate(
                     task_id, other, report=report, poll=poll, instead_of=(request.model, sentence + dropped)

@@ -74,8 +74,8 @@ class Sockets(Protocol):
     async def stop(self) -> None:
         """Close every connection."""
 
-    def publish(self, topic: str, kind: str, data: dict[str, Any]) -> None:
-        """Send a message to the subscribers of a topic; callable from any thread."""
+    def publish(self, topic: str | None, kind: str, data: dict[str, Any]) -> None:
+        """Send a message to the subscribers of a topic, or with None to everybody; callable from any thread."""
 
 
 class LocalWorkerState(Protocol):
