@@ -25,7 +25,7 @@ from backend.api.http.request_context import RequestContext
 from backend.api.http.routing import Routes
 from backend.api.http.shapes import ErrorBody
 from backend.api.legacy import paths
-from backend.api.live import websocket
+from backend.api.live import stream, websocket
 from backend.api.loras import routes as loras
 from backend.api.models import advice as model_advice
 from backend.api.models import capabilities
@@ -96,7 +96,7 @@ has an API key, send it as `Authorization: Bearer <key>`; a browser starts a ses
 **Live news**: open the WebSocket `/ws`. Everybody is told of each change of a task's state (`task_update`). For
 more, send `{"type": "subscribe", "data": {"topic": "generation_progress"}}`; other topics are in `available_topics`
 of the first message. A newcomer first gets the state of now, marked `"snapshot": true`, and then every change. All
-messages carry an `event_id`; who comes back adds `"after_event": <the last event_id>` to the subscription and misses
+messages carry an `event_id`; who comes back adds `"since": <the last event_id>` to the subscription and misses
 nothing. `{"type": "ping"}` and `{"type": "get_status"}` are answered. A client that does not read is closed
 with code 1013."""
 
@@ -143,7 +143,14 @@ def create_app(
         api.include_router(router)
     for router in (api, openai_videos.router, openai_models.router):
         app.include_router(router)
-    for router in (health.probes, exposition.metrics, gallery.thumbnails, websocket.router, paths.router):
+    for router in (
+        health.probes,
+        exposition.metrics,
+        gallery.thumbnails,
+        websocket.router,
+        stream.router,
+        paths.router,
+    ):
         app.include_router(router)
     install_pages(app)
     return app

@@ -21,10 +21,12 @@ from typing import Final, NoReturn
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from backend.api.http.connections import (
     ACCEPTED_AT_ONCE,
     BoundedConnection,
+    BoundedSocket,
     raise_descriptor_limit,
     say_once_a_minute,
 )
@@ -62,10 +64,16 @@ class _Server(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, supervisor: Supervisor | None, home: Home, longest_stop_seconds: float
+        self,
+        config: uvicorn.Config,
+        app: FastAPI,
+        supervisor: Supervisor | None,
+        home: Home,
+        longest_stop_seconds: float,
     ) -> None:
         super().__init__(config)
         self._supervisor = supervisor
+        self._app = app
         self._home = home
         self._longest_stop_seconds = longest_stop_seconds
 
@@ -83,6 +91,9 @@ class _Server(uvicorn.Server):
         last.start()
         if self._supervisor is not None:
             self._supervisor.ask_to_stop()
+        services = getattr(self._app.state, "services", None)  # none where the start failed
+        if services is not None:
+            await services.sockets.stop()  # event streams would otherwise last as long as the grace
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -130,12 +141,14 @@ def serve(settings: Settings) -> None:
         instance = uuid.uuid4().hex
         supervisor = Supervisor(settings) if settings.worker else None
         share_freed_memory()
+        app = create_app(settings, supervisor=supervisor, instance=instance)
         config = uvicorn.Config(
-            create_app(settings, supervisor=supervisor, instance=instance),
+            app,
             log_config=None,
             access_log=False,
             proxy_headers=False,  # the app reads them itself
             http=BoundedConnection,
+            ws=BoundedSocket,
             backlog=ACCEPTED_AT_ONCE,
             timeout_keep_alive=settings.keep_alive_seconds,
             timeout_graceful_shutdown=REQUEST_GRACE_SECONDS,
@@ -144,7 +157,9 @@ def serve(settings: Settings) -> None:
             ws_max_size=64 * 1024,  # clients send short messages; the default accepts 16 MiB from anyone
         )
         with _announced(home, settings.host, port, instance):
-            _Server(config, supervisor, home, settings.stop_grace_seconds + STOP_MARGIN_SECONDS).run(sockets=[listener])
+            _Server(config, app, supervisor, home, settings.stop_grace_seconds + STOP_MARGIN_SECONDS).run(
+                sockets=[listener]
+            )
 
 
 def _check_database(settings: Settings) -> None:

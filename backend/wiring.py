@@ -8,9 +8,9 @@ from __future__ import annotations
 from functools import partial
 
 from backend.api.live.download_feed import publish_download
+from backend.api.live.manager import ConnectionManager
+from backend.api.live.messages import ALERTS_TOPIC
 from backend.api.live.standing import watched
-from backend.api.live.task_feed import ALERTS_TOPIC
-from backend.api.live.websocket import ConnectionManager
 from backend.core.config.download_limit import stored_downloads
 from backend.core.config.file import ConfigFile
 from backend.core.config.generation_policy import stored_policy

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -129,6 +129,16 @@ class DownloadPhase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class DownloadRetry:
+    """A pause after a failure, before the hub is asked again."""
+
+    count: int  #: failures in a row without a byte in between
+    most: int  #: of them, after which the download fails
+    message: str  #: what went wrong
+    seconds: float  #: length of the pause
+
+
+@dataclass(frozen=True, slots=True)
 class DownloadProgress:
     """One moment of the download of a model; unknown values are None."""
 
@@ -138,6 +148,7 @@ class DownloadProgress:
     total_bytes: int | None
     speed: float | None  #: bytes per second over the network
     eta_seconds: float | None
+    retry: DownloadRetry | None = None  #: while it waits after a failure
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures as clients get them in a task's progress event; unknown ones are absent."""
@@ -147,6 +158,7 @@ class DownloadProgress:
             "total_bytes": self.total_bytes,
             "bytes_per_second": self.speed,
             "eta_seconds": self.eta_seconds,
+            "retry": None if self.retry is None else asdict(self.retry),
         }
         return {name: value for name, value in figures.items() if value is not None}
 
@@ -154,7 +166,8 @@ class DownloadProgress:
     def from_json(cls, value: dict[str, Any]) -> DownloadProgress:
         """Read what `to_json` returned."""
         total, speed, eta = (value.get(name) for name in ("total_bytes", "bytes_per_second", "eta_seconds"))
-        return cls(DownloadPhase(value["status"]), None, value["done_bytes"], total, speed, eta)
+        retry = DownloadRetry(**value["retry"]) if value.get("retry") else None
+        return cls(DownloadPhase(value["status"]), None, value["done_bytes"], total, speed, eta, retry)
 
 
 OnProgress = Callable[[DownloadProgress], None]

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from collections.abc import Collection
 
-from backend.core.domain import TaskEvent
+from sqlalchemy import func, or_, select
+
+from backend.core.domain import EventType, TaskEvent
 from backend.store.access.ownership import of_own_task
 from backend.store.engine import Database
 from backend.store.rows import readable, to_event
@@ -27,6 +29,27 @@ class EventLog:
         query = select(events, owner).where(newer).order_by(events.c.id).limit(limit)
         with self._database.read() as connection:
             return readable(connection.execute(query).all(), to_event)
+
+    def before(self, event_id: int, task_ids: Collection[str]) -> list[TaskEvent]:
+        """Return what led to the state of these tasks up to this id, oldest first; only the newest progress of each."""
+        if not task_ids:
+            return []
+        theirs = (events.c.id <= event_id) & events.c.task_id.in_(task_ids)
+        progress = events.c.type == EventType.PROGRESS
+        newest = select(func.max(events.c.id)).where(theirs, progress).group_by(events.c.task_id)
+        query = select(events).where(theirs, or_(~progress, events.c.id.in_(newest))).order_by(events.c.id)
+        with self._database.read() as connection:
+            return readable(connection.execute(query).all(), to_event)
+
+    def span(self, after: int, upto: int) -> tuple[int, int | None]:
+        """Count the events after one id, up to another one, and return the oldest id of them; None without any.
+
+        Where they are fewer than the ids in between, some were deleted because they had become old.
+        """
+        counted = select(func.count(), func.min(events.c.id)).where(events.c.id > after, events.c.id <= upto)
+        with self._database.read() as connection:
+            row = connection.execute(counted).one()
+        return int(row[0]), row[1]
 
     def of_task(self, task_id: str, after_number: int = 0) -> list[TaskEvent]:
         """Return the events of one task after this number, oldest first, even of a deleted task."""

@@ -7,6 +7,8 @@ import io
 from pathlib import Path
 from typing import Any
 
+import httpx2
+from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -39,29 +41,17 @@ def make_png(width: int, height: int, colour: tuple[int, int, int] = (200, 30, 4
     return buffer.getvalue()
 
 
-class Served:
-    """One app on a home of its own, without a worker."""
+class Played:
+    """What clients and workers do to the app under test."""
 
-    def __init__(self, home: Path, workers_on: HardwareProfile | None = None, **settings: object) -> None:
-        loaded = load_settings(home=home, worker=False, poll_seconds=0.02, **settings)
-        self.app = create_app(loaded, workers_on=workers_on)
-        headers = {"Wan22-Model-Ids": "exact"}  # as our own clients; tests of earlier ones send other requests
-        self.client = TestClient(self.app, base_url=ADDRESS, raise_server_exceptions=False, headers=headers)
-        self.client.__enter__()
+    app: FastAPI
+    client: httpx2.Client
 
     @property
     def services(self) -> Services:
         """The stores and services behind the routes."""
         services: Services = self.app.state.services
         return services
-
-    def paths(self) -> dict[str, set[str]]:
-        """Return the methods of every HTTP path, also of those that are not in the API's description."""
-        found: dict[str, set[str]] = {}
-        for route in iter_route_contexts(self.app.routes):
-            if route.methods:
-                found.setdefault(str(route.path), set()).update(route.methods)
-        return found
 
     def submit(self, **changes: object) -> str:
         """Queue a task and return its id."""
@@ -111,6 +101,27 @@ class Served:
         task_id = self.submit()
         self.complete(self.claim())
         return task_id
+
+
+class Served(Played):
+    """One app on a home of its own, without a worker."""
+
+    client: TestClient
+
+    def __init__(self, home: Path, workers_on: HardwareProfile | None = None, **settings: object) -> None:
+        loaded = load_settings(home=home, worker=False, poll_seconds=0.02, **settings)
+        self.app = create_app(loaded, workers_on=workers_on)
+        headers = {"Wan22-Model-Ids": "exact"}  # as our own clients; tests of earlier ones send other requests
+        self.client = TestClient(self.app, base_url=ADDRESS, raise_server_exceptions=False, headers=headers)
+        self.client.__enter__()
+
+    def paths(self) -> dict[str, set[str]]:
+        """Return the methods of every HTTP path, also of those that are not in the API's description."""
+        found: dict[str, set[str]] = {}
+        for route in iter_route_contexts(self.app.routes):
+            if route.methods:
+                found.setdefault(str(route.path), set()).update(route.methods)
+        return found
 
 
 def assert_error(response: Any, status: int, code: str | None = None) -> dict[str, Any]:

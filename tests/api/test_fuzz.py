@@ -45,6 +45,8 @@ def test_no_request_breaks_a_route(serve: Callable[..., Served], mode: Generatio
     seen: set[int] = set()
     for result in description.get_all_operations():
         operation = result.ok()
+        if operation.path == "/api/v1/events":
+            continue  # it does not end; its parameters are tested in tests/api/live/test_replay.py
 
         @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
         @hypothesis.settings(

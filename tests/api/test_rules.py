@@ -31,14 +31,16 @@ FUNCTIONS = """
     ip_address route_path
     Credential Exchange RateLimited ScopeMissing Unauthorized acting_as credential_of float link_credential
     links_signed_by max needed_scope session_credential
-    KeptAnswer _BodyDigest bytes card_messages check_key min
-    Alive Connection LoraUpload Ports SocketStats TaskFeed encode iso queue_counts system_stats utcnow write
+    KeptAnswer _BodyDigest bytes check_key min
+    Alive Connection LoraUpload News Ports Socket SocketStats TaskFeed _Body _Page aclosing all bool card_messages
+    encode enumerate full_answer iso loop min queue_counts system_stats utcnow write
 """
 #: Methods of texts, mappings and patterns; no store or service has one of these names.
 METHODS = """
     decode dumps encode endswith errors getlist isascii isdigit isfinite items join loads lower match model_dump
     model_validate multi_items partition removeprefix replace setdefault startswith strip values
-    fullmatch isdecimal keys lstrip may recognise rstrip sees split to to_media tokens_of uncancel union watching
+    chosen fromkeys fullmatch isdecimal keys lstrip may recognise rstrip sees split to to_media tokens_of
+    uncancel union watching
 """
 #: Methods whose names stores have too, with the objects that may be asked on the event loop.
 OWNED = {
@@ -58,38 +60,48 @@ OWNED = {
         "headers",
         "known",
         "message",
+        "query",
         "scope",
+        "_pages",
         "",
     },
     "pop": {"values", "waiting"},
     "has": {"_trusted"},
     "reset": {"_links"},
-    "set": {"_let_go", "_links", "_room", "_stats_wanted", "_stopping", "knows_exact_ids"},
-    "clear": {"_room", "_stats_wanted"},
+    "set": {"_filled", "_let_go", "_links", "_room", "_stats_wanted", "_stopping", "knows_exact_ids", "writable"},
+    "clear": {"_filled", "_outbox", "_pages", "_room", "_stats_wanted"},
+    "append": {"_outbox", "pairs"},
+    "popleft": {"_outbox"},
+    "popitem": {"_pages"},
+    "move_to_end": {"_pages"},
+    "update": {"_digest", "topics"},
+    "wants": {"connection"},
+    "between": {"_replay"},
+    "running": {"_board"},
+    "call_later": {"loop"},
+    "fail_after": {"anyio"},
+    "monotonic": {"time"},
     "is_set": {"_stopping"},
     "wait": {"_stopping", "_wrong_keys", "_requests"},
     "add": {"known", "topics"},
     "discard": {"topics"},
     "apply": {"board", "_board"},
     "snapshot": {"_board"},
-    "subscription_counts": {"sockets"},
+    "subscription_counts": {"sockets", "_manager"},
     "offer": {"connection"},
     "let_go": {"connection"},
     "put_nowait": {"_outbox"},
     "qsize": {"_outbox"},
     "form": {"request"},
     "cancel": {"cancel_scope", "_task"},
-    "update": {"_digest"},
     "hexdigest": {"_digest"},
     "sha256": {"hashlib"},
     "empty": {"_wrong_keys"},
-    "append": {"pairs"},
     "start_soon": {"group"},
     "create_task_group": {"anyio"},
     "move_on_after": {"anyio"},
     "create_task": {"asyncio"},
     "get_running_loop": {"asyncio"},
-    "monotonic": {"time"},
     "compare_digest": {"hmac"},
     "ip_address": {"ipaddress"},
     "bound_contextvars": {"contextvars"},
@@ -110,6 +122,8 @@ def test_reading_changes_nothing(served: Served) -> None:
     called = 0
     for path, methods in served.paths().items():
         for method in methods & READING:
+            if (path, method) == ("/api/v1/events", "GET"):
+                continue  # it does not end, and the client of this test waits for the end
             for task_id in (waiting, running.id, "nobody"):
                 served.client.request(
                     method,

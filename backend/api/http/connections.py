@@ -15,7 +15,9 @@ import h11
 import structlog
 from starlette.datastructures import Headers
 from starlette.types import Message, Send
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 try:
     import resource
@@ -27,6 +29,8 @@ HEADER_SECONDS, PAUSE_SECONDS = 20.0, 60.0
 #: File descriptors that are not for connections: the database, files, the pipes of the worker.
 RESERVED: Final = 40
 FEWEST, MOST = 8, 4096
+#: How long a client may take to read the rest of a connection that the server has closed, in seconds.
+UNREAD_SECONDS: Final = 60.0
 #: Connections that are accepted at a time, before one of them can make room for another.
 ACCEPTED_AT_ONCE: Final = 8
 _SAY_SECONDS: Final = 60.0
@@ -96,6 +100,11 @@ class BoundedConnection(H11Protocol):
             (idle or self)._end()
             if idle is None:
                 return
+
+    def pause_writing(self) -> None:
+        """Note that the client reads more slowly than it is answered."""
+        super().pause_writing()
+        end_unread(self.loop, self.transport)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the client."""
@@ -204,3 +213,26 @@ class Exchange:
         if self._begun and not self._done and not self._over and self._task is not None:
             self._over = True
             self._task.cancel()
+
+
+class BoundedSocket(WebSocketsSansIOProtocol):
+    """One WebSocket of uvicorn whose client may stop to read."""
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send a message once the client reads; the last one goes at once, so that it is there when the client does."""
+        if message["type"] == "websocket.close" and self.handshake_complete:
+            self.writable.set()
+            end_unread(self.loop, self.transport)
+        await super().send(message)
+
+
+def end_unread(loop: asyncio.AbstractEventLoop, transport: asyncio.Transport) -> None:
+    """Drop a connection in a while if it is closed by then and its client still has not read it to the end."""
+
+    def look() -> None:
+        if transport.is_closing() and transport.get_write_buffer_size():
+            transport.abort()
+        elif transport.get_write_buffer_size():
+            loop.call_later(UNREAD_SECONDS, look)
+
+    loop.call_later(UNREAD_SECONDS, look)

@@ -54,6 +54,8 @@ READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 PROBES = frozenset({"/live", "/ready"})
 #: Open even when a key is set: liveness probes have none, and the API's description is not secret.
 PUBLIC_PATHS = frozenset({"/", "/live", "/ready", "/docs", "/openapi.json"})
+#: Read without end: a page of another origin could not see the answers, but hold all places.
+STREAMS: Final = frozenset({"/api/v1/events"})
 PUBLIC_PREFIX = "/docs/assets/"
 
 #: Wrong keys from one address, in a minute, after which it has to wait.
@@ -86,7 +88,7 @@ class Gate:
             path, query = route_path(scope), scope["query_string"].decode("latin-1")
             if path not in PROBES:
                 self._check_host(headers)
-            self._check_origin(scope, headers)
+            self._check_origin(scope, headers, path)
             signed = scope["type"] == "http" and scope["method"] in READING_METHODS and "signature=" in query
             credential = credential_of(scope, headers, path, signed=signed)
             caller = await self._caller(scope, path, credential, ring)
@@ -112,9 +114,9 @@ class Gate:
                 suggestions=("Open it as localhost or by its address, or add the name to WAN22_ALLOWED_HOSTS.",),
             )
 
-    def _check_origin(self, scope: Scope, headers: Headers) -> None:
-        """Reject writes and sockets from other sites' pages; non-browser clients send no Origin."""
-        if scope["type"] == "http" and scope["method"] in READING_METHODS:
+    def _check_origin(self, scope: Scope, headers: Headers, path: str) -> None:
+        """Reject writes, sockets and streams from other sites' pages; non-browser clients send no Origin."""
+        if scope["type"] == "http" and scope["method"] in READING_METHODS and path not in STREAMS:
             return
         origins = headers.getlist("origin")
         if not origins:

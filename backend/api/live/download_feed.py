@@ -1,4 +1,4 @@
-"""WebSocket messages about model downloads: their progress, and their changes of state.
+"""Messages about model downloads: their progress, their changes of state, and retries.
 
 The same messages for a download that was ordered from this server and for one that a worker runs for a task.
 """
@@ -8,55 +8,99 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final
 
-from backend.api.models.downloads import download_view
+from backend.api.http.shapes import known
+from backend.api.live.messages import ALERTS_TOPIC, DOWNLOAD_TOPIC, Notice
+from backend.api.models.downloads import DownloadView, download_view
 from backend.core.catalogue.table import models_in_force
-from backend.core.domain import DownloadPhase, DownloadProgress, iso, utcnow
+from backend.core.domain import DownloadPhase, DownloadProgress, iso
 from backend.services.downloads.state import Download, DownloadState, Runner
 from backend.services.system.container import Sockets
 from backend.store.download_orders import Urgency
 
-DOWNLOAD_TOPIC: Final = "download_progress"
+_SENTENCES: Final = {
+    DownloadState.QUEUED: "The download of {} waits",
+    DownloadState.DOWNLOADING: "{} is being downloaded",
+    DownloadState.VERIFYING: "The files of {} are being verified",
+    DownloadState.PAUSED: "The download of {} was paused",
+    DownloadState.COMPLETED: "{} was downloaded",
+    DownloadState.FAILED: "The download of {} failed",
+    DownloadState.CANCELLED: "The download of {} was cancelled",
+}
 
 
-#: The words of earlier clients for the end of a download.
-_ENDS: Final = {DownloadState.COMPLETED: "success", DownloadState.FAILED: "failed"}
-
-
-def publish_download(sockets: Sockets, before: DownloadState | None, download: Download) -> None:
+def publish_download(sockets: Sockets, before: Download | None, download: Download) -> None:
     """Publish a change of a download; any thread may call."""
-    sockets.publish(DOWNLOAD_TOPIC, *download_message(before, download))
-    if (end := download_end(before, download)) is not None:
-        sockets.publish(None, *end)
+    for notice in download_notices(before, download):
+        sockets.publish(notice.topic, notice.type, notice.data)
 
 
-def download_end(before: DownloadState | None, download: Download) -> tuple[str, dict[str, Any]] | None:
-    """Return the message to all clients about a download that was completed or given up just now."""
-    word = _ENDS.get(download.state)
-    if word is None or before is download.state:
-        return None
-    model = download.spec.id
-    message = f"{model} was downloaded" if download.error is None else download.error.message
-    data = {"model_type": model, "model_id": model, "status": word, "message": message, "timestamp": iso(utcnow())}
-    return "model_download_complete", data
+def download_notices(before: Download | None, download: Download) -> list[Notice]:
+    """Return the messages about a download that was `before` and is now otherwise."""
+    view = download_view(download)
+    data = view.model_dump(exclude_none=True) | {"timestamp": iso(download.updated_at)}
+    if view.progress is not None:
+        data["progress_percent"] = view.progress
+    if before is not None and before.state is download.state:
+        return [Notice("download_progress_update", DOWNLOAD_TOPIC, data), *_retry_notices(before, download)]
+    sentence = _SENTENCES[download.state].format(download.spec.id)
+    changed = known(
+        {"new_status": download.state, "old_status": before.state if before else None} | _details(download, view)
+    )
+    alert = {
+        "alert_type": "model_download_progress",
+        "severity": "warning" if download.state is DownloadState.FAILED else "info",
+        "message": sentence if download.error is None else f"{sentence}: {download.error.message}",
+        "model_type": download.spec.id,
+        "status": download.state,
+        "progress": view.progress,
+        "timestamp": data["timestamp"],
+    }
+    return [
+        Notice("download_status_change", DOWNLOAD_TOPIC, data | changed),
+        *_retry_notices(before, download),
+        Notice("alert", ALERTS_TOPIC, known(alert)),
+        *_end_notices(download, str(alert["message"]), data["timestamp"]),
+    ]
 
 
-def download_message(before: DownloadState | None, download: Download) -> tuple[str, dict[str, Any]]:
-    """Return the type and the data of the message about a download."""
-    data = download_view(download).model_dump(exclude_none=True) | {"timestamp": iso(utcnow())}
-    if "progress" in data:
-        data["progress_percent"] = data["progress"]
-    if before is download.state:
-        return "download_progress_update", data
-    changed: dict[str, Any] = {"new_status": download.state} | ({} if before is None else {"old_status": before})
-    total = data.get("total_mb")
+def _details(download: Download, view: DownloadView) -> dict[str, Any]:
+    """Return what a change of state says beyond the figures."""
+    if download.state is DownloadState.DOWNLOADING:
+        return {"total_size_mb": view.total_mb}
     if download.state is DownloadState.COMPLETED:
-        # Every byte was compared with the hub's digest: without that no download is complete.
-        changed |= {"integrity_verified": True} | ({} if total is None else {"final_size_mb": total})
-    elif download.error is not None:
-        changed["error_message"] = download.error.message
-    elif total is not None:
-        changed["total_size_mb"] = total
-    return "download_status_change", data | changed
+        return {"final_size_mb": view.total_mb, "integrity_verified": True}
+    if download.state is DownloadState.FAILED:
+        return {"error_message": view.error}
+    if download.state in (DownloadState.PAUSED, DownloadState.CANCELLED):
+        return {"reason": _SENTENCES[download.state].format(download.spec.id)}
+    return {}
+
+
+def _end_notices(download: Download, sentence: str, timestamp: str) -> list[Notice]:
+    """Tell everybody that a download ended, as the oldest clients expect."""
+    status = {DownloadState.COMPLETED: "success", DownloadState.FAILED: "failed"}.get(download.state)
+    if status is None:
+        return []
+    model = download.spec.id
+    data = {"model_type": model, "model_id": model, "status": status, "message": sentence, "timestamp": timestamp}
+    return [Notice("model_download_complete", None, data)]
+
+
+def _retry_notices(before: Download | None, download: Download) -> list[Notice]:
+    """Report a pause after a failure, once."""
+    retry = download.progress.retry if download.progress is not None else None
+    known_retry = before.progress.retry if before is not None and before.progress is not None else None
+    if retry is None or retry == known_retry:
+        return []
+    data = {
+        "model_id": download.spec.id,
+        "retry_count": retry.count,
+        "max_retries": retry.most,
+        "error_message": retry.message,
+        "next_retry_in_seconds": round(retry.seconds, 1),
+        "timestamp": iso(download.updated_at),
+    }
+    return [Notice("download_retry", DOWNLOAD_TOPIC, data)]
 
 
 def fetch_of_task(model: str | None, fetch: dict[str, Any] | None, moment: datetime) -> Download | None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel
 
+from backend.api.http.shapes import known
+from backend.api.live.messages import ANALYTICS_TOPIC, FALLBACK_TOPIC, HEALTH_TOPIC, MODELS_TOPIC
 from backend.api.live.watches import Message, Watched
 from backend.api.models.advice import analytics
 from backend.api.models.health import ModelHealth, health
@@ -20,12 +22,10 @@ from backend.api.system.recovery import health_view
 from backend.core.domain import iso, utcnow
 from backend.core.planning.hardware import Gpu
 from backend.models.folder.manager import Presence
+from backend.services.downloads.state import RUNNING
 from backend.services.system.container import Services
 from backend.services.system.host_stats import MIB
 
-MODEL_TOPIC: Final = "model_status"
-HEALTH_TOPIC: Final = "health_monitoring"
-USE_TOPIC: Final = "analytics_updates"
 #: Share of a card's memory in use, in percent, above which it is called scarce, in the words of earlier clients.
 _WARNING, _CRITICAL = 75.0, 90.0
 
@@ -33,9 +33,10 @@ _WARNING, _CRITICAL = 75.0, 90.0
 def watched(services: Services) -> Watched:
     """Return the watch of each topic."""
     return {
-        MODEL_TOPIC: partial(ModelWatch, services),
+        MODELS_TOPIC: partial(ModelWatch, services),
         HEALTH_TOPIC: partial(HealthWatch, services),
-        USE_TOPIC: partial(UseWatch, services),
+        ANALYTICS_TOPIC: partial(UseWatch, services),
+        FALLBACK_TOPIC: partial(PlacesWatch, services),
     }
 
 
@@ -142,8 +143,36 @@ class UseWatch:
         return [(kind, data | {"timestamp": iso(utcnow())}) for kind, data in self._messages.items()]
 
 
-def card_messages(cards: Iterable[Gpu]) -> list[Message]:
-    """Return the memory of each card while a task runs: what all programs have taken of it."""
+class PlacesWatch:
+    """The places of the downloads that wait for another one."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._places: dict[str, dict[str, Any]] = {}
+
+    def look(self) -> list[Message]:
+        """Return the downloads whose place has changed, or that wait newly."""
+        services = self._services
+        all_of_them = services.control.all().values()
+        ends = [one.progress.eta_seconds for one in all_of_them if one.state in RUNNING and one.progress is not None]
+        first = next((seconds for seconds in ends if seconds is not None), None)
+        before, self._places = self._places, {}
+        for place, one in enumerate(services.downloads.waiting(), 1):
+            data = {"model_id": one.spec.id, "queue_position": place}
+            self._places[one.spec.id] = known(data | {"estimated_wait_time": first if place == 1 else None})
+        return [
+            message
+            for message in self.state()
+            if before.get(message[1]["model_id"], {}).get("queue_position") != message[1]["queue_position"]
+        ]
+
+    def state(self) -> list[Message]:
+        """Return all places."""
+        return [("model_queue_update", place | {"timestamp": iso(utcnow())}) for place in self._places.values()]
+
+
+def card_messages(cards: Iterable[Gpu], task_id: str | None = None) -> list[Message]:
+    """Return the memory of each card while a task runs, `task_id` where only one does: what all programs have taken."""
     messages: list[Message] = []
     for card in cards:
         if not card.memory_total or card.memory_used is None:
@@ -158,9 +187,10 @@ def card_messages(cards: Iterable[Gpu]) -> list[Message]:
             "allocated_percent": round(share, 1),
             "warning_level": "critical" if share > _CRITICAL else "warning" if share > _WARNING else "normal",
             "monitoring_type": "generation_vram",
+            "task_id": task_id,
             "timestamp": iso(utcnow()),
         }
-        messages.append(("vram_monitoring", data))
+        messages.append(("vram_monitoring", known(data)))
     return messages
 
 

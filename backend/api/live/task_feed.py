@@ -11,30 +11,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from backend.api.http.shapes import known
-from backend.api.live.download_feed import DOWNLOAD_TOPIC, download_end, download_message, fetch_of_task
+from backend.api.live.download_feed import download_notices, fetch_of_task
+from backend.api.live.messages import ALERTS_TOPIC, FALLBACK_TOPIC, PROGRESS_TOPIC, Notice
 from backend.api.tasks.shapes import time_left
 from backend.core.domain import TERMINAL, EventType, Stage, Task, TaskEvent, TaskStatus, iso
 from backend.core.errors.base import WanError
 from backend.services.downloads.state import Download, DownloadState
 
-PROGRESS_TOPIC = "generation_progress"
-ALERTS_TOPIC = "alerts"
-FALLBACK_TOPIC = "fallback_notifications"
-#: Alerts about a clip that another model makes, or none -> the words of earlier clients.
-_STRATEGIES = {"other_model": "alternative_model", "mock": "mock_generation"}
 #: A stage in messages that is not a worker stage.
 STARTED_STAGE = "generation_started"
 _SNAPSHOT_WAITING = 100  # waiting tasks in a snapshot; the queue route lists them all
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """One message to clients; a `topic` of None addresses all of them."""
-
-    type: str
-    topic: str | None
-    event_id: int
-    data: dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -44,7 +30,6 @@ class LiveTask:
     status: TaskStatus
     progress: float = 0.0  # percent
     stage: str | None = None
-    event_id: int = 0
     facts: dict[str, Any] = field(default_factory=dict)  # the newest detailed message
     model: str | None = None
     attempt: int = 0
@@ -102,6 +87,11 @@ class TaskFeed:
                 notices.append(_overall(task_id, live))
         return notices
 
+    def running(self) -> dict[str, str | None]:
+        """Return the owners of the tasks that run, by task id."""
+        running = (task_id for task_id, live in self._live.items() if live.status is TaskStatus.PROCESSING)
+        return {task_id: self._owners.get(task_id) for task_id in running}
+
     def _submitted(self, event: TaskEvent) -> list[Notice]:
         live = self._live[event.task_id] = LiveTask(TaskStatus.PENDING, model=event.data.get("model"))
         _stamp(live, event, message="Waiting in the queue")
@@ -127,41 +117,25 @@ class TaskFeed:
         return [
             _update(event, live),
             _overall(event.task_id, live),
-            Notice("generation_stage", PROGRESS_TOPIC, event.id, known(stage)),
+            Notice("generation_stage", PROGRESS_TOPIC, known(stage)),
         ]
 
     def _progressed(self, event: TaskEvent) -> list[Notice]:
         live = self._of(event)
         live.status = TaskStatus.PROCESSING
         before, live.stage = live.stage, event.data["stage"]
-        stage_changed = before != live.stage
         live.progress = max(live.progress, round(float(event.data["progress"]), 2))
         _stamp(live, event, **{key: value for key, value in event.data.items() if key not in ("stage", "progress")})
         fetch = fetch_of_task(live.model, event.data.get("download"), event.created_at)
         # A task still in the download stage has yielded its turn to another download.
         waits = live.stage == Stage.DOWNLOADING_MODEL
         notices = _fetch_notices(event, live, fetch, DownloadState.QUEUED if waits else DownloadState.COMPLETED)
-        notices += _loading_notices(event, live, before)
-        return [*_progress_notices(event.task_id, live, stage_changed=stage_changed), *notices]
+        loading = _loading_notices(event, live, before, live.stage)
+        return [*_progress_notices(event.task_id, live, stage_changed=live.stage != before), *loading, *notices]
 
     def _alerted(self, event: TaskEvent) -> list[Notice]:
-        data = event.data | {"task_id": event.task_id, "timestamp": iso(event.created_at)}
-        alert = Notice("alert", ALERTS_TOPIC, event.id, data)
-        strategy = _STRATEGIES.get(event.data.get("alert_type", ""))
-        if strategy is None:
-            return [alert]
-        fallback = {
-            "task_id": event.task_id,
-            "original_model": self._of(event).model,
-            "alternative_model": event.data.get("alternative_model"),
-            "strategy_type": strategy,
-            "recommended_action": "none: it was done, as the request or the server's policy allows",
-            "user_message": event.data.get("message"),
-            "can_queue_request": True,
-            "user_interaction_required": False,
-            "timestamp": data["timestamp"],
-        }
-        return [alert, Notice("fallback_strategy", FALLBACK_TOPIC, event.id, known(fallback))]
+        data = {"severity": "info"} | event.data | {"task_id": event.task_id, "timestamp": iso(event.created_at)}
+        return [Notice("alert", ALERTS_TOPIC, data), *_fallback_notices(event, self._of(event))]
 
     def _attempt_lost(self, event: TaskEvent) -> list[Notice]:
         if not event.data.get("will_retry"):
@@ -187,7 +161,8 @@ class TaskFeed:
         figures = {name: event.data.get(name) for name in ("current_step", "total_steps")}
         _stamp(live, event, message="Paused", **figures)
         notices = _fetch_notices(event, before, None, DownloadState.PAUSED)
-        return [_update(event, live), _overall(event.task_id, live), *notices]
+        loading = _loading_notices(event, before, before.stage, None)
+        return [_update(event, live), _overall(event.task_id, live), *loading, *notices]
 
     def _requeued(self, event: TaskEvent) -> list[Notice]:
         if "model" not in event.data:
@@ -209,7 +184,8 @@ class TaskFeed:
         live = self._live[event.task_id] = LiveTask(TaskStatus.PENDING, model=before.model, attempt=before.attempt)
         _stamp(live, event, message=message)
         notices = _fetch_notices(event, before, None, fetch)
-        return [_update(event, live), _overall(event.task_id, live), *notices]
+        loading = _loading_notices(event, before, before.stage, None)
+        return [_update(event, live), _overall(event.task_id, live), *loading, *notices]
 
     def _completed(self, event: TaskEvent) -> list[Notice]:
         live = self._of(event)
@@ -240,16 +216,18 @@ class TaskFeed:
     def _ended(
         self, event: TaskEvent, live: LiveTask, status: TaskStatus, stage: Stage, message: str, result: dict[str, Any]
     ) -> list[Notice]:
-        before, stage_changed = live.stage, live.stage != stage
+        before = live.stage
         live.status, live.stage = status, stage
         start = live.facts.get("generation_start_time")
         _stamp(live, event, message=message, generation_start_time=start, **known(result))
         self._live.pop(event.task_id, None)
         end = DownloadState.CANCELLED if status is TaskStatus.CANCELLED else DownloadState.FAILED
         error = WanError(message, suggestions=tuple(event.data.get("suggestions") or ()))
-        notices = _fetch_notices(event, live, None, end, error if status is TaskStatus.FAILED else None)
-        notices += _loading_notices(event, live, before)
-        return [_update(event, live), *_progress_notices(event.task_id, live, stage_changed=stage_changed), *notices]
+        notices = _loading_notices(event, live, before, None)
+        notices += _fetch_notices(event, live, None, end, error if status is TaskStatus.FAILED else None)
+        if status is TaskStatus.FAILED:
+            notices += _suggestion_notices(event, live)
+        return [_update(event, live), *_progress_notices(event.task_id, live, stage_changed=before != stage), *notices]
 
     def _of(self, event: TaskEvent) -> LiveTask:
         """Return the task's state; empty if a replay starts in the middle of the task."""
@@ -273,7 +251,6 @@ def _live(task: Task) -> LiveTask:
 
 
 def _stamp(live: LiveTask, event: TaskEvent, **facts: Any) -> None:
-    live.event_id = event.id
     live.facts = known(facts) | {"timestamp": iso(event.created_at)}
 
 
@@ -288,7 +265,7 @@ def _update(event: TaskEvent, live: LiveTask) -> Notice:
         "model_type": live.model,
         "timestamp": live.facts["timestamp"],
     }
-    return Notice("task_update", None, event.id, known(data))
+    return Notice("task_update", None, known(data))
 
 
 def _fetch_notices(
@@ -300,35 +277,66 @@ def _fetch_notices(
         now = replace(before, state=end, error=error, updated_at=event.created_at)
     if now is None:
         return []
-    state = None if before is None else before.state
-    kind, data = download_message(state, now)
-    notices = [Notice(kind, DOWNLOAD_TOPIC, event.id, data)]
-    if (ended := download_end(state, now)) is not None:
-        notices.append(Notice(ended[0], None, event.id, ended[1]))
-    return notices
+    return download_notices(before, now)
 
 
-def _loading_notices(event: TaskEvent, live: LiveTask, before: str | None) -> list[Notice]:
-    """Report that the task's model is being loaded, or whether that succeeded; its bytes are not counted."""
-    loads, loaded = live.stage == Stage.LOADING_MODEL, before == Stage.LOADING_MODEL
-    if loads == loaded:
+def _loading_notices(event: TaskEvent, live: LiveTask, before: str | None, now: str | None) -> list[Notice]:
+    """Report that the model begins to be loaded, that it is, or that it will not be; `now` None = the attempt ended."""
+    if (before == Stage.LOADING_MODEL) is (now == Stage.LOADING_MODEL):
         return []
-    failed = live.status is not TaskStatus.PROCESSING
+    word = "loading" if now == Stage.LOADING_MODEL else "loaded"
+    if now is None:
+        word = "failed" if live.status is TaskStatus.FAILED else "stopped"
     data = {
         "task_id": event.task_id,
         "model_type": live.model,
-        "progress": 0.0 if loads or failed else 100.0,
-        "status": "loading" if loads else "failed" if failed else "loaded",
-        "timestamp": live.facts["timestamp"],
+        "progress": 100.0 if word == "loaded" else 0.0,
+        "status": word,
+        "timestamp": iso(event.created_at),
     }
-    return [Notice("model_loading_progress", PROGRESS_TOPIC, event.id, known(data))]
+    return [Notice("model_loading_progress", PROGRESS_TOPIC, known(data))]
+
+
+def _fallback_notices(event: TaskEvent, live: LiveTask) -> list[Notice]:
+    """Report that a task is made in another way than it was asked for; other alerts say nothing about that."""
+    strategy = {"other_model": "alternative_model", "mock": "mock_generation"}.get(str(event.data.get("alert_type")))
+    if strategy is None:
+        return []
+    data = {
+        "task_id": event.task_id,
+        "original_model": event.data.get("original_model") or live.model,
+        "strategy_type": strategy,
+        "recommended_action": "None is needed: the task goes on",
+        "alternative_model": event.data.get("alternative_model"),
+        "user_message": event.data.get("message"),
+        "can_queue_request": True,
+        "user_interaction_required": False,
+        "timestamp": iso(event.created_at),
+    }
+    return [Notice("fallback_strategy", FALLBACK_TOPIC, known(data))]
+
+
+def _suggestion_notices(event: TaskEvent, live: LiveTask) -> list[Notice]:
+    """Report another model that can do a task that failed, where its error names one."""
+    for action in event.data.get("actions") or ():
+        changes = action.get("changes") if isinstance(action, dict) else None
+        if isinstance(changes, dict) and live.model and "model_type" in changes:
+            data = {
+                "task_id": event.task_id,
+                "original_model": live.model,
+                "suggested_model": changes["model_type"],
+                "reason": event.data.get("message"),
+                "timestamp": iso(event.created_at),
+            }
+            return [Notice("alternative_model_suggestion", FALLBACK_TOPIC, data)]
+    return []
 
 
 def _overall(task_id: str, live: LiveTask) -> Notice:
     names = ("message", "download", "error_details", "output_path", "timestamp")
     data: dict[str, Any] = {"task_id": task_id, "progress": live.progress, "status": live.status}
     data |= known({name: live.facts.get(name) for name in names} | {"attempt": live.attempt or None})
-    return Notice("generation_progress", PROGRESS_TOPIC, live.event_id, data)
+    return Notice("generation_progress", PROGRESS_TOPIC, data)
 
 
 def _progress_notices(task_id: str, live: LiveTask, *, stage_changed: bool) -> list[Notice]:
@@ -345,7 +353,7 @@ def _progress_notices(task_id: str, live: LiveTask, *, stage_changed: bool) -> l
     }
     # The only field that clients expect as null while it is unknown.
     detailed["estimated_time_remaining"] = time_left(facts.get("eta_seconds"))
-    notices.append(Notice("detailed_generation_progress", PROGRESS_TOPIC, live.event_id, detailed))
+    notices.append(Notice("detailed_generation_progress", PROGRESS_TOPIC, detailed))
     if stage_changed:
         stage = {
             "task_id": task_id,
@@ -355,7 +363,7 @@ def _progress_notices(task_id: str, live: LiveTask, *, stage_changed: bool) -> l
             "stage_start_time": facts.get("stage_start_time"),
             "timestamp": facts["timestamp"],
         }
-        notices.append(Notice("generation_stage", PROGRESS_TOPIC, live.event_id, known(stage)))
+        notices.append(Notice("generation_stage", PROGRESS_TOPIC, known(stage)))
     return notices
 
 

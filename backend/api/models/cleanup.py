@@ -71,7 +71,7 @@ def cleanup(asked: CleanupAsked, services: ServicesDep) -> Cleanup:
             space_to_free_gb=_gb(
                 sum(one.frees for one in found) if target is None else max(0, target - report.free_bytes)
             ),
-            cleanup_actions=[_action(one, one.frees) for one in found],
+            cleanup_actions=[cleanup_action(one, one.frees) for one in found],
         ),
         executed_actions=[_executed(one) for one in done if one.error is None],
         total_space_freed_gb=_gb(sum(one.freed for one in done)),
@@ -80,10 +80,11 @@ def cleanup(asked: CleanupAsked, services: ServicesDep) -> Cleanup:
 
 
 def _executed(done: Done) -> CleanupAction:
-    return _action(done.suggestion, done.freed)
+    return cleanup_action(done.suggestion, done.freed)
 
 
-def _action(suggestion: Suggestion, size: int) -> CleanupAction:
+def cleanup_action(suggestion: Suggestion, size: int) -> CleanupAction:
+    """Show one deletion that frees `size` bytes."""
     return CleanupAction(
         action=f"delete_{suggestion.what}", model_id=suggestion.spec.id, space_gb=_gb(size), reason=suggestion.reason
     )

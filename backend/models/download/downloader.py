@@ -9,12 +9,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from backend.core.catalogue.table import ModelSpec
 from backend.core.config.download_limit import Limit, bandwidth_limit, no_limit
 from backend.core.config.file import ConfigFile
-from backend.core.domain import DownloadPhase, OnProgress
+from backend.core.domain import DownloadPhase, DownloadProgress, OnProgress
 from backend.core.errors.models import ModelDamaged, ModelUnavailable
 from backend.core.files import storage_errors, sync_folder
 from backend.core.paths import Home
@@ -36,12 +38,16 @@ from backend.models.folder.integrity import FileFinding, FileState, check_quick,
 from backend.models.folder.locks import folder_lock
 from backend.models.folder.manager import ModelManager, Presence
 from backend.models.folder.manifest import FileRecord, Manifest, read_manifest
-from backend.models.folder.progress import ProgressMeter, RateLimiter
+from backend.models.folder.progress import ProgressMeter, RateLimiter, read_status
 
 #: Number of downloads of one file whose content is wrong, before giving up.
 CONTENT_ATTEMPTS = 3
 
 Check = Callable[[], None]
+
+
+#: Nothing is known of a download before the hub has listed its files.
+_UNKNOWN: Final = DownloadProgress(DownloadPhase.DOWNLOADING, None, 0, None, None, None)
 
 
 def _nothing() -> None:
@@ -121,9 +127,12 @@ class ModelDownloader:
                 return target
             self._refuse_unsupported(spec)
             retries = Retries(self._policy, check, self._pause)
+            known = read_status(self._home.partial_model_of(spec.id)) or _UNKNOWN
+            retries.on_failure = lambda retry: on_progress(replace(known, phase=DownloadPhase.DOWNLOADING, retry=retry))
             listing = self._listing(spec.repo_id, revision or spec.revision, retries)
             folder = open_partial(self._home, spec)
             meter = ProgressMeter(on_progress, folder, listing.size_bytes)
+            retries.on_failure = meter.wait
             try:
                 self._fill(spec, folder, listing, meter, check, retries)
             finally:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from backend.core.domain import DownloadRetry
 from backend.core.errors.base import WanError
 from backend.core.errors.models import HubRateLimited
 
@@ -55,6 +56,8 @@ class Retries:
         self._check = check
         self._pause = pause or wait_checking
         self._failures = 0
+        #: Receives each failure that is followed by another try, before the pause.
+        self.on_failure: Callable[[DownloadRetry], None] = lambda _retry: None
 
     def progressed(self) -> None:
         """Reset the count: bytes arrived."""
@@ -69,16 +72,21 @@ class Retries:
         self._failures += 1
         if self._failures >= self._policy.attempts:
             raise error.final from error
+        seconds = self._seconds_after(error)
+        self.on_failure(DownloadRetry(self._failures, self._policy.attempts, error.final.message, seconds))
+        self._pause(seconds, self._check)
+
+    def _seconds_after(self, error: Transient) -> float:
+        """Return the length of the pause; raise where the server asks for too long a one."""
         if error.retry_after is not None:
             if error.retry_after > self._policy.longest_asked_seconds:
                 raise HubRateLimited(
                     f"The model hub asks to wait {error.retry_after:.0f} s before the next request"
                 ) from error
-            self._pause(error.retry_after, self._check)
-            return
+            return error.retry_after
         longest = min(self._policy.longest_seconds, self._policy.first_seconds * 2 ** (self._failures - 1))
         # Half of the pause is random, so that many machines do not return at the same moment.
-        self._pause(longest * (0.5 + random.random()), self._check)  # noqa: S311 - spreads load, guards nothing
+        return float(longest * (0.5 + random.random()))  # noqa: S311 - spreads load, guards nothing
 
 
 def wait_checking(seconds: float, check: Callable[[], None]) -> None:

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from backend.core.config.download_limit import LOOK_SECONDS, Limit
-from backend.core.domain import DownloadPhase, DownloadProgress, OnProgress
+from backend.core.domain import DownloadPhase, DownloadProgress, DownloadRetry, OnProgress
 from backend.core.files import read_json, write_json
 
 STATUS_FILE = "wan22-download.json"
@@ -35,25 +35,34 @@ class ProgressMeter:
         self._window: deque[tuple[float, int]] = deque()
         self._reported = self._noted = float("-inf")
         self._phase, self._file = DownloadPhase.VERIFYING, ""
+        self._retry: DownloadRetry | None = None
 
     def at(self, phase: DownloadPhase, file: str) -> None:
         """Set what the download does from now on."""
         changed = phase is not self._phase
-        self._phase, self._file = phase, file
+        self._phase, self._file, self._retry = phase, file, None
         self._send(note=changed)
 
     def add(self, count: int, network: bool) -> None:
         """Count bytes of the model on the disk; negative when some had to be discarded."""
         self._done += count
         if network:
+            self._retry = None
             self._received += count
             self._window.append((time.monotonic(), self._received))
         if time.monotonic() - self._reported >= _REPORT_SECONDS:
             self._send()
 
+    def wait(self, retry: DownloadRetry) -> None:
+        """Report that the hub failed and is asked again after a pause."""
+        self._retry = retry
+        self._window.clear()
+        self._send()
+
     def close(self) -> None:
         """Report the last state; it stays in the folder, so that others know how much is missing."""
         self._window.clear()
+        self._retry = None
         self._send(note=True)
 
     def _send(self, *, note: bool = False) -> None:
@@ -75,7 +84,13 @@ class ProgressMeter:
             speed = (self._received - self._window[0][1]) / elapsed
         left = self._total - self._done
         return DownloadProgress(
-            self._phase, self._file or None, self._done, self._total, speed, left / speed if speed else None
+            self._phase,
+            self._file or None,
+            self._done,
+            self._total,
+            speed,
+            left / speed if speed else None,
+            self._retry,
         )
 
 
@@ -83,7 +98,7 @@ def read_status(folder: Path) -> DownloadProgress | None:
     """Return the progress that a download last wrote into its folder; None when there is none."""
     try:
         value = read_json(folder / STATUS_FILE)
-        return DownloadProgress(**value | {"phase": DownloadPhase(value["phase"])})
+        return DownloadProgress(**value | {"phase": DownloadPhase(value["phase"]), "retry": None})
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

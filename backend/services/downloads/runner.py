@@ -30,8 +30,8 @@ from backend.store.download_orders import DownloadOrders, Order, Urgency
 
 _ORDER: Final = {urgency: rank for rank, urgency in enumerate(Urgency)}
 
-#: Receives the previous state and the download after each change and, now and then, of its progress.
-OnChange = Callable[[DownloadState | None, Download], None]
+#: Receives the download before and after each change and, now and then, of its progress.
+OnChange = Callable[[Download | None, Download], None]
 
 #: Interval between two reads of the orders, which another process may have changed, in seconds.
 POLL_SECONDS: Final = 1.0
@@ -132,6 +132,11 @@ class ModelDownloads:
             raise StateConflict(f"The download of {spec.id} has ended: {known.state}")
         return known
 
+    def waiting(self) -> list[Download]:
+        """Return the downloads that wait for their turn, the next one first."""
+        waiting = [one for one in self._all_active() if one.state is DownloadState.QUEUED]
+        return sorted(waiting, key=lambda one: (_ORDER[one.urgency], one.number))
+
     def is_at(self, spec: ModelSpec) -> bool:
         """Whether the thread is using the model's files; true for a moment after a pause, too."""
         with self._changed:
@@ -152,7 +157,7 @@ class ModelDownloads:
             download = replace(download, updated_at=utcnow())
             self._downloads[download.spec.id] = download
             self._changed.notify_all()
-            self._on_change(None if before is None else before.state, download)
+            self._on_change(before, download)
             return download
 
     def _all_active(self) -> list[Download]:
@@ -179,8 +184,7 @@ class ModelDownloads:
             with self._changed:
                 if self._stopping:
                     return None
-                waiting = [one for one in self._all_active() if one.state is DownloadState.QUEUED]
-                first = min(waiting, key=lambda one: (_ORDER[one.urgency], one.number), default=None)
+                first = next(iter(self.waiting()), None)
                 if first is not None:
                     self._at = first.spec.id
                     return self._put(replace(first, state=DownloadState.DOWNLOADING))

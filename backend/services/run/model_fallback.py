@@ -73,7 +73,8 @@ class ModelFallback:
         policy = self._policy.current()
 
         def mock(reason: str) -> Output:
-            alert({"alert_type": "mock", "severity": "warning", "message": f"This clip is a mock: {reason}"})
+            message = f"This clip is a mock: {reason}"
+            alert(_news("mock", message, original_model=request.model))
             return self._mock.generate(task_id, request, reason, report=report, poll=poll, seconds=policy.mock_seconds)
 
         if policy.mode is GenerationMode.MOCK:
@@ -105,8 +106,14 @@ class ModelFallback:
             sentence = f"{other.model} made this clip instead of {request.model}: {error.message.rstrip('.')}"
             dropped = f"; the LoRAs {', '.join(one.id for one in request.loras)} were left out" if request.loras else ""
             log.warning("task.other_model", model=other.model, instead_of=request.model, reason=error.message)
-            news = {"alert_type": "other_model", "severity": "warning", "message": sentence + dropped}
-            alert(news | {"alternative_model": other.model})
+            alert(
+                _news(
+                    "other_model",
+                    sentence + dropped,
+                    original_model=request.model,
+                    alternative_model=other.model,
+                )
+            )
             try:
                 output = self._pipeline.generate(
                     task_id, other, report=report, poll=poll, instead_of=(request.model, sentence + dropped)
@@ -128,6 +135,10 @@ class ModelFallback:
                     continue
                 if spec.embedded or self._forecast.decide(other).fits:
                     yield other
+
+
+def _news(kind: str, message: str, **models: str) -> dict[str, str]:
+    return {"alert_type": kind, "severity": "warning", "message": message} | models
 
 
 def translated(request: GenerationRequest, spec: ModelSpec) -> GenerationRequest:

@@ -18,7 +18,7 @@ from backend.core.errors.base import WanError
 from backend.core.planning.hardware import HardwareProfile, in_gib, remember
 from backend.core.system_integration import Component, ComponentStatus, Condition
 from backend.models.folder.manager import Presence
-from backend.services.downloads.state import Download, DownloadState
+from backend.services.downloads.state import Download
 from backend.services.system.configuration import configuration_faults
 from backend.services.system.container import DATABASE, HOME, MODELS, STORAGE, WORKERS, Services
 from backend.store.engine import Database
@@ -35,8 +35,8 @@ _NAMED = 3
 log = structlog.get_logger(__name__)
 
 
-#: Called with the state before a change and the download after it.
-Publish = Callable[[DownloadState | None, Download], None]
+#: Called with a download before and after a change.
+Publish = Callable[[Download | None, Download], None]
 
 
 def web_components(

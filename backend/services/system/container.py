@@ -75,7 +75,7 @@ class Sockets(Protocol):
         """Close every connection."""
 
     def publish(self, topic: str | None, kind: str, data: dict[str, Any]) -> None:
-        """Send a message to the subscribers of a topic, or with None to everybody; callable from any thread."""
+        """Send a message to the subscribers of a topic, None = to everybody; callable from any thread."""
 
 
 class LocalWorkerState(Protocol):

@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from starlette.testclient import WebSocketDenialResponse
 
-from backend.api.live import websocket
+from backend.api.live import manager
 from backend.core.access import tokens
 from backend.core.access.tokens import SESSION_COOKIE
 from tests.api.support import GOOD, SOCKET, SUBMIT, Served, assert_error
@@ -119,7 +119,7 @@ def test_without_a_key_links_are_plain(served: Served) -> None:
 
 
 def test_a_socket_too_many_is_told_when_to_come_back(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(websocket, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(manager, "MAX_CONNECTIONS", 1)
     client: TestClient = served.client
     with client.websocket_connect(SOCKET), pytest.raises(WebSocketDenialResponse) as refused:
         client.websocket_connect(SOCKET).__enter__()

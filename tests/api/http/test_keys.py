@@ -22,13 +22,13 @@ from backend.core.domain import utcnow
 from backend.models.lora.library import EMBEDDED_LORAS
 from backend.services.access import ring
 from backend.store.access import keys as stored
-from tests.api.support import GOOD, SOCKET, SUBMIT, TINY, Served, assert_error, make_png
+from tests.api.support import GOOD, SOCKET, SUBMIT, TINY, Played, Served, assert_error, make_png
 
 READERS = ("GET", "HEAD", "OPTIONS")
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
-def make(served: Served, name: str, *scopes: Scope, days: float | None = None, **limits: Any) -> dict[str, str]:
+def make(served: Played, name: str, *scopes: Scope, days: float | None = None, **limits: Any) -> dict[str, str]:
     """Store a key and return the header that brings it."""
     drawn = draw_key()
     seconds = None if days is None else days * 86_400
@@ -155,7 +155,7 @@ def test_a_key_made_by_another_process_counts_at_once(keyed: Served, bearers: di
     assert keyed.client.get("/api/v1/queue", headers=sent).status_code == 200
 
 
-def _revoke(served: Served, name: str) -> None:
+def revoke(served: Played, name: str) -> None:
     """Revoke a key as another process would: the server has to notice."""
     (key,) = [key for key in served.services.key_store.all() if key.name == name and key.state == "valid"]
     served.services.key_store.revoke(key.id)
@@ -171,7 +171,7 @@ def test_a_revoked_key_loses_its_socket_and_its_session(keyed: Served, bearers: 
     ):
         assert first.receive_json()["type"] == second.receive_json()["type"] == "connection_established"
         began = time.monotonic()
-        _revoke(keyed, "guest")
+        revoke(keyed, "guest")
         for socket in (first, second):
             with pytest.raises(WebSocketDisconnect) as closed:
                 socket.receive_json()
@@ -322,7 +322,7 @@ def test_a_signed_link_ends_with_its_key(
     stolen = client.get(f"/api/v1/outputs/{things['output_id']}", headers=bearers["anna"]).json()["video_url"]
     bert = next(key.id for key in keyed.services.key_store.all() if key.name == "bert")
     assert_error(client.get(re.sub(r"holder=\w+", f"holder={bert}", stolen)), 401)
-    _revoke(keyed, "linker")
+    revoke(keyed, "linker")
     keyed.services.keys.refresh()
     assert_error(client.get(link), 401)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from backend.api.live import websocket
+from backend.api.live import manager
 from backend.api.live.download_feed import publish_download
 from backend.api.live.standing import card_messages
 from backend.core.access.caller import KeyLimits, Scope
@@ -27,7 +27,7 @@ MODEL = "T2V-A14B"
 @pytest.fixture
 def watching(serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch) -> Served:
     """An app that looks often."""
-    monkeypatch.setattr(websocket, "WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(manager, "WATCH_SECONDS", 0.05)
     return serve()
 
 
@@ -173,17 +173,19 @@ def _download(state: DownloadState, error: HubUnreachable | None = None) -> Down
 
 def test_the_end_of_a_download_is_told_to_everybody(watching: Served) -> None:
     with listening(watching) as listener:
-        publish_download(watching.services.sockets, DownloadState.VERIFYING, _download(DownloadState.COMPLETED))
+        publish_download(
+            watching.services.sockets, _download(DownloadState.VERIFYING), _download(DownloadState.COMPLETED)
+        )
         end = listener.until("model_download_complete")
         assert (end["model_type"], end["status"], end["message"]) == (MODEL, "success", f"{MODEL} was downloaded")
         assert end["data"]["model_type"] == MODEL
         listener.subscribe("download_progress")
         failed = _download(DownloadState.FAILED, HubUnreachable("the hub is away"))
-        publish_download(watching.services.sockets, DownloadState.DOWNLOADING, failed)
+        publish_download(watching.services.sockets, _download(DownloadState.DOWNLOADING), failed)
         change = listener.until("download_status_change")["data"]
         assert (change["new_status"], change["error_message"]) == ("failed", "the hub is away")
         assert listener.until("model_download_complete")["status"] == "failed"
-        publish_download(watching.services.sockets, DownloadState.FAILED, failed)
+        publish_download(watching.services.sockets, failed, failed)
         assert [message["type"] for message in listener.settle()] == ["download_progress_update"]
 
 

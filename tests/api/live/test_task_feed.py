@@ -53,7 +53,7 @@ def test_a_task_that_is_handed_back_for_a_pause_says_so_to_those_who_listen_and_
     *before, held = [board.apply(event) for event in served.services.events.after(0)]
     assert len(before) == 3
     said = {notice.type: notice.data for notice in held}
-    assert set(said) == {"task_update", "generation_progress", "download_status_change"}
+    assert set(said) == {"task_update", "generation_progress", "download_status_change", "alert"}
     for kind in ("task_update", "generation_progress"):
         assert (said[kind]["status"], said[kind]["message"]) == ("pending", "Somebody paused it")
     change = said["download_status_change"]

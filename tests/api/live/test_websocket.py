@@ -17,6 +17,7 @@ from starlette.websockets import WebSocketDisconnect
 from backend.api.live import connection
 from backend.core.domain import Stage
 from backend.core.errors.generation import NonFiniteLatents
+from tests.api.live.support import checked
 from tests.api.support import SOCKET, Served
 
 PROGRESS = "generation_progress"
@@ -44,7 +45,7 @@ class Listener:
         self.session.send_json({"type": kind, "data": data})
 
     def next(self) -> dict[str, Any]:
-        message: dict[str, Any] = self.session.receive_json()
+        message = checked(self.session.receive_json())
         self.seen.append(message)
         return message
 
@@ -441,6 +442,6 @@ def test_a_client_that_does_not_read_is_let_go_with_a_clear_code(
     assert blocked.is_set()
     assert sent[-1]["type"] == "websocket.close"
     assert sent[-1]["code"] == 1013
-    assert "after_event" in sent[-1]["reason"]
+    assert "since" in sent[-1]["reason"]
     assert served.client.get("/api/v1/ws/stats").json()["active_connections"] == 0
     assert served.client.get(f"/api/v1/queue/{task_id}").status_code == 200
