@@ -13,7 +13,7 @@ from backend.core.domain import EventType, TaskEvent
 from backend.store.access.ownership import of_own_task
 from backend.store.engine import Database
 from backend.store.rows import readable, to_event
-from backend.store.tables import events, tasks
+from backend.store.tables import events, removed_events, tasks
 
 
 class EventLog:
@@ -41,15 +41,13 @@ class EventLog:
         with self._database.read() as connection:
             return readable(connection.execute(query).all(), to_event)
 
-    def span(self, after: int, upto: int) -> tuple[int, int | None]:
-        """Count the events after one id, up to another one, and return the oldest id of them; None without any.
+    def removed_upto(self) -> int:
+        """Return the highest id of an event that was deleted because it had become old; 0 without any.
 
-        Where they are fewer than the ids in between, some were deleted because they had become old.
+        Other ids may be missing without a deleted event: PostgreSQL does not give the id of a rolled-back event again.
         """
-        counted = select(func.count(), func.min(events.c.id)).where(events.c.id > after, events.c.id <= upto)
         with self._database.read() as connection:
-            row = connection.execute(counted).one()
-        return int(row[0]), row[1]
+            return int(connection.execute(select(func.coalesce(func.max(removed_events.c.upto), 0))).scalar_one())
 
     def of_task(self, task_id: str, after_number: int = 0) -> list[TaskEvent]:
         """Return the events of one task after this number, oldest first, even of a deleted task."""

@@ -137,6 +137,12 @@ events = Table(
     sqlite_autoincrement=True,
 )
 
+removed_events = Table(  # one row
+    "removed_events",
+    metadata,
+    Column("upto", BigInteger, primary_key=True, autoincrement=False),  # the highest id of a deleted event; 0 = none
+)
+
 outputs = Table(
     "outputs",
     metadata,

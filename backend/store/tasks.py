@@ -38,7 +38,7 @@ from backend.store.control import WAITING, QueueControl
 from backend.store.leases import UNTOUCHED, end_failed
 from backend.store.order import DUE, QUEUE_ORDER, READY, TASKS, before, find, held, places, position, visible
 from backend.store.rows import readable, storable, to_task
-from backend.store.tables import database_now, events, outputs, tasks
+from backend.store.tables import database_now, events, outputs, removed_events, tasks
 from backend.store.transition import append, apply
 
 #: How long an idempotency key outlives its task in the queue view; a client that lost an answer has retried by then.
@@ -52,7 +52,8 @@ _VIDEOS: Final = or_(
     tasks.c.deleted_at.is_(None) & (tasks.c.status != TaskStatus.COMPLETED),
     exists().where(outputs.c.task_id == tasks.c.id),
 )
-_NEWEST_EVENT: Final = "newest event"  # stands beside the states in what `tally` reads
+#: Stand beside the states in what `tally` reads.
+_NEWEST_EVENT, _REMOVED_EVENT = "newest event", "removed event"
 #: In the class below, `list` is a method.
 TaskIds = list[str]
 TaskList = list[Task]
@@ -220,9 +221,10 @@ class TaskStore(QueueControl):
         seen = tasks.c.deleted_at.is_(None) & own_tasks()
         states = select(tasks.c.status, func.count()).where(seen).group_by(tasks.c.status)
         newest = select(literal(_NEWEST_EVENT), func.coalesce(func.max(events.c.id), 0))
+        removed = select(literal(_REMOVED_EVENT), func.coalesce(func.max(removed_events.c.upto), 0))
         with self._database.read() as connection:
-            found = {row[0]: row[1] for row in connection.execute(union_all(states, newest))}
-        return {status: found.get(status, 0) for status in TaskStatus}, found[_NEWEST_EVENT]
+            found = {row[0]: row[1] for row in connection.execute(union_all(states, newest, removed))}
+        return {status: found.get(status, 0) for status in TaskStatus}, max(found[_NEWEST_EVENT], found[_REMOVED_EVENT])
 
     def queue_position(self, task_id: str) -> int | None:
         """Return 1 for the task that runs next, 2 for the one after it ...; None when the task is not ready to run.

@@ -230,11 +230,9 @@ class ConnectionManager:
             oldest = position - MAX_REPLAY
             self._gap(connection, since, "too_far_back", oldest, f"At most {MAX_REPLAY} events are sent again")
             return False
-        count, oldest_there = await asyncio.to_thread(_unconfined, self._events.span, since, position)
-        if count < position - since:
-            after = position if oldest_there is None else oldest_there - 1
-            lost = position - since - count
-            self._gap(connection, since, "removed", after, f"{lost} of the events are no longer there: they were old")
+        removed = await asyncio.to_thread(self._events.removed_upto)
+        if removed > since:
+            self._gap(connection, since, "removed", removed, f"Old events up to number {removed} were deleted")
         return True
 
     def _gap(self, connection: Connection, since: int, reason: str, oldest: int, sentence: str) -> None:
@@ -296,8 +294,11 @@ class ConnectionManager:
             counted = await self._queue.read()
             # Events included in the counts are published before them, even those that occurred after the page was read.
             while page[-1].id < counted:
-                more = await asyncio.to_thread(self._events.after, page[-1].id, PAGE)
-                page += [event for event in more if event.id <= counted]
+                found = await asyncio.to_thread(self._events.after, page[-1].id, PAGE)
+                more = [event for event in found if event.id <= counted]
+                if not more:
+                    break  # it was deleted with its task meanwhile
+                page += more
         for number, event in enumerate(page):
             self._publish_news(News(event, self._board.apply(event)))
             self._position = event.id

@@ -76,10 +76,10 @@ class ReplayGap(BaseModel):
 
     since: int = Field(description="The number that the client asked for")
     reason: Literal["removed", "too_far_back", "unknown_event"] = Field(
-        description="removed: some events were deleted because they are old, the others follow; too_far_back: more "
-        "than can be replayed, nothing of it follows; unknown_event: this log has not come so far"
+        description="removed: events up to oldest_event were deleted because they are old, what is left follows; "
+        "too_far_back: more than can be replayed, nothing of it follows; unknown_event: this log has not come so far"
     )
-    oldest_event: int | None = Field(None, description="The oldest number after which all can be asked for")
+    oldest_event: int = Field(description="The oldest number after which all can be asked for")
     message: str
     timestamp: Timestamp
 

@@ -9,13 +9,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, func, or_, select, update
 
 from backend.core.domain import TERMINAL, EventType, TaskStatus
 from backend.core.settings import Settings
 from backend.store.clients.answers import old_answers
 from backend.store.engine import Database
-from backend.store.tables import answers, database_now, events, load_samples, outputs, tasks, workers
+from backend.store.tables import (
+    answers,
+    database_now,
+    events,
+    load_samples,
+    outputs,
+    removed_events,
+    tasks,
+    workers,
+)
 from backend.store.tasks import KEY_SECONDS
 
 #: Pages given back to the disk in one transaction.
@@ -105,7 +114,7 @@ class Retention:
         deleted = 0
         for ids in self._batches(query, stopping):
             with self._database.begin() as connection:
-                deleted += connection.execute(delete(events).where(events.c.id.in_(ids))).rowcount
+                deleted += _delete_events(connection, events.c.id.in_(ids))
         return deleted
 
     def _delete_by_size(self, limits: RowLimits, stopping: Callable[[], bool]) -> int:
@@ -124,7 +133,7 @@ class Retention:
         with self._database.begin() as connection:
             held = set(connection.execute(select(outputs.c.task_id).where(outputs.c.task_id.in_(ids))).scalars())
             free = [one for one in ids if one not in held]
-            connection.execute(delete(events).where(events.c.task_id.in_(free)))
+            _delete_events(connection, events.c.task_id.in_(free))
             return connection.execute(delete(tasks).where(tasks.c.id.in_(free))).rowcount
 
     def _delete_workers(self, ids: list[Any]) -> int:
@@ -166,6 +175,14 @@ class Retention:
                 for _ in range(min(free, PAGES)):
                     # The driver takes one step of a statement without columns, and each step frees one page.
                     connection.exec_driver_sql("PRAGMA incremental_vacuum(1)")
+
+
+def _delete_events(connection: Connection, which: ColumnElement[bool]) -> int:
+    """Delete events, and note how far the log is incomplete now; return how many there were."""
+    highest = select(func.coalesce(func.max(events.c.id), 0)).where(which)
+    upto = connection.execute(highest).scalar_one()
+    connection.execute(update(removed_events).where(removed_events.c.upto < upto).values(upto=upto))
+    return connection.execute(delete(events).where(which)).rowcount
 
 
 def _progress(which: ColumnElement[bool]) -> Select[Any]:

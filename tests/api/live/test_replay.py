@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import websockets
-from sqlalchemy import delete
+from sqlalchemy import text
 from starlette.testclient import WebSocketDenialResponse
 
 from backend.api.live import connection, manager, replay
-from backend.core.domain import Progress, Stage, Task
-from backend.store.tables import events as events_table
+from backend.core.domain import EventType, Progress, Stage, Task
+from backend.store.upkeep.retention import Retention, RowLimits
 from tests.api.live.support import Server, read
 from tests.api.live.test_websocket import PROGRESS, listening
 from tests.api.support import SOCKET, Served, assert_error
@@ -110,12 +110,15 @@ def test_a_client_is_told_what_is_gone(served: Served, monkeypatch: pytest.Monke
     with listening(served, f"{SOCKET}?topics={PROGRESS}") as listener:
         listener.settle()
         # The janitor deletes the progress of tasks that ended days ago.
-        with served.services.tasks._database.begin() as database:
-            database.execute(delete(events_table).where(events_table.c.type == "progress"))
+        progress = [event.id for event in served.services.events.after(0) if event.type is EventType.PROGRESS]
+        aged = RowLimits(progress_days=1e-9, hidden_days=0, workers_hours=0, database_mb=0)
+        assert Retention(served.services.tasks._database).sweep(aged).progress_events == len(progress) == 3
+        with listening(served, f"{SOCKET}?topics={PROGRESS}&since={progress[-1]}") as back:
+            back.until("replay_complete")
+            assert "replay_gap" not in [message["type"] for message in back.seen]
         with listening(served, f"{SOCKET}?topics={PROGRESS}&since=0") as back:
             gap = back.until("replay_gap")["data"]
-            assert (gap["reason"], gap["since"], gap["oldest_event"]) == ("removed", 0, 0)
-            assert "3 of the events" in gap["message"]
+            assert (gap["reason"], gap["since"], gap["oldest_event"]) == ("removed", 0, progress[-1])
             back.until("replay_complete")
             assert [m["status"] for m in back.seen if m["type"] == "task_update"] == [
                 "pending",
@@ -134,6 +137,27 @@ def test_a_client_is_told_what_is_gone(served: Served, monkeypatch: pytest.Monke
         assert gap["reason"] == "too_far_back"
         assert gap["oldest_event"] >= last - 2
         assert back.until(PROGRESS)["data"].items() >= {"snapshot": True, "task_id": waiting}.items()
+
+
+def test_numbers_that_no_event_has_are_no_gap(
+    serve: Callable[..., Served], new_postgres: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL does not give the number of an event again whose transaction was rolled back."""
+    monkeypatch.setattr(replay, "PAGE", 3)
+    served = serve(database_url=new_postgres())
+    with listening(served, f"{SOCKET}?topics={PROGRESS}") as whole:
+        whole.until("subscription_response")
+        for _ in range(3):
+            task_id = served.complete_one()
+            with served.services.tasks._database.begin() as database:  # as a transaction that is rolled back
+                database.execute(text("SELECT nextval('events_id_seq') FROM generate_series(1, 4)"))
+            whole.until(PROGRESS, status="completed", task_id=task_id)
+        whole.settle()
+        for since in range(whole.seen[-1]["event_id"]):
+            with listening(served, f"{SOCKET}?topics={PROGRESS}&since={since}") as back:
+                back.until("replay_complete")
+                assert "replay_gap" not in [message["type"] for message in back.seen]
+                assert of_events(back.seen) == [m for m in of_events(whole.seen) if m["event_id"] > since]
 
 
 def test_pages_begin_with_what_is_known_of_their_tasks(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from sqlalchemy import text
 
@@ -65,6 +67,33 @@ def test_progress_of_tasks_that_ended_long_ago_goes_and_every_other_event_stays(
     assert EventType.PROGRESS in types(database, running.id)
     again = Retention(database).sweep(LIMITS)
     assert (again.progress_events, again.tasks) == (0, 0)
+
+
+def test_the_log_knows_how_far_it_is_incomplete(database: Database, store: TaskStore, home: Home) -> None:
+    log = EventLog(database)
+    first, second = run(store), run(store)
+    event = "INSERT INTO events (task_id, number, type, data, created_at) VALUES (:id, 99, 'alert', '{}', 0)"
+    with suppress(RuntimeError), database.begin() as connection:  # PostgreSQL does not give this id again
+        connection.execute(text(event), {"id": first.id})
+        raise RuntimeError
+    third = run(store)
+    assert log.removed_upto() == 0
+    of_first = [event for event in log.after(0) if event.task_id == first.id]
+    progress = [event.id for event in of_first if event.type is EventType.PROGRESS]
+    age(database, first.id, 8)
+    Retention(database).sweep(LIMITS)
+    assert log.removed_upto() == max(progress)
+    Retention(database).sweep(LIMITS)
+    assert log.removed_upto() == max(progress)
+    # The newest event goes with its task: its number is not given again, and counts as seen.
+    newest = log.after(0)[-1].id
+    store.delete(third.id)
+    OutputStore(database, home).delete(third.id)
+    age(database, third.id, 31)
+    Retention(database).sweep(LIMITS)
+    assert log.after(0)[-1].task_id == second.id
+    assert log.removed_upto() >= newest
+    assert store.tally()[1] >= newest
 
 
 def test_a_retried_task_keeps_its_progress(database: Database, store: TaskStore) -> None:
