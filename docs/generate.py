@@ -1,4 +1,4 @@
-"""Writes what the documents derive from the code: the map of folders, the list of files, the API's schema, the errors.
+"""Writes what the documents derive from the code: the map of folders, the list of files, the schemas, the errors.
 
 `make docs` runs it; the tests compare what it would write with what is there.
 """
@@ -17,6 +17,7 @@ CODE: Final = ("backend", "training", "benchmarks")
 ARCHITECTURE: Final = ROOT / "docs" / "architecture.md"
 FILES: Final = ROOT / "docs" / "files.md"
 SCHEMA: Final = ROOT / "docs" / "openapi.json"
+MESSAGES: Final = ROOT / "docs" / "asyncapi.json"
 SETTINGS: Final = ROOT / "docs" / "settings.md"
 TROUBLESHOOTING: Final = ROOT / "docs" / "troubleshooting.md"
 _DERIVED: Final = re.compile(r"<!-- (actions|devices|errors|variables|sections) -->\n.*?<!-- end -->", re.DOTALL)
@@ -67,6 +68,13 @@ def schema() -> str:
     from backend.core.settings import load_settings
 
     return json.dumps(create_app(load_settings()).openapi(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def messages() -> str:
+    """Return the AsyncAPI description of the live messages, with its keys in order."""
+    from backend.api.live.asyncapi import document
+
+    return json.dumps(document(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def troubleshooting() -> str:
@@ -166,6 +174,7 @@ def main() -> None:
         (ARCHITECTURE, architecture()),
         (FILES, file_list()),
         (SCHEMA, schema()),
+        (MESSAGES, messages()),
         (TROUBLESHOOTING, troubleshooting()),
         (SETTINGS, settings()),
     )

@@ -34,13 +34,14 @@ def _tracked() -> set[str]:
 
 
 def test_derived_documents_are_up_to_date() -> None:
-    """`make docs` writes them: the map of folders, the list of files, the schema of the API."""
+    """`make docs` writes them: the map of folders, the list of files, the schemas of the API."""
     assert generate.architecture() == ARCHITECTURE
     assert generate.FILES.read_text() == generate.file_list()
     assert generate.TROUBLESHOOTING.read_text() == generate.troubleshooting()
     assert generate.settings() == SETTINGS
     # Clients are generated from the schema: a change of it is meant, and is in the changelog.
     assert json.loads(generate.SCHEMA.read_text()) == json.loads(generate.schema())
+    assert json.loads(generate.MESSAGES.read_text()) == json.loads(generate.messages())
 
 
 def test_every_folder_and_every_module_says_what_it_is_for() -> None:

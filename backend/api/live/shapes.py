@@ -350,3 +350,30 @@ class DayNumbers(BaseModel):
     performance_summary: Totals
     snapshot: bool | None = None
     timestamp: Timestamp
+
+
+class Subscribe(BaseModel):
+    """What a client wants to get; `topic` or `topics`."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["topic"]}, {"required": ["topics"]}]})
+
+    topic: str | None = None
+    topics: list[str] | None = None
+    since: int | None = Field(None, ge=0, description="Number of an event: everything after it is sent first")
+    after_event: int | None = Field(None, ge=0, description="The earlier name of `since`")
+
+
+class Unsubscribe(BaseModel):
+    """What a client no longer wants to get."""
+
+    topic: str
+
+
+class Ping(BaseModel):
+    """Whether the server answers."""
+
+    timestamp: str | float | None = Field(None, description="Comes back in the `pong`")
+
+
+class GetStatus(BaseModel):
+    """Nothing needs to be said."""

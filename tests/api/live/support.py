@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import jsonschema_rs
 import uvicorn
 import websockets
 from pydantic import BaseModel
@@ -30,13 +31,20 @@ SHAPES: dict[str, type[BaseModel]] = {
     for kind in (*CONTROL, *FOR_ALL, *(one for kinds in TOPICS.values() for one in kinds))
 }
 
+DOCUMENT: dict[str, Any] = json.loads((Path(__file__).parents[3] / "docs" / "asyncapi.json").read_text())
+PAYLOADS = {
+    kind: jsonschema_rs.validator_for(message["payload"] | {"components": DOCUMENT["components"]})
+    for kind, message in DOCUMENT["components"]["messages"].items()
+}
+
 
 def checked(message: dict[str, Any]) -> dict[str, Any]:
-    """Return a message after comparing it with its shape: no field may be missing, null or unknown."""
+    """Return a message after comparing it with its shape and its description: no field may be missing or unknown."""
     kind, data = message["type"], message["data"]
     assert message["version"] == VERSION
     assert isinstance(message["event_id"], int)
     SHAPES[kind].model_validate(data)
+    PAYLOADS[kind].validate(message)
     nulls = {name for name, value in data.items() if value is None}
     assert nulls <= {"estimated_time_remaining"}, message
     known = {"type", "version", "event_id", "data", "more"}
