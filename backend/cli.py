@@ -21,6 +21,7 @@ from typer.exceptions import TyperException
 
 from backend import __version__
 from backend.commands import loras, queue
+from backend.commands.conformance.suite import conformance
 from backend.commands.console.advice import misused, steps_in_terminal, unforeseen
 from backend.commands.console.terminal import JsonOption, err, out, print_error_json, print_json
 from backend.commands.gallery import list_videos, open_video, remove_videos, show_video
@@ -138,6 +139,7 @@ app.command("show")(show_video)
 app.command("open")(open_video)
 app.command("rm")(remove_videos)
 app.command()(plan)
+app.command()(conformance)
 app.add_typer(queue.app, name="queue")
 app.add_typer(loras.app, name="loras")
 app.add_typer(models.app, name="models")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.support.losing_proxy import LosingProxy
+from tests.support.proxy import LosingProxy
 from tests.support.server import LiveServer
 
 ADMIN_KEY = "the-key-of-the-operator-of-these-tests"
