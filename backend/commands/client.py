@@ -9,8 +9,8 @@ import ipaddress
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -31,7 +31,10 @@ from backend.core.plain_words import nearest
 from backend.core.settings import Settings
 from backend.services.access.secret import known_secret, secret_for
 
+#: Shortest time between two questions about a task, in seconds.
 POLL_SECONDS = 0.15
+EVENTS = "/api/v1/events"
+PROGRESS_TOPIC = "generation_progress"
 _READY_SECONDS = 2.0  # between questions whether a waiting task can be expected to start
 START_TIMEOUT = 120.0  # seconds; the first start of a cold disk imports torch and loads a model
 _FINISHED = {"completed", "failed", "cancelled"}
@@ -207,7 +210,6 @@ class ApiClient:
             ServerUnreachable: the server has been gone for minutes.
             GenerationFailed: the worker of a temporary server cannot start.
         """
-        lost_since: float | None = None
         asked, told = 0.0, ""
 
         def tell(sentence: str) -> None:
@@ -216,27 +218,67 @@ class ApiClient:
                 notify(sentence)
             told = sentence
 
+        for task in self.states(f"/api/v1/queue/{task_id}", (PROGRESS_TOPIC,), about=task_id, notify=tell):
+            yield task
+            if task["status"] in _FINISHED:
+                return
+            if task["status"] == "pending" and time.monotonic() - asked > _READY_SECONDS:
+                asked = time.monotonic()
+                if (reason := self.not_ready()) is not None:
+                    if self._temporary and not task["attempt"]:
+                        raise cannot_generate(reason)
+                    tell(f"{reason}. The task is safe and waits; Ctrl-C cancels it.")
+
+    def states(
+        self, path: str, topics: Sequence[str], *, about: str = "", notify: Callable[[str], None] = lambda _: None
+    ) -> Iterator[dict[str, Any]]:
+        """Yield what a route answers: now, at each message of these topics, and every few seconds.
+
+        `about` is a text that messages have to contain. Waits for a server that restarts, and tells `notify` so.
+
+        Raises:
+            ServerUnreachable: the server has been gone for minutes.
+        """
+        lost_since: float | None = None
+        with closing(self._news(topics, about)) as news:
+            for _ in news:
+                try:
+                    answer: dict[str, Any] = self.call("GET", path)
+                except ServerUnreachable:
+                    if lost_since is None:
+                        lost_since = time.monotonic()
+                        notify("The server is gone. The task is safe; waiting for the server to come back.")
+                    elif time.monotonic() - lost_since > START_TIMEOUT:
+                        raise
+                    if (found := self._find()) not in (None, self.url):
+                        self._move_to(str(found))
+                else:
+                    lost_since = None
+                    yield answer
+
+    def _news(self, topics: Sequence[str], about: str) -> Generator[None]:
+        """Yield when something may have happened; a stream that breaks off is continued after the last event.
+
+        Where there is no stream (an earlier server, no free place), this yields at an interval instead.
+        """
+        last, at = "", 0.0
+        timeout = httpx2.Timeout(30.0, read=_READY_SECONDS)
         while True:
-            try:
-                task: dict[str, Any] = self.call("GET", f"/api/v1/queue/{task_id}")
-            except ServerUnreachable:
-                lost_since = lost_since or time.monotonic()
-                if time.monotonic() - lost_since > START_TIMEOUT:
-                    raise
-                tell("The server is gone. The task is safe; waiting for the server to come back.")
-                if (found := self._find()) not in (None, self.url):
-                    self._move_to(str(found))
-            else:
-                lost_since = None
-                yield task
-                if task["status"] in _FINISHED:
-                    return
-                if task["status"] == "pending" and time.monotonic() - asked > _READY_SECONDS:
-                    asked = time.monotonic()
-                    if (reason := self.not_ready()) is not None:
-                        if self._temporary and not task["attempt"]:
-                            raise cannot_generate(reason)
-                        tell(f"{reason}. The task is safe and waits; Ctrl-C cancels it.")
+            headers = {"Last-Event-ID": last} if last else {}
+            query = {"topics": ",".join(topics)}
+            with (
+                suppress(httpx2.HTTPError, httpx2.StreamError),
+                self._http.stream("GET", EVENTS, params=query, headers=headers, timeout=timeout) as stream,
+            ):
+                for line in stream.iter_lines() if stream.is_success else ():
+                    name, _, value = line.partition(": ")
+                    if name == "id":
+                        last = value
+                    elif name == "data" and about in value and _says(value, since=at):
+                        at = time.monotonic()
+                        yield
+            at = time.monotonic()
+            yield
             time.sleep(POLL_SECONDS)
 
     def save_video(self, task_id: str, target: Path) -> None:
@@ -263,6 +305,12 @@ class ApiClient:
             raise BadSettings(f"{target} cannot be written: {error.strerror}") from error
         finally:
             part.unlink(missing_ok=True)
+
+
+def _says(text: str, *, since: float) -> bool:
+    """Whether a message is a reason to look again, `since` the last look: fast steps are not looked at one by one."""
+    ended = any(f'"status": "{status}"' in text for status in _FINISHED)
+    return ended or time.monotonic() - since >= POLL_SECONDS
 
 
 def _as_form(body: dict[str, Any]) -> dict[str, str]:

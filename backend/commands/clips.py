@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from backend.commands.console.progress_bar import follow_with_bar
-from backend.commands.console.terminal import err, out, print_json
+from backend.commands.console.terminal import err, notify, out, print_json
 from backend.core.errors.base import WanError
 from backend.core.errors.generation import GenerationFailed
 from backend.core.errors.interruptions import TaskCancelled
@@ -77,7 +77,7 @@ def fetch_clips(
     for number, task_id in enumerate(task_ids, 1):
         label = f"{number}/{len(task_ids)} " if len(task_ids) > 1 else ""
         try:
-            task = follow_with_bar(client.follow(task_id, _notify), err, label)
+            task = follow_with_bar(client.follow(task_id, notify), err, label)
         except KeyboardInterrupt:
             _cancel(client, task_ids[number - 1 :])
             raise TaskCancelled("Cancelled.", suggestions=()) from None
@@ -99,10 +99,6 @@ def fetch_clips(
     if failure is not None:
         raise failure
     return saved
-
-
-def _notify(sentence: str) -> None:
-    err.print(escape(sentence), style="yellow", soft_wrap=True)
 
 
 def _add(extras: Extras, target: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +11,14 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from backend.commands.console.terminal import JsonOption, ServerOption, out, print_json, running_server
+from backend.commands.console.terminal import (
+    JsonOption,
+    ServerOption,
+    notify,
+    out,
+    print_json,
+    running_server,
+)
 from backend.core.domain import SHORT_ID
 from backend.core.errors.surroundings import BadSettings
 
@@ -28,7 +35,6 @@ OptionalFields = Annotated[
     typer.Argument(metavar="FIELD=VALUE", help="Fields of the API, such as steps=20.", show_default=False),
 ]
 app = typer.Typer(help="See, follow and change the queue of a running server.", no_args_is_help=False)
-WATCH_SECONDS = 1.0
 
 
 @app.callback(invoke_without_command=True)
@@ -201,32 +207,35 @@ def clear(ctx: typer.Context, as_json: JsonOption = False, server: ServerOption 
 def watch(ctx: typer.Context, as_json: JsonOption = False, server: ServerOption = None) -> None:
     """Follow the queue until nothing waits or runs; Ctrl-C leaves it as it is."""
     with running_server(server or ctx.obj) as client:
-        answer = _queue(client)
+        answers = _answers(client)
         if as_json or not out.is_terminal:
-            _print_changes(client, answer, as_json=as_json)
+            _print_changes(answers, as_json=as_json)
             return
+        answer = next(answers)
         with Live(_table(answer), console=out, auto_refresh=False) as live:
-            while _is_busy(answer):
-                time.sleep(WATCH_SECONDS)
-                answer = _queue(client)
+            for answer in answers:
                 live.update(_table(answer), refresh=True)
         out.print(_summary(answer)[0], style="dim")
 
 
-def _print_changes(client: ApiClient, answer: dict[str, Any], *, as_json: bool) -> None:
+def _answers(client: ApiClient) -> Iterator[dict[str, Any]]:
+    """Yield the queue at each change until nothing waits or runs; wait for a server that restarts."""
+    for answer in client.states("/api/v1/queue", ("queue_updates", "generation_progress"), notify=notify):
+        yield answer
+        if not _is_busy(answer):
+            return
+
+
+def _print_changes(answers: Iterable[dict[str, Any]], *, as_json: bool) -> None:
     """Print one line, or one JSON object, for each change of a task."""
     shown: dict[str, tuple[str, int]] = {}
-    while True:
+    for answer in answers:
         for task in reversed(answer["tasks"]):
             mark = (task["status"], int(task["progress"]) // 10)
             if shown.get(task["id"]) != mark:
                 shown[task["id"]] = mark
                 line = f"{task['id'][:SHORT_ID]}  {task['status']:<10} {task['progress']:>3} %  {task['prompt']}"
                 typer.echo(json.dumps(task, ensure_ascii=False) if as_json else line)
-        if not _is_busy(answer):
-            return
-        time.sleep(WATCH_SECONDS)
-        answer = _queue(client)
 
 
 def _queue(client: ApiClient) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from backend.core.errors.base import WanError
 from backend.core.errors.surroundings import BadSettings
@@ -49,6 +50,11 @@ def finite(value: float | None) -> float | None:
 def print_json(answer: Any) -> None:
     """Print an answer for programs: JSON on standard output, not wrapped and not coloured."""
     typer.echo(json.dumps(answer, indent=2, ensure_ascii=False, default=str))
+
+
+def notify(sentence: str) -> None:
+    """Print a sentence on standard error while a command waits."""
+    err.print(escape(sentence), style="yellow", soft_wrap=True)
 
 
 def print_error_json(error: WanError) -> None:
@@ -131,7 +137,8 @@ def running_server(server: str | None) -> Iterator[ApiClient]:
     address = server or find_server(settings)
     if address is None:
         raise ServerUnreachable(f"No server is running for {settings.paths.root}")
-    client = ApiClient(address, settings, own=server is None)
+    again = (lambda: find_server(settings)) if server is None else (lambda: None)
+    client = ApiClient(address, settings, own=server is None, find=again)
     try:
         yield client
     finally:
