@@ -6,10 +6,13 @@ no file and an intact copy, is there, so that a killed one is repeated by the ne
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +29,8 @@ _NAME: Final = re.compile(r"wan22-(\d{8}T\d{6})Z(-before-\w+)?\.db")
 _TIME: Final = "%Y%m%dT%H%M%S"
 #: What SQLite keeps beside a database, and what may hold its newest changes.
 _COMPANIONS: Final = ("-wal", "-shm", "-journal")
+#: More numbers of events than a copy can lack, and than are ever replayed: no client is sent what it did not miss.
+LEFT_OUT: Final = 1_000_000
 _FULL_DISK: Final = "The disk of the backups is full"
 
 
@@ -127,6 +132,7 @@ def put_in_place(copy: Path | None, target: Path, moment: datetime) -> Path | No
                 )
             with storage_errors():
                 shutil.copyfile(copy, part)
+                leave_out_numbers(part)
                 _sync(part)
         fault_point("restore.copied")
         aside = _set_aside(target, moment)
@@ -140,6 +146,21 @@ def put_in_place(copy: Path | None, target: Path, moment: datetime) -> Path | No
         part.unlink(missing_ok=True)
     fault_point("restore.in_place")
     return aside
+
+
+def leave_out_numbers(file: Path) -> None:
+    """Let the next events of a database have numbers that no lost event had: clients ask for what came after one.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        with closing(sqlite3.connect(file)) as connection, connection:
+            raised = connection.execute("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'events'", (LEFT_OUT,))
+            if raised.rowcount == 0:
+                connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('events', ?)", (LEFT_OUT,))
+    except sqlite3.OperationalError as error:
+        raise OSError(errno.EIO, str(error)) from error
 
 
 def _set_aside(target: Path, moment: datetime) -> Path | None:

@@ -18,12 +18,12 @@ import structlog
 from backend.core.domain import iso, utcnow
 from backend.core.errors.base import WanError
 from backend.core.errors.surroundings import DatabaseDamaged, StoreFailed
-from backend.core.files import read_json, write_json
+from backend.core.files import read_json, storage_errors, write_json
 from backend.core.paths import Home
 from backend.store.engine import Database
 from backend.store.schema import newest_revision
 from backend.store.sqlite_file import FileCondition, Inspection, inspect_file
-from backend.store.upkeep.backups import Backups, put_in_place
+from backend.store.upkeep.backups import Backups, leave_out_numbers, put_in_place
 from backend.store.upkeep.salvage import salvage_tasks
 
 #: A larger database is not rewritten at a start only to let it shrink later, in bytes.
@@ -96,6 +96,9 @@ def open_database(database: Database, home: Home) -> Restoration | None:
         made = backups.make(database, before=newest_revision())
         log.info("database.copied", before_schema=newest_revision(), schema=found.revision, backup=made.path.name)
     database.migrate()
+    if found.revision is None and last_restoration(home) is not None:  # the user replaced it by an empty one
+        with storage_errors():
+            leave_out_numbers(database.file)
     if restored is not None:
         if restored.set_aside is not None:
             restored = replace(restored, salvaged=salvage_tasks(database.file.with_name(restored.set_aside), database))

@@ -15,10 +15,11 @@ from sqlalchemy import text
 from backend.core.domain import TaskStatus
 from backend.core.errors.surroundings import DatabaseDamaged, StoreUnavailable
 from backend.store.engine import Database
+from backend.store.events import EventLog
 from backend.store.schema import MIGRATIONS, newest_revision
 from backend.store.sqlite_file import FileCondition, inspect_file
 from backend.store.tasks import TaskStore
-from backend.store.upkeep.backups import Backups
+from backend.store.upkeep.backups import LEFT_OUT, Backups
 from backend.store.upkeep.opening import last_restoration, refuse_lost, replace_database
 from backend.store.upkeep.rows_check import unreadable_rows
 from tests.store.samples import claimed, output_of, submit
@@ -88,6 +89,26 @@ def test_14_a_spoilt_database_is_set_aside_and_the_newest_copy_takes_its_place(o
         assert (owner.home.root / str(restored.set_aside)).read_bytes() == spoilt
     assert backup.path.exists(), "the copy is still there"
     assert owner.open() is None, "the next start has nothing to repair"
+
+
+@pytest.mark.parametrize("with_copy", [True, False])
+def test_events_after_a_restoration_have_numbers_that_no_lost_one_had(owner: Owner, with_copy: bool) -> None:
+    """Clients come back with the number of an event that is lost: another event under it would pass for known."""
+    owner.open()
+    owner.work(5)
+    copy = Backups(owner.home.backups).make(owner.database).path if with_copy else None
+    kept = EventLog(owner.database).after(0)[-1].id
+    owner.work(5)
+    lost = EventLog(owner.database).after(0)[-1].id
+    owner.close()
+    replace_database(owner.home.database, owner.home, copy, "a test")
+    for _ in range(2):  # the second start changes nothing
+        owner.open()
+        new = submit(owner.tasks, "a clip after it")
+        (event,) = EventLog(owner.database).of_task(new.id)
+        assert event.id > lost + 20_000
+        assert event.id <= kept + LEFT_OUT + 100
+        owner.close()
 
 
 @pytest.mark.parametrize("how", SPOILT)
