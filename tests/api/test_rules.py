@@ -32,6 +32,7 @@ FUNCTIONS = """
     Credential Exchange RateLimited ScopeMissing Unauthorized acting_as credential_of float link_credential
     links_signed_by max needed_scope session_credential
     KeptAnswer _BodyDigest bytes check_key min
+    compile_path iter_route_contexts
     Alive Connection LoraUpload News Ports Socket SocketStats TaskFeed _Body _Page aclosing all bool card_messages
     encode enumerate full_answer iso loop min queue_counts system_stats utcnow write
 """

@@ -16,7 +16,9 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 from starlette.types import Scope
 
 from backend.core.errors.access import TooMuch
@@ -190,11 +192,22 @@ def install_error_handlers(app: FastAPI) -> None:
             raise error
         if error.status_code == HTTPStatus.BAD_REQUEST and "json" in request.headers.get("content-type", ""):
             return answer_to(MalformedBody(INVALID_JSON), request.scope)  # text that is not UTF-8
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            error = HTTPException(error.status_code, headers={"Allow": ", ".join(_methods_at(app, request.scope))})
         return _http_answer(error, request.scope)
 
     app.add_exception_handler(WanError, on_wan_error)
     app.add_exception_handler(RequestValidationError, on_bad_shape)
     app.add_exception_handler(HTTPException, on_http_error)
+
+
+def _methods_at(app: FastAPI, scope: Scope) -> list[str]:
+    """Return what an address takes: each method is a route of its own, and the framework names the first one alone."""
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
+    routes = (route for route in iter_route_contexts(app.routes) if route.methods)
+    return sorted(
+        {one for route in routes if compile_path(str(route.path))[0].match(path) for one in route.methods or ()}
+    )
 
 
 def _shape_answer(faults: Sequence[Any], scope: Scope) -> Response:

@@ -92,6 +92,9 @@ def test_an_unknown_path_and_a_wrong_method_have_the_one_shape(shared: Served) -
     assert response.headers["allow"] == "POST"
     assert_error(shared.client.request("BREW", "/api/v1/queue"), 405)
     assert_error(shared.client.options("/api/v1/queue"), 405)
+    one_task = shared.client.put("/api/v1/queue/some-task")
+    assert "GET, HEAD, PATCH" in assert_error(one_task, 405)["suggestions"][0]
+    assert one_task.headers["allow"] == "DELETE, GET, HEAD, PATCH"
 
 
 def test_bad_query_values_name_the_field_and_repeat_nothing(shared: Served) -> None:

@@ -37,7 +37,7 @@ async function followed(client, id) {
     const wait = Number(response.headers.get("openai-poll-after-ms"));
     assert.ok(wait >= 500 && wait <= 10_000, `openai-poll-after-ms is ${wait}`);
     assert.ok(Date.now() < deadline, "the video did not end");
-    await pause(wait);
+    await pause(Math.min(wait, 700)); // with all cases at once the queue is long, and the pauses would be, too
   }
 }
 
@@ -45,6 +45,11 @@ async function made(client, more = {}) {
   const { video } = await followed(client, (await client.videos.create(wish(more))).id);
   assert.equal(video.status, "completed", JSON.stringify(video.error));
   return video;
+}
+
+/** Take videos that nobody waits for out of the queue. */
+async function dropped(ids) {
+  for (const id of ids) await library({ maxRetries: 5 }).videos.delete(id);
 }
 
 async function bytes(response) {
@@ -113,6 +118,7 @@ const cases = {
     };
     assert.deepEqual(await walked({ limit: 2 }), [...ids].reverse());
     assert.deepEqual(await walked({ limit: 3, order: "asc" }), ids);
+    await dropped(ids);
   },
 
   async a_remix_has_another_prompt_and_the_same_seed() {
@@ -178,6 +184,7 @@ const cases = {
       const video = await behind(faults).videos.create(asked);
       assert.equal(video.seed, asked.seed);
       assert.equal(await count(asked.seed), 1, faults);
+      await dropped([video.id]);
     }
   },
 
@@ -193,6 +200,7 @@ const cases = {
     const ids = [await library().videos.create(asked), await library().videos.create(asked)].map((video) => video.id);
     assert.notEqual(ids[0], ids[1]);
     assert.equal(await count(asked.seed), 2);
+    await dropped(ids);
   },
 
   async a_click_that_gets_no_answer_at_all_ends_with_an_error_and_one_task() {
