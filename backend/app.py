@@ -46,6 +46,7 @@ from backend.api.system import (
     keys,
     recovery,
     session,
+    webhooks,
     workers,
 )
 from backend.api.tasks import control, gallery, generation, policy, prompts, queue
@@ -78,6 +79,7 @@ _ROUTERS = (
     keys.router,
     workers.router,
     recovery.router,
+    webhooks.router,
     settings_routes.router,
     resources.router,
     configuration.router,

@@ -29,7 +29,7 @@ from backend.commands.generate import extend, generate, redecode
 from backend.commands.models import catalogue as models
 from backend.commands.plan import plan
 from backend.commands.replay import replay
-from backend.commands.system import config, database, keys
+from backend.commands.system import config, database, keys, webhooks
 from backend.commands.system.workers import drain, list_workers, resume
 from backend.core.config.file import ConfigFile
 from backend.core.config.history import AUTHOR
@@ -144,6 +144,7 @@ app.add_typer(queue.app, name="queue")
 app.add_typer(loras.app, name="loras")
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(database.app, name="db")
 app.add_typer(config.app, name="config")
 

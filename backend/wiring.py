@@ -32,6 +32,7 @@ from backend.services.models.availability import ModelAvailability, ModelUsage
 from backend.services.models.cleanup import StorageCleanup
 from backend.services.models.fallback import FallbackAdvisor
 from backend.services.models.recheck import Recheck
+from backend.services.outbound.targets import OutboundRules
 from backend.services.performance.measures import Gauges, Measures
 from backend.services.performance.sampling import LoadSampling
 from backend.services.planning.advisor import OptimizationAdvisor
@@ -48,10 +49,13 @@ from backend.services.system.janitor import Janitor
 from backend.services.system.memory_growth import MemoryGrowth
 from backend.services.system.recovery import Recovery
 from backend.services.system.surroundings import Surroundings
+from backend.services.webhooks.delivery import WebhookSender
+from backend.services.webhooks.signing import ServerSecret
 from backend.store.access.keys import KeyStore
 from backend.store.access.ownership import FileKind, OwnedFiles
 from backend.store.access.usage import UsageOfKeys
 from backend.store.clients.answers import AnswerStore
+from backend.store.clients.deliveries import DeliveryStore
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.events import EventLog
@@ -95,7 +99,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
     generation = GenerationService(settings, home, tasks, outputs, model_manager, loras, images, forecast)
     videos = FoundVideos(home, VideoRegister(database))
     config_policy, surroundings = stored_policy(config), Surroundings(home)
-    key_store = KeyStore(database)
+    key_store, deliveries = KeyStore(database), DeliveryStore(database, home.mark)
     sockets = ConnectionManager(settings, tasks, events, stats)
 
     def living() -> list[WorkerInfo]:
@@ -119,6 +123,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         load=lambda: stats.read().load,
         disk_free_gb=lambda: stats.read().disk_free_gb,
         connections=lambda: sockets.active_connections,
+        messages=deliveries.counts,
     )
     growth = MemoryGrowth(TaskHealthStore(database).completed_by)
     services = Services(
@@ -146,6 +151,8 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         janitor=Janitor(settings, home, database, tasks, videos, generation.prune_inputs),
         videos=videos,
         answers=AnswerStore(database, home.mark),
+        deliveries=deliveries,
+        webhooks=WebhookSender(deliveries, OutboundRules.of(settings), ServerSecret(settings, home)),
         sockets=sockets,
         recovery=recovery,
         monitor=HealthMonitor(

@@ -40,17 +40,18 @@ from backend.core.planning.memory_level import stored_limits
 from backend.core.settings import SECTION as SETTINGS
 from backend.core.settings import Settings, file_settings, load_environment, load_settings, names_in_environment
 
-#: Settings that decide who can reach the server, or where it reads and writes: changed at the machine, never over HTTP.
+#: Settings that decide who reaches the server, whom it calls, or where it reads and writes: never changed over HTTP.
 AT_THE_MACHINE: Final = frozenset(
     f"{SETTINGS}.{name}"
     for name in (
         "database_url", "host", "port", "cors_origins", "allowed_hosts", "root_path", "trusted_proxies", "model_roots",
-        "log_file",
+        "log_file", "outbound_hosts", "outbound_networks",
     )
 )  # fmt: skip
 _ELSEWHERE: Final = {
     "api_key": "is ignored: it belongs in the environment, as WAN22_API_KEY; the file and its versions would keep it",
     "home": "is ignored: it belongs in the environment, as WAN22_HOME; the file is in this folder",
+    "webhook_secret": "is ignored: it belongs in the environment, as WAN22_WEBHOOK_SECRET, like every secret",
 }
 #: Longest part of an unknown name that is repeated.
 _SHOWN: Final = 100

@@ -107,6 +107,20 @@ class EventType(StrEnum):
     DELETED = "deleted"
 
 
+class WebhookEvent(StrEnum):
+    """What a webhook is told of a task; the words of its messages."""
+
+    STARTED = "task.started"
+    PAUSED = "task.paused"
+    COMPLETED = "task.completed"
+    FAILED = "task.failed"
+    CANCELLED = "task.cancelled"
+
+
+#: What a webhook is told that names no types: how the task ended.
+ENDINGS = (WebhookEvent.COMPLETED, WebhookEvent.FAILED, WebhookEvent.CANCELLED)
+
+
 class Priority(StrEnum):
     """How urgent a task is; within one priority the oldest runs first, unless it was moved."""
 

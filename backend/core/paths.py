@@ -126,6 +126,11 @@ class Home:
         return self.root / "config.json"
 
     @property
+    def webhook_secret_file(self) -> Path:
+        """The secret that signs messages to webhooks, where no setting has one."""
+        return self.root / "webhook.secret"
+
+    @property
     def hardware_file(self) -> Path:
         """The hardware as detected at the last start."""
         return self.root / "hardware.json"

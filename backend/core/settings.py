@@ -4,6 +4,7 @@ config.json. Nothing else reads the environment.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 import re
@@ -25,6 +26,7 @@ from backend.core.paths import Home
 from backend.core.plain_words import in_plain_words, nearest, printable
 from backend.core.planning.abilities import AttentionSetting
 from backend.core.planning.memory_ladder import OomPolicy
+from backend.core.requests.webhooks import key_of
 
 ENV_PREFIX = "WAN22_"
 #: Beginnings of names that are meant for this product, also with the separator in the wrong place.
@@ -32,6 +34,11 @@ _OWN_NAME: Final = re.compile(r"WAN_?22_?", re.IGNORECASE)
 #: The form of a path under which a proxy publishes the server.
 ROOT_PATH = r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+"
 _DEVICE = re.compile(r"auto|cpu|cuda(?::\d{1,3})?")
+#: A host that may be called: any, a name with or without all names below it, or an address; then perhaps a port.
+_OUTBOUND_HOST = re.compile(r"(?:\*|(?:\*\.)?[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?|[0-9A-Fa-f:.]+")
+#: What is set in the environment alone: the folder that config.json is in, and secrets, because every version of the
+#: file is kept.
+ENVIRONMENT_ONLY: Final = ("home", "api_key", "webhook_secret")
 
 
 def _default_home() -> Path:
@@ -73,6 +80,20 @@ class Settings(BaseSettings):
     trusted_proxies: list[str] = Field(
         default_factory=lambda: ["127.0.0.1", "::1"],
         description="Addresses or networks of proxies whose `X-Forwarded-*` headers are believed (JSON list); * is all",
+    )
+    outbound_hosts: list[str] = Field(
+        default_factory=list,
+        description="Hosts that webhooks may be at (JSON list): names, addresses, *.example.com, each with :port or "
+        "without; * is every public one; empty turns webhooks off",
+    )
+    outbound_networks: list[str] = Field(
+        default_factory=list,
+        description="Private networks that these hosts may be in, such as 192.168.1.0/24 (JSON list)",
+    )
+    webhook_secret: SecretStr | None = Field(
+        default=None,
+        description="Secret that signs messages to webhooks, as whsec_ and base64; two with a space between them while "
+        "it is replaced; the default is one of this home's own",
     )
     keep_alive_seconds: int = Field(
         default=75,
@@ -202,6 +223,12 @@ class Settings(BaseSettings):
         ge=0,
         description="Size of the SQLite database above which progress events of ended tasks go early; 0 is no limit",
     )
+    keep_deliveries_days: float = Field(
+        default=30.0,
+        ge=0,
+        le=3650,
+        description="Days for which messages to webhooks are kept after their end; 0 keeps them",
+    )
     keep_uploads_hours: float = Field(
         default=1.0, gt=0, le=8760, description="Hours after which an uploaded image that no task uses is deleted"
     )
@@ -233,6 +260,33 @@ class Settings(BaseSettings):
         if _DEVICE.fullmatch(device) is None:
             raise ValueError("must be auto, cpu, cuda or cuda:N")
         return device
+
+    @field_validator("outbound_hosts")
+    @classmethod
+    def _hosts(cls, hosts: list[str]) -> list[str]:
+        if not all(map(_OUTBOUND_HOST.fullmatch, hosts)):
+            raise ValueError('must be hosts without a scheme or path, such as ["example.com", "*.example.org:8443"]')
+        return hosts
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _secrets(cls, secret: SecretStr | None) -> SecretStr | None:
+        try:
+            if secret is not None and not [key_of(one) for one in secret.get_secret_value().split()]:
+                return None
+        except InvalidRequest:
+            raise ValueError("must be whsec_ and 24 to 64 bytes in base64, or two of these") from None
+        return secret
+
+    @field_validator("outbound_networks")
+    @classmethod
+    def _networks(cls, networks: list[str]) -> list[str]:
+        for network in networks:
+            try:
+                ipaddress.ip_network(network)
+            except ValueError:
+                raise ValueError("must be networks such as 192.168.1.0/24") from None
+        return networks
 
     @field_validator("root_path")
     @classmethod
@@ -270,8 +324,8 @@ class Settings(BaseSettings):
 
 #: Section of config.json for these settings.
 SECTION: Final = "settings"
-#: What it may hold: not the folder in which it is, and no key, because every version of the file is kept.
-FILE_SETTINGS: Final = tuple(name for name in Settings.model_fields if name not in ("home", "api_key"))
+#: What it may hold.
+FILE_SETTINGS: Final = tuple(name for name in Settings.model_fields if name not in ENVIRONMENT_ONLY)
 _BOUNDS: Final = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 _KINDS: Final = {"bool": "`true`, `false`", "Path": "a path"}
 

@@ -6,8 +6,6 @@ stored images, never the engine.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -25,6 +23,7 @@ from backend.core.errors.requests import DoesNotFit, InvalidRequest, LoraNotFoun
 from backend.core.paths import Home
 from backend.core.planning.optimizer import Decision
 from backend.core.requests.forms import (
+    Call,
     GenerationRequest,
     LoraChoice,
     LoraUse,
@@ -34,6 +33,7 @@ from backend.core.requests.forms import (
 )
 from backend.core.requests.prompts import syntax_notes
 from backend.core.requests.rules import MAX_LORAS, MAX_SEED, MAX_VARIATIONS, resolve_request
+from backend.core.requests.webhooks import Webhook
 from backend.core.settings import Settings
 from backend.models.folder.manager import ModelManager, ModelState
 from backend.models.lora.library import LoraLibrary
@@ -42,7 +42,9 @@ from backend.services.editing import changed, draft_of
 from backend.services.media.images import InputStore
 from backend.services.model_choice import Choice, choose_model
 from backend.services.models.availability import FetchFirst, ModelAvailability
+from backend.services.outbound.targets import OutboundRules
 from backend.services.planning.forecast import Forecast, Span
+from backend.services.webhooks.signing import check_webhook
 from backend.store.control import WAITING
 from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
@@ -75,15 +77,6 @@ class Prepared:
     choice: Choice
     notes: tuple[str, ...]  #: one sentence per value adjusted to fit the model
     draft: RequestDraft  #: the request as sent; of a redecode what stands for it
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """What distinguishes one call from another."""
-
-    key: str | None
-    fingerprint: str  #: of what was asked
-    repeated: bool = False  #: whether its client sends it again without a key
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +114,7 @@ class GenerationService:
         self._forecast = forecast
         self._continuation = Continuation(home, outputs, inputs)
         self._policy = stored_policy(ConfigFile(home.config_file))
+        self._outbound = OutboundRules.of(settings)
 
     def submit(self, draft: RequestDraft, *, repeated: bool = False) -> Submission:
         """Validate and queue a request; return its tasks once they are committed to disk.
@@ -139,7 +133,7 @@ class GenerationService:
         # `force` is added by a user who was told what does not fit: it is the same wish.
         asked = asdict(replace(draft, idempotency_key=None, force=False))
         del asked["any_size"]  # says nothing about what was asked for
-        call = _Call(draft.idempotency_key, _fingerprint("submit", asked), repeated)
+        call = Call.to("submit", asked, draft.idempotency_key, repeated=repeated)
         return self._once(call, lambda: self._prepared(draft))
 
     def remix(self, video_id: str, prompt: str, *, repeated: bool = False, key: str | None = None) -> Submission:
@@ -158,7 +152,7 @@ class GenerationService:
                 raise VideoNotReady("Only a finished video can be remixed", details={"field": "video_id"})
             return self._prepared(replace(draft_of(task, self._inputs), prompt=prompt, remix_of=video_id))
 
-        return self._once(_Call(key, _fingerprint("remix", {"video": video_id, "prompt": prompt}), repeated), prepared)
+        return self._once(Call.to("remix", {"video": video_id, "prompt": prompt}, key, repeated=repeated), prepared)
 
     def estimate(self, draft: RequestDraft) -> Estimate:
         """Estimate what `submit` would queue and its cost, whether or not the model is installed.
@@ -175,7 +169,13 @@ class GenerationService:
         return Estimate(_forced(prepared, lacking), decision, available, lacking is None, fetch)
 
     def redecode(
-        self, output_id: str, *, fps: float | None = None, crf: int | None = None, key: str | None = None
+        self,
+        output_id: str,
+        fps: float | None,
+        crf: int | None,
+        *,
+        key: str | None = None,
+        webhook: Webhook | None = None,
     ) -> Submission:
         """Queue a new file from the kept latents of a video, with different encoder settings.
 
@@ -189,11 +189,12 @@ class GenerationService:
         def prepared() -> Prepared:
             request = self._continuation.redecoding(output_id, fps=fps, crf=crf)
             notes = (f"the latents of {request.latents_of} are decoded again, without denoising",)
-            choice = Choice(find_model(request.model), (), ())
-            return Prepared((request,), choice, notes, RequestDraft(request.prompt, request.model))
+            check_webhook(webhook, self._outbound)
+            draft = RequestDraft(request.prompt, request.model, webhook=webhook)
+            return Prepared((request,), Choice(find_model(request.model), (), ()), notes, draft)
 
-        asked = {"output": output_id, "fps": fps, "crf": crf}
-        return self._once(_Call(key, _fingerprint("redecode", asked)), prepared)
+        asked = {"output": output_id, "fps": fps, "crf": crf, "webhook": webhook}
+        return self._once(Call.to("redecode", asked, key), prepared)
 
     def choice(self, draft: RequestDraft) -> Choice:
         """Return the model for this request, and why it was chosen. Raises like `submit`."""
@@ -232,9 +233,9 @@ class GenerationService:
             TaskNotFound: there is no such task.
             InvalidRequest, ModelUnavailable, ModelDamaged, StorageFull: as `submit`.
         """
-        call = _Call(key, _fingerprint("duplicate", {"task": task_id, "changes": dict(changes)}))
         return self._once(
-            call, lambda: self._prepared(changed(draft_of(self._tasks.get(task_id), self._inputs), changes))
+            Call.to("duplicate", {"task": task_id, "changes": dict(changes)}, key),
+            lambda: self._prepared(changed(draft_of(self._tasks.get(task_id), self._inputs), changes)),
         )
 
     def retry(self, task_id: str) -> Task:
@@ -290,6 +291,7 @@ class GenerationService:
         draft = asked
         before: ModelSpec | None = None
         notes: tuple[str, ...] = ()
+        check_webhook(asked.webhook, self._outbound)
         if asked.extends is not None:
             extension = self._continuation.extension(asked.extends, asked)
             draft, before, notes = extension.draft, extension.before, extension.notes
@@ -369,7 +371,7 @@ class GenerationService:
                     error.actions = (resubmit(loras=[_lora_body(choice) for choice in meant]),)
                 raise
 
-    def _once(self, call: _Call, prepare: Callable[[], Prepared]) -> Submission:
+    def _once(self, call: Call, prepare: Callable[[], Prepared]) -> Submission:
         """Queue what `prepare` returns, or return what the key has queued before.
 
         That is looked up first: what a request needs may have gone since it was queued.
@@ -379,7 +381,7 @@ class GenerationService:
             return Submission(tuple(earlier), earlier[0].model, (), *self._outlook(earlier[0].id))
         return self._queue(prepare(), call)
 
-    def _queue(self, prepared: Prepared, call: _Call) -> Submission:
+    def _queue(self, prepared: Prepared, call: Call) -> Submission:
         choice = prepared.choice
         with self._supply.hold(choice.spec):
             prepared, fetch = self._admitted(prepared)
@@ -391,6 +393,7 @@ class GenerationService:
                 idempotency_key=call.key,
                 fingerprint=call.fingerprint,
                 repeated=call.repeated,
+                webhook=prepared.draft.webhook,
             )
         position, until_done = self._outlook(tasks[0].id)
         # Earlier videos do not predict the speed of the network.
@@ -429,12 +432,6 @@ class GenerationService:
         except Exception:  # the task is on disk: an error now would make its client queue it a second time
             log.exception("submit.outlook_unknown", task_id=task_id)
             return None, None
-
-
-def _fingerprint(what: str, values: Mapping[str, Any]) -> str:
-    """Hash what was asked, before anything is chosen or drawn for it: a repeated call has the same hash."""
-    text = json.dumps({"asked": what, **values}, sort_keys=True, default=asdict)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _forced(prepared: Prepared, lacking: Decision | None) -> Prepared:

@@ -245,6 +245,49 @@ key_usage = Table(
     Column("gpu_seconds", Double, nullable=False),
 )
 
+#: The addresses that are told what becomes of a task.
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("task_id", String(36), ForeignKey("tasks.id"), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("events", JSON, nullable=False),
+    Column("secret", Text),  # of this webhook alone; null = the server's
+    Column("owner", String(16)),  # the key that queued the task; null = none
+    Index("webhooks_task", "task_id"),
+    sqlite_autoincrement=True,
+)
+
+#: Messages to webhooks. They outlive their tasks.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("id", String(64), nullable=False, unique=True),  # by which a receiver knows a repeated one
+    Column("task_id", String(36), nullable=False),
+    Column("event", Integer, nullable=False),  # number within the task
+    Column("type", String(32), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("host", String(255), nullable=False),
+    Column("secret", Text),
+    Column("owner", String(16)),
+    Column("body", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("due_at", Double, nullable=False),
+    Column("claim", String(64)),  # token of the process that is delivering it
+    Column("claimed_until", Double),
+    Column("status", Integer),  # of the newest answer
+    Column("reason", Text),  # why the newest attempt failed
+    Column("created_at", Double, nullable=False),
+    Column("ended_at", Double),
+    CheckConstraint(_one_of("state", ("pending", "delivered", "failed")), name="deliveries_state"),
+    Index("deliveries_due", "state", "due_at"),
+    Index("deliveries_task", "task_id"),
+    sqlite_autoincrement=True,
+)
+
 #: Calls that carried an idempotency key, and what they were answered; without a status the call has not ended.
 answers = Table(
     "answers",

@@ -32,8 +32,10 @@ from backend.core.errors.lookups import IdempotencyConflict, StateConflict, Vide
 from backend.core.faults import fault_point
 from backend.core.requests.forms import GenerationRequest
 from backend.core.requests.rules import MAX_VARIATIONS
+from backend.core.requests.webhooks import Webhook
 from backend.store.access.ownership import key_of_caller, own_tasks
 from backend.store.access.usage import refuse_beyond_limits
+from backend.store.clients.outbox import subscribe
 from backend.store.control import WAITING, QueueControl
 from backend.store.leases import UNTOUCHED, end_failed
 from backend.store.order import DUE, QUEUE_ORDER, READY, TASKS, before, find, held, places, position, visible
@@ -68,6 +70,7 @@ class HowQueued(TypedDict):
     fingerprint: str  #: hash of the user's input, to distinguish a repeated submission from a reused key
     idempotency_key: NotRequired[str | None]
     repeated: NotRequired[bool]  #: whether the client repeats a call without a key, because it got no answer
+    webhook: NotRequired[Webhook | None]  #: whom to tell what becomes of them
 
 
 class TaskStore(QueueControl):
@@ -406,6 +409,7 @@ def _insert(
             owner=current_caller().key_id,
         )
     )
+    subscribe(connection, task_id, how.get("webhook"))
     data = {"model": request.model, "prompt": request.prompt, "resolution": request.resolution}
     row = visible(connection, task_id)
     append(connection, row, EventType.SUBMITTED, data | {"position": position(connection, row)})

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, insert, update
 
 from backend.core.domain import TERMINAL, TRANSITIONS, EventType, TaskStatus
 from backend.store.access.usage import charge
+from backend.store.clients.outbox import announce
 from backend.store.tables import database_now, events, tasks
 
 
@@ -54,6 +55,7 @@ def apply(
 
 
 def append(connection: Connection, row: Row[Any], event: EventType, data: dict[str, Any]) -> None:
-    """Record an event under the number in `row.last_event`."""
+    """Record an event under the number in `row.last_event`, with the messages to the webhooks of the task."""
     values = {"task_id": row.id, "number": row.last_event, "type": event, "data": data, "created_at": database_now()}
     connection.execute(insert(events).values(values))
+    announce(connection, row, event, data)

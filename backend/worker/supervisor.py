@@ -312,7 +312,9 @@ def _is_suspended(pid: int) -> bool:
 
 def as_environment(settings: Settings) -> dict[str, str]:
     """Return the explicit settings as environment variables, so that the worker has the same."""
-    given = settings.model_dump(mode="json", exclude_unset=True, exclude_none=True, exclude={"api_key"})
+    given = settings.model_dump(
+        mode="json", exclude_unset=True, exclude_none=True, exclude={"api_key", "webhook_secret"}
+    )
     return {
         ENV_PREFIX + name.upper(): value if isinstance(value, str) else json.dumps(value)
         for name, value in given.items()

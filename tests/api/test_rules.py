@@ -139,6 +139,7 @@ def test_reading_changes_nothing(served: Served) -> None:
                         video_id=task_id,
                         model="t2v",
                         metric_type="generation_time",
+                        delivery_id="msg_none",
                     ),
                 )
                 called += 1
@@ -394,6 +395,7 @@ NOT_CREATING = {
         "/workers/resume",
     },
     "deletes, and deletes nothing the second time": {"/models/cleanup", "/queue/clear"},
+    "sends again what was sent, under the same id": {"/webhooks/deliveries/{delivery_id}/redeliver"},
     "records each time that it was done": {
         "/analytics/errors",
         "/analytics/journey",

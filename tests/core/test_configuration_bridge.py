@@ -60,7 +60,7 @@ def test_unknown_names_are_refused_with_the_one_that_was_meant(bridge: Configura
     for name in ("optimization.vae_tile_sise", "vae_tile_size"):
         with pytest.raises(InvalidRequest, match=r"did you mean optimization\.vae_tile_size"):
             bridge.set({name: 256})
-    for name in ("settings.api_key", "settings.home", "models.T2V-A14B.defaults.stepz"):
+    for name in ("settings.api_key", "settings.webhook_secret", "settings.home", "models.T2V-A14B.defaults.stepz"):
         with pytest.raises(InvalidRequest):
             bridge.set({name: "x"})
 
@@ -91,7 +91,9 @@ def test_an_unusable_setting_of_the_operator_is_refused_with_its_place(tmp_path:
 
 def test_a_password_is_shown_nowhere(tmp_path: Path) -> None:
     url = "postgresql://wan:hunter2@db/wan"
-    content = SERVER | {"settings": {"database_url": url, "api_key": "hunter2", "port": "hunter2"}}
+    content = SERVER | {
+        "settings": {"database_url": url, "api_key": "hunter2", "webhook_secret": "hunter2", "port": "hunter2"}
+    }
     (tmp_path / "config.json").write_text(json.dumps(content))
     bridge = configuration_of(Home(tmp_path), load_settings(home=tmp_path / "other", database_url=url))
     told = repr(bridge.entries()) + repr(bridge.faults()) + repr(bridge.migrate(dry_run=True).settings)

@@ -47,3 +47,29 @@ def test_without_a_home_folder_the_setting_is_asked_for(monkeypatch: pytest.Monk
     assert load_settings(home=tmp_path).paths.root == tmp_path.resolve()
     with pytest.raises(BadSettings, match="WAN22_HOME"):
         _ = load_settings(home="~nobody-of-this-name/wan22").paths
+
+
+@pytest.mark.parametrize(
+    ("values", "rule"),
+    [
+        ({"outbound_hosts": ["https://a.example"]}, "must be hosts without a scheme or path"),
+        ({"outbound_hosts": ["a.example/hook"]}, "must be hosts without a scheme or path"),
+        ({"outbound_hosts": ["a.example", ""]}, "must be hosts without a scheme or path"),
+        ({"outbound_networks": ["10.0.0.5/24"]}, "must be networks such as"),
+        ({"webhook_secret": "whsec_dGlueQ=="}, "must be whsec_ and 24 to 64 bytes"),
+        ({"webhook_secret": "QUJD" * 10}, "must be whsec_ and 24 to 64 bytes"),
+    ],
+)
+def test_what_decides_whom_the_server_calls_is_checked_at_the_start(values: dict[str, object], rule: str) -> None:
+    with pytest.raises(BadSettings, match=rule) as refused:
+        load_settings(**values)
+    assert "tiny" not in refused.value.message
+    assert "QUJD" not in refused.value.message
+
+
+def test_hosts_and_secrets_of_webhooks_have_their_usual_forms() -> None:
+    hosts = ["*", "a.example", "*.a.example", "a.example:8443", "10.0.0.5", "[fd00::1]", "[fd00::1]:80", "fd00::1"]
+    assert load_settings(outbound_hosts=hosts).outbound_hosts == hosts
+    assert load_settings(webhook_secret=" ").webhook_secret is None
+    two = "whsec_" + "QUJD" * 10 + " whsec_" + "REVG" * 10
+    assert two not in repr(load_settings(webhook_secret=two))

@@ -15,7 +15,7 @@ from backend.core.errors.actions import ACTIONS
 from backend.core.errors.cuda import DEVICE_KINDS
 from backend.core.errors.tree import public_kinds
 from backend.core.paths import Home
-from backend.core.settings import ENV_PREFIX, Settings, load_settings
+from backend.core.settings import ENV_PREFIX, ENVIRONMENT_ONLY, Settings, load_settings
 from backend.services.system.configuration import configuration_of
 from docs import generate
 
@@ -100,7 +100,7 @@ def test_every_setting_of_the_file_is_documented_from_its_definition() -> None:
     assert set(rows) == set(definitions) - variables
     for name, row in rows.items():
         assert row.endswith(f"| {definitions[name].rule.words} | {definitions[name].meaning}"), name
-    assert {name.removeprefix("settings.") for name in variables} == {*Settings.model_fields} - {"home", "api_key"}
+    assert {name.removeprefix("settings.") for name in variables} == {*Settings.model_fields} - {*ENVIRONMENT_ONLY}
 
 
 def test_no_setting_is_documented_that_does_not_exist() -> None:

@@ -6,6 +6,7 @@ from backend.core.catalogue.table import MODELS
 from backend.core.domain import Output, Priority, Progress, Stage, Task, new_task_id
 from backend.core.requests.forms import RequestDraft
 from backend.core.requests.rules import resolve_request
+from backend.core.requests.webhooks import Webhook
 from backend.store.tasks import TaskStore
 
 LEASE = 30.0
@@ -20,6 +21,7 @@ def submit(
     max_attempts: int = 3,
     key: str | None = None,
     model: str = "tiny-t2v-a14b",
+    webhook: Webhook | None = None,
 ) -> Task:
     """Queue a small task; equal prompts are equal requests."""
     draft = RequestDraft(prompt=prompt, seed=7)
@@ -32,6 +34,7 @@ def submit(
         max_attempts=max_attempts,
         fingerprint=request.digest,
         idempotency_key=key,
+        webhook=webhook,
     )
 
 

@@ -22,7 +22,7 @@ _RULES: Final = tuple(
         ("session|prompt|analytics|metrics|system/cors", _READ, _READ),
         ("performance/export", _READ, _READ),
         ("generation/policy|queue/pause|queue/resume", _READ, _ADMIN),
-        ("generation|generate|queue|outputs|thumbnails|inputs|videos", _READ, _GENERATE),
+        ("generation|generate|queue|outputs|thumbnails|inputs|videos|webhooks", _READ, _GENERATE),
         ("lora/[^/]+/preview|models/fallback", _READ, _READ),
         ("lora|models", _READ, _MODELS),
         ("ws|events|capabilities|config|health|system|optimization|workers|recovery|performance", _READ, _ADMIN),

@@ -18,6 +18,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from backend.api.http.repeats import KeyHeader, check_key
 from backend.api.http.shapes import knows_exact_ids
+from backend.api.tasks.webhook import WebhookField, choice_of
 from backend.core.catalogue.spec import AUTO
 from backend.core.domain import Priority
 from backend.core.errors.requests import INVALID_JSON, InvalidRequest, LoraNotFound, MalformedBody
@@ -184,6 +185,9 @@ class SubmitBody(BaseModel):
         validation_alias=AliasChoices("client_request_id", "clientRequestId"),
         description="Repeating it returns the first task instead of queuing a second one",
     )
+    webhook: WebhookField = Field(
+        None, description="An address to tell what becomes of the task, or `{url, events, secret}`; in a form as JSON"
+    )
     force: bool = Field(False, description="Queue it even if it does not seem to fit this machine")
     dry_run: bool = Field(False, description="Say what the request would become and take, and queue nothing")
     enable_prompt_enhancement: bool = Field(
@@ -214,6 +218,7 @@ class SubmitBody(BaseModel):
             end_image=self._image("end_image", self.end_image_id, inputs),
             loras=self._lora_choices(),
             idempotency_key=self.client_request_id,
+            webhook=choice_of(self.webhook),
         )
 
     @property
@@ -257,11 +262,13 @@ class ChangeBody(SubmitBody):
     def changes(self, inputs: InputStore, *, of_copy: bool = False) -> dict[str, Any]:
         """Return the fields that were sent, as values of `RequestDraft` by name. Raises like `draft`.
 
-        `of_copy`: a new task is made, which may have a key of its own.
+        `of_copy`: a new task is made, which may have a key and a webhook of its own.
         """
         sent = self.model_fields_set | self._images.keys()
         if of_copy or self.client_request_id is None:
             sent -= {"client_request_id"}
+        if of_copy:
+            sent -= {"webhook"}
         if "lora_strength" in sent and "lora_path" not in sent:
             raise InvalidRequest("lora_strength needs lora_path", details={"field": "lora_strength"})
         for field in _ONCE:
@@ -272,21 +279,17 @@ class ChangeBody(SubmitBody):
         return {name: getattr(draft, name) for name in sorted(names)}
 
 
-class RedecodeBody(BaseModel):
-    """New settings of the encoder for a video whose latents were kept."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    fps: Real = Field(None, description="Frames per second of the file; as before when left out")
-    crf: Whole = Field(None, description="Quality of the file: 1 is best, 51 is worst; as before when left out")
-
-
 #: Fields that a body and a draft share by name; LoRAs have another form.
-_DRAFT_FIELDS = SubmitBody.model_fields.keys() & {field.name for field in fields(RequestDraft)} - {"loras"}
-
-
+_DRAFT_FIELDS = SubmitBody.model_fields.keys() & {field.name for field in fields(RequestDraft)} - {"loras", "webhook"}
 #: Fields of a submission that are not part of the request itself.
-_ONCE: Final = ("variations", "client_request_id", "dry_run", "enable_prompt_enhancement", "enable_optimization")
+_ONCE: Final = (
+    "variations",
+    "client_request_id",
+    "webhook",
+    "dry_run",
+    "enable_prompt_enhancement",
+    "enable_optimization",
+)
 #: The fields of a draft that a field of a body becomes, where the names differ.
 _DRAFT_NAMES: Final = {
     "model_type": ("model",),
@@ -441,6 +444,6 @@ def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
     if isinstance(node, dict):
         if "$ref" in node:
             rest = {key: value for key, value in node.items() if key != "$ref"}
-            return definitions[node["$ref"].rpartition("/")[2]] | rest
+            return _inlined(definitions[node["$ref"].rpartition("/")[2]], definitions) | rest
         return {key: _inlined(value, definitions) for key, value in node.items()}
     return [_inlined(item, definitions) for item in node] if isinstance(node, list) else node

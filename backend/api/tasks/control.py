@@ -16,6 +16,7 @@ from backend.api.http.shapes import Message
 from backend.api.tasks.body import ChangeBody, read_changes, read_copy, request_body_docs
 from backend.api.tasks.generation import submitted
 from backend.api.tasks.shapes import PRIORITIES, Submitted, TaskInfo, TaskMessage, task_info
+from backend.api.tasks.webhook import choice_of
 from backend.core.domain import Priority, Task, TaskStatus
 
 router = Routes(prefix="/queue", tags=["queue"])
@@ -146,7 +147,7 @@ def edit_task(task_id: TaskId, body: ChangesDep, services: ServicesDep) -> TaskI
 @router.post("/{task_id}/duplicate", summary="Queue a task again", openapi_extra=request_body_docs(ChangeBody))
 def duplicate_task(task_id: TaskId, body: CopyDep, services: ServicesDep) -> Submitted:
     """Queue the request of a task again, in whatever state it is, with these fields changed: `{"seed": null}`."""
-    changes = body.changes(services.inputs, of_copy=True)
+    changes = body.changes(services.inputs, of_copy=True) | {"webhook": choice_of(body.webhook)}
     return submitted(services.generation.duplicate(task_id, changes, key=body.client_request_id))
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import Depends, Path, Query
 from fastapi.responses import Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from backend.api.http.addressing import current_links
 from backend.api.http.deps import OutputId, ServicesDep
@@ -17,9 +17,10 @@ from backend.api.http.repeats import KeyHeader, check_key
 from backend.api.http.routing import Routes
 from backend.api.http.shapes import Message, Timestamp, iso_or_none, known, shown_model
 from backend.api.planning.estimate import Estimated, estimated
-from backend.api.tasks.body import ExtendBody, RedecodeBody, SubmitBody, read_extension, request_body_docs
+from backend.api.tasks.body import ExtendBody, Real, SubmitBody, Whole, read_extension, request_body_docs
 from backend.api.tasks.generation import submitted
 from backend.api.tasks.shapes import Submitted, video_url
+from backend.api.tasks.webhook import WebhookField, choice_of
 from backend.core.domain import Output
 from backend.core.errors.lookups import OutputFileMissing
 from backend.core.paths import Home
@@ -125,6 +126,16 @@ class VideoList(BaseModel):
     total_size_mb: float
 
 
+class RedecodeBody(BaseModel):
+    """New settings of the encoder for a video whose latents were kept."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    fps: Real = Field(None, description="Frames per second of the file; as before when left out")
+    crf: Whole = Field(None, description="Quality of the file: 1 is best, 51 is worst; as before when left out")
+    webhook: WebhookField = Field(None, description="An address to tell what becomes of the task, as in submit")
+
+
 @router.get("", summary="The gallery")
 def list_outputs(
     services: ServicesDep,
@@ -167,8 +178,8 @@ def redecode(
     output_id: OutputId, body: RedecodeBody, services: ServicesDep, idempotency_key: KeyHeader = None
 ) -> Submitted:
     """Queue a new file from the kept latents of this video, with other settings of the encoder; no denoising."""
-    key = check_key(idempotency_key)
-    queued = services.generation.redecode(output_id, fps=body.fps, crf=body.crf, key=key)
+    webhook, key = choice_of(body.webhook), check_key(idempotency_key)
+    queued = services.generation.redecode(output_id, body.fps, body.crf, key=key, webhook=webhook)
     return submitted(queued)
 
 

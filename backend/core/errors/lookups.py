@@ -75,6 +75,13 @@ class LoraMissing(NotFound):
     suggestions = ("List the LoRAs with GET /api/v1/lora.",)
 
 
+class DeliveryNotFound(NotFound):
+    """There is no message to a webhook with this id"""
+
+    code = "delivery_not_found"
+    suggestions = ("List them with GET /api/v1/webhooks/deliveries.",)
+
+
 class WorkerNotFound(NotFound):
     """No worker has such a device"""
 

@@ -111,6 +111,16 @@ class ModelMismatch(InvalidRequest):
     suggestions = ("Name the base that the files belong to; nothing was changed.",)
 
 
+class UrlNotAllowed(InvalidRequest):
+    """This server may not call that address."""
+
+    code = "url_not_allowed"
+    suggestions = (
+        "Ask the operator to name the host in WAN22_OUTBOUND_HOSTS, and its network in WAN22_OUTBOUND_NETWORKS when it "
+        "is a private one.",
+    )
+
+
 #: The sentence about a body that is not JSON, which clients of the earlier application compare.
 INVALID_JSON: Final = "Invalid JSON request"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from backend.core.catalogue.spec import AUTO
 from backend.core.domain import Priority
 from backend.core.errors.generation import TaskUnreadable
+from backend.core.requests.webhooks import Webhook
 
 #: Constant quality of x264; 17 is visually lossless for generated clips.
 DEFAULT_CRF = 17
@@ -105,6 +107,24 @@ class LoraChoice:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """What distinguishes one call that queues tasks from another."""
+
+    key: str | None
+    fingerprint: str  #: of what was asked
+    repeated: bool = False  #: whether its client sends it again without a key
+
+    @classmethod
+    def to(cls, what: str, values: Mapping[str, Any], key: str | None, *, repeated: bool = False) -> Call:
+        """Hash what was asked, before anything is chosen or drawn for it: a repeated call has the same hash."""
+        asked = {"asked": what, **values}
+        if asked.get("webhook") is None:
+            asked.pop("webhook", None)  # as versions without webhooks hashed it
+        text = json.dumps(asked, sort_keys=True, default=asdict)
+        return cls(key, hashlib.sha256(text.encode()).hexdigest(), repeated)
+
+
+@dataclass(frozen=True, slots=True)
 class RequestDraft:
     """What a user asked for; None means "the model's default"."""
 
@@ -141,6 +161,7 @@ class RequestDraft:
     priority: Priority = Priority.NORMAL
     force: bool = False  #: queue it even if it does not seem to fit the machine
     idempotency_key: str | None = None
+    webhook: Webhook | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from backend.core.access.caller import OPERATOR, acting_as
 from backend.core.domain import EventType, Task, TaskStatus
 from backend.core.record import RunRecord, RunResult
 from backend.services.performance.summary import mode_of
+from backend.store.clients.deliveries import DeliveryState
 from backend.store.performance.counted_events import RELEASING, CountedEvent, CountedEvents
 from backend.store.performance.samples import Load
 
@@ -54,6 +55,7 @@ class Gauges:
     load: Callable[[], Load]
     disk_free_gb: Callable[[], float]
     connections: Callable[[], int]
+    messages: Callable[[], Mapping[DeliveryState, int]]
 
 
 class Measures:
@@ -82,6 +84,7 @@ class Measures:
         self._memory = gauge("memory_bytes", "Memory of this machine and of its cards together", "kind")
         self._disk = gauge("disk_free_bytes", "Free space on the disk of the home folder")
         self._sockets = gauge("websocket_connections", "Open WebSocket connections")
+        self._messages = gauge("webhook_messages", "Messages to webhooks that are kept", "state")
         self._wait = seconds("queue_wait", "From the submit of a task to the start of its first attempt")
         self._task = seconds("task", "The last attempt of a task that ended", "model", "mode", "outcome")
         self._phase = seconds("phase", "Each phase of a finished video", "model", "phase")
@@ -134,6 +137,8 @@ class Measures:
                 self._memory.labels(kind).set(size)
         self._disk.set(self._read.disk_free_gb() * _GIB)
         self._sockets.set(self._read.connections())
+        for state, count in self._read.messages().items():
+            self._messages.labels(state).set(count)
 
     def _catch_up(self) -> None:
         if self._last is None:

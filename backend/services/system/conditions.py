@@ -98,6 +98,12 @@ def web_components(
             _in_thread(resume_downloads),
             _in_thread(services.downloads.stop),
         ),
+        Component(
+            "webhooks",
+            partial(_webhooks, services),
+            _in_thread(services.webhooks.start),
+            _in_thread(services.webhooks.stop),
+        ),
         workers,
         Component(
             "health",
@@ -268,6 +274,13 @@ def _downloads(services: Services) -> Condition:
     asked = [services.downloads.get(spec) for spec in models_in_force().specs]
     states = Counter(download.state.value for download in asked if download is not None)
     return _ready(", ".join(f"{count} {state}" for state, count in states.items()) or "No downloads requested")
+
+
+def _webhooks(services: Services) -> Condition:
+    if not services.settings.outbound_hosts:
+        return _ready("Turned off: WAN22_OUTBOUND_HOSTS names no host")
+    counts = services.deliveries.counts()
+    return _ready(", ".join(f"{count} {state}" for state, count in counts.items() if count) or "No messages yet")
 
 
 def _workers(services: Services) -> Condition:

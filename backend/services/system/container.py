@@ -40,9 +40,11 @@ from backend.services.system.janitor import Janitor
 from backend.services.system.recovery import Recovery
 from backend.services.system.surroundings import Surroundings
 from backend.services.system.waiting import Waiting
+from backend.services.webhooks.delivery import WebhookSender
 from backend.store.access.keys import KeyStore
 from backend.store.access.usage import UsageOfKeys
 from backend.store.clients.answers import AnswerStore
+from backend.store.clients.deliveries import DeliveryStore
 from backend.store.download_orders import DownloadOrders
 from backend.store.events import EventLog
 from backend.store.outputs import OutputStore, UsageStore
@@ -141,6 +143,8 @@ class Services:
     janitor: Janitor
     videos: FoundVideos
     answers: AnswerStore
+    deliveries: DeliveryStore
+    webhooks: WebhookSender
     recovery: Recovery
     monitor: HealthMonitor
     keys: KeyRing

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from backend.core.access.caller import OPERATOR, acting_as
 from backend.core.domain import utcnow
 from backend.core.errors.base import Category, WanError
 from backend.core.errors.tree import kind_of
@@ -17,6 +18,7 @@ from backend.core.planning.hardware import Gpu
 from backend.core.settings import Settings
 from backend.services.system.host_stats import HostStats
 from backend.services.system.surroundings import Surroundings
+from backend.store.clients.deliveries import DeliveryState, DeliveryStore
 from backend.store.engine import Database
 from backend.store.upkeep.task_health import TaskHealth, TaskHealthStore
 from backend.store.workers import WorkerInfo, WorkerState, WorkerStore
@@ -27,6 +29,7 @@ PERIOD_SECONDS: Final = 3600.0
 _MANY, _MOST = 3, 0.5
 #: A task that could start beside an idle worker does so within moments. After this long, in seconds, it is stuck.
 STUCK_SECONDS: Final = 300.0
+_DAY_SECONDS: Final = 86_400.0
 MEMORY_PERCENT: Final = 95.0
 #: Degrees Celsius at which cards of NVIDIA protect themselves by slowing down.
 HOT_CELSIUS: Final = 90
@@ -89,6 +92,7 @@ class Examination:
         self._settings = settings
         self._tasks = TaskHealthStore(database)
         self._workers = WorkerStore(database)
+        self._deliveries = DeliveryStore(database)
         self._surroundings = surroundings
         self._stats = stats or HostStats(settings.paths.root)
         self._ecc = {gpu.index: gpu.ecc_errors for gpu in self._stats.read().gpus}
@@ -165,9 +169,22 @@ class Examination:
                 FailureType.PIPELINE,
                 "Read the last words of the worker in the events of these tasks, and the server's log.",
             )
+        yield from self._messages()
         alive = {one.id for one in self._workers.alive(self._settings.lease_seconds)}
         for worker in workers:
             yield from self._worker(worker, health, answers=worker.id in alive)
+
+    def _messages(self) -> Iterator[HealthFinding]:
+        """Report messages to webhooks that were given up within the last day; hosts are for their owners alone."""
+        with acting_as(OPERATOR):  # of the whole server, whoever asks
+            count = self._deliveries.counts(_DAY_SECONDS)[DeliveryState.FAILED]
+        if count:
+            yield HealthFinding(
+                "webhooks",
+                f"{count} message{' to a webhook was' if count == 1 else 's to webhooks were'} given up within a day",
+                FailureType.NETWORK,
+                "`wan22 webhooks list --failed` says why, and `wan22 webhooks redeliver --failed` sends them again.",
+            )
 
     def _worker(self, worker: WorkerInfo, health: TaskHealth, *, answers: bool) -> Iterator[HealthFinding]:
         if worker.is_dead():

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from enum import StrEnum
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, insert, select, true
+from sqlalchemy import Column, ColumnElement, Connection, delete, exists, insert, select, true
 
 from backend.core.access.caller import current_caller
 from backend.core.domain import TERMINAL
@@ -35,6 +36,12 @@ def own_ids(connection: Connection, task_ids: Collection[str]) -> set[str]:
         return set(task_ids)
     found = connection.execute(select(tasks.c.id).where(own_tasks(), tasks.c.status.not_in(TERMINAL))).scalars()
     return set(found) & set(task_ids)
+
+
+def own(owner: Column[Any]) -> ColumnElement[bool]:
+    """The rows of a table with an owner that the current caller sees."""
+    confined_to = current_caller().confined_to
+    return true() if confined_to is None else owner == confined_to
 
 
 def key_of_caller(key: str | None) -> str | None:

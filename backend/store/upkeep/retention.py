@@ -9,20 +9,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, delete, exists, func, or_, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Select, and_, delete, exists, func, or_, select, update
 
 from backend.core.domain import TERMINAL, EventType, TaskStatus
 from backend.core.settings import Settings
 from backend.store.clients.answers import old_answers
+from backend.store.clients.deliveries import old_deliveries
 from backend.store.engine import Database
 from backend.store.tables import (
     answers,
     database_now,
+    deliveries,
     events,
     load_samples,
     outputs,
     removed_events,
     tasks,
+    webhooks,
     workers,
 )
 from backend.store.tasks import KEY_SECONDS
@@ -41,6 +44,7 @@ class RowLimits:
     workers_hours: float  #: silent workers in the register
     database_mb: float  #: above this size, the progress events of all ended tasks go, oldest first
     samples_days: float = 0.0  #: samples of the load
+    deliveries_days: float = 0.0  #: messages to webhooks that were delivered or given up
 
     @classmethod
     def of(cls, settings: Settings) -> RowLimits:
@@ -51,6 +55,7 @@ class RowLimits:
             settings.keep_workers_hours,
             settings.database_mb,
             settings.keep_samples_days,
+            settings.keep_deliveries_days,
         )
 
 
@@ -103,9 +108,10 @@ class Retention:
         progress += self._delete_by_size(limits, stopping)
         gone = sum(self._delete_tasks(ids) for ids in self._batches(_old_tasks(limits), stopping))
         silent = sum(self._delete_workers(ids) for ids in self._batches(_old_workers(limits), stopping))
-        for tokens in self._batches(select(answers.c.token).where(old_answers()), stopping):
-            with self._database.begin() as connection:
-                connection.execute(delete(answers).where(answers.c.token.in_(tokens)))
+        for key, old in _owed_to_clients(limits):
+            for ids in self._batches(select(key).where(old), stopping):
+                with self._database.begin() as connection:
+                    connection.execute(delete(key.table).where(key.in_(ids)))
         samples = sum(self._delete_samples(ids) for ids in self._batches(_old_samples(limits), stopping))
         self._give_pages_back(stopping)
         return Rows(progress, gone, silent, samples, *self._sizes())
@@ -134,6 +140,7 @@ class Retention:
             held = set(connection.execute(select(outputs.c.task_id).where(outputs.c.task_id.in_(ids))).scalars())
             free = [one for one in ids if one not in held]
             _delete_events(connection, events.c.task_id.in_(free))
+            connection.execute(delete(webhooks).where(webhooks.c.task_id.in_(free)))
             return connection.execute(delete(tasks).where(tasks.c.id.in_(free))).rowcount
 
     def _delete_workers(self, ids: list[Any]) -> int:
@@ -183,6 +190,13 @@ def _delete_events(connection: Connection, which: ColumnElement[bool]) -> int:
     upto = connection.execute(highest).scalar_one()
     connection.execute(update(removed_events).where(removed_events.c.upto < upto).values(upto=upto))
     return connection.execute(delete(events).where(which)).rowcount
+
+
+def _owed_to_clients(limits: RowLimits) -> Iterator[tuple[Column[Any], ColumnElement[bool]]]:
+    """Yield the key of each table of what was owed to clients, and which of its rows are old."""
+    yield answers.c.token, old_answers()
+    if limits.deliveries_days:
+        yield deliveries.c.number, old_deliveries(limits.deliveries_days)
 
 
 def _progress(which: ColumnElement[bool]) -> Select[Any]:

@@ -34,6 +34,7 @@ ORDER = [
     "inputs",
     "events",
     "downloads",
+    "webhooks",
     "workers",
     "health",
     "performance",

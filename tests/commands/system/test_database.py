@@ -99,7 +99,7 @@ def test_doctor_and_cleanup_name_the_size_the_copies_and_what_is_old(home: Home,
     assert found["backups"][1].startswith("1, the newest of ")
     assert found["database"][0] == "ok"
     assert "old: 0 progress events, 0 removed tasks without a video, 0 silent workers" in found["database"][1]
-    assert "database: 0.1 MB" in invoke("models", "cleanup", home=home.root).stdout
+    assert "database: 0." in invoke("models", "cleanup", home=home.root).stdout
     answer = json.loads(invoke("models", "cleanup", "--json", home=home.root).stdout)
     assert answer["database"]["progress_events"] == 0
     database.close()

@@ -12,7 +12,7 @@ from tests.commands.terminal.test_errors import commands
 
 COMMANDS = [(name, command) for name, command in commands() if name]
 #: Commands that run until they are stopped, and those that group others.
-WITHOUT_JSON = {("serve",), ("worker",), ("models",), ("loras",), ("db",), ("keys",), ("config",)}
+WITHOUT_JSON = {("serve",), ("worker",), ("models",), ("loras",), ("db",), ("keys",), ("config",), ("webhooks",)}
 
 
 @pytest.mark.parametrize(("name", "command"), COMMANDS, ids=[" ".join(name) for name, _ in COMMANDS])

@@ -81,7 +81,8 @@ def test_a_stopped_supervisor_leaves_no_process(queue: Queue, supervise: Callabl
 
 
 def test_the_worker_gets_the_settings_of_its_server(tmp_path: Path) -> None:
-    given = load_settings(home=tmp_path, threads=2, worker=False, allowed_hosts=["a.example"], api_key="k" * 20)
+    secrets = {"api_key": "k" * 20, "webhook_secret": "whsec_" + "QUJD" * 10}
+    given = load_settings(home=tmp_path, threads=2, worker=False, allowed_hosts=["a.example"], **secrets)
     environment = as_environment(given)
     assert environment == {
         "WAN22_HOME": str(tmp_path),

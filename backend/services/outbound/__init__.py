@@ -1,0 +1,1 @@
+"""Calls to addresses that clients name: allowed by the operator, checked, pinned and bounded."""

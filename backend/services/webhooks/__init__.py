@@ -1,0 +1,1 @@
+"""Messages to the webhooks of tasks: signing and delivering them."""
