@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -14,7 +15,8 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 class Receiver:
     """Listens on an address of loopback; `answer` may be changed while it runs."""
 
-    def __init__(self, address: str = "127.0.0.1") -> None:
+    def __init__(self, address: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self._socket = socket.create_server((address, 0))
         self.port = int(self._socket.getsockname()[1])
         self.url = f"http://{address}:{self.port}/hook"
@@ -37,7 +39,7 @@ class Receiver:
             threading.Thread(target=self._one, args=(client,), daemon=True).start()
 
     def _one(self, client: socket.socket) -> None:
-        with client, suppress(OSError):
+        with suppress(OSError), self._secured(client) as client:
             client.settimeout(20)
             data = b""
             while b"\r\n\r\n" not in data:
@@ -52,6 +54,15 @@ class Receiver:
             for part in self.answer():
                 client.sendall(part)
                 self.sent += len(part)
+
+    def _secured(self, client: socket.socket) -> socket.socket:
+        if self._tls is None:
+            return client
+        try:
+            return self._tls.wrap_socket(client, server_side=True)
+        except OSError:
+            client.close()
+            raise
 
 
 def _ended() -> bytes:
