@@ -16,6 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from backend import __version__
+from backend.api.gallery import marks, selection, videos
 from backend.api.http.addressing import Addressing
 from backend.api.http.content_type import JsonRecognition
 from backend.api.http.errors import install_error_handlers
@@ -49,7 +50,7 @@ from backend.api.system import (
     webhooks,
     workers,
 )
-from backend.api.tasks import control, gallery, generation, policy, prompts, queue
+from backend.api.tasks import control, generation, policy, presets, prompts, queue
 from backend.core.planning.hardware import HardwareProfile
 from backend.core.settings import Settings
 from backend.services.system.container import LocalWorker
@@ -60,9 +61,14 @@ _ROUTERS = (
     generation.router,
     policy.router,
     prompts.router,
+    presets.router,
+    presets.history,
     control.router,
     queue.router,
-    gallery.router,
+    selection.router,
+    marks.router,
+    marks.board_routes,
+    videos.router,
     generation.image_routes,
     model_status.router,
     model_health.router,
@@ -148,7 +154,7 @@ def create_app(
     for router in (
         health.probes,
         exposition.metrics,
-        gallery.thumbnails,
+        videos.thumbnails,
         websocket.router,
         stream.router,
         paths.router,

@@ -24,6 +24,7 @@ from backend.models.folder.manager import ModelManager
 from backend.models.lora.library import LoraLibrary
 from backend.models.own.configuration import ModelConfigurationManager
 from backend.services.access.ring import KeyRing
+from backend.services.deletion import VideoDeletion
 from backend.services.downloads.control import DownloadControl
 from backend.services.downloads.runner import downloads_into
 from backend.services.generation_service import GenerationService
@@ -59,7 +60,10 @@ from backend.store.clients.deliveries import DeliveryStore
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.events import EventLog
-from backend.store.outputs import OutputStore, UsageStore
+from backend.store.gallery.listing import GalleryListing
+from backend.store.gallery.marks import GalleryMarks
+from backend.store.gallery.outputs import OutputStore, UsageStore
+from backend.store.kept_requests import PresetStore, PromptHistory
 from backend.store.performance.counted_events import CountedEvents
 from backend.store.performance.ended_tasks import EndedTasks
 from backend.store.performance.samples import LoadSamples
@@ -75,6 +79,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
     home, database = settings.paths, Database(settings.database)
     stats, profile = HostStats(home.root), detect_hardware(home.root)
     tasks, events, outputs = TaskStore(database), EventLog(database), OutputStore(database, home)
+    marks = GalleryMarks(database)
     workers, orders = WorkerStore(database), DownloadOrders(database)
     machine = WorkingMachine(settings, workers, workers_on or profile)
     model_manager = ModelManager(home, has_gpu=machine.computes_on_gpu)
@@ -97,6 +102,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
     control = DownloadControl(home, model_manager, downloads, orders, tasks)
     need = ModelUsage(home, tasks, workers, orders, settings.lease_seconds)
     generation = GenerationService(settings, home, tasks, outputs, model_manager, loras, images, forecast)
+    deletion = VideoDeletion(settings.trash_days, outputs, marks, generation.prune_inputs)
     videos = FoundVideos(home, VideoRegister(database))
     config_policy, surroundings = stored_policy(config), Surroundings(home)
     key_store, deliveries = KeyStore(database), DeliveryStore(database, home.mark)
@@ -132,6 +138,10 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         tasks=tasks,
         events=events,
         outputs=outputs,
+        gallery=GalleryListing(database),
+        marks=marks,
+        presets=PresetStore(database),
+        prompts=PromptHistory(database),
         workers=workers,
         configuration=configuration,
         config=configuration_of(home, settings),
@@ -139,6 +149,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         loras=loras,
         inputs=images,
         generation=generation,
+        deletion=deletion,
         downloads=downloads,
         orders=orders,
         control=control,
@@ -148,7 +159,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         recheck=Recheck(home, model_manager, lambda: tasks.counts()[TaskStatus.PROCESSING] > 0, settings.recheck_days),
         stats=stats,
         surroundings=surroundings,
-        janitor=Janitor(settings, home, database, tasks, videos, generation.prune_inputs),
+        janitor=Janitor(settings, home, database, tasks, videos, generation.prune_inputs, deletion.empty_trash),
         videos=videos,
         answers=AnswerStore(database, home.mark),
         deliveries=deliveries,

@@ -25,7 +25,7 @@ from backend.core.requests.rules import resolve_request
 from backend.core.settings import load_settings
 from backend.services.media.images import InputStore
 from backend.store.engine import Database
-from backend.store.outputs import OutputStore
+from backend.store.gallery.outputs import OutputStore
 from backend.store.tasks import TaskStore
 
 #: Pages of libraries that a worker has mapped in an installation that has been used; bytes. How many are mapped beside

@@ -213,10 +213,7 @@ class Settings(BaseSettings):
         default=7.0, ge=0, le=3650, description="Days after which the progress events of an ended task go; 0 keeps them"
     )
     keep_hidden_days: float = Field(
-        default=30.0,
-        ge=0,
-        le=3650,
-        description="Days after which a removed task without a video goes, with all its events; 0 keeps it",
+        default=30.0, ge=0, le=3650, description="Days after which removed tasks without a video go; 0 keeps them"
     )
     database_mb: float = Field(
         default=512.0,
@@ -224,10 +221,13 @@ class Settings(BaseSettings):
         description="Size of the SQLite database above which progress events of ended tasks go early; 0 is no limit",
     )
     keep_deliveries_days: float = Field(
-        default=30.0,
-        ge=0,
-        le=3650,
-        description="Days for which messages to webhooks are kept after their end; 0 keeps them",
+        default=30.0, ge=0, le=3650, description="Days for which ended messages to webhooks are kept; 0 keeps them"
+    )
+    trash_days: float = Field(
+        default=7.0, ge=0, le=3650, description="Days for which deleted videos can be restored; 0 deletes them at once"
+    )
+    keep_prompts: int = Field(
+        default=1000, ge=0, le=100_000, description="Prompts in the history, beside favourites; 0 remembers none"
     )
     keep_uploads_hours: float = Field(
         default=1.0, gt=0, le=8760, description="Hours after which an uploaded image that no task uses is deleted"

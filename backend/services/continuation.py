@@ -14,7 +14,7 @@ from backend.core.paths import Home
 from backend.core.requests.forms import GenerationRequest, RequestDraft
 from backend.core.requests.rules import check_crf, check_fps
 from backend.services.media.images import InputStore
-from backend.store.outputs import OutputStore
+from backend.store.gallery.outputs import OutputStore
 
 #: Length of the extension of a single-frame clip, in frames.
 SHORTEST = 5

@@ -46,7 +46,7 @@ from backend.services.outbound.targets import OutboundRules
 from backend.services.planning.forecast import Forecast, Span
 from backend.services.webhooks.signing import check_webhook
 from backend.store.control import WAITING
-from backend.store.outputs import OutputStore
+from backend.store.gallery.outputs import OutputStore
 from backend.store.tasks import TaskStore
 
 log = structlog.get_logger(__name__)
@@ -267,15 +267,6 @@ class GenerationService:
         self.prune_inputs()
         return cleared
 
-    def delete_output(self, output_id: str) -> None:
-        """Delete a video and everything kept for it.
-
-        Raises:
-            OutputNotFound: there is no such video.
-        """
-        self._outputs.delete(output_id)
-        self.prune_inputs()
-
     def prune_inputs(self) -> int:
         """Delete stored images that no task or video references any more; return the number deleted."""
         return self._inputs.prune(self._tasks.images_in_use)
@@ -394,6 +385,7 @@ class GenerationService:
                 fingerprint=call.fingerprint,
                 repeated=call.repeated,
                 webhook=prepared.draft.webhook,
+                keep_prompts=self._settings.keep_prompts,
             )
         position, until_done = self._outlook(tasks[0].id)
         # Earlier videos do not predict the speed of the network.

@@ -42,6 +42,7 @@ _KEEPALIVE: Final = {
     "tcp_user_timeout": 25_000,  # milliseconds
 }
 _GIVES_PAGES_BACK: Final = "PRAGMA auto_vacuum = INCREMENTAL"
+_SEARCH_COMMAND: Final = "INSERT INTO gallery_search (gallery_search) VALUES (?)"
 _CURSORS: Final = "cursors"  # key of a connection's notes: what was executed since it left the pool
 
 
@@ -203,7 +204,7 @@ class Database:
             connection.exec_driver_sql("VACUUM")
 
     def rebuild_indexes(self) -> None:
-        """Make the indexes of an SQLite database anew from its tables.
+        """Make the indexes of an SQLite database anew from its tables, that of the words of prompts included.
 
         Raises:
             DatabaseDamaged: two rows have one key.
@@ -212,8 +213,26 @@ class Database:
         with self._turn():
             try:
                 self._outside_transactions("REINDEX")
+                self._outside_transactions(_SEARCH_COMMAND, ("rebuild",))
             except IntegrityError as error:
                 raise DatabaseDamaged("The indexes of the database cannot be rebuilt: rows share one key") from error
+
+    def repair_search(self) -> bool:
+        """Rebuild the index of the words of prompts of an SQLite database if it is damaged; return whether it was.
+
+        SQLite looks after it only when it is asked to: to its other checks, the index is a table like any other.
+
+        Raises:
+            DatabaseDamaged: more than the index is damaged.
+            StorageFull, StoreUnavailable: it could not be written.
+        """
+        with self._turn():
+            try:
+                self._outside_transactions(_SEARCH_COMMAND, ("integrity-check",))
+            except DatabaseDamaged:
+                self._outside_transactions(_SEARCH_COMMAND, ("rebuild",))
+                return True
+        return False
 
     def _outside_transactions(self, statement: str, parameters: tuple[str, ...] = ()) -> None:
         # A checkpoint answers with a row that nobody reads, and beside an unfinished statement SQLite cannot vacuum.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import ColumnElement, Connection, Row, case, func, insert, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, Row, case, func, or_, select, true, update
 
 from backend.core.domain import EventType, Output, Progress, Stage, StopRequest, TaskStatus
 from backend.core.errors.base import WanError
@@ -19,9 +19,10 @@ from backend.core.errors.interruptions import LeaseLost
 from backend.core.errors.surroundings import StoreFailed
 from backend.core.faults import fault_point
 from backend.store.engine import Database
+from backend.store.gallery.recording import figures_of, record_output
 from backend.store.order import held
 from backend.store.rows import failure_data, storable
-from backend.store.tables import database_now, outputs, tasks
+from backend.store.tables import database_now, tasks
 from backend.store.transition import apply
 
 RUNNING: Final = (TaskStatus.PROCESSING,)
@@ -160,17 +161,7 @@ class Leases:
 
     def complete(self, task_id: str, lease_token: str, output: Output) -> None:
         """Record the finished video and complete the task."""
-        values = {
-            "filename": output.filename,
-            "size_bytes": output.size_bytes,
-            "sha256": output.sha256,
-            "width": output.width,
-            "height": output.height,
-            "num_frames": output.num_frames,
-            "fps": output.fps,
-            "generation_seconds": output.generation_seconds,
-            "warnings": list(output.warnings),
-        }
+        values = figures_of(output)
         with self._database.begin() as connection:
             row = apply(
                 connection,
@@ -182,12 +173,7 @@ class Leases:
                 token=lease_token,
                 values={"progress": 1.0, "eta_seconds": 0.0},
             )
-            model = None if output.mock is not None else output.model or _held(row).model
-            connection.execute(
-                insert(outputs).values(
-                    task_id=task_id, metadata=output.metadata, created_at=database_now(), model=model, **values
-                )
-            )
+            record_output(connection, _held(row), output, database_now())
             fault_point("finish.before_commit")
         fault_point("finish.after_commit")
 

@@ -18,8 +18,8 @@ from backend.store.tables import database_now, download_orders, holds, tasks, wo
 #: The scope of a hold on the whole queue; that of a device is its host and name.
 QUEUE_SCOPE: Final = "queue"
 QUEUE_ORDER: Final = (tasks.c.priority.desc(), tasks.c.place.asc(), tasks.c.number.asc())
-_DOWNLOAD_PAUSED: Final = exists().where(
-    download_orders.c.model == tasks.c.model, download_orders.c.state == OrderState.PAUSED
+_DOWNLOAD_PAUSED: Final = tasks.c.model.in_(
+    select(download_orders.c.model).where(download_orders.c.state == OrderState.PAUSED)
 )
 #: Whether a task has to wait before it is tried again. A pause longer than any is one that a set clock made.
 _DEFERRED: Final = func.coalesce(
@@ -92,7 +92,12 @@ def position(connection: Connection, row: Row[Any]) -> int | None:
 def places(connection: Connection) -> list[QueuePlace]:
     """Return the places of the tasks that are ready to run, the next one first."""
     query = select(tasks.c.id, tasks.c.priority, tasks.c.place).where(READY)
-    return [QueuePlace(*row) for row in connection.execute(query.order_by(*QUEUE_ORDER))]
+    return [QueuePlace(*row) for row in connection.execute(query.order_by(*QUEUE_ORDER)).all()]
+
+
+def ready_ids(connection: Connection) -> Sequence[str]:
+    """Return the ids of the tasks that are ready to run, the next one first."""
+    return connection.execute(select(tasks.c.id).where(READY).order_by(*QUEUE_ORDER)).scalars().all()
 
 
 def moved(waiting: Sequence[QueuePlace], task_id: str, position: int) -> list[QueuePlace]:

@@ -7,9 +7,10 @@ such a row must not keep the others from being read.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 from sqlalchemy import Row
@@ -18,6 +19,8 @@ from backend.core.domain import EventType, Output, Task, TaskEvent, TaskStatus
 from backend.core.errors.base import WanError
 
 T = TypeVar("T")
+
+_ID: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +59,11 @@ def strict_json(text: str | bytes) -> Any:
 def moment(seconds: float) -> datetime:
     """Convert a database timestamp (seconds since 1970) to an aware datetime."""
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def is_id(text: str) -> bool:
+    """Whether a text can be an id at all; no other one is asked for: PostgreSQL takes no NUL."""
+    return _ID.fullmatch(text) is not None
 
 
 def storable(text: str) -> str:

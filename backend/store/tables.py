@@ -19,12 +19,14 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
     Text,
     UniqueConstraint,
     false,
+    text,
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -60,6 +62,8 @@ def _postgresql_now(_element: database_now, _compiler: SQLCompiler, **_options: 
 def _one_of(column: str, words: Iterable[str]) -> str:
     return f"{column} IN ({', '.join(repr(str(word)) for word in words)})"
 
+
+_VISIBLE = text("deleted_at IS NULL")
 
 tasks = Table(
     "tasks",
@@ -110,8 +114,10 @@ tasks = Table(
     CheckConstraint("(status = 'processing') = (lease_token IS NOT NULL)", name="tasks_lease"),
     CheckConstraint("progress BETWEEN 0 AND 1", name="tasks_progress"),
     CheckConstraint("attempt >= 0 AND strikes BETWEEN 0 AND max_attempts", name="tasks_attempt"),
-    Index("tasks_queue", "status", "priority", "place", "number"),
+    # With all that decides which task is next, so that places in a long queue are counted in the index alone.
+    Index("tasks_queue", "status", "priority", "place", "number", "model", "next_retry_at"),
     Index("tasks_owner", "owner", "number"),
+    Index("tasks_state", "status", "number", sqlite_where=_VISIBLE, postgresql_where=_VISIBLE),
     sqlite_autoincrement=True,
 )
 
@@ -160,6 +166,83 @@ outputs = Table(
     Column("created_at", Double, nullable=False),
     Column("model", String(64)),  # that made it; null for a mock
     Index("outputs_newest", "created_at"),
+)
+
+boards = Table(
+    "boards",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("owner", String(16), nullable=False),  # an API key; empty = the operator
+    UniqueConstraint("owner", "name", name="boards_name"),
+)
+
+#: What lists, filters and searches need of each output, and what users do with it. Its rows are narrow: a million of
+#: them are read in a fraction of a second, where `outputs` has a record of some kilobytes in each.
+gallery = Table(
+    "gallery",
+    metadata,
+    Column("number", _Number, primary_key=True, autoincrement=False),  # of the task
+    Column("task_id", String(36), ForeignKey("outputs.task_id", ondelete="CASCADE"), nullable=False, unique=True),
+    Column("key", LargeBinary(16), nullable=False),  # the bytes of the task's id
+    Column("created_at", Double, nullable=False),
+    Column("model", String(64), nullable=False),  # that made it, or that a mock stands for
+    Column("mock", Boolean, nullable=False),
+    Column("imported", Boolean, nullable=False, server_default=false()),
+    Column("seconds", Double, nullable=False),  # length of the clip
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("favourite", Boolean, nullable=False, server_default=false()),
+    Column("board_id", String(36), ForeignKey("boards.id", ondelete="SET NULL")),
+    Column("trashed_at", Double),  # null = in the gallery
+    Column("placeholder", LargeBinary(28)),  # a picture of a few colours; null = not drawn yet, empty = cannot be
+    Column("owner", String(16)),  # of the task
+    Column("prompt", Text, nullable=False),  # `gallery_search` indexes its words: an FTS5 table, or a GIN index
+    *(
+        Index(name, *columns, sqlite_where=text(where.replace("= true", "= 1")), postgresql_where=text(where))
+        for name, columns, where in (
+            ("gallery_newest", ("created_at", "key", "size_bytes"), "trashed_at IS NULL"),
+            ("gallery_owner", ("owner", "created_at", "key", "size_bytes"), "trashed_at IS NULL AND owner IS NOT NULL"),
+            ("gallery_model", ("model", "created_at", "key"), "trashed_at IS NULL"),
+            ("gallery_favourites", ("created_at", "key"), "favourite = true AND trashed_at IS NULL"),
+            ("gallery_board", ("board_id", "created_at", "key"), "board_id IS NOT NULL"),
+            ("gallery_trash", ("trashed_at", "key"), "trashed_at IS NOT NULL"),
+        )
+    ),
+)
+
+gallery_tags = Table(
+    "gallery_tags",
+    metadata,
+    Column("tag", String(64), primary_key=True),
+    Column("number", _Number, ForeignKey("gallery.number", ondelete="CASCADE"), primary_key=True),
+    Index("gallery_tags_number", "number"),
+)
+
+presets = Table(
+    "presets",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("request", JSON, nullable=False),  # fields of a submit
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Column("owner", String(16), nullable=False),  # an API key; empty = the operator
+    UniqueConstraint("owner", "name", name="presets_name"),
+)
+
+prompts = Table(
+    "prompts",
+    metadata,
+    Column("id", String(32), primary_key=True),  # digest of its owner and both texts
+    Column("prompt", Text, nullable=False),
+    Column("negative_prompt", Text, nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("uses", Integer, nullable=False),
+    Column("favourite", Boolean, nullable=False, server_default=false()),
+    Column("used_at", Double, nullable=False),
+    Column("owner", String(16), nullable=False),  # an API key; empty = the operator
+    Index("prompts_newest", "owner", "favourite", "used_at"),
 )
 
 workers = Table(

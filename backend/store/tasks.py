@@ -37,10 +37,11 @@ from backend.store.access.ownership import key_of_caller, own_tasks
 from backend.store.access.usage import refuse_beyond_limits
 from backend.store.clients.outbox import subscribe
 from backend.store.control import WAITING, QueueControl
+from backend.store.kept_requests import remember_prompt
 from backend.store.leases import UNTOUCHED, end_failed
-from backend.store.order import DUE, QUEUE_ORDER, READY, TASKS, before, find, held, places, position, visible
+from backend.store.order import DUE, QUEUE_ORDER, READY, TASKS, before, find, held, position, ready_ids, visible
 from backend.store.rows import readable, storable, to_task
-from backend.store.tables import database_now, events, outputs, removed_events, tasks
+from backend.store.tables import database_now, events, gallery, outputs, removed_events, tasks
 from backend.store.transition import append, apply
 
 #: How long an idempotency key outlives its task in the queue view; a client that lost an answer has retried by then.
@@ -49,10 +50,10 @@ KEY_SECONDS: Final = 86_400.0
 REPEAT_SECONDS: Final = 600.0
 #: How many of the newest tasks are looked at for the first attempt: the search must not keep other writers waiting.
 _LOOKED_AT: Final = 1000
-#: Tasks that stand for a video: not yet finished ones in the queue view, and all whose video is there.
+#: Tasks that stand for a video: not yet finished ones in the queue view, and all with a video outside the trash.
 _VIDEOS: Final = or_(
     tasks.c.deleted_at.is_(None) & (tasks.c.status != TaskStatus.COMPLETED),
-    exists().where(outputs.c.task_id == tasks.c.id),
+    exists().where(gallery.c.task_id == tasks.c.id, gallery.c.trashed_at.is_(None)),
 )
 #: Stand beside the states in what `tally` reads.
 _NEWEST_EVENT, _REMOVED_EVENT = "newest event", "removed event"
@@ -71,6 +72,7 @@ class HowQueued(TypedDict):
     idempotency_key: NotRequired[str | None]
     repeated: NotRequired[bool]  #: whether the client repeats a call without a key, because it got no answer
     webhook: NotRequired[Webhook | None]  #: whom to tell what becomes of them
+    keep_prompts: NotRequired[int]  #: length of the history that the prompt becomes part of; 0 = it does not
 
 
 class TaskStore(QueueControl):
@@ -104,6 +106,8 @@ class TaskStore(QueueControl):
                 row or _insert(connection, task_id, request, own_key, how)
                 for row, own_key, (task_id, request) in zip(known, keys, new, strict=True)
             ]
+            if known[:1] == [None]:  # variations are one use
+                remember_prompt(connection, new[0][1], how.get("keep_prompts", 0))
             fault_point("submit.before_commit")
         fault_point("submit.after_commit")
         return [to_task(row) for row in made]
@@ -241,7 +245,7 @@ class TaskStore(QueueControl):
     def order(self) -> TaskIds:
         """Return the ids of the tasks that are ready to run, the next one first."""
         with self._database.read() as connection:
-            return [place.task_id for place in places(connection)]
+            return list(ready_ids(connection))
 
     def up_to(self, task_id: str, limit: int = 200) -> TaskList:
         """Return the running tasks, the tasks that run before this one in queue order, and this one.
@@ -251,10 +255,11 @@ class TaskStore(QueueControl):
         """
         with self._database.read() as connection:
             row = find(connection, task_id)
-            if row is None or row.status != TaskStatus.PENDING or row.download_paused or row.deferred:
+            place = None if row is None else position(connection, row)
+            running = tasks.c.status == TaskStatus.PROCESSING
+            if row is None or place is None or place > limit:
                 return []
             waiting = READY & (before(row) | (tasks.c.id == row.id))
-            running = tasks.c.status == TaskStatus.PROCESSING
             order = case((running, 0), else_=1), *QUEUE_ORDER
             ahead = select(tasks).where(or_(running, waiting)).order_by(*order).limit(limit + 1)
             found = connection.execute(ahead).all()

@@ -5,10 +5,10 @@ The table in `core/domain.py` defines which transitions are legal; only `TaskSto
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, update
+from sqlalchemy import Connection, Row, insert, select, update
 
 from backend.core.domain import TERMINAL, TRANSITIONS, EventType, TaskStatus
 from backend.store.access.usage import charge
@@ -59,3 +59,15 @@ def append(connection: Connection, row: Row[Any], event: EventType, data: dict[s
     values = {"task_id": row.id, "number": row.last_event, "type": event, "data": data, "created_at": database_now()}
     connection.execute(insert(events).values(values))
     announce(connection, row, event, data)
+
+
+def append_all(connection: Connection, task_ids: Sequence[str], event: EventType, data: dict[str, Any]) -> None:
+    """Record one event, with the same data, for each of these tasks; their states stay, and unknown ids are skipped."""
+    if not task_ids:
+        return
+    counted = update(tasks).where(tasks.c.id.in_(task_ids)).values(last_event=tasks.c.last_event + 1)
+    numbers = {row[0]: row[1] for row in connection.execute(counted.returning(tasks.c.id, tasks.c.last_event))}
+    made = {"type": event, "data": data, "created_at": connection.execute(select(database_now())).scalar_one()}
+    rows = [made | {"task_id": one, "number": numbers[one]} for one in task_ids if one in numbers]
+    if rows:
+        connection.execute(insert(events), rows)

@@ -10,7 +10,7 @@ import structlog
 from backend.core.domain import TaskStatus
 from backend.core.paths import Home
 from backend.services.run.files import clear_work
-from backend.store.outputs import OutputStore
+from backend.store.gallery.outputs import OutputStore
 from backend.store.tasks import TaskStore
 
 log = structlog.get_logger(__name__)
@@ -32,7 +32,7 @@ class Leftovers:
             if self._tasks.status_of(_task_id(path)) is not TaskStatus.PROCESSING:
                 _remove(path)
         self.sweep_work()
-        recorded = {output.task_id for output in self._outputs.list()}
+        recorded = self._outputs.ids()
         for pattern in ("*.mp4", "*_thumb.jpg", "*_sheet.jpg", "*.latents.safetensors"):
             for path in self._home.outputs.glob(pattern):
                 # A worker that died between the rename and the commit of its last attempt. Files that are not

@@ -43,8 +43,8 @@ from backend.services.run.memory_watch import MemoryWatch
 from backend.services.system.surroundings import Surroundings
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
+from backend.store.gallery.outputs import OutputStore
 from backend.store.leases import Loss
-from backend.store.outputs import OutputStore
 from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerState, WorkerStore, WorkerWish, new_worker_id
 from backend.worker.absent_hub import AbsentHub

@@ -34,7 +34,7 @@ from backend.services.run.model_fallback import ModelFallback
 from backend.services.run.start_plans import StartPlans
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
-from backend.store.outputs import OutputStore
+from backend.store.gallery.outputs import OutputStore
 from backend.store.workers import Equipment
 
 #: A task whose model the hub does not serve soon returns to the queue, so that others can run.

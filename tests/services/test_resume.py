@@ -39,7 +39,7 @@ from backend.services.real_generation_pipeline import RealGenerationPipeline, Ru
 from backend.services.run.files import StateFiles
 from backend.services.run.start_plans import StartPlans
 from backend.store.engine import Database
-from backend.store.outputs import OutputStore
+from backend.store.gallery.outputs import OutputStore
 from backend.store.tasks import TaskStore
 from tests.store.samples import claimed
 from tests.support.random_model import build_random_fastwan, build_random_i2v, build_random_model, build_random_ti2v

@@ -15,7 +15,7 @@ from backend.core.requests.forms import GenerationRequest
 from backend.store import leases
 from backend.store.engine import Database
 from backend.store.events import EventLog
-from backend.store.outputs import OutputStore
+from backend.store.gallery.outputs import OutputStore
 from backend.store.tables import tasks
 from backend.store.tasks import TaskStore
 from tests.store.samples import claimed, output_of, submit

@@ -67,8 +67,14 @@ def test_a_path_is_not_a_url(tmp_path: Path, name: str) -> None:
 
 def test_migrating_gives_exactly_the_tables_of_the_code(database: Database) -> None:
     with database.read() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        # The index of words is not one that SQLAlchemy could describe; searches show that it is there.
+        options = {"compare_type": True, "compare_server_default": True, "include_object": _is_described}
+        context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
+
+
+def _is_described(_object: object, name: str | None, _kind: str, _reflected: bool, _other: object) -> bool:
+    return not (name or "").startswith("gallery_search")
 
 
 def test_migrating_twice_changes_nothing(database: Database, store: TaskStore) -> None:

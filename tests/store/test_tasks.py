@@ -22,8 +22,8 @@ from backend.core.requests.forms import GenerationRequest
 from backend.store import engine
 from backend.store.engine import Database
 from backend.store.events import EventLog
+from backend.store.gallery.outputs import OutputStore
 from backend.store.leases import Loss
-from backend.store.outputs import OutputStore
 from backend.store.tables import tasks
 from backend.store.tasks import KEY_SECONDS, TaskStore
 from tests.store.samples import LEASE, at_step, claimed, output_of, submit
@@ -44,7 +44,7 @@ def test_only_the_task_store_writes_the_tasks_table() -> None:
     upkeep = {f"store/upkeep/{name}.py" for name in ("adoption", "retention", "salvage")}
     assert writers == {"store/tasks.py", "store/leases.py", "store/transition.py"} | upkeep
     appliers = {path.name for path in BACKEND.rglob("*.py") if "store.transition import" in path.read_text()}
-    assert appliers == {"tasks.py", "leases.py", "control.py", "adoption.py", "salvage.py"}
+    assert appliers == {"tasks.py", "leases.py", "control.py", "adoption.py", "salvage.py", "marks.py"}
 
 
 def test_a_submitted_task_reads_back_unchanged(store: TaskStore) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy import update
 from backend.core.errors.generation import GenerationFailed
 from backend.core.paths import Home
 from backend.store.engine import Database
-from backend.store.outputs import OutputStore, UsageStore
+from backend.store.gallery.outputs import OutputStore, UsageStore
 from backend.store.tables import tasks
 from backend.store.tasks import TaskStore
 from tests.store.samples import claimed, output_of, submit

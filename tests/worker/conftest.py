@@ -18,7 +18,7 @@ from backend.core.requests.rules import resolve_request
 from backend.core.settings import Settings, load_settings
 from backend.store.engine import Database
 from backend.store.events import EventLog
-from backend.store.outputs import OutputStore
+from backend.store.gallery.outputs import OutputStore
 from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerInfo, WorkerStore
 from backend.worker.supervisor import Supervisor, as_environment

@@ -19,10 +19,11 @@ _RULES: Final = tuple(
     (re.compile(rf"/(?:{names})(?:/.*)?", re.DOTALL), reading, changing)
     for names, reading, changing in (
         ("keys", _ADMIN, _ADMIN),
-        ("session|prompt|analytics|metrics|system/cors", _READ, _READ),
+        ("session|prompt|outputs/batch|analytics|metrics|system/cors", _READ, _READ),
         ("performance/export", _READ, _READ),
         ("generation/policy|queue/pause|queue/resume", _READ, _ADMIN),
-        ("generation|generate|queue|outputs|thumbnails|inputs|videos|webhooks", _READ, _GENERATE),
+        ("generation|generate|queue|outputs|thumbnails|inputs|videos", _READ, _GENERATE),
+        ("webhooks|boards|presets|prompts", _READ, _GENERATE),
         ("lora/[^/]+/preview|models/fallback", _READ, _READ),
         ("lora|models", _READ, _MODELS),
         ("ws|events|capabilities|config|health|system|optimization|workers|recovery|performance", _READ, _ADMIN),

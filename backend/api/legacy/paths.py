@@ -11,17 +11,19 @@ import time
 from fastapi import Request
 
 from backend import __version__
+from backend.api.gallery import marks, selection, videos
 from backend.api.http.deps import ServicesDep
 from backend.api.http.routing import Routes
 from backend.api.loras import routes as lora
 from backend.api.system.health import SystemHealth, SystemStats, diagnose, health_answer, system_stats
 from backend.api.tasks import control, generation, prompts, queue
-from backend.api.tasks import gallery as outputs
 
 router = Routes(include_in_schema=False)
 router.include_router(control.router)
 router.include_router(queue.router)
-router.include_router(outputs.router)
+router.include_router(selection.router)
+router.include_router(marks.router)
+router.include_router(videos.router)
 router.include_router(lora.router)
 router.include_router(prompts.router)
 router.post("/generation/submit")(generation.submit)

@@ -24,6 +24,7 @@ DOWNLOAD_TOPIC: Final = "download_progress"
 STATS_TOPIC: Final = "system_stats"
 MODELS_TOPIC: Final = "model_status"
 HEALTH_TOPIC: Final = "health_monitoring"
+GALLERY_TOPIC: Final = "gallery_updates"
 FALLBACK_TOPIC: Final = "fallback_notifications"
 ANALYTICS_TOPIC: Final = "analytics_updates"
 
@@ -70,6 +71,9 @@ TOPICS: Final[dict[str, tuple[MessageType, ...]]] = {
     QUEUE_TOPIC: (MessageType("queue_update", shapes.QueueNumbers, "How many tasks are in each state"),),
     ALERTS_TOPIC: (
         MessageType("alert", shapes.AlertData, "Something needs attention: memory, health, a mock, a download"),
+    ),
+    GALLERY_TOPIC: (
+        MessageType("output_update", shapes.OutputChange, "A video was trashed, restored, deleted or marked"),
     ),
     MODELS_TOPIC: (
         MessageType("batch_model_status_update", shapes.ModelBatch, "All models, for a new subscriber"),

@@ -221,6 +221,17 @@ class AlertData(BaseModel):
     timestamp: Timestamp
 
 
+class OutputChange(BaseModel):
+    """What was done to one finished video; only the marks that changed are there."""
+
+    output_id: str
+    change: Literal["trashed", "restored", "deleted", "marked"]
+    favourite: bool | None = None
+    board_id: str | None = Field(None, description="Id of its board; null = it was taken off")
+    tags_changed: bool | None = None
+    timestamp: Timestamp
+
+
 class ModelStatusData(ModelDetails):
     """One model: its files, its download and its use."""
 

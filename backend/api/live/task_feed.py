@@ -12,7 +12,7 @@ from typing import Any
 
 from backend.api.http.shapes import known
 from backend.api.live.download_feed import download_notices, fetch_of_task
-from backend.api.live.messages import ALERTS_TOPIC, FALLBACK_TOPIC, PROGRESS_TOPIC, Notice
+from backend.api.live.messages import ALERTS_TOPIC, FALLBACK_TOPIC, GALLERY_TOPIC, PROGRESS_TOPIC, Notice
 from backend.api.tasks.shapes import time_left
 from backend.core.domain import TERMINAL, EventType, Stage, Task, TaskEvent, TaskStatus, iso
 from backend.core.errors.base import WanError
@@ -63,6 +63,7 @@ class TaskFeed:
             EventType.COMPLETED: self._completed,
             EventType.FAILED: self._failed,
             EventType.CANCELLED: self._cancelled,
+            EventType.OUTPUT_CHANGED: self._output_changed,
         }.get(event.type)
         notices = fold(event) if fold else []
         self._owners.pop(event.task_id, None)
@@ -212,6 +213,10 @@ class TaskFeed:
         result = {"error_message": message}
         # The stages known to clients lack "cancelled"; the status has it.
         return self._ended(event, self._of(event), TaskStatus.CANCELLED, Stage.FAILED, message, result)
+
+    def _output_changed(self, event: TaskEvent) -> list[Notice]:
+        data = event.data | {"output_id": event.task_id, "timestamp": iso(event.created_at)}
+        return [Notice("output_update", GALLERY_TOPIC, data)]
 
     def _ended(
         self, event: TaskEvent, live: LiveTask, status: TaskStatus, stage: Stage, message: str, result: dict[str, Any]

@@ -30,7 +30,7 @@ from backend.models.folder.manifest import read_last_seen, read_manifest
 from backend.services.downloads.state import RUNNING, Download, DownloadState
 from backend.services.system.container import Services
 from backend.services.system.host_stats import MIB
-from backend.store.outputs import ModelUse
+from backend.store.gallery.outputs import ModelUse
 from backend.store.workers import WorkerInfo
 
 GB: Final = 1000**3

@@ -153,7 +153,7 @@ def delete(video_id: VideoId, services: ServicesDep) -> DeletedVideo:
     if task.status not in TERMINAL:
         raise VideoBeingCancelled
     with suppress(OutputNotFound):
-        services.generation.delete_output(video_id)
+        services.deletion.delete(video_id, permanent=True)
     with suppress(TaskNotFound):
         services.generation.delete(video_id)
     return DeletedVideo(id=video_id)

@@ -355,14 +355,14 @@ def checked_body(
         body = shape.model_validate(values)
     except ValidationError as error:
         faults = error.errors(include_url=False, include_input=False)
-        hinted = [_with_meant(fault, shape) | {"loc": ("body", *fault["loc"])} for fault in faults]
+        hinted = [with_meant(fault, shape) | {"loc": ("body", *fault["loc"])} for fault in faults]
         raise RequestValidationError(hinted) from None
     body._images = images
     body.client_request_id = _one_key(idempotency_key, body.client_request_id)
     return body
 
 
-def _with_meant(fault: Any, shape: type[SubmitBody]) -> dict[str, Any]:
+def with_meant(fault: Any, shape: type[SubmitBody]) -> dict[str, Any]:
     """Name the field that was probably meant where an unknown one was sent."""
     if fault["type"] != "extra_forbidden" or len(fault["loc"]) != 1:
         return dict(fault)

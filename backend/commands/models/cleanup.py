@@ -87,7 +87,7 @@ def _opened() -> Iterator[StorageCleanup]:
     from backend.core.planning.hardware import detect_hardware
     from backend.models.folder.manager import ModelManager
     from backend.services.models.cleanup import StorageCleanup
-    from backend.store.outputs import OutputStore
+    from backend.store.gallery.outputs import OutputStore
 
     home = own_home()
     manager = ModelManager(home, has_gpu=bool(detect_hardware().gpus))

@@ -53,6 +53,13 @@ class VideoNotReady(NotFound):
     suggestions = ("Ask for the state of the video until it is `completed`.",)
 
 
+class BoardNotFound(NotFound):
+    """There is no board with this id"""
+
+    code = "board_not_found"
+    suggestions = ("List the boards with GET /api/v1/boards.",)
+
+
 class InputMissing(NotFound):
     """The image is no longer on this server"""
 
@@ -103,6 +110,20 @@ class PresetNotFound(NotFound):
     suggestions = ("List them with GET /api/v1/optimization/presets.",)
 
 
+class SavedPresetNotFound(NotFound):
+    """There is no preset with this id"""
+
+    code = "saved_preset_not_found"
+    suggestions = ("List the presets with GET /api/v1/presets.",)
+
+
+class PromptNotFound(NotFound):
+    """This prompt is not in the history"""
+
+    code = "prompt_not_found"
+    suggestions = ("List the prompts with GET /api/v1/prompts/history.",)
+
+
 class StateConflict(WanError):
     """The task is in a state that does not allow this."""
 
@@ -111,6 +132,20 @@ class StateConflict(WanError):
     status = 409
     category = Category.INPUT_VALIDATION
     suggestions = ("Check the task's status and choose an action that it allows.",)
+
+
+class BoardExists(StateConflict):
+    """There is a board with this name."""
+
+    code = "board_exists"
+    suggestions = ("Choose another name, or use that board.",)
+
+
+class SavedPresetExists(StateConflict):
+    """There is a preset with this name."""
+
+    code = "saved_preset_exists"
+    suggestions = ("Choose another name, or change that preset.",)
 
 
 class IdempotencyConflict(StateConflict):

@@ -15,7 +15,7 @@ from backend.core.paths import Home
 from backend.models.folder.manager import ModelManager
 from backend.models.folder.storage import Leaving, StorageReport, Suggestion, clear, storage_report, suggest
 from backend.services.models.availability import ModelUsage
-from backend.store.outputs import OutputStore
+from backend.store.gallery.outputs import OutputStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from backend.core.planning.optimizer import Decision
 from backend.core.record import RunRecord
 from backend.models.folder.manager import ModelManager
 from backend.services.planning.forecast import Forecast
-from backend.store.outputs import OutputStore
+from backend.store.gallery.outputs import OutputStore
 
 #: Number of newest videos to evaluate.
 RECENT: Final = 20

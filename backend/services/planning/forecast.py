@@ -25,7 +25,7 @@ from backend.core.planning.optimizer import Decision, WAN22SystemOptimizer
 from backend.core.requests.forms import GenerationRequest
 from backend.models.lora.library import LoraLibrary
 from backend.services.planning.finished_runs import loads, observations, peaks
-from backend.store.outputs import OutputStore
+from backend.store.gallery.outputs import OutputStore
 
 #: Weights smaller than this share of the catalogue's figure belong to another structure, whose needs are unknown.
 #: Half would be the same structure in 8 bits.

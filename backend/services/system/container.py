@@ -21,6 +21,7 @@ from backend.models.folder.manager import ModelManager
 from backend.models.lora.library import LoraLibrary
 from backend.models.own.configuration import ModelConfigurationManager
 from backend.services.access.ring import KeyRing
+from backend.services.deletion import VideoDeletion
 from backend.services.downloads.control import DownloadControl
 from backend.services.downloads.runner import ModelDownloads
 from backend.services.generation_service import GenerationService
@@ -47,7 +48,10 @@ from backend.store.clients.answers import AnswerStore
 from backend.store.clients.deliveries import DeliveryStore
 from backend.store.download_orders import DownloadOrders
 from backend.store.events import EventLog
-from backend.store.outputs import OutputStore, UsageStore
+from backend.store.gallery.listing import GalleryListing
+from backend.store.gallery.marks import GalleryMarks
+from backend.store.gallery.outputs import OutputStore, UsageStore
+from backend.store.kept_requests import PresetStore, PromptHistory
 from backend.store.performance.ended_tasks import EndedTasks
 from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerInfo, WorkerStore
@@ -115,6 +119,10 @@ class Services:
     tasks: TaskStore
     events: EventLog
     outputs: OutputStore
+    gallery: GalleryListing
+    marks: GalleryMarks
+    presets: PresetStore
+    prompts: PromptHistory
     workers: WorkerStore
     configuration: ModelConfigurationManager
     config: ConfigurationBridge
@@ -122,6 +130,7 @@ class Services:
     loras: LoraLibrary
     inputs: InputStore
     generation: GenerationService
+    deletion: VideoDeletion
     downloads: ModelDownloads
     orders: DownloadOrders
     control: DownloadControl

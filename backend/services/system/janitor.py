@@ -46,6 +46,7 @@ class Round:
 
     rows: Rows = field(default_factory=Rows)
     files: int = 0  #: unfinished files and working folders deleted
+    trash: int = 0  #: videos deleted whose time in the trash was over
     images: int = 0  #: uploaded images deleted
     adopted: int = 0  #: videos added to the gallery
     backup: str | None = None  #: file name of a new copy of the database
@@ -63,6 +64,7 @@ class Janitor:
         tasks: TaskStore,
         videos: FoundVideos,
         prune_images: Callable[[], int],
+        empty_trash: Callable[[float, Callable[[], bool]], int],
     ) -> None:
         self._settings = settings
         self._home = home
@@ -70,6 +72,7 @@ class Janitor:
         self._tasks = tasks
         self._videos = videos
         self._prune_images = prune_images
+        self._empty_trash = empty_trash
         self._retention = Retention(database)
         self._thread = Repeating("janitor", self.sweep, settings.janitor_seconds)
         self._stopping = self._thread.stopping.is_set
@@ -109,11 +112,13 @@ class Janitor:
             failures.append(f"{what}: {reason}")
             return otherwise
 
-        limits = RowLimits.of(self._settings)
+        settings = self._settings
+        limits = RowLimits.of(settings)
         done = Round(
             backup=attempt("copying the database", self._back_up, None),
             rows=attempt("deleting old rows", lambda: self._retention.sweep(limits, self._stopping), Rows()),
             files=attempt("deleting unfinished files", self._clear_files, 0),
+            trash=attempt("emptying the trash", lambda: self._empty_trash(settings.trash_days, self._stopping), 0),
             images=attempt("deleting unused images", self._prune_images, 0),
             adopted=attempt("adding unknown videos", lambda: len(self._videos.adopt(self._stopping).added), 0),
         )
@@ -143,6 +148,8 @@ class Janitor:
             if (difference := indexes_differ(self._database.file)) is not None:
                 log.error("database.indexes_differ", difference=difference)
                 self._database.rebuild_indexes()
+            if self._database.repair_search():
+                log.error("database.search_rebuilt")
             self.damaged_rows = tuple(unreadable_rows(self._database.file, self._stopping))
         except WanError as error:  # the database itself is at fault, and says so in its own place
             log.warning("janitor.failed", what="reading every row", reason=error.message)

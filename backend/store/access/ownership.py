@@ -30,6 +30,17 @@ def of_own_task(task_id: ColumnElement[str]) -> ColumnElement[bool]:
     return true() if owner is None else task_id.in_(select(tasks.c.id).where(tasks.c.owner == owner))
 
 
+def seen_by_caller(owner: ColumnElement[str]) -> ColumnElement[bool]:
+    """The rows of a table with a column for the owner that the current caller sees."""
+    seen = current_caller().confined_to
+    return true() if seen is None else owner == seen
+
+
+def new_owner() -> str:
+    """Return whom something new belongs to where the column is never null: a key's id, or empty for the operator."""
+    return current_caller().key_id or ""
+
+
 def own_ids(connection: Connection, task_ids: Collection[str]) -> set[str]:
     """Return those of the ids whose tasks the current caller sees."""
     if current_caller().confined_to is None:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, insert, select
 from backend.core.domain import EventType, Output, TaskStatus
 from backend.core.requests.forms import GenerationRequest
 from backend.store.engine import Database
+from backend.store.gallery.recording import figures_of, record_output
 from backend.store.tables import database_now, outputs, tasks
 from backend.store.transition import append, apply
 
@@ -52,30 +53,9 @@ class VideoRegister:
                 _insert_task(connection, request, output, made_at)
             elif status != TaskStatus.PENDING or not _complete(connection, output):
                 return False
-            connection.execute(
-                insert(outputs).values(
-                    task_id=output.task_id,
-                    metadata=output.metadata,
-                    created_at=made_at,
-                    model=None if output.mock is not None else output.model,
-                    **_figures(output),
-                )
-            )
+            task = connection.execute(select(tasks).where(tasks.c.id == output.task_id)).one()
+            record_output(connection, task, output, made_at)
         return True
-
-
-def _figures(output: Output) -> dict[str, object]:
-    return {
-        "filename": output.filename,
-        "size_bytes": output.size_bytes,
-        "sha256": output.sha256,
-        "width": output.width,
-        "height": output.height,
-        "num_frames": output.num_frames,
-        "fps": output.fps,
-        "generation_seconds": output.generation_seconds,
-        "warnings": list(output.warnings),
-    }
 
 
 def _insert_task(connection: Connection, request: GenerationRequest, output: Output, made_at: float) -> None:
@@ -98,7 +78,7 @@ def _insert_task(connection: Connection, request: GenerationRequest, output: Out
         )
     )
     row = connection.execute(select(tasks).where(tasks.c.id == output.task_id)).one()
-    append(connection, row, EventType.COMPLETED, _figures(output) | {"adopted": True})
+    append(connection, row, EventType.COMPLETED, figures_of(output) | {"adopted": True})
 
 
 def _complete(connection: Connection, output: Output) -> bool:
@@ -114,7 +94,7 @@ def _complete(connection: Connection, output: Output) -> bool:
             running,
             TaskStatus.COMPLETED,
             EventType.COMPLETED,
-            lambda _: _figures(output) | {"adopted": True},
+            lambda _: figures_of(output) | {"adopted": True},
             token=token,
             values={"progress": 1.0, "eta_seconds": 0.0},
         )

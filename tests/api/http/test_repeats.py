@@ -80,6 +80,15 @@ def decoding_again(served: Served) -> Call:
     return f"/api/v1/outputs/{task_id}/redecode", {"json": {"crf": 20}}, {"json": {"crf": 21}}
 
 
+def making_a_board(_served: Served) -> Call:
+    return "/api/v1/boards", {"json": {"name": "rings"}}, {"json": {"name": "circles"}}
+
+
+def keeping_a_preset(_served: Served) -> Call:
+    body = {"name": "few steps", "request": {"steps": 4}}
+    return "/api/v1/presets", {"json": body}, {"json": body | {"name": "more steps"}}
+
+
 CALLS: list[Callable[[Served], Call]] = [
     submitting,
     submitting_a_form,
@@ -88,6 +97,8 @@ CALLS: list[Callable[[Served], Call]] = [
     retrying,
     storing_an_image,
     decoding_again,
+    making_a_board,
+    keeping_a_preset,
 ]
 
 

@@ -92,7 +92,7 @@ def test_messages_have_the_fields_that_clients_know(served: Served) -> None:
 
 
 def _work(served: Served) -> None:
-    """Let one task be completed, and one fail that downloads its model."""
+    """Let one task be completed, mark and trash its video, and let another fail."""
     served.submit()
     task = served.claim()
     served.report(task, 0.1, stage=Stage.LOADING_MODEL)
@@ -100,6 +100,8 @@ def _work(served: Served) -> None:
     alert = {"alert_type": "other_model", "severity": "warning", "message": "another", "alternative_model": TINY}
     served.services.tasks.alert(task.id, str(task.lease_token), alert)
     served.complete(task)
+    assert served.client.patch(f"/api/v1/outputs/{task.id}", json={"favourite": True}).status_code == 200
+    assert served.client.delete(f"/api/v1/outputs/{task.id}").status_code == 200
     served.submit()
     task = served.claim()
     action = {"name": "resubmit", "changes": {"model_type": TINY}}

@@ -26,6 +26,7 @@ TOPICS = {
     "generation_progress",
     "queue_updates",
     "alerts",
+    "gallery_updates",
     "model_status",
     "download_progress",
     "health_monitoring",

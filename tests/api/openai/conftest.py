@@ -23,7 +23,7 @@ def clean(shared: Served) -> Iterator[Served]:
     """The app of this module, whose queue is empty before the test and after it."""
     yield shared
     for output in shared.services.outputs.list():
-        shared.services.generation.delete_output(output.task_id)
+        shared.services.deletion.delete(output.task_id, permanent=True)
     for task in shared.services.tasks.list():
         if task.status not in TERMINAL:
             shared.services.tasks.request_cancel(task.id)

@@ -109,7 +109,13 @@ def test_a_finished_video_outlives_its_place_in_the_queue(served: Served, client
     assert served.client.post("/api/v1/queue/clear").status_code == 200
     assert client.videos.retrieve(done).status == "completed"
     assert [video.id for video in client.videos.list()] == [done]
+    # What is in the trash is not there, and comes back.
+    served.client.delete(f"/api/v1/outputs/{done}")
+    assert client.videos.list().data == []
+    served.client.post(f"/api/v1/outputs/{done}/restore")
+    assert [video.id for video in client.videos.list()] == [done]
     client.videos.delete(done)
+    assert list(served.services.home.outputs.glob("*.mp4")) == []
     assert client.videos.list().data == []
 
 

@@ -188,6 +188,8 @@ def test_an_image_goes_with_its_last_task_and_video(serve: Callable[..., Served]
     served.client.post("/api/v1/queue/clear")
     assert file.is_file()  # the video in the gallery came from it
     served.client.delete(f"/api/v1/outputs/{answer['task_id']}")
+    assert file.is_file()  # the video can be restored from the trash
+    served.client.delete(f"/api/v1/outputs/{answer['task_id']}", params={"permanent": True})
     assert not file.exists()
 
 
@@ -259,7 +261,7 @@ def test_kept_latents_are_decoded_again_with_other_settings_of_the_file(served: 
     assert (again["crf"], again["fps"], again["latents_of"]) == (30, 24.0, first)
     for wrong in ({"crf": 52}, {"fps": 0}, {"fps": "nan"}, {"steps": 3}):
         assert_error(served.client.post(f"/api/v1/outputs/{first}/redecode", json=wrong), 422)
-    served.client.delete(f"/api/v1/outputs/{first}")
+    served.client.delete(f"/api/v1/outputs/{first}", params={"permanent": True})
     assert not served.services.home.latents_of(first).exists()
 
 

@@ -17,7 +17,7 @@ from backend.core.requests.rules import resolve_request
 from backend.models.lora.library import LoraLibrary
 from backend.services.planning.forecast import Forecast
 from backend.store.engine import Database
-from backend.store.outputs import OutputStore
+from backend.store.gallery.outputs import OutputStore
 
 BIG = ["T2V-A14B", "TI2V-5B"]
 

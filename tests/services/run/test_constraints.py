@@ -16,7 +16,7 @@ from backend.models.lora.library import LoraLibrary
 from backend.services.planning.forecast import Forecast
 from backend.services.run.start_plans import StartPlans
 from backend.store.engine import Database
-from backend.store.outputs import OutputStore
+from backend.store.gallery.outputs import OutputStore
 
 
 def test_changed_settings_apply_to_the_next_task(tmp_path: Path) -> None:

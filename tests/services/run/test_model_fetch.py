@@ -36,7 +36,7 @@ from backend.services.planning.forecast import Forecast
 from backend.services.real_generation_pipeline import RealGenerationPipeline, RunOptions
 from backend.services.run import model_fetch
 from backend.store.engine import Database
-from backend.store.outputs import OutputStore
+from backend.store.gallery.outputs import OutputStore
 from tests.support.hub import Answer, StandIn, repository_files, stand_in
 from tests.support.repository import needed_files, sharded_repository
 

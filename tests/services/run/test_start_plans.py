@@ -21,7 +21,7 @@ from backend.models.lora.library import LoraLibrary
 from backend.services.planning.forecast import Forecast
 from backend.services.run.start_plans import StartPlan, StartPlans
 from backend.store.engine import Database
-from backend.store.outputs import OutputStore
+from backend.store.gallery.outputs import OutputStore
 
 RESIDENT = PLANS[0]
 SWAP = MemoryPlan(Placement.EXPERT_SWAP, Storage.BF16)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from backend.services.system.found_videos import Found, FoundVideos
 from backend.services.system.janitor import Janitor
 from backend.store.engine import Database
 from backend.store.events import EventLog
-from backend.store.outputs import OutputStore
+from backend.store.gallery.outputs import OutputStore
 from backend.store.sqlite_file import indexes_differ
 from backend.store.tasks import TaskStore
 from backend.store.upkeep.adoption import VideoRegister
@@ -49,7 +49,11 @@ class Keeper:
         self.tasks, self.outputs = TaskStore(self.database), OutputStore(self.database, self.home)
         self.images = InputStore(self.home, self.settings.keep_uploads_hours * 3600)
         self.videos = FoundVideos(self.home, VideoRegister(self.database))
-        self.janitor = Janitor(self.settings, self.home, self.database, self.tasks, self.videos, self._prune)
+        work = self._prune, self._empty
+        self.janitor = Janitor(self.settings, self.home, self.database, self.tasks, self.videos, *work)
+
+    def _empty(self, days: float, stopping: Callable[[], bool]) -> int:
+        return 0  # the trash has tests of its own
 
     def _prune(self) -> int:
         return self.images.prune(self.tasks.images_in_use)

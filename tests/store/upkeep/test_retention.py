@@ -14,7 +14,7 @@ from backend.core.paths import Home
 from backend.store import engine
 from backend.store.engine import Database
 from backend.store.events import EventLog
-from backend.store.outputs import OutputStore
+from backend.store.gallery.outputs import OutputStore
 from backend.store.tasks import TaskStore
 from backend.store.upkeep.retention import Retention, RowLimits
 from backend.store.workers import WorkerState, WorkerStore

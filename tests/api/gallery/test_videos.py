@@ -138,15 +138,35 @@ def test_an_old_validator_gets_the_whole_file(served: Served, video: Output) -> 
     assert (same.status_code, other.status_code, other.content) == (206, 200, CONTENT)
 
 
-def test_deleting_removes_files_and_row(served: Served, video: Output) -> None:
-    answer = served.client.delete(f"{OUTPUTS}/{video.task_id}").json()
+def test_deleting_hides_a_video_until_it_is_restored(served: Served, video: Output) -> None:
+    address = f"{OUTPUTS}/{video.task_id}"
+    answer = served.client.delete(address).json()
+    assert answer == {"message": "Video deleted successfully"}
+    for path in ("", "/video", "/download", "/thumbnail"):
+        body = assert_error(served.client.get(f"{address}{path}"), 404, "output_not_found")
+        assert body["detail"] == "Video not found"
+    assert_error(served.client.delete(address), 404, "output_not_found")
+    assert_error(served.client.post(f"{address}/extend", json={}), 404, "output_not_found")
+    assert served.client.get(OUTPUTS).json()["total_count"] == 0
+    assert served.client.get(f"/api/v1/queue/{video.task_id}").json()["status"] == "completed"
+    (trashed,) = served.client.get(OUTPUTS, params={"trash": True}).json()["videos"]
+    assert trashed["purge_at"] > trashed["trashed_at"]
+    assert served.client.get(f"{address}/video", params={"trash": True}).content == CONTENT
+    assert served.client.get(f"{address}/thumbnail", params={"trash": True}).status_code == 200
+    assert served.client.get(address, params={"trash": True}).json()["trashed_at"] == trashed["trashed_at"]
+    assert served.client.post(f"{address}/restore").json()["id"] == video.task_id
+    assert "trashed_at" not in served.client.get(address).json()
+    assert_error(served.client.post(f"{OUTPUTS}/nobody/restore"), 404, "output_not_found")
+
+
+def test_deleting_for_good_removes_files_and_row(served: Served, video: Output) -> None:
+    served.client.delete(f"{OUTPUTS}/{video.task_id}")
+    answer = served.client.delete(f"{OUTPUTS}/{video.task_id}", params={"permanent": True}).json()
     assert answer == {"message": "Video deleted successfully"}
     assert list(served.services.home.outputs.iterdir()) == []
-    for path in ("", "/video", "/download", "/thumbnail"):
-        body = assert_error(served.client.get(f"{OUTPUTS}/{video.task_id}{path}"), 404, "output_not_found")
-        assert body["detail"] == "Video not found"
-    assert_error(served.client.delete(f"{OUTPUTS}/{video.task_id}"), 404, "output_not_found")
-    assert served.client.get(f"/api/v1/queue/{video.task_id}").json()["status"] == "completed"
+    assert served.client.get(OUTPUTS, params={"trash": True}).json()["total_count"] == 0
+    assert_error(served.client.post(f"{OUTPUTS}/{video.task_id}/restore"), 404, "output_not_found")
+    assert_error(served.client.delete(f"{OUTPUTS}/{video.task_id}?permanent=true"), 404, "output_not_found")
 
 
 def test_a_file_that_somebody_took_away_is_said_to_be_missing(served: Served, video: Output) -> None:

@@ -11,17 +11,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from sqlalchemy import ColumnElement, case, delete, func, or_, select
+from sqlalchemy import ColumnElement, case, delete, exists, func, or_, select
 
 from backend.core.domain import TERMINAL, Output, TaskStatus
 from backend.core.errors.lookups import OutputFileMissing, OutputNotFound
+from backend.core.faults import fault_point
 from backend.core.paths import Home, resolve_under
 from backend.store.access.ownership import of_own_task
 from backend.store.engine import Database
+from backend.store.gallery.marks import give_up, note_deleted
 from backend.store.rows import moment, readable, to_output
-from backend.store.tables import database_now, outputs, tasks
+from backend.store.tables import database_now, gallery, outputs, tasks
 
 _DAY_SECONDS = 86_400.0
+_TRASHED = exists().where(gallery.c.task_id == outputs.c.task_id, gallery.c.trashed_at.is_not(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +44,16 @@ class OutputStore:
         self._home = home
 
     def list(self, limit: int | None = None, offset: int = 0) -> list[Output]:
-        """Return the outputs that the caller sees, newest first."""
+        """Return the outputs that the caller sees and that are not in the trash, newest first."""
         seen = of_own_task(outputs.c.task_id)
-        newest = select(outputs).where(seen).order_by(outputs.c.created_at.desc(), outputs.c.task_id)
+        newest = select(outputs).where(~_TRASHED, seen).order_by(outputs.c.created_at.desc(), outputs.c.task_id)
         with self._database.read() as connection:
             return readable(connection.execute(newest.limit(limit).offset(offset)).all(), to_output)
 
-    def totals(self) -> tuple[int, int]:
-        """Return the number of outputs that the caller sees, and the size of their videos in bytes."""
-        seen = of_own_task(outputs.c.task_id)
-        query = select(func.count(), func.coalesce(func.sum(outputs.c.size_bytes), 0)).select_from(outputs).where(seen)
+    def ids(self) -> set[str]:
+        """Return the ids of all outputs of all callers, also of those in the trash."""
         with self._database.read() as connection:
-            count, size = connection.execute(query).one()
-        return int(count), int(size)
+            return set(connection.execute(select(outputs.c.task_id)).scalars())
 
     def of_model(self, model: str, limit: int) -> Sequence[Output]:
         """Return the latest outputs that a model made, newest first; no mocks."""
@@ -88,68 +88,80 @@ class OutputStore:
             rows = connection.execute(query).all()
         return {model: ModelUse(count, moment(last), float(mean)) for model, count, last, mean in rows}
 
-    def get(self, task_id: str) -> Output:
+    def get(self, task_id: str, *, trashed: bool = False) -> Output:
         """Return one output.
 
         Raises:
-            OutputNotFound: this task has none.
+            OutputNotFound: this task has none, or it is in the trash.
         """
-        output = self.find(task_id)
+        output = self.find(task_id, trashed=trashed)
         if output is None:
             raise OutputNotFound
         return output
 
-    def find(self, task_id: str) -> Output | None:
-        """Return one output, or None when this task has none that can be read and the caller sees."""
+    def find(self, task_id: str, *, trashed: bool = False) -> Output | None:
+        """Return one output, or None when this task has none that can be read and the caller sees.
+
+        One in the trash is found only where it is asked for.
+        """
+        query = select(outputs).where(outputs.c.task_id == task_id, of_own_task(outputs.c.task_id))
         with self._database.read() as connection:
-            mine = (outputs.c.task_id == task_id) & of_own_task(outputs.c.task_id)
-            rows = connection.execute(select(outputs).where(mine)).all()
+            rows = connection.execute(query if trashed else query.where(~_TRASHED)).all()
         return next(iter(readable(rows, to_output)), None)
 
     def with_content(self, sha256: str) -> Output | None:
-        """Return the newest output of the caller whose file has this SHA-256."""
-        same = (outputs.c.sha256 == sha256) & of_own_task(outputs.c.task_id)
+        """Return the newest output of the caller, none in the trash, whose file has this SHA-256."""
+        same = (outputs.c.sha256 == sha256) & of_own_task(outputs.c.task_id) & ~_TRASHED
         query = select(outputs).where(same).order_by(outputs.c.created_at.desc()).limit(1)
         with self._database.read() as connection:
             return next(iter(readable(connection.execute(query).all(), to_output)), None)
 
-    def video_path(self, task_id: str) -> Path:
+    def video_path(self, task_id: str, *, trashed: bool = False) -> Path:
         """Return the path of the video.
 
         Raises:
             OutputNotFound: this task has none.
             OutputFileMissing: the file was removed, or cut short, by somebody else.
         """
-        output = self.get(task_id)
+        output = self.get(task_id, trashed=trashed)
         path = _present(resolve_under(self._home.outputs, output.filename))
         size = path.stat().st_size
         if size != output.size_bytes:
             raise OutputFileMissing(f"The video file is damaged: it has {size} bytes instead of {output.size_bytes}")
         return path
 
-    def thumbnail_path(self, task_id: str) -> Path:
+    def thumbnail_path(self, task_id: str, *, trashed: bool = False) -> Path:
         """Return the path of the thumbnail.
 
         Raises:
             OutputNotFound: this task has none.
             OutputFileMissing: the file was removed by somebody else.
         """
-        return _present(self._home.thumbnail_of(self.get(task_id).task_id))
+        return _present(self._home.thumbnail_of(self.get(task_id, trashed=trashed).task_id))
 
-    def delete(self, task_id: str) -> None:
-        """Delete the video, its pictures, its kept latents and its row.
+    def delete(self, task_id: str, *, trashed_only: bool = False) -> None:
+        """Delete the video, its pictures, its kept latents and its row, for good; it may be in the trash.
+
+        From the first moment it can no longer be restored, so that nobody gets half of it back.
 
         Raises:
-            OutputNotFound: this task has none.
+            OutputNotFound: this task has none, or it is not in the trash and only such are to be deleted.
         """
-        output = self.get(task_id)
-        # Files first: when the process dies in between, the row remains and the deletion can be repeated.
-        resolve_under(self._home.outputs, output.filename).unlink(missing_ok=True)
+        wanted = select(outputs.c.filename).where(outputs.c.task_id == task_id, of_own_task(outputs.c.task_id))
+        with self._database.begin() as connection:
+            filename = connection.execute(wanted.where(_TRASHED) if trashed_only else wanted).scalar_one_or_none()
+            if filename is None:
+                raise OutputNotFound
+            give_up(connection, task_id)
+        # Files first: when the process dies in between, the row remains and the deletion is repeated.
+        resolve_under(self._home.outputs, filename).unlink(missing_ok=True)
         self._home.thumbnail_of(task_id).unlink(missing_ok=True)
         self._home.spritesheet_of(task_id).unlink(missing_ok=True)
         self._home.latents_of(task_id).unlink(missing_ok=True)
+        fault_point("delete.files_gone")
         with self._database.begin() as connection:
-            connection.execute(delete(outputs).where(outputs.c.task_id == task_id))
+            if connection.execute(delete(outputs).where(outputs.c.task_id == task_id)).rowcount:
+                note_deleted(connection, task_id)
 
 
 def _present(path: Path) -> Path:

@@ -1,0 +1,1 @@
+"""The gallery routes: lists by filters, videos and their files, trash, favourites, tags and boards."""

@@ -1,0 +1,1 @@
+"""The finished videos: what lists, searches and users' marks need of them."""
