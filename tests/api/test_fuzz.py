@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +35,25 @@ def _send(served: Served, case: schemathesis.Case) -> Any:
     elif data is not None:
         request["data"] = data
     return served.client.request(**request)
+
+
+@pytest.fixture(autouse=True)
+def _one_parser_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no two threads read source at once: hypothesis reads its own, and before 3.11.8 Python mixes them up.
+
+    That is a SystemError about the recursion depth of the AST's constructor (python/cpython#106905). A thread that
+    is interrupted by another one is the cause, so the second attempt succeeds.
+    """
+    parse, lock = ast.parse, threading.Lock()
+
+    def parse_alone(*arguments: Any, **options: Any) -> ast.AST:
+        with lock:
+            try:
+                return parse(*arguments, **options)
+            except SystemError:
+                return parse(*arguments, **options)
+
+    monkeypatch.setattr(ast, "parse", parse_alone)
 
 
 @pytest.mark.timeout(300)
