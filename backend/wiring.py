@@ -48,6 +48,7 @@ from backend.services.system.health_monitor import HealthMonitor
 from backend.services.system.host_stats import HostStats
 from backend.services.system.janitor import Janitor
 from backend.services.system.memory_growth import MemoryGrowth
+from backend.services.system.placeholders import Placeholders
 from backend.services.system.recovery import Recovery
 from backend.services.system.surroundings import Surroundings
 from backend.services.webhooks.delivery import WebhookSender
@@ -159,7 +160,16 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         recheck=Recheck(home, model_manager, lambda: tasks.counts()[TaskStatus.PROCESSING] > 0, settings.recheck_days),
         stats=stats,
         surroundings=surroundings,
-        janitor=Janitor(settings, home, database, tasks, videos, generation.prune_inputs, deletion.empty_trash),
+        janitor=Janitor(
+            settings,
+            home,
+            database,
+            tasks,
+            videos,
+            generation.prune_inputs,
+            deletion.empty_trash,
+            Placeholders(home, GalleryListing(database), marks).draw,
+        ),
         videos=videos,
         answers=AnswerStore(database, home.mark),
         deliveries=deliveries,

@@ -207,6 +207,7 @@ gallery = Table(
             ("gallery_favourites", ("created_at", "key"), "favourite = true AND trashed_at IS NULL"),
             ("gallery_board", ("board_id", "created_at", "key"), "board_id IS NOT NULL"),
             ("gallery_trash", ("trashed_at", "key"), "trashed_at IS NOT NULL"),
+            ("gallery_undrawn", ("number",), "placeholder IS NULL"),
         )
     ),
 )

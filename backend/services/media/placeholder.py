@@ -18,6 +18,8 @@ Channel = NDArray[np.float64]
 
 #: Most pixels of a side that are read; frequencies this low need no more.
 _SIDE: Final = 100
+#: Smaller amplitudes are what rounding leaves of none, in a picture of one colour.
+_NOTHING: Final = 1e-9
 #: Cosine frequencies along the longer side: of lightness, and of each colour axis.
 _LIGHT, _COLOUR = 7, 3
 
@@ -70,7 +72,9 @@ def _frequencies(channel: Channel, across: int, down: int) -> tuple[float, float
         if (x or y) and x * down < across * (down - y)
     ]
     scale = max(map(abs, kept), default=0.0)
-    return float(amplitudes[0, 0]), scale, [0.5 + 0.5 * value / scale if scale else 0.0 for value in kept]
+    if scale < _NOTHING:
+        return float(amplitudes[0, 0]), 0.0, [0.0] * len(kept)
+    return float(amplitudes[0, 0]), scale, [0.5 + 0.5 * value / scale for value in kept]
 
 
 def _waves(length: int, count: int) -> Any:

@@ -115,6 +115,7 @@ class ClipWriter:
             warnings=written.warnings,
             metadata=written.record.to_json(),
             created_at=utcnow(),
+            placeholder=self._files.placeholder,
         )
 
     def _write(self, clip: Clip) -> _Written:

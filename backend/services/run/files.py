@@ -19,6 +19,7 @@ import structlog
 from backend.core.errors.interruptions import LeaseLost
 from backend.core.files import replacing, storage_errors, sync_folder
 from backend.core.paths import Home
+from backend.services.media.placeholder import placeholder_of
 
 #: States kept for one task: the newest, and one more in case that one turns out to be damaged.
 KEPT = 2
@@ -47,6 +48,7 @@ class AttemptFiles:
         self.thumbnail: Path = home.thumbnail_of(task_id)
         self.latents: Path = home.latents_of(task_id)
         self.preview: Path = home.preview_of(task_id)
+        self.placeholder: bytes | None = None  #: of the thumbnail, once that is written
 
     def __enter__(self) -> AttemptFiles:
         with storage_errors():
@@ -83,6 +85,7 @@ class AttemptFiles:
             self._wrote.append(self.thumbnail)
             with replacing(self.thumbnail, durable=False) as part:
                 part.write_bytes(picture)
+        self.placeholder = placeholder_of(picture)
 
     def write_latents(self, write: Callable[[Path], None]) -> None:
         """Store the latents beside the video; `write` gets the path of a new file and flushes it to disk."""

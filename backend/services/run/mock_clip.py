@@ -105,6 +105,7 @@ class MockClip:
             metadata=record.to_json(),
             created_at=utcnow(),
             mock=reason,
+            placeholder=files.placeholder,
         )
 
 

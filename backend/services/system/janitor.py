@@ -49,6 +49,7 @@ class Round:
     trash: int = 0  #: videos deleted whose time in the trash was over
     images: int = 0  #: uploaded images deleted
     adopted: int = 0  #: videos added to the gallery
+    drawn: int = 0  #: placeholders drawn for videos without one
     backup: str | None = None  #: file name of a new copy of the database
     failures: tuple[str, ...] = ()
 
@@ -65,6 +66,7 @@ class Janitor:
         videos: FoundVideos,
         prune_images: Callable[[], int],
         empty_trash: Callable[[float, Callable[[], bool]], int],
+        draw_placeholders: Callable[[Callable[[], bool]], int],
     ) -> None:
         self._settings = settings
         self._home = home
@@ -73,6 +75,7 @@ class Janitor:
         self._videos = videos
         self._prune_images = prune_images
         self._empty_trash = empty_trash
+        self._draw_placeholders = draw_placeholders
         self._retention = Retention(database)
         self._thread = Repeating("janitor", self.sweep, settings.janitor_seconds)
         self._stopping = self._thread.stopping.is_set
@@ -121,6 +124,7 @@ class Janitor:
             trash=attempt("emptying the trash", lambda: self._empty_trash(settings.trash_days, self._stopping), 0),
             images=attempt("deleting unused images", self._prune_images, 0),
             adopted=attempt("adding unknown videos", lambda: len(self._videos.adopt(self._stopping).added), 0),
+            drawn=attempt("drawing placeholders", lambda: self._draw_placeholders(self._stopping), 0),
         )
         self.last = replace(done, failures=tuple(failures))
         return_freed_memory()

@@ -101,6 +101,12 @@ class GalleryListing:
         with self._database.read() as connection:
             return [(row[0], row[1]) for row in connection.execute(used)]
 
+    def undrawn(self, limit: int) -> list[str]:
+        """Return the ids of some videos that have no placeholder yet, newest first."""
+        wanted = select(gallery.c.task_id).where(gallery.c.placeholder.is_(None))
+        with self._database.read() as connection:
+            return list(connection.execute(wanted.order_by(gallery.c.number.desc()).limit(limit)).scalars())
+
     def _joined(self, key: ColumnElement[bytes]) -> ColumnElement[Any]:
         if self._sqlite:
             # SQLite joins texts, and takes the bytes of a blob for one as they are.

@@ -6,7 +6,7 @@ Each change of a video is an event of its task, so that clients hear of it as of
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -82,6 +82,12 @@ class GalleryMarks:
             ids = _ids(connection, changed.values(trashed_at=None))
             append_all(connection, ids, EventType.OUTPUT_CHANGED, {"change": "restored"})
         return ids
+
+    def draw(self, placeholders: Mapping[str, bytes]) -> None:
+        """Store placeholders by video; an empty one means that none can be drawn."""
+        with self._database.begin() as connection:
+            for task_id, picture in placeholders.items():
+                connection.execute(update(gallery).where(gallery.c.task_id == task_id).values(placeholder=picture))
 
     def in_trash(self, days: float = 0.0, limit: int = 500) -> list[str]:
         """Return the ids of videos that have been in the trash for so many days, longest first."""

@@ -122,7 +122,9 @@ def test_ten_tasks_run_in_order_and_a_late_client_agrees(server: LiveServer) -> 
     }
     ids = [m["event_id"] for m in first.seen]
     assert ids == sorted(ids)
-    videos = {video["id"] for video in server.client.get("/api/v1/outputs").json()["videos"]}
+    shown = server.client.get("/api/v1/outputs").json()["videos"]
+    assert all(video["placeholder"] for video in shown)
+    videos = {video["id"] for video in shown}
     assert task_ids <= videos
 
 

@@ -21,12 +21,16 @@ from backend.core.requests.forms import GenerationRequest, RequestDraft
 from backend.core.requests.rules import resolve_request
 from backend.core.settings import Settings, load_settings
 from backend.services.media.images import InputStore
+from backend.services.media.placeholder import placeholder_of
 from backend.services.media.video_encoder import VideoEncoder
 from backend.services.system import found_videos
 from backend.services.system.found_videos import Found, FoundVideos
 from backend.services.system.janitor import Janitor
+from backend.services.system.placeholders import Placeholders
 from backend.store.engine import Database
 from backend.store.events import EventLog
+from backend.store.gallery.listing import GalleryListing
+from backend.store.gallery.marks import GalleryMarks
 from backend.store.gallery.outputs import OutputStore
 from backend.store.sqlite_file import indexes_differ
 from backend.store.tasks import TaskStore
@@ -49,7 +53,9 @@ class Keeper:
         self.tasks, self.outputs = TaskStore(self.database), OutputStore(self.database, self.home)
         self.images = InputStore(self.home, self.settings.keep_uploads_hours * 3600)
         self.videos = FoundVideos(self.home, VideoRegister(self.database))
-        work = self._prune, self._empty
+        self.gallery = GalleryListing(self.database)
+        draw = Placeholders(self.home, self.gallery, GalleryMarks(self.database)).draw
+        work = self._prune, self._empty, draw
         self.janitor = Janitor(self.settings, self.home, self.database, self.tasks, self.videos, *work)
 
     def _empty(self, days: float, stopping: Callable[[], bool]) -> int:
@@ -89,6 +95,21 @@ def make_video(path: Path, task_id: str, request: GenerationRequest) -> RunRecor
 def make_old(path: Path, hours: float) -> None:
     moment = time.time() - hours * 3600
     os.utime(path, (moment, moment))
+
+
+def test_videos_without_a_placeholder_get_one_from_their_thumbnail(keeper: Keeper) -> None:
+    with_picture, without = new_task_id(), new_task_id()
+    for task_id in (with_picture, without):
+        make_video(keeper.home.video_of(task_id), task_id, request_of())
+    keeper.videos.adopt()
+    keeper.home.thumbnail_of(without).unlink()
+    assert [item.placeholder for item in keeper.gallery.of([with_picture, without])] == [None, None]
+    assert keeper.janitor.sweep().drawn == 1
+    drawn, none = keeper.gallery.of([with_picture, without])
+    assert drawn.placeholder == placeholder_of(keeper.home.thumbnail_of(with_picture))
+    assert none.placeholder is None
+    assert keeper.janitor.sweep().drawn == 0
+    assert keeper.gallery.undrawn(10) == []
 
 
 def test_an_unknown_video_is_added_from_its_record(keeper: Keeper) -> None:

@@ -78,6 +78,7 @@ def upgrade() -> None:
         ("gallery_favourites", ("created_at", "key"), f"favourite = true AND {_NOT_TRASHED}"),
         ("gallery_board", ("board_id", "created_at", "key"), "board_id IS NOT NULL"),
         ("gallery_trash", ("trashed_at", "key"), "trashed_at IS NOT NULL"),
+        ("gallery_undrawn", ("number",), "placeholder IS NULL"),
     ):
         # SQLite compares the condition with a query's by its words, and SQLAlchemy writes a true column as `= 1`.
         in_sqlite = sa.text(where.replace("= true", "= 1"))
