@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from typing import Any
 
 import psycopg
 import pytest
+
+_START_SECONDS = 90.0
 
 
 class PostgresServer:
@@ -80,11 +83,15 @@ def postgres_server(runtime: Path) -> Iterator[PostgresServer]:
 
 
 def _patiently(call: Any) -> Any:
-    """Call again where the library's own limit of ten seconds runs out, as it may on a busy machine."""
-    for patience in range(4, -1, -1):
+    """Call again where the library's own limit of ten seconds runs out, as it may on a busy machine.
+
+    A server that still recovers then is running but not ready, which the library takes for an error.
+    """
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
         try:
             return call()
-        except subprocess.TimeoutExpired:
-            if patience == 0:
+        except (subprocess.TimeoutExpired, AssertionError):
+            if time.monotonic() > deadline:
                 raise
-    return None
+            time.sleep(0.5)
