@@ -100,6 +100,14 @@ def ready_ids(connection: Connection) -> Sequence[str]:
     return connection.execute(select(tasks.c.id).where(READY).order_by(*QUEUE_ORDER)).scalars().all()
 
 
+def positions(connection: Connection, task_ids: Sequence[str]) -> dict[str, int]:
+    """Return the positions of those tasks that are ready to run, 1 for the one that is next."""
+    number = func.row_number().over(order_by=QUEUE_ORDER).label("position")
+    ready = select(tasks.c.id, number).where(READY).subquery()
+    found = select(ready.c.id, ready.c.position).where(ready.c.id.in_(task_ids))
+    return {row[0]: row[1] for row in connection.execute(found).all()}
+
+
 def moved(waiting: Sequence[QueuePlace], task_id: str, position: int) -> list[QueuePlace]:
     """Return the changed places after a task was moved to a position (1 = next) among the waiting ones.
 

@@ -39,7 +39,19 @@ from backend.store.clients.outbox import subscribe
 from backend.store.control import WAITING, QueueControl
 from backend.store.kept_requests import remember_prompt
 from backend.store.leases import UNTOUCHED, end_failed
-from backend.store.order import DUE, QUEUE_ORDER, READY, TASKS, before, find, held, position, ready_ids, visible
+from backend.store.order import (
+    DUE,
+    QUEUE_ORDER,
+    READY,
+    TASKS,
+    before,
+    find,
+    held,
+    position,
+    positions,
+    ready_ids,
+    visible,
+)
 from backend.store.rows import readable, storable, to_task
 from backend.store.tables import database_now, events, gallery, outputs, removed_events, tasks
 from backend.store.transition import append, apply
@@ -241,6 +253,11 @@ class TaskStore(QueueControl):
         with self._database.read() as connection:
             row = find(connection, task_id)
             return None if row is None else position(connection, row)
+
+    def positions(self, task_ids: Sequence[str]) -> dict[str, int]:
+        """Return `queue_position` of those tasks that are ready to run."""
+        with self._database.read() as connection:
+            return positions(connection, task_ids) if task_ids else {}
 
     def order(self) -> TaskIds:
         """Return the ids of the tasks that are ready to run, the next one first."""

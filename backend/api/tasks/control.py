@@ -140,7 +140,7 @@ def edit_task(task_id: TaskId, body: ChangesDep, services: ServicesDep) -> TaskI
     Another model or preset brings its own sampler settings, unless they are named too.
     """
     task = services.generation.edit(task_id, body.changes(services.inputs))
-    position, reason = services.tasks.queue_position(task_id), services.waiting().reason(task)
+    position, reason = services.tasks.queue_position(task_id), services.waiting([task]).reason(task)
     return task_info(task, queue_position=position, waits_for=reason, in_full=True)
 
 

@@ -181,7 +181,7 @@ def _wrong_mode(body: SubmitBody) -> InvalidRequest | None:
 def generate_status(task_id: TaskId, services: ServicesDep) -> TaskInfo:
     """Show a task; the same as `GET /api/v1/queue/{task_id}`."""
     task = services.tasks.get(task_id)
-    return task_info(task, waits_for=services.waiting().reason(task), in_full=True)
+    return task_info(task, waits_for=services.waiting([task]).reason(task), in_full=True)
 
 
 def _others(taken: str, models: list[str]) -> list[str]:

@@ -173,7 +173,7 @@ def queue_status(
 ) -> QueueStatus:
     """List the tasks, newest first, with the number of tasks in each state."""
     tasks = services.tasks.list(status=_status(status_filter), limit=limit)
-    counts, waiting = queue_counts(services.tasks.counts()), services.waiting()
+    counts, waiting = queue_counts(services.tasks.counts()), services.waiting(tasks)
     running = next((task for task in tasks if task.status is TaskStatus.PROCESSING), None)
     differing = services.outputs.not_as_asked([task.id for task in tasks if task.status is TaskStatus.COMPLETED])
     return QueueStatus(
@@ -229,7 +229,7 @@ def one_task(task_id: TaskId, services: ServicesDep) -> TaskInfo:
             output = services.outputs.get(task_id)
         except OutputNotFound:
             output = None  # the video was deleted; the task remains
-    reason = services.waiting().reason(task)
+    reason = services.waiting([task]).reason(task)
     return task_info(task, queue_position=position, waits_for=reason, output=output, in_full=True)
 
 

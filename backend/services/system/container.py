@@ -6,12 +6,14 @@ Built once by `backend.wiring`; parts that the API contributes are known here on
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from backend.core.config.download_limit import StoredDownloads
 from backend.core.config.generation_policy import StoredPolicy
 from backend.core.configuration_bridge import ConfigurationBridge
+from backend.core.domain import Task, TaskStatus
 from backend.core.paths import Home
 from backend.core.planning.constraints import StoredOptimization
 from backend.core.planning.memory_level import StoredLimits
@@ -173,10 +175,11 @@ class Services:
         """Return the workers with a heartbeat within one lease whose processes are not known to be dead."""
         return [one for one in self.workers.alive(self.settings.lease_seconds) if not one.is_dead()]
 
-    def waiting(self) -> Waiting:
-        """Return the reasons for which tasks wait now."""
+    def waiting(self, tasks: Iterable[Task]) -> Waiting:
+        """Return the reasons for which these tasks wait now."""
         no_worker = self.system.snapshot()[WORKERS].sentence
-        return Waiting(self.tasks.order(), self.tasks.holds(), self.living_workers(), no_worker)
+        pending = [task.id for task in tasks if task.status is TaskStatus.PENDING]
+        return Waiting(self.tasks.positions(pending), self.tasks.holds(), self.living_workers(), no_worker)
 
     def check_resources(self) -> ResourceCheck:
         """Measure resource usage and compare it with the limits in force."""

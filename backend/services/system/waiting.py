@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from backend.core.domain import Task, TaskStatus, utcnow
 from backend.services.downloads.state import waits_for_resume
@@ -19,10 +19,10 @@ class Waiting:
     """The reasons at one moment."""
 
     def __init__(
-        self, order: Sequence[str], holds: Sequence[Hold], workers: Sequence[WorkerInfo], no_worker: str | None
+        self, positions: Mapping[str, int], holds: Sequence[Hold], workers: Sequence[WorkerInfo], no_worker: str | None
     ) -> None:
-        """Note what was read: the ids of the ready tasks in order, and why no worker works, if that is known."""
-        self._positions = {task_id: number for number, task_id in enumerate(order, 1)}
+        """Note what was read: the positions of the ready tasks, and why no worker works, if that is known."""
+        self._positions = positions
         scopes = {hold.scope for hold in holds}
         self.queue_paused = QUEUE_SCOPE in scopes
         self._general: str | None = None
