@@ -95,11 +95,6 @@ def places(connection: Connection) -> list[QueuePlace]:
     return [QueuePlace(*row) for row in connection.execute(query.order_by(*QUEUE_ORDER)).all()]
 
 
-def ready_ids(connection: Connection) -> Sequence[str]:
-    """Return the ids of the tasks that are ready to run, the next one first."""
-    return connection.execute(select(tasks.c.id).where(READY).order_by(*QUEUE_ORDER)).scalars().all()
-
-
 def positions(connection: Connection, task_ids: Sequence[str]) -> dict[str, int]:
     """Return the positions of those tasks that are ready to run, 1 for the one that is next."""
     number = func.row_number().over(order_by=QUEUE_ORDER).label("position")

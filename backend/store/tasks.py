@@ -49,7 +49,6 @@ from backend.store.order import (
     held,
     position,
     positions,
-    ready_ids,
     visible,
 )
 from backend.store.rows import readable, storable, to_task
@@ -258,11 +257,6 @@ class TaskStore(QueueControl):
         """Return `queue_position` of those tasks that are ready to run."""
         with self._database.read() as connection:
             return positions(connection, task_ids) if task_ids else {}
-
-    def order(self) -> TaskIds:
-        """Return the ids of the tasks that are ready to run, the next one first."""
-        with self._database.read() as connection:
-            return list(ready_ids(connection))
 
     def up_to(self, task_id: str, limit: int = 200) -> TaskList:
         """Return the running tasks, the tasks that run before this one in queue order, and this one.

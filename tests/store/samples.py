@@ -12,6 +12,12 @@ from backend.store.tasks import TaskStore
 LEASE = 30.0
 
 
+def order(store: TaskStore) -> list[str]:
+    """Return the ids of the tasks that are ready to run, the next one first."""
+    positions = store.positions([task.id for task in store.list()])
+    return sorted(positions, key=lambda task_id: positions[task_id])
+
+
 def submit(
     store: TaskStore,
     prompt: str = "a red circle moving right on a navy background",

@@ -15,7 +15,7 @@ from backend.store.engine import Database
 from backend.store.events import EventLog
 from backend.store.tables import database_now, tasks
 from backend.store.tasks import TaskStore
-from tests.store.samples import LEASE, at_step, claimed, submit
+from tests.store.samples import LEASE, at_step, claimed, order, submit
 
 LATER = 100.0
 
@@ -53,7 +53,7 @@ def test_it_waits_shows_when_it_is_tried_again_and_lets_others_pass(store: TaskS
     assert store.queue_position(task.id) is None
     assert store.up_to(task.id) == []
     other = submit(store, "another")
-    assert store.order() == [other.id]
+    assert order(store) == [other.id]
     assert claimed(store)[0].id == other.id
 
 

@@ -10,6 +10,7 @@ from backend.core.domain import EventType, TaskStatus
 from backend.core.errors.generation import OutOfMemory
 from backend.store.workers import WorkerState, WorkerStore
 from tests.api.support import SOCKET, TINY, Served, assert_error
+from tests.store import samples
 
 QUEUE = "/api/v1/queue"
 
@@ -27,7 +28,7 @@ def shown(served: Served, task_id: str) -> dict[str, Any]:
 
 
 def order(served: Served) -> list[str]:
-    return served.services.tasks.order()
+    return samples.order(served.services.tasks)
 
 
 def test_a_waiting_task_is_paused_at_once_and_keeps_its_place(served: Served) -> None:
