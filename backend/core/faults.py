@@ -2,7 +2,8 @@
 
 `WAN22_FAULTS="denoise.step:3=kill"` kills the process when it passes that point for the third time;
 `=hang` blocks there for ever, `=oom` simulates a device out of memory, `=ram` a host out of memory, `=error` an error
-that nobody foresaw, and a name of `DEVICE_ERRORS` the error that torch raises for it.
+that nobody foresaw, and a name of `DEVICE_ERRORS` the error that torch raises for it. `denoise.step:*=slow` makes each
+passage take a fifth of a second, so that a test can act in the middle of a run on a machine of any speed.
 Without the variable a point costs one dictionary lookup.
 """
 
@@ -12,11 +13,15 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import Final
 
 #: The environment variable of the planned faults.
 VARIABLE: Final = "WAN22_FAULTS"
 
+#: The count that stands for every passage, and how long a slow one takes, in seconds.
+_EVERY: Final = 0
+_SLOW_SECONDS: Final = 0.2
 
 #: What torch says when a device fails, by the name of the fault.
 DEVICE_ERRORS: Final = {
@@ -36,7 +41,7 @@ def _read(text: str) -> dict[str, dict[int, str]]:
     for entry in filter(None, text.split(",")):
         place, _, action = entry.partition("=")
         point, _, count = place.partition(":")
-        plan.setdefault(point, {})[int(count or 1)] = action
+        plan.setdefault(point, {})[_EVERY if count == "*" else int(count or 1)] = action
     return plan
 
 
@@ -49,7 +54,7 @@ def fault_point(name: str) -> None:
     if name not in _PLAN:
         return
     _passed[name] = _passed.get(name, 0) + 1
-    action = _PLAN[name].get(_passed[name])
+    action = _PLAN[name].get(_passed[name], _PLAN[name].get(_EVERY))
     if action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if action == "oom":
@@ -60,6 +65,8 @@ def fault_point(name: str) -> None:
         raise ValueError(f"an error at {name}, injected by a test")
     if action in DEVICE_ERRORS:
         raise RuntimeError(DEVICE_ERRORS[action])
+    if action == "slow":
+        time.sleep(_SLOW_SECONDS)
     if action == "hang":
         sys.stderr.write(f"hangs at {name}\n")  # for a test that must not act before
         sys.stderr.flush()
