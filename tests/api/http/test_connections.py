@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -60,6 +61,17 @@ def test_half_open_connections_beyond_every_limit_keep_nobody_from_an_answer(
         assert psutil.Process(server.pid).num_fds() <= FEW
     assert server.log.stat().st_size - written < 1_000_000
     assert server.client.get("/live").status_code == 200
+
+
+def test_the_body_of_an_answer_follows_its_headers_at_once(live_server: Callable[..., LiveServer]) -> None:
+    server = live_server(WAN22_WORKER="false")
+    times = []
+    for _ in range(100):
+        began = time.monotonic()
+        assert server.client.get("/live").status_code == 200
+        times.append(time.monotonic() - began)
+    # Linux acknowledges the first packets of a connection at once, and later ones after 40 ms.
+    assert median(times[50:]) < 0.035
 
 
 HEADER_SECONDS, PAUSE_SECONDS = 0.5, 0.8
