@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from fastapi.routing import iter_route_contexts
 
-from backend.api.http.gate import PUBLIC_PATHS, PUBLIC_PREFIX
+from backend.api.http.gate import PUBLIC_PATHS, PUBLIC_PREFIXES
 from backend.api.http.scopes import stated_scope
 from tests.api.support import Served
 
@@ -332,7 +332,7 @@ def test_every_route_has_a_scope(shared: Served) -> None:
     doors += [(str(route.path), "GET") for route in iter_route_contexts(shared.app.routes) if not route.methods]
     assert ("/ws", "GET") in doors
     for path, method in doors:
-        if path not in PUBLIC_PATHS and not path.startswith(PUBLIC_PREFIX.rstrip("/")):
+        if path not in PUBLIC_PATHS and f"{path}/" not in PUBLIC_PREFIXES:
             assert stated_scope(method, path) is not None, (method, path)
 
 

@@ -22,6 +22,7 @@ from backend.api.http.access import credential_of
 from backend.api.http.addressing import links_signed_by, route_path
 from backend.api.http.connections import Exchange
 from backend.api.http.errors import answer_to
+from backend.api.http.pages import DOCS_ASSETS, ICON, PAGES, WEB_ASSETS
 from backend.api.http.scopes import needed_scope
 from backend.core.access.caller import ANYBODY, Caller, acting_as
 from backend.core.access.tokens import Credential
@@ -52,11 +53,12 @@ UPLOAD_PATHS = frozenset({"/api/v1/lora/upload", "/lora/upload"})
 READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Answered under any host name: a probe uses the address it was given, and learns nothing here.
 PROBES = frozenset({"/live", "/ready"})
-#: Open even when a key is set: liveness probes have none, and the API's description is not secret.
-PUBLIC_PATHS = frozenset({"/", "/live", "/ready", "/docs", "/openapi.json"})
+#: Open even when a key is set: liveness probes have none, the API's description is not secret, and the pages ask for the
+#: key themselves.
+PUBLIC_PATHS = frozenset({*PAGES, ICON, "/live", "/ready", "/docs", "/openapi.json"})
 #: Read without end: a page of another origin could not see the answers, but hold all places.
 STREAMS: Final = frozenset({"/api/v1/events"})
-PUBLIC_PREFIX = "/docs/assets/"
+PUBLIC_PREFIXES: Final = (f"{DOCS_ASSETS}/", f"{WEB_ASSETS}/")
 
 #: Wrong keys from one address, in a minute, after which it has to wait.
 WRONG_KEYS_PER_MINUTE: Final = 60
@@ -126,7 +128,7 @@ class Gate:
 
     async def _caller(self, scope: Scope, path: str, credential: Credential | None, ring: KeyRing) -> Caller:
         """Return who calls, if that is somebody, has the scope, and is within its rate."""
-        if path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIX):
+        if path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIXES):
             return ANYBODY
         peer = (scope.get("client") or ("", 0))[0]
         seconds = self._wrong_keys.empty(peer, WRONG_KEYS_PER_MINUTE) if ring.locked else 0.0

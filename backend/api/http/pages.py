@@ -1,55 +1,69 @@
-"""The pages for people: the form at `/` that makes one clip and plays it, and the interactive documentation at `/docs`.
+"""The pages for people: the web interface, and the interactive documentation at `/docs`.
 
-Neither loads anything from elsewhere. The form is one file, whose script and style are allowed by their digests and
-everything else is not; the scripts of the documentation ship with the package `fastapi-offline`.
+Neither loads anything from elsewhere. The interface is made from `frontend/` and ships in `backend/assets/web`; its one
+HTML file answers every address that it has, and names the prefix that a proxy adds. The scripts of the documentation
+ship with the package `fastapi-offline`.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
-from functools import cache
+import html
 from importlib.resources import files
 from pathlib import Path
+from typing import Final
 
 from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse, Response
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.staticfiles import StaticFiles
 
 from backend.api.http.routing import Routes
 
-ASSETS = "/docs/assets"
-_PAGE = Path(__file__).parents[2] / "assets" / "front_page.html"
-_POLICY = (
-    "default-src 'none'; script-src {script}; style-src {style}; connect-src 'self'; img-src 'self' blob: data:; "
-    "media-src blob:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+#: Folders with files for these pages. Whoever opens a page has no key yet, so they are public.
+DOCS_ASSETS: Final = "/docs/assets"
+WEB_ASSETS: Final = "/assets"
+ICON: Final = "/favicon.svg"
+#: The addresses of the web interface, as `frontend/app/router.tsx` has them.
+PAGES: Final = ("/", "/gallery", "/compare", "/models", "/loras", "/system", "/settings")
+
+_WEB: Final = Path(__file__).parents[2] / "assets" / "web"
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; font-src 'self'; "
+    "img-src 'self' blob: data:; media-src 'self' blob:; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
-_DOCS_POLICY = (
+_DOCS_POLICY: Final = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:"
+)
+#: Shown where the interface was not built: in a source tree, before the first `make serve`.
+_NOT_BUILT: Final = (
+    "<!doctype html><html lang=en><title>wan22</title><h1>The web interface is not built</h1><p>The server works. To "
+    "build its pages, run <code>make serve</code> in the source tree, or install the wheel. <a href=docs>The API</a> "
+    "is here."
 )
 
 router = Routes(include_in_schema=False)
 
 
-@router.get("/")
-def front_page() -> HTMLResponse:
-    """Send the page."""
-    page, policy = _page_and_policy()
-    return HTMLResponse(page, headers={"Content-Security-Policy": policy, "Cache-Control": "no-cache"})
+def web_page(request: Request) -> Response:
+    """Send the page; what it shows depends on its address alone."""
+    headers = {"Content-Security-Policy": _POLICY, "Cache-Control": "no-cache"}
+    try:
+        page = (_WEB / "index.html").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return HTMLResponse(_NOT_BUILT, status_code=503, headers=headers)
+    prefix = html.escape(request.scope.get("root_path", ""), quote=True)
+    return HTMLResponse(page.replace('<base href="/"', f'<base href="{prefix}/"', 1), headers=headers)
 
 
-@cache
-def _page_and_policy() -> tuple[str, str]:
-    page = _PAGE.read_text(encoding="utf-8")
-    return page, _POLICY.format(script=_digest(page, "script"), style=_digest(page, "style"))
+for _path in PAGES:
+    router.get(_path)(web_page)
 
 
-def _digest(page: str, tag: str) -> str:
-    """Return the source expression that allows the one inline element with this tag."""
-    (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+@router.get(ICON)
+def icon() -> Response:
+    """Send the icon of the page."""
+    return FileResponse(_WEB / "favicon.svg", media_type="image/svg+xml", headers={"Cache-Control": "max-age=86400"})
 
 
 @router.get("/docs")
@@ -59,16 +73,26 @@ async def interactive_docs(request: Request) -> HTMLResponse:
     page = get_swagger_ui_html(
         openapi_url=f"{prefix}/openapi.json",
         title="wan22 API",
-        swagger_js_url=f"{prefix}{ASSETS}/swagger-ui-bundle.js",
-        swagger_css_url=f"{prefix}{ASSETS}/swagger-ui.css",
-        swagger_favicon_url=f"{prefix}{ASSETS}/favicon.png",
+        swagger_js_url=f"{prefix}{DOCS_ASSETS}/swagger-ui-bundle.js",
+        swagger_css_url=f"{prefix}{DOCS_ASSETS}/swagger-ui.css",
+        swagger_favicon_url=f"{prefix}{DOCS_ASSETS}/favicon.png",
         swagger_ui_parameters={"validatorUrl": None},
     )
     page.headers["Content-Security-Policy"] = _DOCS_POLICY
     return page
 
 
+class _Immutable(StaticFiles):
+    """Files whose names change with their content, so that a browser asks for each only once."""
+
+    def file_response(self, *args: object, **kwargs: object) -> Response:
+        response: Response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        return response
+
+
 def install_pages(app: FastAPI) -> None:
     """Add the pages and their assets."""
     app.include_router(router)
-    app.mount(ASSETS, StaticFiles(directory=str(files("fastapi_offline") / "static")), name="docs-assets")
+    app.mount(DOCS_ASSETS, StaticFiles(directory=str(files("fastapi_offline") / "static")), name="docs-assets")
+    app.mount(WEB_ASSETS, GZipMiddleware(_Immutable(directory=_WEB / "assets", check_dir=False)), name="web-assets")
