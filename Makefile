@@ -15,12 +15,16 @@ SEED ?= 22
 MINUTES ?= 30
 SEEDS ?= 200
 
+# The web interface, as the server sends it, and what it is made from.
+WEB := backend/assets/web/index.html
+WEB_SOURCES := $(shell find frontend -name node_modules -prune -o -type f -not -name '*.gen.ts' -print)
+
 PROMPT ?= a red circle moving right on a navy background
 DEMO_HOME := $(CURDIR)/.demo
 DEMO_FILE ?= demo.mp4
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test check bench chaos damage outages soak docs format lock clean
+.PHONY: help install demo serve ui test check bench chaos damage outages soak docs format lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -43,7 +47,18 @@ $(VENV)/.dev: $(VENV)/.installed
 	  { echo "error: the development tools could not be installed; see above"; exit 1; }
 	@touch $@
 
-install: $(VENV)/.installed ## Install everything needed to run into .venv/
+# Node comes from a wheel; an installed wheel of wan22 needs none.
+$(VENV)/.node: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --group web || \
+	  { echo "error: Node could not be installed; see above"; exit 1; }
+	@touch $@
+
+$(WEB): $(VENV)/.node $(WEB_SOURCES) docs/openapi.json
+	@echo "Building the web interface ..."
+	@$(BIN)/python frontend/build.py types build
+	@touch $@
+
+install: $(VENV)/.installed $(WEB) ## Install everything needed to run into .venv/
 
 demo: $(VENV)/.installed ## Generate a real clip from a prompt through the public API: make demo PROMPT="..."
 	@WAN22_HOME="$(DEMO_HOME)" $(BIN)/wan22 generate --standalone --show --gif --upscale 4 --output "$(DEMO_FILE)" "$(PROMPT)"
@@ -53,18 +68,23 @@ demo: $(VENV)/.installed ## Generate a real clip from a prompt through the publi
 	@echo "       $(BIN)/wan22 --help           all commands"
 	@echo "       $(BIN)/wan22 doctor           what works on this machine"
 
-serve: $(VENV)/.installed ## Start the server on http://127.0.0.1:8000
+serve: $(VENV)/.installed $(WEB) ## Start the server on http://127.0.0.1:8000
 	@$(BIN)/wan22 serve
 
-test: $(VENV)/.dev ## Run every test, on up to four cores at once
+ui: $(VENV)/.node ## Show the web interface as it is being changed, on http://localhost:5173; the server runs beside it
+	@$(BIN)/python frontend/build.py types dev
+
+test: $(VENV)/.dev $(WEB) ## Run every test, on up to four cores at once
+	@$(BIN)/python frontend/build.py test
 	@$(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
-check: $(VENV)/.dev ## Format, lint, types, layers, dead code
+check: $(VENV)/.dev $(WEB) ## Format, lint, types, layers, dead code
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/vulture
+	@$(BIN)/python frontend/build.py check size
 
 bench: $(VENV)/.installed ## Compare predicted with measured memory and seconds; half an hour on an idle machine
 	@$(BIN)/python -m benchmarks.memory
@@ -88,9 +108,10 @@ docs: $(VENV)/.dev ## Write what the documents derive from the code: map, list o
 format: $(VENV)/.dev ## Format the code and fix what a tool can fix
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/python frontend/build.py format
 
 lock: $(VENV)/.dev ## Pin the installed versions in constraints.txt
 	@$(BIN)/python -m pip list --format freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/+cpu$$//' > $(CONSTRAINTS)
 
 clean: ## Remove the environment and the demo's files
-	@rm -rf $(VENV) $(DEMO_HOME)
+	@rm -rf $(VENV) $(DEMO_HOME) frontend/node_modules $(dir $(WEB))

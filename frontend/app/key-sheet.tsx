@@ -57,7 +57,13 @@ export default function KeySheet({ open, onClose }: { open: boolean; onClose: ()
         </Button>
       }
     >
-      <TextField label="Search keys" bare placeholder="Search" value={search} onChange={(e) => setSearch(e.target.value)} />
+      <TextField
+        label="Search keys"
+        bare
+        placeholder="Search"
+        value={search}
+        onChange={(e) => setSearch(e.target.value)}
+      />
       <p role="status" className="min-h-5 text-xs text-warn">
         {conflict}
       </p>

@@ -29,7 +29,10 @@ const TEXTS = ["search", "model", "mode", "after", "before", "tag", "board", "so
 const FLAGS = ["favourite", "mock", "imported", "trash"] as const;
 
 function gallerySearch(from: Record<string, unknown>): GallerySearch {
-  const texts = TEXTS.filter((name) => from[name] != null && from[name] !== "").map((name) => [name, String(from[name])]);
+  const texts = TEXTS.filter((name) => from[name] != null && from[name] !== "").map((name) => [
+    name,
+    String(from[name]),
+  ]);
   const flags = FLAGS.filter((name) => from[name] === true || from[name] === "true").map((name) => [name, true]);
   return Object.fromEntries([...texts, ...flags]) as GallerySearch;
 }

@@ -60,9 +60,30 @@ export function Shell() {
       key: place.key,
       run: () => void navigate({ to: place.to }),
     })),
-    { id: "window.queue", title: "Show the queue", group: "Windows", icon: ListVideo, key: "q", run: () => openWindow("queue") },
-    { id: "window.palette", title: "Find a command", group: "Windows", icon: Search, key: "mod+k", run: () => openWindow("palette") },
-    { id: "window.keys", title: "Show all keys", group: "Windows", icon: Keyboard, key: "?", run: () => openWindow("keys") },
+    {
+      id: "window.queue",
+      title: "Show the queue",
+      group: "Windows",
+      icon: ListVideo,
+      key: "q",
+      run: () => openWindow("queue"),
+    },
+    {
+      id: "window.palette",
+      title: "Find a command",
+      group: "Windows",
+      icon: Search,
+      key: "mod+k",
+      run: () => openWindow("palette"),
+    },
+    {
+      id: "window.keys",
+      title: "Show all keys",
+      group: "Windows",
+      icon: Keyboard,
+      key: "?",
+      run: () => openWindow("keys"),
+    },
     { id: "page.theme", title: "Change the theme", group: "Page", icon: Moon, run: nextTheme },
   ]);
   const paletteKey = useShown("window.palette");
@@ -94,7 +115,12 @@ export function Shell() {
             </Link>
           ))}
           <div className="mt-auto hidden flex-col items-center gap-1 md:flex">
-            <IconButton label="Find a command" shortcut={paletteKey} icon={Search} onClick={() => openWindow("palette")} />
+            <IconButton
+              label="Find a command"
+              shortcut={paletteKey}
+              icon={Search}
+              onClick={() => openWindow("palette")}
+            />
             <IconButton label="Keys" shortcut={keysKey} icon={Keyboard} onClick={() => openWindow("keys")} />
             <IconButton label={`Theme: ${theme}`} icon={Moon} onClick={nextTheme} />
           </div>

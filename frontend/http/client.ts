@@ -63,7 +63,10 @@ export function onProblem(listener: (problem: Problem) => void): () => void {
 const refusals: Middleware = {
   async onResponse({ response }) {
     if (response.ok) return;
-    const body = (await response.clone().json().catch(() => null)) as Schemas["ErrorBody"] | null;
+    const body = (await response
+      .clone()
+      .json()
+      .catch(() => null)) as Schemas["ErrorBody"] | null;
     const problem = new Problem(
       body?.message ?? body?.detail ?? `The server answered ${response.status}`,
       body?.error ?? "unknown",

@@ -35,7 +35,12 @@ export type DetailedProgress = {
   preview_step?: number;
 };
 
-export type Alert = { alert_type: string; severity: "info" | "warning" | "critical"; message: string; task_id?: string };
+export type Alert = {
+  alert_type: string;
+  severity: "info" | "warning" | "critical";
+  message: string;
+  task_id?: string;
+};
 
 export type OutputChange = { output_id: string; change: "trashed" | "restored" | "deleted" | "marked" };
 

@@ -27,7 +27,11 @@ export function LoginPage() {
 
   return (
     <main className="flex h-full items-center justify-center p-4">
-      <form onSubmit={submit} className="w-full max-w-sm space-y-4 rounded-xl border border-edge bg-panel p-6" data-testid="login">
+      <form
+        onSubmit={submit}
+        className="w-full max-w-sm space-y-4 rounded-xl border border-edge bg-panel p-6"
+        data-testid="login"
+      >
         <h1 className="flex items-center gap-2 text-lg font-semibold">
           <KeyRound aria-hidden className="size-5 text-accent" /> wan22
         </h1>

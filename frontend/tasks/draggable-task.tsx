@@ -25,7 +25,10 @@ export function DraggableTask({ task, children }: { task: Task; children: ReactN
     );
   }, [id, status, position]);
   return (
-    <div ref={element} className={classes("rounded-lg", status === "pending" && "cursor-grab", over && "ring-2 ring-accent")}>
+    <div
+      ref={element}
+      className={classes("rounded-lg", status === "pending" && "cursor-grab", over && "ring-2 ring-accent")}
+    >
       {children}
     </div>
   );

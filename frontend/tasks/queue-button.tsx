@@ -11,7 +11,9 @@ export function QueueButton() {
   const shortcut = useShown("window.queue");
   const running = queue?.tasks.find((task) => task.status === "processing");
   const waiting = queue?.pending_tasks ?? 0;
-  const words = [running && `${Math.floor(running.progress_percent)} %`, waiting && `${waiting} waiting`].filter(Boolean).join(" · ");
+  const words = [running && `${Math.floor(running.progress_percent)} %`, waiting && `${waiting} waiting`]
+    .filter(Boolean)
+    .join(" · ");
   const label = words ? `Queue: ${words}` : "Queue: empty";
   return (
     <Tip text={label} shortcut={shortcut}>
@@ -22,7 +24,11 @@ export function QueueButton() {
         onClick={() => openWindow("queue")}
         className="fixed top-2.5 right-3 z-30 flex h-9 items-center gap-2 rounded-full border border-control bg-panel px-3 shadow-sm hover:bg-raised"
       >
-        {queue?.paused ? <Pause aria-hidden className="size-4 text-warn" /> : <ListVideo aria-hidden className="size-4" />}
+        {queue?.paused ? (
+          <Pause aria-hidden className="size-4 text-warn" />
+        ) : (
+          <ListVideo aria-hidden className="size-4" />
+        )}
         <span className="tabular-nums">{words || "Queue"}</span>
       </button>
     </Tip>

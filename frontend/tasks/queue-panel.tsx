@@ -85,7 +85,13 @@ export function QueuePanel() {
         </Empty>
       )}
       {/* biome-ignore lint/a11y/noNoninteractiveTabindex: a place that scrolls has to be reached by keyboard */}
-      <section ref={list} aria-label="Tasks" tabIndex={0} className="min-h-0 flex-1 overflow-y-auto" data-testid="task-list">
+      <section
+        ref={list}
+        aria-label="Tasks"
+        tabIndex={0}
+        className="min-h-0 flex-1 overflow-y-auto"
+        data-testid="task-list"
+      >
         <div className="relative" style={{ height: rows.getTotalSize() }}>
           {rows.getVirtualItems().map((row) => {
             const task = tasks[row.index];

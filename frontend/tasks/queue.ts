@@ -53,7 +53,8 @@ export function doing(task: Task): string {
     if (task.cancel_requested) return "Stops at its next step";
     if (task.pause_requested) return "Pauses at its next step";
     const stage = STAGES[task.stage ?? ""] ?? "Starting";
-    const step = task.stage === "generating" && task.total_steps ? ` · step ${task.current_step ?? 0} of ${task.total_steps}` : "";
+    const step =
+      task.stage === "generating" && task.total_steps ? ` · step ${task.current_step ?? 0} of ${task.total_steps}` : "";
     return task.message && task.stage !== "generating" ? task.message : stage + step;
   }
   if (task.status === "pending") {
@@ -61,7 +62,9 @@ export function doing(task: Task): string {
     return task.queue_position ? `Number ${task.queue_position} in the queue` : "Waiting";
   }
   if (task.status === "failed") return task.error_message ?? "Failed";
-  return task.message ?? { paused: "Paused", cancelled: "Cancelled", completed: "Finished" }[task.status] ?? task.status;
+  return (
+    task.message ?? { paused: "Paused", cancelled: "Cancelled", completed: "Finished" }[task.status] ?? task.status
+  );
 }
 
 type Deed = "cancel" | "pause" | "resume" | "retry";
@@ -93,7 +96,9 @@ export function useTaskDeeds() {
   const duplicate = useMutation({
     ...options,
     mutationFn: (task: Task) =>
-      data(api.POST("/api/v1/queue/{task_id}/duplicate", { params: { path: { task_id: task.id } }, body: {} as never })),
+      data(
+        api.POST("/api/v1/queue/{task_id}/duplicate", { params: { path: { task_id: task.id } }, body: {} as never }),
+      ),
     onSuccess: () => say({ title: "Queued again" }),
   });
   const edit = useMutation({
@@ -107,7 +112,8 @@ export function useTaskDeeds() {
   });
   const pauseAll = useMutation({
     ...options,
-    mutationFn: (paused: boolean) => data(paused ? api.POST("/api/v1/queue/pause", {}) : api.POST("/api/v1/queue/resume", {})) as Promise<unknown>,
+    mutationFn: (paused: boolean) =>
+      data(paused ? api.POST("/api/v1/queue/pause", {}) : api.POST("/api/v1/queue/resume", {})) as Promise<unknown>,
   });
   const clear = useMutation({
     ...options,

@@ -1,14 +1,26 @@
 /** One task in the queue: picture, prompt, what it does, and everything that can be done to it. */
 
 import { useNavigate } from "@tanstack/react-router";
-import { ArrowDown, ArrowUp, ArrowUpToLine, Copy, Eye, Pause, Pencil, Play, RotateCw, Trash2, X } from "lucide-react";
+import {
+  ArrowDown,
+  ArrowUp,
+  ArrowUpToLine,
+  Copy,
+  EllipsisVertical,
+  Eye,
+  Pause,
+  Pencil,
+  Play,
+  RotateCw,
+  Trash2,
+  X,
+} from "lucide-react";
 import { duration } from "@/app/format";
 import { place } from "@/http/client";
 import type { Task } from "@/live/reducer";
 import { Button, IconButton } from "@/ui/button";
 import { ActionMenu, type Entry } from "@/ui/menu";
 import { Badge, ProgressBar, type Tone } from "@/ui/status";
-import { EllipsisVertical } from "lucide-react";
 import { NextSteps } from "./next-steps";
 import { doing, unfinished, useTaskDeeds } from "./queue";
 
@@ -34,18 +46,41 @@ export function TaskCard({ task, waiting, onEdit }: TaskCardProps) {
   const entries: Entry[] = [
     ...(task.status === "pending"
       ? ([
-          { label: "Run next", icon: ArrowUpToLine, disabled: position <= 1, run: () => move.mutate({ task, position: 1 }) },
-          { label: "Move up", icon: ArrowUp, disabled: position <= 1, run: () => move.mutate({ task, position: position - 1 }) },
-          { label: "Move down", icon: ArrowDown, disabled: position >= waiting, run: () => move.mutate({ task, position: position + 1 }) },
+          {
+            label: "Run next",
+            icon: ArrowUpToLine,
+            disabled: position <= 1,
+            run: () => move.mutate({ task, position: 1 }),
+          },
+          {
+            label: "Move up",
+            icon: ArrowUp,
+            disabled: position <= 1,
+            run: () => move.mutate({ task, position: position - 1 }),
+          },
+          {
+            label: "Move down",
+            icon: ArrowDown,
+            disabled: position >= waiting,
+            run: () => move.mutate({ task, position: position + 1 }),
+          },
           "line",
         ] as Entry[])
       : []),
     ...(editable ? [{ label: "Edit", icon: Pencil, run: () => onEdit(task) }] : []),
     { label: "Queue again", icon: Copy, run: () => duplicate.mutate(task) },
     ...(task.status === "completed"
-      ? [{ label: "Show in the gallery", icon: Eye, run: () => void navigate({ to: "/gallery", search: { clip: task.id } }) }]
+      ? [
+          {
+            label: "Show in the gallery",
+            icon: Eye,
+            run: () => void navigate({ to: "/gallery", search: { clip: task.id } }),
+          },
+        ]
       : []),
-    ...(unfinished(task) ? [] : [{ label: "Remove from the list", icon: Trash2, danger: true, run: () => remove.mutate(task) }]),
+    ...(unfinished(task)
+      ? []
+      : [{ label: "Remove from the list", icon: Trash2, danger: true, run: () => remove.mutate(task) }]),
   ];
   const left = task.estimated_time_remaining;
   return (
@@ -83,9 +118,17 @@ export function TaskCard({ task, waiting, onEdit }: TaskCardProps) {
         {task.status === "failed" && <NextSteps task={task} />}
         <div className="mt-1.5 flex items-center gap-1">
           {(task.status === "processing" || task.status === "pending") && (
-            <IconButton size="small" icon={Pause} label="Pause this task" disabled={task.pause_requested} onClick={() => act("pause")} />
+            <IconButton
+              size="small"
+              icon={Pause}
+              label="Pause this task"
+              disabled={task.pause_requested}
+              onClick={() => act("pause")}
+            />
           )}
-          {task.status === "paused" && <IconButton size="small" icon={Play} label="Resume this task" onClick={() => act("resume")} />}
+          {task.status === "paused" && (
+            <IconButton size="small" icon={Play} label="Resume this task" onClick={() => act("resume")} />
+          )}
           {(task.status === "failed" || task.status === "cancelled") && (
             <Button size="small" icon={RotateCw} data-testid="retry-button" onClick={() => act("retry")}>
               Retry
@@ -103,7 +146,9 @@ export function TaskCard({ task, waiting, onEdit }: TaskCardProps) {
           )}
           <span className="flex-1" />
           <ActionMenu
-            trigger={<IconButton size="small" icon={EllipsisVertical} label="More for this task" data-testid="task-menu" />}
+            trigger={
+              <IconButton size="small" icon={EllipsisVertical} label="More for this task" data-testid="task-menu" />
+            }
             entries={entries}
           />
         </div>

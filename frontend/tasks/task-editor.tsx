@@ -16,7 +16,13 @@ export function TaskEditor({ task, onClose }: { task: Task; onClose: () => void 
   const [steps, setSteps] = useState<number | null>(task.steps);
   const [seed, setSeed] = useState<number | null>(task.seed);
   const asked = { prompt, resolution, num_frames: frames, steps, seed };
-  const now = { prompt: task.prompt, resolution: task.resolution, num_frames: task.num_frames, steps: task.steps, seed: task.seed };
+  const now = {
+    prompt: task.prompt,
+    resolution: task.resolution,
+    num_frames: task.num_frames,
+    steps: task.steps,
+    seed: task.seed,
+  };
   const changes = Object.fromEntries(
     Object.entries(asked).filter(([name, value]) => value !== null && value !== now[name as keyof typeof now]),
   );

@@ -15,7 +15,15 @@ type Around = {
   bare?: boolean;
 };
 
-export function Labelled({ id, label, hint, error, aside, bare, children }: Around & { id: string; children: ReactNode }) {
+export function Labelled({
+  id,
+  label,
+  hint,
+  error,
+  aside,
+  bare,
+  children,
+}: Around & { id: string; children: ReactNode }) {
   return (
     <div className="flex min-w-0 flex-col gap-1">
       <div className={classes("flex items-baseline justify-between gap-2", bare && !aside && "sr-only")}>
@@ -127,7 +135,13 @@ export function NumberField({ label, hint, error, aside, bare, value, onChange, 
   );
 }
 
-type ToggleProps = { label: string; hint?: ReactNode; checked: boolean; onChange: (on: boolean) => void; disabled?: boolean };
+type ToggleProps = {
+  label: string;
+  hint?: ReactNode;
+  checked: boolean;
+  onChange: (on: boolean) => void;
+  disabled?: boolean;
+};
 
 export function Toggle({ label, hint, checked, onChange, disabled }: ToggleProps) {
   const id = useId();

@@ -18,7 +18,10 @@ export function Badge({ tone = "plain", children, testId }: { tone?: Tone; child
   return (
     <span
       data-testid={testId}
-      className={classes("inline-flex items-center rounded-full border px-2 text-xs leading-5 whitespace-nowrap", TONES[tone])}
+      className={classes(
+        "inline-flex items-center rounded-full border px-2 text-xs leading-5 whitespace-nowrap",
+        TONES[tone],
+      )}
     >
       {children}
     </span>
@@ -67,7 +70,17 @@ export function Note({ tone = "plain", children, testId }: { tone?: Tone; childr
   );
 }
 
-export function Panel({ title, aside, children, className }: { title?: string; aside?: ReactNode; children: ReactNode; className?: string }) {
+export function Panel({
+  title,
+  aside,
+  children,
+  className,
+}: {
+  title?: string;
+  aside?: ReactNode;
+  children: ReactNode;
+  className?: string;
+}) {
   return (
     <section className={classes("rounded-xl border border-edge bg-panel p-4", className)}>
       {(title || aside) && (

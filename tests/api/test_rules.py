@@ -14,6 +14,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 
 from backend.api.http.gate import PUBLIC_PATHS, PUBLIC_PREFIXES
+from backend.api.http.pages import ICON, PAGES
 from backend.api.http.scopes import stated_scope
 from tests.api.support import Served
 
@@ -183,10 +184,11 @@ def test_only_aliases_are_left_out_of_the_documentation(shared: Served) -> None:
         for path, methods in shared.client.get("/openapi.json").json()["paths"].items()
         for method in methods
     }
+    # The pages, the documentation itself and the paths of older clients are not part of the API we offer.
+    others = {*PAGES, ICON, "/docs", "/openapi.json", "/api/health"}
     for path, methods in shared.paths().items():
         for method in methods - {"HEAD"}:
-            # The documentation itself and the paths of older clients are not part of the API we offer.
-            alias = (f"/api/v1{path}", method) in documented or path in ("/", "/docs", "/openapi.json", "/api/health")
+            alias = (f"/api/v1{path}", method) in documented or path in others
             assert (path, method) in documented or alias, (method, path)
 
 
