@@ -36,6 +36,7 @@ from backend.core.requests.rules import MAX_LORAS, MAX_SEED, MAX_VARIATIONS, res
 from backend.core.requests.webhooks import Webhook
 from backend.core.settings import Settings
 from backend.models.folder.manager import ModelManager, ModelState
+from backend.models.folder.prompt_length import PromptLength
 from backend.models.lora.library import LoraLibrary
 from backend.services.continuation import Continuation
 from backend.services.editing import changed, draft_of
@@ -88,6 +89,7 @@ class Estimate:
     available: bool  #: whether the model's files are installed
     fits: bool  #: whether `submit` takes it without `force`; also where nothing is known about the machine or the files
     fetch: FetchFirst | None = None  #: what a task would download first
+    length: PromptLength | None = None  #: of the prompt, where the model's tokenizer is here
 
 
 class GenerationService:
@@ -166,7 +168,9 @@ class GenerationService:
         size = self._model_bytes(self._models.state(prepared.choice.spec), fetch)
         lacking = self._forecast.shortfall(prepared.requests[0], size)
         decision = lacking or self._forecast.decide(prepared.requests[0])
-        return Estimate(_forced(prepared, lacking), decision, available, lacking is None, fetch)
+        first = prepared.requests[0]
+        length = self._models.prompt_length(prepared.choice.spec, first.prompt, first.max_sequence_length)
+        return Estimate(_forced(prepared, lacking), decision, available, lacking is None, fetch, length)
 
     def redecode(
         self,

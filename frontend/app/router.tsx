@@ -1,8 +1,8 @@
 /** The addresses of the page. The server sends the page for each of these paths (`backend/api/http/pages.py`). */
 
 import { createRootRoute, createRoute, createRouter, lazyRouteComponent } from "@tanstack/react-router";
+import ComposePage from "@/compose/compose-page";
 import { PREFIX } from "@/http/client";
-import ComposePage from "@/tasks/compose-page";
 import { ErrorPage, MissingPage } from "./failures";
 import { Shell } from "./shell";
 

@@ -18,6 +18,7 @@ import { lazy, Suspense } from "react";
 import { OfflineBanner } from "@/live/banner";
 import { LoginPage } from "@/system/login-page";
 import { useSession } from "@/system/session";
+import { useRecalled } from "@/tasks/draft";
 import { QueueButton } from "@/tasks/queue-button";
 import { IconButton } from "@/ui/button";
 import { Announcements } from "./announcements";
@@ -28,6 +29,7 @@ import { openWindow, useWindows } from "./window";
 
 const CommandPalette = lazy(() => import("./palette"));
 const QueueDrawer = lazy(() => import("@/tasks/queue-drawer"));
+const RecallDialog = lazy(() => import("@/compose/recall-dialog"));
 const KeySheet = lazy(() => import("./key-sheet"));
 
 type Place = { to: string; title: string; icon: LucideIcon; key: string; testId?: string };
@@ -51,6 +53,7 @@ export function Shell() {
   const navigate = useNavigate();
   const theme = usePreferences((now) => now.theme);
   const open = useWindows((now) => now.open);
+  const recalling = useRecalled((now) => now.recalled !== null);
   useCommands([
     ...PLACES.map((place) => ({
       id: `go.${place.title.toLowerCase()}`,
@@ -133,6 +136,7 @@ export function Shell() {
       <Suspense>
         {open === "queue" && <QueueDrawer open onClose={close} />}
         {open === "palette" && <CommandPalette open onClose={close} />}
+        {recalling && <RecallDialog />}
         {open === "keys" && <KeySheet open onClose={close} />}
       </Suspense>
     </DropTarget>

@@ -84,10 +84,10 @@ export function QueuePanel() {
           Queue a night's work: it survives restarts, and the clips are here in the morning.
         </Empty>
       )}
-      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: a place that scrolls has to be reached by keyboard */}
       <section
         ref={list}
         aria-label="Tasks"
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: a place that scrolls has to be reached by keyboard
         tabIndex={0}
         className="min-h-0 flex-1 overflow-y-auto"
         data-testid="task-list"

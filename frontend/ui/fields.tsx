@@ -150,7 +150,6 @@ export function Toggle({ label, hint, checked, onChange, disabled }: ToggleProps
       <input
         id={id}
         type="checkbox"
-        role="switch"
         className="mt-0.5 size-4 accent-accent"
         checked={checked}
         disabled={disabled}

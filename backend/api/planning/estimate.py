@@ -79,7 +79,9 @@ class Estimated(BaseModel):
     reasons: list[str] = Field(description="Why this model, and why this plan or none")
     adjustments: list[str] = Field(description="One sentence for each value adjusted to fit the model")
     parameters: dict[str, Any] = Field(description="Every value that affects the frames")
-    tokens: int
+    prompt_tokens: int | None = Field(None, description="Of the whole prompt, where the model's tokenizer is here")
+    prompt_tokens_read: int | None = Field(None, description="How many of them the model reads at most")
+    tokens: int = Field(description="Of the latents")
     forward_passes: int = Field(description="Forward passes of a transformer over all steps")
     tflop: float = Field(description="Exact number of operations of the denoising, in 10^12")
     machine: MachineView
@@ -105,6 +107,8 @@ def estimated(estimate: Estimate) -> Estimated:
         reasons=[*prepared.choice.reasons, decision.reason],
         adjustments=list(prepared.notes),
         parameters=known(request.to_json()) | {"model_type": work.model, "resolution": request.resolution},
+        prompt_tokens=None if estimate.length is None else estimate.length.tokens,
+        prompt_tokens_read=None if estimate.length is None else estimate.length.limit,
         tokens=work.architecture.tokens(*work.size),
         forward_passes=work.passes,
         tflop=round(denoise_flops(work) / TERA, 4),

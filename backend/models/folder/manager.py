@@ -31,7 +31,7 @@ from backend.models.folder.condition import INDEX_FILE, fault_of
 from backend.models.folder.integrity import FileFinding, FileState, check_full, check_quick, size_state
 from backend.models.folder.manifest import Manifest, read_manifest
 from backend.models.folder.progress import read_status
-from backend.models.folder.prompt_length import measure_prompt
+from backend.models.folder.prompt_length import PromptLength, measure_prompt, surely_read
 from backend.models.folder.vocabulary import unknown_words
 
 _EXPERTS: Final = ("transformer", "transformer_2")
@@ -188,8 +188,12 @@ class ModelManager:
 
     def unread(self, spec: ModelSpec, field: str, text: str, tokens: int) -> str | None:
         """Say what a model that reads so many tokens cuts off a prompt; None when nothing, or unknown."""
-        length = measure_prompt(self._place(spec), text, tokens)
+        length = None if surely_read(text, tokens) else self.prompt_length(spec, text, tokens)
         return None if length is None else length.note(field)
+
+    def prompt_length(self, spec: ModelSpec, text: str, tokens: int) -> PromptLength | None:
+        """Count a prompt in the model's tokens, of which it reads so many; None without its tokenizer."""
+        return measure_prompt(self._place(spec), text, tokens)
 
     def states(self) -> list[ModelState]:
         """Inspect every model of the table."""

@@ -35,16 +35,19 @@ class PromptLength:
         return f"{field} has {self.tokens} tokens and the model reads {self.limit}: it is cut off before “{start}”"
 
 
+def surely_read(text: str, limit: int) -> bool:
+    """Whether a text is so short that no tokenizer needs to count it: a token stands for a byte at least."""
+    return len(text.encode()) + _MARKS <= limit
+
+
 def measure_prompt(folder: Path, text: str, limit: int) -> PromptLength | None:
-    """Count the tokens of a prompt; None where it is surely short enough, or the folder has no readable tokenizer.
+    """Count the tokens of a prompt; None where the folder has no readable tokenizer.
 
     Args:
         folder: the model's folder.
         text: the prompt.
         limit: tokens that are read, with the end mark (`max_sequence_length`).
     """
-    if len(text.encode()) + _MARKS <= limit:  # a token stands for a byte at least
-        return None
     path = folder / TOKENIZER_FILE
     try:
         status = path.stat()
@@ -60,7 +63,7 @@ def measure_prompt(folder: Path, text: str, limit: int) -> PromptLength | None:
 
 @lru_cache(maxsize=2)  # UMT5's file is 16 MB
 def _tokenizer(path: Path, _size: int, _changed: int) -> Tokenizer:
-    from tokenizers import Tokenizer  # only long prompts need it
+    from tokenizers import Tokenizer  # takes a moment, and many requests need none
 
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_truncation()
