@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from hashlib import blake2b
 from typing import Annotated, Any, Final, Literal
 
@@ -34,6 +34,8 @@ MAX_LISTED: Final = 10_000
 #: Most videos described in one answer.
 MAX_BATCH: Final = 500
 _MAX_NAMES: Final = 50
+#: The widest offset of a time zone, in minutes.
+MAX_UTC_OFFSET: Final = 18 * 60
 _PACKED: Final = "application/octet-stream"
 
 OneOf = list[Annotated[str, Field(min_length=1, max_length=128)]]
@@ -165,6 +167,19 @@ class TagList(BaseModel):
     tags: list[TagCount]
 
 
+class DayCount(BaseModel):
+    """A day on which videos were made."""
+
+    day: date
+    videos: int
+
+
+class DayList(BaseModel):
+    """The days of a list, newest first: their numbers add up to places in it, as long as it is in order of time."""
+
+    days: list[DayCount]
+
+
 @router.get(
     "/ids",
     summary="The ids of all videos",
@@ -210,6 +225,20 @@ def batch(body: VideoIds, services: ServicesDep) -> VideoBatch:
     known = {item.output.task_id for item in found}
     missing = [one for one in dict.fromkeys(body.ids) if one not in known]
     return VideoBatch(videos=[video_metadata(item, services) for item in found], missing=missing)
+
+
+@router.get("/days", summary="On which days videos were made")
+def days(
+    services: ServicesDep,
+    selected: SelectionDep,
+    utc_offset: Annotated[
+        int,
+        Query(ge=-MAX_UTC_OFFSET, le=MAX_UTC_OFFSET, description="Minutes by which the client's clock is ahead of UTC"),
+    ] = 0,
+) -> DayList:
+    """Count the videos that fit the filters by day, for a scale beside the list of ids."""
+    found = services.gallery.days(selected.which, timedelta(minutes=utc_offset))
+    return DayList(days=[DayCount(day=day, videos=count) for day, count in found])
 
 
 @router.get("/tags", summary="The tags in use")

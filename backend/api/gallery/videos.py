@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Path, Query
-from fastapi.responses import Response
+from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from backend.api.gallery.selection import SelectionDep
@@ -128,11 +128,30 @@ def play(output_id: OutputId, services: ServicesDep, trash: TrashQuery = False) 
 
 
 @router.get("/{output_id}/download", summary="Download a video", response_class=Response, responses=_VIDEO)
-def download(output_id: OutputId, services: ServicesDep) -> Response:
-    """Send the video as a file to keep."""
+def download(
+    output_id: OutputId,
+    services: ServicesDep,
+    metadata: Annotated[
+        bool, Query(description="Whether the file keeps the record of how it was made; without it, it comes whole")
+    ] = True,
+) -> Response:
+    """Send the video as a file to keep.
+
+    With `metadata=false` it is packed again without its tags: the same frames, not encoded anew, and no prompt.
+    """
     output = services.outputs.get(output_id)
-    path = services.outputs.video_path(output_id)
-    return MediaFile(path, "video/mp4", etag=output.sha256, download_as=f"wan22_video_{output_id}.mp4")
+    path, name = services.outputs.video_path(output_id), f"wan22_video_{output_id}.mp4"
+    if metadata:
+        return MediaFile(path, "video/mp4", etag=output.sha256, download_as=name)
+    from backend.services.media.untagged import untagged  # loads FFmpeg only when needed
+
+    size, content = untagged(path)
+    headers = {
+        "Content-Disposition": f'attachment; filename="{name}"',
+        "Content-Length": str(size),
+        "Cache-Control": "private, no-cache",
+    }
+    return StreamingResponse(content, media_type="video/mp4", headers=headers)
 
 
 @router.get("/{output_id}/thumbnail", summary="A video's still picture", response_class=Response, responses=_PICTURE)

@@ -7,10 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, LargeBinary, Row, Select, cast, func, literal_column, or_, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    Row,
+    Select,
+    cast,
+    func,
+    literal_column,
+    or_,
+    select,
+)
 
 from backend.core.domain import Output
 from backend.store.access.ownership import seen_by_caller
@@ -24,6 +36,8 @@ KEY_BYTES: Final = 16
 #: Most ids in one packed list: 32 MB.
 MAX_IDS: Final = 2_000_000
 _EVERYTHING: Final = GalleryFilter()
+_DAY_SECONDS: Final = 86_400
+_EPOCH: Final = date(1970, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +101,18 @@ class GalleryListing:
         with self._database.read() as connection:
             count, size = connection.execute(counted.where(*conditions(which, sqlite=self._sqlite))).one()
         return int(count), int(size)
+
+    def days(self, which: GalleryFilter = _EVERYTHING, offset: timedelta = timedelta()) -> list[tuple[date, int]]:
+        """Return the days on which the videos of a list were made, with their number, newest first.
+
+        Days begin at midnight of a clock that is `offset` ahead of UTC.
+        """
+        day = (cast(gallery.c.created_at + offset.total_seconds(), BigInteger) // _DAY_SECONDS).label("day")
+        counted = select(day, func.count()).select_from(gallery).where(*conditions(which, sqlite=self._sqlite))
+        with self._database.read() as connection:
+            self._plan_for_many(connection)
+            found = connection.execute(counted.group_by(day).order_by(day.desc())).all()
+        return [(_EPOCH + timedelta(days=int(row[0])), row[1]) for row in found]
 
     def tags(self) -> list[tuple[str, int]]:
         """Return the tags of the gallery with the number of their videos, most used first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -46,6 +47,20 @@ def test_ids_come_first_and_details_for_some(served: Served, ids: list[str]) -> 
     packed = served.client.get(f"{OUTPUTS}/ids?format=packed")
     again = served.client.get(f"{OUTPUTS}/ids?format=packed", headers={"If-None-Match": packed.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
+
+
+def test_days_are_those_of_the_clients_clock(served: Served, ids: list[str]) -> None:
+    def days(**query: object) -> list[dict[str, object]]:
+        found: list[dict[str, object]] = served.client.get(f"{OUTPUTS}/days", params=query).json()["days"]
+        return found
+
+    made = datetime.fromisoformat(served.client.get(f"{OUTPUTS}/{ids[0]}").json()["created_at"])
+    assert sum(one["videos"] for one in days()) == 3  # type: ignore[misc]
+    assert days()[-1]["day"] == made.date().isoformat()
+    assert days(utc_offset=840)[-1]["day"] == (made + timedelta(minutes=840)).date().isoformat()
+    assert days(search="blue")[0]["videos"] == 1
+    assert days(favourite=True) == []
+    assert_error(served.client.get(f"{OUTPUTS}/days", params={"utc_offset": 2000}), 422)
 
 
 def test_filters_over_http(served: Served, ids: list[str]) -> None:

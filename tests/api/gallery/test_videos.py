@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from backend.core.domain import Output
+from backend.services.media.video_encoder import read_frames
 from tests.api.support import TINY, Served, assert_error
+from tests.services.media.test_video_encoder import encode, noise
 
 OUTPUTS = "/api/v1/outputs"
 CONTENT = bytes(range(256)) * 40
@@ -136,6 +140,26 @@ def test_an_old_validator_gets_the_whole_file(served: Served, video: Output) -> 
     same = served.client.get(path, headers={"Range": "bytes=0-9", "If-Range": f'"{video.sha256}"'})
     other = served.client.get(path, headers={"Range": "bytes=0-9", "If-Range": '"another"'})
     assert (same.status_code, other.status_code, other.content) == (206, 200, CONTENT)
+
+
+def test_a_download_without_metadata_is_a_video_without_its_record(served: Served, tmp_path: Path) -> None:
+    encode(tmp_path / "clip.mp4", noise(64, 48))
+    served.submit(seed=7)
+    made = served.complete(served.claim(), (tmp_path / "clip.mp4").read_bytes())
+    address = f"{OUTPUTS}/{made.task_id}/download"
+    assert b"hello" in served.client.get(address).content
+    plain = served.client.get(address, params={"metadata": False})
+    assert (plain.status_code, plain.headers["content-type"]) == (200, "video/mp4")
+    assert plain.headers["content-disposition"] == f'attachment; filename="wan22_video_{made.task_id}.mp4"'
+    assert plain.headers["content-length"] == str(len(plain.content))
+    assert b"hello" not in plain.content
+    (tmp_path / "plain.mp4").write_bytes(plain.content)
+    assert len(list(read_frames(tmp_path / "plain.mp4"))) == len(list(read_frames(tmp_path / "clip.mp4")))
+
+
+def test_a_download_without_metadata_of_what_is_no_video_is_an_error(served: Served, video: Output) -> None:
+    answer = served.client.get(f"{OUTPUTS}/{video.task_id}/download", params={"metadata": False})
+    assert_error(answer, 404, "output_file_missing")
 
 
 def test_deleting_hides_a_video_until_it_is_restored(served: Served, video: Output) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -81,6 +81,22 @@ def test_lists_and_orders(database: Database, ids: list[str]) -> None:
     assert len(gallery.packed_ids(GalleryFilter(), limit=3)) == 48
     first, unknown = gallery.of([ids[0], "nobody"]), gallery.of(["nobody"])
     assert (first[0].output.task_id, first[0].placeholder, unknown) == (ids[0], bytes(20), [])
+
+
+def test_days_count_what_a_list_shows(database: Database, ids: list[str]) -> None:
+    # A quarter of an hour before midnight, UTC, each on the day before the next one.
+    for number, one in enumerate(ids):
+        made = datetime(2026, 2, 26 + min(number, 2), 23, 45, tzinfo=UTC).timestamp()
+        with database.begin() as connection:
+            connection.execute(text("UPDATE gallery SET created_at = :at WHERE task_id = :id"), {"at": made, "id": one})
+    gallery = GalleryListing(database)
+    assert gallery.days() == [(date(2026, 2, 28), 2), (date(2026, 2, 27), 1), (date(2026, 2, 26), 1)]
+    assert gallery.days(offset=timedelta(minutes=15))[0] == (date(2026, 3, 1), 2)
+    assert gallery.days(GalleryFilter(search="red"), timedelta(hours=-5)) == [
+        (date(2026, 2, 28), 1),
+        (date(2026, 2, 26), 1),
+    ]
+    assert gallery.days(GalleryFilter(trash=True)) == []
 
 
 @pytest.mark.parametrize(
