@@ -32,6 +32,7 @@ from backend.api.models import advice as model_advice
 from backend.api.models import capabilities
 from backend.api.models import cleanup as model_cleanup
 from backend.api.models import downloads as model_downloads
+from backend.api.models import fit as model_fit
 from backend.api.models import health as model_health
 from backend.api.models import status as model_status
 from backend.api.openai import models as openai_models
@@ -73,6 +74,7 @@ _ROUTERS = (
     model_status.router,
     model_health.router,
     model_downloads.router,
+    model_fit.router,
     model_cleanup.router,
     capabilities.router,
     model_advice.router,

@@ -10,6 +10,7 @@ export const KEYS = {
   task: (id: string) => ["task", id],
   outputs: ["outputs"],
   models: ["models"],
+  fits: ["fits"],
   downloads: ["downloads"],
   loras: ["loras"],
   stats: ["stats"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
 from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,6 +41,15 @@ class DownloadAnswer(BaseModel):
     download_required: bool
 
 
+class RetryView(BaseModel):
+    """A pause after a failure, before the hub is asked again."""
+
+    count: int = Field(description="Failures in a row without a byte in between")
+    most: int = Field(description="After so many of them the download fails")
+    message: str = Field(description="What went wrong")
+    seconds: float = Field(description="Length of the pause; it begins at `last_update`")
+
+
 class DownloadView(BaseModel):
     """One download; unknown values are absent."""
 
@@ -52,6 +61,7 @@ class DownloadView(BaseModel):
     total_mb: float | None = None
     speed_mbps: float | None = Field(None, description="Megabytes per second, over the last seconds")
     eta_seconds: float | None = None
+    retry: RetryView | None = Field(None, description="While the download pauses after a failure of the hub")
     priority: str
     error: str | None = None
     suggestions: list[str] = []
@@ -117,6 +127,22 @@ class Verified(BaseModel):
     files_checked: int
     missing_files: list[str]
     details: list[FileFault]
+
+
+class RepairAsked(BaseModel):
+    """The damaged files."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    files: list[Annotated[str, Field(max_length=512)]] = Field(
+        [], max_length=10_000, description="Names that a full check found corrupted; each is read once more"
+    )
+
+
+class RepairAnswer(DownloadAnswer):
+    """The result of the request."""
+
+    put_aside: list[str] = Field(description="Files that were moved into the quarantine and are downloaded again")
 
 
 class Removed(BaseModel):
@@ -209,6 +235,17 @@ def verify(
     )
 
 
+@router.post("/repair/{model_type}", summary="Download a model's damaged files again")
+def repair(model_type: ModelName, asked: RepairAsked, services: ServicesDep) -> RepairAnswer:
+    """Put files aside whose bytes have changed, and download these and the missing ones again, and no others.
+
+    A check of sizes alone does not see a changed byte: name the files that a full check found.
+    """
+    spec = find_model(model_type)
+    aside = services.recheck.put_aside(spec, asked.files)
+    return RepairAnswer(**download(DownloadAsked(model_type=spec.id), services).model_dump(), put_aside=aside)
+
+
 @router.delete("/{model_type}", summary="Delete a model's files")
 def remove(model_type: ModelName, services: ServicesDep) -> Removed:
     """Delete a model; refused if it ships with wan22, a task needs it, or a worker has loaded it."""
@@ -223,6 +260,7 @@ def download_view(download: Download) -> DownloadView:
     progress, state = download.progress, download.state
     runs = state in RUNNING
     total = progress.total_bytes if progress else None
+    retry = progress.retry if progress and runs else None
     return DownloadView(
         model_id=download.spec.id,
         model_type=download.spec.id,
@@ -232,6 +270,8 @@ def download_view(download: Download) -> DownloadView:
         total_mb=round(total / MB, 3) if total else None,
         speed_mbps=round(progress.speed / MB, 3) if progress and progress.speed and runs else None,
         eta_seconds=progress.eta_seconds if progress and runs else None,
+        retry=retry
+        and RetryView(count=retry.count, most=retry.most, message=retry.message, seconds=round(retry.seconds, 1)),
         priority=download.urgency,
         error=download.error.message if download.error else None,
         suggestions=list(download.error.next_steps) if download.error else [],

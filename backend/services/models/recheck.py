@@ -6,7 +6,7 @@ Never while a task runs; stops immediately. A changed file goes to the quarantin
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Final
 
 import structlog
 
+from backend.core.catalogue.table import ModelSpec
 from backend.core.domain import utcnow
 from backend.core.paths import Home
 from backend.core.repeating import Repeating
@@ -90,6 +91,19 @@ class Recheck:
             pass
         return changed
 
+    def put_aside(self, spec: ModelSpec, names: Iterable[str]) -> list[str]:
+        """Read these files at once, at full speed; those that have changed go to the quarantine, and are returned.
+
+        A download then brings them again. Files of a folder that somebody keeps elsewhere stay.
+        """
+        state = self._manager.state(spec)
+        manifest = read_manifest(state.folder)
+        if manifest is None or not is_ours(spec, state.folder):
+            return []
+        records = {name: manifest.files[name] for name in names if name in manifest.files}
+        changed = [name for name, record in records.items() if not _matches(state.folder / name, record)]
+        return [name for name in changed if put_away(self._home, spec, state.folder, name, records[name])]
+
     def _due(self) -> Iterator[tuple[ModelState, str, FileRecord]]:
         for state in self._manager.states():
             manifest = read_manifest(state.folder)
@@ -130,3 +144,7 @@ class Recheck:
     def _stop_waiting(self, seconds: float) -> None:
         if self._stopping.wait(seconds):
             raise _Stopped
+
+
+def _matches(path: Path, record: FileRecord) -> bool:
+    return quick_state(path, record.size) is FileState.OK and digest_of(path, lambda _count: None) == record.sha256

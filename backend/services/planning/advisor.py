@@ -166,6 +166,11 @@ class OptimizationAdvisor:
             for spec in self._references()
         )
 
+    def native_decisions(self) -> dict[ModelSpec, Decision]:
+        """Weigh a clip of every model at its native size under the settings in force."""
+        current = self.current()
+        return {state.spec: self._forecast.decide_native(state.spec, current) for state in self._models.states()}
+
     def presets(self) -> list[PresetEffect]:
         """Return the effect of each preset here."""
         return [self._weighed(preset) for preset in PRESETS.values()]

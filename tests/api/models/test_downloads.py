@@ -393,6 +393,14 @@ def test_files_are_checked_and_only_an_idle_model_is_removed(hub: StandIn, serve
     assert (found["is_valid"], found["integrity_status"]) == (False, "corrupted")
     assert found["details"] == [{"name": "vae/diffusion_pytorch_model.safetensors", "state": "corrupted"}]
 
+    hub.requests.clear()
+    names = ["vae/diffusion_pytorch_model.safetensors", "vae/config.json", "../../config.json"]
+    repaired = served.client.post(f"/api/v1/models/repair/{T2V}", json={"files": names}).json()
+    assert (repaired["status"], repaired["put_aside"]) == ("download_started", names[:1])
+    listener.until("download_status_change", new_status="completed")
+    assert set(hub.fetched()) == set(names[:1]), "only what was damaged is fetched again"
+    assert served.client.post(verify, params={"full": True}).json()["is_valid"] is True
+
     task = served.client.post(SUBMIT, json={"model_type": T2V, "prompt": "a red circle"}).json()["task_id"]
     assert "needed" in assert_error(served.client.delete(f"/api/v1/models/{T2V}"), 409, "state_conflict")["detail"]
     served.client.post(f"/api/v1/queue/{task}/cancel")
