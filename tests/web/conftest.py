@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.support.browser import launch, watched_page
+from tests.support.browser import PATIENCE_MS, launch, watched_page
 from tests.support.server import LiveServer
 
 pytestmark = pytest.mark.timeout(240)
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="session")

@@ -86,7 +86,7 @@ def test_a_model_that_a_task_needs_is_not_removed(home_server: LiveServer, open_
     page = open_page(f"{home_server.url}/models")
     card = page.get_by_test_id(f"model-{T2V}")
     expect(card.get_by_test_id("model-state")).to_have_text("Installed")
-    home_server.submit(model_type=T2V)
+    home_server.submit(model_type=T2V, resolution="128x128")
     card.get_by_role("button", name="More for").click()
     page.get_by_role("menuitem", name="Remove").click()
     question = page.get_by_test_id("confirm")

@@ -53,7 +53,7 @@ UPLOAD_PATHS = frozenset({"/api/v1/lora/upload", "/lora/upload"})
 READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Answered under any host name: a probe uses the address it was given, and learns nothing here.
 PROBES = frozenset({"/live", "/ready"})
-#: Open even when a key is set: liveness probes have none, the API's description is no secret, and pages ask for the key.
+#: Open even when a key is set: liveness probes have none, the API's description is no secret, and pages ask for a key.
 PUBLIC_PATHS = frozenset({*PAGES, ICON, "/live", "/ready", "/docs", "/openapi.json"})
 #: Read without end: a page of another origin could not see the answers, but hold all places.
 STREAMS: Final = frozenset({"/api/v1/events"})
