@@ -385,6 +385,7 @@ NOT_CREATING = {
         "/config/reset-to-defaults",
         "/generation/policy",
         "/models/download/manage",
+        "/models/repair/{model_type}",
         "/optimization/apply-preset/{preset_id}",
         "/outputs/bulk",
         "/outputs/{output_id}/restore",

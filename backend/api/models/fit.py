@@ -22,7 +22,7 @@ router = Routes(prefix="/models", tags=["models"])
 SLOW_SECONDS: Final = 1800.0
 
 
-class Verdict(StrEnum):
+class FitVerdict(StrEnum):
     """Whether a model runs on this machine."""
 
     YES = "yes"
@@ -33,7 +33,7 @@ class Verdict(StrEnum):
 class ModelFit(BaseModel):
     """What one clip at a model's native size would take here; all numbers are estimates."""
 
-    verdict: Verdict = Field(
+    verdict: FitVerdict = Field(
         description="slowly: it fits, but its weights stream from the host's memory in every step, or a clip takes "
         "more than half an hour"
     )
@@ -69,11 +69,11 @@ def model_fit(decision: Decision) -> ModelFit:
     chosen, work = decision.chosen, decision.work
     clip = f"{work.width}x{work.height}, {work.num_frames} frames"
     if chosen is None:
-        return ModelFit(verdict=Verdict.NO, reason=decision.reason, clip=clip)
+        return ModelFit(verdict=FitVerdict.NO, reason=decision.reason, clip=clip)
     seconds = round(chosen.seconds.warm, 2) if decision.seconds_known else None
     slow = chosen.plan.placement is Placement.BLOCK_STREAM or (seconds or 0.0) > SLOW_SECONDS
     return ModelFit(
-        verdict=Verdict.SLOWLY if slow else Verdict.YES,
+        verdict=FitVerdict.SLOWLY if slow else FitVerdict.YES,
         reason=decision.reason,
         clip=clip,
         plan=chosen.name,
