@@ -3,7 +3,6 @@
 import { Bell, Keyboard, Volume2 } from "lucide-react";
 import { useState } from "react";
 import { chime } from "@/app/announcements";
-import { useShown } from "@/app/commands";
 import { type Theme, usePreferences } from "@/app/preferences";
 import { openWindow } from "@/app/window";
 import { Button } from "@/ui/button";
@@ -22,7 +21,6 @@ const AVAILABLE = "Notification" in window;
 export function BrowserPart() {
   const { theme, sound, notifications } = usePreferences();
   const [refused, setRefused] = useState(AVAILABLE && Notification.permission === "denied");
-  const keysKey = useShown("window.keys");
 
   async function notify(on: boolean) {
     if (!on) return usePreferences.setState({ notifications: false });
@@ -87,7 +85,7 @@ export function BrowserPart() {
             Everything on this page has a key or can have one. The sheet shows, changes and resets them.
           </p>
           <Button icon={Keyboard} onClick={() => openWindow("keys")}>
-            Show all keys{keysKey ? ` (${keysKey})` : ""}
+            Show all keys
           </Button>
         </div>
       </Panel>

@@ -18,7 +18,6 @@ type FieldProps = {
 };
 
 const SOURCES: Record<string, string> = {
-  default: "default",
   "config.json": "set in config.json",
   environment: "environment variable",
   "command line": "command line",
@@ -98,8 +97,8 @@ export function SettingField(props: FieldProps) {
         </h3>
         <p>{setting.meaning}.</p>
         <p className="text-xs break-words text-soft">
-          {setting.legal.replaceAll("`", "")} · default {usual.replaceAll("\n", ", ") || "none"} ·{" "}
-          {SOURCES[setting.source] ?? setting.source}
+          {setting.legal.replaceAll("`", "")} · default {usual.replaceAll("\n", ", ") || "none"}
+          {setting.source !== "default" && ` · ${SOURCES[setting.source] ?? setting.source}`}
           {setting.next_value != null && ` · in force ${asText(setting.value) || "none"}`}
         </p>
         {why && <p className="text-xs text-warn">{why}</p>}

@@ -79,10 +79,26 @@ export function locked({ changeable, source }: Setting): string | null {
   return null;
 }
 
-/** The key of a setting as a title: `vae_tile_size` is `Vae tile size`. */
+/** Words that are short for others, as people write them. */
+const SHORT: Record<string, string> = {
+  vae: "VAE",
+  vram: "VRAM",
+  ram: "RAM",
+  cpu: "CPU",
+  gb: "GB",
+  mb: "MB",
+  mbps: "MB/s",
+  url: "URL",
+  json: "JSON",
+  oom: "out-of-memory",
+  cors: "CORS",
+};
+
+/** The key of a setting as a title: `vae_tile_size` is `VAE tile size`. */
 export function titleOf(name: string): string {
-  const words = (name.split(".").pop() ?? name).replaceAll("_", " ");
-  return words.charAt(0).toUpperCase() + words.slice(1);
+  const words = (name.split(".").pop() ?? name).split("_").map((word) => SHORT[word] ?? word);
+  const text = words.join(" ");
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 const SECTIONS: Record<string, string> = {
