@@ -1,7 +1,20 @@
 /** The gallery: every finished clip, those being made first, with filters in the address and one clip opened over it. */
 
 import { useNavigate, useSearch } from "@tanstack/react-router";
-import { CheckCheck, Columns2, Eye, FolderInput, Heart, Images, Search, SearchX, Tag, Trash2, X } from "lucide-react";
+import {
+  Check,
+  CheckCheck,
+  Columns2,
+  Eye,
+  FolderInput,
+  Heart,
+  Images,
+  Search,
+  SearchX,
+  Tag,
+  Trash2,
+  X,
+} from "lucide-react";
 import { useEffect, useMemo, useRef } from "react";
 import { useCommands } from "@/app/commands";
 import { counted } from "@/app/format";
@@ -215,7 +228,10 @@ export default function GalleryPage() {
               entriesOf={(id) =>
                 id === ""
                   ? [{ label: "Select all", icon: CheckCheck, run: all }]
-                  : entries(chosen.has(id) ? [...chosen] : [id])
+                  : [
+                      { label: chosen.has(id) ? "Let go" : "Select", icon: Check, run: () => toggle(id) },
+                      ...entries(chosen.has(id) ? [...chosen] : [id]),
+                    ]
               }
             />
           )}

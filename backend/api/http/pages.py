@@ -57,7 +57,8 @@ def web_page(request: Request) -> Response:
 
 
 for _path in PAGES:
-    router.get(_path)(web_page)
+    # What follows the `?` belongs to the page: filters, the clip that is open.
+    router.get(_path, dependencies=[])(web_page)
 
 
 @router.get(ICON)

@@ -57,7 +57,7 @@ export function RunningTile({ task, index, width, height, column, current }: Run
       data-testid="running-card"
       data-index={index}
       data-task={task.id}
-      className="absolute top-0 cursor-pointer rounded-lg outline-offset-2"
+      className="absolute top-0 cursor-pointer rounded-lg -outline-offset-2!"
       style={{ width, height, left: 0, transform: `translateX(${column * (width + 12)}px)` }}
     >
       <div

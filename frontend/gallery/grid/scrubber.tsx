@@ -84,7 +84,7 @@ export function Scrubber({ timeline, share, index, height, onShare, onIndex }: S
           </span>
         ))}
         <span
-          className="absolute right-0 h-0.5 w-4 -translate-y-1/2 rounded-full bg-accent md:w-16"
+          className="absolute right-0 h-0.5 w-4 -translate-y-1/2 rounded-full bg-accent md:right-auto md:left-0 md:h-1 md:w-3"
           style={{ top: MARGIN + share * length }}
         />
         <span

@@ -40,17 +40,16 @@ export const Tile = memo(function Tile(props: TileProps) {
       tabIndex={current ? 0 : -1}
       aria-colindex={column + 1}
       aria-selected={selected}
-      aria-label={labelOf(video)}
       data-testid="video-card"
       data-index={index}
       data-clip={id}
-      className="group absolute top-0 cursor-pointer rounded-lg outline-offset-2 focus-visible:z-10"
+      className="group absolute top-0 cursor-pointer rounded-lg -outline-offset-2!"
       style={{ width, height, left: 0, transform: `translateX(${column * (width + 12)}px)` }}
     >
       <div
         className={classes(
-          "relative overflow-hidden rounded-lg bg-raised ring-offset-2 ring-offset-ground",
-          selected && "ring-3 ring-accent",
+          "relative overflow-hidden rounded-lg bg-raised",
+          selected && "outline-4 -outline-offset-4 outline-accent",
         )}
         style={{ height: height - CAPTION }}
       >
@@ -60,12 +59,13 @@ export const Tile = memo(function Tile(props: TileProps) {
         {video?.mock && <div aria-hidden className={classes("absolute inset-0", HATCH)} />}
         {video === null && <ImageOff aria-hidden className="absolute inset-0 m-auto size-6 text-soft" />}
         {video && <Marks video={video} />}
+        {/* Both buttons are for the pointer; the same is in the menu of the tile and on keys, for everybody else. */}
         <button
           type="button"
           tabIndex={-1}
+          aria-hidden
           data-act="select"
-          aria-label={selected ? "Deselect" : "Select"}
-          aria-pressed={selected}
+          title={selected ? "Let go" : "Select"}
           className={classes(
             "absolute top-1.5 left-1.5 size-7 items-center justify-center rounded-full border-2 border-white shadow",
             selected ? "flex bg-accent text-on-accent" : "bg-black/50 text-white",
@@ -78,9 +78,9 @@ export const Tile = memo(function Tile(props: TileProps) {
           <button
             type="button"
             tabIndex={-1}
+            aria-hidden
             data-act="favourite"
-            aria-label={video.favourite ? "Take off the favourites" : "Add to the favourites"}
-            aria-pressed={video.favourite}
+            title={video.favourite ? "Take off the favourites" : "Add to the favourites"}
             className={classes(
               "absolute top-1.5 right-1.5 size-7 items-center justify-center rounded-full bg-black/55 text-white",
               video.favourite ? "flex" : "hidden group-hover:flex",
@@ -90,8 +90,11 @@ export const Tile = memo(function Tile(props: TileProps) {
           </button>
         )}
       </div>
-      <p className="mt-1 truncate leading-snug">{video ? video.prompt || "Without a prompt" : "\u00a0"}</p>
+      <p className="mt-1 min-h-5 truncate leading-snug">
+        {video ? video.prompt || "Without a prompt" : <NoDetails gone={video === null} />}
+      </p>
       <p className="truncate text-xs text-soft">{video ? below(video) : "\u00a0"}</p>
+      {video?.favourite && <span className="sr-only">Favourite</span>}
     </div>
   );
 });
@@ -165,15 +168,7 @@ function below(video: Video): string {
   return [video.model, video.resolution, video.created_at && moment(video.created_at)].filter(Boolean).join(" · ");
 }
 
-function labelOf(video: Video | null | undefined): string {
-  if (video === undefined) return "Clip, details follow";
-  if (video === null) return "This clip is gone";
-  const facts = [
-    video.mock && "mock",
-    video.favourite && "favourite",
-    video.instead_of && `asked for ${video.instead_of}`,
-  ];
-  return [video.prompt || "Without a prompt", ...facts, below(video), duration(video.duration_seconds)]
-    .filter(Boolean)
-    .join(", ");
+/** Keeps the room of a prompt, and says to a screen reader why there is none. */
+function NoDetails({ gone }: { gone: boolean }) {
+  return gone ? <>This clip is gone</> : <span className="sr-only">Details follow</span>;
 }

@@ -23,6 +23,12 @@ def test_each_address_of_the_interface_has_the_page(shared: Served, path: str) -
     assert '<div id="root">' in response.text
 
 
+def test_what_an_address_of_the_interface_says_after_its_path_is_the_pages_own(shared: Served) -> None:
+    response = shared.client.get("/gallery", params={"clip": "an-id", "favourite": "true"})
+    assert response.status_code == 200
+    assert response.text == shared.client.get("/gallery").text
+
+
 def test_the_server_has_the_addresses_that_the_router_has() -> None:
     assert set(PAGES) == set(re.findall(r'path: "(/[^"]*)"', ROUTER.read_text()))
 
