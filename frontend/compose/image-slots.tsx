@@ -77,7 +77,6 @@ function ImageSlot({ slot, name, useless }: { slot: Slot; name: string; useless:
     const file = event.dataTransfer.files[0];
     if (!file?.type.startsWith("image/")) return;
     event.preventDefault();
-    event.stopPropagation();
     take(file);
   }
 

@@ -62,6 +62,11 @@ export default function RecallDialog() {
         </>
       }
     >
+      {recalled.notes.map((note) => (
+        <p key={note} className="mb-1 text-warn">
+          {note}
+        </p>
+      ))}
       <table className="w-full text-left">
         <thead className="text-xs text-soft">
           <tr>

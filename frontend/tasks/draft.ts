@@ -132,7 +132,11 @@ export function framesFor(seconds: number, fps: number, most: number): number {
 /** What a new clip of a stored one's values would differ in from the form: the field, its value now and later. */
 export type Difference = { field: keyof Draft; now: string; later: string };
 
-type Recalled = { changes: Partial<Draft>; part: Part };
+type Recalled = {
+  changes: Partial<Draft>;
+  /** What to know about them, such as a LoRA that is not here. */
+  notes: string[];
+};
 export type Part = "all" | "prompt" | "seed" | "size";
 
 const PARTS: Record<Exclude<Part, "all">, (keyof Draft)[]> = {
@@ -145,11 +149,11 @@ const PARTS: Record<Exclude<Part, "all">, (keyof Draft)[]> = {
 export const useRecalled = create<{ recalled: Recalled | null }>(() => ({ recalled: null }));
 
 /** Offers the values of a stored clip to the form. `parameters` are those of a task, a video or a record in a file. */
-export function recall(parameters: Record<string, unknown>, part: Part = "all"): void {
+export function recall(parameters: Record<string, unknown>, part: Part = "all", notes: string[] = []): void {
   const all = draftOf(parameters);
   const changes =
     part === "all" ? all : (Object.fromEntries(PARTS[part].map((field) => [field, all[field]])) as Partial<Draft>);
-  useRecalled.setState({ recalled: { changes, part } });
+  useRecalled.setState({ recalled: { changes, notes } });
 }
 
 /** The form that makes the clip of these values again. */

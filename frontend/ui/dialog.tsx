@@ -3,7 +3,6 @@
 import { Dialog as Base } from "@base-ui/react/dialog";
 import { X } from "lucide-react";
 import type { ReactNode } from "react";
-import { IconButton } from "./button";
 import { classes } from "./classes";
 
 type DialogProps = {
@@ -41,7 +40,12 @@ export function Dialog(props: DialogProps) {
               <Base.Title className="text-base font-semibold">{title}</Base.Title>
               {description && <Base.Description className="mt-0.5 text-soft">{description}</Base.Description>}
             </div>
-            <Base.Close render={<IconButton label="Close" shortcut="Esc" icon={X} size="small" />} />
+            <Base.Close
+              aria-label="Close"
+              className="inline-flex size-8 items-center justify-center rounded-lg hover:bg-raised"
+            >
+              <X aria-hidden className="size-4.5" />
+            </Base.Close>
           </header>
           <div className="min-h-0 flex-1 overflow-y-auto px-5 py-2">{children}</div>
           {footer && <footer className="flex justify-end gap-2 border-t border-edge px-5 py-3">{footer}</footer>}

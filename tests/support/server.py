@@ -55,12 +55,12 @@ class LiveServer:
         self.url = ""
         self.start()
 
-    def start(self) -> None:
-        """Start the process and wait until it and its worker, if any, are ready."""
+    def start(self, port: str = "0") -> None:
+        """Start the process on a port, 0 for a free one; wait until it and its worker, if any, are ready."""
         ready = "/live" if self._env.get("WAN22_WORKER") == "false" else "/ready"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "backend.cli", "serve", "--port", "0"],
+                [sys.executable, "-m", "backend.cli", "serve", "--port", port],
                 env=os.environ | self._env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

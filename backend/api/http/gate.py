@@ -11,6 +11,7 @@ import ipaddress
 import re
 import time
 from collections.abc import Collection
+from contextlib import nullcontext
 from functools import partial
 from typing import Final
 
@@ -53,7 +54,7 @@ UPLOAD_PATHS = frozenset({"/api/v1/lora/upload", "/lora/upload"})
 READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Answered under any host name: a probe uses the address it was given, and learns nothing here.
 PROBES = frozenset({"/live", "/ready"})
-#: Open even when a key is set: liveness probes have none, the API's description is no secret, and pages ask for a key.
+#: Open even when a key is set: liveness probes have none, the API's description is public, and pages ask for a key.
 PUBLIC_PATHS = frozenset({*PAGES, ICON, "/live", "/ready", "/docs", "/openapi.json"})
 #: Read without end: a page of another origin could not see the answers, but hold all places.
 STREAMS: Final = frozenset({"/api/v1/events"})
@@ -102,7 +103,9 @@ class Gate:
             scope = {**scope, "query_string": _without_signature(query)}
         exchange = Exchange(scope["type"], send)
         ends_at = float("inf") if credential is None else credential.ends_at
-        with acting_as(caller), links_signed_by(ring.tokens_of(caller)), ring.watching(caller, ends_at, exchange.end):
+        # Whoever reads what is for everybody has no right that could end in the middle of the answer.
+        watching = nullcontext() if _is_public(path) else ring.watching(caller, ends_at, exchange.end)
+        with acting_as(caller), links_signed_by(ring.tokens_of(caller)), watching:
             await exchange.run(partial(self.app, scope, _limited(receive, limit), exchange.send))
 
     def _check_host(self, headers: Headers) -> None:
@@ -127,7 +130,7 @@ class Gate:
 
     async def _caller(self, scope: Scope, path: str, credential: Credential | None, ring: KeyRing) -> Caller:
         """Return who calls, if that is somebody, has the scope, and is within its rate."""
-        if path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIXES):
+        if _is_public(path):
             return ANYBODY
         peer = (scope.get("client") or ("", 0))[0]
         seconds = self._wrong_keys.empty(peer, WRONG_KEYS_PER_MINUTE) if ring.locked else 0.0
@@ -150,6 +153,10 @@ class Gate:
         if seconds:
             raise RateLimited(f"This key may send {most} requests a minute", seconds=seconds)
         return caller
+
+
+def _is_public(path: str) -> bool:
+    return path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIXES)
 
 
 def may_write(origin: str, host: str, allowed: Collection[str]) -> bool:

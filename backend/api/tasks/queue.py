@@ -255,7 +255,13 @@ def cancel_task(task_id: TaskId, services: ServicesDep) -> TaskMessage:
     response_class=Response,
     responses={200: {"content": {"image/jpeg": {}}, "description": "A small JPEG"}},
 )
-def preview(task_id: TaskId, services: ServicesDep) -> Response:
+def preview(
+    task_id: TaskId,
+    services: ServicesDep,
+    step: Annotated[
+        int | None, Query(ge=0, description="Changes nothing; gives each picture an address of its own, for a page")
+    ] = None,
+) -> Response:
     """Return the newest preview of a running task."""
     services.tasks.get(task_id)
     try:

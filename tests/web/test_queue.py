@@ -1,0 +1,123 @@
+"""The queue in the page: every deed on a task, and a page that outlives its server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from tests.support.server import LiveServer, wait_for
+
+#: Slow steps, so that a task can be met in its middle on any machine.
+SLOW = {"WAN22_FAULTS": "denoise.step:*=slow"}
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    server = LiveServer(tmp_path_factory.mktemp("slow") / "home", **SLOW)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def paused(slow: LiveServer) -> Iterator[LiveServer]:
+    """A server whose queue starts nothing, and is empty."""
+    slow.client.post("/api/v1/queue/pause", json={}).raise_for_status()
+    yield slow
+    for task in slow.client.get("/api/v1/queue").json()["tasks"]:
+        slow.client.post(f"/api/v1/queue/{task['id']}/cancel")
+    wait_for(lambda: not slow.client.get("/api/v1/queue").json()["processing_tasks"], what="the end of what runs")
+    slow.client.post("/api/v1/queue/clear")
+    slow.client.post("/api/v1/queue/resume")
+
+
+def _card(page: Page, prompt: str) -> Locator:
+    return page.get_by_test_id("task-card").filter(has_text=prompt)
+
+
+def _open_queue(page: Page) -> None:
+    page.get_by_test_id("queue-button").click()
+    expect(page.get_by_test_id("queue-panel")).to_be_visible()
+
+
+def _order(server: LiveServer) -> list[str]:
+    tasks = server.client.get("/api/v1/queue?status_filter=pending").json()["tasks"]
+    return [task["prompt"] for task in sorted(tasks, key=lambda task: task["queue_position"])]
+
+
+def test_waiting_tasks_are_moved_edited_copied_and_cancelled(
+    paused: LiveServer, open_page: Callable[..., Page]
+) -> None:
+    for name in ("circle", "square", "ring"):
+        paused.submit(prompt=f"a red {name}")
+    page = open_page(paused.url)
+    _open_queue(page)
+    expect(page.get_by_test_id("task-card")).to_have_count(3)
+
+    _card(page, "a red ring").get_by_test_id("task-menu").click()
+    page.get_by_role("menuitem", name="Run next").click()
+    wait_for(lambda: _order(paused)[0] == "a red ring", what="the move")
+    _card(page, "a red square").drag_to(_card(page, "a red ring"))
+    wait_for(lambda: _order(paused) == ["a red square", "a red ring", "a red circle"], what="the drag")
+
+    _card(page, "a red circle").get_by_test_id("task-menu").click()
+    page.get_by_role("menuitem", name="Edit").click()
+    editor = page.get_by_test_id("task-editor")
+    editor.get_by_label("Prompt").fill("a blue circle")
+    editor.get_by_label("Seed").fill("99")
+    editor.get_by_role("button", name="Save changes").click()
+    expect(_card(page, "a blue circle")).to_be_visible()
+
+    _card(page, "a blue circle").get_by_test_id("task-menu").click()
+    page.get_by_role("menuitem", name="Queue again").click()
+    expect(_card(page, "a blue circle")).to_have_count(2)
+    _card(page, "a blue circle").first.get_by_test_id("cancel-button").click()
+    expect(_card(page, "a blue circle").filter(has_text="cancelled")).to_have_count(1)
+    page.get_by_role("button", name="Clear ended").click()
+    expect(page.get_by_test_id("task-card")).to_have_count(3)
+
+
+def test_a_running_task_is_paused_resumed_cancelled_and_tried_again(
+    paused: LiveServer, open_page: Callable[..., Page]
+) -> None:
+    prompt = "a yellow ring growing on a black background"
+    paused.submit(prompt=prompt, steps=30)
+    page = open_page(paused.url)
+    _open_queue(page)
+    page.get_by_role("button", name="Resume the queue").click()
+    card = _card(page, prompt)
+    expect(card.get_by_test_id("progress-bar")).to_be_visible()
+    expect(card).to_contain_text("step 3 of 30")
+    card.get_by_role("button", name="Pause this task").click()
+    expect(card.get_by_test_id("task-status")).to_have_text("paused")
+    card.get_by_role("button", name="Resume this task").click()
+    expect(card.get_by_test_id("task-status")).to_have_text("running")
+    card.get_by_test_id("cancel-button").click()
+    expect(card.get_by_test_id("task-status")).to_have_text("cancelled")
+    card.get_by_test_id("retry-button").click()
+    expect(card.get_by_test_id("task-status")).to_have_text("running")
+
+
+def test_the_page_outlives_its_server(live_server: Callable[..., LiveServer], open_page: Callable[..., Page]) -> None:
+    server = live_server(**SLOW)
+    prompt = "a green triangle moving down on a gray background"
+    server.submit(prompt=prompt, steps=20)
+    lost = (
+        "ERR_CONNECTION_REFUSED",
+        "WebSocket connection",
+        "ERR_CONNECTION_RESET",
+        "ERR_EMPTY_RESPONSE",
+        "ERR_ABORTED",
+    )
+    page = open_page(server.url, allowed=lost)
+    _open_queue(page)
+    card = _card(page, prompt)
+    expect(card).to_contain_text("step 2 of 20")
+    port = server.url.rpartition(":")[2]
+    server.kill()
+    expect(page.get_by_test_id("offline-banner")).to_be_visible()
+    server.start(port)
+    expect(page.get_by_test_id("offline-banner")).to_have_count(0)
+    expect(card.get_by_test_id("task-status")).to_have_text("completed")
+    assert server.client.get("/api/v1/queue").json()["total_tasks"] == 1
