@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -255,6 +256,8 @@ def _announced(home: Home, host: str, port: int, instance: str) -> Iterator[None
     except OSError as error:
         raise named(error, f"The home folder {home.root}") from error
     log.info("server.listening", url=url, docs=f"{url}/docs", home=str(home.root))
+    sys.stdout.write(f"Open {url}\n")  # for people; what reads the log finds the line above
+    sys.stdout.flush()
     try:
         yield
     finally:

@@ -298,7 +298,8 @@ def _readable(tasks: list[Task], outputs: dict[str, Output], waiting: Waiting) -
     found = []
     for task in tasks:
         with suppress(TaskUnreadable):
-            found.append(task_info(task, waits_for=waiting.reason(task), output=outputs.get(task.id)))
+            position, reason = waiting.position(task), waiting.reason(task)
+            found.append(task_info(task, queue_position=position, waits_for=reason, output=outputs.get(task.id)))
     return found
 
 

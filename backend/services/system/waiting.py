@@ -48,6 +48,10 @@ class Waiting:
         own = None if task.message == pause else task.message
         return self._general or _later(task) or own or self._no_worker or self._turn(task)
 
+    def position(self, task: Task) -> int | None:
+        """Return its place among the tasks that are ready to run; 1 is next, None = it is not among them."""
+        return self._positions.get(task.id) if task.status is TaskStatus.PENDING else None
+
     def _turn(self, task: Task) -> str:
         ahead = self._positions.get(task.id, 1) - 1
         if not ahead:
