@@ -6,12 +6,13 @@ import { api, data, type Schemas } from "@/http/client";
 import { KEYS } from "@/http/queries";
 import { type LoraChoice, type Model, setDraft, useDraft } from "@/tasks/draft";
 import { IconButton } from "@/ui/button";
-import { SelectField, SliderField } from "@/ui/fields";
+import { SelectField, SliderField, Toggle } from "@/ui/fields";
 
 type Lora = Schemas["LoraInfo"];
 
 export function LoraFields({ model }: { model: Model | undefined }) {
   const chosen = useDraft((draft) => draft.loras);
+  const preset = useDraft((draft) => draft.preset);
   const { data: list } = useQuery({ queryKey: KEYS.loras, queryFn: () => data(api.GET("/api/v1/lora")) });
   const loras = list?.loras ?? [];
   const free = loras.filter((lora) => !chosen.some((one) => one.id === lora.id));
@@ -63,7 +64,12 @@ export function LoraFields({ model }: { model: Model | undefined }) {
                 size="small"
                 icon={X}
                 label={`Remove ${lora?.title ?? one.id}`}
-                onClick={() => setDraft({ loras: chosen.filter((other) => other.id !== one.id) })}
+                onClick={() =>
+                  setDraft({
+                    loras: chosen.filter((other) => other.id !== one.id),
+                    ...(preset === one.id ? { preset: null } : {}),
+                  })
+                }
               />
             </div>
             <SliderField
@@ -82,6 +88,14 @@ export function LoraFields({ model }: { model: Model | undefined }) {
                 step={0.05}
                 value={one.strength_2}
                 onChange={(strength_2) => set(index, { strength_2 })}
+              />
+            )}
+            {lora?.preset && (
+              <Toggle
+                label="Use its own steps and guidance"
+                hint="It was made for few steps; what you set yourself still holds."
+                checked={preset === one.id}
+                onChange={(on) => setDraft({ preset: on ? one.id : null })}
               />
             )}
             {!lora && <p className="text-xs text-danger">The server has no LoRA of this name.</p>}

@@ -53,6 +53,7 @@ class LiveServer:
         self._env = {"WAN22_HOME": str(home), "OMP_NUM_THREADS": "1", "WAN22_THREADS": "1"} | env
         self.log = home.parent / f"{home.name}.log"
         self.url = ""
+        self.client = httpx2.Client()
         self.start()
 
     def start(self, port: str = "0") -> None:
@@ -68,6 +69,7 @@ class LiveServer:
             )
         try:
             self.url = wait_for(self._announced, seconds=START_SECONDS, what="the announcement")
+            self.client.close()  # of the process before
             self.client = httpx2.Client(base_url=self.url, timeout=30.0)
             wait_for(lambda: self._answers(ready), seconds=START_SECONDS, what=ready)
         except BaseException as error:

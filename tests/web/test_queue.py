@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
+from tests.support.browser import PATIENCE_MS
 from tests.support.server import LiveServer, wait_for
 
 #: Slow steps, so that a task can be met in its middle on any machine.
@@ -119,5 +120,6 @@ def test_the_page_outlives_its_server(live_server: Callable[..., LiveServer], op
     expect(page.get_by_test_id("offline-banner")).to_be_visible()
     server.start(port)
     expect(page.get_by_test_id("offline-banner")).to_have_count(0)
-    expect(card.get_by_test_id("task-status")).to_have_text("completed")
+    # Until the lease of the worker that died is over, then a new worker starts.
+    expect(card.get_by_test_id("task-status")).to_have_text("completed", timeout=3 * PATIENCE_MS)
     assert server.client.get("/api/v1/queue").json()["total_tasks"] == 1
