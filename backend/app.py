@@ -16,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from backend import __version__
-from backend.api.gallery import marks, selection, videos
+from backend.api.gallery import imports, marks, selection, videos
 from backend.api.http.addressing import Addressing
 from backend.api.http.content_type import JsonRecognition
 from backend.api.http.errors import install_error_handlers
@@ -69,6 +69,7 @@ _ROUTERS = (
     selection.router,
     marks.router,
     marks.board_routes,
+    imports.router,
     videos.router,
     generation.image_routes,
     model_status.router,

@@ -24,7 +24,7 @@ from backend.commands import loras, queue
 from backend.commands.conformance.suite import conformance
 from backend.commands.console.advice import misused, steps_in_terminal, unforeseen
 from backend.commands.console.terminal import JsonOption, err, out, print_error_json, print_json
-from backend.commands.gallery import list_videos, open_video, remove_videos, show_video
+from backend.commands.gallery import import_clips, list_videos, open_video, remove_videos, show_video
 from backend.commands.generate import extend, generate, redecode
 from backend.commands.models import catalogue as models
 from backend.commands.plan import plan
@@ -138,6 +138,7 @@ app.command("list")(list_videos)
 app.command("show")(show_video)
 app.command("open")(open_video)
 app.command("rm")(remove_videos)
+app.command("import")(import_clips)
 app.command()(plan)
 app.command()(conformance)
 app.add_typer(queue.app, name="queue")

@@ -27,6 +27,7 @@ from backend.services.access.ring import KeyRing
 from backend.services.deletion import VideoDeletion
 from backend.services.downloads.control import DownloadControl
 from backend.services.downloads.runner import downloads_into
+from backend.services.foreign.gallery_import import ClipImport
 from backend.services.generation_service import GenerationService
 from backend.services.media.images import InputStore
 from backend.services.models.availability import ModelAvailability, ModelUsage
@@ -104,7 +105,8 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
     need = ModelUsage(home, tasks, workers, orders, settings.lease_seconds)
     generation = GenerationService(settings, home, tasks, outputs, model_manager, loras, images, forecast)
     deletion = VideoDeletion(settings.trash_days, outputs, marks, generation.prune_inputs)
-    videos = FoundVideos(home, VideoRegister(database))
+    register = VideoRegister(database)
+    videos, clips = FoundVideos(home, register), ClipImport(home, register, outputs, images, loras)
     config_policy, surroundings = stored_policy(config), Surroundings(home)
     key_store, deliveries = KeyStore(database), DeliveryStore(database, home.mark)
     sockets = ConnectionManager(settings, tasks, events, stats)
@@ -151,6 +153,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         inputs=images,
         generation=generation,
         deletion=deletion,
+        clips=clips,
         downloads=downloads,
         orders=orders,
         control=control,
@@ -169,6 +172,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
             generation.prune_inputs,
             deletion.empty_trash,
             Placeholders(home, GalleryListing(database), marks).draw,
+            clips.tidy,
         ),
         videos=videos,
         answers=AnswerStore(database, home.mark),

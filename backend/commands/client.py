@@ -53,6 +53,10 @@ class ServerUnreachable(WanError):
     suggestions = ("Start one with `wan22 serve`.",)
 
 
+#: For a clip to be sent and decoded.
+UPLOAD_SECONDS = 300.0
+
+
 class ApiClient:
     """The API calls of the command line; error answers become exceptions."""
 
@@ -179,6 +183,23 @@ class ApiClient:
     def keep_image(self, image: Path) -> str:
         """Upload an image and return its id. Raises like `submit`."""
         return str(self._post("/api/v1/inputs", {}, {"image": image})["id"])
+
+    def send_clip(self, path: Path, *, keep: bool) -> dict[str, Any]:
+        """Upload a clip, into the gallery where it is to be kept; return what the server says of it.
+
+        Raises:
+            BadSettings: the file cannot be read.
+            WanError: as `call`.
+        """
+        try:
+            with path.open("rb") as file:
+                where = "/api/v1/outputs/import" if keep else "/api/v1/outputs/inspect"
+                answer: dict[str, Any] = self.call(
+                    "POST", where, files={"file": (path.name, file)}, timeout=UPLOAD_SECONDS
+                )
+        except OSError as error:
+            raise BadSettings(f"{path} cannot be read: {error.strerror}") from error
+        return answer
 
     def has_image(self, image_id: str) -> bool:
         """Whether the server has an image with this id.

@@ -1,7 +1,8 @@
-"""`wan22 list`, `show`, `open` and `rm`: the finished videos of a server, or of this home when none runs."""
+"""`wan22 list`, `show`, `open`, `rm` and `import`: the finished videos of a server, or of this home when none runs."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -19,6 +20,7 @@ from backend.commands.console.terminal import (
     OutputOption,
     ServerOption,
     any_server,
+    check_file,
     check_target,
     err,
     out,
@@ -112,6 +114,47 @@ def remove_videos(
         out.print(f"Deleted {names}")
 
 
+def import_clips(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="MP4 clips that were made elsewhere.")],
+    settings: Annotated[
+        bool,
+        typer.Option("--settings", help="Only print the settings in each file; PNG and JPEG pictures are read, too."),
+    ] = False,
+    as_json: JsonOption = False,
+    server: ServerOption = None,
+) -> None:
+    """Put clips into the gallery, and say with which settings they were made."""
+    for path in files:
+        check_file(path, "FILE")
+    answers = []
+    with any_server(server, worker=False) as client:
+        for path in files:
+            answers.append(client.send_clip(path, keep=not settings))
+            if not as_json:
+                _told(path, answers[-1])
+    if as_json:
+        print_json(answers)
+
+
+def _told(path: Path, answer: dict[str, Any]) -> None:
+    """Print what became of one file, and what it says about its settings."""
+    found = answer.get("found", answer)
+    if "video" in answer:
+        what = "is in the gallery" if answer["new"] else "was in the gallery already"
+        out.print(f"{escape(str(path))} {what}: {answer['video']['id']}", highlight=False, soft_wrap=True)
+    else:
+        out.print(f"[bold]{escape(str(path))}[/]", highlight=False, soft_wrap=True)
+    origin = "no settings in it" if found.get("settings") is None else f"settings of {found['origin']}"
+    out.print(f"{origin}{', which make the same clip again' if found['exact'] else ''}", highlight=False)
+    for name, value in (found.get("settings") or {}).items():
+        shown = value if isinstance(value, str) else json.dumps(value)
+        out.print(f"  [bold]{name}[/] {escape(shown)}", highlight=False, soft_wrap=True)
+    for one in found.get("missing") or []:
+        err.print(f"missing: {one['field']} {escape(one['id'])}: {one['message']}", style="yellow", soft_wrap=True)
+    for note in found.get("notes") or []:
+        err.print(f"note: {escape(note)}", style="yellow", soft_wrap=True)
+
+
 def _has_player() -> bool:
     """Whether a program that opens files can be expected here."""
     if sys.platform in ("win32", "darwin"):
@@ -131,6 +174,8 @@ def _size(megabytes: float) -> str:
 
 def _facts(video: dict[str, Any]) -> dict[str, str]:
     made = video["generation_params"]
+    if video.get("imported"):
+        return _imported_facts(video)
     guidance = f"{made['guidance_scale']:g}" + (
         f"/{made['guidance_scale_2']:g}" if made.get("guidance_scale_2") is not None else ""
     )
@@ -146,3 +191,17 @@ def _facts(video: dict[str, Any]) -> dict[str, str]:
     }
     loras = [f"{lora['id']} {lora['outcome']}" for lora in video.get("loras") or []]
     return facts | ({"LoRAs": ", ".join(loras)} if loras else {})
+
+
+def _imported_facts(video: dict[str, Any]) -> dict[str, str]:
+    """Return what is known of a clip that was made elsewhere: the rest is what its file says of itself."""
+    settings = {name: value for name, value in video["generation_params"].items() if name not in ("prompt", "loras")}
+    return {
+        "id": video["id"],
+        "prompt": video["prompt"] or "the file names none",
+        "model": f"{video['model_type']}, as the file says",
+        "picture": f"{video['resolution']}, {video['num_frames']} frames, {video['fps']:g} per second",
+        "settings": ", ".join(f"{name} {value}" for name, value in settings.items()) or "the file names none",
+        "made": f"elsewhere, imported {_local_time(video)}",
+        "file": _size(video["file_size_mb"]),
+    }

@@ -30,14 +30,12 @@ from backend.commands.console.terminal import (
 from backend.core.errors.base import Category, Severity, WanError
 from backend.core.errors.lookups import InputMissing, OutputFileMissing
 from backend.core.errors.surroundings import BadSettings
-from backend.core.record import METADATA_FORMAT, PRODUCT, RunRecord, RunResult
+from backend.core.record import METADATA_FORMAT, PRODUCT, RunRecord, RunResult, body_of
 from backend.core.requests.forms import AFTER_DENOISING, GenerationRequest
 
 if TYPE_CHECKING:
     from backend.commands.client import ApiClient
 
-#: Fields that a repeated request omits: their effect is already in its other fields.
-_LEFT_OUT = {"latents_of", "extends", "preset", "remix_of"}
 _VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".webm", ".avi", ".m4v", ".gif"})
 _NAME_A_VIDEO = ("Give the id of a video, which `wan22 list` shows, or a file that wan22 made.",)
 _ABSENT = "-"
@@ -127,27 +125,6 @@ class Record:
         named = {"image": self.request.image, "end_image": self.request.end_image}
         return {field: image for field, image in named.items() if image is not None}
 
-    def fields(self) -> dict[str, Any]:
-        """Return the API fields that request exactly this video, with nothing left to defaults."""
-        values = {name: value for name, value in self.request.to_json().items() if name not in _LEFT_OUT}
-        del values["width"], values["height"], values["model"], values["image"], values["end_image"]
-        return values | {
-            "model_type": self.request.model,
-            "resolution": self.request.resolution,
-            "image_id": self.request.image,
-            "end_image_id": self.request.end_image,
-            "loras": [
-                {
-                    "id": use.id,
-                    "strength": use.strength,
-                    "strength_2": use.strength_2,
-                    # A single file keeps the expert it was applied to; the files of a pair have their own.
-                    "expert": use.files[0].expert if len(use.files) == 1 else None,
-                }
-                for use in self.request.loras
-            ],
-        }
-
     def factors(self, again: Record) -> list[Factor]:
         """List every factor that determines the frames, in this record and in the other."""
         mine, other = self.run, again.run
@@ -234,7 +211,7 @@ def replay(
     check_file(image, "--image")
     check_file(end_image, "--end-image")
     with any_server(server) as client:
-        fields = record.fields() | _images(client, record, {"image": image, "end_image": end_image})
+        fields = body_of(record.request) | _images(client, record, {"image": image, "end_image": end_image})
         (saved,) = fetch_clips(
             client, client.submit(fields), target, Extras(as_json=as_json and not check, quiet=as_json)
         )

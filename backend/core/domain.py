@@ -276,6 +276,7 @@ class Output:
     created_at: datetime | None = None
     model: str | None = None  #: the model that made it; None = the task's
     mock: str | None = None  #: why it is a mock, which no model made; None = it is none
+    imported: bool = False  #: whether it was made elsewhere and uploaded
     placeholder: bytes | None = None  #: its picture in at most 28 bytes, for `record_output`; not read back
 
     @property

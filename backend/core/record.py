@@ -136,6 +136,13 @@ class RunRecord:
             "result": None if self.result is None else self.result.to_json(),
         }
 
+    def brief(self) -> dict[str, Any]:
+        """Return the values that say what was asked for, and what became of it in a word; a record of its own."""
+        result = {} if self.result is None else {"mock": self.result.mock, "instead_of": self.result.instead_of}
+        names = ("format", "product", "version", "task_id", "request", "model")
+        whole = self.to_json()
+        return {name: whole[name] for name in names} | {"result": {n: v for n, v in result.items() if v is not None}}
+
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> RunRecord:
         """Read the record of any version; absent values become None or empty, and nothing is raised."""
@@ -159,6 +166,32 @@ class RunRecord:
             product=_text(values.get("product")),
             version=_text(values.get("version")),
         )
+
+
+#: Values that a repeated request omits: their effect is already in its other values.
+_LEFT_OUT: Final = {"latents_of", "extends", "preset", "remix_of"}
+
+
+def body_of(request: GenerationRequest) -> dict[str, Any]:
+    """Return the body of a submit that requests exactly this, with nothing left to defaults."""
+    values = {name: value for name, value in request.to_json().items() if name not in _LEFT_OUT}
+    del values["width"], values["height"], values["model"], values["image"], values["end_image"]
+    return values | {
+        "model_type": request.model,
+        "resolution": request.resolution,
+        "image_id": request.image,
+        "end_image_id": request.end_image,
+        "loras": [
+            {
+                "id": use.id,
+                "strength": use.strength,
+                "strength_2": use.strength_2,
+                # A single file keeps the expert it was applied to; the files of a pair have their own.
+                "expert": use.files[0].expert if len(use.files) == 1 else None,
+            }
+            for use in request.loras
+        ],
+    }
 
 
 def _object(value: object) -> dict[str, Any]:

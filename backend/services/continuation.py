@@ -31,6 +31,18 @@ class Extension:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What an extension inherits from the earlier clip; None = nothing."""
+
+    width: int
+    height: int
+    prompt: str
+    model: str
+    fps: float | None = None
+    num_frames: int | None = None
+
+
 class Continuation:
     """Turns finished videos into follow-up requests."""
 
@@ -48,18 +60,18 @@ class Continuation:
         """
         from backend.services.media.video_encoder import last_frame  # loads FFmpeg only when needed
 
-        record = self._record(output_id)
+        before = self._before(output_id)
         if draft.image is not None:
             raise InvalidRequest("The image of an extension is the video's last frame", details={"field": "image"})
         measured = draft.num_frames is not None or draft.seconds is not None
         draft = replace(
             draft,
-            prompt=draft.prompt or record.prompt,
+            prompt=draft.prompt or before.prompt,
             image=self._inputs.keep(last_frame(self._outputs.video_path(output_id))),
-            width=record.width if draft.width is None else draft.width,
-            height=record.height if draft.height is None else draft.height,
-            fps=record.fps if draft.fps is None else draft.fps,
-            num_frames=draft.num_frames if measured else max(record.num_frames, SHORTEST),
+            width=before.width if draft.width is None else draft.width,
+            height=before.height if draft.height is None else draft.height,
+            fps=before.fps if draft.fps is None else draft.fps,
+            num_frames=draft.num_frames if measured else before.num_frames and max(before.num_frames, SHORTEST),
         )
         notes = [f"the clip starts from the last frame of {output_id}"]
         if (links := self._links(output_id)) >= LONG_CHAIN:
@@ -67,7 +79,7 @@ class Continuation:
                 f"this is clip {links + 1} of a chain: colours and shapes drift from clip to clip; starting again "
                 "from a still image looks sharper"
             )
-        return Extension(draft, models_in_force().get(record.model), tuple(notes))
+        return Extension(draft, models_in_force().get(before.model), tuple(notes))
 
     def redecoding(self, output_id: str, *, fps: float | None, crf: int | None) -> GenerationRequest:
         """Return a request that decodes the kept latents of a video again, with different file settings.
@@ -77,7 +89,10 @@ class Continuation:
             LatentsNotKept: its latents were not kept.
             InvalidRequest: a setting is out of range.
         """
-        record = self._record(output_id)
+        output = self._outputs.get(output_id)
+        if output.imported:
+            raise LatentsNotKept
+        record = GenerationRequest.from_json(output.metadata.get("request"))
         source = record.latents_of or output_id
         if not self._home.latents_of(source).is_file():
             raise LatentsNotKept
@@ -89,8 +104,13 @@ class Continuation:
             crf=record.crf if crf is None else check_crf(crf),
         )
 
-    def _record(self, output_id: str) -> GenerationRequest:
-        return GenerationRequest.from_json(self._outputs.get(output_id).metadata.get("request"))
+    def _before(self, output_id: str) -> _Before:
+        output = self._outputs.get(output_id)
+        if output.imported:  # made by whatever; length and frame rate are the model's own
+            request = output.metadata.get("request") or {}
+            return _Before(output.width, output.height, str(request.get("prompt", "")), str(request.get("model", "")))
+        record = GenerationRequest.from_json(output.metadata.get("request"))
+        return _Before(record.width, record.height, record.prompt, record.model, record.fps, record.num_frames)
 
     def _links(self, output_id: str) -> int:
         """Count the clips of the chain that ends here, inclusive; a deleted clip ends the count."""

@@ -133,6 +133,11 @@ def to_event(row: Row[Any]) -> TaskEvent:
     )
 
 
+def _is_mock(record: dict[str, Any]) -> bool:
+    result = record.get("result")
+    return isinstance(result, dict) and result.get("mock") is not None
+
+
 def _mock_reason(record: dict[str, Any]) -> str:
     result = record.get("result")
     return str(result.get("mock")) if isinstance(result, dict) else "the record does not say"
@@ -155,5 +160,6 @@ def to_output(row: Row[Any]) -> Output:
         metadata=record,
         created_at=moment(row.created_at),
         model=row.model,
-        mock=None if row.model is not None else _mock_reason(record),
+        mock=None if row.model is not None or (row.imported and not _is_mock(record)) else _mock_reason(record),
+        imported=row.imported,
     )

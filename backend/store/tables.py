@@ -121,6 +121,9 @@ tasks = Table(
     sqlite_autoincrement=True,
 )
 
+#: Tasks that stand for imported clips: nothing was ever done for them, so they are in no queue and no statistics.
+IMPORTED = (tasks.c.status == TaskStatus.COMPLETED) & (tasks.c.attempt == 0)
+
 #: While a row is here, no worker in its scope claims a task.
 holds = Table(
     "holds",
@@ -164,7 +167,8 @@ outputs = Table(
     Column("warnings", JSON, nullable=False),
     Column("metadata", JSON, nullable=False),
     Column("created_at", Double, nullable=False),
-    Column("model", String(64)),  # that made it; null for a mock
+    Column("model", String(64)),  # that made it; null for a mock and an imported clip
+    Column("imported", Boolean, nullable=False, server_default=false()),
     Index("outputs_newest", "created_at"),
 )
 

@@ -64,7 +64,7 @@ _LOOKED_AT: Final = 1000
 #: Tasks that stand for a video: not yet finished ones in the queue view, and all with a video outside the trash.
 _VIDEOS: Final = or_(
     tasks.c.deleted_at.is_(None) & (tasks.c.status != TaskStatus.COMPLETED),
-    exists().where(gallery.c.task_id == tasks.c.id, gallery.c.trashed_at.is_(None)),
+    exists().where(gallery.c.task_id == tasks.c.id, gallery.c.trashed_at.is_(None), ~gallery.c.imported),
 )
 #: Stand beside the states in what `tally` reads.
 _NEWEST_EVENT, _REMOVED_EVENT = "newest event", "removed event"

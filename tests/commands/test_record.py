@@ -12,7 +12,7 @@ import pytest
 from backend.api.tasks.body import SubmitBody
 from backend.commands.replay import NoRecord, Record, named_video
 from backend.core.errors.surroundings import BadSettings
-from backend.core.record import RunRecord
+from backend.core.record import RunRecord, body_of
 from backend.core.requests.forms import Fit, GenerationRequest, LoraFileRef, LoraUse, OnLoraFailure, Scheduler
 from backend.services.media.video_encoder import VideoEncoder
 from tests.commands.support import invoke, with_record
@@ -81,7 +81,7 @@ def changed(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[str, 
 
 
 def test_the_api_understands_every_value_of_the_record() -> None:
-    wish = Record(REQUEST, RunRecord.from_json(record())).fields()
+    wish = body_of(REQUEST)
     body = SubmitBody.model_validate({key: value for key, value in wish.items() if value is not None})
     assert (body.model_type, body.resolution) == ("I2V-A14B", "160x128")
     assert (body.image_id, body.end_image_id) == ("a" * 64, "b" * 64)
@@ -113,7 +113,7 @@ def test_an_older_record_has_no_hash_and_its_gaps_have_defaults(tmp_path: Path) 
     read = Record.read(write(tmp_path / "clip.mp4", old))
     assert read.frames_sha256 is None
     assert (read.request.image, read.request.loras, read.request.crf) == (None, (), 17)
-    assert read.fields()["loras"] == []
+    assert body_of(read.request)["loras"] == []
 
 
 def test_files_without_a_record_of_ours_are_named(tmp_path: Path) -> None:

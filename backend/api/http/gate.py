@@ -38,7 +38,7 @@ from backend.services.media.images import IMAGE_TOO_LARGE
 
 MAX_BODY_BYTES = 1024**2
 MAX_FORM_BYTES = 25 * 1024**2
-#: The largest accepted LoRA file plus the form around it.
+#: The largest accepted LoRA file or clip plus the form around it.
 MAX_UPLOAD_BYTES = 501 * 1024**2
 #: A video that comes back to be extended, plus the form around it.
 MAX_VIDEO_BYTES = 101 * 1024**2
@@ -50,7 +50,9 @@ GENERATE_PATH = "/api/v1/generate"
 IMAGE_PATHS = frozenset(
     {"/api/v1/generation/submit", "/generation/submit", "/api/v1/generation/estimate", GENERATE_PATH}
 )
-UPLOAD_PATHS = frozenset({"/api/v1/lora/upload", "/lora/upload"})
+UPLOAD_PATHS = frozenset(
+    prefix + path for prefix in ("/api/v1", "") for path in ("/lora/upload", "/outputs/inspect", "/outputs/import")
+)
 READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 #: Answered under any host name: a probe uses the address it was given, and learns nothing here.
 PROBES = frozenset({"/live", "/ready"})

@@ -11,7 +11,7 @@ import time
 from fastapi import Request
 
 from backend import __version__
-from backend.api.gallery import marks, selection, videos
+from backend.api.gallery import imports, marks, selection, videos
 from backend.api.http.deps import ServicesDep
 from backend.api.http.routing import Routes
 from backend.api.loras import routes as lora
@@ -23,6 +23,7 @@ router.include_router(control.router)
 router.include_router(queue.router)
 router.include_router(selection.router)
 router.include_router(marks.router)
+router.include_router(imports.router)
 router.include_router(videos.router)
 router.include_router(lora.router)
 router.include_router(prompts.router)

@@ -225,7 +225,7 @@ class OutputChange(BaseModel):
     """What was done to one finished video; only the marks that changed are there."""
 
     output_id: str
-    change: Literal["trashed", "restored", "deleted", "marked"]
+    change: Literal["trashed", "restored", "deleted", "marked", "imported"]
     favourite: bool | None = None
     board_id: str | None = Field(None, description="Id of its board; null = it was taken off")
     tags_changed: bool | None = None

@@ -95,6 +95,13 @@ class LoraIncompatible(InvalidRequest):
     suggestions = ("Choose a LoRA for this model, or the model that it was trained for.",)
 
 
+class ClipRefused(InvalidRequest):
+    """The file is no clip that is read here."""
+
+    code = "clip_refused"
+    suggestions = ("Send an MP4 with H.264, H.265, AV1 or VP9; `ffmpeg -i FILE -c:v libx264 clip.mp4` writes one.",)
+
+
 class DoesNotFit(InvalidRequest):
     """The request does not fit on this machine."""
 

@@ -17,7 +17,7 @@ from backend.core.errors.lookups import OutputFileMissing
 from backend.core.errors.requests import InvalidRequest
 from backend.core.errors.surroundings import BadSettings
 from backend.core.files import replacing, storage_errors
-from backend.services.media.video_encoder import Pixels, VideoEncoder, read_frames, read_metadata, source_of
+from backend.services.media.video_encoder import Pixels, VideoEncoder, open_video, read_frames, read_metadata
 
 #: Longest side of an enlarged picture in pixels; H.264 level 5.2, which browsers decode, allows 4096.
 MAX_SIDE = 4096
@@ -101,7 +101,7 @@ def frame_rate(path: Path) -> float:
         OutputFileMissing: the file is no video.
     """
     try:
-        with av.open(source_of(path)) as container:
+        with open_video(path) as container:
             rate = container.streams.video[0].average_rate
     except (av.FFmpegError, OSError, IndexError) as error:
         raise OutputFileMissing(f"The video {path.name} cannot be read") from error

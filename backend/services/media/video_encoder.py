@@ -1,12 +1,11 @@
 """Encodes frames to an H.264 MP4 that any browser plays, with its full history embedded, and reads videos back.
 
 Encoding runs in its own thread, to overlap with decoding latents; equal frames and metadata give equal bytes.
-Writes to the given path without choosing a final name, and reads any video FFmpeg supports; knows nothing about tasks.
+Writes to the given path without choosing a final name, and reads videos of the usual kinds; knows nothing about tasks.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import queue
@@ -23,7 +22,6 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation
-from PIL import Image
 
 from backend.core.errors.base import WanError
 from backend.core.errors.generation import EncodingFailed
@@ -45,10 +43,16 @@ _SCALING_THREADS = 1
 #: Queue length in chunks of frames; more would only hold memory.
 _WAITING_CHUNKS = 2
 _POLL_SECONDS = 0.1
-_THUMBNAIL_SIDE = 512
-_THUMBNAIL_QUALITY = 88
 #: Exact rounding and all chroma samples: saturated colours survive within three levels.
 _SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
+
+#: FFmpeg reads hundreds of formats, some with known faults; a file chooses none of them by its content.
+_READING = {
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,gif",
+    "codec_whitelist": "h264,hevc,libdav1d,av1,vp9,gif",
+    "protocol_whitelist": "file",
+    "enable_drefs": "0",
+}
 
 Frames = npt.NDArray[np.uint8]
 Pixels = npt.NDArray[np.uint8]
@@ -211,13 +215,22 @@ class VideoEncoder:
         self._written = True
 
 
+def open_video(path: Path) -> Any:
+    """Open a video for reading; a context manager. Only the containers and codecs of clips are read, from files alone.
+
+    Raises:
+        av.FFmpegError, OSError, ValueError: it is none, or another.
+    """
+    return av.open(source_of(path), options=_READING, metadata_errors="replace")
+
+
 def read_metadata(path: Path) -> dict[str, Any] | None:
     """Return the JSON record inside a video, or None if it has none.
 
     Other containers change the case of a tag's name (Matroska writes capitals) or move it to a stream.
     """
     try:
-        with av.open(source_of(path), metadata_errors="replace") as container:
+        with open_video(path) as container:
             places = (container.metadata, *(stream.metadata for stream in container.streams))
             tags = [value for tags in places for name, value in tags.items() if name.lower() == METADATA_KEY]
     except (av.FFmpegError, OSError, ValueError):
@@ -235,15 +248,6 @@ def source_of(path: Path) -> str:
     return str(path.absolute())
 
 
-def thumbnail(frame: Frames) -> bytes:
-    """Encode one RGB frame [H, W, 3] as a JPEG of at most 512 pixels on its long side."""
-    image = Image.fromarray(frame)
-    image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=_THUMBNAIL_QUALITY)
-    return buffer.getvalue()
-
-
 def read_frames(path: Path) -> Iterator[Pixels]:
     """Yield the frames of a video in order, uint8 RGB [height, width, 3].
 
@@ -251,7 +255,7 @@ def read_frames(path: Path) -> Iterator[Pixels]:
         OutputFileMissing: the file is gone or not a video.
     """
     try:
-        with av.open(source_of(path), metadata_errors="replace") as container:
+        with open_video(path) as container:
             for frame in container.decode(video=0):
                 yield frame.to_ndarray(format="rgb24")
     except (av.FFmpegError, OSError, IndexError) as error:

@@ -24,7 +24,8 @@ from backend.engine.frames.sentinel import ClipSentinel
 from backend.engine.loading.pipeline_loader import WanComponents, library_versions
 from backend.engine.state.kept_latents import KeptLatents, write_latents
 from backend.models.folder.vocabulary import unknown_words
-from backend.services.media.video_encoder import VideoEncoder, thumbnail
+from backend.services.media.poster import thumbnail
+from backend.services.media.video_encoder import VideoEncoder
 from backend.services.run.files import AttemptFiles
 from backend.services.run.memory_watch import RunMemory
 from backend.services.run.out_of_memory import Rungs
@@ -101,7 +102,7 @@ class ClipWriter:
         written = clip.rungs.until_done(write, clip.components, MemoryUse.DECODE, Stage.POST_PROCESSING)
         size_bytes, sha256 = _measure(self._files.part)
         kept = KeptLatents(clip.latents, written.weights_sha256, clip.loras)
-        self._put_in_place(kept, clip.components, written.decoded.still)
+        self._put_in_place(kept, clip.components, written)
         return Output(
             task_id=self._task_id,
             filename=self._files.video.name,
@@ -201,10 +202,10 @@ class ClipWriter:
             raise ValueError("the decoder yields at least one chunk")
         return _Decoded(frames, content.hexdigest(), still)
 
-    def _put_in_place(self, kept: KeptLatents, components: WanComponents, still: Frames) -> None:
+    def _put_in_place(self, kept: KeptLatents, components: WanComponents, written: _Written) -> None:
         # The last moment at which the run can be stopped.
         self._report.update(Stage.SAVING, "Putting the video in place")
-        self._files.write_thumbnail(thumbnail(still))
+        self._files.write_thumbnail(thumbnail(written.decoded.still, written.record))
         if self._request.keep_latents:
             self._files.write_latents(lambda part: write_latents(part, kept, components, self._request))
         fault_point("output.before_rename")

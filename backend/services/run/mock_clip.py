@@ -19,7 +19,8 @@ from backend.core.files import storage_errors
 from backend.core.paths import Home
 from backend.core.record import RunRecord, RunResult
 from backend.core.requests.forms import GenerationRequest
-from backend.services.media.video_encoder import Pixels, VideoEncoder, thumbnail
+from backend.services.media.poster import thumbnail
+from backend.services.media.video_encoder import Pixels, VideoEncoder
 from backend.services.run.files import AttemptFiles
 from backend.services.run.report import Report
 
@@ -89,7 +90,7 @@ class MockClip:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             size_bytes = files.part.stat().st_size
             report(_progress(Stage.SAVING, 99.0, f"{MARK}: putting the clip in place"))
-            files.write_thumbnail(thumbnail(frames[len(frames) // 2]))
+            files.write_thumbnail(thumbnail(frames[len(frames) // 2], record))
             files.publish()
         return Output(
             task_id=task_id,

@@ -26,6 +26,7 @@ from backend.services.access.ring import KeyRing
 from backend.services.deletion import VideoDeletion
 from backend.services.downloads.control import DownloadControl
 from backend.services.downloads.runner import ModelDownloads
+from backend.services.foreign.gallery_import import ClipImport
 from backend.services.generation_service import GenerationService
 from backend.services.media.images import InputStore
 from backend.services.models.availability import ModelUsage
@@ -133,6 +134,7 @@ class Services:
     inputs: InputStore
     generation: GenerationService
     deletion: VideoDeletion
+    clips: ClipImport
     downloads: ModelDownloads
     orders: DownloadOrders
     control: DownloadControl

@@ -87,13 +87,16 @@ class FoundVideos:
 
     def _draw(self, video: Path, output: Output) -> None:
         """Write the still picture, from the middle of the clip as ever, where there is none."""
-        from backend.services.media.video_encoder import read_frames, thumbnail
+        from backend.services.media.poster import thumbnail
+        from backend.services.media.video_encoder import read_frames
 
         path = self._home.thumbnail_of(output.task_id)
         if path.exists():
             return
         try:
-            picture = thumbnail(next(islice(read_frames(video), output.num_frames // 2, None)))
+            picture = thumbnail(
+                next(islice(read_frames(video), output.num_frames // 2, None)), RunRecord.from_json(output.metadata)
+            )
             with replacing(path, durable=False) as part:
                 part.write_bytes(picture)
         except (OutputFileMissing, OSError, StopIteration) as error:

@@ -67,6 +67,7 @@ class Janitor:
         prune_images: Callable[[], int],
         empty_trash: Callable[[float, Callable[[], bool]], int],
         draw_placeholders: Callable[[Callable[[], bool]], int],
+        tidy_imports: Callable[[float], int],
     ) -> None:
         self._settings = settings
         self._home = home
@@ -76,6 +77,7 @@ class Janitor:
         self._prune_images = prune_images
         self._empty_trash = empty_trash
         self._draw_placeholders = draw_placeholders
+        self._tidy_imports = tidy_imports
         self._retention = Retention(database)
         self._thread = Repeating("janitor", self.sweep, settings.janitor_seconds)
         self._stopping = self._thread.stopping.is_set
@@ -87,6 +89,7 @@ class Janitor:
     def start(self) -> None:
         """Adopt unknown videos, before a worker can mistake them for leftovers; then start the thread."""
         try:
+            self._tidy_imports(0.0)  # nothing is imported yet: all that is there was left by a killed server
             self._videos.adopt(self._stopping)
         finally:
             self._thread.start()
@@ -164,7 +167,7 @@ class Janitor:
             log.error("database.row_unreadable", row=row)
 
     def _clear_files(self) -> int:
-        cleared = 0
+        cleared = self._tidy_imports(_HOUR)
         for path in (*self._parts(), *self._working_folders()):
             log.info("janitor.file_deleted", folder=path.parent.name, name=path.name)
             if path.is_dir():

@@ -21,7 +21,7 @@ from backend.store.access.ownership import of_own_task
 from backend.store.engine import Database
 from backend.store.gallery.marks import give_up, note_deleted
 from backend.store.rows import moment, readable, to_output
-from backend.store.tables import database_now, gallery, outputs, tasks
+from backend.store.tables import IMPORTED, database_now, gallery, outputs, tasks
 
 _DAY_SECONDS = 86_400.0
 _TRASHED = exists().where(gallery.c.task_id == outputs.c.task_id, gallery.c.trashed_at.is_not(None))
@@ -223,7 +223,7 @@ class UsageStore:
                     func.max(tasks.c.completed_at),
                 )
                 .outerjoin(outputs, outputs.c.task_id == tasks.c.id)
-                .where(tasks.c.status.in_(TERMINAL), tasks.c.completed_at >= since)
+                .where(tasks.c.status.in_(TERMINAL), tasks.c.completed_at >= since, ~IMPORTED)
                 .group_by(tasks.c.model)
             )
             rows = connection.execute(query).all()

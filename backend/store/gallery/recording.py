@@ -33,8 +33,6 @@ def record_output(
     task: Row[Any],
     output: Output,
     created_at: ColumnElement[float] | float,
-    *,
-    imported: bool = False,
 ) -> None:
     """Insert the rows of a finished video; `task` is the row of its task."""
     model = output.model or task.model
@@ -42,7 +40,9 @@ def record_output(
         task_id=output.task_id,
         metadata=output.metadata,
         created_at=created_at,
-        model=None if output.mock is not None else model,
+        # What was made elsewhere says nothing about how this machine works.
+        model=None if output.mock is not None or output.imported else model,
+        imported=output.imported,
         **figures_of(output),
     )
     # The clock is read once, so that both rows have one time.
@@ -56,7 +56,7 @@ def record_output(
             created_at=moment,
             model=model,
             mock=output.mock is not None,
-            imported=imported,
+            imported=output.imported,
             seconds=output.num_frames / output.fps if output.fps > 0 else 0.0,
             size_bytes=output.size_bytes,
             placeholder=output.placeholder,

@@ -13,7 +13,7 @@ from backend.core.domain import TERMINAL, Output, Task, TaskStatus
 from backend.store.access.ownership import own_tasks
 from backend.store.engine import Database
 from backend.store.rows import moment, readable, to_output, to_task
-from backend.store.tables import database_now, outputs, tasks
+from backend.store.tables import IMPORTED, database_now, outputs, tasks
 
 _HOUR_SECONDS: Final = 3600.0
 
@@ -61,7 +61,7 @@ class EndedTasks:
         with self._database.read() as connection:
             now = float(connection.execute(select(database_now())).scalar_one())
             start = now - hours * _HOUR_SECONDS
-            ended = tasks.c.status.in_(TERMINAL) & (tasks.c.completed_at > start) & own_tasks()
+            ended = tasks.c.status.in_(TERMINAL) & (tasks.c.completed_at > start) & own_tasks() & ~IMPORTED
             query = select(tasks).where(ended).order_by(tasks.c.completed_at.desc(), tasks.c.number.desc())
             found = readable(connection.execute(query.limit(most)).all(), to_task)
             total = select(func.count()).select_from(tasks).where(ended)

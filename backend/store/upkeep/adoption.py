@@ -1,4 +1,4 @@
-"""Records finished videos that the database does not know: after a restoration, or when an outputs folder was moved.
+"""Records videos that no worker of this database finished: after a restoration, from a moved folder, or imported.
 
 What they need stands in the file itself, and is given by the caller.
 """
@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import secrets
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
+from backend.core.access.caller import current_caller
 from backend.core.domain import EventType, Output, TaskStatus
 from backend.core.requests.forms import GenerationRequest
 from backend.store.engine import Database
 from backend.store.gallery.recording import figures_of, record_output
+from backend.store.rows import storable
 from backend.store.tables import database_now, outputs, tasks
-from backend.store.transition import append, apply
+from backend.store.transition import append, append_all, apply
 
 
 class VideoRegister:
@@ -56,6 +58,48 @@ class VideoRegister:
             task = connection.execute(select(tasks).where(tasks.c.id == output.task_id)).one()
             record_output(connection, task, output, made_at)
         return True
+
+    def add_imported(self, output: Output, *, prompt: str) -> None:
+        """Record a clip that was made elsewhere, for the current caller, with a task that is in no queue.
+
+        Raises:
+            StoreFailed: nothing was recorded.
+        """
+        now = database_now()
+        with self._database.begin() as connection:
+            connection.execute(
+                insert(tasks).values(
+                    id=output.task_id,
+                    status=TaskStatus.COMPLETED,
+                    model=output.model or "",
+                    request={"prompt": storable(prompt)},
+                    adjustments=[],
+                    priority=0,
+                    attempt=0,
+                    max_attempts=1,
+                    fingerprint=output.sha256,
+                    created_at=now,
+                    completed_at=now,
+                    deleted_at=now,
+                    progress=1.0,
+                    last_event=0,
+                    owner=current_caller().key_id,
+                )
+            )
+            task = connection.execute(select(tasks).where(tasks.c.id == output.task_id)).one()
+            record_output(connection, task, output, now)
+            append_all(connection, [output.task_id], EventType.OUTPUT_CHANGED, {"change": "imported"})
+
+    def forget_imported(self, task_id: str) -> None:
+        """Take back what `add_imported` recorded, because its file could not be put in its place."""
+        with self._database.begin() as connection:
+            connection.execute(delete(outputs).where(outputs.c.task_id == task_id, outputs.c.imported))
+
+    def is_imported(self, task_id: str) -> bool:
+        """Whether a clip with this id was recorded as imported, by whomever."""
+        with self._database.read() as connection:
+            known = select(outputs.c.task_id).where(outputs.c.task_id == task_id, outputs.c.imported)
+            return connection.execute(known).first() is not None
 
 
 def _insert_task(connection: Connection, request: GenerationRequest, output: Output, made_at: float) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Engine, NullPool, Row, Table, create_engine, select
 from sqlalchemy.exc import DBAPIError
 
-from backend.core.domain import Task
+from backend.core.domain import Task, TaskStatus
 from backend.core.errors.generation import TaskUnreadable
 from backend.core.errors.surroundings import StoreUnavailable
 from backend.core.requests.forms import GenerationRequest
@@ -96,5 +96,6 @@ def _shown(value: object) -> str:
 
 
 def _task(row: Row[Any]) -> Task:
-    GenerationRequest.from_json(row.request)
+    if row.attempt or row.status != TaskStatus.COMPLETED:  # nobody asked for an imported clip
+        GenerationRequest.from_json(row.request)
     return to_task(row)

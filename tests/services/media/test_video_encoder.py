@@ -18,7 +18,8 @@ from PIL import Image
 
 from backend.core.errors.generation import EncodingFailed
 from backend.core.errors.surroundings import StorageFull
-from backend.services.media.video_encoder import VideoEncoder, read_metadata, thumbnail
+from backend.services.media.poster import thumbnail
+from backend.services.media.video_encoder import VideoEncoder, read_metadata
 
 #: The colours of the moving shapes and of their backgrounds.
 COLOURS = [

@@ -20,6 +20,8 @@ from backend.core.record import RunRecord, RunResult
 from backend.core.requests.forms import GenerationRequest, RequestDraft
 from backend.core.requests.rules import resolve_request
 from backend.core.settings import Settings, load_settings
+from backend.models.lora.library import LoraLibrary
+from backend.services.foreign.gallery_import import ClipImport
 from backend.services.media.images import InputStore
 from backend.services.media.placeholder import placeholder_of
 from backend.services.media.video_encoder import VideoEncoder
@@ -55,7 +57,8 @@ class Keeper:
         self.videos = FoundVideos(self.home, VideoRegister(self.database))
         self.gallery = GalleryListing(self.database)
         draw = Placeholders(self.home, self.gallery, GalleryMarks(self.database)).draw
-        work = self._prune, self._empty, draw
+        clips = ClipImport(self.home, VideoRegister(self.database), self.outputs, self.images, LoraLibrary(self.home))
+        work = self._prune, self._empty, draw, clips.tidy
         self.janitor = Janitor(self.settings, self.home, self.database, self.tasks, self.videos, *work)
 
     def _empty(self, days: float, stopping: Callable[[], bool]) -> int:

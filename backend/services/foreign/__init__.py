@@ -1,0 +1,1 @@
+"""Clips and pictures that were made elsewhere: read by a confined process, interpreted, and imported."""
