@@ -48,7 +48,7 @@ from backend.services.planning.forecast import Forecast, Span
 from backend.services.webhooks.signing import check_webhook
 from backend.store.control import WAITING
 from backend.store.gallery.outputs import OutputStore
-from backend.store.tasks import TaskStore
+from backend.store.tasks import FAR, TaskStore
 
 log = structlog.get_logger(__name__)
 
@@ -380,7 +380,7 @@ class GenerationService:
         choice = prepared.choice
         with self._supply.hold(choice.spec):
             prepared, fetch = self._admitted(prepared)
-            tasks = self._tasks.insert_all(
+            queued = self._tasks.insert_all(
                 [(new_task_id(), request) for request in prepared.requests],
                 adjustments=prepared.notes,
                 priority=prepared.draft.priority,
@@ -391,10 +391,10 @@ class GenerationService:
                 webhook=prepared.draft.webhook,
                 keep_prompts=self._settings.keep_prompts,
             )
-        position, until_done = self._outlook(tasks[0].id)
+        position, until_done = self._outlook(queued.tasks[0].id, queued.position)
         # Earlier videos do not predict the speed of the network.
         known = until_done if fetch is None else None
-        return Submission(tuple(tasks), choice.spec.id, choice.reasons, position, known, fetch)
+        return Submission(tuple(queued.tasks), choice.spec.id, choice.reasons, position, known, fetch)
 
     def _admitted(self, prepared: Prepared) -> tuple[Prepared, FetchFirst | None]:
         """Return what is queued, and what has to be downloaded first.
@@ -421,10 +421,15 @@ class GenerationService:
             return replace(prepared, notes=(*prepared.notes, note)), None
         return prepared, fetch
 
-    def _outlook(self, task_id: str) -> tuple[int | None, Span | None]:
-        """Return position and time until done of a task that is queued; None for what cannot be told."""
+    def _outlook(self, task_id: str, position: int | None = None) -> tuple[int | None, Span | None]:
+        """Return position and time until done of a task that is queued; None for what cannot be told.
+
+        The given position is that of a moment ago: to count again would read the whole queue once more.
+        """
         try:
-            return self._tasks.queue_position(task_id), self._forecast.until_done(self._tasks.up_to(task_id))
+            position = self._tasks.queue_position(task_id) if position is None else position
+            before = self._tasks.up_to(task_id) if position is not None and position <= FAR else []
+            return position, self._forecast.until_done(before)
         except Exception:  # the task is on disk: an error now would make its client queue it a second time
             log.exception("submit.outlook_unknown", task_id=task_id)
             return None, None

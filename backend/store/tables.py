@@ -124,6 +124,15 @@ tasks = Table(
 #: Tasks that stand for imported clips: nothing was ever done for them, so they are in no queue and no statistics.
 IMPORTED = (tasks.c.status == TaskStatus.COMPLETED) & (tasks.c.attempt == 0)
 
+#: The number of tasks in the queue view; triggers keep it, as they do `gallery_totals`.
+task_totals = Table(
+    "task_totals",
+    metadata,
+    Column("owner", String(16), primary_key=True),  # empty = the operator
+    Column("status", String(16), primary_key=True),
+    Column("tasks", BigInteger, nullable=False),
+)
+
 #: While a row is here, no worker in its scope claims a task.
 holds = Table(
     "holds",
@@ -214,6 +223,15 @@ gallery = Table(
             ("gallery_undrawn", ("number",), "placeholder IS NULL"),
         )
     ),
+)
+
+#: The number and the bytes of the videos in the gallery, without its trash.
+gallery_totals = Table(
+    "gallery_totals",
+    metadata,
+    Column("owner", String(16), primary_key=True),  # empty = the operator
+    Column("videos", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
 )
 
 gallery_tags = Table(

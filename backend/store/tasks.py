@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Sequence, Set
+from dataclasses import dataclass
 from typing import Any, Final, NotRequired, TypedDict, Unpack
 
 from sqlalchemy import (
@@ -34,6 +35,7 @@ from backend.core.requests.forms import GenerationRequest
 from backend.core.requests.rules import MAX_VARIATIONS
 from backend.core.requests.webhooks import Webhook
 from backend.store.access.ownership import key_of_caller, own_tasks
+from backend.store.access.totals import of_states
 from backend.store.access.usage import refuse_beyond_limits
 from backend.store.clients.outbox import subscribe
 from backend.store.control import WAITING, QueueControl
@@ -68,9 +70,19 @@ _VIDEOS: Final = or_(
 )
 #: Stand beside the states in what `tally` reads.
 _NEWEST_EVENT, _REMOVED_EVENT = "newest event", "removed event"
+#: Positions beyond which nobody reads all that runs before: what is days away is not worth it.
+FAR: Final = 200
 #: In the class below, `list` is a method.
 TaskIds = list[str]
 TaskList = list[Task]
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The tasks of one submission."""
+
+    tasks: TaskList
+    position: int | None = None  #: `queue_position` of the first one when it was queued; None = it was not queued now
 
 
 class HowQueued(TypedDict):
@@ -91,9 +103,9 @@ class TaskStore(QueueControl):
 
     def insert(self, task_id: str, request: GenerationRequest, **how: Unpack[HowQueued]) -> Task:
         """Queue one new task; as `insert_all`."""
-        return self.insert_all([(task_id, request)], **how)[0]
+        return self.insert_all([(task_id, request)], **how).tasks[0]
 
-    def insert_all(self, new: Sequence[tuple[str, GenerationRequest]], **how: Unpack[HowQueued]) -> TaskList:
+    def insert_all(self, new: Sequence[tuple[str, GenerationRequest]], **how: Unpack[HowQueued]) -> Queued:
         """Queue new tasks, given as id and request, in one transaction; they are on disk when this returns.
 
         When the idempotency key is in use by an equal request (same `fingerprint`), the tasks of that request are
@@ -110,18 +122,18 @@ class TaskStore(QueueControl):
         keys = [key if key is None or index == 0 else f"{key} {index + 1}" for index in range(len(new))]
         with self._database.begin() as connection:
             if key is None and how.get("repeated") and (first := _first_attempt(connection, len(new), how)):
-                return first
+                return Queued(first)
             known = [None if one is None else _with_key(connection, one, how["fingerprint"]) for one in keys]
             refuse_beyond_limits(connection, known.count(None))
             made = [
-                row or _insert(connection, task_id, request, own_key, how)
+                (row, None) if row else _insert(connection, task_id, request, own_key, how)
                 for row, own_key, (task_id, request) in zip(known, keys, new, strict=True)
             ]
             if known[:1] == [None]:  # variations are one use
                 remember_prompt(connection, new[0][1], how.get("keep_prompts", 0))
             fault_point("submit.before_commit")
         fault_point("submit.after_commit")
-        return [to_task(row) for row in made]
+        return Queued([to_task(row) for row, _ in made], made[0][1])
 
     def with_key(self, key: str, fingerprint: str) -> TaskList:
         """Return the tasks that a call with this key has queued; empty while the key is free.
@@ -236,12 +248,10 @@ class TaskStore(QueueControl):
         One statement is one snapshot on both databases: the counts include every event up to this id and none
         after it.
         """
-        seen = tasks.c.deleted_at.is_(None) & own_tasks()
-        states = select(tasks.c.status, func.count()).where(seen).group_by(tasks.c.status)
         newest = select(literal(_NEWEST_EVENT), func.coalesce(func.max(events.c.id), 0))
         removed = select(literal(_REMOVED_EVENT), func.coalesce(func.max(removed_events.c.upto), 0))
         with self._database.read() as connection:
-            found = {row[0]: row[1] for row in connection.execute(union_all(states, newest, removed))}
+            found = {row[0]: row[1] for row in connection.execute(union_all(of_states(), newest, removed))}
         return {status: found.get(status, 0) for status in TaskStatus}, max(found[_NEWEST_EVENT], found[_REMOVED_EVENT])
 
     def queue_position(self, task_id: str) -> int | None:
@@ -258,11 +268,11 @@ class TaskStore(QueueControl):
         with self._database.read() as connection:
             return positions(connection, task_ids) if task_ids else {}
 
-    def up_to(self, task_id: str, limit: int = 200) -> TaskList:
+    def up_to(self, task_id: str, limit: int = FAR) -> TaskList:
         """Return the running tasks, the tasks that run before this one in queue order, and this one.
 
         Empty when this task is not ready to run, or has left the queue view. Empty, too, when there are more than
-        `limit` tasks: what is days away is not worth reading the whole queue for.
+        `limit` tasks.
         """
         with self._database.read() as connection:
             row = find(connection, task_id)
@@ -406,7 +416,8 @@ def _first_attempt(connection: Connection, count: int, how: HowQueued) -> TaskLi
 
 def _insert(
     connection: Connection, task_id: str, request: GenerationRequest, key: str | None, how: HowQueued
-) -> Row[Any]:
+) -> tuple[Row[Any], int | None]:
+    """Queue a task; return its row and its position."""
     connection.execute(
         insert(tasks).values(
             id=task_id,
@@ -428,5 +439,6 @@ def _insert(
     subscribe(connection, task_id, how.get("webhook"))
     data = {"model": request.model, "prompt": request.prompt, "resolution": request.resolution}
     row = visible(connection, task_id)
-    append(connection, row, EventType.SUBMITTED, data | {"position": position(connection, row)})
-    return row
+    place = position(connection, row)
+    append(connection, row, EventType.SUBMITTED, data | {"position": place})
+    return row, place

@@ -7,6 +7,7 @@ change unless they are retried, and the event log has no gaps.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import pytest
@@ -19,6 +20,7 @@ from backend.core.domain import TERMINAL, Priority, StopRequest, Task, TaskEvent
 from backend.core.errors.generation import GenerationFailed
 from backend.core.errors.interruptions import LeaseLost
 from backend.core.errors.lookups import StateConflict, TaskNotFound
+from backend.store.access.totals import recount
 from backend.store.download_orders import DownloadOrders
 from backend.store.engine import Database
 from backend.store.events import EventLog
@@ -333,6 +335,11 @@ class QueueMachine(RuleBasedStateMachine):
             position = self.store.queue_position(task_id)
             assert position == (ready.index(task_id) + 1 if task_id in ready else None)
         visible = [key for key, expected in self.model.items() if not expected.deleted]
+        some = [*visible[::2], "unknown"]
+        assert self.store.positions(some) == {key: ready.index(key) + 1 for key in some if key in ready}
+        states = Counter(self.model[key].status for key in visible)
+        assert self.store.counts() == {status: states[status] for status in TaskStatus}
+        assert not recount(self.database)
         listed = {task.id: task for task in self.store.list()}
         assert list(listed) == visible[::-1]
         for task_id, task in listed.items():

@@ -87,6 +87,8 @@ class Forecast:
         None without tasks, or if the duration of one of them is unknown: before anything was measured, nothing is known
         about a machine that may not be the one that runs them.
         """
+        if not tasks:
+            return None
         optimizer_of = cache(partial(self._optimizer, constraints=self.constraints(), machine=self.machine))
         seconds_of = cache(lambda work: optimizer_of(work.model).seconds_of(work, self.policy))
         total, measured = 0.0, True
@@ -103,7 +105,7 @@ class Forecast:
                 return None
             total += seconds.warm
             measured = measured and seconds.basis is Basis.MEASURED
-        return Span(total, Basis.MEASURED if measured else Basis.ESTIMATED) if tasks else None
+        return Span(total, Basis.MEASURED if measured else Basis.ESTIMATED)
 
     def shortfall(self, request: GenerationRequest, model_bytes: int | None) -> Decision | None:
         """Return the decision that no plan of a request fits the machine that would run it; None otherwise.

@@ -24,6 +24,7 @@ from backend.core.paths import Home
 from backend.core.repeating import Repeating
 from backend.core.settings import Settings
 from backend.services.system.found_videos import FoundVideos
+from backend.store.access.totals import recount
 from backend.store.engine import Database
 from backend.store.sqlite_file import indexes_differ
 from backend.store.tasks import TaskStore
@@ -149,9 +150,11 @@ class Janitor:
 
     def _read_rows(self) -> None:
         """Read every row, at each start and with each copy: damage is told before somebody needs what it hit."""
-        if self._database.file is None:
-            return
         try:
+            if recount(self._database):
+                log.error("database.totals_were_wrong")
+            if self._database.file is None:
+                return
             if (difference := indexes_differ(self._database.file)) is not None:
                 log.error("database.indexes_differ", difference=difference)
                 self._database.rebuild_indexes()

@@ -26,6 +26,7 @@ from sqlalchemy import (
 
 from backend.core.domain import Output
 from backend.store.access.ownership import seen_by_caller
+from backend.store.access.totals import of_gallery
 from backend.store.engine import Database
 from backend.store.gallery.filters import GalleryFilter, Sort, conditions, shown
 from backend.store.rows import moment, readable, to_output
@@ -97,6 +98,9 @@ class GalleryListing:
 
     def totals(self, which: GalleryFilter = _EVERYTHING) -> tuple[int, int]:
         """Return the number of videos that a list shows, and the size of their files in bytes."""
+        if which == _EVERYTHING:
+            with self._database.read() as connection:
+                return of_gallery(connection)
         counted = select(func.count(), func.coalesce(func.sum(gallery.c.size_bytes), 0)).select_from(gallery)
         with self._database.read() as connection:
             count, size = connection.execute(counted.where(*conditions(which, sqlite=self._sqlite))).one()

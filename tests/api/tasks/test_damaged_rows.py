@@ -41,7 +41,7 @@ def test_a_video_whose_record_is_damaged_stays_in_every_list(served: Served) -> 
     assert served.client.post(f"/api/v1/outputs/{done}/extend", json={}).status_code == 410
 
 
-@pytest.mark.parametrize(("owner", "call"), [(TaskStore, "queue_position"), (Forecast, "until_done")])
+@pytest.mark.parametrize(("owner", "call"), [(TaskStore, "up_to"), (Forecast, "until_done")])
 def test_a_queued_task_is_never_answered_with_an_error(
     served: Served, monkeypatch: pytest.MonkeyPatch, owner: type, call: str
 ) -> None:

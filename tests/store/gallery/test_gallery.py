@@ -17,10 +17,12 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import text
 
-from backend.core.domain import EventType
+from backend.core.access.caller import OPERATOR, Caller, Scope, acting_as
+from backend.core.domain import EventType, TaskStatus
 from backend.core.errors.lookups import BoardExists, BoardNotFound, OutputNotFound
 from backend.core.errors.requests import InvalidRequest
 from backend.core.paths import Home
+from backend.store.access.totals import recount
 from backend.store.engine import Database
 from backend.store.events import EventLog
 from backend.store.gallery.filters import GalleryFilter, Sort
@@ -284,4 +286,47 @@ def test_an_older_gallery_is_listed_and_searched(database_url: str) -> None:
     assert listed(database) == ids[::-1]
     assert listed(database, GalleryFilter(search="red")) == listed(database, GalleryFilter(mock=True)) == ids[:1]
     assert listed(database, GalleryFilter(models=("t2v",))) == ids[1:]
+    assert GalleryListing(database).totals() == (2, 10)
+    assert TaskStore(database).counts()[TaskStatus.COMPLETED] == 2
     database.close()
+
+
+def test_totals_follow_every_change_and_every_owner(database: Database, home: Home, store: TaskStore) -> None:
+    listing, outputs, marks = GalleryListing(database), OutputStore(database, home), GalleryMarks(database)
+    keys = [Caller(key_id=name, name=name, scopes=frozenset({Scope.GENERATE})) for name in ("one", "two")]
+    ids = []
+    for caller in (OPERATOR, *keys, keys[0]):
+        with acting_as(caller):
+            ids.append(finish(store, "a ring", len(ids)))
+
+    def totals() -> list[tuple[int, int]]:
+        """Return what each sees: the operator everything, a key its own."""
+        found = []
+        for caller in (OPERATOR, *keys):
+            with acting_as(caller):
+                # A filter that excludes nothing is counted, row by row.
+                assert listing.totals() == listing.totals(GalleryFilter(after=datetime(1970, 1, 1, tzinfo=UTC)))
+                assert store.counts()[TaskStatus.COMPLETED] == listing.totals()[0]
+                found.append(listing.totals())
+        return [count for count, _ in found]
+
+    assert totals() == [4, 2, 1]
+    marks.trash([ids[1]])
+    store.delete(ids[1])
+    assert totals() == [3, 1, 1]
+    outputs.delete(ids[2])
+    store.delete(ids[2])
+    assert totals() == [2, 1, 0]
+    assert not recount(database)
+
+
+def test_wrong_totals_are_noticed_and_counted_anew(database: Database, store: TaskStore) -> None:
+    finish(store, "a ring", 1)
+    before = store.counts(), GalleryListing(database).totals()
+    with database.begin() as connection:
+        connection.execute(text("UPDATE task_totals SET tasks = 7"))
+        connection.execute(text("DELETE FROM gallery_totals"))
+    assert (store.counts(), GalleryListing(database).totals()) != before
+    assert recount(database)
+    assert (store.counts(), GalleryListing(database).totals()) == before
+    assert not recount(database)
