@@ -51,6 +51,7 @@ from backend.api.system import (
     webhooks,
     workers,
 )
+from backend.api.system.description import complete_description
 from backend.api.tasks import control, generation, policy, presets, prompts, queue
 from backend.core.planning.hardware import HardwareProfile
 from backend.core.settings import Settings
@@ -164,6 +165,7 @@ def create_app(
     ):
         app.include_router(router)
     install_pages(app)
+    complete_description(app)
     return app
 
 

@@ -9,7 +9,7 @@ from fastapi import Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from backend.api.http.deps import ServicesDep
-from backend.api.http.routing import Routes
+from backend.api.http.routing import Routes, refusals
 from backend.api.http.shapes import Timestamp
 from backend.api.models.status import MB, ModelName, percent_of
 from backend.core.catalogue.table import find_model
@@ -182,7 +182,12 @@ def progress(model_type: ModelName, services: ServicesDep) -> DownloadView | Non
     return None if found is None else download_view(found)
 
 
-@router.post("/download/manage", response_model_exclude_none=False, summary="Pause, resume, cancel, prioritise, limit")
+@router.post(
+    "/download/manage",
+    response_model_exclude_none=False,
+    summary="Pause, resume, cancel, prioritise, limit",
+    responses=refusals({404: "Nobody has ordered this download"}),
+)
 def manage(wish: Manage, services: ServicesDep) -> Managed:
     """Change a download, whoever runs it. A cancelled download discards its bytes; a paused one keeps them.
 

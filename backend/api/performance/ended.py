@@ -195,7 +195,11 @@ def one_metric(
     )
 
 
-@router.post("/export", summary="The ended tasks of a period as a file")
+@router.post(
+    "/export",
+    summary="The ended tasks of a period as a file",
+    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}, "description": "As JSON or CSV"}},
+)
 def export(
     services: ServicesDep,
     format: Annotated[ExportFormat, Query(description="JSON, or CSV with a line for each task")] = ExportFormat.JSON,

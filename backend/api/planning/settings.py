@@ -49,7 +49,7 @@ class OptimizationValues(BaseModel):
     quantization: str
     enable_offload: bool
     vae_tile_size: int
-    max_vram_usage_gb: float | None = Field(description="null: the card less a reserve")
+    max_vram_usage_gb: float | None = Field(None, description="Absent: the card less a reserve")
 
 
 class EffectView(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from backend.api.http.deps import ServicesDep
-from backend.api.http.routing import Routes
+from backend.api.http.routing import Routes, refusals
 from backend.api.http.shapes import Message, Timestamp
 from backend.core.domain import iso
 from backend.core.errors.lookups import WorkerNotFound
@@ -14,6 +14,7 @@ from backend.store.order import QUEUE_SCOPE, device_scope
 from backend.store.workers import WorkerState
 
 router = Routes(prefix="/workers", tags=["system"])
+_ABSENT = refusals({404: "No such device is known"})
 
 
 class WorkerSummary(BaseModel):
@@ -78,7 +79,7 @@ def workers(services: ServicesDep) -> WorkerList:
     )
 
 
-@router.post("/drain", summary="Drain a device")
+@router.post("/drain", summary="Drain a device", responses=_ABSENT)
 def drain(body: DrainBody, services: ServicesDep) -> Drained:
     """Let a device finish its task and claim nothing more until it is resumed, also after a restart.
 
@@ -92,7 +93,7 @@ def drain(body: DrainBody, services: ServicesDep) -> Drained:
     return Drained(message=f"Drained: {', '.join(devices)}; {when}", devices=devices)
 
 
-@router.post("/resume", summary="Resume a drained device")
+@router.post("/resume", summary="Resume a drained device", responses=_ABSENT)
 def resume(body: DeviceBody, services: ServicesDep) -> Drained:
     """Let a drained device claim tasks again."""
     known = {device_scope(one.host, one.device) for one in services.living_workers()}

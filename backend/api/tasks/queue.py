@@ -11,7 +11,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from backend.api.http.deps import ServicesDep, TaskId
-from backend.api.http.routing import Routes
+from backend.api.http.routing import Routes, refusals
 from backend.api.http.shapes import Message, Timestamp, iso_or_none, known, shown_model
 from backend.api.tasks.shapes import TaskInfo, TaskMessage, _percent, task_info, time_left, video_url
 from backend.core.catalogue.table import models_in_force
@@ -165,7 +165,7 @@ class EventList(BaseModel):
     events: list[EventInfo]
 
 
-@router.get("", summary="The queue")
+@router.get("", summary="The queue", responses=refusals({400: "No state has this name"}))
 def queue_status(
     services: ServicesDep,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most tasks in the answer")] = DEFAULT_LIMIT,

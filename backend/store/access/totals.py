@@ -52,7 +52,9 @@ def recount(database: Database) -> bool:
     return found
 
 
-def _difference(connection: Connection, totals: Table, counted: Select[*tuple[Any, ...]]) -> list[dict[str, Any]] | None:
+def _difference(
+    connection: Connection, totals: Table, counted: Select[*tuple[Any, ...]]
+) -> list[dict[str, Any]] | None:
     """Return the true rows of a table of totals; None where it has them. One without a row is a total of 0."""
     names = totals.columns.keys()
     true = {tuple(row) for row in connection.execute(counted)}
