@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Exists, Row, and_, exists, false, func, literal, or_, select
+from sqlalchemy import ColumnElement, Connection, Exists, Row, and_, exists, func, literal, or_, select
 
 from backend.core.domain import TaskStatus
 from backend.core.errors.lookups import TaskNotFound
@@ -24,8 +24,10 @@ _DOWNLOAD_PAUSED: Final = tasks.c.model.in_(
 #: Below the place of every task.
 _FIRST: Final = -1e300
 #: Whether a task has to wait before it is tried again. A pause longer than any is one that a set clock made.
-_DEFERRED: Final = func.coalesce(
-    tasks.c.next_retry_at.between(database_now(), database_now() + LONGEST_SECONDS), false()
+#: Few tasks have such a time, and the clock is read for those alone: PostgreSQL reads it for each row.
+_DEFERRED: Final = and_(
+    tasks.c.next_retry_at.is_not(None),
+    tasks.c.next_retry_at.between(database_now(), database_now() + LONGEST_SECONDS),
 )
 #: The tasks that a worker may claim while nothing is held, and those among them whose models are there.
 DUE: Final = and_(tasks.c.status == TaskStatus.PENDING, ~_DEFERRED)

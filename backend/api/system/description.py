@@ -88,7 +88,7 @@ def _refusals(path: str, method: str, operation: dict[str, Any], *, of_openai: b
         yield 400
     if "requestBody" in operation:
         yield from (413, 415)
-    if "{" in path or of_openai:  # whose bodies and cursors name videos
+    if "{" in path or "requestBody" in operation or of_openai:  # bodies and cursors name images and videos
         yield 404
     if "{task_id}" in path or "{video_id}" in path:
         yield 410

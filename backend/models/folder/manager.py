@@ -7,6 +7,8 @@ user or by `ModelDownloader`. An unfinished download is not the same as a missin
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -299,9 +301,12 @@ def folder_hint(state: ModelState) -> str:
 def _size(folder: Path) -> int:
     """Add up the file sizes of a folder, which may change meanwhile."""
     total = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):
-            total += path.stat().st_size if path.is_file() else 0
+    # Asked for at every submit: a Path for each file would take three times as long.
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                found = os.stat(os.path.join(place, name))  # noqa: PTH116, PTH118
+                total += found.st_size if stat.S_ISREG(found.st_mode) else 0
     return total
 
 
