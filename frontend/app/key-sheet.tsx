@@ -41,6 +41,8 @@ export default function KeySheet({ open, onClose }: { open: boolean; onClose: ()
     return () => window.removeEventListener("keydown", listen, { capture: true });
   }, [listening, commands, keys]);
 
+  const keyText = (command: Command) =>
+    listening?.id === command.id ? "Press a key" : shown(keyOf(command, keys)) || "None";
   const wanted = search.toLowerCase();
   const found = commands.filter((one) => `${one.title} ${shown(keyOf(one, keys))}`.toLowerCase().includes(wanted));
   const groups = [...new Set(found.map((one) => one.group))];
@@ -86,10 +88,10 @@ export default function KeySheet({ open, onClose }: { open: boolean; onClose: ()
                   )}
                   <Button
                     size="small"
-                    aria-label={`Change the key of ${command.title}`}
+                    aria-label={`${keyText(command)}: change the key of ${command.title}`}
                     onClick={() => setListening(command)}
                   >
-                    {listening?.id === command.id ? "Press a key" : shown(keyOf(command, keys)) || "None"}
+                    {keyText(command)}
                   </Button>
                 </li>
               ))}
