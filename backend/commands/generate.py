@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Final, get_type_hints
 
 import typer
 
@@ -47,6 +47,15 @@ CrfOption = Annotated[
         "--crf",
         help="Quality of the file, 1 to 51; a lower number is better and larger [default: 17].",
         rich_help_panel=_FILE,
+    ),
+]
+
+WebhookOption = Annotated[
+    str | None,
+    typer.Option(
+        "--webhook",
+        metavar="URL",
+        help="An address that is told how it ended; its host must be in WAN22_OUTBOUND_HOSTS of the server.",
     ),
 ]
 
@@ -194,6 +203,7 @@ class VideoOptions:
         bool, typer.Option("--keep-latents", help="Keep the latents, for `wan22 redecode`.", rich_help_panel=_FILE)
     ] = False
 
+    webhook: WebhookOption = None
     force: Annotated[
         bool,
         typer.Option("--force", help="Try it even if it does not seem to fit this machine.", rich_help_panel=_MODEL),
@@ -314,6 +324,7 @@ def redecode(
     fps: FpsOption = None,
     crf: CrfOption = None,
     output: OutputOption = None,
+    webhook: WebhookOption = None,
     gif: GifOption = False,
     show: ShowOption = False,
     upscale: UpscaleOption = None,
@@ -324,8 +335,12 @@ def redecode(
     check_target(output)
     name = named_video(output_id)
     with any_server(server) as client:
-        submitted = client.redecode(client.video_id(name), {"fps": fps, "crf": crf})
+        submitted = client.redecode(client.video_id(name), {"fps": fps, "crf": crf, "webhook": webhook})
         fetch_clips(client, submitted, output, Extras(gif, show, upscale, as_json))
+
+
+#: Fields of a draft that have another form in a request, and that the server alone can judge.
+_NOT_JUDGED: Final = {"loras", "preset", "on_lora_failure", "on_model_failure", "webhook"}
 
 
 def check_request(
@@ -349,7 +364,7 @@ def check_request(
     from backend.services.model_choice import choose_model
 
     home = own_home()
-    known = {field.name for field in fields(RequestDraft)} - {"loras", "preset", "on_lora_failure", "on_model_failure"}
+    known = {field.name for field in fields(RequestDraft)} - _NOT_JUDGED
     values = {name: value for name, value in request.items() if name in known and value is not None}
     width, height = (None, None) if request["resolution"] is None else parse_resolution(request["resolution"])
     # Only their presence matters here: an image without a size would decide the shape of the video.

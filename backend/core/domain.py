@@ -250,6 +250,7 @@ class Task:
     download_paused: bool = False  #: whether it waits because the download of its model is paused
     repeats: int = 0  #: of failed attempts in a row that saved nothing new
     owner: str | None = None  #: the API key that queued it; None = the operator
+    webhook_host: str | None = None  #: where its webhook leads; None = it has none, or where it was not asked for
     next_retry_at: datetime | None = None  #: before which it is not tried again; None = it can start at once
 
     @property

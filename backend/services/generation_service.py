@@ -138,7 +138,9 @@ class GenerationService:
         call = Call.to("submit", asked, draft.idempotency_key, repeated=repeated)
         return self._once(call, lambda: self._prepared(draft))
 
-    def remix(self, video_id: str, prompt: str, *, repeated: bool = False, key: str | None = None) -> Submission:
+    def remix(
+        self, video_id: str, prompt: str, hook: Webhook | None = None, *, repeated: bool = False, key: str | None = None
+    ) -> Submission:
         """Queue the request of a video again with another prompt, and so with the same seed.
 
         Raises:
@@ -152,9 +154,10 @@ class GenerationService:
             task = self._tasks.video(video_id)
             if task.status is not TaskStatus.COMPLETED:
                 raise VideoNotReady("Only a finished video can be remixed", details={"field": "video_id"})
-            return self._prepared(replace(draft_of(task, self._inputs), prompt=prompt, remix_of=video_id))
+            return self._prepared(replace(draft_of(task, self._inputs), prompt=prompt, remix_of=video_id, webhook=hook))
 
-        return self._once(Call.to("remix", {"video": video_id, "prompt": prompt}, key, repeated=repeated), prepared)
+        asked = {"video": video_id, "prompt": prompt, "webhook": hook}
+        return self._once(Call.to("remix", asked, key, repeated=repeated), prepared)
 
     def estimate(self, draft: RequestDraft) -> Estimate:
         """Estimate what `submit` would queue and its cost, whether or not the model is installed.

@@ -13,7 +13,7 @@ from backend.core.errors.lookups import TaskNotFound
 from backend.core.errors.repeats import LONGEST_SECONDS
 from backend.store.access.ownership import own_tasks
 from backend.store.download_orders import OrderState
-from backend.store.tables import database_now, download_orders, holds, tasks, workers
+from backend.store.tables import database_now, download_orders, holds, tasks, webhooks, workers
 
 #: The scope of a hold on the whole queue; that of a device is its host and name.
 QUEUE_SCOPE: Final = "queue"
@@ -36,6 +36,12 @@ TASKS: Final = select(
     tasks,
     and_(tasks.c.status == TaskStatus.PENDING, _DOWNLOAD_PAUSED).label("download_paused"),
     and_(tasks.c.status == TaskStatus.PENDING, _DEFERRED).label("deferred"),
+    select(webhooks.c.url)
+    .where(webhooks.c.task_id == tasks.c.id)
+    .order_by(webhooks.c.number)
+    .limit(1)
+    .scalar_subquery()
+    .label("webhook_url"),
 )
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import structlog
 from sqlalchemy import Row
@@ -116,8 +117,14 @@ def to_task(row: Row[Any]) -> Task:
         download_paused=bool(row._mapping.get("download_paused", False)),
         repeats=row.repeats,
         owner=row.owner,
+        webhook_host=_host(row._mapping.get("webhook_url")),
         next_retry_at=moment(row.next_retry_at) if row._mapping.get("deferred") else None,
     )
+
+
+def _host(url: str | None) -> str | None:
+    """Return the host of a webhook; the rest of its address may be a secret."""
+    return None if url is None else (urlsplit(url).hostname or "")[:255]
 
 
 def to_event(row: Row[Any]) -> TaskEvent:

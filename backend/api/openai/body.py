@@ -129,6 +129,10 @@ _DOCUMENTED: Final[dict[str, dict[str, Any]]] = {
     "size": {"type": "string", "description": "WIDTHxHEIGHT in pixels"},
     "seed": {"type": ["string", "integer"], "description": "Same seed and request, same frames"},
     "loras": {"type": ["string", "array"], "description": "LoRAs with `id` and `strength`; in a form as JSON text"},
+    "webhook": {
+        "type": ["string", "object"],
+        "description": "Beyond OpenAI's API: an address that is told how the video ended, or `{url, events, secret}`",
+    },
     "video": {
         "description": "The video to start from: an object with its `id`, in a form as JSON text or as the file that "
         "was downloaded from this server"

@@ -22,7 +22,7 @@ _OWN: Final = (
     "prompt", "negative_prompt", "seconds", "num_frames", "fps", "steps", "guidance_scale", "guidance_scale_2",
     "guidance_start", "guidance_end", "flow_shift", "scheduler", "seed", "max_sequence_length", "image_id",
     "end_image_id", "image_fit", "preset", "crf", "keep_latents", "priority", "force", "on_lora_failure",
-    "on_model_failure", "client_request_id", "resolution", "model_type",
+    "on_model_failure", "client_request_id", "resolution", "model_type", "webhook",
 )
 # fmt: on
 #: Spelling -> the field of a submission.

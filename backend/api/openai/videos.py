@@ -20,6 +20,7 @@ from backend.api.http.routing import Routes
 from backend.api.openai.body import Sent, SentDep, body_docs, video_of
 from backend.api.openai.shapes import DeletedVideo, Video, VideoPage, poll_headers, shown_video
 from backend.api.tasks.body import ExtendBody, SubmitBody
+from backend.api.tasks.webhook import choice_of
 from backend.core.domain import TERMINAL, Task, TaskStatus
 from backend.core.errors.lookups import (
     OutputNotFound,
@@ -65,7 +66,7 @@ VideoId = Annotated[str, Depends(video_in_path)]
 @router.post(
     "",
     summary="Make a video, as OpenAI's clients ask for it",
-    openapi_extra=body_docs("prompt", "input_reference", "model", "seconds", "size", "seed", "loras"),
+    openapi_extra=body_docs("prompt", "input_reference", "model", "seconds", "size", "seed", "loras", "webhook"),
     **_NULLS,
 )
 def create(sent: SentDep, services: ServicesDep, answer: Answer) -> Video:
@@ -97,7 +98,7 @@ def list_videos(
 @router.post(
     "/extensions",
     summary="Go on from a video, as OpenAI's clients ask for it",
-    openapi_extra=body_docs("prompt", "seconds", "video"),
+    openapi_extra=body_docs("prompt", "seconds", "video", "webhook"),
     **_NULLS,
 )
 def extend(sent: SentDep, services: ServicesDep, answer: Answer) -> Video:
@@ -112,7 +113,7 @@ def extend(sent: SentDep, services: ServicesDep, answer: Answer) -> Video:
 @router.post(
     "/edits",
     summary="Edit a video, as OpenAI's clients ask for it",
-    openapi_extra=body_docs("prompt", "video"),
+    openapi_extra=body_docs("prompt", "video", "webhook"),
     **_NULLS,
 )
 def edit(sent: SentDep, services: ServicesDep, answer: Answer) -> Video:
@@ -181,7 +182,10 @@ def content(
 
 
 @router.post(
-    "/{video_id}/remix", summary="Make a video again with another prompt", openapi_extra=body_docs("prompt"), **_NULLS
+    "/{video_id}/remix",
+    summary="Make a video again with another prompt",
+    openapi_extra=body_docs("prompt", "webhook"),
+    **_NULLS,
 )
 def remix(video_id: VideoId, sent: SentDep, services: ServicesDep, answer: Answer) -> Video:
     """Queue the request of a finished video with another prompt; everything else is the same, also the seed."""
@@ -190,10 +194,11 @@ def remix(video_id: VideoId, sent: SentDep, services: ServicesDep, answer: Answe
 
 def _remixed(video_id: str, sent: Sent, values: dict[str, Any], services: Services, answer: Answer) -> Video:
     body = sent.body(SubmitBody, values)
-    others = sorted(body.model_fields_set - {"prompt", "client_request_id"})
+    others = sorted(body.model_fields_set - {"prompt", "client_request_id", "webhook"})
     if others:
         raise NotOffered("A remix changes the prompt alone", details={"field": others[0]})
-    queued = services.generation.remix(video_id, body.prompt, repeated=sent.repeated, key=body.client_request_id)
+    webhook, key = choice_of(body.webhook), body.client_request_id
+    queued = services.generation.remix(video_id, body.prompt, webhook, repeated=sent.repeated, key=key)
     return _queued(queued, answer)
 
 

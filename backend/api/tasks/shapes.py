@@ -124,6 +124,7 @@ class TaskInfo(BaseModel):
     queue_position: int | None = None
     next_retry_at: Timestamp | None = Field(None, description="When a failed attempt is repeated")
     repeats: int | None = Field(None, description="Failed attempts in a row that were repeated")
+    webhook_host: str | None = Field(None, description="Host of its webhook; the rest of the address is not shown")
     preview_url: str | None = None
     output_path: str | None = None
     generation_time: float | None = Field(None, description="Seconds the finished video took")
@@ -199,6 +200,7 @@ def task_info(
         queue_position=queue_position,
         next_retry_at=iso_or_none(task.next_retry_at),
         repeats=task.repeats or None,
+        webhook_host=task.webhook_host,
         preview_url=current_links().to_media(f"/api/v1/queue/{task.id}/preview")
         if processing and task.preview_step is not None
         else None,

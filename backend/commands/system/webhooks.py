@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 _MOST = 1000
 MessageId = Annotated[str, typer.Argument(metavar="ID", help="Id of the message.")]
-app = typer.Typer(help="List messages to webhooks, send them again, and manage their secret.", no_args_is_help=True)
+app = typer.Typer(
+    help="List messages to webhooks, send them again, try an address, and manage their secret.", no_args_is_help=True
+)
 
 
 @app.command("list")
@@ -94,6 +97,29 @@ def rotate(as_json: JsonOption = False) -> None:
         print_json({"secret": made})
     else:
         typer.echo(made)
+
+
+@app.command("test")
+def try_one(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Address of the receiver.")],
+    own: Annotated[
+        str | None, typer.Option("--secret", help="Secret of this webhook alone [default: the server's].")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send a signed test message now, by the same rules as any other. Exit status 1 if it was not taken."""
+    from backend.services.outbound.targets import OutboundRules
+    from backend.services.webhooks.trial import send_test
+
+    trial = send_test(url, OutboundRules.of(load_settings()), _secret(), own)
+    if as_json:
+        print_json(asdict(trial))
+    elif trial.delivered:
+        out.print(f"Delivered in {trial.seconds:.2f} s: the receiver answered {trial.status}.", highlight=False)
+    else:
+        out.print(f"Not delivered: {trial.reason}.", highlight=False, markup=False)
+    if not trial.delivered:
+        raise typer.Exit(1)
 
 
 def _secret() -> ServerSecret:

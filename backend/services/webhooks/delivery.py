@@ -13,7 +13,6 @@ from typing import Final
 
 import structlog
 
-from backend import __version__
 from backend.core.errors.base import WanError
 from backend.core.errors.requests import UrlNotAllowed
 from backend.core.faults import fault_point
@@ -22,7 +21,7 @@ from backend.services.outbound.connection import Aborted, Resolver, ask_name_ser
 from backend.services.outbound.exchange import SECONDS, Answer, PinnedCaller, Unanswered
 from backend.services.outbound.targets import OutboundRules
 from backend.services.webhooks.retries import Meaning, RetrySchedule, judge
-from backend.services.webhooks.signing import ServerSecret, signed_headers
+from backend.services.webhooks.signing import ServerSecret, message_headers
 from backend.store.clients.deliveries import Delivery, DeliveryStore
 
 #: Attempts that are made at the same time, to all hosts and to one.
@@ -111,8 +110,7 @@ class WebhookSender:
         """Send a message once, and record the outcome."""
         try:
             keys = self._secret.keys_of(one.secret)
-            stamp = signed_headers(keys, one.id, int(time.time()), one.body)
-            headers = {"Content-Type": "application/json", "User-Agent": f"wan22/{__version__}", **stamp}
+            headers = message_headers(keys, one.id, one.body)
             fault_point("webhook.before_send")
             answer = self._caller.post(one.url, one.body.encode(), headers)
         except UrlNotAllowed as error:

@@ -9,8 +9,10 @@ import base64
 import hmac
 import os
 import secrets
+import time
 from typing import Final
 
+from backend import __version__
 from backend.core.errors.requests import InvalidRequest
 from backend.core.errors.surroundings import BadSettings
 from backend.core.files import PART_SUFFIX, write_bytes
@@ -45,6 +47,12 @@ def signed_headers(keys: list[bytes], message_id: str, timestamp: int, body: str
     content = f"{message_id}.{timestamp}.{body}".encode()
     marks = [f"v1,{base64.b64encode(hmac.digest(key, content, 'sha256')).decode()}" for key in keys]
     return {"webhook-id": message_id, "webhook-timestamp": str(timestamp), "webhook-signature": " ".join(marks)}
+
+
+def message_headers(keys: list[bytes], message_id: str, body: str) -> dict[str, str]:
+    """Return all headers of a message that is sent now."""
+    signed = signed_headers(keys, message_id, int(time.time()), body)
+    return {"Content-Type": "application/json", "User-Agent": f"wan22/{__version__}", **signed}
 
 
 class ServerSecret:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from backend.core.access.caller import KeyLimits, Scope
 from backend.core.access.text import draw_key
-from tests.api.support import GOOD, SUBMIT, Served, assert_error
+from tests.api.support import GOOD, SUBMIT, TINY, Served, assert_error
 from tests.services.webhooks.receiver import Receiver
 
 DELIVERIES = "/api/v1/webhooks/deliveries"
@@ -94,3 +96,61 @@ def bearer(served: Served, name: str) -> dict[str, str]:
     served.services.key_store.create(drawn, name, (Scope.GENERATE,), KeyLimits(), None)
     served.services.keys.refresh()
     return {"Authorization": f"Bearer {drawn.text}"}
+
+
+@pytest.fixture
+def calling(serve: Callable[..., Served]) -> Served:
+    """A server of this test alone, which may call this machine."""
+    return serve(outbound_hosts=["127.0.0.1"], outbound_networks=["127.0.0.0/8"])
+
+
+def test_a_task_shows_where_its_webhook_leads_and_nothing_else(calling: Served) -> None:
+    hook = {"url": "http://127.0.0.1:9/way?token=hidden", "secret": SECRET}
+    task_id = calling.submit(webhook=hook)
+    for path in (f"/api/v1/queue/{task_id}", "/api/v1/queue", f"/api/v1/generate/{task_id}"):
+        answer = calling.client.get(path)
+        assert '"webhook_host":"127.0.0.1"' in answer.text, path
+        assert "hidden" not in answer.text
+        assert SECRET not in answer.text
+    assert "webhook_host" not in calling.client.get(f"/api/v1/queue/{calling.submit()}").json()
+
+
+def test_videos_of_other_clients_have_webhooks_too(calling: Served) -> None:
+    """Of `/v1/videos` with all that it makes, in JSON and in a form."""
+    served, receiver = calling, Receiver()
+    hook = {"url": receiver.url, "events": ["task.cancelled"]}
+    made = calling.client.post("/v1/videos", json={"prompt": "a red circle", "model": TINY, "webhook": hook})
+    assert made.status_code == 200, made.text
+    video = made.json()["id"]
+    served.complete(served.claim())
+    asked: list[dict[str, Any]] = [
+        {"url": f"/v1/videos/{video}/remix", "json": {"prompt": "a blue ring", "webhook": hook}},
+        {"url": "/v1/videos/edits", "json": {"prompt": "a blue ring", "webhook": hook, "video": {"id": video}}},
+        {"url": "/v1/videos", "data": {"prompt": "a red ring", "model": TINY, "webhook": json.dumps(hook)}},
+        {"url": "/v1/videos", "data": {"prompt": "a red ring", "model": TINY, "webhook": receiver.url}},
+    ]
+    for one in asked:
+        answer = served.client.post(**one)
+        assert answer.status_code == 200, answer.text
+        assert served.services.tasks.get(answer.json()["id"]).webhook_host == "127.0.0.1"
+        assert "webhook" not in answer.text
+    refused = served.client.post(f"/v1/videos/{video}/remix", json={"prompt": "x", "webhook": "https://example.com/"})
+    assert_error(refused, 400, "url_not_allowed")
+    assert_error(
+        served.client.post(f"/v1/videos/{video}/remix", json={"prompt": "x", "seed": 7, "webhook": hook}),
+        400,
+        "not_offered",
+    )
+    receiver.close()
+
+
+def test_a_repeated_remix_differs_by_its_webhook(calling: Served) -> None:
+    video = calling.complete_one()
+    key = {"Idempotency-Key": "remix-once"}
+    body = {"prompt": "a blue ring", "webhook": "http://127.0.0.1:9/"}
+    first, second = (
+        calling.client.post(f"/v1/videos/{video}/remix", json=body, headers=key).json()["id"] for _ in range(2)
+    )
+    assert first == second
+    other = calling.client.post(f"/v1/videos/{video}/remix", json={"prompt": "a blue ring"}, headers=key)
+    assert_error(other, 409, "idempotency_conflict")
