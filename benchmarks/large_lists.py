@@ -1,7 +1,7 @@
 """How fast a server with a large history answers: submits, pages of the queue and the gallery, ids of a million videos.
 
-`python -m benchmarks.large_lists sqlite`, or `postgresql`. Fills a database with rows as they are recorded, starts a
-server on it without a worker, and asks it over HTTP from this process, one request after the other.
+`python -m benchmarks.large_lists sqlite tasks`, or `postgresql`, or `ids`. Fills a database with rows as they are
+recorded, starts a server on it without a worker, and asks it over HTTP from this process, one request after the other.
 """
 
 from __future__ import annotations
@@ -254,32 +254,31 @@ def main() -> None:
     """Measure with one kind of database, and write its tables into the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("database", choices=("sqlite", "postgresql"))
+    parser.add_argument("part", choices=("tasks", "ids"))
     parser.add_argument("--videos", type=int, default=IDS.videos, help="size of the large gallery")
     parser.add_argument("--first", action="store_true", help="run before other programs, as root: where some run")
     arguments = parser.parse_args()
-    kind = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[arguments.database]
     machine = detect_hardware()
-    large = replace(IDS, videos=arguments.videos)
-    parts = []
+    size, ask = {"tasks": (TASKS, tasks_rows), "ids": (replace(IDS, videos=arguments.videos), ids_rows)}[arguments.part]
     with tempfile.TemporaryDirectory(prefix="wan22-lists-") as name, ExitStack() as stack:
         folder = Path(name)
         server = stack.enter_context(postgres_server(folder)) if arguments.database == "postgresql" else None
-        for size, ask in ((TASKS, tasks_rows), (large, ids_rows)):
-            url = None if server is None else server.new_database()
-            with served(folder / str(size.videos), url, size, first=arguments.first) as client:
-                load = os.getloadavg()[0]
-                rows = table(("request", "p50 ms", "p99 ms", "bound ms"), ask(client))
-            parts.append(f"{size.words} (load average {load:.1f}):\n\n{rows}\n")
+        url = None if server is None else server.new_database()
+        with served(folder / "served", url, size, first=arguments.first) as client:
+            load = os.getloadavg()[0]
+            rows = table(("request", "p50 ms", "p99 ms", "bound ms"), ask(client))
+            load = max(load, os.getloadavg()[0])
     beside = " Other programs ran beside it; server, client and database came before them." if arguments.first else ""
-    text = f"{datetime.now(UTC):%Y-%m-%d}, {machine.processor}, {machine.cores} cores.{beside}\n\n" + "\n".join(parts)
+    text = (
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine.processor}, {machine.cores} cores, load average {load:.1f}."
+        f"{beside}\n\n"
+        f"{size.words}:\n\n{rows}\n"
+    )
     sys.stdout.write(text)
-    command = f"python -m benchmarks.large_lists {arguments.database}"
+    command = f"python -m benchmarks.large_lists {arguments.database} {arguments.part}"
     begin, end = (f"<!-- {edge}: {command} -->" for edge in ("table", "end"))
-    report = REPORT.read_text()
-    before, _, rest = report.partition(begin)
-    _, _, after = rest.partition(end)
-    heading = "" if rest else f"\n## {kind}\n\n"
-    REPORT.write_text(f"{before}{heading}{begin}\n\n{text}\n{end}{after or chr(10)}")
+    before, _, rest = REPORT.read_text().partition(begin)
+    REPORT.write_text(f"{before}{begin}\n\n{text}\n{end}{rest.partition(end)[2]}")
 
 
 if __name__ == "__main__":
