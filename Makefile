@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # The versions every machine gets; torch is pinned there because a plain `torch` may pull gigabytes.
 CONSTRAINTS := constraints.txt
+# Of the packages that build ours.
+BUILD_CONSTRAINTS := constraints-build.txt
 PIP_VERSION := 26.3
 
 # Of `make chaos`, `make soak` and `make damage`.
@@ -30,7 +32,7 @@ help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 # Every step stops with a clear message when it fails: half an environment is worse than none.
-$(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS) $(BUILD_CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "error: Python 3.11 or newer is needed; set it with: make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
@@ -38,7 +40,7 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS)
 	@echo "Installing into $(VENV) (a few minutes the first time) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip==$(PIP_VERSION)"
-	@$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable . || \
+	@$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --build-constraint $(BUILD_CONSTRAINTS) --editable . || \
 	  { echo "error: the packages could not be installed; see above"; exit 1; }
 	@touch $@
 
@@ -111,7 +113,7 @@ format: $(VENV)/.dev ## Format the code and fix what a tool can fix
 	@$(BIN)/python frontend/build.py format
 
 lock: $(VENV)/.dev ## Pin the installed versions in constraints.txt
-	@$(BIN)/python -m pip list --format freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/+cpu$$//' > $(CONSTRAINTS)
+	@$(BIN)/python -m pip list --format freeze --exclude-editable --exclude pip | sed 's/+cpu$$//' > $(CONSTRAINTS)
 
 clean: ## Remove the environment and the demo's files
 	@rm -rf $(VENV) $(DEMO_HOME) frontend/node_modules $(dir $(WEB))

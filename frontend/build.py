@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
     wanted = hashlib.sha256((FOLDER / "package-lock.json").read_bytes()).hexdigest()
     installed = FOLDER / "node_modules" / ".installed"
     if not installed.is_file() or installed.read_text() != wanted:
-        done = subprocess.run([*npm, "ci", "--loglevel=error"], cwd=FOLDER, env=env, check=False)
+        done = subprocess.run([*npm, "ci", "--ignore-scripts", "--loglevel=error"], cwd=FOLDER, env=env, check=False)
         if done.returncode:
             return done.returncode
         installed.write_text(wanted)
