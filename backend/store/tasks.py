@@ -418,9 +418,8 @@ def _insert(
     connection: Connection, task_id: str, request: GenerationRequest, key: str | None, how: HowQueued
 ) -> tuple[Row[Any], int | None]:
     """Queue a task; return its row and its position."""
-    new = (
-        insert(tasks)
-        .values(
+    connection.execute(
+        insert(tasks).values(
             id=task_id,
             status=TaskStatus.PENDING,
             model=request.model,
@@ -436,11 +435,10 @@ def _insert(
             last_event=1,
             owner=current_caller().key_id,
         )
-        .returning(*TASKS.selected_columns)
     )
-    row = connection.execute(new).one()
     subscribe(connection, task_id, how.get("webhook"))
     data = {"model": request.model, "prompt": request.prompt, "resolution": request.resolution}
+    row = visible(connection, task_id)
     place = position(connection, row)
     append(connection, row, EventType.SUBMITTED, data | {"position": place})
     return row, place
