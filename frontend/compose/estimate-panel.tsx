@@ -77,7 +77,7 @@ export function EstimatePanel({ estimate }: EstimatePanelProps) {
 function Nearest({ fit }: { fit: Schemas["WouldFit"] }) {
   const { model_type, resolution, num_frames, steps } = fit;
   return (
-    <Button size="small" onClick={() => setDraft({ model: model_type, resolution, num_frames, steps })}>
+    <Button size="small" onClick={() => setDraft({ model: model_type, resolution, seconds: null, num_frames, steps })}>
       Apply what fits: {resolution}, {num_frames} frames, {steps} steps
     </Button>
   );

@@ -34,7 +34,9 @@ export function ModelField({ models, estimate }: ModelFieldProps) {
           {why ?? models.find((model) => model.id === chosen)?.reason ?? " "}
         </span>
       }
-      onChange={(model) => setDraft({ model, resolution: null, num_frames: null, fps: null, steps: null })}
+      onChange={(model) =>
+        setDraft({ model, resolution: null, seconds: null, num_frames: null, fps: null, steps: null })
+      }
     />
   );
 }

@@ -3,7 +3,7 @@
 import { useState } from "react";
 import { duration } from "@/app/format";
 import type { Schemas } from "@/http/client";
-import { framesFor, type Model, type Quality, setDraft, stepsOf, useDraft } from "@/tasks/draft";
+import { type Model, type Quality, setDraft, stepsOf, useDraft } from "@/tasks/draft";
 import { NumberField, SelectField, TextField } from "@/ui/fields";
 import { Segments } from "@/ui/segments";
 import { sizesOf } from "./sizes";
@@ -51,8 +51,8 @@ export function ShapeFields({ model, estimate }: ShapeFieldsProps) {
           max={most / fps}
           step={0.25}
           placeholder={(frames / fps).toFixed(2)}
-          value={draft.num_frames === null ? null : Number((draft.num_frames / fps).toFixed(2))}
-          onChange={(seconds) => setDraft({ num_frames: seconds === null ? null : framesFor(seconds, fps, most) })}
+          value={draft.seconds ?? (draft.num_frames === null ? null : Number((draft.num_frames / fps).toFixed(2)))}
+          onChange={(seconds) => setDraft({ seconds, num_frames: null })}
           hint={`${made?.num_frames ?? frames} frames at ${fps} a second`}
         />
       </div>

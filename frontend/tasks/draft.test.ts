@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import type { Task } from "@/live/reducer";
-import { bodyOf, type Draft, differences, draftOf, EMPTY, framesFor, type Model, stepsOf } from "./draft";
+import { bodyOf, type Draft, differences, draftOf, EMPTY, type Model, stepsOf } from "./draft";
 import { inOrder, moved } from "./queue";
 
 const model = { id: "m", defaults: { steps: 20 }, limits: { max_steps: 100 } } as unknown as Model;
@@ -68,15 +68,9 @@ test("a difference is shown only where there is one", () => {
   expect(differences(EMPTY, { seed: 7, prompt: "" })).toEqual([{ field: "seed", now: "the model's own", later: "7" }]);
 });
 
-test("frames are 4k+1 and as near to the length as that allows", () => {
-  fc.assert(
-    fc.property(fc.double({ min: 0, max: 10, noNaN: true }), fc.constantFrom(8, 16, 24), (seconds, fps) => {
-      const frames = framesFor(seconds, fps, 161);
-      expect(frames % 4).toBe(1);
-      expect(frames).toBeLessThanOrEqual(161);
-      if (frames < 161) expect(Math.abs(frames - seconds * fps)).toBeLessThanOrEqual(2.0001);
-    }),
-  );
+test("a length in seconds goes before a number of frames, and is left to the server to fit", () => {
+  const body = bodyOf({ ...EMPTY, prompt: "x", seconds: 2, num_frames: 17 }, model);
+  expect(body).toEqual({ model_type: "auto", prompt: "x", seconds: 2 });
   expect(stepsOf("best", 80, 100)).toBe(100);
 });
 

@@ -22,6 +22,8 @@ export type Draft = {
   end_image: StoredImage | null;
   image_fit: "crop" | "pad" | "stretch";
   resolution: string | null;
+  /** The length: of the two, the one that is not null; frames only where an earlier clip says exactly how many. */
+  seconds: number | null;
   num_frames: number | null;
   fps: number | null;
   quality: Quality;
@@ -49,6 +51,7 @@ export const EMPTY: Draft = {
   end_image: null,
   image_fit: "crop",
   resolution: null,
+  seconds: null,
   num_frames: null,
   fps: null,
   quality: "standard",
@@ -103,7 +106,8 @@ export function bodyOf(draft: Draft, model: Model | undefined): Body {
     image_fit: draft.image && draft.image_fit !== "crop" ? draft.image_fit : null,
     negative_prompt: draft.negative_prompt,
     resolution: draft.resolution,
-    num_frames: draft.num_frames,
+    seconds: draft.seconds,
+    num_frames: draft.seconds === null ? draft.num_frames : null,
     fps: draft.fps,
     steps: draft.preset ? draft.steps : (draft.steps ?? byQuality),
     guidance_scale: draft.guidance_scale,
@@ -123,12 +127,6 @@ export function bodyOf(draft: Draft, model: Model | undefined): Body {
   return { model_type: draft.model, prompt: draft.prompt, ...chosen };
 }
 
-/** A number of frames that the models can make, 4k+1, nearest to a length in seconds. */
-export function framesFor(seconds: number, fps: number, most: number): number {
-  const wanted = Math.round((seconds * fps - 1) / 4) * 4 + 1;
-  return Math.min(most, Math.max(1, wanted));
-}
-
 /** What a new clip of a stored one's values would differ in from the form: the field, its value now and later. */
 export type Difference = { field: keyof Draft; now: string; later: string };
 
@@ -142,7 +140,7 @@ export type Part = "all" | "prompt" | "seed" | "size";
 const PARTS: Record<Exclude<Part, "all">, (keyof Draft)[]> = {
   prompt: ["prompt", "negative_prompt"],
   seed: ["seed"],
-  size: ["resolution", "num_frames", "fps"],
+  size: ["resolution", "seconds", "num_frames", "fps"],
 };
 
 /** Where a stored clip's values wait until somebody has seen what they would change. */

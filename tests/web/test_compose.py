@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 
 from PIL import Image
@@ -47,9 +48,8 @@ def test_the_form_says_what_a_clip_will_take_and_what_the_model_does_not_know(
 ) -> None:
     page = open_page(server.url)
     page.get_by_test_id("prompt-input").fill("a red circle and a xylophone")
-    expect(page.get_by_text("does not know: xylophone")).to_be_visible()
-    expect(page.get_by_test_id("character-counter")).to_contain_text("28 / 2000 · ")
-    expect(page.get_by_test_id("character-counter")).to_contain_text("of 64 tokens")
+    expect(page.get_by_text(re.compile("does not know: .*xylophone"))).to_be_visible()
+    expect(page.get_by_test_id("character-counter")).to_contain_text("28 / 2000 · 7 of 64 tokens")
     expect(page.get_by_test_id("fits")).to_contain_text("Fits this machine")
     expect(page.get_by_test_id("estimate")).to_contain_text("RAM")
 
