@@ -3,6 +3,7 @@
 import { useNavigate } from "@tanstack/react-router";
 import { useEffect } from "react";
 import { onMessage } from "@/live/socket";
+import "@/system/load/alerts";
 import { useQueue } from "@/tasks/queue";
 import { say } from "@/ui/toasts";
 import { usePreferences } from "./preferences";
