@@ -159,7 +159,7 @@ export default function ComparePage() {
   const shapes = one && two && one.resolution !== two.resolution;
   return (
     <div className="flex h-full flex-col overflow-y-auto" data-testid="compare">
-      <header className="flex min-h-14 flex-wrap items-center gap-2 px-3 py-2 md:px-4">
+      <header className="flex min-h-14 shrink-0 flex-wrap items-center gap-2 px-3 py-2 md:px-4">
         <div className="flex w-full items-center gap-1 pr-40 md:w-auto md:pr-0">
           <IconButton icon={X} label="Back to the gallery" shortcut={keys.close} onClick={leave} />
           <h1 className="text-lg font-semibold">Compare</h1>
@@ -179,7 +179,7 @@ export default function ComparePage() {
         )}
         <IconButton icon={ArrowLeftRight} label="Swap A and B" shortcut={keys.swap} onClick={swap} />
       </header>
-      <div className="flex min-h-[26rem] flex-1 flex-col gap-1 px-3 md:min-h-[30rem] md:px-4">
+      <div className="flex min-h-[26rem] flex-1 shrink-0 flex-col gap-1 px-3 md:min-h-[30rem] md:px-4">
         {one && two ? (
           <>
             <Stage a={one} b={two} view={view} turn={turn} gain={Number(gain)} first={first} second={second} />
@@ -189,7 +189,7 @@ export default function ComparePage() {
           <Skeleton className="flex-1" />
         )}
       </div>
-      <div className="grid gap-3 p-3 md:grid-cols-2 md:px-4">
+      <div className="grid grid-cols-1 gap-3 p-3 md:grid-cols-2 md:px-4">
         <Side name="A" video={one} allowed={allowed} onStar={() => star(a)} onPick={(by) => pick("a", by)} />
         <Side name="B" video={two} allowed={allowed} onStar={() => star(b)} onPick={(by) => pick("b", by)} />
       </div>
@@ -236,7 +236,7 @@ function Side({ name, video, allowed, onStar, onPick }: SideProps) {
     <section
       aria-label={name}
       data-testid={`side-${letter}`}
-      className="flex items-center gap-1 rounded-lg border border-edge bg-panel py-1.5 pr-1.5 pl-3"
+      className="flex min-w-0 items-center gap-1 rounded-lg border border-edge bg-panel py-1.5 pr-1.5 pl-3"
     >
       <p className="min-w-0 flex-1 truncate">
         <strong className="mr-1.5">{name}</strong>
