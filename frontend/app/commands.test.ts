@@ -74,3 +74,13 @@ test("Enter presses the button that has the focus", () => {
   press("Enter");
   expect(ran).toEqual(["a"]);
 });
+
+test("a short message at the edge holds no key back, a window does", () => {
+  offer({ id: "gallery.trash", key: "delete" });
+  document.body.innerHTML = '<div role="dialog" aria-modal="false">Clip finished</div>';
+  press("Delete");
+  expect(ran).toEqual(["gallery.trash"]);
+  document.body.innerHTML = '<div role="dialog">A window</div>';
+  press("Delete");
+  expect(ran).toEqual(["gallery.trash"]);
+});

@@ -113,6 +113,11 @@ function taken(target: EventTarget | null, key: string): boolean {
   return target instanceof HTMLInputElement && ["radio", "range"].includes(target.type) && key.startsWith("arrow");
 }
 
+/** Whether a window is open over the page. A short message at the edge is none, though it has the same role. */
+export function windowOpen(): boolean {
+  return document.querySelector("[role=dialog]:not([aria-modal=false])") !== null;
+}
+
 /** Runs commands by their keys from now on. */
 export function listenToKeys(): void {
   window.addEventListener("keydown", (event) => {
@@ -120,7 +125,7 @@ export function listenToKeys(): void {
     const combination = pressed(event);
     if (!combination || taken(event.target, combination)) return;
     const inField = typing(event.target);
-    const open = document.querySelector("[role=dialog]");
+    const open = windowOpen();
     const found = offered(useRegistry.getState().parts).findLast((command) => {
       if (command.enabled === false || keyOf(command) !== combination) return false;
       return !inField || command.whileTyping || combination.startsWith("mod+");

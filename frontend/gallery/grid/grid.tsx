@@ -6,6 +6,7 @@
 import {
   type MouseEvent,
   type PointerEvent,
+  startTransition,
   useCallback,
   useEffect,
   useLayoutEffect,
@@ -25,7 +26,7 @@ import { furthest, layoutOf, type Move, moved, rowsInSight, ScrollSpace, topToSh
 import { useMoves } from "./moves";
 import { RunningTile } from "./running-tile";
 import { Scrubber } from "./scrubber";
-import { CAPTION, Tile } from "./tile";
+import { CAPTION, FlyingTile, Tile } from "./tile";
 import type { Timeline } from "./timeline";
 
 type GridProps = {
@@ -113,7 +114,7 @@ export function Grid({ ids, running, timeline, name, covered, onOpen, onTask, on
       clearTimeout(rest.current);
       rest.current = setTimeout(() => {
         fast.current = false;
-        draw();
+        startTransition(draw);
       }, REST);
       draw();
     },
@@ -134,7 +135,8 @@ export function Grid({ ids, running, timeline, name, covered, onOpen, onTask, on
     rest.current = setTimeout(() => {
       fast.current = false;
       if (scroller.current) scroller.current.scrollTop = space.settled();
-      draw();
+      // Many tiles are made at once: in portions, between which the page answers.
+      startTransition(draw);
     }, REST);
     draw();
   }
@@ -289,13 +291,16 @@ export function Grid({ ids, running, timeline, name, covered, onOpen, onTask, on
                     current: index === current,
                   };
                   if (task) return <RunningTile key={`task-${task.id}`} task={task} {...place} />;
+                  if (light) {
+                    const key = `fly-${column}`;
+                    return <FlyingTile key={key} column={column} width={layout.width} height={layout.height} />;
+                  }
                   const id = idAt(index);
                   return (
                     <Tile
                       // biome-ignore lint/suspicious/noArrayIndexKey: tiles are reused by their place on purpose
                       key={column}
                       id={id}
-                      light={light}
                       playing={id !== "" && id === playing}
                       selected={chosen.has(id)}
                       selecting={chosen.size > 0}

@@ -1,6 +1,7 @@
 /** Arrows and their like move through the grid; from nowhere in particular, they enter it. */
 
 import { type RefObject, useEffect } from "react";
+import { windowOpen } from "@/app/commands";
 import type { Move } from "./layout";
 
 const MOVES: Record<string, Move> = {
@@ -27,7 +28,7 @@ export function useMoves(
       if (!where || event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
       const { target } = event;
       const inside = target instanceof Node && (grid.current?.contains(target) || target.contains(grid.current));
-      if (!inside || document.querySelector("[role=dialog], [role=menu]")) return;
+      if (!inside || windowOpen() || document.querySelector("[role=menu]")) return;
       event.preventDefault();
       move(where, event.shiftKey);
     }

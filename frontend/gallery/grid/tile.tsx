@@ -14,8 +14,6 @@ export type TileProps = {
   width: number;
   height: number;
   column: number;
-  /** The list flies by: no poster is asked for, nothing plays. */
-  light: boolean;
   /** Its clip plays. */
   playing: boolean;
   selected: boolean;
@@ -31,7 +29,7 @@ export const CAPTION = 52;
 const HATCH = "bg-[repeating-linear-gradient(135deg,transparent_0_10px,rgb(0_0_0/0.32)_10px_20px)]";
 
 export const Tile = memo(function Tile(props: TileProps) {
-  const { id, index, width, height, column, light, playing, selected, current, selecting } = props;
+  const { id, index, width, height, column, playing, selected, current, selecting } = props;
   const video = useVideo(id);
   return (
     // biome-ignore lint/a11y/useSemanticElements: a table cannot place its cells by arithmetic
@@ -54,8 +52,8 @@ export const Tile = memo(function Tile(props: TileProps) {
         style={{ height: height - CAPTION }}
       >
         <Placeholder hash={video?.placeholder} className="scale-110 blur-[6px]" />
-        {video && !light && <Poster key={id} video={video} />}
-        {video && playing && !light && <HoverVideo key={`${id}-video`} video={video} />}
+        {video && <Poster key={id} video={video} />}
+        {video && playing && <HoverVideo key={`${id}-video`} video={video} />}
         {video?.mock && <div aria-hidden className={classes("absolute inset-0", HATCH)} />}
         {video === null && <ImageOff aria-hidden className="absolute inset-0 m-auto size-6 text-soft" />}
         {video && <Marks video={video} />}
@@ -95,6 +93,26 @@ export const Tile = memo(function Tile(props: TileProps) {
       </p>
       <p className="truncate text-xs text-soft">{video ? below(video) : "\u00a0"}</p>
       {video?.favourite && <span className="sr-only">Favourite</span>}
+    </div>
+  );
+});
+
+/** A place for a clip while the list flies by: nothing is known of it, and nothing is asked for. */
+export const FlyingTile = memo(function FlyingTile({
+  width,
+  height,
+  column,
+}: Pick<TileProps, "width" | "height" | "column">) {
+  return (
+    // biome-ignore lint/a11y/useSemanticElements: a table cannot place its cells by arithmetic
+    // biome-ignore lint/a11y/useFocusableInteractive: it is gone before a key could reach it
+    <div
+      role="gridcell"
+      aria-colindex={column + 1}
+      className="absolute top-0"
+      style={{ width, height, left: 0, transform: `translateX(${column * (width + 12)}px)` }}
+    >
+      <div className="rounded-lg bg-raised" style={{ height: height - CAPTION }} />
     </div>
   );
 });
