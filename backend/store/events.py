@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import exists, func, or_, select
 
+from backend.core.access.caller import current_caller
 from backend.core.domain import EventType, TaskEvent
 from backend.store.access.ownership import of_own_task
 from backend.store.engine import Database
@@ -41,13 +42,23 @@ class EventLog:
         with self._database.read() as connection:
             return readable(connection.execute(query).all(), to_event)
 
-    def removed_upto(self) -> int:
-        """Return the highest id of an event that was deleted because it had become old; 0 without any.
+    def removed_upto(self, since: int = 0) -> int:
+        """Return up to which id events of the caller may be missing because they had become old; 0 where none are.
 
         Other ids may be missing without a deleted event: PostgreSQL does not give the id of a rolled-back event again.
+        A key is told of events of its own tasks alone, after `since`: their numbers have no gaps otherwise. What it
+        had in tasks that are gone as a whole, a month after they were removed from the queue, is not told.
         """
         with self._database.read() as connection:
-            return int(connection.execute(select(func.coalesce(func.max(removed_events.c.upto), 0))).scalar_one())
+            newest = select(func.coalesce(func.max(removed_events.c.upto), 0))
+            upto = int(connection.execute(newest).scalar_one())
+            if upto <= since or current_caller().confined_to is None:
+                return upto
+            earlier = events.alias()
+            before = exists().where(earlier.c.task_id == events.c.task_id, earlier.c.number == events.c.number - 1)
+            bereft = (events.c.id > since) & (events.c.number > 1) & of_own_task(events.c.task_id) & ~before
+            last = connection.execute(select(func.max(events.c.id)).where(bereft)).scalar_one_or_none()
+            return 0 if last is None else min(upto, int(last) - 1)
 
     def of_task(self, task_id: str, after_number: int = 0) -> list[TaskEvent]:
         """Return the events of one task after this number, oldest first, even of a deleted task."""

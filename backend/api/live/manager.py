@@ -230,7 +230,7 @@ class ConnectionManager:
             oldest = position - MAX_REPLAY
             self._gap(connection, since, "too_far_back", oldest, f"At most {MAX_REPLAY} events are sent again")
             return False
-        removed = await asyncio.to_thread(self._events.removed_upto)
+        removed = await asyncio.to_thread(self._events.removed_upto, since)
         if removed > since:
             self._gap(connection, since, "removed", removed, f"Old events up to number {removed} were deleted")
         return True

@@ -13,7 +13,7 @@ import av
 
 from backend.core.errors.lookups import OutputFileMissing
 from backend.core.files import storage_errors
-from backend.services.media.video_encoder import source_of
+from backend.services.media.video_encoder import open_video, source_of
 
 _CHUNK_BYTES: Final = 256 * 1024
 #: `bitexact` leaves out the note about the program that packed it.
@@ -42,7 +42,7 @@ def untagged(path: Path) -> tuple[int, Iterator[bytes]]:
 def _pack(path: Path, copy: Path) -> None:
     try:
         with (
-            av.open(source_of(path)) as source,
+            open_video(path) as source,
             av.open(source_of(copy), "w", format="mp4", options=_OPTIONS) as target,
         ):
             streams = {one.index: target.add_stream_from_template(one) for one in source.streams.video}

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import sqlalchemy
 
 from backend.api.live import replay
 from backend.core.access.caller import Scope
+from backend.store.upkeep.retention import Retention, RowLimits
 from tests.api.http.test_keys import make, revoke
 from tests.api.live.support import Server, read
 from tests.api.live.test_stream import streaming
@@ -146,3 +148,24 @@ def test_a_hundred_replays_from_the_first_event_read_the_log_once(
         sqlalchemy.event.remove(engine, "before_cursor_execute", note)
     assert pages >= 4
     assert pages <= len(reads) <= 3 * pages
+
+
+def test_what_was_deleted_of_others_is_no_gap(tmp_path: Path) -> None:
+    server = Server(tmp_path / "home")
+    try:
+        bearers = {name: make(server, name, Scope.GENERATE) for name in ("anna", "bert")}
+        server.client.post(SUBMIT, json=GOOD, headers=bearers["anna"])
+        task = server.claim()
+        server.report(task, 0.5, step=2)
+        aged = RowLimits(progress_days=1e-9, hidden_days=0, workers_hours=0, database_mb=0)
+        # Anna's task still runs, so that the progress of Bert's alone is old.
+        server.client.post(SUBMIT, json=GOOD, headers=bearers["bert"])
+        ended = server.claim()
+        server.report(ended, 0.5, step=2)
+        server.complete(ended)
+        assert Retention(server.services.tasks._database).sweep(aged).progress_events == 1
+        kinds = {name: {one["type"] for one in asyncio.run(_replayed(server, bearers[name]))} for name in bearers}
+        assert "replay_gap" not in kinds["anna"]
+        assert "replay_gap" in kinds["bert"]
+    finally:
+        server.stop()
