@@ -152,4 +152,4 @@ def test_settings_come_back_from_a_dropped_clip(server: LiveServer, open_page: C
     expect(dialog).to_contain_text("4711")
     dialog.get_by_role("button", name="Apply").click()
     expect(page.get_by_test_id("prompt-input")).to_have_value("a purple triangle spinning on a navy background")
-    expect(page.get_by_label("Seed")).to_have_value("4711")
+    expect(page.get_by_label("Seed", exact=True)).to_have_value("4711")
