@@ -16,7 +16,7 @@ type Preferences = {
   tile: number;
 };
 
-export const DEFAULTS: Preferences = { theme: "system", keys: {}, sound: false, notifications: false, tile: 220 };
+const DEFAULTS: Preferences = { theme: "system", keys: {}, sound: false, notifications: false, tile: 220 };
 
 export const usePreferences = create<Preferences>()(persist(() => DEFAULTS, { name: "wan22.preferences", version: 1 }));
 

@@ -16,7 +16,7 @@ const ASPECTS: [string, number][] = [
 const AREAS = [0.5, 1];
 
 /** The size with an aspect ratio and about an area, in multiples that the model needs; null when it is too small. */
-export function snapped(aspect: number, area: number, multiple: number, least: number): [number, number] | null {
+function snapped(aspect: number, area: number, multiple: number, least: number): [number, number] | null {
   const snap = (side: number) => Math.max(multiple, Math.floor(side / multiple + 0.25) * multiple);
   const [width, height] = [snap(Math.sqrt(area * aspect)), snap(Math.sqrt(area / aspect))];
   return width < least || height < least ? null : [width, height];

@@ -14,7 +14,7 @@ import { details, type Video } from "./grid/details";
 import { type Board, useBoards, useTags } from "./lists";
 import { MakingWindow } from "./viewer/makings";
 
-export type Making = "vary" | "extend" | "redecode";
+type Making = "vary" | "extend" | "redecode";
 
 type Open =
   | { kind: "tags" | "board" | "delete"; ids: string[] }
@@ -22,7 +22,7 @@ type Open =
   | { kind: Making; video: Video }
   | null;
 
-export const useGalleryWindow = create<{ open: Open }>(() => ({ open: null }));
+const useGalleryWindow = create<{ open: Open }>(() => ({ open: null }));
 
 export function openGalleryWindow(open: Open): void {
   useGalleryWindow.setState({ open });

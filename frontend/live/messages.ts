@@ -13,7 +13,7 @@ export const TOPICS = [
   "health_monitoring",
 ] as const;
 
-export type TaskStatus = Schemas["TaskStatus"];
+type TaskStatus = Schemas["TaskStatus"];
 
 export type TaskUpdate = {
   task_id: string;
@@ -35,14 +35,14 @@ export type DetailedProgress = {
   preview_step?: number;
 };
 
-export type Alert = {
+type Alert = {
   alert_type: string;
   severity: "info" | "warning" | "critical";
   message: string;
   task_id?: string;
 };
 
-export type OutputChange = { output_id: string; change: "trashed" | "restored" | "deleted" | "marked" };
+type OutputChange = { output_id: string; change: "trashed" | "restored" | "deleted" | "marked" };
 
 export type Message = { event_id?: number } & (
   | { type: "task_update"; data: TaskUpdate }

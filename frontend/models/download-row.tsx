@@ -30,7 +30,7 @@ function useClock(wanted: boolean): number {
 }
 
 /** How much has come of how much, how fast, and how long the rest takes. */
-export function amounts(download: Download): string {
+function amounts(download: Download): string {
   const { downloaded_mb: done, total_mb: total, speed_mbps: speed, eta_seconds: left } = download;
   return [
     done != null && total != null ? `${bytes(done * MB)} of ${bytes(total * MB)}` : stateInWords(download.status).label,

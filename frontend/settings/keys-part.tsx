@@ -18,7 +18,7 @@ type Key = Schemas["KeyInfo"];
 
 const API_KEYS = ["keys"];
 
-export function limits(key: Key): string {
+function limits(key: Key): string {
   return [
     key.requests_per_minute != null && `${key.requests_per_minute} requests a minute`,
     key.waiting_tasks != null && `${key.waiting_tasks} unfinished tasks`,

@@ -16,7 +16,7 @@ import { say } from "@/ui/toasts";
 import { SettingField } from "./setting-field";
 import { changes, type Draft, found, sectionOf } from "./settings";
 
-export const useSettings = () => useQuery({ queryKey: KEYS.settings, queryFn: () => data(api.GET("/api/v1/config")) });
+const useSettings = () => useQuery({ queryKey: KEYS.settings, queryFn: () => data(api.GET("/api/v1/config")) });
 
 /** Takes back the newest version of config.json, or goes to a numbered one. */
 export function useUndo() {

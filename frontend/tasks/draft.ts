@@ -192,7 +192,7 @@ export function draftOf(from: Record<string, unknown>): Draft {
 }
 
 /** How a value of the form is shown to people. */
-export function valueShown(value: unknown): string {
+function valueShown(value: unknown): string {
   if (value === null || value === undefined || value === "") return "the model's own";
   if (Array.isArray(value)) {
     const loras = value as LoraChoice[];

@@ -1,7 +1,7 @@
 /** The queue as the page sees it, and what can be done to a task. */
 
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { api, asProblem, data, type Schemas } from "@/http/client";
+import { api, asProblem, data } from "@/http/client";
 import { KEYS } from "@/http/queries";
 import { usePolling } from "@/live/connection";
 import type { Queue, Task } from "@/live/reducer";
@@ -136,6 +136,3 @@ export function moved(queue: Queue, id: string, position: number): Queue {
     tasks: queue.tasks.map((one) => (places.has(one.id) ? { ...one, queue_position: places.get(one.id) } : one)),
   };
 }
-
-/** The body of a request that makes the same clip, from what the server stored of it. */
-export type Parameters = Schemas["TaskInfo"]["parameters"];

@@ -15,15 +15,7 @@ type Around = {
   bare?: boolean;
 };
 
-export function Labelled({
-  id,
-  label,
-  hint,
-  error,
-  aside,
-  bare,
-  children,
-}: Around & { id: string; children: ReactNode }) {
+function Labelled({ id, label, hint, error, aside, bare, children }: Around & { id: string; children: ReactNode }) {
   return (
     <div className="flex min-w-0 flex-col gap-1">
       <div className={classes("flex items-baseline justify-between gap-2", bare && !aside && "sr-only")}>

@@ -12,7 +12,7 @@ const manager = Toast.createToastManager();
 
 /** How long a message stays; one with an action stays as long as that can be taken, in milliseconds. */
 const STAYS = 6_000;
-export const UNDO_STAYS = 30_000;
+const UNDO_STAYS = 30_000;
 
 type Saying = { title: string; text?: string; action?: { label: string; run: () => void }; urgent?: boolean };
 

@@ -22,7 +22,7 @@ export function MakingWindow({ kind, ...props }: WindowProps & { kind: "vary" | 
 }
 
 /** The request that makes these values again with other seeds. */
-export function variationOf(parameters: Record<string, unknown>, count: number) {
+function variationOf(parameters: Record<string, unknown>, count: number) {
   return bodyOf({ ...draftOf(parameters), seed: null, variations: count }, undefined);
 }
 
