@@ -31,7 +31,7 @@ FUNCTIONS = """
     Links Response ValueError accepted_subprotocol cookie_parser current_links getattr in_plain_words int
     ip_address route_path
     Credential Exchange RateLimited ScopeMissing Unauthorized acting_as credential_of float link_credential
-    links_signed_by max needed_scope session_credential
+    links_signed_by max needed_scope nullcontext session_credential
     KeptAnswer _BodyDigest bytes check_key min
     compile_path iter_route_contexts
     Alive Connection LoraUpload News Ports Socket SocketStats TaskFeed _Body _Page aclosing all bool card_messages
