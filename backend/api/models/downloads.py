@@ -275,8 +275,9 @@ def download_view(download: Download) -> DownloadView:
         total_mb=round(total / MB, 3) if total else None,
         speed_mbps=round(progress.speed / MB, 3) if progress and progress.speed and runs else None,
         eta_seconds=progress.eta_seconds if progress and runs else None,
-        retry=retry
-        and RetryView(count=retry.count, most=retry.most, message=retry.message, seconds=round(retry.seconds, 1)),
+        retry=None
+        if retry is None
+        else RetryView(count=retry.count, most=retry.most, message=retry.message, seconds=round(retry.seconds, 1)),
         priority=download.urgency,
         error=download.error.message if download.error else None,
         suggestions=list(download.error.next_steps) if download.error else [],

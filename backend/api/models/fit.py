@@ -69,7 +69,9 @@ def model_fit(decision: Decision) -> ModelFit:
     chosen, work = decision.chosen, decision.work
     clip = f"{work.width}x{work.height}, {work.num_frames} frames"
     if chosen is None:
-        return ModelFit(verdict=FitVerdict.NO, reason=decision.reason, clip=clip)
+        return ModelFit(
+            verdict=FitVerdict.NO, reason=decision.reason, clip=clip, seconds=None, vram_gb=None, ram_gb=None
+        )
     seconds = round(chosen.seconds.warm, 2) if decision.seconds_known else None
     slow = chosen.plan.placement is Placement.BLOCK_STREAM or (seconds or 0.0) > SLOW_SECONDS
     return ModelFit(
