@@ -28,6 +28,7 @@ from backend.api.http.shapes import ErrorBody
 from backend.api.legacy import paths
 from backend.api.live import stream, websocket
 from backend.api.loras import routes as loras
+from backend.api.models import adoption as model_adoption
 from backend.api.models import advice as model_advice
 from backend.api.models import capabilities
 from backend.api.models import cleanup as model_cleanup
@@ -77,6 +78,7 @@ _ROUTERS = (
     model_health.router,
     model_downloads.router,
     model_fit.router,
+    model_adoption.router,
     model_cleanup.router,
     capabilities.router,
     model_advice.router,

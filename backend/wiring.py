@@ -30,6 +30,7 @@ from backend.services.downloads.runner import downloads_into
 from backend.services.foreign.gallery_import import ClipImport
 from backend.services.generation_service import GenerationService
 from backend.services.media.images import InputStore
+from backend.services.models.adoption import ModelAdoption
 from backend.services.models.availability import ModelAvailability, ModelUsage
 from backend.services.models.cleanup import StorageCleanup
 from backend.services.models.fallback import FallbackAdvisor
@@ -160,6 +161,7 @@ def build_services(settings: Settings, supervisor: LocalWorker | None, workers_o
         pace=stored_downloads(config),
         need=need,
         cleanup=StorageCleanup(home, model_manager, need, outputs),
+        adoption=ModelAdoption(home, model_manager, settings.model_roots),
         recheck=Recheck(home, model_manager, lambda: tasks.counts()[TaskStatus.PROCESSING] > 0, settings.recheck_days),
         stats=stats,
         surroundings=surroundings,

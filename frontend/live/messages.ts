@@ -35,7 +35,7 @@ export type DetailedProgress = {
   preview_step?: number;
 };
 
-type Alert = {
+export type Alert = {
   alert_type: string;
   severity: "info" | "warning" | "critical";
   message: string;

@@ -1,15 +1,17 @@
 /** All models: which are here, which this machine runs, and their files from download to removal. */
 
-import { Boxes } from "lucide-react";
+import { Boxes, FolderInput } from "lucide-react";
 import { useState } from "react";
 import { useCommands } from "@/app/commands";
 import { counted } from "@/app/format";
 import { ProblemNote } from "@/http/problem-note";
 import { useAllowed } from "@/system/session";
+import { Button } from "@/ui/button";
 import { TextField } from "@/ui/fields";
 import { PageFrame } from "@/ui/page";
 import { Segments } from "@/ui/segments";
 import { Empty, Note, Skeleton } from "@/ui/status";
+import { AdoptDialog } from "./adopt-dialog";
 import { DiskPanel } from "./disk-panel";
 import { ModelCard } from "./model-card";
 import {
@@ -39,7 +41,7 @@ export default function ModelsPage() {
   const allowed = useAllowed("models");
   const [filter, setFilter] = useState<Filter>("all");
   const [search, setSearch] = useState("");
-  const [open, setOpen] = useState<{ what: "verify" | "remove"; id: string } | null>(null);
+  const [open, setOpen] = useState<{ what: "verify" | "remove" | "adopt"; id: string } | null>(null);
 
   const rows: Row[] = (models.data?.models ?? []).map((model) => ({
     model,
@@ -58,6 +60,13 @@ export default function ModelsPage() {
       run: () => {
         for (const row of running) manage.mutate({ model_id: row.model.id, action: "pause" });
       },
+    },
+    {
+      id: "models.adopt",
+      title: "Adopt models from other programs",
+      group: "Models",
+      enabled: allowed,
+      run: () => setOpen({ what: "adopt", id: "" }),
     },
     {
       id: "models.resume-downloads",
@@ -101,6 +110,9 @@ export default function ModelsPage() {
                 onChange={(event) => setSearch(event.target.value)}
               />
             </div>
+            <Button icon={FolderInput} disabled={!allowed} onClick={() => setOpen({ what: "adopt", id: "" })}>
+              Adopt from other programs
+            </Button>
             <p className="text-soft">
               {here} of {counted(rows.length, "model")} installed
             </p>
@@ -127,6 +139,7 @@ export default function ModelsPage() {
           </div>
         </>
       )}
+      {open?.what === "adopt" && <AdoptDialog onClose={() => setOpen(null)} />}
       {chosen && open?.what === "verify" && <VerifyDialog model={chosen.model} onClose={() => setOpen(null)} />}
       {chosen && open?.what === "remove" && (
         <RemoveDialog model={chosen.model} details={chosen.details} onClose={() => setOpen(null)} />

@@ -18,7 +18,7 @@ const POLL_MS = 15_000;
 const RECOVERY = [...KEYS.health, "recovery"];
 
 /** `apply_vram_optimization` in words. */
-export function plain(name: string): string {
+function plain(name: string): string {
   const words = name.replaceAll("_", " ").replace("vram", "VRAM").replace("gpu", "GPU").replace("cpu", "CPU");
   return words.charAt(0).toUpperCase() + words.slice(1);
 }

@@ -372,6 +372,7 @@ NOT_CREATING = {
         "/config/validate-preferences",
         "/generation/estimate",
         "/lora/{lora_id}/preview",
+        "/models/adoption/survey",
         "/models/fallback/suggest",
         "/models/validate/{model_type}",
         "/models/verify/{model_type}",
@@ -386,6 +387,7 @@ NOT_CREATING = {
     "sets what is set already": {
         "/config/reset-to-defaults",
         "/generation/policy",
+        "/models/adoption",
         "/models/download/manage",
         "/models/repair/{model_type}",
         "/optimization/apply-preset/{preset_id}",

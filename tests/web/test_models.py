@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import hf_hub_download
 from playwright.sync_api import Page, expect
 
 from backend.models.folder.manager import EMBEDDED_MODELS
-from tests.support.hub import StandIn, repository_files, stand_in
+from tests.support.hub import COMMIT, REPOSITORY, StandIn, repository_files, stand_in
 from tests.support.server import LiveServer, wait_for
 
 pytestmark = pytest.mark.timeout(240)
@@ -101,6 +103,23 @@ def test_the_speed_of_downloads_is_limited(home_server: LiveServer, open_page: C
     expect(page.get_by_text("At most 12.5 MB/s")).to_be_visible()
     page.reload()
     expect(page.get_by_label("Limit of each download")).to_have_value("12.5")
+
+
+def test_a_model_of_another_program_is_adopted(
+    tmp_path: Path, hub: StandIn, live_server: Callable[..., LiveServer], open_page: Callable[..., Page]
+) -> None:
+    cache = tmp_path / "theirs"
+    for name in hub.files:
+        hf_hub_download(REPOSITORY, name, cache_dir=cache, endpoint=hub.endpoint, revision=COMMIT, token=False)
+    server = live_server(WAN22_WORKER="false", WAN22_MODEL_ROOTS=json.dumps([str(cache)]))
+    page = open_page(f"{server.url}/models")
+    page.get_by_role("button", name="Adopt from other programs").click()
+    dialog = page.get_by_test_id("adopt-dialog")
+    dialog.get_by_label(T2V).check()
+    dialog.get_by_role("button", name="Use them").click()
+    expect(dialog.get_by_test_id(f"adoption-{T2V}")).to_contain_text("Installed")
+    dialog.get_by_role("button", name="Done").click()
+    expect(page.get_by_test_id(f"model-{T2V}").get_by_test_id("model-state")).to_have_text("Installed")
 
 
 def damage(file: Path) -> None:

@@ -29,6 +29,7 @@ from backend.services.downloads.runner import ModelDownloads
 from backend.services.foreign.gallery_import import ClipImport
 from backend.services.generation_service import GenerationService
 from backend.services.media.images import InputStore
+from backend.services.models.adoption import ModelAdoption
 from backend.services.models.availability import ModelUsage
 from backend.services.models.cleanup import StorageCleanup
 from backend.services.models.fallback import FallbackAdvisor
@@ -141,6 +142,7 @@ class Services:
     pace: StoredDownloads
     need: ModelUsage
     cleanup: StorageCleanup
+    adoption: ModelAdoption
     recheck: Recheck
     stats: HostStats
     sockets: Sockets

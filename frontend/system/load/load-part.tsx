@@ -34,7 +34,7 @@ const TONES = { info: "plain", warning: "warn", critical: "danger" } as const;
 type Figure = { measure: Measure; title: string; amount: string | null; warning: number; critical: number };
 
 /** The figures of now, each second while live messages come. */
-export function useStats() {
+function useStats() {
   const refetchInterval = usePolling(POLL_MS);
   return useQuery({ queryKey: KEYS.stats, queryFn: () => data(api.GET("/api/v1/system/stats")), refetchInterval });
 }
