@@ -76,8 +76,13 @@ export default function GalleryPage() {
   /** What a key acts on: the selection, or the clip of the keyboard. */
   const acted = chosen.size > 0 ? [...chosen] : focus && ids && ids.indexOf(focus) >= 0 ? [focus] : [];
   const [a, b] = acted;
-  const able = !open && acted.length > 0;
+  const able = !open && allowed;
   const inTrash = search.trash ?? false;
+  /** Does something to what keys act on; without a clip, says how one is reached. */
+  function act(deed: (ids: string[]) => void) {
+    if (acted.length > 0) deed(acted);
+    else say({ title: "Which clip?", text: "Arrows go through the clips, X selects them." });
+  }
 
   function all() {
     if (!ids) return;
@@ -101,8 +106,8 @@ export default function GalleryPage() {
       group: "Gallery",
       icon: Eye,
       key: "enter",
-      enabled: !open && focus !== "",
-      run: () => (running.some((task) => task.id === focus) ? openWindow("queue") : show(focus)),
+      enabled: !open,
+      run: () => (running.some((task) => task.id === focus) ? openWindow("queue") : act(() => show(focus || a))),
     },
     {
       id: "gallery.select",
@@ -110,7 +115,7 @@ export default function GalleryPage() {
       group: "Gallery",
       icon: CheckCheck,
       key: "x",
-      enabled: !open && focus !== "",
+      enabled: !open,
       run: () => focus && toggle(focus),
     },
     {
@@ -137,8 +142,8 @@ export default function GalleryPage() {
       group: "Gallery",
       icon: Heart,
       key: "f",
-      enabled: able && allowed && !inTrash,
-      run: () => actions.favourite(acted),
+      enabled: able && !inTrash,
+      run: () => act(actions.favourite),
     },
     {
       id: "gallery.tag",
@@ -146,8 +151,8 @@ export default function GalleryPage() {
       group: "Gallery",
       icon: Tag,
       key: "t",
-      enabled: able && allowed && !inTrash,
-      run: () => openGalleryWindow({ kind: "tags", ids: acted }),
+      enabled: able && !inTrash,
+      run: () => act((some) => openGalleryWindow({ kind: "tags", ids: some })),
     },
     {
       id: "gallery.board",
@@ -155,8 +160,8 @@ export default function GalleryPage() {
       group: "Gallery",
       icon: FolderInput,
       key: "b",
-      enabled: able && allowed && !inTrash,
-      run: () => openGalleryWindow({ kind: "board", ids: acted }),
+      enabled: able && !inTrash,
+      run: () => act((some) => openGalleryWindow({ kind: "board", ids: some })),
     },
     {
       id: "gallery.compare",
@@ -164,8 +169,8 @@ export default function GalleryPage() {
       group: "Gallery",
       icon: Columns2,
       key: "c",
-      enabled: able && !inTrash && (acted.length === 2 || beside(focus) !== ""),
-      run: () => a && actions.compare(a, b ?? beside(a)),
+      enabled: !open && !inTrash,
+      run: () => act(() => a && actions.compare(a, b ?? beside(a))),
     },
     {
       id: "gallery.trash",
@@ -173,8 +178,9 @@ export default function GalleryPage() {
       group: "Gallery",
       icon: Trash2,
       key: "delete",
-      enabled: able && allowed,
-      run: () => (inTrash ? openGalleryWindow({ kind: "delete", ids: acted }) : actions.trash.mutate(acted)),
+      enabled: able,
+      run: () =>
+        act((some) => (inTrash ? openGalleryWindow({ kind: "delete", ids: some }) : actions.trash.mutate(some))),
     },
     {
       id: "gallery.bin",

@@ -43,7 +43,11 @@ export function Controls({ a, b, first, second }: ControlsProps) {
 
   const place = Math.max(0, Math.min(steps - 1, Math.floor(time / step + 1e-3)));
   const goTo = (next: number) => void pair.current?.seek((next + 0.5) * step).catch(() => undefined);
-  const by = (count: number) => goTo((place + count + steps) % steps);
+  // From where the pair is, not from what was drawn last: keys may come faster than frames.
+  const by = (count: number) => {
+    const now = Math.floor((pair.current?.time ?? 0) / step + 1e-3);
+    goTo((Math.min(now, steps - 1) + count + steps) % steps);
+  };
   const toggle = () => {
     if (pair.current?.playing) pair.current.pause();
     else void pair.current?.play().catch(() => undefined);

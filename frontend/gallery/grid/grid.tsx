@@ -47,7 +47,7 @@ type GridProps = {
 };
 
 /** After so many milliseconds without movement the list is at rest. */
-const REST = 90;
+const REST = 70;
 /** Tiles that stand for clips that are not known yet. */
 const SKELETONS = 24;
 const GAP = 12;
@@ -65,6 +65,7 @@ export function Grid({ ids, running, timeline, name, covered, onOpen, onTask, on
   const [menuAt, setMenuAt] = useState("");
   const pressedAt = useRef("");
   const fast = useRef(false);
+  const jumped = useRef(0);
   const rest = useRef<ReturnType<typeof setTimeout>>(undefined);
 
   const before = running.length;
@@ -110,6 +111,13 @@ export function Grid({ ids, running, timeline, name, covered, onOpen, onTask, on
     (top: number) => {
       if (!scroller.current) return;
       fast.current = Math.abs(top - space.top) > layout.viewport * 1.5;
+      // A single jump asks at once, while its tiles are still to be made; of many in a row, the last one asks.
+      const now = performance.now();
+      if (fast.current && ids && now - jumped.current > 4 * REST) {
+        const [from, to] = rowsInSight(layout, top);
+        details.want("grid", ids.between(from * layout.columns - before, to * layout.columns - before - 1));
+      }
+      jumped.current = now;
       scroller.current.scrollTop = space.go(top);
       clearTimeout(rest.current);
       rest.current = setTimeout(() => {
@@ -118,7 +126,7 @@ export function Grid({ ids, running, timeline, name, covered, onOpen, onTask, on
       }, REST);
       draw();
     },
-    [layout, space],
+    [before, ids, layout, space],
   );
 
   // biome-ignore lint/correctness/useExhaustiveDependencies: another list begins at its top
