@@ -97,7 +97,7 @@ export default function ComposePage() {
       >
         <div className="flex h-9 items-center justify-between">
           <h1 className="text-base font-semibold">New clip</h1>
-          <div className="mr-28 lg:mr-0">
+          <div className="mr-44 lg:mr-0">
             <Suspense>
               <PresetMenu body={body} />
             </Suspense>
@@ -109,7 +109,7 @@ export default function ComposePage() {
         <ShapeFields model={model} estimate={estimate.data} />
         <LoraFields model={model} />
         <AdvancedFields model={model} />
-        <div className="sticky -bottom-4 -mx-4 mt-auto -mb-4 space-y-2.5 border-t border-edge bg-panel px-4 py-3">
+        <div className="sticky bottom-0 -mx-4 mt-auto -mb-4 space-y-2.5 border-t border-edge bg-panel px-4 py-3 lg:-bottom-4">
           {submit.error && (
             <ProblemNote
               error={submit.error}
