@@ -30,7 +30,7 @@ function ask(body: Partial<Schemas["CleanupAsked"]>) {
   return data(api.POST("/api/v1/models/cleanup", { body: { keep_recent_days: KEEP_DAYS, dry_run: true, ...body } }));
 }
 
-const useDisk = () =>
+export const useDisk = () =>
   useQuery({ queryKey: [...KEYS.models, "disk"], queryFn: () => ask({ dry_run: true }), staleTime: 60_000 });
 
 export function DiskPanel({ models, allowed }: { models: Model[]; allowed: boolean }) {

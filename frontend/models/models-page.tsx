@@ -12,7 +12,7 @@ import { PageFrame } from "@/ui/page";
 import { Segments } from "@/ui/segments";
 import { Empty, Note, Skeleton } from "@/ui/status";
 import { AdoptDialog } from "./adopt-dialog";
-import { DiskPanel } from "./disk-panel";
+import { DiskPanel, useDisk } from "./disk-panel";
 import { ModelCard } from "./model-card";
 import {
   chosenRows,
@@ -37,6 +37,7 @@ export default function ModelsPage() {
   const details = useModelDetails();
   const fits = useFits();
   const downloads = useDownloads();
+  const disk = useDisk();
   const { manage } = useDownloadDeeds();
   const allowed = useAllowed("models");
   const [filter, setFilter] = useState<Filter>("all");
@@ -87,14 +88,17 @@ export default function ModelsPage() {
   const here = rows.filter((row) => row.model.is_available).length;
   const changing = rows.filter((row) => underWay(row.download)).map((row) => `${row.model.id}: ${stateOf(row)}`);
 
+  // Shown at once, so that nothing that comes later moves what is there.
+  const ready = [models, fits, details, disk].every((one) => one.data || one.error);
+
   return (
     <PageFrame
       title="Models"
       about="What makes the clips. The tiny ones ship with wan22 and run anywhere; the full-size ones are downloaded once and verified."
     >
       {models.error && !models.data && <ProblemNote error={models.error} retry={() => void models.refetch()} />}
-      {!models.error && !(models.data && fits.data && details.data) && <Loading />}
-      {models.data && (fits.data || fits.error) && (details.data || details.error) && (
+      {!models.error && !ready && <Loading />}
+      {models.data && ready && (
         <>
           {!allowed && <Note tone="warn">Your key may look at models, not change them.</Note>}
           <DiskPanel models={models.data.models} allowed={allowed} />

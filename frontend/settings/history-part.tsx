@@ -88,13 +88,8 @@ export function HistoryPart() {
               {place === 0 ? (
                 <Badge tone="accent">In force</Badge>
               ) : (
-                <Button
-                  size="small"
-                  disabled={!allowed || undo.isPending}
-                  onClick={() => undo.mutate(version.number)}
-                  aria-label={`Go back to version ${version.number}`}
-                >
-                  Go back to it
+                <Button size="small" disabled={!allowed || undo.isPending} onClick={() => undo.mutate(version.number)}>
+                  Go back to version {version.number}
                 </Button>
               )}
             </li>

@@ -61,9 +61,10 @@ export function UsePart() {
           {counted(sockets.data.active_connections, "client")}{" "}
           {sockets.data.active_connections === 1 ? "listens" : "listen"} by WebSocket, this page among them.
         </p>
-        <p className="text-xs text-soft">
+        <details className="text-xs text-soft">
+          <summary>What they listen to</summary>
           {topics.map(([topic, count]) => `${topic.replaceAll("_", " ")} ${count}`).join(" · ")}
-        </p>
+        </details>
       </Panel>
       {admin && (
         <Panel title="Keys that are used">

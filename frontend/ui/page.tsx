@@ -22,7 +22,7 @@ export function PageFrame({ title, about, actions, children }: FrameProps) {
 /** Pairs of a name and a value, as a list of definitions. */
 export function Facts({ facts }: { facts: readonly (readonly [string, ReactNode] | null)[] }) {
   return (
-    <dl className="grid grid-cols-[auto_minmax(0,1fr)] gap-x-4 gap-y-1">
+    <dl className="grid grid-cols-[6.5rem_minmax(0,1fr)] gap-x-4 gap-y-1">
       {facts
         .filter((fact) => fact !== null)
         .map(([name, value]) => (

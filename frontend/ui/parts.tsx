@@ -15,7 +15,7 @@ export function Parts({ to, label, parts, testId }: PartsProps) {
   return (
     <div className="gap-6 lg:grid lg:grid-cols-[11rem_minmax(0,1fr)]">
       <nav aria-label={label} className="mb-4 lg:mb-0">
-        <ul className="flex flex-wrap gap-1 lg:sticky lg:top-3 lg:flex-col">
+        <ul className="grid grid-cols-3 gap-1 lg:sticky lg:top-3 lg:flex lg:flex-col">
           {parts.map((one) => (
             <li key={one.id}>
               <Link
@@ -25,7 +25,7 @@ export function Parts({ to, label, parts, testId }: PartsProps) {
                 activeOptions={{ includeHash: true, exact: true }}
                 data-testid={`${testId}-${one.id}`}
                 className={classes(
-                  "block rounded-lg px-3 py-1.5",
+                  "block rounded-lg px-2 py-1.5 lg:px-3",
                   one === chosen
                     ? "bg-tint font-medium text-accent-strong"
                     : "text-soft hover:bg-raised hover:text-ink",
