@@ -137,6 +137,7 @@ def test_clips_are_selected_by_the_mouse_as_everywhere(clips: Clips, open_page: 
 
 def test_tags_and_boards_are_made_kept_and_filtered_by(clips: Clips, open_page: Visit) -> None:
     page = open_page(clips.path())
+    expect(cards(page)).to_have_count(3)
     cards(page).nth(0).focus()
     page.keyboard.press("t")
     page.get_by_label("New tags").fill("Sea, night")
@@ -183,6 +184,7 @@ def test_the_trash_says_when_a_clip_is_gone_and_empties(clips: Clips, open_page:
 
 def test_a_clip_is_looked_at_frame_by_frame(clips: Clips, open_page: Visit, tmp_path: Path) -> None:
     page = open_page(clips.path())
+    expect(cards(page)).to_have_count(3)
     cards(page).nth(0).focus()
     page.keyboard.press("Enter")
     player = page.get_by_test_id("video-player")
@@ -273,6 +275,7 @@ def test_the_running_clip_is_the_first_tile_until_it_is_a_clip(clips: Clips, ope
 
 def test_one_player_lives_at_a_time_and_plays_where_the_pointer_is(clips: Clips, open_page: Visit) -> None:
     page = open_page(clips.path(), reduced_motion="no-preference")
+    expect(cards(page)).to_have_count(3)
     for place in (0, 1, 2):
         cards(page).nth(place).hover()
         playing = cards(page).nth(place).get_by_test_id("hover-video")
@@ -340,6 +343,7 @@ def test_two_clips_play_as_one_although_their_lengths_and_rates_differ(clips: Cl
 
 def test_the_other_clip_of_a_comparison_is_picked_by_keys(clips: Clips, open_page: Visit) -> None:
     page = open_page(clips.path())
+    expect(cards(page)).to_have_count(3)
     cards(page).nth(0).focus()
     page.keyboard.press("c")
     expect(page).to_have_url(re.compile(f"a={clips.ids[0]}&b={clips.ids[1]}"))
