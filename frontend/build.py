@@ -43,6 +43,8 @@ def main(arguments: list[str]) -> int:
     wanted = hashlib.sha256((FOLDER / "package-lock.json").read_bytes()).hexdigest()
     installed = FOLDER / "node_modules" / ".installed"
     if not installed.is_file() or installed.read_text() != wanted:
+        # What an installation that was stopped has left behind makes npm fail.
+        shutil.rmtree(FOLDER / "node_modules", ignore_errors=True)
         done = subprocess.run([*npm, "ci", "--ignore-scripts", "--loglevel=error"], cwd=FOLDER, env=env, check=False)
         if done.returncode:
             return done.returncode

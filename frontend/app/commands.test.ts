@@ -46,6 +46,16 @@ test("letters belong to the field in which somebody types, combinations do not",
   expect(ran).toEqual(["b"]);
 });
 
+test("Escape leaves a field, so that letters are keys again", () => {
+  offer({ id: "a", key: "x" });
+  const field = document.body.appendChild(document.createElement("input"));
+  field.focus();
+  press("Escape", {}, field);
+  expect(document.activeElement).not.toBe(field);
+  press("x");
+  expect(ran).toEqual(["a"]);
+});
+
 test("a changed key holds, and an empty one switches the command's key off", () => {
   offer({ id: "a", key: "x" });
   usePreferences.setState({ keys: { a: "y" } });

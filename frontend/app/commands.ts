@@ -130,6 +130,11 @@ export function listenToKeys(): void {
       if (command.enabled === false || keyOf(command) !== combination) return false;
       return !inField || command.whileTyping || combination.startsWith("mod+");
     });
+    if (!found && inField && !open && combination === "escape") {
+      // Out of the field, so that single letters are keys again.
+      (event.target as HTMLElement).blur();
+      return;
+    }
     // Behind an open window, only what belongs to it and combinations answer.
     if (!found || (open && !combination.startsWith("mod+") && !found.id.startsWith("window."))) return;
     event.preventDefault();
