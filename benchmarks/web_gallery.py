@@ -40,7 +40,7 @@ STEPS: Final = 240
 #: A ThumbHash of a real clip without its last bytes, which are drawn for each row.
 _HASH: Final = "11a7051d86"
 
-_WATCH: Final = """() => {
+WATCH: Final = """() => {
   window.long = []
   const note = list => { for (const one of list.getEntries()) long.push(one.duration) }
   new PerformanceObserver(note).observe({type: "longtask"})
@@ -111,8 +111,8 @@ def measure(browser: Browser, url: str) -> list[list[str]]:
     if box is None:
         raise RuntimeError("the gallery has no scale of dates")
     x, top, height = box["x"] + box["width"] / 2, box["y"] + 13, box["height"] - 26
-    before = _heap(page)
-    page.evaluate(_WATCH)
+    before = heap_mb(page)
+    page.evaluate(WATCH)
 
     def scrub() -> None:
         page.mouse.move(x, top)
@@ -131,8 +131,8 @@ def measure(browser: Browser, url: str) -> list[list[str]]:
 
     rows = [
         ["open the page until the first screen is complete", f"{first:.0f} ms", ""],
-        *_smoothness(page, "scrub through all and back", scrub),
-        *_smoothness(page, "120 notches of a wheel", wheel),
+        *smoothness(page, "scrub through all and back", scrub),
+        *smoothness(page, "120 notches of a wheel", wheel),
     ]
     chance = random.Random(22)  # noqa: S311
     took = []
@@ -156,7 +156,7 @@ def measure(browser: Browser, url: str) -> list[list[str]]:
     rows.append(
         [
             "elements of the page, JavaScript heap before and after",
-            f"{nodes}, {before:.0f} MB, {_heap(page):.0f} MB",
+            f"{nodes}, {before:.0f} MB, {heap_mb(page):.0f} MB",
             "",
         ]
     )
@@ -164,7 +164,8 @@ def measure(browser: Browser, url: str) -> list[list[str]]:
     return rows
 
 
-def _smoothness(page: Page, what: str, deed: Callable[[], None]) -> Iterator[list[str]]:
+def smoothness(page: Page, what: str, deed: Callable[[], None]) -> Iterator[list[str]]:
+    """Yield rows about long tasks and frames while a deed is done on a page that runs `WATCH`."""
     page.evaluate(_FORGET)
     session = page.context.new_cdp_session(page)
     # Time of the processor, which other programs do not stretch.
@@ -187,13 +188,20 @@ def _busy(session: CDPSession) -> float:
     return float(metrics["TaskDuration"])
 
 
-def _heap(page: Page) -> float:
+def heap_mb(page: Page) -> float:
     """Return the JavaScript heap in use after a collection, in MB."""
     session = page.context.new_cdp_session(page)
     session.send("HeapProfiler.collectGarbage")
     found: float = page.evaluate("performance.memory.usedJSHeapSize")
     session.detach()
     return found / 1e6
+
+
+def write_table(command: str, text: str) -> None:
+    """Put a command's newest table into the report."""
+    begin, end = f"<!-- table: {command} -->", f"<!-- end: {command} -->"
+    found = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    REPORT.write_text(found.sub(lambda _: f"{begin}\n\n{text}\n\n{end}", REPORT.read_text()))
 
 
 def main() -> None:
@@ -218,10 +226,8 @@ def main() -> None:
         + table(("what", "measured", "bound"), rows)
     )
     sys.stdout.write(f"{text}\n")
-    begin, end = f"<!-- table: {COMMAND} -->", f"<!-- end: {COMMAND} -->"
     if arguments.clips == parser.get_default("clips"):
-        found = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        REPORT.write_text(found.sub(lambda _: f"{begin}\n\n{text}\n\n{end}", REPORT.read_text()))
+        write_table(COMMAND, text)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Deleting a file frees nothing while the file has further names elsewhere.
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,9 @@ class DiskUsage:
 def usage_of(folder: Path) -> DiskUsage:
     """Add up a folder's files; links are not followed, and a file with further names elsewhere frees nothing."""
     size = own = shared = elsewhere = 0
-    for path in folder.rglob("*"):
+    # Unlike `rglob`, `os.walk` tolerates folders that disappear: a download or a repair may be at work.
+    paths = (Path(place, name) for place, folders, names in os.walk(folder) for name in (*folders, *names))
+    for path in paths:
         with suppress(OSError):
             status = path.lstat()
             if path.is_symlink():

@@ -15,6 +15,7 @@ import pytest
 from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
+from backend.api.http.gate import PUBLIC_PATHS
 from backend.api.http.scopes import needed_scope
 from backend.core.access.caller import ANYBODY, Caller, KeyLimits, Scope, acting_as
 from backend.core.access.text import draw_key
@@ -59,7 +60,7 @@ def test_a_key_that_lacks_the_scope_is_refused_at_every_door(keyed: Served, bear
         path = re.sub(r"\{[^}]*\}", "x", template)
         for method in methods:
             needed = needed_scope(method, path)
-            if needed is Scope.READ or path in ("/", "/docs", "/openapi.json", "/live", "/ready"):
+            if needed is Scope.READ or path in PUBLIC_PATHS:
                 continue
             for name, has in (("reader", Scope.READ), ("anna", Scope.GENERATE), ("stock", Scope.MODELS)):
                 if has is not needed:
