@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from starlette.testclient import WebSocketDenialResponse
 
+from backend.api.http.pages import ICON, PAGES
 from tests.api.support import ADDRESS, GOOD, SOCKET, SUBMIT, Served, assert_error
 
 KEY = "correct horse battery staple"
 PROBES = {"/live", "/ready"}
-PUBLIC = {"/", "/live", "/ready", "/docs", "/openapi.json"}
+PUBLIC = {*PAGES, ICON, "/live", "/ready", "/docs", "/openapi.json"}
 STREAMS = {"/api/v1/events"}  # they do not end
 CHANGING = {"POST", "PUT", "PATCH", "DELETE"}
 
