@@ -78,6 +78,7 @@ class Prepared:
     choice: Choice
     notes: tuple[str, ...]  #: one sentence per value adjusted to fit the model
     draft: RequestDraft  #: the request as sent; of a redecode what stands for it
+    unread: tuple[str, ...] = ()  #: those of the notes that say what the model does not read of the prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +307,7 @@ class GenerationService:
             replace(first, seed=seed, force=asked.force, on_model_failure=asked.on_model_failure) for seed in seeds
         )
         read = self._prompt_notes(choice.spec, first)
-        return Prepared(requests, choice, (*notes, *more, *adjusted, *read), asked)
+        return Prepared(requests, choice, (*notes, *more, *adjusted, *read), asked, read)
 
     def _prompt_notes(self, spec: ModelSpec, request: GenerationRequest) -> tuple[str, ...]:
         """Say what the model does not read of the prompts: foreign syntax, unknown words, what is too long."""

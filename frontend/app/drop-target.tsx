@@ -18,7 +18,7 @@ function formOf(file: File): FormData {
   return form;
 }
 
-/** Reads the settings in a file; null where the server cannot make sense of it. */
+/** Reads the settings in a file; throws the server's refusal of what is no clip or picture. */
 async function inspect(file: File): Promise<Schemas["FileSettings"]> {
   const form = formOf(file);
   return data(api.POST("/api/v1/outputs/inspect", { body: form as never, bodySerializer: () => form }));

@@ -19,7 +19,7 @@ export function EstimatePanel({ estimate }: EstimatePanelProps) {
   if (error) return <ProblemNote error={error} />;
   if (!made) return <p className="min-h-11 text-soft">Time, memory and disk are shown here while you write.</p>;
   const { plan } = made;
-  const notes = made.adjustments.filter((one) => !one.includes("words"));
+  const notes = made.adjustments.filter((one) => !made.prompt_notes.includes(one));
   return (
     <div className="min-h-11 space-y-1.5" data-testid="estimate">
       <dl className="flex flex-wrap gap-x-4 gap-y-0.5 tabular-nums">

@@ -47,7 +47,7 @@ export function PromptField({ estimate, model }: PromptFieldProps) {
       ),
   });
   const most = Number(model?.limits.max_prompt_chars ?? 2000);
-  const ignored = estimate?.adjustments.filter((one) => one.includes("words")) ?? [];
+  const ignored = estimate?.prompt_notes ?? [];
   useCommands([
     {
       id: "prompt.older",

@@ -59,7 +59,6 @@ export function useSubmit() {
     },
     onSuccess: (answer) => {
       say({ title: `Queued ${counted(answer.task_ids.length, "clip")}`, text: answer.adjustments[0] });
-      // A seed that was drawn stays out of the form: the next clip shall be another one.
       void cache.invalidateQueries({ queryKey: KEYS.queue });
       void cache.invalidateQueries({ queryKey: ["prompts"] });
     },

@@ -78,6 +78,7 @@ class Estimated(BaseModel):
     download: DownloadFirst | None = Field(None, description="What a task would download first")
     reasons: list[str] = Field(description="Why this model, and why this plan or none")
     adjustments: list[str] = Field(description="One sentence for each value adjusted to fit the model")
+    prompt_notes: list[str] = Field(description="Those of them that say what the model does not read of the prompts")
     parameters: dict[str, Any] = Field(description="Every value that affects the frames")
     prompt_tokens: int | None = Field(None, description="Of the whole prompt, where the model's tokenizer is here")
     prompt_tokens_read: int | None = Field(None, description="How many of them the model reads at most")
@@ -106,6 +107,7 @@ def estimated(estimate: Estimate) -> Estimated:
         download=download_first(estimate.fetch),
         reasons=[*prepared.choice.reasons, decision.reason],
         adjustments=list(prepared.notes),
+        prompt_notes=list(prepared.unread),
         parameters=known(request.to_json()) | {"model_type": work.model, "resolution": request.resolution},
         prompt_tokens=None if estimate.length is None else estimate.length.tokens,
         prompt_tokens_read=None if estimate.length is None else estimate.length.limit,

@@ -55,6 +55,18 @@ def test_an_estimate_says_everything_and_queues_nothing(served: Served) -> None:
     assert served.count() == 0
 
 
+def test_an_estimate_says_what_the_model_does_not_read_of_the_prompt(served: Served) -> None:
+    answer = served.client.post(ESTIMATE, json=GOOD | {"prompt": "a red xylophone", "num_frames": 6}).json()
+    (note,) = answer["prompt_notes"]
+    assert "does not know: xylophone" in note
+    assert note in answer["adjustments"]
+    assert len(answer["adjustments"]) > 1, "the frames, too, are said there"
+    assert 0 < answer["prompt_tokens"] < answer["prompt_tokens_read"]
+    long = served.client.post(ESTIMATE, json=GOOD | {"prompt": "a red circle " * 40}).json()
+    assert long["prompt_tokens"] > long["prompt_tokens_read"]
+    assert any("is cut off before" in one for one in long["prompt_notes"])
+
+
 def test_a_dry_run_of_submit_is_the_same_in_json_and_in_a_form(served: Served) -> None:
     wanted = GOOD | {"seed": 7, "steps": 4}
     estimate = served.client.post(ESTIMATE, json=wanted).json()
