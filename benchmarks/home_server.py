@@ -68,13 +68,20 @@ class HomeServer:
         self.started_at = time.monotonic()
 
     def wait_ready(self) -> None:
-        """Wait until the server answers and a worker can take tasks.
+        """Wait until the server answers and a worker can take tasks. Raises as `wait_answer`."""
+        self._wait(self._has_idle_worker, "a worker that waits for tasks")
+
+    def wait_answer(self) -> None:
+        """Wait until the server answers.
 
         Raises:
             Late: it did not come up; the message has the end of its log.
         """
+        self._wait(lambda: self.ask("/live") is not None, "an answer of the server")
+
+    def _wait(self, condition: Callable[[], bool], what: str) -> None:
         try:
-            wait_for(lambda: self._has_idle_worker(), START_SECONDS, "a worker that waits for tasks")
+            wait_for(condition, START_SECONDS, what)
         except Late as error:
             raise Late(f"{error}:\n{self.log_end()}") from None
 

@@ -172,11 +172,7 @@ def served(folder: Path, url: str | None, size: Size, *, first: bool) -> Iterato
     server = HomeServer(folder, settings)
     server.start()
     try:
-        deadline = time.monotonic() + 300
-        while server.ask("/live") is None:
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"the server did not come up:\n{server.log_end()}")
-            time.sleep(0.1)
+        server.wait_answer()
         server.client.timeout = httpx2.Timeout(120.0)
         yield server.client
     finally:

@@ -87,11 +87,7 @@ def served(folder: Path, clips: int) -> Iterator[str]:
     server = HomeServer(folder, {"WAN22_WORKER": "false"})
     server.start()
     try:
-        deadline = time.monotonic() + 300
-        while server.ask("/live") is None:
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"the server did not come up:\n{server.log_end()}")
-            time.sleep(0.1)
+        server.wait_answer()
         yield server.url
     finally:
         server.stop()
@@ -197,6 +193,16 @@ def heap_mb(page: Page) -> float:
     return found / 1e6
 
 
+def reported(version: str, load: float, rows: list[list[str]], more: str = "") -> str:
+    """Return a table under a line about the machine, the browser and the load before."""
+    machine = detect_hardware()
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, {machine.processor}, {machine.cores} cores, shared by browser and server. "
+        f"Chromium {version}, 1440x900{more}; load average {load:.1f} before.\n\n"
+        + table(("what", "measured", "bound"), rows)
+    )
+
+
 def write_table(command: str, text: str) -> None:
     """Put a command's newest table into the report."""
     begin, end = f"<!-- table: {command} -->", f"<!-- end: {command} -->"
@@ -209,7 +215,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clips", type=int, default=1_000_000)
     arguments = parser.parse_args()
-    machine = detect_hardware()
     with (
         tempfile.TemporaryDirectory(prefix="wan22-web-") as name,
         served(Path(name), arguments.clips) as url,
@@ -220,11 +225,7 @@ def main() -> None:
         rows = measure(browser, url)
         version = browser.version.split(".")[0]
         browser.close()
-    text = (
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine.processor}, {machine.cores} cores, shared by browser and server. "
-        f"Chromium {version}, 1440x900; {arguments.clips:,} clips; load average {load:.1f} before.\n\n"
-        + table(("what", "measured", "bound"), rows)
-    )
+    text = reported(version, load, rows, f"; {arguments.clips:,} clips")
     sys.stdout.write(f"{text}\n")
     if arguments.clips == parser.get_default("clips"):
         write_table(COMMAND, text)

@@ -12,19 +12,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from backend.core.planning.hardware import detect_hardware
 from benchmarks.home_server import HomeServer
-from benchmarks.real_worker import table
 from benchmarks.soak.sampler import Sample
 from benchmarks.soak.slopes import fit
-from benchmarks.web_gallery import WATCH, heap_mb, smoothness, write_table
+from benchmarks.web_gallery import WATCH, heap_mb, reported, smoothness, write_table
 from tests.support.browser import PATIENCE_MS, launch
 
 COMMAND: Final = "python -m benchmarks.web_page"
@@ -44,11 +41,7 @@ def served(folder: Path, **settings: str) -> Iterator[HomeServer]:
     server = HomeServer(folder, settings)
     server.start()
     try:
-        deadline = time.monotonic() + 300
-        while server.ask("/live") is None:
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"the server did not come up:\n{server.log_end()}")
-            time.sleep(0.1)
+        server.wait_answer()
         yield server
     finally:
         server.stop()
@@ -141,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     arguments = parser.parse_args()
-    machine, load = detect_hardware(), os.getloadavg()[0]
+    load = os.getloadavg()[0]
     rows: list[list[str]] = []
     with tempfile.TemporaryDirectory(prefix="wan22-page-") as name, sync_playwright() as playwright:
         browser = launch(playwright)
@@ -155,11 +148,7 @@ def main() -> None:
             rows += open_for_long(page, server, arguments.minutes)
         version = browser.version.split(".")[0]
         browser.close()
-    text = (
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine.processor}, {machine.cores} cores, shared by browser and server. "
-        f"Chromium {version}, 1440x900; load average {load:.1f} before.\n\n"
-        + table(("what", "measured", "bound"), rows)
-    )
+    text = reported(version, load, rows)
     sys.stdout.write(f"{text}\n")
     write_table(COMMAND, text)
 
