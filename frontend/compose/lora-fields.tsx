@@ -20,7 +20,8 @@ export function LoraFields({ model }: { model: Model | undefined }) {
   const ordered = [...free].sort((a, b) => Number(fits(b)) - Number(fits(a)) || a.title.localeCompare(b.title));
   const set = (index: number, changes: Partial<LoraChoice>) =>
     setDraft({ loras: chosen.map((one, place) => (place === index ? { ...one, ...changes } : one)) });
-  if (loras.length === 0 && chosen.length === 0) return null;
+  // Its place is kept until the list is known, so that nothing below it jumps.
+  if (list && loras.length === 0 && chosen.length === 0) return null;
   return (
     <fieldset className="space-y-2">
       <legend className="sr-only">LoRAs</legend>
@@ -29,7 +30,7 @@ export function LoraFields({ model }: { model: Model | undefined }) {
         value=""
         disabled={chosen.length >= 8}
         choices={[
-          { value: "", label: free.length > 0 ? "Add one …" : "All are added" },
+          { value: "", label: list && free.length === 0 ? "All are added" : "Add one …" },
           ...ordered.map((lora) => ({
             value: lora.id,
             label: fits(lora) ? lora.title : `${lora.title} · not for this model`,
