@@ -7,7 +7,7 @@ stored images, never the engine.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import structlog
@@ -36,7 +36,6 @@ from backend.core.requests.rules import MAX_LORAS, MAX_SEED, MAX_VARIATIONS, res
 from backend.core.requests.webhooks import Webhook
 from backend.core.settings import Settings
 from backend.models.folder.manager import ModelManager, ModelState
-from backend.models.folder.prompt_length import PromptLength
 from backend.models.lora.library import LoraLibrary
 from backend.services.continuation import Continuation
 from backend.services.editing import changed, draft_of
@@ -45,52 +44,13 @@ from backend.services.model_choice import Choice, choose_model
 from backend.services.models.availability import FetchFirst, ModelAvailability
 from backend.services.outbound.targets import OutboundRules
 from backend.services.planning.forecast import Forecast, Span
+from backend.services.submission import Estimate, Prepared, Submission
 from backend.services.webhooks.signing import check_webhook
 from backend.store.control import WAITING
 from backend.store.gallery.outputs import OutputStore
 from backend.store.tasks import FAR, TaskStore
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """Tasks committed to disk."""
-
-    tasks: tuple[Task, ...]  #: one per variation
-    model: str
-    reasons: tuple[str, ...]  #: why this model was chosen; empty when the request named it
-    queue_position: int | None  #: of the first task; 1 = next; None = not waiting
-    until_done: Span | None  #: of the first task; None if unknown
-    fetch: FetchFirst | None = None  #: what must be downloaded before the first task can run
-
-    @property
-    def task(self) -> Task:
-        """The first task."""
-        return self.tasks[0]
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A fully resolved request, before anything is queued."""
-
-    requests: tuple[GenerationRequest, ...]  #: one per variation
-    choice: Choice
-    notes: tuple[str, ...]  #: one sentence per value adjusted to fit the model
-    draft: RequestDraft  #: the request as sent; of a redecode what stands for it
-    unread: tuple[str, ...] = ()  #: those of the notes that say what the model does not read of the prompts
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """The cost of a request, without queuing it."""
-
-    prepared: Prepared
-    decision: Decision
-    available: bool  #: whether the model's files are installed
-    fits: bool  #: whether `submit` takes it without `force`; also where nothing is known about the machine or the files
-    fetch: FetchFirst | None = None  #: what a task would download first
-    length: PromptLength | None = None  #: of the prompt, where the model's tokenizer is here
 
 
 class GenerationService:

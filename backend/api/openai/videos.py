@@ -31,8 +31,8 @@ from backend.core.errors.lookups import (
     VideoNotReady,
 )
 from backend.core.errors.requests import NotOffered
-from backend.services.generation_service import Submission
 from backend.services.media.spritesheet import spritesheet
+from backend.services.submission import Submission
 from backend.services.system.container import Services
 
 router = Routes(prefix="/v1/videos", tags=["openai"])

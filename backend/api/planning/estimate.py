@@ -12,8 +12,8 @@ from backend.core.planning.hardware import GIB
 from backend.core.planning.machine import Machine
 from backend.core.planning.memory_plan import Storage
 from backend.core.planning.optimizer import Decision, Option
-from backend.services.generation_service import Estimate
 from backend.services.planning.forecast import suggestion
+from backend.services.submission import Estimate
 
 BasisWord = Literal["estimated", "measured"]
 

@@ -36,7 +36,7 @@ from backend.core.requests.forms import ImageRef, RequestDraft
 from backend.core.requests.prompts import LEGACY_PROMPT_CHARS, clean_prompt
 from backend.core.requests.rules import check_images
 from backend.services.downloads.state import waits_for_resume
-from backend.services.generation_service import Submission
+from backend.services.submission import Submission
 
 router = Routes(tags=["generation"])
 

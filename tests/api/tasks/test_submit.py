@@ -13,7 +13,8 @@ import pytest
 
 from backend.core.planning.hardware import detect_hardware
 from backend.core.requests.forms import RequestDraft
-from backend.services.generation_service import GenerationService, Submission
+from backend.services.generation_service import GenerationService
+from backend.services.submission import Submission
 from tests.api.support import GOOD, SUBMIT, TINY, Served, assert_error, make_png
 
 PNG = ("start.png", make_png(96, 96), "image/png")
