@@ -94,6 +94,7 @@ export function apply(cache: QueryClient, refresh: Refresher, message: Message):
       break;
     case "output_update":
       refresh.wish(KEYS.outputs);
+      refresh.wish(KEYS.queue); // a task says whether its video is still there
       break;
     case "system_stats_update":
       cache.setQueryData(KEYS.stats, message.data);

@@ -69,7 +69,7 @@ export function TaskCard({ task, waiting, onEdit }: TaskCardProps) {
       : []),
     ...(editable ? [{ label: "Edit", icon: Pencil, run: () => onEdit(task) }] : []),
     { label: "Queue again", icon: Copy, run: () => duplicate.mutate(task) },
-    ...(task.status === "completed"
+    ...(task.output_path
       ? [
           {
             label: "Show in the gallery",
@@ -164,7 +164,8 @@ function asked(task: Task): string {
 
 function Picture({ task }: { task: Task }) {
   const look = "size-16 shrink-0 rounded-md bg-raised object-cover";
-  if (task.status === "completed") {
+  // Its video may have been deleted since.
+  if (task.output_path) {
     return <img src={place(`/api/v1/outputs/${task.id}/thumbnail`)} alt="" loading="lazy" className={look} />;
   }
   if (task.preview_url && task.status === "processing") {

@@ -19,6 +19,7 @@ from backend.core.domain import Output, Progress, Stage, Task
 from backend.core.planning.hardware import HardwareProfile
 from backend.core.settings import load_settings
 from backend.services.system.container import Services
+from tests.support.database import put_new_database
 
 ADDRESS = "http://127.0.0.1:8000"
 SOCKET = "ws://127.0.0.1:8000/ws"
@@ -110,6 +111,8 @@ class Served(Played):
 
     def __init__(self, home: Path, workers_on: HardwareProfile | None = None, **settings: object) -> None:
         loaded = load_settings(home=home, worker=False, poll_seconds=0.02, **settings)
+        if loaded.database_url is None:
+            put_new_database(loaded.paths)
         self.app = create_app(loaded, workers_on=workers_on)
         headers = {"Wan22-Model-Ids": "exact"}  # as our own clients; tests of earlier ones send other requests
         self.client = TestClient(self.app, base_url=ADDRESS, raise_server_exceptions=False, headers=headers)

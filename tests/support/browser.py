@@ -41,7 +41,7 @@ def watched_page(context: BrowserContext, *, allowed: tuple[str, ...] = ()) -> I
     page.set_default_timeout(PATIENCE_MS)
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
+    page.on("console", lambda line: faults.append(f"{line.text} {line.location}") if line.type == "error" else None)
     yield page
     page.close()
     left = [fault for fault in faults if not any(part in fault for part in allowed)]

@@ -92,8 +92,7 @@ class _Immutable(StaticFiles):
         return response
 
 
-def install_pages(app: FastAPI) -> None:
-    """Add the pages and their assets."""
-    app.include_router(router)
+def install_assets(app: FastAPI) -> None:
+    """Add the files that the pages load."""
     app.mount(DOCS_ASSETS, StaticFiles(directory=str(files("fastapi_offline") / "static")), name="docs-assets")
     app.mount(WEB_ASSETS, GZipMiddleware(_Immutable(directory=_WEB / "assets", check_dir=False)), name="web-assets")

@@ -60,6 +60,10 @@ _SHARED: dict[str, Any] = {"response_model_exclude_none": True, "dependencies": 
 class Routes(APIRouter):
     """A router whose responses omit null values."""
 
+    def __init__(self, **options: Any) -> None:
+        refused = {422: {"model": ErrorBody, "description": "The request does not fit; nothing was done"}}
+        super().__init__(responses=refused | options.pop("responses", {}), **options)
+
     def get(self, path: str, **options: Any) -> Callable[[Handler], Handler]:
         """Add a GET route, which also answers HEAD; options as in `APIRouter.get`."""
         options = _SHARED | options

@@ -175,9 +175,10 @@ def queue_status(
     tasks = services.tasks.list(status=_status(status_filter), limit=limit)
     counts, waiting = queue_counts(services.tasks.counts()), services.waiting(tasks)
     running = next((task for task in tasks if task.status is TaskStatus.PROCESSING), None)
-    differing = services.outputs.not_as_asked([task.id for task in tasks if task.status is TaskStatus.COMPLETED])
+    completed = [task.id for task in tasks if task.status is TaskStatus.COMPLETED]
+    differing, with_video = services.outputs.not_as_asked(completed), services.outputs.with_video(completed)
     return QueueStatus(
-        tasks=_readable(tasks, differing, waiting),
+        tasks=_readable(tasks, differing, with_video, waiting),
         queue=[queue_item(task) for task in tasks],
         current_task=queue_item(running) if running else None,
         paused=waiting.queue_paused,
@@ -230,7 +231,9 @@ def one_task(task_id: TaskId, services: ServicesDep) -> TaskInfo:
         except OutputNotFound:
             output = None  # the video was deleted; the task remains
     reason = services.waiting([task]).reason(task)
-    return task_info(task, queue_position=position, waits_for=reason, output=output, in_full=True)
+    return task_info(
+        task, queue_position=position, waits_for=reason, output=output, has_video=output is not None, in_full=True
+    )
 
 
 @router.delete("/{task_id}", summary="Take a finished task out of the queue")
@@ -293,13 +296,21 @@ def _status(word: str | None) -> TaskStatus | None:
         raise InvalidFilter(f"Invalid status filter. Use one of: {', '.join(TaskStatus)}") from None
 
 
-def _readable(tasks: list[Task], outputs: dict[str, Output], waiting: Waiting) -> list[TaskInfo]:
+def _readable(tasks: list[Task], outputs: dict[str, Output], with_video: set[str], waiting: Waiting) -> list[TaskInfo]:
     """Describe tasks; one whose request is damaged is in `queue` alone, which needs less of it."""
     found = []
     for task in tasks:
         with suppress(TaskUnreadable):
             position, reason = waiting.position(task), waiting.reason(task)
-            found.append(task_info(task, queue_position=position, waits_for=reason, output=outputs.get(task.id)))
+            found.append(
+                task_info(
+                    task,
+                    queue_position=position,
+                    waits_for=reason,
+                    output=outputs.get(task.id),
+                    has_video=task.id in with_video,
+                )
+            )
     return found
 
 

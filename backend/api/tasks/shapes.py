@@ -155,9 +155,12 @@ def task_info(
     queue_position: int | None = None,
     waits_for: str | None = None,
     output: Output | None = None,
+    has_video: bool = True,
     in_full: bool = False,
 ) -> TaskInfo:
     """Describe a task; `in_full` adds every value that determines its frames.
+
+    `has_video` says of a completed one whether its video is still there.
 
     Raises:
         TaskUnreadable: its request is damaged.
@@ -204,7 +207,7 @@ def task_info(
         preview_url=current_links().to_media(f"/api/v1/queue/{task.id}/preview")
         if processing and task.preview_step is not None
         else None,
-        output_path=video_url(task.id) if completed else None,
+        output_path=video_url(task.id) if completed and has_video else None,
         generation_time=None if output is None else round(output.generation_seconds, 3),
         model_used=(task.model if output is None else output.model) if completed else None,
         mock=output is not None and output.mock is not None,

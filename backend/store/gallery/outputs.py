@@ -76,6 +76,12 @@ class OutputStore:
         with self._database.read() as connection:
             return {output.task_id: output for output in readable(connection.execute(query).all(), to_output)}
 
+    def with_video(self, task_ids: Sequence[str]) -> set[str]:
+        """Return those of these tasks whose video was neither deleted nor put in the trash."""
+        query = select(outputs.c.task_id).where(outputs.c.task_id.in_(task_ids), ~_TRASHED)
+        with self._database.read() as connection:
+            return set(connection.execute(query).scalars())
+
     def uses(self) -> dict[str, ModelUse]:
         """Return for each model its number of videos, when the last was made, and the mean seconds; no mocks."""
         seconds = func.avg(outputs.c.generation_seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -162,6 +163,12 @@ def test_a_download_without_metadata_of_what_is_no_video_is_an_error(served: Ser
     assert_error(answer, 404, "output_file_missing")
 
 
+def _shown(served: Served, task_id: str) -> list[dict[str, Any]]:
+    """Return the task as its own address shows it and as the queue does."""
+    (listed,) = served.client.get("/api/v1/queue").json()["tasks"]
+    return [served.client.get(f"/api/v1/queue/{task_id}").json(), listed]
+
+
 def test_deleting_hides_a_video_until_it_is_restored(served: Served, video: Output) -> None:
     address = f"{OUTPUTS}/{video.task_id}"
     answer = served.client.delete(address).json()
@@ -172,7 +179,8 @@ def test_deleting_hides_a_video_until_it_is_restored(served: Served, video: Outp
     assert_error(served.client.delete(address), 404, "output_not_found")
     assert_error(served.client.post(f"{address}/extend", json={}), 404, "output_not_found")
     assert served.client.get(OUTPUTS).json()["total_count"] == 0
-    assert served.client.get(f"/api/v1/queue/{video.task_id}").json()["status"] == "completed"
+    for task in _shown(served, video.task_id):
+        assert (task["status"], task.get("output_path")) == ("completed", None), "its video is not there for now"
     (trashed,) = served.client.get(OUTPUTS, params={"trash": True}).json()["videos"]
     assert trashed["purge_at"] > trashed["trashed_at"]
     assert served.client.get(f"{address}/video", params={"trash": True}).content == CONTENT
@@ -180,6 +188,7 @@ def test_deleting_hides_a_video_until_it_is_restored(served: Served, video: Outp
     assert served.client.get(address, params={"trash": True}).json()["trashed_at"] == trashed["trashed_at"]
     assert served.client.post(f"{address}/restore").json()["id"] == video.task_id
     assert "trashed_at" not in served.client.get(address).json()
+    assert all(task["output_path"] == f"{address}/video" for task in _shown(served, video.task_id))
     assert_error(served.client.post(f"{OUTPUTS}/nobody/restore"), 404, "output_not_found")
 
 
@@ -191,6 +200,7 @@ def test_deleting_for_good_removes_files_and_row(served: Served, video: Output) 
     assert served.client.get(OUTPUTS, params={"trash": True}).json()["total_count"] == 0
     assert_error(served.client.post(f"{OUTPUTS}/{video.task_id}/restore"), 404, "output_not_found")
     assert_error(served.client.delete(f"{OUTPUTS}/{video.task_id}?permanent=true"), 404, "output_not_found")
+    assert all("output_path" not in task for task in _shown(served, video.task_id))
 
 
 def test_a_file_that_somebody_took_away_is_said_to_be_missing(served: Served, video: Output) -> None:
