@@ -1,5 +1,6 @@
 import tailwindcss from "@tailwindcss/vite";
 import react from "@vitejs/plugin-react";
+import type { Plugin } from "vite";
 import { defineConfig } from "vitest/config";
 
 /** The server that `make ui` shows the page of. */
@@ -15,10 +16,29 @@ const proxied = {
   headers: { Origin: SERVER },
 };
 
+/** The font comes with the page or stays away until the next one: text that changes its font changes its width. */
+const font: Plugin = {
+  name: "font-without-a-jump",
+  apply: "build",
+  generateBundle(_, bundle) {
+    for (const one of Object.values(bundle))
+      if (one.type === "asset" && one.fileName.endsWith(".css"))
+        one.source = String(one.source).replaceAll(/font-display:\s*swap/g, "font-display:optional");
+  },
+  transformIndexHtml: (_, { bundle }) =>
+    Object.keys(bundle ?? {})
+      .filter((name) => name.includes("inter-latin-wght-normal"))
+      .map((name) => ({
+        tag: "link",
+        attrs: { rel: "preload", as: "font", type: "font/woff2", href: `./${name}`, crossorigin: true },
+        injectTo: "head",
+      })),
+};
+
 export default defineConfig({
   // Relative, so that the page also works below a prefix that a proxy adds; `<base>` names the prefix.
   base: "./",
-  plugins: [react(), tailwindcss()],
+  plugins: [react(), tailwindcss(), font],
   resolve: { alias: { "@": import.meta.dirname } },
   build: {
     outDir: "../backend/assets/web",

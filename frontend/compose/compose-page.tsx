@@ -4,7 +4,7 @@ import { Crown, Play, Square } from "lucide-react";
 import { lazy, Suspense, useRef } from "react";
 import { useCommands, useShown } from "@/app/commands";
 import { ProblemNote } from "@/http/problem-note";
-import { useAllowed } from "@/system/session";
+import { useAllowed, useLacks } from "@/system/session";
 import { bodyOf, modelOf, setDraft, useDraft } from "@/tasks/draft";
 import { unfinished, useQueue, useTaskDeeds } from "@/tasks/queue";
 import { useEstimate, useModels, useReady, useSubmit } from "@/tasks/submit";
@@ -29,6 +29,7 @@ export default function ComposePage() {
   const models = list?.models ?? [];
   const ready = useReady();
   const allowed = useAllowed("generate");
+  const lacks = useLacks("generate");
   const submit = useSubmit();
   const taken = useRef<string | undefined>(undefined);
   const model = modelOf(draft, models, taken.current ?? list?.default ?? undefined);
@@ -89,7 +90,7 @@ export default function ComposePage() {
       <form
         data-testid="generation-form"
         aria-label="New clip"
-        className="flex shrink-0 flex-col gap-4 border-edge bg-panel p-4 lg:w-[26rem] lg:overflow-y-auto lg:border-r"
+        className="flex shrink-0 flex-col gap-4 *:shrink-0 border-edge bg-panel p-4 lg:w-[26rem] lg:overflow-y-auto lg:border-r"
         onSubmit={(event) => {
           event.preventDefault();
           generate(false);
@@ -145,7 +146,7 @@ export default function ComposePage() {
               />
             </Tip>
           </div>
-          {!allowed && <Note tone="warn">The key of this session may look, but not generate.</Note>}
+          {lacks && <Note tone="warn">The key of this session may look, but not generate.</Note>}
         </div>
       </form>
       <Recent quiet={quiet} />

@@ -7,7 +7,7 @@ import { bytes, counted } from "@/app/format";
 import { api, data } from "@/http/client";
 import { ProblemNote } from "@/http/problem-note";
 import { KEYS } from "@/http/queries";
-import { useAllowed } from "@/system/session";
+import { useAllowed, useLacks } from "@/system/session";
 import { TextField } from "@/ui/fields";
 import { PageFrame } from "@/ui/page";
 import { Empty, Note, Skeleton } from "@/ui/status";
@@ -18,6 +18,7 @@ const MIB = 1024 * 1024;
 
 export default function LorasPage() {
   const allowed = useAllowed("models");
+  const lacks = useLacks("models");
   const loras = useQuery({ queryKey: KEYS.loras, queryFn: () => data(api.GET("/api/v1/lora")) });
   const [search, setSearch] = useState("");
   const wanted = search.trim().toLowerCase();
@@ -44,7 +45,7 @@ export default function LorasPage() {
       )}
       {loras.data && (
         <>
-          {!allowed && <Note tone="warn">Your key may look at LoRAs, not add or delete them.</Note>}
+          {lacks && <Note tone="warn">Your key may look at LoRAs, not add or delete them.</Note>}
           <UploadZone allowed={allowed} />
           <div className="flex flex-wrap items-center gap-3">
             <div className="w-64 max-w-full">

@@ -5,7 +5,7 @@ import { useState } from "react";
 import { useCommands } from "@/app/commands";
 import { counted } from "@/app/format";
 import { ProblemNote } from "@/http/problem-note";
-import { useAllowed } from "@/system/session";
+import { useAllowed, useLacks } from "@/system/session";
 import { Button } from "@/ui/button";
 import { TextField } from "@/ui/fields";
 import { PageFrame } from "@/ui/page";
@@ -40,6 +40,7 @@ export default function ModelsPage() {
   const disk = useDisk();
   const { manage } = useDownloadDeeds();
   const allowed = useAllowed("models");
+  const lacks = useLacks("models");
   const [filter, setFilter] = useState<Filter>("all");
   const [search, setSearch] = useState("");
   const [open, setOpen] = useState<{ what: "verify" | "remove" | "adopt"; id: string } | null>(null);
@@ -100,7 +101,7 @@ export default function ModelsPage() {
       {!models.error && !ready && <Loading />}
       {models.data && ready && (
         <>
-          {!allowed && <Note tone="warn">Your key may look at models, not change them.</Note>}
+          {lacks && <Note tone="warn">Your key may look at models, not change them.</Note>}
           <DiskPanel models={models.data.models} allowed={allowed} />
           <div className="flex flex-wrap items-center gap-3">
             <Segments label="Which models" value={filter} choices={FILTERS} onChange={setFilter} />

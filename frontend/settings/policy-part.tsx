@@ -4,7 +4,7 @@ import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { api, asProblem, data, type Schemas } from "@/http/client";
 import { ProblemNote } from "@/http/problem-note";
 import { KEYS } from "@/http/queries";
-import { useAllowed } from "@/system/session";
+import { useAllowed, useLacks } from "@/system/session";
 import { classes } from "@/ui/classes";
 import { Note, Panel, Skeleton } from "@/ui/status";
 import { say } from "@/ui/toasts";
@@ -69,6 +69,7 @@ function Choices<T extends string>(props: {
 export function PolicyPart() {
   const cache = useQueryClient();
   const allowed = useAllowed("admin");
+  const lacks = useLacks("admin");
   const policy = useQuery({ queryKey: ["policy"], queryFn: () => data(api.GET("/api/v1/generation/policy")) });
   const change = useMutation({
     mutationFn: (body: Body) => data(api.POST("/api/v1/generation/policy", { body })),
@@ -84,7 +85,7 @@ export function PolicyPart() {
   const { mode, on_model_failure } = policy.data;
   return (
     <div className="space-y-4">
-      {!allowed && <Note tone="warn">Your key may look at this, not change it.</Note>}
+      {lacks && <Note tone="warn">Your key may look at this, not change it.</Note>}
       <Panel title="What makes the clips">
         <Choices
           legend="What makes the clips"

@@ -8,7 +8,7 @@ import { counted } from "@/app/format";
 import { api, asProblem, data } from "@/http/client";
 import { ProblemNote } from "@/http/problem-note";
 import { KEYS } from "@/http/queries";
-import { useAllowed } from "@/system/session";
+import { useAllowed, useLacks } from "@/system/session";
 import { Button } from "@/ui/button";
 import { TextField } from "@/ui/fields";
 import { Empty, Note, Panel, Skeleton } from "@/ui/status";
@@ -35,6 +35,7 @@ export function ServerPart() {
   const { data: answer, error, refetch } = useSettings();
   const cache = useQueryClient();
   const allowed = useAllowed("admin");
+  const lacks = useLacks("admin");
   const undo = useUndo();
   const [draft, setDraft] = useState<Draft>({});
   const [search, setSearch] = useState("");
@@ -90,7 +91,7 @@ export function ServerPart() {
         if (count > 0) save.mutate(body);
       }}
     >
-      {!allowed && <Note tone="warn">Your key may look at settings, not change them.</Note>}
+      {lacks && <Note tone="warn">Your key may look at settings, not change them.</Note>}
       <div className="max-w-sm">
         <TextField
           label="Search settings"

@@ -32,10 +32,18 @@ export function useSession(): Session {
   return { session, needsLogin: refused };
 }
 
+function useScopes() {
+  return useQuery<Schemas["Session"]>({ queryKey: KEYS.session, enabled: false }).data?.scopes;
+}
+
 /** Whether the key of this session has a scope; everything is allowed on a server without keys. */
 export function useAllowed(scope: Schemas["Scope"]): boolean {
-  const { data: session } = useQuery<Schemas["Session"]>({ queryKey: KEYS.session, enabled: false });
-  return session?.scopes.includes(scope) ?? false;
+  return useScopes()?.includes(scope) ?? false;
+}
+
+/** Whether it is known that the key of this session lacks a scope: nothing says so before the session is read. */
+export function useLacks(scope: Schemas["Scope"]): boolean {
+  return useScopes()?.includes(scope) === false;
 }
 
 /** Exchanges a key for a session of this browser, and begins anew with it. */

@@ -34,7 +34,8 @@ export function Segments<T extends string>({ label, value, choices, onChange }: 
             disabled={choice.disabled}
             onChange={() => onChange(choice.value)}
           />
-          {choice.label}
+          {/* Changed words are a new element: their middle stays, so nothing has moved. */}
+          <span key={choice.label}>{choice.label}</span>
         </label>
       ))}
     </fieldset>

@@ -61,6 +61,7 @@ def test_waiting_tasks_are_moved_edited_copied_and_cancelled(
     _card(page, "a red ring").get_by_test_id("task-menu").click()
     page.get_by_role("menuitem", name="Run next").click()
     wait_for(lambda: _order(paused)[0] == "a red ring", what="the move")
+    expect(page.get_by_test_id("task-card").first).to_contain_text("a red ring")
     _card(page, "a red square").drag_to(_card(page, "a red ring"))
     wait_for(lambda: _order(paused) == ["a red square", "a red ring", "a red circle"], what="the drag")
 

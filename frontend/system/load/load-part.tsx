@@ -149,7 +149,8 @@ function FigureCard({ figure, value, samples, span }: CardProps) {
             data-testid={`${measure}-usage`}
             className={classes("w-20 text-right text-xl font-semibold", COLOURS[severity(value, warning, critical)])}
           >
-            {value.toFixed(0)} %
+            {/* A new element for a new number: its right edge stays, so nothing has moved. */}
+            <span key={value.toFixed(0)}>{value.toFixed(0)} %</span>
           </p>
         )}
       </header>

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +33,28 @@ def clip(
     picture = np.tile(np.linspace(0, 255, sides[0]).astype(np.uint8)[None, :, None], (sides[1], 1, 3))
     if noise:
         picture = np.random.default_rng(0).integers(0, 256, (sides[1], sides[0], 3), np.uint8)
-    with av.open(str(path), "w", format=form, options={"movflags": flags} if flags and form == "mp4" else {}) as file:
-        stream = file.add_stream(codec, rate=16, options=options)
-        stream.width, stream.height, stream.pix_fmt = *sides, "yuv420p"
-        heard = file.add_stream("aac", rate=44100) if sound else None
-        file.metadata.update(tags or {})
-        for number in range(frames):
-            frame = av.VideoFrame.from_ndarray(np.roll(picture, number, 1), format="rgb24")
-            file.mux(stream.encode(frame.reformat(format="yuv420p")))
-        file.mux(stream.encode(None))
-        if heard is not None:
-            silence = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), format="fltp", layout="stereo")
-            silence.sample_rate = 44100
-            file.mux(heard.encode(silence))
-            file.mux(heard.encode(None))
+
+    def write() -> None:
+        with av.open(
+            str(path), "w", format=form, options={"movflags": flags} if flags and form == "mp4" else {}
+        ) as file:
+            stream = file.add_stream(codec, rate=16, options=options)
+            stream.width, stream.height, stream.pix_fmt = *sides, "yuv420p"
+            heard = file.add_stream("aac", rate=44100) if sound else None
+            file.metadata.update(tags or {})
+            for number in range(frames):
+                frame = av.VideoFrame.from_ndarray(np.roll(picture, number, 1), format="rgb24")
+                file.mux(stream.encode(frame.reformat(format="yuv420p")))
+            file.mux(stream.encode(None))
+            if heard is not None:
+                silence = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), format="fltp", layout="stereo")
+                silence.sample_rate = 44100
+                file.mux(heard.encode(silence))
+                file.mux(heard.encode(None))
+
+    # In a thread of its own: for root, the encoder of AV1 makes the thread that calls it a real-time one.
+    with ThreadPoolExecutor(1) as apart:
+        apart.submit(write).result()
     return path
 
 
