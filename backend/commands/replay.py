@@ -30,6 +30,7 @@ from backend.commands.console.terminal import (
 from backend.core.errors.base import Category, Severity, WanError
 from backend.core.errors.lookups import InputMissing, OutputFileMissing
 from backend.core.errors.surroundings import BadSettings
+from backend.core.planning.abilities import NATIVE
 from backend.core.record import METADATA_FORMAT, PRODUCT, RunRecord, RunResult, body_of
 from backend.core.requests.forms import AFTER_DENOISING, GenerationRequest
 
@@ -135,6 +136,7 @@ class Record:
             *_compare_values(mine.libraries, other.libraries),
             _factor("device", mine.device, other.device),
             _factor("attention", self._result.attention, again._result.attention),
+            _factor("convolution", self._result.convolution or NATIVE, again._result.convolution or NATIVE),
             _factor("precision", self._result.precision, again._result.precision),
             _factor("wan22", mine.version, other.version),
         ]

@@ -37,6 +37,7 @@ class RunResult:
     resumed_from_step: int | None = None  #: the step after which this attempt resumed; None = from the start
     kept_latents: bool = False  #: whether the latents are stored beside the video
     attention: str | None = None  #: attention kernel of the experts
+    convolution: str | None = None  #: convolutions of the VAE
     precision: str | None = None  #: number format in which the experts computed
     peak_vram_bytes: int | None = None  #: peak of tensor memory on the card
     peak_ram_bytes: int | None = None  #: peak memory of the worker process
@@ -50,7 +51,7 @@ class RunResult:
         """Return plain JSON values; seconds are rounded to milliseconds."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-        for name in ("mock", "instead_of"):
+        for name in ("mock", "instead_of", "convolution"):
             if plain[name] is None:  # as records were before
                 del plain[name]
         return plain | {"seconds": {str(phase): round(value, 3) for phase, value in (self.seconds or {}).items()}}
@@ -62,7 +63,8 @@ class RunResult:
         Raises:
             ValueError, TypeError, AttributeError, OverflowError: a value has the wrong type.
         """
-        texts = ("frames_sha256", "quality", "attention", "precision", "plan", "plan_reason", "mock", "instead_of")
+        texts = ["frames_sha256", "quality", "attention", "convolution", "precision", "plan", "plan_reason"]
+        texts += ["mock", "instead_of"]
         counts = ("frames", "resumed_from_step", "peak_vram_bytes", "peak_ram_bytes")
         seconds, steps = values.get("seconds"), values.get("expert_steps")
         known = set(Phase)

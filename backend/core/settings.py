@@ -24,7 +24,7 @@ from backend.core.errors.surroundings import BadSettings
 from backend.core.faults import VARIABLE as FAULTS
 from backend.core.paths import Home
 from backend.core.plain_words import in_plain_words, nearest, printable
-from backend.core.planning.abilities import AttentionSetting
+from backend.core.planning.abilities import AttentionSetting, ConvolutionSetting
 from backend.core.planning.memory_ladder import OomPolicy
 from backend.core.requests.webhooks import key_of
 
@@ -111,18 +111,18 @@ class Settings(BaseSettings):
         default=AttentionSetting.AUTO,
         description="Attention kernel: auto picks the fastest exact one, speed also allows an eight-bit one, or a name",
     )
+    convolution: ConvolutionSetting = Field(
+        default=ConvolutionSetting.AUTO,
+        description="Convolutions of the VAE on a processor: auto (oneDNN if correct and no slower), native or onednn",
+    )
     lease_seconds: float = Field(
         default=30.0,
         gt=0,
         le=3600,
         description="How long a silent worker keeps its task, in seconds; the same on every machine",
     )
-    heartbeat_seconds: float = Field(
-        default=5.0, gt=0, le=600, description="Interval between a worker's heartbeats, in seconds"
-    )
-    recovery_seconds: float = Field(
-        default=5.0, gt=0, le=600, description="Interval between scans for silent workers, in seconds"
-    )
+    heartbeat_seconds: float = Field(default=5.0, gt=0, le=600, description="Seconds between a worker's heartbeats")
+    recovery_seconds: float = Field(default=5.0, gt=0, le=600, description="Seconds between scans for silent workers")
     max_attempts: int = Field(
         default=3,
         ge=1,

@@ -50,6 +50,7 @@ class Equipment:
     device_reason: str  #: why this device
     warnings: tuple[str, ...] = ()  #: what should work on its machine and does not, each with a remedy
     attention: str | None = None  #: its attention kernel
+    convolution: str | None = None  #: its VAE's convolutions
     precision: str | None = None  #: the number format in which its experts compute
     machine: Machine | None = None  #: the worker's machine, for the planner; None = a worker of an older version
 

@@ -18,6 +18,7 @@ from backend.core.planning.machine import Machine
 from backend.core.planning.memory_level import stored_limits
 from backend.core.settings import Settings
 from backend.engine.device.choice import choose_device
+from backend.engine.device.convolution import choose_convolution
 from backend.engine.device.facts import DeviceFacts, TorchDevices
 from backend.engine.loading.pipeline_loader import WanComponents, WanPipelineLoader
 from backend.engine.memory.others import OtherPrograms
@@ -117,9 +118,12 @@ def _equip(
     abilities = find_abilities(file, verdict.device, verdict.name, hardware.driver, settings.attention)
     attention, precision = abilities.attention, abilities.precision.precision
     log.info("worker.abilities", attention=attention, precision=precision, reason=abilities.precision.reason)
-    warnings = verdict.warnings + abilities.warnings
+    convolution, doubts = choose_convolution(settings.convolution, verdict.device)
+    warnings = verdict.warnings + abilities.warnings + doubts
     for warning in warnings:
         log.warning("worker.not_usable", message=warning)
-    loader = WanPipelineLoader(verdict.device, settings.threads, attention=attention, precision=precision)
+    loader = WanPipelineLoader(
+        verdict.device, settings.threads, attention=attention, convolution=convolution, precision=precision
+    )
     machine = Machine.of(hardware, verdict.device, precision)
-    return loader, Equipment(verdict.reason, warnings, attention, precision, machine), machine
+    return loader, Equipment(verdict.reason, warnings, attention, convolution, precision, machine), machine

@@ -82,6 +82,7 @@ class WorkerView(BaseModel):
     seen_at: Timestamp
     device_reason: str | None = Field(default=None, description="Why it computes on this device")
     attention: str | None = None
+    convolution: str | None = None
     precision: str | None = None
     warnings: list[str] = Field(default_factory=list, description="What does not work there, and what helps")
 

@@ -26,6 +26,14 @@ class AttentionSetting(StrEnum):
     SAGE = "sage"
 
 
+class ConvolutionSetting(StrEnum):
+    """The operator's choice of the VAE's convolutions on a processor; a card has one kind."""
+
+    AUTO = "auto"  #: oneDNN, if it computes correctly and is no slower
+    NATIVE = "native"  #: what torch chooses for each shape, to the bit as stock diffusers computes
+    ONEDNN = "onednn"
+
+
 NATIVE: Final = AttentionSetting.NATIVE.value
 #: A kernel replaces torch's own if it takes less than this share of its time; smaller gains are noise.
 WORTH: Final = 0.95

@@ -30,6 +30,7 @@ from backend.core.planning.footprint import CUDA_CONTEXT
 from backend.core.planning.memory_ladder import MemoryUse
 from backend.core.planning.memory_plan import MemoryPlan
 from backend.engine.device.attention import use_kernel
+from backend.engine.device.convolution import use_convolution
 from backend.engine.failures import device_errors
 from backend.engine.loading.component_loader import Fitting, build_component, fill, fit
 from backend.engine.loading.configurations import RefusedConfiguration, clean_folder
@@ -60,6 +61,7 @@ class WanComponents:
     digest: WeightsDigest = field(repr=False)
     layout: ModelLayout = field(repr=False)  #: where the weights are now
     attention: str = NATIVE  #: the experts' attention kernel
+    convolution: str = NATIVE  #: the VAE's convolutions
     precision: str = "float32"  #: the dtype in which the experts compute
 
     @property
@@ -158,17 +160,26 @@ class WanComponents:
 class WanPipelineLoader:
     """Opens model folders for one device; float32 on a CPU, bfloat16 with a float32 VAE on a GPU."""
 
-    def __init__(self, device: str, threads: int = 0, *, attention: str = NATIVE, precision: str | None = None) -> None:
+    def __init__(
+        self,
+        device: str,
+        threads: int = 0,
+        *,
+        attention: str = NATIVE,
+        convolution: str = NATIVE,
+        precision: str | None = None,
+    ) -> None:
         """Prepare.
 
         Args:
             device: "cpu", "cuda" or "cuda:N".
             threads: CPU threads of torch; 0 leaves them as they are.
             attention: the experts' attention kernel.
+            convolution: the VAE's convolutions.
             precision: dtype of text encoder and experts; None = the class's default.
         """
         self.device = torch.device(device)
-        self._attention = attention
+        self._attention, self._convolution = attention, convolution
         self.precision = precision or ("float32" if self.device.type == "cpu" else "bfloat16")
         if threads > 0:
             torch.set_num_threads(threads)
@@ -237,6 +248,7 @@ class WanPipelineLoader:
             loaded = {fitting.component: self._read(files, spec, fitting, plan) for fitting in fittings}
             pipeline = self._assemble(folder, spec, loaded | dict.fromkeys(without))
             use_kernel(pipeline, self._attention)
+            use_convolution(pipeline.vae, self._convolution)
             layout = ModelLayout(pipeline, self.device, plan)
         return WanComponents(
             spec=spec,
@@ -247,6 +259,7 @@ class WanPipelineLoader:
             digest=WeightsDigest(files, decoder_only=bool(without)),
             layout=layout,
             attention=self._attention,
+            convolution=self._convolution,
             precision=self.precision,
         )
 

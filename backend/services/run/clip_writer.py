@@ -151,6 +151,7 @@ class ClipWriter:
                 resumed_from_step=clip.resumed_from_step,
                 kept_latents=request.keep_latents,
                 attention=clip.components.attention,
+                convolution=clip.components.convolution,
                 precision=clip.components.precision,
                 peak_vram_bytes=peaks.vram,
                 peak_ram_bytes=peaks.ram,
