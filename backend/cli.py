@@ -6,6 +6,7 @@ last boundary: whatever goes wrong ends as a sentence and an exit status.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -91,7 +92,12 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one [default: 8000].")] = None,
 ) -> None:
     """Start the server: API, live progress and one worker for this machine."""
-    from backend.server import serve as run_server
+    gc.disable()  # imports make objects that stay: to look for garbage among them delays the start by a seventh
+    try:
+        from backend.server import serve as run_server
+    finally:
+        gc.freeze()
+        gc.enable()
 
     settings = load_settings(**_given(host=host, port=port))
     file = ConfigFile(settings.paths.config_file)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -229,9 +230,9 @@ class GenerationService:
         self._tasks.delete(task_id)
         self.prune_inputs()
 
-    def clear(self) -> int:
-        """Remove every finished task from the queue view and return the number removed."""
-        cleared = len(self._tasks.clear_finished())
+    def clear(self, until: datetime | None = None) -> int:
+        """Remove the finished tasks, or those that ended until then, from the queue view; return their number."""
+        cleared = len(self._tasks.clear_finished(until))
         self.prune_inputs()
         return cleared
 

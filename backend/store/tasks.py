@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Sequence, Set
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, NotRequired, TypedDict, Unpack
 
 from sqlalchemy import (
@@ -367,9 +368,14 @@ class TaskStore(QueueControl):
                 raise StateConflict("Cannot delete active task. Cancel it first.")
             self._hide(connection, row)
 
-    def clear_finished(self) -> TaskIds:
-        """Remove all ended tasks that the caller sees from the queue view and return their ids. Their videos remain."""
+    def clear_finished(self, until: datetime | None = None) -> TaskIds:
+        """Remove all ended tasks that the caller sees from the queue view and return their ids. Their videos remain.
+
+        `until` spares those that ended later, by more than the millisecond that its sender may have rounded away.
+        """
         ended = select(tasks).where(tasks.c.status.in_(TERMINAL), tasks.c.deleted_at.is_(None), own_tasks())
+        if until is not None:
+            ended = ended.where(tasks.c.completed_at < until.timestamp() + 0.001)
         with self._database.begin() as connection:
             rows = connection.execute(ended.order_by(tasks.c.number)).all()
             for row in rows:

@@ -5,6 +5,7 @@ import { useEffect } from "react";
 import { onMessage } from "@/live/socket";
 import "@/system/load/alerts";
 import { useQueue } from "@/tasks/queue";
+import { endedChecks, isCheck, tellWhetherSame } from "@/tasks/replay-check";
 import { say } from "@/ui/toasts";
 import { usePreferences } from "./preferences";
 
@@ -46,12 +47,18 @@ export function Announcements() {
     document.title = [progress, waiting > 0 && `${waiting} waiting`, TITLE].filter(Boolean).join(" · ");
   }, [running, waiting]);
 
+  useEffect(() => {
+    for (const [task, clip] of endedChecks(queue?.tasks ?? []))
+      void tellWhetherSame(clip, task, () => void navigate({ to: "/compare", search: { a: clip, b: task } }));
+  }, [queue, navigate]);
+
   useEffect(
     () =>
       onMessage((message) => {
         if (message.type === "task_update" && message.data.status === "completed") {
           const clip = message.data.task_id;
           tell("Clip finished", "It is in the gallery.");
+          if (isCheck(clip)) return;
           say({
             title: "Clip finished",
             action: { label: "Show it", run: () => void navigate({ to: "/gallery", search: { clip } }) },

@@ -97,7 +97,7 @@ export default function ComposePage() {
         }}
       >
         <div className="flex h-9 items-center justify-between">
-          <h1 className="text-base font-semibold">New clip</h1>
+          <h1 className="text-base font-semibold whitespace-nowrap">New clip</h1>
           <div className="mr-44 lg:mr-0">
             <Suspense>
               <PresetMenu body={body} />

@@ -10,7 +10,7 @@ import type { Task } from "@/live/reducer";
 import { Button } from "@/ui/button";
 import { Empty, Note, Skeleton } from "@/ui/status";
 import { DraggableTask } from "./draggable-task";
-import { inOrder, unfinished, useQueue, useTaskDeeds } from "./queue";
+import { hideEnded, unfinished, useQueue, useShownTasks, useTaskDeeds } from "./queue";
 import { TaskCard } from "./task-card";
 import { TaskEditor } from "./task-editor";
 
@@ -22,7 +22,7 @@ export function QueuePanel() {
   const { move, pauseAll, clear } = useTaskDeeds();
   const [edited, setEdited] = useState<Task | null>(null);
   const list = useRef<HTMLDivElement>(null);
-  const tasks = queue ? inOrder(queue.tasks) : [];
+  const tasks = useShownTasks();
   const waiting = tasks.filter((task) => task.status === "pending").length;
   const rows = useVirtualizer({
     count: tasks.length,
@@ -58,7 +58,7 @@ export function QueuePanel() {
       </div>
     );
   }
-  const ended = tasks.filter((task) => !unfinished(task)).length;
+  const ended = tasks.filter((task) => !unfinished(task));
   return (
     <div className="flex h-full min-h-0 flex-col gap-2">
       <div className="flex flex-wrap items-center gap-2">
@@ -74,7 +74,7 @@ export function QueuePanel() {
         >
           {queue.paused ? "Resume the queue" : "Pause the queue"}
         </Button>
-        <Button size="small" disabled={ended === 0 || clear.isPending} onClick={() => clear.mutate()}>
+        <Button size="small" disabled={ended.length === 0} onClick={() => hideEnded(ended, clear.mutate)}>
           Clear ended
         </Button>
       </div>

@@ -1,6 +1,8 @@
 /** The queue as the page sees it, and what can be done to a task. */
 
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { create } from "zustand";
+import { counted } from "@/app/format";
 import { api, asProblem, data } from "@/http/client";
 import { KEYS } from "@/http/queries";
 import { usePolling } from "@/live/connection";
@@ -67,6 +69,27 @@ export function doing(task: Task): string {
   );
 }
 
+/** Tasks that ended until then are not shown: they are about to leave the list, unless somebody takes that back. */
+const useHidden = create(() => ({ until: "" }));
+
+export function useShownTasks(): Task[] {
+  const { data: queue } = useQueue();
+  const { until } = useHidden();
+  return inOrder(queue?.tasks ?? []).filter((task) => unfinished(task) || (task.completed_at ?? "") > until);
+}
+
+/** Hides the ended tasks, and calls `clear` with the time until which they ended once the way back is gone. */
+export function hideEnded(ended: readonly Task[], clear: (until: string) => void): void {
+  const until = ended.reduce((latest, { completed_at: at }) => (at && at > latest ? at : latest), "");
+  useHidden.setState({ until });
+  say({
+    title: `${counted(ended.length, "ended task")} left the list`,
+    text: "The clips stay in the gallery.",
+    action: { label: "Undo", run: () => useHidden.setState({ until: "" }) },
+    gone: () => clear(until),
+  });
+}
+
 type Deed = "cancel" | "pause" | "resume" | "retry";
 
 function failed(error: unknown) {
@@ -117,8 +140,11 @@ export function useTaskDeeds() {
   });
   const clear = useMutation({
     ...options,
-    mutationFn: () => data(api.POST("/api/v1/queue/clear", {})),
-    onSuccess: ({ message }) => say({ title: message, text: "The clips stay in the gallery." }),
+    mutationFn: (until: string) => data(api.POST("/api/v1/queue/clear", { body: { ended_until: until } })),
+    onError: (error) => {
+      useHidden.setState({ until: "" });
+      failed(error);
+    },
   });
   return { deed, move, duplicate, edit, remove, pauseAll, clear };
 }

@@ -14,10 +14,19 @@ const manager = Toast.createToastManager();
 const STAYS = 6_000;
 const UNDO_STAYS = 30_000;
 
-type Saying = { title: string; text?: string; action?: { label: string; run: () => void }; urgent?: boolean };
+type Saying = {
+  title: string;
+  text?: string;
+  action?: { label: string; run: () => void };
+  urgent?: boolean;
+  /** Called when the message has gone and nobody took the action. */
+  gone?: () => void;
+};
 
-export function say({ title, text, action, urgent }: Saying): void {
+export function say({ title, text, action, urgent, gone }: Saying): void {
+  let taken = false;
   const id = manager.add({
+    onClose: () => taken || gone?.(),
     title,
     description: text,
     timeout: action ? UNDO_STAYS : STAYS,
@@ -25,6 +34,7 @@ export function say({ title, text, action, urgent }: Saying): void {
     actionProps: action && {
       children: action.label,
       onClick: () => {
+        taken = true;
         manager.close(id);
         action.run();
       },

@@ -271,6 +271,21 @@ def test_the_details_say_how_a_clip_was_made_and_begin_new_ones(
     assert urlparse(page.url).path == "/"
 
 
+def test_a_clip_is_made_again_and_has_the_same_frames(server: LiveServer, open_page: Visit) -> None:
+    clip = server.submit(prompt="againclip a red circle moving right on a navy background", seed=11, num_frames=9)
+    server.wait(clip)
+    page = open_page(f"{server.url}/gallery?search=againclip&clip={clip}")
+    page.get_by_test_id("clip-menu").click()
+    page.get_by_role("menuitem", name="Check: make it again").click()
+    expect(page.get_by_text("The clip is made again")).to_be_visible()
+    page.reload()  # the check outlives it
+    verdict = page.get_by_text("The same frames, bit for bit")
+    expect(verdict).to_be_visible()
+    verdict.locator("xpath=ancestor::*[.//button][1]").get_by_role("button", name="Compare").click()
+    expect(page.get_by_test_id("same-frames")).to_have_text("The frames are the same to the bit.")
+    assert query(page)["a"] == [clip]
+
+
 def test_the_running_clip_is_the_first_tile_until_it_is_a_clip(clips: Clips, open_page: Visit) -> None:
     page = open_page(f"{clips.server.url}/gallery")
     task = clips.server.submit(prompt="runningclip a blue ring", num_frames=33, steps=30, resolution="128x128")

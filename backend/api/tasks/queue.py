@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import Query
 from fastapi.responses import Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from backend.api.http.deps import ServicesDep, TaskId
 from backend.api.http.routing import Routes, refusals
@@ -76,6 +76,16 @@ def event_info(event: TaskEvent) -> EventInfo:
     """Convert an event."""
     return EventInfo(
         id=event.id, number=event.number, type=event.type, data=event.data, created_at=iso(event.created_at)
+    )
+
+
+class ClearBody(BaseModel):
+    """What to clear."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    ended_until: datetime | None = Field(
+        None, description="Only tasks that had ended by then: those that somebody saw, and not what ended since"
     )
 
 
@@ -200,8 +210,7 @@ def poll(
     else:
         tasks = services.tasks.list(limit=POLL_LIMIT)
     if since is not None:
-        since = since if since.tzinfo else since.replace(tzinfo=UTC)
-        tasks = [task for task in tasks if _last_change(task) > since]
+        tasks = [task for task in tasks if _last_change(task) > _aware(since)]
     waiting, running = counts.get(TaskStatus.PENDING, 0), counts.get(TaskStatus.PROCESSING, 0)
     return QueuePoll(
         timestamp=iso(utcnow()),
@@ -213,9 +222,10 @@ def poll(
 
 
 @router.post("/clear", summary="Take the finished tasks out of the queue")
-def clear(services: ServicesDep) -> Cleared:
+def clear(services: ServicesDep, body: ClearBody | None = None) -> Cleared:
     """Remove every completed, failed and cancelled task from the list; the videos stay."""
-    count = services.generation.clear()
+    until = None if body is None else body.ended_until
+    count = services.generation.clear(None if until is None else _aware(until))
     return Cleared(message=f"Cleared {count} finished task{'' if count == 1 else 's'}", cleared=count)
 
 
@@ -312,6 +322,11 @@ def _readable(tasks: list[Task], outputs: dict[str, Output], with_video: set[str
                 )
             )
     return found
+
+
+def _aware(moment: datetime) -> datetime:
+    """Return a time with its zone; one without is UTC."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _last_change(task: Task) -> datetime:

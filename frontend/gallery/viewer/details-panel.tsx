@@ -7,12 +7,14 @@ import {
   FastForward,
   FolderInput,
   ImageDown,
+  ShieldCheck,
   Shuffle,
   Tag,
   TriangleAlert,
 } from "lucide-react";
 import type { ReactNode, RefObject } from "react";
 import { bytes, moment } from "@/app/format";
+import { makeAgain } from "@/tasks/replay-check";
 import { Button, IconButton } from "@/ui/button";
 import { ActionMenu, type Entry } from "@/ui/menu";
 import { Badge, Note } from "@/ui/status";
@@ -220,6 +222,12 @@ function More({ video, player, actions, allowed, known }: MoreProps) {
     { label: "Reuse the prompt", icon: Copy, disabled: !known, run: () => actions.reuse(video, "prompt") },
     { label: "Reuse the seed", icon: Copy, disabled: !known, run: () => actions.reuse(video, "seed") },
     { label: "Reuse size and length", icon: Copy, disabled: !known, run: () => actions.reuse(video, "size") },
+    {
+      label: "Check: make it again",
+      icon: ShieldCheck,
+      disabled: !allowed || !known || video.mock,
+      run: () => void makeAgain(video),
+    },
     "line",
     {
       label: "This frame as start image",

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKLWan
 
+from backend.engine.device.convolution import use_convolution
 from backend.engine.frames.decode import count_chunks, stream_frames, to_uint8
 from backend.engine.memory.offload import RESIDENT, ModelLayout
 
@@ -48,7 +49,9 @@ def whole_digest(vae: Any, latents: torch.Tensor) -> str:
 def random_vae() -> Any:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    return AutoencoderKLWan(base_dim=4, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1).eval()
+    vae = AutoencoderKLWan(base_dim=4, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1).eval()
+    use_convolution(vae, "onednn")  # as workers have it
+    return vae
 
 
 def parts_of(vae: Any, **switches: Any) -> Any:
