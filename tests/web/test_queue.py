@@ -85,9 +85,8 @@ def test_waiting_tasks_are_moved_edited_copied_and_cancelled(
     page.get_by_role("button", name="Clear ended").click()
     expect(page.get_by_test_id("task-card")).to_have_count(3)
     assert paused.client.get("/api/v1/queue").json()["total_tasks"] == 4, "as long as it can be taken back"
-    page.get_by_text("1 ended task left the list").locator("xpath=ancestor::*[.//button][1]").get_by_role(
-        "button", name="Dismiss"
-    ).click()
+    left = page.get_by_text("1 ended task left the list")
+    left.locator("xpath=ancestor::*[.//button[@aria-label='Dismiss']][1]").get_by_label("Dismiss").click()
     wait_for(lambda: paused.client.get("/api/v1/queue").json()["total_tasks"] == 3, what="the end of the way back")
 
 
