@@ -16,19 +16,20 @@ from backend.core.domain import Task, TaskStatus
 from backend.core.errors.generation import TaskUnreadable
 from backend.core.errors.surroundings import StoreUnavailable
 from backend.core.requests.forms import GenerationRequest
-from backend.store.engine import PAGE_ROWS
 from backend.store.rows import strict_json, to_event, to_output, to_task
 from backend.store.sqlite_file import open_to_read
 from backend.store.tables import events, outputs, tasks
 
 #: Most rows that are listed; a longer list helps nobody.
 LISTED: Final = 20
+#: Rows that are read without a break: some 20 ms.
+_BATCH: Final = 100
 
 
 def unreadable_rows(path: Path, stop: Callable[[], bool] = lambda: False) -> list[str]:
     """Return the rows that cannot be read, at most twenty, each as its table, its key and the fault.
 
-    The file must be intact and have the newest schema. `stop` is asked every few hundred rows.
+    The file must be intact and have the newest schema. `stop` is asked after every hundred rows, and may rest first.
 
     Raises:
         StoreUnavailable: the file cannot be read.
@@ -63,12 +64,12 @@ def _of_table(
 
 
 def _keys(engine: Engine, key: ColumnElement[Any]) -> Iterator[Sequence[Any]]:
-    """Yield all keys of a table, in order, some hundred at a time."""
+    """Yield all keys of a table, in order, a hundred at a time."""
     last: list[Any] = []
     while True:
         after = [key > one for one in last]
         with engine.connect() as connection:
-            keys = connection.execute(select(key).where(*after).order_by(key).limit(PAGE_ROWS)).scalars().all()
+            keys = connection.execute(select(key).where(*after).order_by(key).limit(_BATCH)).scalars().all()
         if not keys:
             return
         yield keys
