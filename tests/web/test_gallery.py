@@ -288,7 +288,7 @@ def test_a_clip_is_made_again_and_has_the_same_frames(server: LiveServer, open_p
 
 def test_the_running_clip_is_the_first_tile_until_it_is_a_clip(clips: Clips, open_page: Visit) -> None:
     page = open_page(f"{clips.server.url}/gallery")
-    task = clips.server.submit(prompt="runningclip a blue ring", num_frames=33, steps=30, resolution="128x128")
+    task = clips.server.submit(prompt="runningclip a blue ring", num_frames=33, steps=90, resolution="128x128")
     running = page.locator(f"[data-testid=running-card][data-task='{task}']")
     expect(running).to_be_visible()
     expect(running).to_have_attribute("data-index", "0")
