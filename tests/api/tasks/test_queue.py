@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from typing import Any
 
@@ -176,6 +177,19 @@ def test_clear_takes_the_finished_tasks_and_leaves_the_videos(served: Served) ->
     assert served.client.get(f"/api/v1/outputs/{done}/video").status_code == 200
     assert_error(served.client.get(f"{QUEUE}/{done}"), 404)
     assert len(served.client.get(f"{QUEUE}/{done}/events").json()["events"]) > 2
+
+
+def test_clear_spares_what_ended_after_the_look_at_the_list(served: Served) -> None:
+    seen = served.complete_one()
+    until = served.client.get(f"{QUEUE}/{seen}").json()["completed_at"]
+    time.sleep(0.01)  # times are told in milliseconds
+    later = served.complete_one()
+    body = {"ended_until": until}
+    assert served.client.post(f"{QUEUE}/clear", json=body).json()["cleared"] == 1
+    assert [task["id"] for task in served.client.get(QUEUE).json()["tasks"]] == [later]
+    assert_error(served.client.post(f"{QUEUE}/clear", json={"ended_until": "yesterday"}), 422)
+    assert_error(served.client.post(f"{QUEUE}/clear", json={"until": until}), 422)
+    assert served.client.get(QUEUE).json()["total_tasks"] == 1
 
 
 def test_poll_is_brief(served: Served) -> None:

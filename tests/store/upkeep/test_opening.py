@@ -221,6 +221,23 @@ def test_a_text_that_was_changed_is_found_by_reading_every_row(owner: Owner) -> 
     "".join(found).encode()  # can be shown
 
 
+def test_the_reading_of_rows_has_breaks_and_ends_where_it_is_told(owner: Owner) -> None:
+    owner.open()
+    owner.work(210)
+    breaks = 0
+
+    def third() -> bool:
+        nonlocal breaks
+        breaks += 1
+        return breaks >= 3
+
+    with owner.database.begin() as connection:
+        connection.execute(text("UPDATE outputs SET metadata = '{'"))  # in the last table
+    assert unreadable_rows(owner.home.database, third) == []
+    assert breaks >= 3
+    assert unreadable_rows(owner.home.database) != []
+
+
 def test_a_database_that_was_removed_on_purpose_is_made_anew_only_where_nothing_speaks_of_it(owner: Owner) -> None:
     owner.open()
     owner.work(4)
