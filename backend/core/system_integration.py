@@ -167,6 +167,14 @@ class SystemIntegration:
         """
         return self._state(slow=False)
 
+    def state(self, name: str) -> ComponentState:
+        """Return the state of one component, as `snapshot` would, without asking the others."""
+        component = self._components[name]
+        if name in self._started and not component.slow:
+            self._note(component, _asked(component))
+        with self._lock:
+            return self._states[name]
+
     def inspect(self) -> SystemState:
         """Check every component now, including slow ones. One whose start failed stays failed."""
         return self._state(slow=True)

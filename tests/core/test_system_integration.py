@@ -136,6 +136,17 @@ def test_the_state_is_queried_on_every_read(parts: tuple[Part, Part, Part]) -> N
     assert system.snapshot().status is ComponentStatus.READY
 
 
+def test_one_component_is_asked_alone(parts: tuple[Part, Part, Part], calls: list[str]) -> None:
+    system = system_of(*parts)
+    assert system.state("cards").status is ComponentStatus.NOT_STARTED
+    asyncio.run(system.start())
+    calls.clear()
+    parts[1].condition = Condition(ComponentStatus.DEGRADED, "one of two is silent")
+    assert system.state("cards").sentence == "one of two is silent"
+    assert calls == ["ask cards"]
+    assert system.state("cards") == system.snapshot()["cards"]
+
+
 def test_a_component_that_cannot_report_counts_as_failed_until_it_can(parts: tuple[Part, Part, Part]) -> None:
     system = system_of(*parts)
     asyncio.run(system.start())

@@ -181,11 +181,12 @@ class Services:
 
     def waiting(self, tasks: Iterable[Task]) -> Waiting:
         """Return the reasons for which these tasks wait now."""
-        no_worker = self.system.snapshot()[WORKERS].sentence
+        workers = self.living_workers()
+        no_worker = None if workers else self.system.state(WORKERS).sentence
         pending = [task.id for task in tasks if task.status is TaskStatus.PENDING]
-        return Waiting(self.tasks.positions(pending), self.tasks.holds(), self.living_workers(), no_worker)
+        return Waiting(self.tasks.positions(pending), self.tasks.holds(), workers, no_worker)
 
     def check_resources(self) -> ResourceCheck:
         """Measure resource usage and compare it with the limits in force."""
-        no_worker = self.system.snapshot()[WORKERS].sentence
+        no_worker = self.system.state(WORKERS).sentence
         return check_resources(self.stats.usage(), self.living_workers(), self.limits.current(), no_worker)
