@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Playwright, expect
 
 WEB = Path(__file__).parents[2] / "backend" / "assets" / "web"
 AXE = Path(__file__).parents[2] / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
@@ -17,6 +17,9 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 #: Longest wait for one thing on a page, in milliseconds: a clip of the tiny model on a busy machine.
 PATIENCE_MS = 60_000
+
+#: Elements of the longest page that take the focus, twice.
+_MOST_TABS = 200
 
 #: A preview may go, with its task's end, between the message that names it and the request for it.
 _PREVIEW = "/preview?step="
@@ -49,3 +52,23 @@ def watched_page(context: BrowserContext, *, allowed: tuple[str, ...] = ()) -> I
     page.close()
     left = [fault for fault in faults if not any(part in fault for part in (*allowed, _PREVIEW))]
     assert not left, left
+
+
+def reach(page: Page, target: Locator) -> None:
+    """Go to an element by the Tab key alone.
+
+    Raises:
+        AssertionError: it is not reached.
+    """
+    expect(target).to_be_visible()
+    for _ in range(_MOST_TABS):
+        if target.evaluate("one => one === document.activeElement"):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"{target} is not reached by the Tab key")
+
+
+def press(page: Page, target: Locator, key: str = "Enter") -> None:
+    """Go to an element by the Tab key, and press another one there."""
+    reach(page, target)
+    page.keyboard.press(key)

@@ -12,6 +12,7 @@ from huggingface_hub import hf_hub_download
 from playwright.sync_api import Page, expect
 
 from backend.models.folder.manager import EMBEDDED_MODELS
+from tests.support.browser import press
 from tests.support.hub import COMMIT, REPOSITORY, StandIn, repository_files, stand_in
 from tests.support.server import LiveServer, wait_for
 
@@ -80,6 +81,20 @@ def test_a_model_is_downloaded_with_a_pause_verified_repaired_and_removed(
     question.get_by_role("button", name="Remove its files").click()
     expect(card.get_by_test_id("model-state")).to_have_text("Not installed")
     assert not (home_server.home / "models" / T2V).exists()
+
+
+def test_a_model_is_downloaded_and_removed_without_a_mouse(
+    hub: StandIn, live_server: Callable[..., LiveServer], open_page: Callable[..., Page]
+) -> None:
+    page = open_page(f"{live_server(HF_ENDPOINT=hub.endpoint, WAN22_WORKER='false').url}/models")
+    card = page.get_by_test_id(f"model-{T2V}")
+    press(page, card.get_by_role("button", name="Download"))
+    expect(card.get_by_test_id("model-state")).to_have_text("Installed")
+    press(page, card.get_by_role("button", name="More for"))
+    page.keyboard.type("Remove")
+    page.keyboard.press("Enter")
+    press(page, page.get_by_test_id("confirm").get_by_role("button", name="Remove its files"))
+    expect(card.get_by_test_id("model-state")).to_have_text("Not installed")
 
 
 def test_a_model_that_a_task_needs_is_not_removed(home_server: LiveServer, open_page: Callable[..., Page]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.support.browser import PATIENCE_MS
+from tests.support.browser import PATIENCE_MS, press
 from tests.support.server import LiveServer, wait_for
 
 #: What a card says of a task that has made steps; slow ones, so that a task can be met in its middle on any machine.
@@ -90,24 +90,34 @@ def test_waiting_tasks_are_moved_edited_copied_and_cancelled(
     wait_for(lambda: paused.client.get("/api/v1/queue").json()["total_tasks"] == 3, what="the end of the way back")
 
 
+@pytest.mark.parametrize("hand", ["mouse", "keys"])
 def test_a_running_task_is_paused_resumed_cancelled_and_tried_again(
-    paused: LiveServer, open_page: Callable[..., Page]
+    paused: LiveServer, open_page: Callable[..., Page], hand: str
 ) -> None:
-    prompt = "a yellow ring growing on a black background"
+    prompt = f"a yellow ring growing on a black background, by {hand}"
+
+    def use(button: Locator) -> None:
+        if hand == "mouse":
+            button.click()
+        else:
+            press(page, button)
+
     paused.submit(prompt=prompt, steps=60)
     page = open_page(paused.url)
-    _open_queue(page)
-    page.get_by_role("button", name="Resume the queue").click()
+    expect(page.get_by_test_id("prompt-input")).to_be_focused()
+    page.keyboard.press("Escape")
+    page.keyboard.press("q")
+    use(page.get_by_role("button", name="Resume the queue"))
     card = _card(page, prompt)
     expect(card.get_by_test_id("progress-bar")).to_be_visible()
     expect(card).to_contain_text(IN_THE_MIDDLE)
-    card.get_by_role("button", name="Pause this task").click()
+    use(card.get_by_role("button", name="Pause this task"))
     expect(card.get_by_test_id("task-status")).to_have_text("paused")
-    card.get_by_role("button", name="Resume this task").click()
+    use(card.get_by_role("button", name="Resume this task"))
     expect(card.get_by_test_id("task-status")).to_have_text("running")
-    card.get_by_test_id("cancel-button").click()
+    use(card.get_by_test_id("cancel-button"))
     expect(card.get_by_test_id("task-status")).to_have_text("cancelled")
-    card.get_by_test_id("retry-button").click()
+    use(card.get_by_test_id("retry-button"))
     expect(card.get_by_test_id("task-status")).to_have_text("running")
 
 

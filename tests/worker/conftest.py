@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from backend.core.catalogue.table import MODELS
 from backend.core.domain import EventType, Priority, Task, TaskStatus, new_task_id
@@ -19,6 +20,7 @@ from backend.core.settings import Settings, load_settings
 from backend.store.engine import Database
 from backend.store.events import EventLog
 from backend.store.gallery.outputs import OutputStore
+from backend.store.tables import tasks
 from backend.store.tasks import TaskStore
 from backend.store.workers import WorkerInfo, WorkerStore
 from backend.worker.supervisor import Supervisor, as_environment
@@ -106,6 +108,11 @@ class Queue:
         """The steps of a task's saved states."""
         names = [path.name for path in self.home.state_of(task_id).glob("step-*.safetensors")]
         return sorted(int(name.removeprefix("step-").removesuffix(".safetensors")) for name in names)
+
+    def saved_step(self, task_id: str) -> int | None:
+        """The step of the newest saved state that the queue knows of."""
+        with self.database.read() as connection:
+            return connection.execute(select(tasks.c.saved_step).where(tasks.c.id == task_id)).scalar_one()
 
     def videos(self) -> list[str]:
         """Names of the finished videos on disk."""

@@ -69,7 +69,7 @@ def test_01_a_task_killed_while_denoising_resumes_where_it_was(
         victim = queue.wait_denoising(task.id)
         # Two of the four steps are the high-noise expert's; the state is saved when the other one's turn comes.
         wait_for(lambda: queue.states(task.id) == [2], seconds=START_SECONDS, what="a saved state")
-        wait_for(lambda: queue.tasks.get(task.id).saved_step == 2, seconds=START_SECONDS, what="its report")
+        wait_for(lambda: queue.saved_step(task.id) == 2, seconds=START_SECONDS, what="its report")
     os.kill(victim.pid, signal.SIGKILL)
 
     done = queue.wait_status(task.id, TaskStatus.COMPLETED)

@@ -70,7 +70,8 @@ def test_with_a_worker_everything_is_healthy(served: Served) -> None:
 
 
 def test_a_card_that_cannot_be_used_is_a_warning_and_videos_are_made_all_the_same(served: Served) -> None:
-    equipment = Equipment("no card can be used", ("NVIDIA X has no code. Install cu130.",), "native", "float32")
+    warned = ("NVIDIA X has no code. Install cu130.",)
+    equipment = Equipment("no card can be used", warned, "native", "onednn", "float32")
     for worker_id in ("w1", "w2"):
         served.services.workers.beat(worker_id, device="cpu", state=WorkerState.IDLE, equipment=equipment)
     health = served.client.get(HEALTH).json()
@@ -78,8 +79,8 @@ def test_a_card_that_cannot_be_used_is_a_warning_and_videos_are_made_all_the_sam
     assert health["system_info"]["warnings"] == ["NVIDIA X has no code. Install cu130."], "once"
     worker = health["workers"][0]
     assert worker["warnings"] == health["system_info"]["warnings"]
-    told = [worker[name] for name in ("device_reason", "attention", "precision")]
-    assert told == ["no card can be used", "native", "float32"]
+    told = [worker[name] for name in ("device_reason", "attention", "convolution", "precision")]
+    assert told == ["no card can be used", "native", "onednn", "float32"]
     assert served.client.get("/ready").status_code == 200
 
 

@@ -21,7 +21,8 @@ SIZES = ((128, 128, 5), (256, 256, 5), (208, 208, 5))
 @pytest.mark.timeout(600)
 def test_a_worker_needs_the_predicted_memory() -> None:
     said, taken = [], []
-    with real_worker(AT_ONCE) as worker:
+    # Unfolded inputs are what is predicted; oneDNN does without them, and needs less.
+    with real_worker({**AT_ONCE, "WAN22_CONVOLUTION": "native"}) as worker:
         for size in SIZES:
             request = worker.request("tiny-t2v-a14b", size, image=False, steps=1)
             worker.make(request)

@@ -262,7 +262,7 @@ def test_damaged_rows_are_found_at_the_start_and_with_each_copy(keeper: Keeper) 
     assert [row.split(":")[0] for row in keeper.janitor.damaged_rows] == [f"tasks {first.id}"]
     damage(second.id)
     assert keeper.janitor.sweep().backup is not None
-    assert len(keeper.janitor.damaged_rows) == 2
+    wait_for(lambda: len(keeper.janitor.damaged_rows) == 2, what="the other damaged row")
     keeper.janitor.stop()
 
 
