@@ -92,7 +92,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one [default: 8000].")] = None,
 ) -> None:
     """Start the server: API, live progress and one worker for this machine."""
-    gc.disable()  # imports make objects that stay: to look for garbage among them delays the start by a seventh
+    gc.disable()  # imports make objects that stay: to look for garbage among them only delays the start
     try:
         from backend.server import serve as run_server
     finally:

@@ -203,7 +203,7 @@ class WorkerRunner:
 
     def _open_pipeline(self) -> ModelFallback:
         """Import the engine, find the device, and load the default model, so that the first task starts at once."""
-        gc.disable()  # to look for garbage among a million new objects takes a seventh of the time of the imports
+        gc.disable()  # to look for garbage among objects that stay takes a seventh of the time of the imports
         try:
             from backend.worker.wiring import assemble
         finally:

@@ -75,7 +75,7 @@ const useHidden = create(() => ({ until: "" }));
 export function useShownTasks(): Task[] {
   const { data: queue } = useQueue();
   const { until } = useHidden();
-  return inOrder(queue?.tasks ?? []).filter((task) => unfinished(task) || (task.completed_at ?? "") > until);
+  return inOrder(queue?.tasks ?? []).filter((task) => unfinished(task) || !task.completed_at || task.completed_at > until);
 }
 
 /** Hides the ended tasks, and calls `clear` with the time until which they ended once the way back is gone. */
@@ -92,7 +92,7 @@ export function hideEnded(ended: readonly Task[], clear: (until: string) => void
 
 type Deed = "cancel" | "pause" | "resume" | "retry";
 
-function failed(error: unknown) {
+export function failed(error: unknown): void {
   const { message, suggestions } = asProblem(error);
   say({ title: message, text: suggestions[0], urgent: true });
 }

@@ -2,12 +2,12 @@
 
 import { create } from "zustand";
 import { createJSONStorage, persist } from "zustand/middleware";
-import { api, asProblem, data, type Schemas } from "@/http/client";
+import { api, data, type Schemas } from "@/http/client";
 import { KEYS, queries } from "@/http/queries";
 import type { Task } from "@/live/reducer";
 import { say } from "@/ui/toasts";
 import { bodyOf, draftOf } from "./draft";
-import { unfinished } from "./queue";
+import { failed, unfinished } from "./queue";
 
 /** The clips that are made again: the id of each new task, and that of the clip that it must equal. Kept over a reload. */
 const useChecks = create<Record<string, string>>()(
@@ -23,8 +23,7 @@ export async function makeAgain(clip: { id: string; generation_params: Record<st
     say({ title: "The clip is made again", text: "A message says then whether its frames are the same." });
     void queries.invalidateQueries({ queryKey: KEYS.queue });
   } catch (error) {
-    const { message, suggestions } = asProblem(error);
-    say({ title: message, text: suggestions[0], urgent: true });
+    failed(error);
   }
 }
 
@@ -51,7 +50,7 @@ export async function tellWhetherSame(a: string, b: string, compare: () => void)
     else if (one === other) say({ title: "The same frames, bit for bit", action });
     else say({ title: "The frames differ", text: "The comparison names what was not the same.", action, urgent: true });
   } catch (error) {
-    say({ title: asProblem(error).message, urgent: true });
+    failed(error);
   }
 }
 

@@ -43,7 +43,7 @@ def onednn(images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 def choose_convolution(
     wish: ConvolutionSetting, device: str, *, convolve: Convolve = onednn
 ) -> tuple[str, tuple[str, ...]]:
-    """Return the convolutions to use, and a warning if they are not the requested ones. Takes some 30 ms."""
+    """Return the convolutions to use, and a warning if they are not the requested ones."""
     if wish is ConvolutionSetting.NATIVE or torch.device(device).type != "cpu":
         return NATIVE, ()
     found = judge(convolve)

@@ -181,8 +181,7 @@ class Janitor:
     def _rested(self) -> bool:
         """Leave most of the interpreter's time to requests, and return whether the janitor stops.
 
-        Reading rows is work of Python: without rests, every answer takes twice as long for the first minute of a server
-        with 50,000 clips.
+        Reading rows is work of Python: without rests, every answer takes twice as long while they are read.
         """
         stopping = self._thread.stopping.wait(_RESTS * (time.thread_time() - self._worked_until))
         self._worked_until = time.thread_time()

@@ -22,7 +22,7 @@ from backend.store.tables import events, outputs, tasks
 
 #: Most rows that are listed; a longer list helps nobody.
 LISTED: Final = 20
-#: Rows that are read without a break: some 20 ms.
+#: Rows that are read without a break.
 _BATCH: Final = 100
 
 
