@@ -75,7 +75,9 @@ const useHidden = create(() => ({ until: "" }));
 export function useShownTasks(): Task[] {
   const { data: queue } = useQueue();
   const { until } = useHidden();
-  return inOrder(queue?.tasks ?? []).filter((task) => unfinished(task) || !task.completed_at || task.completed_at > until);
+  return inOrder(queue?.tasks ?? []).filter(
+    (task) => unfinished(task) || !task.completed_at || task.completed_at > until,
+  );
 }
 
 /** Hides the ended tasks, and calls `clear` with the time until which they ended once the way back is gone. */
